@@ -1,0 +1,117 @@
+"""``qkvm help``: all verbs, one group or one verb, in virsh's layout."""
+
+from __future__ import annotations
+
+from qkvm.cli.option_help import DESCRIPTIONS, OPTIONS, OVERRIDES
+from qkvm.cli.parse import Args, Option, UsageError, parse_synopsis
+from qkvm.cli.verbs import GROUPS, VERBS, Verb, find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+
+_USAGE = """\
+
+qkvm [options]... <command> [args...]
+
+  options:
+    -h | --help             this help
+    -q | --quiet            quiet mode
+         --root DIR         use the tree under DIR (default: $QKVM_ROOT, else /)
+         --debug            show where an error comes from, and the words of libraries
+    -v                      short version
+    -V                      long version
+         --version[=TYPE]   version, TYPE is short or long (default short)
+  commands:
+
+"""
+
+_USAGE_END = """
+  (specify help <group> for details about the commands in the group)
+
+  (specify help <command> for details about the command)
+
+"""
+
+
+def help_(context: Context, args: Args) -> int | None:
+    """The ``help`` verb."""
+    topic = args.text("command")
+    if not topic:
+        context.out("Grouped commands:\n\n" + "".join(f"{_group(keyword)}\n" for keyword in GROUPS))
+        return None
+    for keyword, title in GROUPS.items():
+        if topic in (keyword, title):
+            context.out(_group(keyword))
+            return None
+    verb = find(topic)
+    if verb is None:
+        raise UsageError(f"command or command group '{topic}' doesn't exist")
+    if not verb.raw:
+        context.out(verb_help(verb))
+        return None
+    # Only the verb itself knows its options.
+    __import__(verb.module)
+    import sys
+
+    code: int | None = getattr(sys.modules[verb.module], verb.function)(context, Args({}, {}, raw=("--help",)))
+    return code
+
+
+def usage() -> str:
+    """What ``qkvm --help`` prints: the global options and all verbs."""
+    return _USAGE + "".join(f"{_group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
+
+
+def verb_help(verb: Verb) -> str:
+    """Name, synopsis, description and options of one verb."""
+    options = parse_synopsis(verb.synopsis)
+    words = " ".join((verb.name, *map(_synopsis, options.values())))
+    parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
+    description = DESCRIPTIONS.get(verb.name)
+    if description:
+        text = "".join(f"    {line}\n" for line in description.splitlines())
+        parts.append(f"  DESCRIPTION\n{text}")
+    if options:
+        lines = (
+            f"    {_label(option):<15}  {option_help(verb.name, option.name)}\n" for option in options.values()
+        )
+        parts.append("  OPTIONS\n" + "".join(lines))
+    return "\n".join(parts) + "\n"
+
+
+def option_help(verb: str, option: str) -> str:
+    """One line about an option of a verb.
+
+    :raises KeyError: nobody wrote one.
+    """
+    return OVERRIDES.get((verb, option)) or OPTIONS[option]
+
+
+def _group(keyword: str, colon: str = ":") -> str:
+    verbs = "".join(
+        f"    {name:<30} {summary}\n" for name, (_, group, summary, _, _) in VERBS.items() if group == keyword
+    )
+    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{verbs}"
+
+
+def _synopsis(option: Option) -> str:
+    """An option as the SYNOPSIS shows it."""
+    if option.repeated:
+        words = f"[--{option.name}] <{option.shown}>"
+        return f"{{{words}}}..." if option.required else f"[{words}]..."
+    if option.required:
+        return f"<{option.name}>"
+    if option.kind == "flag":
+        return f"[--{option.name}]"
+    return f"[--{option.name} <{option.shown}>]"
+
+
+def _label(option: Option) -> str:
+    """An option as the OPTIONS show it: a name that may be left out stands in brackets."""
+    if option.kind == "flag":
+        return f"--{option.name}"
+    name = f"[--{option.name}]" if option.required or option.repeated else f"--{option.name}"
+    if option.kind != "string":
+        return f"{name} <number>"
+    return f"{name} <string>" if option.required else f"{name} <{option.shown}>"

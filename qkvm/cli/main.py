@@ -1,0 +1,309 @@
+"""The command line's way in: global options, the verb, its errors and its exit code.
+
+Exit codes are virsh's: 0, and 1 for every error; an interrupt gives 130. What a start imports is kept to a
+handful of small modules, since a shell loop pays for it every time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from qkvm.cli.parse import Args, UsageError, parse
+from qkvm.cli.verbs import ANYBODY, Verb, find
+from qkvm.errors import HostError, NotFound, QkvmError
+from qkvm.paths import ROOT_VARIABLE, Tree
+from qkvm.units import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+VERSION = "0.1.0"
+"""The same as in pyproject.toml; asking the installed package for it would take longer than ``list``."""
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT."""
+EXIT_PIPE = 141
+"""128 + SIGPIPE, as for a program that the signal kills."""
+
+
+def _nobody(*_: str) -> None:
+    """Where no one listens."""
+
+
+class Context:
+    """What a verb gets beside its arguments: the tree and the ways to speak to the user.
+
+    ``out(text)`` writes to stdout as it is, newline or not; ``flush()`` sends it on at once, for verbs that
+    run for long; ``warn(text)`` writes one warning line to stderr.
+    """
+
+    __slots__ = ("flush", "out", "quiet", "tree", "warn")
+
+    def __init__(
+        self,
+        tree: Tree,
+        quiet: bool,
+        out: Callable[[str], object],
+        *,
+        flush: Callable[[], object] = _nobody,
+        warn: Callable[[str], object] = _nobody,
+    ) -> None:
+        self.tree = tree
+        self.quiet = quiet
+        self.out = out
+        self.flush = flush
+        self.warn = warn
+
+    def say(self, text: str) -> None:
+        """Write what only a person wants to read ("Domain 'vm01' started"): nothing when quiet."""
+        if not self.quiet:
+            self.out(text)
+
+
+class _PipeClosed(BaseException):
+    """Nobody reads stdout any more. Not an Exception: no verb may take it for a broken monitor."""
+
+
+class _Console:
+    """stdout and stderr as they were at the start; either may be None, which is a closed one."""
+
+    __slots__ = ("debug", "stderr", "stdout")
+
+    def __init__(self, stdout: TextIO | None, stderr: TextIO | None) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.debug = False
+
+    def out(self, text: str) -> None:
+        """Write to stdout; what its encoding lacks is escaped."""
+        if self.stdout is None:
+            return
+        try:
+            try:
+                self.stdout.write(text)
+            except UnicodeEncodeError:
+                encoding = self.stdout.encoding
+                self.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self._lost(error)
+
+    def flush(self) -> None:
+        """Send on what stdout has buffered."""
+        if self.stdout is None:
+            return
+        try:
+            self.stdout.flush()
+        except OSError as error:
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        """Stdout took no more: point it elsewhere, or the interpreter complains again at its end."""
+        assert self.stdout is not None
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self.stdout.fileno())
+        self.stdout = None
+        if isinstance(error, BrokenPipeError):
+            raise _PipeClosed from error
+        raise HostError(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
+
+    def line(self, kind: str, text: str) -> None:
+        """One line on stderr, behind everything that stdout got before."""
+        self.flush()
+        if self.stderr is None:
+            return
+        try:
+            self.stderr.write(f"{kind}: {text}\n")
+            self.stderr.flush()
+        except OSError:
+            # There is nowhere left to say it.
+            self.stderr = None
+
+    def warn(self, text: str) -> None:
+        """One warning line."""
+        self.line("warning", printable(text))
+
+    def fail(self, error: Exception, headline: str = "") -> None:
+        """The one line of an error, behind its trace with --debug."""
+        if self.debug and self.stderr is not None:
+            import traceback
+
+            traceback.print_exception(error, file=self.stderr)
+        self.line("error", headline + _one_line(error))
+
+
+def _one_line(error: Exception) -> str:
+    """Text, hint and notes of an error, without anything that a terminal could act on."""
+    if isinstance(error, QkvmError):
+        text = f"{error} ({error.hint})" if error.hint else str(error)
+    else:
+        text = f"internal error: {type(error).__name__}: {error} (run with --debug for the trace)"
+    return printable("; ".join((text, *getattr(error, "__notes__", ()))))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line (default: sys.argv's) and give its exit code."""
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _fill_closed_streams()
+    console = _Console(sys.stdout, sys.stderr)
+    try:
+        try:
+            code = _run(sys.argv[1:] if argv is None else argv, console)
+        except Exception as error:
+            console.fail(error)
+            code = EXIT_ERROR
+        console.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except _PipeClosed:
+        return EXIT_PIPE
+    except HostError as error:
+        console.fail(error)
+        return EXIT_ERROR
+    return code
+
+
+def _fill_closed_streams() -> None:
+    """Open /dev/null as each of the descriptors 0 to 2 that is closed.
+
+    Otherwise the next file to be opened gets that number, and the programs that qkvm starts write into it.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _run(words: list[str], console: _Console) -> int:
+    options = _Globals()
+    rest = options.read(words)
+    console.debug = options.debug
+    if options.version:
+        long = f"qkvm {VERSION}\nPython {sys.version.split()[0]}\n"
+        console.out(long if options.version == "long" else f"{VERSION}\n")
+        return 0
+    if options.help or not rest:
+        from qkvm.cli.help import usage
+
+        console.out(usage())
+        return 0
+    verb = find(rest[0])
+    if verb is None:
+        raise UsageError(f"unknown command: '{rest[0]}'")
+    args = parse(verb, rest[1:])
+    if options.root is not None:
+        # The programs that a verb starts see the same tree.
+        os.environ[ROOT_VARIABLE] = os.path.abspath(options.root)
+    context = Context(Tree(), options.quiet, console.out, flush=console.flush, warn=console.warn)
+    if args.help:
+        from qkvm.cli.help import verb_help
+
+        console.out(verb_help(verb))
+        code = 0
+    else:
+        code = _call(verb, args, context, console)
+    # virsh ends every verb that ran, well or not, with an empty line.
+    if not (args.json or verb.raw or options.quiet):
+        console.out("\n")
+    return code
+
+
+class _Globals:
+    """The options in front of the verb."""
+
+    __slots__ = ("debug", "help", "quiet", "root", "version")
+
+    def __init__(self) -> None:
+        self.debug = self.help = self.quiet = False
+        self.root: str | None = None
+        self.version = ""
+
+    def read(self, words: list[str]) -> list[str]:
+        """Take the options from the front; gives the verb and its words.
+
+        :raises UsageError: qkvm has no such option.
+        """
+        rest = list(words)
+        while rest and rest[0].startswith("-") and rest[0] != "-":
+            word = rest.pop(0)
+            if word == "--":
+                break
+            name, equals, value = word.partition("=")
+            if name == "--root":
+                value = value if equals else (rest.pop(0) if rest else "")
+                if not value:
+                    raise UsageError("option '--root' requires an argument")
+                self.root = value
+            elif name in ("-v", "-V", "--version") and value in ("", "short", "long"):
+                self.version = "long" if name == "-V" else value or "short"
+            elif name == "--connect" or word.startswith("-c"):
+                raise UsageError(
+                    "qkvm connects to no daemon and no other host", hint=f"leave out {printable(name)}"
+                )
+            else:
+                self._read_flag(word)
+        return rest
+
+    def _read_flag(self, word: str) -> None:
+        if word in ("-q", "--quiet"):
+            self.quiet = True
+        elif word in ("-h", "--help"):
+            self.help = True
+        elif word == "--debug":
+            self.debug = True
+        else:
+            raise UsageError(f"unsupported option '{word}'. See --help.")
+
+
+def _call(verb: Verb, args: Args, context: Context, console: _Console) -> int:
+    """Import the verb's function and run it; its errors end here."""
+    try:
+        if verb.name not in ANYBODY:
+            _check_rights(context.tree)
+        if console.debug:
+            return _function(verb)(context, args) or 0
+        return _call_quietly(verb, args, context)
+    except QkvmError as error:
+        console.fail(error, _headline(verb, args, error))
+    except Exception as error:
+        console.fail(error)
+    return EXIT_ERROR
+
+
+def _function(verb: Verb) -> Callable[[Context, Args], int | None]:
+    # importlib's own function would be one more module to load.
+    __import__(verb.module)
+    function: Callable[[Context, Args], int | None] = getattr(sys.modules[verb.module], verb.function)
+    return function
+
+
+def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
+    """Run the verb while what libraries write to stderr (warnings, log records, ignored exceptions) goes nowhere.
+
+    It would come from code that the user can't change, about things that he didn't ask for.
+    """
+    stderr = sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        sys.stderr = nowhere
+        try:
+            return _function(verb)(context, args) or 0
+        finally:
+            sys.stderr = stderr
+
+
+def _check_rights(tree: Tree) -> None:
+    """QEMU with KVM, taps and packet filters need root; a private tree of one's own may always be looked at."""
+    if os.geteuid() != 0 and not os.access(tree.root, os.W_OK):
+        raise HostError("qkvm must run as root", hint=f"its tree {tree.root} belongs to root")
+
+
+def _headline(verb: Verb, args: Args, error: QkvmError) -> str:
+    """The words of virsh that stand before an error's own, if any.
+
+    As in virsh there are none where the command line is wrong or the domain or network itself is not there.
+    """
+    missing = isinstance(error, NotFound) and error.kind in ("domain", "network") and error.name == args.subject
+    if not verb.headline or missing or isinstance(error, UsageError):
+        return ""
+    return verb.headline.format_map(args.values) + ": "

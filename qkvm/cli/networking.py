@@ -1,0 +1,142 @@
+"""Verbs on networks."""
+
+from __future__ import annotations
+
+from qkvm.cli.output import json_text, pairs, table
+from qkvm.errors import NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.net.network import Network
+
+
+def _network(context: Context, args: Args) -> Network:
+    from qkvm.net.network import Network, ensure_default
+
+    ensure_default(context.tree)
+    wanted = args.required("network")
+    try:
+        return Network.lookup(context.tree, wanted)
+    except NotFound as error:
+        raise NotFound(f"failed to get network '{wanted}'", kind="network", name=wanted) from error
+
+
+def net_define(context: Context, args: Args) -> None:
+    """Store a network's definition from a TOML file."""
+    from qkvm.cli.management import read_definition
+    from qkvm.domain.host import Host
+
+    path = args.required("file")
+    network = Host(context.tree.root).define_network(*read_definition(path))
+    context.say(f"Network {network.name} defined from {path}\n")
+
+
+def net_undefine(context: Context, args: Args) -> None:
+    """Remove a network's definition."""
+    network = _network(context, args)
+    network.undefine()
+    context.say(f"Network {network.name} has been undefined\n")
+
+
+def net_start(context: Context, args: Args) -> None:
+    """Start a network: bridge, packet-filter rules, dnsmasq."""
+    from qkvm.domain.host import Host
+    from qkvm.host import settings
+
+    Host(context.tree.root).prepare()
+    network = _network(context, args)
+    started = network.start(firewall=settings.load(context.tree).firewall)
+    if started.relocated:
+        actual = started.definition
+        context.warn(f"{started.reason}: network {network.name} uses {actual.subnet} on bridge {actual.bridge}")
+    context.say(f"Network {network.name} started\n")
+
+
+def net_destroy(context: Context, args: Args) -> None:
+    """Stop a network."""
+    network = _network(context, args)
+    network.destroy()
+    context.say(f"Network {network.name} destroyed\n")
+
+
+def net_list(context: Context, args: Args) -> None:
+    """List networks: the active ones, or with --all and --inactive the others too."""
+    from qkvm.net.network import Network, ensure_default, list_networks
+
+    ensure_default(context.tree)
+    found = [
+        entry for entry in list_networks(context.tree) if args.flag("all") or entry.active != args.flag("inactive")
+    ]
+    if args.flag("persistent") != args.flag("transient"):
+        found = [entry for entry in found if entry.persistent == args.flag("persistent")]
+    if args.flag("autostart") != args.flag("no-autostart"):
+        found = [entry for entry in found if entry.autostart == args.flag("autostart")]
+    if args.json:
+        context.out(json_text([entry._asdict() for entry in found]))
+    elif args.flag("name") or args.flag("uuid"):
+        for entry in found:
+            context.out(f"{Network(context.tree, entry.name).info().uuid if args.flag('uuid') else entry.name}\n")
+    else:
+        rows = [
+            (entry.name, "active" if entry.active else "inactive", _yes(entry.autostart), _yes(entry.persistent))
+            for entry in found
+        ]
+        context.out(table(("Name", "State", "Autostart", "Persistent"), rows, header=not context.quiet))
+
+
+def net_info(context: Context, args: Args) -> None:
+    """Show a network."""
+    info = _network(context, args).info()
+    if args.json:
+        context.out(json_text(info._asdict()))
+        return
+    context.out(pairs((
+        ("Name", info.name), ("UUID", info.uuid),
+        ("Active", _yes(info.active)), ("Persistent", _yes(info.persistent)),
+        ("Autostart", _yes(info.autostart)), ("Bridge", info.bridge),
+    )))  # fmt: skip
+
+
+def net_dump(context: Context, args: Args) -> None:
+    """Print a network's definition; of an active one that which it runs with."""
+    from qkvm.spec import toml
+
+    network = _network(context, args)
+    context.out(toml.dumps(network.actual if network.active else network.definition))
+
+
+def net_dhcp_leases(context: Context, args: Args) -> None:
+    """Show the DHCP leases of a network."""
+    import time
+
+    network = _network(context, args)
+    leases = network.dhcp_leases(args.text("mac"))
+    if args.json:
+        context.out(json_text([lease._asdict() for lease in leases]))
+        return
+    prefix = network.info().active and network.actual.subnet.prefixlen or network.definition.subnet.prefixlen
+    rows = [
+        (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.expiry)) if lease.expiry else "-",
+            lease.mac, "ipv4", f"{lease.ip}/{prefix}", lease.hostname or "-", lease.client_id or "-",
+        )
+        for lease in leases
+    ]  # fmt: skip
+    headers = ("Expiry Time", "MAC address", "Protocol", "IP address", "Hostname", "Client ID or DUID")
+    context.out(table(headers, rows, header=not context.quiet))
+
+
+def net_uuid(context: Context, args: Args) -> None:
+    """Print the UUID of a network."""
+    context.out(f"{_network(context, args).info().uuid}\n")
+
+
+def net_name(context: Context, args: Args) -> None:
+    """Print the name of a network."""
+    context.out(f"{_network(context, args).name}\n")
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"

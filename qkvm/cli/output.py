@@ -1,0 +1,62 @@
+"""What verbs print: virsh's tables and label-value lists, and JSON.
+
+All give text that ends with a newline, for ``context.out``. No cell can act on the terminal: control
+characters are escaped.
+"""
+
+from __future__ import annotations
+
+from qkvm.units import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> str:
+    """Rows in the layout of virsh's tables (vshTable of libvirt).
+
+    :param rows: one value a column; '-' is usual for what has none.
+    :param header: False leaves the header and its line out, for --quiet.
+    """
+    body = [tuple(printable(str(cell)) for cell in row) for row in rows]
+    lines = [tuple(headers), *body] if header else body
+    widths = [max(map(columns, column)) for column in zip(*lines, strict=True)]
+    text = [_row(line, widths) for line in lines]
+    if header:
+        text.insert(1, "-" * sum(width + 3 for width in widths) + "\n")
+    return "".join(text)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A blank before each cell, two after its padding; the last one is not padded."""
+    padded = [cell + " " * (width - columns(cell)) for cell, width in zip(cells[:-1], widths, strict=False)]
+    return " " + "   ".join((*padded, cells[-1])) + "\n"
+
+
+def columns(text: str) -> int:
+    """How many columns a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    # Loading the character database takes a millisecond that a plain table doesn't need.
+    from unicodedata import category, east_asian_width
+
+    return sum(
+        0 if category(char) in ("Mn", "Me", "Cf") else 2 if east_asian_width(char) in ("W", "F") else 1
+        for char in text
+    )
+
+
+def pairs(items: Iterable[tuple[str, object]], width: int = 16) -> str:
+    """One ``Label:  value`` a line, values aligned at column ``width``; labels come without their colon."""
+    return "".join(f"{label + ':':<{width - 1}} {printable(str(value))}\n" for label, value in items)
+
+
+def json_text(value: object) -> str:
+    """The value as indented JSON.
+
+    :raises ValueError: it holds a number that JSON doesn't have (NaN, infinity).
+    """
+    import json
+
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

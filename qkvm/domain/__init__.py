@@ -1,0 +1,1 @@
+"""The verbs on one domain, one noun a file."""

@@ -1,0 +1,105 @@
+"""CPU time of a domain and of its vCPUs, from /proc: QEMU names its vCPU threads (-name debug-threads=on)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.host.process import stat_fields
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+
+_UTIME, _STIME, _PROCESSOR = 11, 12, 36  # Of proc(5)'s stat fields, counted from the state.
+
+
+class VcpuStatus:
+    """A plugged vCPU: number, host CPU it last ran on, state, CPU time in ns, host CPUs it may run on."""
+
+    __slots__ = ("affinity", "cpu", "number", "state", "time_ns")
+
+    def __init__(self, number: int, cpu: int, state: str, time_ns: int, affinity: set[int]) -> None:
+        self.number = number
+        self.cpu = cpu
+        self.state = state
+        self.time_ns = time_ns
+        self.affinity = affinity
+
+
+def host_cpus() -> int:
+    """How many CPUs this host has configured."""
+    return os.sysconf("SC_NPROCESSORS_CONF")
+
+
+def process_time_ns(pid: int) -> int:
+    """CPU time of a process in nanoseconds; 0 where it is gone."""
+    fields = stat_fields(f"/proc/{pid}/stat")
+    return _time_ns(fields) if fields is not None else 0
+
+
+def vcpus(domain: Domain) -> list[VcpuStatus]:
+    """The plugged vCPUs of a running domain.
+
+    :raises InvalidState: it is not running.
+    """
+    run = domain.live
+    state = "running" if run.state()[0] == "running" else "offline"
+    found = []
+    for task in os.listdir(f"/proc/{run.pid}/task"):
+        folder = f"/proc/{run.pid}/task/{task}"
+        number = _vcpu_number(folder)
+        fields = stat_fields(f"{folder}/stat")
+        if number is not None and fields is not None:
+            affinity = _allowed(f"{folder}/status")
+            found.append(VcpuStatus(number, int(fields[_PROCESSOR]), state, _time_ns(fields), affinity))
+    return sorted(found, key=lambda vcpu: vcpu.number)
+
+
+def _time_ns(fields: list[str]) -> int:
+    ticks = int(fields[_UTIME]) + int(fields[_STIME])
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _vcpu_number(folder: str) -> int | None:
+    """The number in a thread's name: 'CPU 0/KVM' or 'CPU 0/TCG'."""
+    try:
+        with open(f"{folder}/comm", encoding="ascii", errors="replace") as stream:
+            name = stream.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    head, slash, _ = name.partition("/")
+    if not slash or not head.startswith("CPU ") or not head[4:].isdigit():
+        return None
+    return int(head[4:])
+
+
+def _allowed(path: str) -> set[int]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as stream:
+            for line in stream:
+                if line.startswith("Cpus_allowed_list:"):
+                    return parse_cpu_list(line.partition(":")[2].strip())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return set()
+
+
+def parse_cpu_list(text: str) -> set[int]:
+    """The kernel's list format: '0-2,5' is {0, 1, 2, 5}."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if first:
+            cpus.update(range(int(first), int(last if dash else first) + 1))
+    return cpus
+
+
+def format_cpu_list(cpus: set[int]) -> str:
+    """The opposite of :func:`parse_cpu_list`."""
+    parts: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1].append(cpu)
+        else:
+            parts.append([cpu])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -1,0 +1,109 @@
+"""The definition of a domain: read, write, change, define, undefine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qkvm import units
+from qkvm.errors import AlreadyExists, InvalidState, NotFound
+from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
+from qkvm.paths import Tree
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.domain import Domain
+
+
+def load(domain: Domain) -> spec.Domain:
+    """The definition from its file; of a transient domain, from its record.
+
+    :raises NotFound: there is neither. :raises DefinitionError: the file is damaged.
+    """
+    path = domain.tree.domain_definition(domain.name)
+    raw = read_bytes(path)
+    if raw is not None:
+        return parse(raw, path)
+    run = domain.run
+    if run is None or run.pid is None:
+        raise NotFound(f"failed to get domain '{domain.name}'", kind="domain", name=domain.name)
+    return started_with(run.record)
+
+
+def started_with(record: dict[str, Any]) -> spec.Domain:
+    """The definition that a run was started with, from its record."""
+    return toml.from_plain(record["definition"], spec.Domain, "record")
+
+
+def parse(text: bytes | str, path: str) -> spec.Domain:
+    """A valid definition from TOML text.
+
+    :raises DefinitionError: no TOML or wrong keys. :raises InvalidValue: a value that can't be right.
+    """
+    return spec.validate(toml.loads(text, spec.Domain, path))
+
+
+def define(tree: Tree, text: bytes | str, path: str) -> spec.Domain:
+    """Store a definition (virsh define); one of the same name and UUID is replaced, the text kept as it is.
+
+    :raises AlreadyExists: the name has another UUID, or the UUID another name.
+    """
+    definition = parse(text, path)
+    store(tree, definition, text.decode() if isinstance(text, bytes) else text)
+    return definition
+
+
+def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
+    """Write a definition as new, with the checks of :func:`define`; ``text`` is kept where given."""
+    from qkvm.domain.domain import Domain
+
+    with Domain(tree, definition.name).lock():
+        for name in entries(tree.domain_definitions, ".toml"):
+            _refuse_clash(tree, definition, name)
+        write_atomic(tree.domain_definition(definition.name), text or toml.dumps(definition))
+
+
+def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain]) -> None:
+    """Write what ``edit`` makes of the definition; comments in the file are kept. Call it under the lock.
+
+    :raises InvalidValue: what ``edit`` made is not valid; the file is as before.
+    """
+    path = domain.tree.domain_definition(domain.name)
+    raw = read_bytes(path)
+    if raw is None:
+        raise InvalidState("transient domains do not have any persistent config")
+    changed = spec.validate(edit(parse(raw, path)))
+    write_atomic(path, toml.update(raw.decode(), changed))
+
+
+def undefine(domain: Domain) -> None:
+    """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one."""
+    with domain.lock():
+        if not domain.is_persistent:
+            raise InvalidState("cannot undefine transient domain")
+        remove(domain.tree.domain_definition(domain.name))
+        if not domain.is_running:
+            forget(domain)
+
+
+def forget(domain: Domain) -> None:
+    """Remove what is left of a domain that neither runs nor has a definition: its run and its logs."""
+    remove_dir(domain.tree.domain_run(domain.name))
+    remove(domain.tree.qemu_log(domain.name))
+    remove(domain.tree.serial_log(domain.name))
+
+
+def _refuse_clash(tree: Tree, wanted: spec.Domain, name: str) -> None:
+    raw = read_bytes(tree.domain_definition(name))
+    if raw is None:
+        return
+    uuid = toml.peek(raw, "uuid")
+    if name == wanted.name and uuid != wanted.uuid:
+        raise AlreadyExists(
+            f"domain '{name}' already exists with uuid {units.printable(uuid)}",
+            hint="give that uuid to change it, or undefine it first",
+        )
+    if name != wanted.name and uuid == wanted.uuid:
+        raise AlreadyExists(f"uuid {uuid} is already that of domain '{name}'")

@@ -1,0 +1,250 @@
+"""A domain: its name, its definition and its run, and the verbs on it.
+
+The verbs themselves lie in the other modules of this package, one noun a file; the methods here only lead
+there, so that a caller pays for what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from qkvm.domain import run as runs
+from qkvm.errors import DefinitionError, InvalidState, NotFound
+from qkvm.files import check_private_dir, entries, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qkvm.domain.nic import NicStatus
+    from qkvm.domain.run import Run
+    from qkvm.net.address import Address
+    from qkvm.paths import Tree
+    from qkvm.qmp.session import Session
+    from qkvm.spec import domain as spec
+
+
+class Domain:
+    """One domain of a tree. Nothing is cached that another process could change."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.tree = tree
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Domain({self.name!r})"
+
+    # What it is.
+
+    @property
+    def run(self) -> Run | None:
+        """The latest run in this boot, live or ended."""
+        return runs.find(self.tree, self.name)
+
+    @property
+    def live(self) -> Run:
+        """The run that is live now.
+
+        :raises InvalidState: the domain is not running.
+        """
+        found = self.run
+        if found is None or found.pid is None:
+            raise InvalidState("domain is not running")
+        return found
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its QEMU lives; a paused domain runs too."""
+        found = self.run
+        return found is not None and found.pid is not None
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether it has a definition that outlives its run."""
+        return os.path.lexists(self.tree.domain_definition(self.name))
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """State and reason in virsh's words: ('running', 'booted'), ('shut off', 'destroyed')."""
+        found = self.run
+        return found.state() if found is not None else ("shut off", "unknown")
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID."""
+        found = self.run
+        return found.uuid if found is not None else self.definition.uuid
+
+    @property
+    def definition(self) -> spec.Domain:
+        """What the user wants; for a transient domain what it was started with.
+
+        :raises DefinitionError: the file is damaged.
+        """
+        from qkvm.domain import definition
+
+        return definition.load(self)
+
+    # What it can be told.
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way."""
+        from qkvm.domain.upkeep import pass_by
+
+        check_private_dir(self.tree.domain_runs)
+        with locked(os.path.join(self.tree.domain_runs, f".{self.name}.lock"), f"domain '{self.name}'"):
+            pass_by(self)
+            yield
+
+    def monitor(self) -> Session:
+        """A session with its monitor, to be used under its lock.
+
+        :raises InvalidState: the domain is not running.
+        """
+        from qkvm.qmp.session import Session
+
+        return Session(self.live.monitor, name=self.name)
+
+    def start(self, *, paused: bool = False) -> list[str]:
+        """Start it (virsh start) and give warnings that the user should see."""
+        from qkvm.domain import start
+
+        return start.start(self, paused=paused)
+
+    def shutdown(self, *, wait: bool = False, timeout: float = 60.0) -> None:
+        """Ask the guest to power off (ACPI; virsh shutdown)."""
+        from qkvm.domain import stop
+
+        stop.shutdown(self, wait=wait, timeout=timeout)
+
+    def reboot(self, *, timeout: float = 60.0) -> None:
+        """Ask the guest to power off, and start it anew when it has (virsh reboot)."""
+        from qkvm.domain import stop
+
+        stop.reboot(self, timeout=timeout)
+
+    def reset(self) -> None:
+        """Press the reset button (virsh reset)."""
+        from qkvm.domain import stop
+
+        stop.reset(self)
+
+    def destroy(self, *, graceful: bool = False) -> None:
+        """End QEMU now (virsh destroy)."""
+        from qkvm.domain import stop
+
+        stop.destroy(self, graceful=graceful)
+
+    def suspend(self) -> None:
+        """Stop its vCPUs (virsh suspend)."""
+        from qkvm.domain import stop
+
+        stop.suspend(self)
+
+    def resume(self) -> None:
+        """Let its vCPUs go on (virsh resume)."""
+        from qkvm.domain import stop
+
+        stop.resume(self)
+
+    def undefine(self) -> None:
+        """Remove the definition; a running domain becomes transient (virsh undefine)."""
+        from qkvm.domain import definition
+
+        definition.undefine(self)
+
+    def set_vcpus(self, count: int, **options: Any) -> int:
+        """Plug or unplug vCPUs to this count and give what was reached (virsh setvcpus); see vcpu.set_count."""
+        from qkvm.domain import vcpu
+
+        return vcpu.set_count(self, count, **options)
+
+    def set_memory(self, kib: int, **options: Any) -> int:
+        """Move the balloon to this many KiB and give what was reached (virsh setmem); see memory.set_current."""
+        from qkvm.domain import memory
+
+        return memory.set_current(self, kib, **options)
+
+    def set_max_memory(self, kib: int, **options: Any) -> None:
+        """Change the most memory it can have, in the definition (virsh setmaxmem); see memory.set_maximum."""
+        from qkvm.domain import memory
+
+        memory.set_maximum(self, kib, **options)
+
+    def memory_stats(self) -> dict[str, int]:
+        """What the balloon and the guest's driver tell, in KiB (virsh dommemstat)."""
+        from qkvm.domain import memory
+
+        return memory.stats(self)
+
+    def attach_interface(self, **options: Any) -> str:
+        """Plug a NIC and give its MAC address (virsh attach-interface); see nicplug.attach."""
+        from qkvm.domain import nicplug
+
+        return nicplug.attach(self, **options)
+
+    def detach_interface(self, **options: Any) -> None:
+        """Unplug a NIC (virsh detach-interface); see nicplug.detach."""
+        from qkvm.domain import nicplug
+
+        nicplug.detach(self, **options)
+
+    def interfaces(self) -> list[NicStatus]:
+        """Its NICs (virsh domiflist)."""
+        from qkvm.domain import nic
+
+        return nic.interfaces(self)
+
+    def addresses(self, **options: Any) -> list[Address]:
+        """The IP addresses of its NICs (virsh domifaddr); see nic.addresses."""
+        from qkvm.domain import nic
+
+        return nic.addresses(self, **options)
+
+    def monitor_command(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Run a QMP command of one's own and give what it returns (virsh qemu-monitor-command)."""
+        with self.lock(), self.monitor() as session:
+            return session.execute(command, arguments)
+
+
+def lookup(tree: Tree, text: str) -> Domain:
+    """The domain of that id, UUID or name, looked for in this order as virsh does.
+
+    :raises NotFound: there is none.
+    """
+    if text.isdigit():
+        for run in runs.all_runs(tree):
+            if run.id == int(text) and run.pid is not None:
+                return Domain(tree, run.name)
+    # A path is made of it: what can't be a name is not looked for.
+    elif "/" not in text and text not in ("", ".", "..") and "\0" not in text and len(text.encode()) < 240:
+        domain = Domain(tree, text)
+        if domain.is_persistent or domain.is_running:
+            return domain
+        found = _by_uuid(tree, text.lower().replace("-", ""))
+        if found is not None:
+            return found
+    raise NotFound(f"failed to get domain '{text}'", kind="domain", name=text)
+
+
+def names(tree: Tree) -> list[str]:
+    """Names of all domains: defined, or running without a definition."""
+    defined = set(entries(tree.domain_definitions, ".toml"))
+    transient = [run.name for run in runs.all_runs(tree) if run.name not in defined and run.pid is not None]
+    return sorted(defined.union(transient))
+
+
+def _by_uuid(tree: Tree, digits: str) -> Domain | None:
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+        return None
+    for name in names(tree):
+        domain = Domain(tree, name)
+        try:
+            if domain.uuid.replace("-", "") == digits:
+                return domain
+        except (NotFound, DefinitionError):
+            # Undefined between the listing and the look, or damaged: not the one that is looked for.
+            continue
+    return None

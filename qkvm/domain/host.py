@@ -1,0 +1,87 @@
+"""This host: its tree, its domains, its networks. The way in for programs that use qkvm as a library."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.domain import domain as domains
+from qkvm.domain.domain import Domain
+from qkvm.files import make_private_dir
+from qkvm.paths import Tree
+
+if TYPE_CHECKING:
+    from qkvm.net.network import Network
+
+
+class Host:
+    """The domains and networks under one root.
+
+    :param root: the root folder; default: $QKVM_ROOT, else /.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self.tree = Tree(root)
+
+    def __repr__(self) -> str:
+        return f"Host({self.tree.root!r})"
+
+    def prepare(self) -> None:
+        """Make the folders where they are missing, and give a new root its default network.
+
+        :raises HostError: no right to, or one of them is not safe to use.
+        """
+        from qkvm.net.network import ensure_default
+
+        tree = self.tree
+        for folder in (
+            tree.config, tree.domain_definitions, tree.templates, tree.state, tree.images,
+            os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs, tree.log,
+        ):  # fmt: skip
+            make_private_dir(folder)
+        ensure_default(tree)
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name, id or UUID.
+
+        :raises NotFound: there is none.
+        """
+        return domains.lookup(self.tree, name)
+
+    def domains(self) -> list[Domain]:
+        """All domains, by name."""
+        return [Domain(self.tree, name) for name in domains.names(self.tree)]
+
+    def define(self, text: str, path: str = "definition") -> Domain:
+        """Store a domain's definition from TOML text (virsh define); ``path`` names it in errors.
+
+        :raises DefinitionError: it can't be read. :raises AlreadyExists: name or UUID are another's.
+        """
+        from qkvm.domain import definition
+
+        self.prepare()
+        return Domain(self.tree, definition.define(self.tree, text, path).name)
+
+    def network(self, name: str) -> Network:
+        """The network of that name or UUID.
+
+        :raises NotFound: there is none.
+        """
+        from qkvm.net.network import Network
+
+        self.prepare()
+        return Network.lookup(self.tree, name)
+
+    def networks(self) -> list[Network]:
+        """All networks, by name."""
+        from qkvm.net.network import Network, list_networks
+
+        self.prepare()
+        return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]
+
+    def define_network(self, text: str, path: str = "definition") -> Network:
+        """Store a network's definition from TOML text (virsh net-define)."""
+        from qkvm.net.network import Network
+
+        self.prepare()
+        return Network.define(self.tree, text, path)

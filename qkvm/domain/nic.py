@@ -1,0 +1,172 @@
+"""NICs: list, link state, counters, addresses; nicplug.py adds and removes them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from qkvm.errors import InvalidState, NotFound, NotReached
+from qkvm.net import link
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.net.address import Address
+    from qkvm.paths import Tree
+    from qkvm.spec import domain as spec
+
+
+class NicStatus:
+    """A NIC as domiflist shows it; ``interface`` is '-' where there is no tap (not running, or type user)."""
+
+    __slots__ = ("interface", "link", "mac", "model", "source", "type")
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.interface = str(entry.get("target") or "-")
+        self.type = str(entry["type"])
+        self.source = str(entry["source"] or "-")
+        self.model = str(entry["model"])
+        self.mac = str(entry["mac"])
+        self.link = bool(entry["link"])
+
+
+def interfaces(domain: Domain, *, inactive: bool = False) -> list[NicStatus]:
+    """The NICs that the run has now; of a domain that does not run, or ``inactive``, those of the definition."""
+    run = domain.run
+    if run is not None and run.pid is not None and not inactive:
+        return [NicStatus(entry) for entry in run.devices("nics")]
+    return [
+        NicStatus({"type": nic.type, "source": nic.source, "model": nic.model, "mac": nic.mac, "link": nic.link})
+        for nic in domain.definition.nics
+    ]
+
+
+def free_slots(domain: Domain) -> int | None:
+    """How many more devices can be plugged while it runs; None where it does not run or can plug none."""
+    from qkvm.qemu import slots
+    from qkvm.spec.domain import Machine
+
+    run = domain.run
+    if run is None or run.pid is None:
+        return None
+    machine = Machine(run.record["machine"])
+    if not machine.hotplugs_pci:
+        return None
+    return len(slots.free_places(machine, run.record["ports"], used_places(run)))
+
+
+def used_places(run: Run) -> list[str]:
+    """Labels of the places that the NICs and disks of a run have taken."""
+    return [entry["place"] for kind in ("nics", "disks") for entry in run.devices(kind)]
+
+
+def bridge_for(tree: Tree, nic: spec.Nic) -> str:
+    """The bridge that a NIC is to be plugged into, '' for type user.
+
+    :raises NotFound: no such network or bridge. :raises InvalidState: the network is not active.
+    """
+    if nic.type == "user":
+        return ""
+    if nic.type == "network":
+        from qkvm.net.network import bridge_of
+
+        return bridge_of(tree, nic.source)
+    if not link.present(nic.source):
+        raise NotFound(
+            f"Cannot get interface MTU on '{nic.source}': No such device", kind="bridge", name=nic.source,
+            hint="the bridge must exist: ip link add NAME type bridge",
+        )  # fmt: skip
+    return nic.source
+
+
+def find(listed: list[NicStatus], text: str) -> NicStatus:
+    """The NIC with that MAC address or interface name.
+
+    :raises NotFound: none has it.
+    """
+    for nic in listed:
+        if text.lower().replace("-", ":") == nic.mac or (text == nic.interface != "-"):
+            return nic
+    raise NotFound(f"Interface (dev: {text}) not found", kind="interface", name=text, hint="domiflist shows them")
+
+
+def set_link(domain: Domain, interface: str, up: bool, *, config: bool = False) -> None:
+    """Pull or plug the cable of a NIC (set_link), live when it runs, in the definition with ``config``."""
+    from qkvm.domain import definition as definitions
+    from qkvm.domain import scope as scopes
+    from qkvm.domain.start import write
+
+    with domain.lock():
+        wanted = scopes.resolve(domain, config=config)
+        if wanted.config:
+            mac = find(interfaces(domain, inactive=True), interface).mac
+            definitions.change(domain, lambda present: _with_link(present, mac, up))
+            return
+        run = domain.live
+        mac = find(interfaces(domain), interface).mac
+        entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
+        with domain.monitor() as session:
+            session.execute("set_link", {"name": entry["id"], "up": up})
+        entry["link"] = up
+        write(run)
+
+
+def _with_link(present: spec.Domain, mac: str, up: bool) -> spec.Domain:
+    from msgspec.structs import replace
+
+    return replace(present, nics=tuple(replace(nic, link=up) if nic.mac == mac else nic for nic in present.nics))
+
+
+def counters(domain: Domain, interface: str) -> dict[str, int]:
+    """Bytes, packets, errors and drops as the guest sees them (virsh domifstat): its rx is its tap's tx."""
+    domain.live  # noqa: B018  raises where it does not run
+    nic = find(interfaces(domain), interface)
+    if nic.interface == "-":
+        raise InvalidState(f"NIC {nic.mac} has no tap, and QEMU counts nothing for it")
+    tap = link.counters(nic.interface)
+    return {
+        "rx_bytes": tap.tx_bytes,
+        "rx_packets": tap.tx_packets,
+        "rx_errs": tap.tx_errors,
+        "rx_drop": tap.tx_dropped,
+        "tx_bytes": tap.rx_bytes,
+        "tx_packets": tap.rx_packets,
+        "tx_errs": tap.rx_errors,
+        "tx_drop": tap.rx_dropped,
+    }
+
+
+def addresses(domain: Domain, *, sources: tuple[str, ...] = ("lease", "arp")) -> list[Address]:
+    """IP addresses of the NICs by DHCP lease and neighbour table (virsh domifaddr), matched by MAC address."""
+    from qkvm.net import address
+
+    run = domain.live
+    networks = {
+        entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
+    }
+    return address.addresses(domain.tree, networks, sources)
+
+
+def await_addresses(
+    domain: Domain, *, sources: tuple[str, ...], interface: str | None, timeout: float
+) -> list[Address]:
+    """Addresses as :func:`addresses` gives them, with their taps, waiting up to ``timeout`` s for a first.
+
+    :param interface: only those of the NIC with that MAC address or interface name.
+    :raises NotReached: none came in time; with a timeout of 0 there may be none.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        listed = interfaces(domain)
+        wanted = listed if interface is None else [find(listed, interface)]
+        taps = {nic.mac: nic.interface for nic in wanted}
+        found = [
+            entry._replace(interface=taps[entry.mac])
+            for entry in addresses(domain, sources=sources)
+            if entry.mac in taps
+        ]
+        if found or not timeout:
+            return found
+        if time.monotonic() >= deadline:
+            raise NotReached(f"no NIC has an address after {timeout:g} s", asked="an address", reached=None)
+        time.sleep(0.05)

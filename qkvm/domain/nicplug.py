@@ -1,0 +1,251 @@
+"""Plug a NIC into a running guest or its definition, and unplug it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm import units
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.nic import bridge_for, used_places
+from qkvm.domain.start import nic_entry, write
+from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.files import Undo
+from qkvm.host import journal
+from qkvm.net import link
+from qkvm.qemu import devices, render, slots
+from qkvm.spec import domain as spec
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.qemu.devices import NicDevice
+    from qkvm.qmp.session import Session
+
+UNPLUG_TIMEOUT = 30.0
+"""Seconds that a guest has to release a NIC; one with its driver loaded takes less than one."""
+
+
+def attach(
+    domain: Domain,
+    *,
+    type: str = "network",
+    source: str = "",
+    model: str = "virtio",
+    mac: str = "",
+    target: str = "",
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+) -> str:
+    """Plug a NIC into the running guest, the definition, or both, and give its MAC address.
+
+    :param type: 'network', 'bridge' or 'user'. :param persistent: the definition too, and live when it runs.
+    :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
+    """
+    nic = _nic(type, source, model, mac, target)
+    with domain.lock():
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            _with_nic(domain.definition, nic)
+        if wanted.live:
+            _plug(domain, domain.live, nic)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with_nic(present, nic))
+    return nic.mac
+
+
+def _nic(type_: str, source: str, model: str, mac: str, target: str) -> spec.Nic:
+    try:
+        kind = spec.NicType(type_)
+    except ValueError:
+        raise InvalidValue(
+            f"No support for {units.printable(type_)} in command 'attach-interface'",
+            hint="network, bridge or user",
+        ) from None
+    try:
+        card = spec.NicModel(model)
+    except ValueError:
+        raise InvalidValue(
+            f"NIC model '{units.printable(model)}' is not known", hint=", ".join(spec.NicModel)
+        ) from None
+    # A tap name that qkvm gives is the kernel's to choose: libvirt ignores such a target in the same way.
+    chosen = "" if target.startswith("vnet") else target
+    address = units.parse_mac(mac) if mac else units.random_mac()
+    return spec.Nic(mac=address, type=kind, source=source, model=card, target=chosen)
+
+
+def _with_nic(present: spec.Domain, nic: spec.Nic) -> spec.Domain:
+
+    return spec.validate(replace(present, nics=(*present.nics, nic)))
+
+
+def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
+    """Tap, bridge, back end, card: in this order, all undone where one fails."""
+    machine = spec.Machine(run.record["machine"])
+    if not machine.hotplugs_pci:
+        raise InvalidState(f"machine {machine} can't plug devices while it runs")
+    spec.check_nic(nic, machine)
+    run.require_sound()
+    present = run.devices("nics")
+    if any(entry["mac"] == nic.mac for entry in present):
+        raise InvalidValue(f"mac address {nic.mac} is used twice in one domain")
+    bridge = bridge_for(domain.tree, nic)
+    with domain.monitor() as session, Undo() as undo:
+        _sweep(run, session)
+        place = slots.take(machine, run.record["ports"], used_places(run))
+        ident = slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
+        device = devices.nic_device(machine, nic, ident, place, f"fd-{ident}")
+        entry = nic_entry(ident, place.label, nic, "", bridge, since=journal.size(run.journal))
+        run.record["nics"].append(entry)
+        undo.add(_forget, run, entry)
+        write(run)
+        _give(domain, run, session, device, entry, undo)
+        undo.commit()
+
+
+def _give(
+    domain: Domain, run: Run, session: Session, device: NicDevice, entry: dict[str, Any], undo: Undo
+) -> None:
+    """Hand the tap to QEMU and plug what the part of the template says: the same as at a start."""
+    nic = device.nic
+    if nic.type != "user":
+        with link.open_tap(nic.target or "vnet%d") as tap:
+            entry["target"] = tap.name
+            write(run)
+            link.plug(tap.name, entry["bridge"], mac=nic.mac, alias=link.domain_tag(domain.name))
+            session.send_fd(device.fd, tap.fd)
+            undo.add(_quietly, session, "closefd", {"fdname": device.fd})
+    options = render.render("parts/nic.j2", {"nic": device}, own=domain.tree.templates)
+    for command, arguments in render.hotplug_commands(options):
+        session.execute(command, arguments)
+        if command == "netdev_add":
+            undo.add(_quietly, session, "netdev_del", {"id": device.backend})
+    peripherals = session.execute("qom-list", {"path": "/machine/peripheral"})
+    if not any(child["name"] == device.id for child in peripherals):
+        raise NotReached(f"QEMU took the NIC {nic.mac} but does not show it", asked=nic.mac, reached=None)
+
+
+def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
+    """Undo a step; once netdev_add has taken an fd there is none left to close, and that is well."""
+    with suppress(CommandRefused):
+        session.execute(command, arguments)
+
+
+def _forget(run: Run, entry: dict[str, Any]) -> None:
+    run.record["nics"] = [other for other in run.record["nics"] if other["id"] != entry["id"]]
+    write(run)
+
+
+def _sweep(run: Run, session: Session) -> None:
+    """Take away the back ends of NICs that a guest released after nobody waited any more."""
+    present = {entry["id"] for entry in run.devices("nics")}
+    for entry in list(run.record["nics"]):
+        if entry["id"] not in present:
+            _quietly(session, "netdev_del", {"id": f"host-{entry['id']}"})
+            _forget(run, entry)
+
+
+def detach(
+    domain: Domain,
+    *,
+    type: str,
+    mac: str = "",
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+    timeout: float = UNPLUG_TIMEOUT,
+    wait: bool = True,
+) -> None:
+    """Unplug a NIC from the running guest, the definition, or both.
+
+    :param mac: which one, where there are several of that type.
+    :raises NotReached: the guest did not release it within ``timeout`` seconds; its tap stays.
+    """
+    wanted_mac = units.parse_mac(mac) if mac else ""
+    with domain.lock():
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        run = domain.live if wanted.live else None
+        entry = _pick(run.devices("nics"), type, wanted_mac) if run is not None else None
+        if wanted.config:
+            listed = [{"type": str(nic.type), "mac": nic.mac} for nic in domain.definition.nics]
+            stored = _pick(listed, type, entry["mac"] if entry is not None else wanted_mac)
+        if run is not None and entry is not None:
+            _unplug(domain, run, entry, timeout=timeout, wait=wait)
+        if wanted.config:
+            definitions.change(domain, lambda present: _without_nic(present, stored["mac"]))
+
+
+def _pick(listed: list[dict[str, Any]], type_: str, mac: str) -> dict[str, Any]:
+    """The one NIC that is meant, with virsh's words where none or several are."""
+    fitting = [entry for entry in listed if entry["type"] == type_]
+    if mac:
+        for entry in fitting:
+            if entry["mac"] == mac:
+                return entry
+        raise NotFound(f"No interface with MAC address {mac} was found", kind="interface", name=mac)
+    if not fitting:
+        raise NotFound(f"No interface found whose type is {type_}", kind="interface", name=type_)
+    if len(fitting) > 1:
+        raise InvalidValue(f"Domain has {len(fitting)} interfaces. Please specify which one to detach using --mac")
+    return fitting[0]
+
+
+def _without_nic(present: spec.Domain, mac: str) -> spec.Domain:
+    return replace(present, nics=tuple(nic for nic in present.nics if nic.mac != mac))
+
+
+def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, wait: bool) -> None:
+    """Card first, and only when the guest has released it (DEVICE_DELETED) the back end and the tap."""
+    machine = spec.Machine(run.record["machine"])
+    if not machine.hotplugs_pci:
+        raise InvalidState(f"machine {machine} can't unplug devices while it runs")
+    run.require_sound()
+    ident, mac = entry["id"], entry["mac"]
+    with domain.monitor() as session:
+        mark = journal.size(run.journal)
+        try:
+            session.execute("device_del", {"id": ident})
+        except CommandRefused as error:
+            # Asked before and not released yet: QEMU refuses to ask twice, but the guest may still answer.
+            if not entry.get("asked"):
+                raise NotReached(
+                    f"NIC {mac} can't be unplugged: {error.desc}", asked="gone", reached=mac
+                ) from error
+        entry["asked"] = True
+        write(run)
+        if not wait:
+            return
+        _await_release(run, mark, ident, mac, timeout)
+        session.execute("netdev_del", {"id": f"host-{ident}"})
+    _forget(run, entry)
+    if entry["target"] and not link.wait_gone(entry["target"], 5.0):
+        raise NotReached(
+            f"tap {entry['target']} of NIC {mac} is still there", asked="gone", reached=entry["target"]
+        )
+
+
+def _await_release(run: Run, mark: int, ident: str, mac: str, timeout: float) -> None:
+    try:
+        event = journal.wait(
+            run.journal, mark,
+            lambda event: event.get("event") in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
+            and event.get("data", {}).get("device") == ident,
+            timeout=timeout, alive=lambda: run.pid is not None, what=f"release of NIC {mac}",
+        )  # fmt: skip
+    except NotReached as error:
+        raise NotReached(
+            f"guest did not release NIC {mac} within {timeout:g} s", asked="gone", reached=mac,
+            hint="its system must have booted and know PCI hotplug; asking again waits again",
+        ) from error  # fmt: skip
+    if event["event"] != "DEVICE_DELETED":
+        raise NotReached(f"guest refused to release NIC {mac}", asked="gone", reached=mac)

@@ -1,0 +1,185 @@
+"""What is known of a domain that was started: its record, its lock, its journal. Reads only, never the monitor.
+
+A read verb imports this and little else, so that it answers in the time of a Python start.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from qkvm.errors import InvalidState
+from qkvm.files import entries
+from qkvm.host import journal, record
+from qkvm.host.process import lock_holder
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+
+_STATE_EVENTS = frozenset(
+    (
+        "STOP",
+        "RESUME",
+        "SHUTDOWN",
+        "SUSPEND",
+        "SUSPEND_DISK",
+        "WAKEUP",
+        "GUEST_PANICKED",
+        "BLOCK_IO_ERROR",
+        "WATCHDOG",
+    )
+)
+_SHUTDOWN_REASONS = {
+    "guest-shutdown": "shutdown",
+    "guest-panic": "crashed",
+    "host-error": "failed",
+}
+
+
+class Run:
+    """One run of a domain, from its start to its end and what is remembered of it."""
+
+    __slots__ = ("folder", "name", "record")
+
+    def __init__(self, folder: str, name: str, contents: dict[str, Any]) -> None:
+        self.folder = folder
+        self.name = name
+        self.record = contents
+
+    @property
+    def pid(self) -> int | None:
+        """QEMU's pid, None where it does not run: the holder of the lock on its pid file."""
+        return lock_holder(os.path.join(self.folder, "qemu.pid"))
+
+    @property
+    def id(self) -> int:
+        """The id of this run, never reused in one boot of the host."""
+        return int(self.record["id"])
+
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return str(self.record["uuid"])
+
+    @property
+    def journal(self) -> str:
+        """Path of the journal."""
+        return os.path.join(self.folder, "events.jsonl")
+
+    @property
+    def monitor(self) -> str:
+        """Path of qkvm's own QMP socket."""
+        return os.path.join(self.folder, "qmp.sock")
+
+    @property
+    def console(self) -> str:
+        """Path of the serial console's socket."""
+        return os.path.join(self.folder, "console.sock")
+
+    def state(self) -> tuple[str, str]:
+        """State and reason in virsh's words: ('running', 'booted')."""
+        if self.pid is None:
+            return "shut off", self._ending()
+        return self._live_state()
+
+    def balloon(self) -> int:
+        """Memory of the guest in KiB as its balloon leaves it: as last observed, then as QEMU reports it."""
+        memory = self.record["memory"]
+        begin = max(self._mark("journal_from"), int(memory["since"]))
+        for event in journal.newest(self.journal, frozenset(("BALLOON_CHANGE",)), begin):
+            return int(event["data"]["actual"]) // 1024
+        return int(memory["actual"])
+
+    def require_sound(self) -> None:
+        """Refuse what would make a QEMU crash whose TCG lost track of an unplugged vCPU (see vcpu.py).
+
+        :raises InvalidState: this is such a QEMU.
+        """
+        if self.record.get("lost_vcpu"):
+            raise InvalidState(
+                "QEMU's TCG does not survive a change of its devices after a vcpu was unplugged",
+                hint=f"qkvm shutdown {self.name} and start it anew",
+            )
+
+    def devices(self, kind: str) -> list[dict[str, Any]]:
+        """Entries of a kind ('nics', 'vcpus', 'disks') but those that QEMU has reported as deleted since."""
+        listed: list[dict[str, Any]] = self.record[kind]
+        oldest = min((entry["since"] for entry in listed), default=0)
+        gone: dict[str, int] = {}
+        events, _ = (
+            journal.events_from(self.journal, max(oldest, self._mark("journal_from"))) if listed else ([], 0)
+        )
+        for event in events:
+            ident = journal.deleted_device(event)
+            if ident:
+                gone[ident] = event["_offset"]
+        return [entry for entry in listed if not entry.get("gone") and gone.get(entry["id"], -1) < entry["since"]]
+
+    def vcpu_count(self) -> int:
+        """vCPUs that are plugged; the first one always is."""
+        return 1 + len(self.devices("vcpus"))
+
+    def _mark(self, key: str) -> int:
+        return int(self.record.get(key, 0))
+
+    def _live_state(self) -> tuple[str, str]:
+        begin = self._mark("journal_from")
+        for event in journal.newest(self.journal, _STATE_EVENTS, begin):
+            name = event["event"]
+            if name == "RESUME":
+                return "running", "unpaused" if self._was_stopped(begin) else "booted"
+            if name == "STOP":
+                return "paused", self._stop_reason(begin)
+            if name == "WAKEUP":
+                return "running", "wakeup"
+            if name in ("SUSPEND", "SUSPEND_DISK"):
+                return "pmsuspended", "unknown"
+            if name == "SHUTDOWN":
+                return "in shutdown", "unknown"
+        state, reason = self.record.get("base_state", ("paused", "starting up"))
+        return state, reason
+
+    def _was_stopped(self, begin: int) -> bool:
+        return any(True for _ in journal.newest(self.journal, frozenset(("STOP",)), begin)) or bool(
+            self.record.get("base_state")
+        )
+
+    def _stop_reason(self, begin: int) -> str:
+        """Why QEMU stopped the guest: the event just before STOP tells, else the user asked."""
+        causes = {"BLOCK_IO_ERROR": "I/O error", "WATCHDOG": "watchdog", "GUEST_PANICKED": "crashed"}
+        seen_stop = False
+        for event in journal.newest(self.journal, _STATE_EVENTS, begin):
+            if event["event"] == "STOP":
+                if seen_stop:
+                    break
+                seen_stop = True
+            elif event["event"] in causes:
+                return causes[event["event"]]
+            else:
+                break
+        return "user"
+
+    def _ending(self) -> str:
+        """Why it is shut off: what qkvm was asked to do, else what QEMU wrote last."""
+        asked = self.record.get("ending")
+        if asked:
+            return str(asked)
+        for event in journal.newest(self.journal, frozenset(("SHUTDOWN", "RESUME"))):
+            if event["event"] == "RESUME":
+                break
+            reason = str(event.get("data", {}).get("reason", ""))
+            return _SHUTDOWN_REASONS.get(reason, "destroyed")
+        return "crashed"
+
+
+def find(tree: Tree, name: str) -> Run | None:
+    """The latest run of a domain in this boot, live or ended; None where there was none."""
+    folder = tree.domain_run(name)
+    contents = record.read(os.path.join(folder, "record.json"))
+    return Run(folder, name, contents) if contents is not None else None
+
+
+def all_runs(tree: Tree) -> list[Run]:
+    """The latest run of every domain that was started in this boot."""
+    runs = (find(tree, name) for name in entries(tree.domain_runs))
+    return [run for run in runs if run is not None]

@@ -1,0 +1,325 @@
+"""Start a domain: resources, record, QEMU, and proof that it runs. Whatever fails, all that was made is undone."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm import files
+from qkvm.domain.run import Run
+from qkvm.errors import HostError, InvalidState, LaunchError
+from qkvm.host import accel, journal, process, record, settings
+from qkvm.net import link
+from qkvm.qemu import launch
+from qkvm.qemu.launch import Launch, Resources
+from qkvm.qemu.render import Option
+from qkvm.sockets import listen_unix
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.storage import image
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.paths import Tree
+
+READY_TIMEOUT = 60.0
+"""Seconds until QEMU must have run its start script; here it takes 0.03."""
+
+_NOMINAL_FD = 100
+"""Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
+
+
+class _Prepared(NamedTuple):
+    """What one start is made of, before anything is made."""
+
+    definition: spec.Domain
+    bridges: tuple[str, ...]
+    accel: str
+    warning: str
+    user: str
+    binary: str
+    vnc_port: int
+
+
+def start(domain: Domain, *, paused: bool = False) -> list[str]:
+    """Start the domain and give warnings.
+
+    :raises InvalidState: it runs already, or a network that it needs is not active.
+    :raises LaunchError: QEMU refused; its words, the log's place.
+    """
+    with domain.lock(), files.Undo() as undo:
+        if domain.is_running:
+            raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
+        # A run that has ended keeps its id in the record; a new one is a new number.
+        ident = next_id(domain.tree)
+        ready = _prepare(domain, ident)
+        run = _make_run(domain, ready, ident, undo)
+        with ExitStack() as opened:
+            taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
+            sockets = [_listen(run, name, opened) for name in ("qmp.sock", "monitor.sock", "console.sock")]
+            fds = [*sockets, *(tap.fd for tap in taps if tap is not None)]
+            given = _resources(domain, ready, sockets, taps)
+            plan = launch.plan(ready.definition, given)
+            options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
+            argv = [ready.binary, *(word for option in options for word in option.argv())]
+            _describe(run, ready, plan, taps, argv)
+            pid = _spawn(domain, run, argv, launch.start_script(ready.definition, paused=paused), fds)
+        undo.add(_kill, pid)
+        # QEMU sets itself up on one core while this plugs the taps on the other.
+        _plug(domain, ready, taps)
+        _await_ready(domain, run, argv, pid, len(launch.start_script(ready.definition, paused=paused)))
+        undo.commit()
+        return [ready.warning] if ready.warning else []
+
+
+def command_line(domain: Domain, *, template: str = "") -> list[Option]:
+    """The options that start would use now, with the fd numbers and the uid it would use first."""
+    definition = domain.definition
+    chosen, _ = accel.choose(definition.accel)
+    config = settings.load(domain.tree)
+    folder = domain.tree.domain_run(domain.name)
+    given = Resources(
+        accel=chosen,
+        user=settings.run_as(config.user, last_id(domain.tree) + 1),
+        qmp_fd=_NOMINAL_FD,
+        monitor_fd=_NOMINAL_FD + 1,
+        console_fd=_NOMINAL_FD + 2,
+        nic_fds=tuple(_nominal_nic_fds(definition)),
+        pidfile=os.path.join(folder, "qemu.pid"),
+        serial_log=domain.tree.serial_log(domain.name),
+        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else _vnc_port(definition),
+    )
+    plan = launch.plan(definition, given)
+    return launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
+
+
+def last_id(tree: Tree) -> int:
+    """The id that was given last in this boot; ids are never reused."""
+    counter = record.read(os.path.join(tree.run, "last-id.json"))
+    return int(counter["id"]) if counter else 0
+
+
+def next_id(tree: Tree) -> int:
+    """A new id."""
+    with files.locked(os.path.join(tree.run, ".last-id.lock"), "the counter of ids"):
+        ident = last_id(tree) + 1
+        record.write(os.path.join(tree.run, "last-id.json"), {"id": ident})
+    return ident
+
+
+def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
+    fds, number = [], _NOMINAL_FD + 3
+    for nic in definition.nics:
+        fds.append("" if nic.type is spec.NicType.USER else str(number))
+        number += nic.type is not spec.NicType.USER
+    return fds
+
+
+def _prepare(domain: Domain, ident: int) -> _Prepared:
+    """Look at everything that can be looked at before anything is made."""
+    definition = domain.definition
+    config = settings.load(domain.tree)
+    binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
+    chosen, warning = accel.choose(definition.accel)
+    for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
+        if path:
+            _check_readable(path, what)
+    for disk in definition.disks:
+        image.check(disk.path, disk.format)
+    bridges = tuple(_bridge(domain, nic) for nic in definition.nics)
+    return _Prepared(
+        definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary, _vnc_port(definition)
+    )
+
+
+def _bridge(domain: Domain, nic: spec.Nic) -> str:
+    from qkvm.domain.nic import bridge_for
+
+    return bridge_for(domain.tree, nic)
+
+
+def _check_readable(path: str, what: str) -> None:
+    if not os.path.isfile(path):
+        raise HostError(f"{what} {path} is not there or no file")
+    if not os.access(path, os.R_OK):
+        raise HostError(f"{what} {path} can't be read")
+
+
+def _vnc_port(definition: spec.Domain) -> int:
+    """The port of the definition where it is free, or the first free one where any will do."""
+    import socket
+
+    if definition.vnc is None:
+        return 0
+    listen = definition.vnc.listen
+    fixed = definition.vnc.port != -1
+    for port in (definition.vnc.port,) if fixed else range(5900, 6900):
+        with socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((listen, port))
+                return port
+            except OSError as error:
+                problem = error
+        if fixed:
+            raise files.os_error(problem, f"cannot listen for VNC on {listen} port {port}")
+    raise HostError(f"no free port for VNC on {listen} from 5900 to 6899")
+
+
+def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) -> Run:
+    """A fresh folder for the run with a first record; what an earlier run left there is gone."""
+    folder = domain.tree.domain_run(domain.name)
+    former = domain.run
+    files.remove_dir(folder)
+    files.make_private_dir(folder)
+    undo.add(_undo_run, domain, folder, former.record if former else None)
+    run = Run(folder, domain.name, {
+        "id": ident,
+        "name": domain.name,
+        "uuid": ready.definition.uuid,
+        "started": time.time(),
+        "definition": toml.to_plain(ready.definition),
+        "machine": str(ready.definition.machine),
+        "accel": ready.accel,
+        "ports": 0,
+        "memory": {
+            "actual": ready.definition.memory.current, "maximum": ready.definition.memory.maximum, "since": 0,
+        },
+        "vcpus": [], "nics": [], "disks": [],
+    })  # fmt: skip
+    write(run)
+    return run
+
+
+def write(run: Run) -> None:
+    """Write the record of a run; call it under the domain's lock."""
+    record.write(os.path.join(run.folder, "record.json"), run.record)
+
+
+def _undo_run(domain: Domain, folder: str, former: dict[str, Any] | None) -> None:
+    """Take the run away; what the record told of an earlier run stays known."""
+    files.remove_dir(folder)
+    if former is not None:
+        former = {**former, "ending": former.get("ending") or "failed"}
+        files.make_private_dir(folder)
+        write(Run(folder, domain.name, former))
+
+
+def _open_tap(nic: spec.Nic, opened: ExitStack) -> link.Tap | None:
+    if nic.type is spec.NicType.USER:
+        return None
+    return opened.enter_context(link.open_tap(nic.target or "vnet%d"))
+
+
+def _listen(run: Run, name: str, opened: ExitStack) -> int:
+    return opened.enter_context(listen_unix(os.path.join(run.folder, name))).fileno()
+
+
+def _resources(domain: Domain, ready: _Prepared, sockets: list[int], taps: list[link.Tap | None]) -> Resources:
+    return Resources(
+        accel=ready.accel,
+        user=ready.user,
+        qmp_fd=sockets[0],
+        monitor_fd=sockets[1],
+        console_fd=sockets[2],
+        nic_fds=tuple(str(tap.fd) if tap is not None else "" for tap in taps),
+        pidfile=os.path.join(domain.tree.domain_run(domain.name), "qemu.pid"),
+        serial_log=domain.tree.serial_log(domain.name),
+        vnc_port=ready.vnc_port,
+    )
+
+
+def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | None], argv: list[str]) -> None:
+    """Complete the record with what this run has, before QEMU is started."""
+    run.record |= {
+        "argv": argv,
+        "ports": len(plan.ports),
+        "vnc": f"{ready.definition.vnc.listen}:{ready.vnc_port}" if ready.definition.vnc else "",
+        "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
+        "disks": [
+            {"id": disk.id, "since": 0, "place": disk.place.label, "target": disk.disk.target,
+             "path": disk.disk.path, "format": str(disk.disk.format)}
+            for disk in plan.disks
+        ],
+        "nics": [
+            nic_entry(device.id, device.place.label, device.nic, tap.name if tap else "", bridge, since=0)
+            for device, tap, bridge in zip(plan.nics, taps, ready.bridges, strict=True)
+        ],
+    }  # fmt: skip
+    write(run)
+
+
+def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, since: int) -> dict[str, Any]:
+    """What a record says of a NIC; ``since`` is the journal's length when it was plugged."""
+    return {
+        "id": ident, "since": since, "place": place, "mac": nic.mac, "type": str(nic.type), "source": nic.source,
+        "model": str(nic.model), "target": tap, "bridge": bridge, "link": nic.link,
+    }  # fmt: skip
+
+
+def _spawn(
+    domain: Domain, run: Run, argv: list[str], script: list[tuple[str, dict[str, Any]]], fds: list[int]
+) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    start_file = os.path.join(run.folder, "start.qmp")
+    files.write_atomic(start_file, journal.script(script))
+    files.make_private_dir(domain.tree.log)
+    with ExitStack() as opened:
+
+        def open_file(path: str, mode: int) -> int:
+            fd = os.open(path, mode | flags, 0o600)
+            opened.callback(os.close, fd)
+            return fd
+
+        stdin = open_file(start_file, os.O_RDONLY)
+        stdout = open_file(run.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = open_file(domain.tree.qemu_log(domain.name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        return process.spawn(argv, stdin=stdin, stdout=stdout, stderr=log, pass_fds=fds)
+
+
+def _plug(domain: Domain, ready: _Prepared, taps: list[link.Tap | None]) -> None:
+    for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
+        if tap is not None:
+            link.plug(tap.name, bridge, mac=nic.mac, alias=link.domain_tag(domain.name))
+
+
+def _await_ready(domain: Domain, run: Run, argv: list[str], pid: int, commands: int) -> None:
+    """Wait until QEMU holds its lock and has run the whole start script.
+
+    :raises LaunchError: it ended before, or refused a command.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT
+    offset, answered = 0, 0
+    while answered <= commands or run.pid != pid:
+        ended = process.start_time(pid) is None
+        lines, offset = journal.lines_from(run.journal, offset)
+        for line in lines:
+            if "error" in line:
+                raise _launch_error(domain, argv, pid, f"QEMU refused: {line['error'].get('desc')}")
+            answered += "return" in line
+        if ended:
+            raise _launch_error(domain, argv, pid, "")
+        if time.monotonic() > deadline:
+            raise _launch_error(domain, argv, pid, f"QEMU was not ready within {READY_TIMEOUT:g} s")
+        time.sleep(0.001)
+
+
+def _launch_error(domain: Domain, argv: list[str], pid: int, message: str) -> LaunchError:
+    log = domain.tree.qemu_log(domain.name)
+    words = (files.read_bytes(log) or b"").decode("utf-8", "replace").strip()
+    code = 0
+    if not message:
+        code = process.exit_code(pid) or 0
+        message = f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
+    return LaunchError(message, argv=argv, code=code, stderr=words, log=log)
+
+
+def _kill(pid: int) -> None:
+    pidfd = process.open_pidfd(pid)
+    if pidfd is not None:
+        try:
+            process.end(pidfd, grace=0.5)
+        finally:
+            os.close(pidfd)

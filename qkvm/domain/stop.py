@@ -1,0 +1,183 @@
+"""Stop a domain, or stop and go on: shutdown, reboot, reset, destroy, suspend, resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from qkvm.domain.start import write
+from qkvm.errors import HostError, InvalidState, MonitorGone, NotReached
+from qkvm.host import journal, process
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+
+KILL_AFTER = 5.0
+"""Seconds that QEMU has to flush its disks and end on SIGTERM before it is killed; it takes some 0.01."""
+
+_RESEND = 5.0
+"""Seconds after which the power button is pressed again: a press before the guest listens is lost."""
+
+
+def shutdown(domain: Domain, *, wait: bool, timeout: float) -> None:
+    """Press the power button (system_powerdown); with ``wait``, until the guest has powered off.
+
+    The button is pressed again every few seconds while waiting.
+
+    :raises NotReached: the guest did not power off within ``timeout`` seconds.
+    """
+    with domain.lock():
+        run = domain.live
+        with domain.monitor() as session:
+            session.execute("system_powerdown")
+    if wait:
+        _await_end(domain, run, timeout)
+
+
+def _await_end(domain: Domain, run: Run, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    pid = run.pid
+    pidfd = process.open_pidfd(pid) if pid is not None else None
+    if pidfd is None:
+        return
+    try:
+        while not process.ended(pidfd, min(_RESEND, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                raise NotReached(
+                    f"the guest did not power off within {timeout:g} s",
+                    asked="shut off",
+                    reached=run.state()[0],
+                    hint=f"it may ignore the power button; qkvm destroy {domain.name} ends it",
+                )
+            with domain.lock():
+                if run.pid != pid:
+                    return
+                with domain.monitor() as session:
+                    session.execute("system_powerdown")
+    except (InvalidState, MonitorGone):
+        # It ended between the look and the press.
+        if run.pid == pid:
+            raise
+    finally:
+        os.close(pidfd)
+        process.reap()
+
+
+def reboot(domain: Domain, *, timeout: float) -> None:
+    """Ask the guest to power off (ACPI), and when it has, reset and start it in the same QEMU.
+
+    This is how libvirt reboots a guest without an agent: the guest ends in order, and its disks, NICs and
+    monitor stay. QEMU is told to pause instead of ending when the guest powers off, and told otherwise again
+    whatever happens.
+
+    :raises NotReached: the guest did not power off within ``timeout`` seconds; it runs on.
+    """
+    with domain.lock():
+        run = domain.live
+        run.require_sound()
+        mark = journal.size(run.journal)
+        with domain.monitor() as session:
+            session.execute("set-action", {"shutdown": "pause"})
+            session.execute("system_powerdown")
+    try:
+        _await_event(run, mark, "SHUTDOWN", timeout=timeout)
+        _await_event(run, mark, "STOP", timeout=timeout)
+    except NotReached as error:
+        raise NotReached(
+            f"the guest did not reboot within {timeout:g} s", asked="reboot", reached=run.state()[0],
+            hint=f"it may ignore the power button; qkvm reset {domain.name} presses reset",
+        ) from error  # fmt: skip
+    finally:
+        with domain.lock():
+            if run.pid is not None:
+                _go_on(domain, run)
+
+
+def _go_on(domain: Domain, run: Run) -> None:
+    """Have a guest that has powered off start again; one that has not just runs on."""
+    with domain.monitor() as session:
+        session.execute("set-action", {"shutdown": "poweroff"})
+        if session.execute("query-status")["status"] == "shutdown":
+            mark = journal.size(run.journal)
+            session.execute("system_reset")
+            session.execute("cont")
+            _await_event(run, mark, "RESUME")
+
+
+def reset(domain: Domain) -> None:
+    """Press the reset button (system_reset) and see that QEMU did (RESET)."""
+    with domain.lock():
+        run = domain.live
+        run.require_sound()
+        mark = journal.size(run.journal)
+        with domain.monitor() as session:
+            session.execute("system_reset")
+            _await_event(run, mark, "RESET")
+
+
+def destroy(domain: Domain, *, graceful: bool) -> None:
+    """End QEMU: SIGTERM, by which it flushes and closes its disks, then SIGKILL.
+
+    :param graceful: no SIGKILL. :raises NotReached: graceful, and QEMU has not ended.
+    """
+    with domain.lock():
+        run = domain.live
+        pid = run.pid
+        pidfd = process.open_pidfd(pid) if pid is not None else None
+        if pidfd is None:
+            raise InvalidState("domain is not running")
+        try:
+            # Written before the signal: after a SIGKILL there is nobody else to tell.
+            run.record["ending"] = "destroyed"
+            write(run)
+            # A stopped process (SIGSTOP) takes no SIGTERM before it goes on.
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            if not process.end(pidfd, grace=KILL_AFTER, force=not graceful):
+                raise NotReached("QEMU did not end when it was asked to", asked="shut off", reached="running")
+        except (NotReached, HostError):
+            run.record.pop("ending")
+            write(run)
+            raise
+        finally:
+            os.close(pidfd)
+        if not domain.is_persistent:
+            from qkvm.domain.definition import forget
+
+            forget(domain)
+
+
+def suspend(domain: Domain) -> None:
+    """Stop the vCPUs (stop) and see that they stopped (STOP)."""
+    with domain.lock():
+        run = domain.live
+        if run.state()[0] == "paused":
+            return
+        mark = journal.size(run.journal)
+        with domain.monitor() as session:
+            session.execute("stop")
+            _await_event(run, mark, "STOP")
+
+
+def resume(domain: Domain) -> None:
+    """Let the vCPUs go on (cont) and see that they do (RESUME).
+
+    :raises InvalidState: the domain is not paused.
+    """
+    with domain.lock():
+        run = domain.live
+        if run.state()[0] != "paused":
+            raise InvalidState("domain is already running")
+        mark = journal.size(run.journal)
+        with domain.monitor() as session:
+            session.execute("cont")
+            _await_event(run, mark, "RESUME")
+
+
+def _await_event(run: Run, mark: int, name: str, *, timeout: float = 10.0) -> None:
+    journal.wait(
+        run.journal, mark, lambda event: event.get("event") == name,
+        timeout=timeout, alive=lambda: run.pid is not None, what=f"QEMU's {name}",
+    )  # fmt: skip

@@ -1,0 +1,72 @@
+"""Upkeep by the verbs that pass by: logs and journals capped, what ended without a trace forgotten."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm import files
+from qkvm.domain import run as runs
+from qkvm.host import journal, process, record, settings
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.paths import Tree
+
+JOURNAL_CAP = 1 << 20
+"""Bytes of a journal that stay readable; a guest can make QEMU write some 200 bytes for each of its resets."""
+
+
+def pass_by(domain: Domain) -> None:
+    """Cap the logs of a domain; call it under its lock."""
+    cap = settings.load(domain.tree).serial_log_kib * 1024
+    files.trim_log(domain.tree.serial_log(domain.name), cap)
+    files.trim_log(domain.tree.qemu_log(domain.name), cap)
+    run = domain.run
+    if run is not None and run.pid is not None:
+        fold(run)
+
+
+def fold(run: Run) -> None:
+    """Take what an overlong journal tells into the record, and give its beginning back to the file system.
+
+    The file keeps its length, so that no offset changes and QEMU's next line can't be lost: a hole takes the
+    place of the old lines (fallocate(2), FALLOC_FL_PUNCH_HOLE).
+    """
+    end = journal.size(run.journal)
+    begin = int(run.record.get("journal_from", 0))
+    if end - begin <= JOURNAL_CAP:
+        return
+    _, offset = journal.lines_from(run.journal, begin)
+    state, balloon = run.state(), run.balloon()
+    for kind in ("nics", "vcpus"):
+        present = {entry["id"] for entry in run.devices(kind)}
+        for entry in run.record[kind]:
+            entry["gone"] = entry["id"] not in present
+    run.record["base_state"] = list(state)
+    run.record["memory"] |= {"actual": balloon, "since": offset}
+    run.record["journal_from"] = offset
+    record.write(os.path.join(run.folder, "record.json"), run.record)
+    program = process.find_program("fallocate", "capping a journal", "util-linux")
+    process.run([program, "--punch-hole", "--offset", "0", "--length", str(offset), run.journal])
+
+
+def collect(tree: Tree) -> list[str]:
+    """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names."""
+    from qkvm.domain.definition import forget
+    from qkvm.domain.domain import Domain
+
+    collected = []
+    for name in files.entries(tree.domain_runs):
+        domain = Domain(tree, name)
+        with domain.lock():
+            found = runs.find(tree, name)
+            if found is None and domain.is_persistent:
+                files.remove_dir(tree.domain_run(name))
+            elif not domain.is_persistent and not domain.is_running:
+                forget(domain)
+            else:
+                continue
+        collected.append(name)
+    return collected

@@ -1,0 +1,218 @@
+"""Files that must be whole and nobody else's: private folders, atomic writes, locks, capped logs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from qkvm.errors import Busy, HostError, QkvmError
+
+
+def make_private_dir(path: str) -> None:
+    """Make ``path`` (mode 0700) with its parents, or check that an existing one is safe to use.
+
+    :raises HostError: it is a symbolic link, not a folder, another user's, or writable by others.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        check_private_dir(path)
+    except OSError as error:
+        raise os_error(error, f"cannot make {path}") from error
+
+
+def check_private_dir(path: str) -> None:
+    """Refuse a folder through which another user could replace what qkvm reads and writes."""
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode):
+        raise HostError(f"{path} is not a folder", hint="qkvm uses no symbolic links or other files there")
+    if info.st_uid != os.geteuid():
+        raise HostError(f"{path} belongs to user {info.st_uid}, not to user {os.geteuid()}")
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(f"{path} can be written by other users", hint=f"chmod go-w {path}")
+
+
+def os_error(error: OSError, what: str) -> HostError:
+    """The typed form of an operating system's error, with a hint where the cause is a common one."""
+    hint = ""
+    if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
+        hint = "run qkvm as root"
+    elif error.errno == errno.ENOSPC:
+        hint = "the file system is full"
+    return HostError(f"{what}: {os.strerror(error.errno or 0)}", hint=hint)
+
+
+def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
+    """Replace ``path`` by a file with this content: the old one or the new one, never a part of either.
+
+    :raises HostError: the file can't be written (folder missing, disk full, read-only).
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = f"{path}.new{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(fd, "wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise os_error(error, f"cannot write {path}") from error
+
+
+def read_bytes(path: str) -> bytes | None:
+    """The file's content, or None where there is no such file.
+
+    :raises HostError: it is there but can't be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise os_error(error, f"cannot read {path}") from error
+
+
+def remove(path: str) -> None:
+    """Remove a file; one that is not there is no error."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise os_error(error, f"cannot remove {path}") from error
+
+
+def remove_dir(path: str) -> None:
+    """Remove a folder of qkvm's own with the files in it (one level, as run/ has); absence is no error."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    for name in names:
+        remove(os.path.join(path, name))
+    os.rmdir(path)
+
+
+def entries(path: str, suffix: str = "") -> list[str]:
+    """Sorted names in a folder that end in ``suffix``, without it; an absent folder has none."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise os_error(error, f"cannot read {path}") from error
+    return sorted(
+        name.removesuffix(suffix) for name in names if name.endswith(suffix) and not name.startswith(".")
+    )
+
+
+@contextmanager
+def locked(path: str, what: str, timeout: float = 30.0) -> Iterator[int]:
+    """Hold an exclusive flock on ``path``, a file that exists for as long as somebody holds or wants it.
+
+    :param what: what the lock guards, for the error.
+    :param timeout: seconds to wait for another holder.
+    :raises Busy: another process holds it for longer than that.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise os_error(error, f"cannot lock {path}") from error
+        try:
+            _wait_for_lock(fd, what, deadline)
+            # The holder before us has removed the file: a lock on a file without a name guards nothing.
+            if _same_file(fd, path):
+                try:
+                    yield fd
+                finally:
+                    remove(path)
+                return
+        finally:
+            os.close(fd)
+
+
+def _wait_for_lock(fd: int, what: str, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Busy(f"{what} is busy: another qkvm is changing it") from None
+            time.sleep(0.005)
+
+
+def _same_file(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def trim_log(path: str, cap: int) -> None:
+    """Cut a log that has outgrown ``cap`` bytes to its newest half of that.
+
+    The writer holds it open with O_APPEND, so that it goes on at the new end. What it writes between the
+    copy and the cut is lost; a log can bear that.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    with os.fdopen(fd, "r+b") as stream:
+        size = os.fstat(fd).st_size
+        if size <= cap:
+            return
+        stream.seek(size - cap // 2)
+        tail = stream.read(cap // 2)
+        newline = tail.find(b"\n")
+        os.ftruncate(fd, 0)
+        append = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(append, "wb") as out:
+            out.write(tail[newline + 1 :])
+
+
+class Undo:
+    """A pile of undo steps: run from the newest on failure, forgotten on success.
+
+    ``with Undo() as undo: …; undo.add(step); …; undo.commit()``. A step that fails itself does not keep the
+    others from running; its words are added to the first error as notes.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def add(self, step: Callable[..., object], *args: object) -> None:
+        """Register ``step(*args)`` to be run when the block fails."""
+        self._steps.append((step, args))
+
+    def commit(self) -> None:
+        """All went well: forget every step."""
+        self._steps.clear()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for step, args in reversed(self._steps):
+            try:
+                step(*args)
+            except (QkvmError, OSError) as failure:
+                if error is not None:
+                    error.add_note(f"while undoing: {failure}")
+        self._steps.clear()

@@ -1,0 +1,227 @@
+"""Processes: who runs, start, end. The only place that starts any.
+
+A pid alone is never trusted: it is paired with a lock that the process holds (QEMU's pid file) or with its
+start time (dnsmasq), and signals go through a pidfd.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Sequence
+
+from qkvm.errors import HostError, InvalidState, MissingProgram, ProgramFailed
+from qkvm.files import os_error
+
+_FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
+
+_children: set[int] = set()
+"""Pids that this process started and must wait for, so that no zombie of it stays."""
+
+
+def lock_holder(path: str) -> int | None:
+    """The pid of the process that holds a POSIX write lock on ``path``, None where nobody does (F_GETLK).
+
+    QEMU locks its ``-pidfile`` for its whole life, and the kernel takes the lock away with the process.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise os_error(error, f"cannot read {path}") from error
+    try:
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, query))
+    finally:
+        os.close(fd)
+    return pid if kind != fcntl.F_UNLCK else None
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); None where it is gone.
+
+    A zombie counts as gone. Pid and start time together name one process of this boot.
+    """
+    fields = stat_fields(f"/proc/{pid}/stat")
+    if fields is None or fields[0] in ("Z", "X"):
+        return None
+    return int(fields[19])
+
+
+def stat_fields(path: str) -> list[str] | None:
+    """The fields of a /proc stat file from the state (field 3 of proc(5)) on; None where the task is gone."""
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read().decode("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def find_program(name: str, needed_for: str, package: str) -> str:
+    """The path of a program on PATH (sbin folders are looked in too).
+
+    :param needed_for: the feature, for the error. :param package: Debian's package that brings it.
+    :raises MissingProgram: it is not installed.
+    """
+    if "/" in name:
+        if os.access(name, os.X_OK):
+            return name
+        raise MissingProgram(name, needed_for, package)
+    for folder in (os.environ.get("PATH") or os.defpath).split(":") + ["/usr/sbin", "/sbin"]:
+        candidate = os.path.join(folder, name)
+        if folder and os.access(candidate, os.X_OK) and os.path.isfile(candidate):
+            return candidate
+    raise MissingProgram(name, needed_for, package)
+
+
+def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> bytes:
+    """Run a program to its end and give its stdout; its locale is C, its folder /.
+
+    :raises ProgramFailed: exit code not 0, or not ended within ``timeout`` seconds (then it is killed).
+    """
+    import subprocess
+
+    command = list(argv)
+    name = os.path.basename(command[0])
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, timeout=timeout, cwd="/", env=_environment(), check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramFailed(
+            f"{name} did not end within {timeout:g} s", argv=command, code=-signal.SIGKILL, stderr=""
+        ) from error
+    except OSError as error:
+        raise os_error(error, f"cannot start {command[0]}") from error
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip()
+        raise ProgramFailed(
+            f"{name} failed ({describe_exit(done.returncode)}): {last_line(words)}",
+            argv=command, code=done.returncode, stderr=words,
+        )  # fmt: skip
+    return done.stdout
+
+
+def spawn(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int, pass_fds: Sequence[int] = ()) -> int:
+    """Start a program that outlives this one, in a session of its own, and give its pid.
+
+    The caller keeps (and closes) its own copies of all fds; ``pass_fds`` keep their numbers in the child.
+    """
+    import subprocess
+
+    reap()
+    try:
+        child = subprocess.Popen(
+            list(argv), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
+            cwd="/", env=_environment(), start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise os_error(error, f"cannot start {argv[0]}") from error
+    _children.add(child.pid)
+    # The object is told that it is done with: otherwise it would warn that the child still runs.
+    child.returncode = 0
+    return child.pid
+
+
+def reap() -> None:
+    """Take leave of children that have ended meanwhile."""
+    for pid in list(_children):
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                _children.discard(pid)
+        except ChildProcessError:
+            _children.discard(pid)
+
+
+def exit_code(pid: int) -> int | None:
+    """How a child of this process ended (negative: signal), waiting for its end; None for a stranger."""
+    if pid not in _children:
+        return None
+    _children.discard(pid)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return None
+
+
+def open_pidfd(pid: int, started: int | None = None) -> int | None:
+    """A pidfd of a live process, None where it is gone; the caller closes it.
+
+    :param started: its start time; where given, another process that got the same pid counts as gone.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise os_error(error, f"cannot open process {pid}") from error
+    if start_time(pid) is None or (started is not None and start_time(pid) != started):
+        os.close(fd)
+        return None
+    return fd
+
+
+def ended(pidfd: int, timeout: float) -> bool:
+    """Whether the process of a pidfd ends within ``timeout`` seconds."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout) * 1000))
+
+
+def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
+    """End a process: SIGTERM, and SIGKILL after ``grace`` seconds where ``force`` allows; True when it ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if ended(pidfd, grace):
+            reap()
+            return True
+        if not force:
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    # A process in an uninterruptible wait takes its signal late; a minute of that is a broken disk.
+    done = ended(pidfd, 60.0)
+    reap()
+    return done
+
+
+def wait_until_locked(path: str, pid: int, deadline: float) -> None:
+    """Wait until process ``pid`` holds the lock on ``path``.
+
+    :param deadline: of time.monotonic(). :raises InvalidState: the process ended. :raises HostError: too late.
+    """
+    while lock_holder(path) != pid:
+        if start_time(pid) is None:
+            raise InvalidState(f"process {pid} has ended")
+        if time.monotonic() > deadline:
+            raise HostError(f"process {pid} did not lock {path} in time")
+        time.sleep(0.001)
+
+
+def describe_exit(code: int) -> str:
+    """A return code as words: 'exit code 1' or 'killed by SIGSYS'."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "(it said nothing)"
+
+
+def _environment() -> dict[str, str]:
+    """A clean environment: what the user's shell sets must not change what a child does or says."""
+    return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}

@@ -1,0 +1,65 @@
+"""The administrator's settings: etc/qkvm/qkvm.toml. All have a default; the file may be absent."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from qkvm.errors import InvalidValue
+from qkvm.files import read_bytes
+from qkvm.paths import Tree
+from qkvm.spec import toml
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for all domains and networks of this host.
+
+    ``qemu`` is the emulator (a name on PATH or a path). ``user`` is whom QEMU becomes: 'auto' gives each run a
+    uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is. ``firewall`` is 'auto',
+    'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain.
+    """
+
+    qemu: str = "qemu-system-x86_64"
+    user: str = "auto"
+    firewall: str = "auto"
+    serial_log_kib: int = 1024
+
+
+def load(tree: Tree) -> Settings:
+    """The settings of a tree.
+
+    :raises DefinitionError: the file is not TOML or says what is not known.
+    """
+    raw = read_bytes(tree.settings)
+    settings = toml.loads(raw or b"", Settings, tree.settings)
+    if settings.firewall not in ("auto", "iptables", "nftables"):
+        raise InvalidValue(
+            f"{tree.settings}: firewall '{settings.firewall}' is not known", hint="auto, iptables or nftables"
+        )
+    if settings.serial_log_kib < 16:
+        raise InvalidValue(
+            f"{tree.settings}: serial_log_kib {settings.serial_log_kib} is too small", hint="16 or more"
+        )
+    return settings
+
+
+_UID_BASE = 0x70000000
+"""Above all ranges that systemd's "Users, Groups, UIDs and GIDs" gives to users and containers."""
+
+
+def run_as(user: str, ident: int) -> str:
+    """The 'UID:GID' (or name) for QEMU's -runas, empty where it is to stay root.
+
+    :param ident: the domain's id, unique for this boot, which makes the uid its own.
+    """
+    if user == "root":
+        return ""
+    if user != "auto":
+        return user
+    uid = _UID_BASE + ident
+    # Inside a user namespace only mapped ids can be taken; there nobody has to do.
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        for line in stream:
+            first, _, count = (int(field) for field in line.split())
+            if first <= uid < first + count:
+                return f"{uid}:{uid}"
+    return "65534:65534"

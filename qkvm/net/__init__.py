@@ -1,0 +1,1 @@
+"""Bridges, taps, packet filters, DHCP."""

@@ -1,0 +1,369 @@
+"""Network links of this host: bridges for networks, taps for guests.
+
+Everything made here carries a tag in its ifalias (``qkvm:net=NAME``, ``qkvm:dom=NAME``), and only what carries
+the tag is ever removed. Reads come from /proc/net/dev, which shows the reader's own network namespace; /sys
+shows that of whoever mounted it. Changes go through pyroute2, which costs 170 ms to import and is loaded by
+the functions that need it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
+from qkvm.files import os_error
+from qkvm.units import check_interface_name, parse_mac
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network
+
+_TUN = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x4000, 0x8000
+"""linux/if_tun.h; IFF_TUN_EXCL has the kernel refuse a name that exists instead of attaching to it."""
+
+_IFREQ = "16sH22x"
+"""struct ifreq of linux/if.h on 64-bit Linux as TUNSETIFF uses it: name and flags."""
+
+_DEFAULT_ROUTE_PREFIX = 8
+"""Routes shorter than this are default routes, whole or in halves as VPNs set them: they clash with nothing."""
+
+
+def network_tag(name: str) -> str:
+    """The ifalias of a network's bridge."""
+    return f"qkvm:net={name}"
+
+
+def domain_tag(name: str) -> str:
+    """The ifalias of a domain's tap."""
+    return f"qkvm:dom={name}"
+
+
+# Reads that cost next to nothing.
+
+
+class Counters(NamedTuple):
+    """What went through a link, as the host counts: a guest's receiving is its tap's sending."""
+
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    rx_dropped: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+    tx_dropped: int
+
+
+def _device_lines() -> dict[str, str]:
+    """Name and counters of each link in this thread's network namespace."""
+    try:
+        with open("/proc/thread-self/net/dev", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = stream.read().splitlines()[2:]
+    except OSError as error:
+        raise os_error(error, "cannot read /proc/net/dev") from error
+    found = {}
+    for line in lines:
+        # The kernel allows no colon in a name (dev_valid_name of net/core/dev.c).
+        name, _, values = line.partition(":")
+        found[name.strip()] = values
+    return found
+
+
+def names() -> set[str]:
+    """The names of all links of this network namespace."""
+    return set(_device_lines())
+
+
+def present(name: str) -> bool:
+    """Whether there is a link of that name."""
+    return name in _device_lines()
+
+
+def counters(name: str) -> Counters:
+    """Bytes, packets, errors and drops of a link since it was made. :raises NotFound: there is none."""
+    values = _device_lines().get(name)
+    if values is None:
+        raise _no_link(name)
+    number = [int(value) for value in values.split()]
+    return Counters(
+        rx_bytes=number[0], rx_packets=number[1], rx_errors=number[2], rx_dropped=number[3],
+        tx_bytes=number[8], tx_packets=number[9], tx_errors=number[10], tx_dropped=number[11],
+    )  # fmt: skip
+
+
+def wait_gone(name: str, timeout: float) -> bool:
+    """Whether the link is gone, at the latest after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while present(name):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+# Taps.
+
+
+class Tap:
+    """A tap and the fd that keeps it alive; whoever holds this object owns the fd and closes it.
+
+    The tap is not persistent: it vanishes with the last copy of its fd, however the holder ends.
+    """
+
+    __slots__ = ("fd", "name")
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+
+    def close(self) -> None:
+        """Close the fd, once; the tap goes with it unless a child holds a copy."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_tap(name: str = "vnet%d") -> Tap:
+    """Make a tap in this network namespace.
+
+    :param name: with ``%d``, which the kernel replaces by the first free number, or exact.
+    :raises AlreadyExists: the exact name is taken; a tap of somebody else's is never used.
+    :raises HostError: no tun driver, or no right to make one.
+    """
+    import fcntl
+    import struct
+
+    check_interface_name(name.replace("%d", "0", 1))
+    try:
+        fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            raise HostError(f"{_TUN} is missing: no taps for guests", hint="modprobe tun") from error
+        raise os_error(error, f"cannot open {_TUN}") from error
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
+    try:
+        answer = fcntl.ioctl(fd, _TUNSETIFF, struct.pack(_IFREQ, name.encode(), flags))
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL) and present(name):
+            raise AlreadyExists(f"interface {name} exists already", hint="another name, or none") from error
+        raise os_error(error, f"cannot make tap {name}") from error
+    return Tap(fd, struct.unpack(_IFREQ, answer)[0].rstrip(b"\0").decode())
+
+
+def host_side_mac(mac: str) -> str:
+    """The MAC of a tap whose guest has ``mac``: fe and the guest's last five octets.
+
+    A bridge takes the lowest MAC of its ports where it has none of its own; fe keeps guests out of that.
+    """
+    return "fe" + parse_mac(mac)[2:]
+
+
+def plug(tap: str, bridge: str, mac: str, alias: str, *, ipr: Any = None) -> None:
+    """Tag a tap, put it on a bridge and set it up.
+
+    :param mac: the guest's. :param alias: :func:`domain_tag`. :param ipr: an open IPRoute to use.
+    :raises NotFound: no such bridge (or tap). :raises InvalidValue: it is no bridge.
+    """
+    with connection(ipr) as route, _words(f"cannot plug {tap} into {bridge}"):
+        master, port = _link(route, bridge), _link(route, tap)
+        if master is None:
+            raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
+        if _kind(master) != "bridge":
+            raise InvalidValue(f"interface {bridge} is not a bridge")
+        if port is None:
+            raise _no_link(tap)
+        route.link(
+            "set", index=port["index"], address=host_side_mac(mac), ifalias=alias,
+            master=master["index"], state="up",
+        )  # fmt: skip
+
+
+# Bridges.
+
+
+def make_bridge(name: str, address: str, mac: str, alias: str, *, ipr: Any = None) -> None:
+    """Make a bridge with the host's address on it and set it up; nothing stays where a step fails.
+
+    :param address: with its prefix, '192.168.122.1/24'. :param mac: fixed, so that ports do not change it.
+    :raises AlreadyExists: there is a link of that name, whosever it is.
+    """
+    from ipaddress import IPv4Interface
+
+    interface = IPv4Interface(address)
+    with connection(ipr) as route, _words(f"cannot make bridge {name}"):
+        if _link(route, name) is not None:
+            raise AlreadyExists(f"interface {name} exists already", hint="another bridge name for the network")
+        route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
+        # The kernel ignores an ifalias when it makes a link, and forgets link addresses that come before up.
+        made = _link(route, name)
+        if made is None:
+            raise _no_link(name)
+        try:
+            route.link("set", index=made["index"], ifalias=alias)
+            _disable_ipv6(name)
+            route.addr(
+                "add", index=made["index"], address=str(interface.ip), prefixlen=interface.network.prefixlen,
+                broadcast=str(interface.network.broadcast_address),
+            )  # fmt: skip
+            route.link("set", index=made["index"], state="up")
+        except BaseException:
+            route.link("del", index=made["index"])
+            raise
+
+
+def _disable_ipv6(name: str) -> None:
+    """Keep the host from giving itself a link-local address on a bridge whose network has no IPv6."""
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w", encoding="ascii") as stream:
+            stream.write("1")
+    except FileNotFoundError:
+        pass  # A kernel without IPv6.
+    except OSError as error:
+        raise os_error(error, f"cannot disable IPv6 on {name}") from error
+
+
+def remove_bridge(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
+    """Remove a bridge of ours; False where it is gone already.
+
+    :param mac: what the record says it was made with; it tells a bridge that a crash left without its tag.
+    :raises HostError: a link of that name is not ours.
+    """
+    with connection(ipr) as route, _words(f"cannot remove bridge {name}"):
+        found = _link(route, name)
+        if found is None:
+            return False
+        tag = found.get_attr("IFLA_IFALIAS") or ""
+        untagged = not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac
+        if _kind(found) != "bridge" or not (tag == alias or untagged):
+            raise HostError(
+                f"interface {name} was not made for this network: it is left as it is",
+                hint=f"its alias should be {alias}; ip link show {name}",
+            )
+        route.link("del", index=found["index"])
+        return True
+
+
+def bridge_is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
+    """Whether a bridge of that name carries our tag, or ``mac`` and no tag."""
+    with connection(ipr) as route, _words(f"cannot read {name}"):
+        found = _link(route, name)
+        if found is None or _kind(found) != "bridge":
+            return False
+        tag = found.get_attr("IFLA_IFALIAS") or ""
+        return tag == alias or (not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac)
+
+
+def bridge_exists(name: str, *, ipr: Any = None) -> bool:
+    """Whether there is a bridge of that name, whosever it is."""
+    with connection(ipr) as route, _words(f"cannot read {name}"):
+        found = _link(route, name)
+        return found is not None and _kind(found) == "bridge"
+
+
+def ports(bridge: str, *, ipr: Any = None) -> list[str]:
+    """The links on a bridge, sorted by name. :raises NotFound: there is no such bridge."""
+    with connection(ipr) as route, _words(f"cannot list the ports of {bridge}"):
+        master = _link(route, bridge)
+        if master is None:
+            raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
+        return sorted(
+            link.get_attr("IFLA_IFNAME")
+            for link in route.get_links()
+            if link.get_attr("IFLA_MASTER") == master["index"]
+        )
+
+
+def tagged_bridges(*, ipr: Any = None) -> dict[str, str]:
+    """Name and tag of every network bridge that any qkvm made in this network namespace."""
+    with connection(ipr) as route, _words("cannot list the links"):
+        found = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or "" for link in route.get_links()}
+    return {name: tag for name, tag in found.items() if tag.startswith(network_tag(""))}
+
+
+def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network, str]]:
+    """Every IPv4 subnet that an address or a route of this namespace covers, and words for who has it."""
+    from ipaddress import IPv4Network
+    from socket import AF_INET
+
+    used: list[tuple[IPv4Network, str]] = []
+    with connection(ipr) as route, _words("cannot list addresses and routes"):
+        interfaces = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
+        for item in route.get_addr(family=AF_INET):
+            local = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+            owner = f"{interfaces.get(item['index'], '?')} ({local}/{item['prefixlen']})"
+            for address in {local, item.get_attr("IFA_ADDRESS")}:
+                if item["family"] == AF_INET and address:
+                    used.append((IPv4Network(f"{address}/{item['prefixlen']}", strict=False), owner))
+        for item in route.get_routes(family=AF_INET):
+            target = item.get_attr("RTA_DST")
+            if item["family"] != AF_INET or not target or item["dst_len"] < _DEFAULT_ROUTE_PREFIX:
+                continue
+            subnet = IPv4Network(f"{target}/{item['dst_len']}", strict=False)
+            device = interfaces.get(item.get_attr("RTA_OIF"), "")
+            used.append((subnet, f"the route to {subnet}" + (f" through {device}" if device else "")))
+    return used
+
+
+# pyroute2.
+
+
+@contextmanager
+def connection(ipr: Any = None) -> Iterator[Any]:
+    """An IPRoute of this thread's network namespace: ``ipr`` where given (left open), else a new one."""
+    if ipr is not None:
+        yield ipr
+        return
+    import pyroute2
+
+    # The package's names are made at run time, and its constructors carry no types.
+    constructor: Any = vars(pyroute2)["IPRoute"]
+    with constructor() as fresh:
+        yield fresh
+
+
+@contextmanager
+def _words(what: str) -> Iterator[None]:
+    """Turn the kernel's refusals into our errors: by code, never by text."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code == errno.EEXIST:
+            raise AlreadyExists(f"{what}: it exists already") from error
+        raise os_error(OSError(error.code, os.strerror(error.code)), what) from error
+
+
+def _link(route: Any, name: str) -> Any:
+    """The link of exactly that name, or None."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        answers = route.link("get", ifname=name)
+    except NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise
+    # The kernel may answer by an alternative name; only the real one counts.
+    return next((link for link in answers if link.get_attr("IFLA_IFNAME") == name), None)
+
+
+def _kind(link: Any) -> str:
+    return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
+
+
+def _no_link(name: str) -> NotFound:
+    return NotFound(f"no interface {name} on this host", kind="interface", name=name)

@@ -1,0 +1,1 @@
+"""From the definition to the command line; pure."""

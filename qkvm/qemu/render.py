@@ -1,0 +1,189 @@
+"""From a template to a command line: one line gives one option, never a shell string.
+
+What a template prints with ``{{ }}`` is data and can't become anything else. Each printed value travels through
+Jinja as an opaque token and is put in only after the text has been cut into lines and options, escaped for
+the place where it lands: inside a JSON value it must have gone through the ``json`` filter, in an option of
+the form ``key=value,…`` its commas are doubled (qemu-options.hx), and an option that takes its argument whole
+gets it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from qkvm import paths, units
+from qkvm.errors import TemplateError
+
+_WHOLE = frozenset(("-kernel", "-initrd", "-append", "-uuid", "-pidfile", "-runas", "-k", "-display"))
+"""Options whose argument QEMU does not split at commas."""
+
+_FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config", "-no-reboot"))
+"""Options without an argument."""
+
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_TOKEN = re.compile(f"{_OPEN}([0-9a-f]*){_CLOSE}")
+_OPTION = re.compile(r"-[A-Za-z][a-z-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]*")
+
+HOTPLUG = {"-netdev": "netdev_add", "-device": "device_add", "-blockdev": "blockdev-add", "-object": "object-add"}
+"""The QMP command that does while it runs what an option does at start, with the very same JSON."""
+
+
+class Option(NamedTuple):
+    """One option of a command line; ``value`` is a dict where it was JSON, None where it has no argument."""
+
+    name: str
+    value: str | dict[str, Any] | None
+
+    def argv(self) -> list[str]:
+        """The option as it stands on the command line."""
+        if self.value is None:
+            return [self.name]
+        return [self.name, json.dumps(self.value) if isinstance(self.value, dict) else self.value]
+
+
+class _Fragment(str):
+    """Text that is JSON already and goes into the line as it is."""
+
+    __slots__ = ()
+
+
+def render(template: str, context: dict[str, Any], *, own: str = "") -> list[Option]:
+    """The options that a template gives.
+
+    :param template: its name in the search path (the administrator's folder ``own``, then the packaged one),
+        or the absolute path of a file.
+    :raises TemplateError: it does not exist, names what is not there, or gives something that is no option.
+    """
+    name = template
+    folders: tuple[str, ...] = (own, paths.packaged_templates())
+    if os.path.isabs(template):
+        name, folders = os.path.basename(template), (os.path.dirname(template), *folders)
+    environment = _environment(folders)
+    try:
+        text = environment.get_template(name).render(context)
+    except jinja2.TemplateNotFound as error:
+        raise TemplateError(template, 0, f"{error.name} is not there") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(error.name or name, error.lineno, error.message or "syntax error") from error
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        raise TemplateError(name, _line_of(error), str(error)) from error
+    return [
+        _parse(name, number, line.strip())
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]  # fmt: skip
+
+
+def hotplug_commands(options: list[Option]) -> list[tuple[str, dict[str, Any]]]:
+    """The QMP commands, in order, that plug what these options would have given at start."""
+    commands = []
+    for option in options:
+        if option.name not in HOTPLUG or not isinstance(option.value, dict):
+            raise TemplateError("part", 0, f"{option.name} can't be plugged while the domain runs")
+        commands.append((HOTPLUG[option.name], option.value))
+    return commands
+
+
+@lru_cache(maxsize=8)
+def _environment(folders: tuple[str, ...]) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        loader=jinja2.FileSystemLoader([folder for folder in folders if folder]),
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json"] = _to_json
+    return environment
+
+
+def _to_json(value: Any) -> _Fragment:
+    if isinstance(value, jinja2.Undefined):
+        # Any use of an undefined value raises the error that names it.
+        str(value)
+    return _Fragment(json.dumps(value))
+
+
+def _finalize(value: Any) -> str:
+    if isinstance(value, _Fragment):
+        return value
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, jinja2.Undefined):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"a value of type {type(value).__name__} can't be printed; name one of its fields")
+    return f"{_OPEN}{value.encode('utf-8', 'surrogateescape').hex()}{_CLOSE}"
+
+
+def _parse(template: str, number: int, line: str) -> Option:
+    name, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if not _OPTION.fullmatch(name):
+        raise TemplateError(template, number, f"'{_shown(line)}' is no option", hint="-option value, one a line")
+    if name in _FLAGS:
+        if rest:
+            raise TemplateError(template, number, f"{name} takes no value")
+        return Option(name, None)
+    if not rest:
+        raise TemplateError(template, number, f"{name} has no value")
+    if rest.startswith("{"):
+        return Option(name, _parse_json(template, number, rest))
+    whole = name in _WHOLE
+    return Option(name, _TOKEN.sub(lambda found: _escaped(template, number, found, whole), rest))
+
+
+def _parse_json(template: str, number: int, text: str) -> dict[str, Any]:
+    def plain(found: re.Match[str]) -> str:
+        value = _value(template, number, found)
+        if not _PLAIN.fullmatch(value):
+            _refuse(template, number, value, "stands inside JSON without the json filter", "{{ value|json }}")
+        return value
+
+    try:
+        parsed = json.loads(_TOKEN.sub(plain, text))
+    except ValueError as error:
+        raise TemplateError(template, number, f"not JSON: {error}: {_shown(text)}") from error
+    return dict(parsed)
+
+
+def _escaped(template: str, number: int, found: re.Match[str], whole: bool) -> str:
+    value = _value(template, number, found)
+    return value if whole else value.replace(",", ",,")
+
+
+def _value(template: str, number: int, found: re.Match[str]) -> str:
+    value = bytes.fromhex(found[1]).decode("utf-8", "surrogateescape")
+    if any(char in value for char in "\n\r\0"):
+        _refuse(template, number, value, "holds a newline or NUL", "one line of text")
+    return value
+
+
+def _refuse(template: str, number: int, value: str, message: str, hint: str) -> NoReturn:
+    raise TemplateError(template, number, f"'{units.printable(value)}' {message}", hint=hint)
+
+
+def _shown(line: str) -> str:
+    readable = _TOKEN.sub(lambda found: bytes.fromhex(found[1]).decode("utf-8", "replace"), line)
+    return units.printable(readable)
+
+
+def _line_of(error: BaseException) -> int:
+    """The template's line in which the error arose: Jinja puts template frames into the traceback."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.endswith(".j2"):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

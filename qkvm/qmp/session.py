@@ -1,0 +1,104 @@
+"""One session with a QMP monitor: a deadline on every step, and typed errors.
+
+qemu.qmp is asynchronous and has no timeouts; a second client of one socket would wait for a greeting for ever.
+The session runs it in an event loop of its own and gives a plain, synchronous interface. Events are not
+received here: the journal has them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+from qemu.qmp import (
+    ExecuteError,
+    QMPClient,
+    QMPError,
+)
+
+from qkvm.errors import CommandRefused, MonitorGone, MonitorTimeout
+from qkvm.sockets import connect_unix
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 10.0
+COMMAND_TIMEOUT = 30.0
+
+
+class Session:
+    """A connection to the monitor at ``path``, for use with ``with``.
+
+    :param path: the socket. :param name: the domain, for errors.
+    """
+
+    def __init__(self, path: str, *, name: str) -> None:
+        self._path = path
+        self._name = name
+        self._runner = asyncio.Runner()
+        self._client = QMPClient(f"qkvm-{name}")
+        # The library logs what it also raises.
+        self._client.logger.disabled = True
+
+    def __enter__(self) -> Session:
+        try:
+            self._run(self._connect(), CONNECT_TIMEOUT, "the greeting")
+        except BaseException:
+            self._runner.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._run(self._client.disconnect(), CONNECT_TIMEOUT, "the disconnect")
+        except (MonitorGone, MonitorTimeout):
+            # The work is done or has failed already; how the line was hung up changes neither.
+            pass
+        finally:
+            self._runner.close()
+
+    def execute(
+        self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = COMMAND_TIMEOUT
+    ) -> Any:
+        """Run a QMP command and give what it returns.
+
+        :raises CommandRefused: QEMU answered with an error. :raises MonitorTimeout: no answer in ``timeout`` s.
+        :raises MonitorGone: QEMU ended meanwhile; whether the command ran can't be known.
+        """
+        return self._run(self._client.execute(command, arguments), timeout, command)
+
+    def hmp(self, line: str) -> str:
+        """Run a line of the human monitor and give its text (human-monitor-command)."""
+        return str(self.execute("human-monitor-command", {"command-line": line}))
+
+    def send_fd(self, name: str, fd: int) -> None:
+        """Give QEMU a copy of ``fd`` under ``name`` (getfd with SCM_RIGHTS); the caller keeps its own."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(fd)
+            await self._client.execute("getfd", {"fdname": name})
+
+        self._run(send(), COMMAND_TIMEOUT, "getfd")
+
+    async def _connect(self) -> None:
+        sock = connect_unix(self._path)
+        try:
+            await self._client.connect(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _run(self, step: Coroutine[Any, Any, T], timeout: float, what: str) -> T:
+        try:
+            return self._runner.run(asyncio.wait_for(step, timeout))
+        except ExecuteError as error:
+            raise CommandRefused(what, error.error_class, str(error)) from error
+        except TimeoutError as error:
+            raise MonitorTimeout(
+                f"QEMU of domain '{self._name}' gave no answer to {what} within {timeout:g} s"
+            ) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorGone(f"no connection to QEMU of domain '{self._name}': {error}") from error

@@ -1,0 +1,36 @@
+"""Unix sockets at paths of any length."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+
+def listen_unix(path: str, *, mode: int = 0o600) -> socket.socket:
+    """A listening socket at ``path``, made through its folder's fd so that the path may be of any length."""
+    return _through_folder(path, lambda sock, short: _bind(sock, short, mode))
+
+
+def connect_unix(path: str) -> socket.socket:
+    """A connected socket to ``path``, of any length (a plain connect takes 107 bytes: struct sockaddr_un)."""
+    return _through_folder(path, lambda sock, short: sock.connect(short))
+
+
+def _bind(sock: socket.socket, path: str, mode: int) -> None:
+    sock.bind(path)
+    os.chmod(path, mode)
+    sock.listen(1)
+
+
+def _through_folder(path: str, use: Callable[[socket.socket, str], None]) -> socket.socket:
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        use(sock, f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(folder)
+    return sock

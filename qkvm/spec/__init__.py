@@ -1,0 +1,1 @@
+"""What the user wants: frozen, pure, without I/O."""

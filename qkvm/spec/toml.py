@@ -1,0 +1,139 @@
+"""Definitions as TOML text: read with the file, line or key named in errors; written so that comments stay."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, TypeVar
+
+import msgspec
+
+from qkvm import units
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec.size import Size
+
+T = TypeVar("T")
+
+
+def loads(text: bytes | str, kind: type[T], path: str) -> T:
+    """A definition of type ``kind`` from TOML text.
+
+    :param path: the file it came from, for errors.
+    :raises DefinitionError: not UTF-8, not TOML (with line), or of another shape (with key).
+    """
+    try:
+        plain = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(path, f"not TOML: {error}") from error
+    return from_plain(plain, kind, path)
+
+
+def from_plain(plain: object, kind: type[T], path: str) -> T:
+    """A definition from plain dicts, lists and strings (a record, parsed TOML)."""
+    try:
+        return msgspec.convert(plain, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise DefinitionError(path, _describe(error)) from error
+
+
+def to_plain(definition: object) -> dict[str, Any]:
+    """A definition as plain dicts, lists and strings; what equals its default is left out."""
+    plain = msgspec.to_builtins(definition, enc_hook=_encode)
+    defaults = _without_defaults(definition, plain)
+    assert isinstance(defaults, dict)
+    return defaults
+
+
+def dumps(definition: object) -> str:
+    """A definition as new TOML text."""
+    return update("", definition)
+
+
+def update(text: str, definition: object) -> str:
+    """The TOML text changed to say ``definition``; comments and order of what stays are kept."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    _merge(document, to_plain(definition))
+    return tomlkit.dumps(document)
+
+
+def _merge(target: Any, wanted: dict[str, Any]) -> None:
+    import tomlkit
+
+    for key in [key for key in target if key not in wanted]:
+        del target[key]
+    for key, value in wanted.items():
+        present = target.get(key)
+        if isinstance(value, dict) and isinstance(present, dict):
+            _merge(present, value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            tables = present if isinstance(present, list) and len(present) == len(value) else None
+            if tables is None:
+                target[key] = _tables(value)
+            else:
+                for table, item in zip(tables, value, strict=True):
+                    _merge(table, item)
+        elif isinstance(value, dict):
+            table = tomlkit.table()
+            _merge(table, value)
+            target[key] = table
+        elif present != value:
+            target[key] = value
+
+
+def _tables(items: list[dict[str, Any]]) -> Any:
+    import tomlkit
+
+    tables = tomlkit.aot()
+    for item in items:
+        table = tomlkit.table()
+        _merge(table, item)
+        tables.append(table)
+    return tables
+
+
+def _without_defaults(definition: object, plain: Any) -> Any:
+    """``plain`` without the fields that equal their default, through all levels."""
+    if isinstance(definition, (list, tuple)):
+        return [_without_defaults(item, value) for item, value in zip(definition, plain, strict=True)]
+    if not isinstance(definition, msgspec.Struct):
+        return plain
+    kept: dict[str, Any] = {}
+    for field in msgspec.structs.fields(definition):
+        value = getattr(definition, field.name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if value is None or (field.default is not value and value == default) or value is field.default:
+            continue
+        kept[field.encode_name] = _without_defaults(value, plain[field.encode_name])
+    return kept
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Size:
+        if isinstance(value, str):
+            return Size(units.parse_size(value))
+        raise InvalidValue(f"expected a size such as '512MiB', got {value!r}")
+    raise NotImplementedError(kind)
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, Size):
+        return units.format_size(value)
+    raise NotImplementedError(type(value))
+
+
+def _describe(error: msgspec.ValidationError) -> str:
+    """msgspec's words with the key as a person writes it: 'Expected `int`, got `str` - at `$.vcpus.current`'."""
+    message, _, where = str(error).partition(" - at `$.")
+    return f"key {where.rstrip('`')}: {message}" if where else message
+
+
+def peek(text: bytes, key: str) -> str:
+    """A top-level string of TOML text that may be damaged elsewhere in meaning; '' where it can't be had."""
+    try:
+        value = tomllib.loads(text.decode()).get(key, "")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return ""
+    return value if isinstance(value, str) else ""

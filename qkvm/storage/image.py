@@ -1,0 +1,90 @@
+"""Disk images: make them with qemu-img, and look at them without opening what they name."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+from qkvm import units
+from qkvm.errors import AlreadyExists, HostError, InvalidValue
+from qkvm.files import make_private_dir, os_error
+from qkvm.host import process
+
+_QCOW2_MAGIC = b"QFI\xfb"
+_QCOW2_HEADER = struct.Struct(">4sIQIIQ")
+"""magic, version, backing_file_offset, backing_file_size, cluster_bits, size (docs/interop/qcow2.txt)."""
+
+_INCOMPATIBLE = struct.Struct(">Q")
+_EXTERNAL_DATA = 1 << 2
+
+
+class Header(NamedTuple):
+    """What the header of a qcow2 image says: virtual size in bytes, and whether it needs other files."""
+
+    size: int
+    has_backing_file: bool
+    has_data_file: bool
+
+
+def create(path: str, fmt: str, size_kib: int, *, owner_folder: str) -> None:
+    """Make an empty image (qemu-img create) of ``size_kib`` KiB, sparse.
+
+    :param owner_folder: qkvm's own folder of images, made where it is missing.
+    :raises AlreadyExists: there is a file already; it is never written over.
+    """
+    if os.path.lexists(path):
+        raise AlreadyExists(f"{path} exists already")
+    folder = os.path.dirname(path)
+    if folder == owner_folder:
+        make_private_dir(folder)
+    if not os.path.isdir(folder):
+        raise HostError(f"folder {folder} for the disk is not there")
+    program = process.find_program("qemu-img", "making a disk", "qemu-utils")
+    try:
+        process.run([program, "create", "-q", "-f", fmt, path, f"{size_kib}k"])
+        os.chmod(path, 0o600)
+    except BaseException:
+        if os.path.lexists(path):
+            os.unlink(path)
+        raise
+
+
+def check(path: str, fmt: str) -> None:
+    """Refuse an image that QEMU would not open as meant, or that would lead it to other files.
+
+    :raises HostError: not there or not readable. :raises InvalidValue: not of that format, or it names a
+        backing or data file, which a definition does not say yet.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise os_error(error, f"disk {path}") from error
+    with os.fdopen(fd, "rb") as stream:
+        raw = stream.read(112)
+    if fmt != "qcow2":
+        return
+    header = parse_header(raw, path)
+    if header.has_backing_file:
+        raise InvalidValue(
+            f"disk {path} has a backing file, which is not supported yet",
+            hint="qemu-img rebase -b '' makes it stand alone",
+        )
+    if header.has_data_file:
+        raise InvalidValue(f"disk {path} keeps its data in another file, which is not supported")
+
+
+def parse_header(raw: bytes, path: str) -> Header:
+    """The header of a qcow2 image from its first bytes.
+
+    :raises InvalidValue: it is not one.
+    """
+    if len(raw) < _QCOW2_HEADER.size or raw[:4] != _QCOW2_MAGIC:
+        raise InvalidValue(
+            f"disk {units.printable(path)} is not a qcow2 image", hint='format = "raw", if it is one'
+        )
+    _, version, backing, _, _, size = _QCOW2_HEADER.unpack_from(raw)
+    if version not in (2, 3):
+        raise InvalidValue(f"disk {path} is a qcow2 image of version {version}; 2 and 3 are known")
+    features = _INCOMPATIBLE.unpack_from(raw, 72)[0] if version == 3 and len(raw) >= 80 else 0
+    return Header(size, backing != 0, bool(features & _EXTERNAL_DATA))

@@ -1,0 +1,189 @@
+"""Parse or refuse: sizes, names, MAC addresses, ids, ports.
+
+Every string that comes from outside passes one of these before it becomes part of a definition, a path or a
+command line. All raise :class:`~qkvm.errors.InvalidValue` with what would be right.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qkvm.errors import InvalidValue
+
+IFNAMSIZ_MAX = 15
+"""Longest interface name in bytes: IFNAMSIZ of linux/if.h without its NUL."""
+
+NAME_MAX = 80
+"""Longest name of a domain or network; with suffixes it stays within NAME_MAX of linux/limits.h."""
+
+_NAME_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_NAME_REST = _NAME_FIRST | frozenset(".+@:-")
+
+_POWERS = {"K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+_LIMIT_KIB = 1 << 53  # 8 EiB in KiB: the largest size that QEMU's 64-bit byte counts can hold.
+
+
+def _scale(suffix: str) -> int | None:
+    """Bytes per unit of a libvirt size suffix (virsh setmem), or None where there is no such suffix."""
+    upper = suffix.upper()
+    if upper in ("B", "BYTE", "BYTES"):
+        return 1
+    power = _POWERS.get(upper[:1])
+    if power is None:
+        return None
+    if upper[1:] in ("", "IB"):
+        return int(1024**power)
+    if upper[1:] == "B":
+        return int(1000**power)
+    return None
+
+
+def parse_size(text: str, *, default: str = "KiB", what: str = "size") -> int:
+    """Read a size with an optional suffix and give KiB, rounded up (libvirt's virScaleInteger).
+
+    :param text: a whole number and a suffix of b, KB, KiB, k, M, MiB … E, in any case.
+    :param default: the suffix meant where there is none.
+    :param what: how the error names the value.
+    """
+    stripped = text.strip()
+    digits = len(stripped) - len(stripped.lstrip("0123456789"))
+    scale = _scale(stripped[digits:].strip() or default)
+    if not digits or not stripped.isascii() or scale is None or digits > 20:
+        raise InvalidValue(
+            f"Scaled numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
+            hint="a whole number and a suffix, such as 512M, 1GiB or 524288 (KiB)",
+        )
+    kib = -(-int(stripped[:digits]) * scale // 1024)
+    if kib >= _LIMIT_KIB:
+        raise InvalidValue(
+            f"Scaled numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
+            hint="sizes end below 8 EiB",
+        )
+    return kib
+
+
+def format_size(kib: int) -> str:
+    """The shortest exact text of a size in KiB: 524288 -> '512MiB'."""
+    for suffix, power in (("TiB", 3), ("GiB", 2), ("MiB", 1)):
+        unit = 1024**power
+        if kib and kib % unit == 0:
+            return f"{kib // unit}{suffix}"
+    return f"{kib}KiB"
+
+
+def parse_count(text: str, what: str, *, minimum: int = 1, maximum: int = 1 << 31) -> int:
+    """A whole number between ``minimum`` and ``maximum``; ``what`` names it in the error."""
+    stripped = text.strip()
+    body = stripped[1:] if stripped[:1] in "+-" else stripped
+    if not body.isascii() or not body.isdigit() or len(body) > 20:
+        raise InvalidValue(
+            f"Numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
+            hint=f"a whole number from {minimum} to {maximum}",
+        )
+    number = int(stripped)
+    if not minimum <= number <= maximum:
+        raise InvalidValue(
+            f"Numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
+            hint=f"a whole number from {minimum} to {maximum}",
+        )
+    return number
+
+
+def check_name(text: str, kind: str) -> str:
+    """A name that is safe as a file name, an option's value and a table cell; gives it back.
+
+    :param kind: 'domain', 'network' …, for the error.
+    """
+    if not text:
+        raise InvalidValue(f"{kind} name must not be empty")
+    if len(text) > NAME_MAX:
+        start = printable(text[:24])
+        raise InvalidValue(f"{kind} name '{start}…' has {len(text)} characters, at most {NAME_MAX} are allowed")
+    if text[0] not in _NAME_FIRST or not _NAME_REST.issuperset(text):
+        raise InvalidValue(
+            f"{kind} name '{printable(text)}' is not allowed",
+            hint="letters, digits and ._+@:- and a letter, digit or _ in front",
+        )
+    return text
+
+
+def check_interface_name(text: str) -> str:
+    """A network interface's name as the kernel takes it (dev_valid_name of net/core/dev.c); gives it back."""
+    if len(text.encode("utf-8", "surrogateescape")) > IFNAMSIZ_MAX:
+        raise InvalidValue(
+            f"interface name '{printable(text)}' is too long: the kernel takes {IFNAMSIZ_MAX} bytes at most"
+        )
+    if not text or text in (".", "..", "all", "default") or text[0] not in _NAME_FIRST:
+        raise InvalidValue(f"interface name '{printable(text)}' is not allowed")
+    if not (_NAME_REST - {":"}).issuperset(text):
+        raise InvalidValue(f"interface name '{printable(text)}' is not allowed", hint="letters, digits and ._+@-")
+    return text
+
+
+def parse_mac(text: str) -> str:
+    """A unicast MAC address, in lower case with colons (IEEE 802, six octets)."""
+    parts = text.lower().replace("-", ":").split(":")
+    octets = [int(part, 16) for part in parts if len(part) == 2 and set(part) <= set("0123456789abcdef")]
+    if len(parts) != 6 or len(octets) != 6:
+        raise InvalidValue(
+            f"malformed mac address '{printable(text)}'", hint="six hexadecimal octets, such as 52:54:00:12:34:56"
+        )
+    if octets[0] & 1:
+        raise InvalidValue(f"expected unicast mac address, found multicast '{printable(text)}'")
+    if not any(octets):
+        raise InvalidValue("mac address 00:00:00:00:00:00 is not allowed")
+    return ":".join(f"{octet:02x}" for octet in octets)
+
+
+def random_mac() -> str:
+    """A new MAC address with the 52:54:00 prefix that KVM guests carry."""
+    return "52:54:00:" + ":".join(f"{octet:02x}" for octet in os.urandom(3))
+
+
+def random_uuid() -> str:
+    """A new random UUID (RFC 4122, version 4) in its usual text form."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return format_uuid(raw.hex())
+
+
+def format_uuid(digits: str) -> str:
+    """32 hexadecimal digits in groups of 8-4-4-4-12."""
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def parse_uuid(text: str) -> str:
+    """A UUID with or without hyphens, in lower case with them (RFC 4122)."""
+    digits = text.lower().replace("-", "")
+    if len(digits) != 32 or set(digits) - set("0123456789abcdef") or len(text) > 36:
+        raise InvalidValue(
+            f"malformed UUID '{printable(text)}'", hint="32 hexadecimal digits, such as those of uuidgen"
+        )
+    return format_uuid(digits)
+
+
+def check_port(number: int, what: str = "port") -> int:
+    """A TCP or UDP port, 1 to 65535; gives it back."""
+    if not 1 <= number <= 65535:
+        raise InvalidValue(f"{what} {number} is out of range", hint="ports go from 1 to 65535")
+    return number
+
+
+def check_path(text: str, what: str) -> str:
+    """An absolute path without NUL or newline; gives it back. Does not look at the disk."""
+    if not text.startswith("/"):
+        raise InvalidValue(f"{what} '{printable(text)}' is not an absolute path")
+    return check_text(text, what)
+
+
+def check_text(text: str, what: str) -> str:
+    """One line of text that a command line can carry: no control characters; gives it back."""
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise InvalidValue(f"{what} '{printable(text)}' holds a control character", hint="one line of plain text")
+    return text
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal could act on escaped, for messages and tables."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,291 @@
+"""Network namespaces for tests: made without names, entered by threads, gone with the last of their fds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyroute2
+from pyroute2.netlink.exceptions import NetlinkError
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+IPRoute: Any = vars(pyroute2)["IPRoute"]
+
+
+def _call(name: str, *arguments: int) -> None:
+    """A system call of libc; os.setns and os.unshare came with Python 3.12."""
+    if getattr(_libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)} (these tests need root)")
+
+
+class Namespace:
+    """A network namespace by its fd."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def current(cls) -> Namespace:
+        return cls(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    @classmethod
+    def new(cls) -> Namespace:
+        made: list[Namespace] = []
+        failed: list[OSError] = []
+
+        def make() -> None:
+            try:
+                _call("unshare", CLONE_NEWNET)
+                made.append(cls.current())
+            except OSError as error:
+                failed.append(error)
+
+        worker = threading.Thread(target=make)
+        worker.start()
+        worker.join()
+        if failed:
+            raise failed[0]
+        with made[0].entered(), IPRoute() as ipr:
+            ipr.link("set", index=1, state="up")
+        return made[0]
+
+    def enter(self) -> None:
+        _call("setns", self.fd, CLONE_NEWNET)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread inside for a while; sockets and children that it makes stay there."""
+        before = Namespace.current()
+        try:
+            self.enter()
+            yield
+        finally:
+            before.enter()
+            before.close()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def open(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        with self.entered():
+            made = socket.socket(socket.AF_INET, kind)
+        made.settimeout(5.0)
+        return made
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        with self.entered():
+            return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+
+    def connect(self, address: tuple[str, int], *, source_port: int = 0, timeout: float = 5.0) -> socket.socket:
+        """A TCP connection from within. :raises OSError: refused, unreachable, timed out."""
+        client = self.open()
+        client.settimeout(timeout)
+        try:
+            if source_port:
+                client.bind(("0.0.0.0", source_port))
+            client.connect(address)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+
+class Server:
+    """A TCP server inside a namespace that greets whoever comes with the address it sees."""
+
+    def __init__(self, namespace: Namespace, port: int) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self._listener = namespace.open()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("0.0.0.0", port))
+        self._listener.listen()
+        self._listener.settimeout(None)
+        self._worker = threading.Thread(target=self._serve)
+        self._worker.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self.seen.append(peer)
+                connection.sendall(b"hello")
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._worker.join()
+        self._listener.close()
+
+
+class Guest:
+    """What a guest is to a network: a namespace with one interface, on a port of the bridge."""
+
+    counter = 0
+
+    def __init__(self, bridge: str, mac: str) -> None:
+        Guest.counter += 1
+        self.mac = mac
+        self.port = f"port{Guest.counter}"
+        self.ip = ""
+        self.options: dict[int, bytes] = {}
+        self.namespace = Namespace.new()
+        with IPRoute() as ipr:
+            ipr.link("add", ifname=self.port, kind="veth", peer={"ifname": "eth0", "net_ns_fd": self.namespace.fd})
+            port = ipr.link("get", ifname=self.port)[0]["index"]
+            master = ipr.link("get", ifname=bridge)[0]["index"]
+            ipr.link("set", index=port, master=master, state="up")
+        with self.namespace.entered(), IPRoute() as ipr:
+            ipr.link("set", index=self.index(ipr), address=mac, state="up")
+
+    @staticmethod
+    def index(ipr: Any) -> int:
+        return int(ipr.link("get", ifname="eth0")[0]["index"])
+
+    def dhcp(self, hostname: str = "") -> str:
+        """Get a lease and use it; gives the address."""
+        with self.namespace.open(socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            client.bind(("0.0.0.0", 68))
+            offer, options = self._ask(client, {53: b"\1"}, hostname)
+            wanted = {53: b"\3", 50: offer, 54: options[54]}
+            given, self.options = self._ask(client, wanted, hostname)
+        self.ip = socket.inet_ntoa(given)
+        assert self.options[53] == b"\5", "the server refused what it had offered"
+        router = self.options.get(3)
+        self.configure(self.ip, bin(int.from_bytes(self.options[1], "big")).count("1"))
+        if router:
+            self.route(socket.inet_ntoa(router))
+        return self.ip
+
+    def configure(self, ip: str, prefix: int) -> None:
+        self.ip = ip
+        with self.namespace.entered(), IPRoute() as ipr:
+            ipr.addr("add", index=self.index(ipr), address=ip, prefixlen=prefix)
+
+    def route(self, gateway: str) -> None:
+        with self.namespace.entered(), IPRoute() as ipr:
+            ipr.route("add", dst="0.0.0.0/0", gateway=gateway)
+
+    def _ask(
+        self, client: socket.socket, options: dict[int, bytes], hostname: str
+    ) -> tuple[bytes, dict[int, bytes]]:
+        """One DHCP exchange (RFC 2131), repeated until it is answered: yiaddr and options of the answer."""
+        transaction = os.urandom(4)
+        body = struct.pack("!4B4sHH4x4x4x4x", 1, 1, 6, 0, transaction, 0, 0x8000)
+        body += bytes.fromhex(self.mac.replace(":", "")).ljust(16, b"\0") + bytes(192) + b"\x63\x82\x53\x63"
+        given = {**options, 55: bytes([1, 3, 6, 15])} | ({12: hostname.encode()} if hostname else {})
+        for code, value in given.items():
+            body += bytes([code, len(value)]) + value
+        deadline = time.monotonic() + 10
+        client.settimeout(1.0)
+        while time.monotonic() < deadline:
+            client.sendto(body + b"\xff", ("255.255.255.255", 67))
+            try:
+                answer = client.recv(4096)
+            except TimeoutError:
+                continue
+            if answer[4:8] == transaction:
+                return answer[16:20], _dhcp_options(answer[240:])
+        raise AssertionError("no DHCP answer within 10 s")
+
+    def close(self) -> None:
+        """Take the port away; the namespace goes with its fd, the veth with the namespace."""
+        with IPRoute() as ipr:
+            try:
+                ipr.link("del", index=ipr.link("get", ifname=self.port)[0]["index"])
+            except NetlinkError as error:
+                if error.code != 19:
+                    raise
+        self.namespace.close()
+
+
+def _dhcp_options(raw: bytes) -> dict[int, bytes]:
+    found, at = {}, 0
+    while at < len(raw) and raw[at] != 255:
+        if raw[at] == 0:
+            at += 1
+            continue
+        found[raw[at]] = raw[at + 2 : at + 2 + raw[at + 1]]
+        at += 2 + raw[at + 1]
+    return found
+
+
+def resolve(namespace: Namespace, server: str, name: str) -> str:
+    """The first A record that a DNS server gives for a name (RFC 1035), '' where it gives none."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+    question = b"\x12\x34\x01\x00" + struct.pack("!4H", 1, 0, 0, 0) + labels + struct.pack("!2H", 1, 1)
+    with namespace.open(socket.SOCK_DGRAM) as client:
+        client.sendto(question, (server, 53))
+        answer = client.recv(512)
+    if not struct.unpack_from("!H", answer, 6)[0]:
+        return ""
+    return socket.inet_ntoa(answer[len(question) + 12 : len(question) + 16])
+
+
+def sh(*argv: str, stdin: str = "") -> str:
+    """A program's stdout; a failure is one of the test."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, f"{argv}: {done.stderr}"
+    return done.stdout
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Wait for a condition to come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.005)
+
+
+def legacy_rules() -> list[str]:
+    """The legacy tables as iptables-save prints them, without dates and counters."""
+    lines = sh("iptables-legacy-save").splitlines()
+    return [line.partition(" [")[0] for line in lines if not line.startswith("#")]
+
+
+def nft_rules() -> str:
+    return sh("nft", "list", "ruleset")
+
+
+def links() -> list[str]:
+    with IPRoute() as ipr:
+        return sorted(
+            f"{link.get_attr('IFLA_IFNAME')} {link.get_attr('IFLA_IFALIAS')} {link.get_attr('IFLA_ADDRESS')}"
+            for link in ipr.get_links()
+        )
+
+
+def forwarding() -> str:
+    with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+def processes_naming(text: str) -> list[int]:
+    """The pids of all processes whose command line holds a text, but for this one."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as stream:
+                    if text.encode() in stream.read():
+                        found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def files_under(folder: str) -> Sequence[str]:
+    return sorted(os.path.join(base, name) for base, _, names in os.walk(folder) for name in names)

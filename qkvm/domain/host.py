@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qkvm.domain import domain as domains
 from qkvm.domain.domain import Domain
 from qkvm.files import make_private_dir
+from qkvm.host import ids
 from qkvm.paths import Tree
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Host:
             os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs, tree.log,
         ):  # fmt: skip
             make_private_dir(folder)
+        ids.prepare(tree)
         ensure_default(tree)
 
     def domain(self, name: str) -> Domain:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm import files
 from qkvm.domain.run import Run
 from qkvm.errors import HostError, InvalidState, LaunchError
-from qkvm.host import accel, journal, process, record, settings
+from qkvm.host import accel, ids, journal, process, record, settings
 from qkvm.net import link
 from qkvm.qemu import launch
 from qkvm.qemu.launch import Launch, Resources
@@ -22,7 +22,6 @@ from qkvm.storage import image
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
-    from qkvm.paths import Tree
 
 READY_TIMEOUT = 60.0
 """Seconds until QEMU must have run its start script; here it takes 0.03."""
@@ -53,7 +52,7 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
         if domain.is_running:
             raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
         # A run that has ended keeps its id in the record; a new one is a new number.
-        ident = next_id(domain.tree)
+        ident = ids.take(domain.tree)
         ready = _prepare(domain, ident)
         run = _make_run(domain, ready, ident, undo)
         with ExitStack() as opened:
@@ -82,7 +81,7 @@ def command_line(domain: Domain, *, template: str = "") -> list[Option]:
     folder = domain.tree.domain_run(domain.name)
     given = Resources(
         accel=chosen,
-        user=settings.run_as(config.user, last_id(domain.tree) + 1),
+        user=settings.run_as(config.user, ids.last(domain.tree) + 1),
         qmp_fd=_NOMINAL_FD,
         monitor_fd=_NOMINAL_FD + 1,
         console_fd=_NOMINAL_FD + 2,
@@ -93,20 +92,6 @@ def command_line(domain: Domain, *, template: str = "") -> list[Option]:
     )
     plan = launch.plan(definition, given)
     return launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
-
-
-def last_id(tree: Tree) -> int:
-    """The id that was given last in this boot; ids are never reused."""
-    counter = record.read(os.path.join(tree.run, "last-id.json"))
-    return int(counter["id"]) if counter else 0
-
-
-def next_id(tree: Tree) -> int:
-    """A new id."""
-    with files.locked(os.path.join(tree.run, ".last-id.lock"), "the counter of ids"):
-        ident = last_id(tree) + 1
-        record.write(os.path.join(tree.run, "last-id.json"), {"id": ident})
-    return ident
 
 
 def _nominal_nic_fds(definition: spec.Domain) -> list[str]:

@@ -197,3 +197,21 @@ def stop(server: Server) -> None:
             raise HostError(f"dnsmasq (process {server.pid}) does not end")
     finally:
         os.close(pidfd)
+
+
+def stop_stray(tree: Tree, network: str) -> None:
+    """End every dnsmasq of a network of which no record tells: what a crash in the middle of a start left.
+
+    Such a one may not have written its pid file yet, or be about to leave a child behind.
+    """
+    from qkvm.host.process import start_time
+
+    config = config_path(tree, network)
+    while True:
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _serves(int(entry), config)]
+        if not pids:
+            return
+        for pid in pids:
+            started = start_time(pid)
+            if started is not None and _serves(pid, config):
+                stop(Server(pid=pid, started=started))

@@ -16,6 +16,8 @@ from qkvm.host import record
 if TYPE_CHECKING:
     from qkvm.paths import Tree
 
+_NAME = ".forwarding.json"
+
 _SYSCTL = "/proc/sys/net/ipv4/ip_forward"
 
 
@@ -38,6 +40,10 @@ def restore(tree: Tree, own_bridges: Iterable[str], *, ipr: Any = None) -> None:
     """
     from qkvm.net.link import tagged_bridges
 
+    for name in os.listdir(tree.network_runs):
+        # Half-written by a process that was killed; whoever holds the networks' lock is the only writer.
+        if name.startswith(f"{_NAME}.new"):
+            remove(os.path.join(tree.network_runs, name))
     saved = record.read(_path(tree))
     if saved is None:
         return
@@ -47,7 +53,7 @@ def restore(tree: Tree, own_bridges: Iterable[str], *, ipr: Any = None) -> None:
 
 
 def _path(tree: Tree) -> str:
-    return os.path.join(tree.network_runs, ".forwarding.json")
+    return os.path.join(tree.network_runs, _NAME)
 
 
 def _read() -> str:

@@ -141,11 +141,10 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
 def _stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
     from qkvm.net import dhcp
 
-    known = current["dnsmasq"]
-    # The pid file tells of one that was started just before a crash.
-    for server in (dhcp.Server(**known) if known else None, dhcp.find(tree, current["name"])):
-        if server is not None:
-            dhcp.stop(server)
+    if current["dnsmasq"]:
+        dhcp.stop(dhcp.Server(**current["dnsmasq"]))
+    else:
+        dhcp.stop_stray(tree, current["name"])
 
 
 def _remove_rules(current: dict[str, Any]) -> None:

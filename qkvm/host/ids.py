@@ -1,0 +1,36 @@
+"""Ids of domains: small integers, given once in a boot of the host and never again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.files import locked
+from qkvm.host import record
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+
+
+def prepare(tree: Tree) -> None:
+    """Make the counter where there is none."""
+    if not os.path.exists(_counter(tree)):
+        record.write(_counter(tree), {"id": 0})
+
+
+def last(tree: Tree) -> int:
+    """The id that was given last in this boot, 0 where none was."""
+    counter = record.read(_counter(tree))
+    return int(counter["id"]) if counter else 0
+
+
+def take(tree: Tree) -> int:
+    """A new id."""
+    with locked(os.path.join(tree.run, ".last-id.lock"), "the counter of ids"):
+        ident = last(tree) + 1
+        record.write(_counter(tree), {"id": ident})
+    return ident
+
+
+def _counter(tree: Tree) -> str:
+    return os.path.join(tree.run, "last-id.json")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from qkvm.errors import Busy, HostError, QkvmError
+from qkvm.errors import Busy, HostError
 
 
 def make_private_dir(path: str) -> None:
@@ -29,7 +29,10 @@ def make_private_dir(path: str) -> None:
 
 def check_private_dir(path: str) -> None:
     """Refuse a folder through which another user could replace what qkvm reads and writes."""
-    info = os.lstat(path)
+    try:
+        info = os.lstat(path)
+    except OSError as error:
+        raise os_error(error, f"cannot use {path}") from error
     if not stat.S_ISDIR(info.st_mode):
         raise HostError(f"{path} is not a folder", hint="qkvm uses no symbolic links or other files there")
     if info.st_uid != os.geteuid():
@@ -212,7 +215,7 @@ class Undo:
         for step, args in reversed(self._steps):
             try:
                 step(*args)
-            except (QkvmError, OSError) as failure:
+            except Exception as failure:
                 if error is not None:
                     error.add_note(f"while undoing: {failure}")
         self._steps.clear()

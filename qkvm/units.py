@@ -109,7 +109,7 @@ def check_name(text: str, kind: str) -> str:
 
 def check_interface_name(text: str) -> str:
     """A network interface's name as the kernel takes it (dev_valid_name of net/core/dev.c); gives it back."""
-    if len(text.encode("utf-8", "surrogateescape")) > IFNAMSIZ_MAX:
+    if len(text.encode("utf-8", "surrogatepass")) > IFNAMSIZ_MAX:
         raise InvalidValue(
             f"interface name '{printable(text)}' is too long: the kernel takes {IFNAMSIZ_MAX} bytes at most"
         )
@@ -178,9 +178,16 @@ def check_path(text: str, what: str) -> str:
 
 
 def check_text(text: str, what: str) -> str:
-    """One line of text that a command line can carry: no control characters; gives it back."""
+    """One line of text that a definition and a command line can carry: no control characters; gives it back."""
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise InvalidValue(f"{what} '{printable(text)}' holds a control character", hint="one line of plain text")
+    return check_unicode(text, what)
+
+
+def check_unicode(text: str, what: str) -> str:
+    """Text that UTF-8 can hold, which bytes of an argument need not be; gives it back."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidValue(f"{what} '{printable(text)}' is not UTF-8 text")
     return text
 
 

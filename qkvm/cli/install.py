@@ -102,7 +102,7 @@ def build(tree: Tree, options: Options) -> tuple[spec.Domain, dict[str, tuple[st
         nics=tuple(_nic(item) for item in _networks(options)),
         vnc=_vnc(options),
         video=_video(options),
-        balloon=None if options.first("memballoon").text("model", "virtio") == "none" else spec.Balloon(),
+        balloon=_balloon(options),
         on_reboot=spec.OnReboot.DESTROY if options.flag("noreboot") else spec.OnReboot.RESTART,
         autostart=options.flag("autostart"),
     )
@@ -259,6 +259,13 @@ def _vnc(options: Options) -> spec.Vnc | None:
         # virt-install takes both spellings, QEMU the one with a hyphen.
         keymap=given.text("keymap", "").replace("_", "-"),
     )
+
+
+def _balloon(options: Options) -> spec.Balloon | None:
+    model = options.first("memballoon").text("model", "virtio")
+    if model not in ("virtio", "none"):
+        raise InvalidValue(f"--memballoon model '{units.printable(model)}' is not known", hint="virtio, none")
+    return spec.Balloon() if model == "virtio" else None
 
 
 def _video(options: Options) -> spec.Video:

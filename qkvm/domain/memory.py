@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BALLOON_TIMEOUT = 30.0
 """Seconds that a guest has to give back or take memory; 1 GiB takes about one."""
 
+_DRIVER_TIMEOUT = 3.0
+"""Seconds in which a driver that is asked each second must have answered; see _driver_speaks."""
+
 _BALLOON = "/machine/peripheral/balloon0"
 _PAGE_KIB = 4  # The balloon moves whole pages (VIRTIO 1.2, 5.5).
 
@@ -162,8 +165,24 @@ def _not_followed(session: Session, before: int, kib: int, reached: int, timeout
 
 
 def _driver_speaks(session: Session) -> bool:
-    stats = session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})
-    return bool(stats["last-update"])
+    """Whether the guest's driver answers now: asked each second, it has to bring new statistics."""
+    interval = {"path": _BALLOON, "property": "guest-stats-polling-interval"}
+    before = session.execute("qom-get", interval)
+    first = _last_update(session)
+    session.execute("qom-set", {**interval, "value": 1})
+    try:
+        deadline = time.monotonic() + _DRIVER_TIMEOUT
+        while time.monotonic() < deadline:
+            if _last_update(session) != first:
+                return True
+            time.sleep(0.05)
+        return False
+    finally:
+        session.execute("qom-set", {**interval, "value": before})
+
+
+def _last_update(session: Session) -> int:
+    return int(session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})["last-update"])
 
 
 def stats(domain: Domain) -> dict[str, int]:

@@ -146,7 +146,11 @@ class Run:
 
     def _stop_reason(self, begin: int) -> str:
         """Why QEMU stopped the guest: the event just before STOP tells, else the user asked."""
-        causes = {"BLOCK_IO_ERROR": "I/O error", "WATCHDOG": "watchdog", "GUEST_PANICKED": "crashed"}
+        causes = {
+            "BLOCK_IO_ERROR": ("stop", "I/O error"),
+            "WATCHDOG": ("pause", "watchdog"),
+            "GUEST_PANICKED": ("pause", "crashed"),
+        }
         seen_stop = False
         for event in journal.newest(self.journal, _STATE_EVENTS, begin):
             if event["event"] == "STOP":
@@ -154,7 +158,10 @@ class Run:
                     break
                 seen_stop = True
             elif event["event"] in causes:
-                return causes[event["event"]]
+                # One that was only reported, or led to a reset, stopped nothing.
+                action, reason = causes[event["event"]]
+                if event.get("data", {}).get("action") == action:
+                    return reason
             else:
                 break
         return "user"
@@ -164,7 +171,7 @@ class Run:
         asked = self.record.get("ending")
         if asked:
             return str(asked)
-        for event in journal.newest(self.journal, frozenset(("SHUTDOWN", "RESUME"))):
+        for event in journal.newest(self.journal, frozenset(("SHUTDOWN", "RESUME")), self._mark("journal_from")):
             if event["event"] == "RESUME":
                 break
             reason = str(event.get("data", {}).get("reason", ""))

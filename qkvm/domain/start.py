@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
 from qkvm.domain.run import Run
-from qkvm.errors import HostError, InvalidState, LaunchError
+from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, record, settings
 from qkvm.net import link
 from qkvm.qemu import launch
@@ -67,7 +67,13 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
             pid = _spawn(domain, run, argv, launch.start_script(ready.definition, paused=paused), fds)
         undo.add(_kill, pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
-        _plug(domain, ready, taps)
+        try:
+            _plug(domain, ready, taps)
+        except (HostError, NotFound) as error:
+            # A QEMU that has ended took its taps along; then its own words tell why.
+            if process.start_time(pid) is None:
+                raise _launch_error(domain, argv, pid, "") from error
+            raise
         _await_ready(domain, run, argv, pid, len(launch.start_script(ready.definition, paused=paused)))
         undo.commit()
         return [ready.warning] if ready.warning else []

@@ -69,24 +69,22 @@ def newest(path: str, names: frozenset[str], start: int = 0) -> Iterator[Event]:
         stream = open(path, "rb")  # noqa: SIM115  closed below, at the generator's end
     except FileNotFoundError:
         return
+    wanted = [name.encode() for name in names]
     with stream:
-        end = stream.seek(0, os.SEEK_END)
+        end, cut = stream.seek(0, os.SEEK_END), b""
         while end > start:
             begin = max(start, end - _TAIL)
             stream.seek(begin)
-            block = stream.read(end - begin)
+            block = stream.read(end - begin) + cut
+            position = begin + len(block)
             if begin > start:
                 # The first line may have been cut: it is left to the next block.
-                cut = block.find(b"\n") + 1
-                if not cut:
-                    cut = len(block)
-                begin, block = begin + cut, block[cut:]
-                if not block:
-                    end = begin - cut
-                    continue
-            for line in reversed(block.splitlines()):
-                if any(name.encode() in line for name in names):
-                    for event in _parse(line, begin):
+                head = block.find(b"\n") + 1 or len(block)
+                cut, block = block[:head], block[head:]
+            for line in reversed(block.splitlines(keepends=True)):
+                position -= len(line)
+                if any(name in line for name in wanted):
+                    for event in _parse(line, position):
                         if event.get("event") in names:
                             yield event
             end = begin

@@ -39,7 +39,7 @@ def read(path: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(raw)
-        version, boot = record["version"], record["boot_id"]
+        version, boot = int(record["version"]), record["boot_id"]
     except (ValueError, KeyError, TypeError) as error:
         raise HostError(f"{path} is damaged", hint="it is a record of what runs; stop that by hand") from error
     if version > VERSION:

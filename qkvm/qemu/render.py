@@ -28,7 +28,9 @@ _FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config", "-no-reboot"))
 """Options without an argument."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
-_TOKEN = re.compile(f"{_OPEN}([0-9a-f]*){_CLOSE}")
+_TOKEN = re.compile(f"{_OPEN}(j?)([0-9a-f]*){_CLOSE}")
+"""A printed value in hexadecimal digits; the j marks one that is JSON already."""
+
 _OPTION = re.compile(r"-[A-Za-z][a-z-]*")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]*")
 
@@ -50,7 +52,7 @@ class Option(NamedTuple):
 
 
 class _Fragment(str):
-    """Text that is JSON already and goes into the line as it is."""
+    """Text that is JSON already."""
 
     __slots__ = ()
 
@@ -73,7 +75,9 @@ def render(template: str, context: dict[str, Any], *, own: str = "") -> list[Opt
         raise TemplateError(template, 0, f"{error.name} is not there") from error
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(error.name or name, error.lineno, error.message or "syntax error") from error
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+    except (
+        jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
+    ) as error:  # fmt: skip
         raise TemplateError(name, _line_of(error), str(error)) from error
     return [
         _parse(name, number, line.strip())
@@ -115,7 +119,7 @@ def _to_json(value: Any) -> _Fragment:
 
 def _finalize(value: Any) -> str:
     if isinstance(value, _Fragment):
-        return value
+        return f"{_OPEN}j{value.encode().hex()}{_CLOSE}"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):
@@ -138,7 +142,7 @@ def _parse(template: str, number: int, line: str) -> Option:
         return Option(name, None)
     if not rest:
         raise TemplateError(template, number, f"{name} has no value")
-    if rest.startswith("{"):
+    if rest.startswith(("{", f"{_OPEN}j")):
         return Option(name, _parse_json(template, number, rest))
     whole = name in _WHOLE
     return Option(name, _TOKEN.sub(lambda found: _escaped(template, number, found, whole), rest))
@@ -147,7 +151,7 @@ def _parse(template: str, number: int, line: str) -> Option:
 def _parse_json(template: str, number: int, text: str) -> dict[str, Any]:
     def plain(found: re.Match[str]) -> str:
         value = _value(template, number, found)
-        if not _PLAIN.fullmatch(value):
+        if not found[1] and not _PLAIN.fullmatch(value):
             _refuse(template, number, value, "stands inside JSON without the json filter", "{{ value|json }}")
         return value
 
@@ -155,16 +159,20 @@ def _parse_json(template: str, number: int, text: str) -> dict[str, Any]:
         parsed = json.loads(_TOKEN.sub(plain, text))
     except ValueError as error:
         raise TemplateError(template, number, f"not JSON: {error}: {_shown(text)}") from error
-    return dict(parsed)
+    if not isinstance(parsed, dict):
+        raise TemplateError(template, number, f"no JSON object: {_shown(text)}")
+    return parsed
 
 
 def _escaped(template: str, number: int, found: re.Match[str], whole: bool) -> str:
     value = _value(template, number, found)
+    if found[1]:
+        _refuse(template, number, value, "went through the json filter outside JSON", "{{ value }}")
     return value if whole else value.replace(",", ",,")
 
 
 def _value(template: str, number: int, found: re.Match[str]) -> str:
-    value = bytes.fromhex(found[1]).decode("utf-8", "surrogateescape")
+    value = bytes.fromhex(found[2]).decode("utf-8", "surrogateescape")
     if any(char in value for char in "\n\r\0"):
         _refuse(template, number, value, "holds a newline or NUL", "one line of text")
     return value
@@ -175,7 +183,7 @@ def _refuse(template: str, number: int, value: str, message: str, hint: str) -> 
 
 
 def _shown(line: str) -> str:
-    readable = _TOKEN.sub(lambda found: bytes.fromhex(found[1]).decode("utf-8", "replace"), line)
+    readable = _TOKEN.sub(lambda found: bytes.fromhex(found[2]).decode("utf-8", "replace"), line)
     return units.printable(readable)
 
 

@@ -17,7 +17,8 @@ _PC_SLOTS = range(0x5, 0x20)
 """Slots of pci.0 for NICs and disks; below lie the chipset, the video card, the balloon and the rng."""
 
 _FUNCTIONS = 8  # Functions a PCI device can have (PCI Local Bus 3.0, 6.2.1).
-_FIRST_PORT_SLOT = 0x5
+_PORT_SLOTS = range(0x5, 0x1F)
+"""Slots of pcie.0 for root ports; 0x1f is the chipset's."""
 
 
 class Port(NamedTuple):
@@ -42,13 +43,17 @@ class Place(NamedTuple):
 
 
 def root_ports(count: int) -> list[Port]:
-    """``count`` root ports, eight to a slot of pcie.0."""
+    """``count`` root ports, eight to a slot of pcie.0.
+
+    :raises InvalidState: they don't fit.
+    """
+    most = len(_PORT_SLOTS) * _FUNCTIONS
+    if count > most:
+        raise InvalidState(f"{count} root ports are more than the {most} that fit on pcie.0")
     ports = []
     for index in range(count):
         slot, function = divmod(index, _FUNCTIONS)
-        ports.append(
-            Port(f"rp{index + 1}", index + 1, f"0x{_FIRST_PORT_SLOT + slot:x}.0x{function:x}", function == 0)
-        )
+        ports.append(Port(f"rp{index + 1}", index + 1, f"0x{_PORT_SLOTS[slot]:x}.0x{function:x}", function == 0))
     return ports
 
 

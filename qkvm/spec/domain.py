@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.errors import InvalidValue
@@ -176,7 +177,9 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def validate(domain: Domain) -> Domain:
-    """Check what types can't: ranges, duplicates, what a machine lacks; gives the domain back.
+    """Check what types can't: ranges, duplicates, what a machine lacks.
+
+    Gives the domain back with its UUID and MAC addresses in their usual form.
 
     :raises InvalidValue: naming the value and what would be right.
     """
@@ -185,8 +188,10 @@ def validate(domain: Domain) -> Domain:
         raise InvalidValue(
             f"domain name '{domain.name}' is not allowed", hint="digits alone would be taken for an id"
         )
-    units.parse_uuid(domain.uuid)
+    nics = tuple(replace(nic, mac=units.parse_mac(nic.mac)) for nic in domain.nics)
+    domain = replace(domain, uuid=units.parse_uuid(domain.uuid), nics=nics)
     units.check_text(domain.title, "title")
+    units.check_unicode(domain.description, "description")
     if domain.cpu and not set(domain.cpu) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+=,"
     ):
@@ -244,11 +249,7 @@ def check_vcpus(machine: Machine, vcpus: Vcpus) -> None:
 
 
 def check_nic(nic: Nic, machine: Machine) -> None:
-    """MAC, source, names; and a model that the machine has a bus for."""
-    if units.parse_mac(nic.mac) != nic.mac:
-        raise InvalidValue(
-            f"mac address '{nic.mac}' must be in lower case with colons", hint=units.parse_mac(nic.mac)
-        )
+    """Source and names, and a model that the machine has a bus for."""
     if nic.type is NicType.NETWORK:
         units.check_name(nic.source, "network")
     elif nic.type is NicType.BRIDGE:

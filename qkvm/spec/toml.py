@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -32,13 +33,16 @@ def loads(text: bytes | str, kind: type[T], path: str) -> T:
 def from_plain(plain: object, kind: type[T], path: str) -> T:
     """A definition from plain dicts, lists and strings (a record, parsed TOML)."""
     try:
-        return msgspec.convert(plain, kind, dec_hook=_decode)
+        return msgspec.convert(_with_nothing(plain, kind), kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise DefinitionError(path, _describe(error)) from error
 
 
 def to_plain(definition: object) -> dict[str, Any]:
-    """A definition as plain dicts, lists and strings; what equals its default is left out."""
+    """A definition as plain dicts, lists and strings; what equals its default is left out.
+
+    A part that is there by default and here is not is False: TOML has no null.
+    """
     plain = msgspec.to_builtins(definition, enc_hook=_encode)
     defaults = _without_defaults(definition, plain)
     assert isinstance(defaults, dict)
@@ -104,10 +108,19 @@ def _without_defaults(definition: object, plain: Any) -> Any:
     for field in msgspec.structs.fields(definition):
         value = getattr(definition, field.name)
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        if value is None or (field.default is not value and value == default) or value is field.default:
-            continue
-        kept[field.encode_name] = _without_defaults(value, plain[field.encode_name])
+        if value is None and default is not None:
+            kept[field.encode_name] = False
+        elif value is not None and value != default:
+            kept[field.encode_name] = _without_defaults(value, plain[field.encode_name])
     return kept
+
+
+def _with_nothing(plain: object, kind: type) -> object:
+    """``plain`` with None for the False that :func:`to_plain` writes."""
+    if not isinstance(plain, dict) or not any(value is False for value in plain.values()):
+        return plain
+    absent = {field.encode_name for field in msgspec.structs.fields(kind) if NoneType in get_args(field.type)}
+    return {key: None if value is False and key in absent else value for key, value in plain.items()}
 
 
 def _decode(kind: type, value: object) -> object:

@@ -58,10 +58,12 @@ def check(path: str, fmt: str) -> None:
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            raw = os.read(fd, 112)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise os_error(error, f"disk {path}") from error
-    with os.fdopen(fd, "rb") as stream:
-        raw = stream.read(112)
     if fmt != "qcow2":
         return
     header = parse_header(raw, path)

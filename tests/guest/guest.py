@@ -51,6 +51,11 @@ class Guest:
         assert code.strip().split()[0] == "0", f"guest's '{command}' ended with {code.strip()}: {body.strip()}"
         return body.strip()
 
+    def send(self, command: str) -> None:
+        """Type a command that gives no answer, because it ends the guest."""
+        assert self._socket is not None
+        self._socket.sendall(f"@qend {command}\n".encode())
+
     def number(self, command: str) -> int:
         """The whole number that a command prints."""
         return int(self.ask(command).split()[0])

@@ -7,10 +7,12 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from qkvm.errors import Busy, HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def make_private_dir(path: str) -> None:
@@ -122,29 +124,43 @@ def entries(path: str, suffix: str = "") -> list[str]:
     )
 
 
-@contextmanager
-def locked(path: str, what: str, timeout: float = 30.0) -> Iterator[int]:
+class locked:
     """Hold an exclusive flock on ``path``, a file that exists for as long as somebody holds or wants it.
+
+    Used with ``with``, which gives its fd. Not a generator: contextlib alone takes a read verb two milliseconds.
 
     :param what: what the lock guards, for the error.
     :param timeout: seconds to wait for another holder.
     :raises Busy: another process holds it for longer than that.
     """
-    deadline = time.monotonic() + timeout
-    while True:
+
+    def __init__(self, path: str, what: str, timeout: float = 30.0) -> None:
+        self._path = path
+        self._what = what
+        self._timeout = timeout
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise os_error(error, f"cannot lock {self._path}") from error
+            try:
+                _wait_for_lock(fd, self._what, deadline)
+                # The holder before us has removed the file: a lock on a file without a name guards nothing.
+                if _same_file(fd, self._path):
+                    self._fd = fd
+                    return fd
+            finally:
+                if self._fd != fd:
+                    os.close(fd)
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, -1
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise os_error(error, f"cannot lock {path}") from error
-        try:
-            _wait_for_lock(fd, what, deadline)
-            # The holder before us has removed the file: a lock on a file without a name guards nothing.
-            if _same_file(fd, path):
-                try:
-                    yield fd
-                finally:
-                    remove(path)
-                return
+            remove(self._path)
         finally:
             os.close(fd)
 

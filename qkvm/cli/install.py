@@ -171,12 +171,13 @@ def _disks(tree: Tree, options: Options) -> tuple[list[spec.Disk], dict[str, tup
         exists = os.path.lexists(path)
         if exists and not given.has("format"):
             raise InvalidValue(
-                f"the format of existing disk {path} must be said, it is never guessed", hint="format=qcow2 or raw"
+                f"the format of existing disk {units.printable(path)} must be said, it is never guessed",
+                hint="format=qcow2 or raw",
             )
         fmt = _choice(spec.DiskFormat, given.text("format", _DEFAULT_DISK_FORMAT), "--disk format")
         if not exists:
             if not given.has("size"):
-                raise HostError(f"disk {path} is not there", hint="size=GIBIBYTES makes it")
+                raise HostError(f"disk {units.printable(path)} is not there", hint="size=GIBIBYTES makes it")
             new[path] = (fmt, _gibibytes(given.text("size", "")))
         disks.append(
             spec.Disk(

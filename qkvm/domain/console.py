@@ -95,10 +95,11 @@ def _raw(terminal: int) -> Iterator[None]:
 
     handlers = {number: signal.signal(number, leave) for number in caught}
     try:
-        tty.setraw(terminal)
+        # Not TCSAFLUSH, setraw's default: what was typed ahead is meant for the guest.
+        tty.setraw(terminal, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -7,15 +7,14 @@ there, so that a caller pays for what it uses.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from qkvm.domain import run as runs
 from qkvm.errors import DefinitionError, InvalidState, NotFound
 from qkvm.files import check_private_dir, entries, locked
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any
 
     from qkvm.domain.nic import NicStatus
     from qkvm.domain.run import Run
@@ -88,15 +87,9 @@ class Domain:
 
     # What it can be told.
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> locked:
         """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way."""
-        from qkvm.domain.upkeep import pass_by
-
-        check_private_dir(self.tree.domain_runs)
-        with locked(os.path.join(self.tree.domain_runs, f".{self.name}.lock"), f"domain '{self.name}'"):
-            pass_by(self)
-            yield
+        return _DomainLock(self)
 
     def monitor(self) -> Session:
         """A session with its monitor, to be used under its lock.
@@ -207,6 +200,28 @@ class Domain:
         """Run a QMP command of one's own and give what it returns (virsh qemu-monitor-command)."""
         with self.lock(), self.monitor() as session:
             return session.execute(command, arguments)
+
+
+class _DomainLock(locked):
+    """The lock of a domain; who has taken it looks after the domain's logs first."""
+
+    def __init__(self, domain: Domain) -> None:
+        folder = domain.tree.domain_runs
+        super().__init__(os.path.join(folder, f".{domain.name}.lock"), f"domain '{domain.name}'")
+        self._folder = folder
+        self._domain = domain
+
+    def __enter__(self) -> int:
+        from qkvm.domain.upkeep import pass_by
+
+        check_private_dir(self._folder)
+        fd = super().__enter__()
+        try:
+            pass_by(self._domain)
+        except BaseException:
+            self.__exit__()
+            raise
+        return fd
 
 
 def lookup(tree: Tree, text: str) -> Domain:

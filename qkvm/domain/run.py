@@ -6,14 +6,16 @@ A read verb imports this and little else, so that it answers in the time of a Py
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import InvalidState
 from qkvm.files import entries
 from qkvm.host import journal, record
 from qkvm.host.process import lock_holder
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.paths import Tree
 
 _STATE_EVENTS = frozenset(

@@ -166,6 +166,8 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
     files.remove_dir(folder)
     files.make_private_dir(folder)
     undo.add(_undo_run, domain, folder, former.record if former else None)
+    if not os.path.lexists(domain.tree.serial_log(domain.name)):
+        undo.add(files.remove, domain.tree.serial_log(domain.name))
     run = Run(folder, domain.name, {
         "id": ident,
         "name": domain.name,

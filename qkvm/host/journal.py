@@ -7,15 +7,15 @@ whole life (qapi/run-state.json and others). Nobody has to listen, and everybody
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import MonitorGone, NotReached
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     Event = dict[str, Any]
 
@@ -25,6 +25,8 @@ _POLL = 0.002  # Seconds between two looks at the file; a look costs some ten mi
 
 def script(commands: list[tuple[str, dict[str, Any]]]) -> bytes:
     """The start script: QMP commands, one a line, each with its number as id; negotiation goes first."""
+    import json
+
     lines = [{"execute": "qmp_capabilities", "id": 0}]
     lines += [
         {"execute": name, "arguments": arguments, "id": number}
@@ -91,6 +93,8 @@ def newest(path: str, names: frozenset[str], start: int = 0) -> Iterator[Event]:
 
 
 def _parse(raw: bytes, offset: int) -> Iterator[Event]:
+    import json
+
     for line in raw.splitlines(keepends=True):
         if line.startswith(b"{"):
             try:

@@ -10,13 +10,15 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import struct
 import time
-from collections.abc import Sequence
 
 from qkvm.errors import HostError, InvalidState, MissingProgram, ProgramFailed
 from qkvm.files import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
 
@@ -86,6 +88,7 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> by
 
     :raises ProgramFailed: exit code not 0, or not ended within ``timeout`` seconds (then it is killed).
     """
+    import signal
     import subprocess
 
     command = list(argv)
@@ -177,6 +180,8 @@ def ended(pidfd: int, timeout: float) -> bool:
 
 def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
     """End a process: SIGTERM, and SIGKILL after ``grace`` seconds where ``force`` allows; True when it ended."""
+    import signal
+
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         if ended(pidfd, grace):
@@ -210,6 +215,8 @@ def describe_exit(code: int) -> str:
     """A return code as words: 'exit code 1' or 'killed by SIGSYS'."""
     if code >= 0:
         return f"exit code {code}"
+    import signal
+
     try:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:

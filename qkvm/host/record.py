@@ -6,14 +6,13 @@ changed since. A record of an earlier boot tells of nothing that still is.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
 from qkvm.errors import HostError
 from qkvm.files import read_bytes, write_atomic
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 VERSION = 1
 
@@ -37,6 +36,8 @@ def read(path: str) -> dict[str, Any] | None:
     raw = read_bytes(path)
     if raw is None:
         return None
+    import json
+
     try:
         record = json.loads(raw)
         version, boot = int(record["version"]), record["boot_id"]
@@ -49,4 +50,6 @@ def read(path: str) -> dict[str, Any] | None:
 
 def write(path: str, record: Mapping[str, Any]) -> None:
     """Replace the record at ``path``; version and boot id are added here."""
+    import json
+
     write_atomic(path, json.dumps({"version": VERSION, "boot_id": boot_id(), **record}, indent=1) + "\n")

@@ -55,45 +55,64 @@ def dumps(definition: object) -> str:
 
 
 def update(text: str, definition: object) -> str:
-    """The TOML text changed to say ``definition``; comments and order of what stays are kept."""
+    """The TOML text changed to say ``definition``; comments and order of what stays are kept where they can be.
+
+    tomlkit (seen in 0.15.2) fails at some changes of dotted keys and tables out of order. What it
+    made is read again, and where it says something else the text is written as new.
+    """
     import tomlkit
 
-    document = tomlkit.parse(text)
-    _merge(document, to_plain(definition))
+    wanted = to_plain(definition)
+    whole = msgspec.to_builtins(definition, enc_hook=_encode)
+    try:
+        document = tomlkit.parse(text)
+        _merge(document, wanted, whole)
+        changed = tomlkit.dumps(document)
+        if loads(changed, type(definition), "") == definition:
+            return changed
+    except (tomlkit.exceptions.TOMLKitError, DefinitionError, LookupError, ValueError, TypeError):
+        pass
+    document = tomlkit.document()
+    _merge(document, wanted, whole)
     return tomlkit.dumps(document)
 
 
-def _merge(target: Any, wanted: dict[str, Any]) -> None:
+def _merge(target: Any, wanted: dict[str, Any], whole: dict[str, Any]) -> None:
+    """Make ``target`` say ``wanted``; a default that it says already, as ``whole`` has it, stays said."""
     import tomlkit
 
     for key in [key for key in target if key not in wanted]:
-        del target[key]
+        default = whole.get(key)
+        if isinstance(default, dict) and isinstance(target[key], dict):
+            _merge(target[key], {}, default)
+        elif default is None or target[key] != default:
+            del target[key]
     for key, value in wanted.items():
         present = target.get(key)
         if isinstance(value, dict) and isinstance(present, dict):
-            _merge(present, value)
+            _merge(present, value, whole[key])
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             tables = present if isinstance(present, list) and len(present) == len(value) else None
             if tables is None:
-                target[key] = _tables(value)
+                target[key] = _tables(value, whole[key])
             else:
-                for table, item in zip(tables, value, strict=True):
-                    _merge(table, item)
+                for table, item, full in zip(tables, value, whole[key], strict=True):
+                    _merge(table, item, full)
         elif isinstance(value, dict):
             table = tomlkit.table()
-            _merge(table, value)
+            _merge(table, value, whole[key])
             target[key] = table
         elif present != value:
             target[key] = value
 
 
-def _tables(items: list[dict[str, Any]]) -> Any:
+def _tables(items: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Any:
     import tomlkit
 
     tables = tomlkit.aot()
-    for item in items:
+    for item, full in zip(items, whole, strict=True):
         table = tomlkit.table()
-        _merge(table, item)
+        _merge(table, item, full)
         tables.append(table)
     return tables
 
@@ -125,9 +144,13 @@ def _with_nothing(plain: object, kind: type) -> object:
 
 def _decode(kind: type, value: object) -> object:
     if kind is Size:
-        if isinstance(value, str):
+        # msgspec adds the key to a ValueError, and to no other.
+        if not isinstance(value, str):
+            raise ValueError(f"Expected a size such as '512MiB', got {value!r}")
+        try:
             return Size(units.parse_size(value))
-        raise InvalidValue(f"expected a size such as '512MiB', got {value!r}")
+        except InvalidValue as error:
+            raise ValueError(str(error)) from error
     raise NotImplementedError(kind)
 
 

@@ -14,11 +14,6 @@ import pytest
 from qkvm.host import process
 from qkvm.paths import Tree
 
-WORLD = "203.0.113.2"
-"""The address of the outside world (TEST-NET-3 of RFC 5737), and below it the host's on the way there."""
-
-OUTSIDE = "203.0.113.1"
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Tree]:
@@ -99,13 +94,13 @@ def world(netns: nslab.Namespace) -> Iterator[nslab.Namespace]:
     with nslab.IPRoute() as ipr:
         ipr.link("add", ifname="uplink", kind="veth", peer={"ifname": "eth0", "net_ns_fd": outside.fd})
         index = ipr.link("get", ifname="uplink")[0]["index"]
-        ipr.addr("add", index=index, address=OUTSIDE, prefixlen=24)
+        ipr.addr("add", index=index, address=nslab.OUTSIDE, prefixlen=24)
         ipr.link("set", index=index, state="up")
     with outside.entered(), nslab.IPRoute() as ipr:
         inner = ipr.link("get", ifname="eth0")[0]["index"]
-        ipr.addr("add", index=inner, address=WORLD, prefixlen=24)
+        ipr.addr("add", index=inner, address=nslab.WORLD, prefixlen=24)
         ipr.link("set", index=inner, state="up")
-        ipr.route("add", dst="0.0.0.0/0", gateway=OUTSIDE)
+        ipr.route("add", dst="0.0.0.0/0", gateway=nslab.OUTSIDE)
     yield outside
     with nslab.IPRoute() as ipr:
         ipr.link("del", index=index)

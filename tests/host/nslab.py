@@ -16,6 +16,9 @@ from typing import Any
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError
 
+WORLD, OUTSIDE = "203.0.113.2", "203.0.113.1"
+"""The outside world's address (TEST-NET-3 of RFC 5737), and the host's own on the way there."""
+
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 IPRoute: Any = vars(pyroute2)["IPRoute"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import nslab
 import pytest
-from conftest import OUTSIDE, WORLD
+from nslab import OUTSIDE, WORLD
 
 from qkvm import units
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound, ProgramFailed
@@ -289,6 +292,37 @@ def test_a_crash_before_the_record_knew_dnsmasq(root: Tree, lan: Network) -> Non
     assert not nslab.processes_naming(root.root) and not link.present("virbr7")
 
 
+@BACKENDS
+def test_a_start_that_is_killed_at_any_moment(root: Tree, lan: Network, firewall: str) -> None:
+    before = snapshot()
+    script = (
+        "import sys; from qkvm.net.network import *; from qkvm.paths import Tree; import qkvm.net.dhcp, pyroute2\n"
+    )
+    if firewall == "iptables":
+        script += "from qkvm.net.firewall import iptables; iptables._iptc()\n"
+    script += f"print(flush=True); Network(Tree(sys.argv[1]), 'lan').start(firewall='{firewall}')"
+    seen = set()
+    for milliseconds in (2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100):
+        starter = subprocess.Popen(
+            [sys.executable, "-c", script, root.root], stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert starter.stdout is not None
+        starter.stdout.read(1)
+        time.sleep(milliseconds / 1000)
+        # With its nft, which would otherwise still do what it was told; dnsmasq has a session of its own by then.
+        os.killpg(starter.pid, signal.SIGKILL)
+        starter.communicate()
+        seen.add((lan.record is not None, link.present("virbr7"), lan.active))
+        with contextlib.suppress(InvalidState):
+            lan.destroy()
+        nslab.until(lambda: not nslab.processes_naming(root.root), "no process of the network")
+        assert snapshot() == before
+        assert not os.path.exists(root.network_run("lan")) or lan.record is None
+    assert len(seen) > 1, "all were killed in the same state: other delays are needed"
+    lan.start(firewall=firewall)
+    lan.destroy()
+
+
 def test_a_pid_that_is_another_process_now_is_left_alone(root: Tree, lan: Network) -> None:
     lan.start()
     current = lan.record
@@ -297,7 +331,8 @@ def test_a_pid_that_is_another_process_now_is_left_alone(root: Tree, lan: Networ
     stranger = subprocess.Popen(["sleep", "60"])
     with open(dhcp.pid_path(root, "lan"), "w", encoding="ascii") as stream:
         stream.write(f"{stranger.pid}\n")
-    wrong = {**current["dnsmasq"], "pid": stranger.pid}
+    # Start times count in ticks of 10 ms, and dnsmasq may have started in the stranger's.
+    wrong = {"pid": stranger.pid, "started": current["dnsmasq"]["started"] - 1}
     record.write(run.record_path(root, "lan"), {**current, "dnsmasq": wrong})
     lan.destroy()
     assert stranger.poll() is None

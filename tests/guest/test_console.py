@@ -1,0 +1,217 @@
+"""The serial console on a real terminal, the log behind it, VNC and the events."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from conftest import TOP, Lab
+from guest import Guest
+
+from qkvm.domain.domain import Domain
+
+Register = Callable[[Domain], Domain]
+
+
+@pytest.fixture(scope="module")
+def vm(lab: Lab) -> Iterator[Domain]:
+    domain = lab.define("talker", body='[vnc]\nlisten = "127.0.0.1"\n')
+    yield lab.boot(domain)
+    domain.destroy()
+    domain.undefine()
+
+
+class Terminal:
+    """A terminal with a qkvm command on it."""
+
+    def __init__(self, lab: Lab, *words: str) -> None:
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.seen = b""
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "qkvm", "--root", lab.root, *words],
+            stdin=self.slave, stdout=self.slave, stderr=self.slave, cwd=TOP, start_new_session=True,
+        )  # fmt: skip
+
+    def expect(self, wanted: str, timeout: float = 30.0) -> None:
+        """Read until the text has been shown."""
+        deadline = time.monotonic() + timeout
+        while wanted.encode() not in self.seen:
+            assert time.monotonic() < deadline, f"'{wanted}' was not shown: {self.seen!r}"
+            os.set_blocking(self.master, False)
+            try:
+                self.seen += os.read(self.master, 65536)
+            except BlockingIOError:
+                time.sleep(0.01)
+
+    def type(self, text: bytes) -> None:
+        """Press keys."""
+        os.write(self.master, text)
+
+    def is_restored(self) -> bool:
+        """Whether the terminal is as it was before."""
+        return termios.tcgetattr(self.slave) == self.before
+
+    def close(self) -> None:
+        """End what still runs, and the terminal."""
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait(30)
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def terminal(lab: Lab) -> Iterator[Callable[..., Terminal]]:
+    made: list[Terminal] = []
+
+    def make(*words: str) -> Terminal:
+        made.append(Terminal(lab, *words))
+        return made[-1]
+
+    yield make
+    for item in made:
+        item.close()
+
+
+def test_talk_and_leave(vm: Domain, terminal: Callable[..., Terminal]) -> None:
+    console = terminal("console", "talker")
+    console.expect("Escape character is ^]")
+    console.type(b"@one echo twice-$((21 * 2))\n")
+    console.expect("twice-42")
+    assert not console.is_restored(), "keys must reach the guest one by one"
+    console.type(b"\x1d")
+    assert console.child.wait(30) == 0
+    assert console.is_restored()
+    with open(vm.tree.serial_log("talker"), "rb") as log:
+        assert b"twice-42" in log.read()
+
+
+def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Terminal]) -> None:
+    first = terminal("console", "talker")
+    first.expect("Escape character is ^]")
+    first.type(b"@two echo here-$((1 + 1))\n")
+    first.expect("here-2")
+    second = terminal("console", "talker")
+    second.expect("Active console session exists for this domain")
+    assert second.child.wait(30) == 1
+    third = terminal("console", "talker", "--force")
+    third.expect("Escape character is ^]")
+    assert first.child.wait(30) != 0 and first.is_restored()
+    third.type(b"@three echo there-$((1 + 2))\n")
+    third.expect("there-3")
+    third.type(b"\x1d")
+    assert third.child.wait(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminal_is_restored_when_ended(
+    vm: Domain, terminal: Callable[..., Terminal], number: signal.Signals
+) -> None:
+    console = terminal("console", "talker")
+    console.expect("Escape character is ^]")
+    console.type(b"@four echo up-$((2 + 2))\n")
+    console.expect("up-4")
+    os.kill(console.child.pid, number)
+    console.child.wait(30)
+    assert console.is_restored()
+
+
+def test_console_ends_with_the_guest(lab: Lab, domain_of: Register, terminal: Callable[..., Terminal]) -> None:
+    domain = domain_of(lab.define("brief"))
+    started = terminal("start", "brief", "--console")
+    started.expect("guest: ready", 120)
+    domain.destroy()
+    assert started.child.wait(30) == 0 and started.is_restored()
+
+
+def test_no_terminal_no_console(lab: Lab, vm: Domain) -> None:
+    assert "Cannot run interactive console without a controlling TTY" in lab.fails("console talker")
+
+
+def test_log_is_capped_by_verbs_that_pass(lab: Lab, domain_of: Register) -> None:
+    with open(lab.host.tree.settings, "w", encoding="utf-8") as stream:
+        stream.write("serial_log_kib = 64\n")
+    try:
+        domain = lab.boot(domain_of(lab.define("chatty")))
+        with Guest(domain) as guest:
+            guest.ask("for i in $(seq 3000); do echo a line that fills the log of this guest $i; done; echo end")
+        path = domain.tree.serial_log("chatty")
+        assert os.path.getsize(path) > 65536
+        domain.suspend()
+        assert os.path.getsize(path) <= 65536
+        domain.resume()
+        with Guest(domain) as guest:
+            guest.ask("echo after-the-cut")
+        with open(path, "rb") as log:
+            text = log.read()
+        assert b"after-the-cut" in text and b"\0" not in text and b"this guest 3000" in text
+    finally:
+        os.unlink(lab.host.tree.settings)
+
+
+def test_vnc_answers(vm: Domain) -> None:
+    host, _, port = str(vm.live.record["vnc"]).rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        assert client.recv(12).startswith(b"RFB 003.")
+
+
+def test_events_are_told(lab: Lab, vm: Domain) -> None:
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "qkvm", "--root", lab.root, "event", "--all", "--loop", "--timestamp"],
+        stdout=subprocess.PIPE, text=True, cwd=TOP, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        assert watcher.stdout is not None
+        # It has looked at every journal once it waits: one event again and again until it is seen.
+        vm.suspend()
+        vm.resume()
+        seen: list[str] = []
+        deadline = time.monotonic() + 30
+        os.set_blocking(watcher.stdout.fileno(), False)
+        while not any("Suspended Paused" in line for line in seen):
+            assert time.monotonic() < deadline, seen
+            line = watcher.stdout.readline()
+            if line:
+                seen.append(line)
+            else:
+                vm.suspend()
+                vm.resume()
+                time.sleep(0.1)
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(30) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+        assert watcher.stdout is not None
+        watcher.stdout.close()
+    line = next(line for line in seen if "Suspended" in line)
+    assert line.endswith(": event 'lifecycle' for domain 'talker': Suspended Paused\n") and "+0000" in line
+
+
+def test_event_times_out(lab: Lab, vm: Domain) -> None:
+    done = lab.run("event talker --event watchdog --timeout 1")
+    assert done.returncode == 1 and "event loop timed out\nevents received: 0\n" in done.stdout
+    assert "lifecycle" in lab.ok("event --list")
+    assert "either --list, --all, or --event <type> is required" in lab.fails("event talker")
+
+
+def test_monitor_commands(lab: Lab, vm: Domain) -> None:
+    assert lab.ok("qemu-monitor-command talker --hmp info status") == "VM status: running\n\n\n"
+    answer = json.loads(lab.ok("""qemu-monitor-command talker '{"execute":"query-status"}'"""))
+    assert answer["return"]["running"] is True
+    refused = json.loads(lab.ok("""qemu-monitor-command talker '{"execute":"no-such-thing"}'"""))
+    assert refused["error"]["class"] == "CommandNotFound"
+    pretty = lab.ok("""qemu-monitor-command talker --pretty '{"execute":"query-status"}'""")
+    assert pretty.startswith('{\n  "return": {\n')
+    for bad in ("'{'", "'[]'", """'{"execute": 1}'""", "query-status"):
+        lab.fails(f"qemu-monitor-command talker {bad}")

@@ -1,0 +1,158 @@
+"""The rules of the house: who imports whom, who may reach for the host, how long a module may get."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qkvm.cli import verbs
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "qkvm"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+BASE = frozenset(("errors", "units", "paths", "files", "sockets"))
+MIDDLE = frozenset(("qemu", "qmp", "net", "storage", "host"))
+LAYERS = {**dict.fromkeys(BASE, 0), "spec": 1, **dict.fromkeys(MIDDLE, 2), "domain": 3, "cli": 4}
+"""A part of the package -> its layer; imports go to lower layers only."""
+
+SHARED = frozenset(("qkvm.host.record", "qkvm.host.process"))
+"""What the five in the middle may read of each other."""
+
+OWNERS = {
+    "subprocess": {"qkvm/host/process.py"},
+    "pyroute2": {"qkvm/net/"},
+    "iptc": {"qkvm/net/firewall/iptables.py"},
+    "qemu": {"qkvm/qmp/"},
+    "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp.py"},
+}
+"""A package from elsewhere -> the files or folders that alone may import it."""
+
+STARTERS = frozenset(("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen"))
+
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+
+TOP = frozenset(("pyproject.toml", "qkvm", "templates", "tests", "scripts", "README.md"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def dotted(path: Path) -> str:
+    name = relative(path).removesuffix(".py").replace("/", ".")
+    return name.removesuffix(".__init__")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import, inside functions too; 'from qkvm import units' is qkvm.units."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)}:{node.lineno}: imports are absolute"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole if is_module(whole) else node.module
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return name.startswith("qkvm.") and (path.with_suffix(".py").exists() or path.joinpath("__init__.py").exists())
+
+
+def part(name: str) -> str:
+    """The part of the package that a module belongs to: 'net' for qkvm.net.link, '' for qkvm itself."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def ids(path: Path) -> str:
+    return relative(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_imports_run_one_way(path: Path) -> None:
+    own = part(dotted(path))
+    if own not in LAYERS:
+        # qkvm/__init__.py is the public API and qkvm/__main__.py the way in: they stand above all layers.
+        assert own in ("", "__main__"), f"{relative(path)} belongs to no layer"
+        return
+    wrong = []
+    for line, name in imports(path):
+        if not name.startswith("qkvm"):
+            continue
+        other = part(name)
+        assert other in LAYERS, f"{relative(path)}:{line} imports {name}, which belongs to no layer"
+        beside = {own, other} <= BASE or own == other or (own in MIDDLE and name in SHARED)
+        if not beside and LAYERS[other] >= LAYERS[own]:
+            wrong.append(f"{relative(path)}:{line} imports {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_each_foreign_package_has_its_place(path: Path) -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for line, name in imports(path)
+        for owner in [OWNERS.get(name.partition(".")[0])]
+        if owner is not None and not any(relative(path).startswith(place) for place in owner)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_one_module_starts_processes(path: Path) -> None:
+    if relative(path) == "qkvm/host/process.py":
+        return
+    wrong = [
+        f"{relative(path)}:{node.lineno} uses os.{node.attr}"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+        if node.attr in STARTERS or node.attr.startswith(("exec", "spawn"))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_modules_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MODULE_LINES
+    long = [
+        f"{relative(path)}:{node.lineno} {node.name} has {length} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for length in [(node.end_lineno or 0) - node.lineno + 1]
+        if length > FUNCTION_LINES
+    ]
+    assert not long
+
+
+@pytest.mark.parametrize("verb", verbs.VERBS)
+def test_every_verb_has_its_function(verb: str) -> None:
+    entry = verbs.find(verb)
+    assert entry is not None
+    assert callable(getattr(importlib.import_module(entry.module), entry.function))
+
+
+def test_the_top_of_the_repository_is_small() -> None:
+    if not ROOT.joinpath(".git").exists():
+        present = {path.name for path in ROOT.iterdir()} - {"build", "dist", "qkvm.egg-info"}
+    else:
+        # A file belongs to the repository when it is there and not ignored, whether committed yet or not.
+        listed = subprocess.run(
+            ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        present = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in present if not name.startswith(".")} <= TOP

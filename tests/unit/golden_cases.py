@@ -1,0 +1,198 @@
+"""The cases of the golden files, and how to write them anew: scripts/regen-golden runs this file.
+
+A golden command line has one option a line, quoted as a shell would need it; a golden script or hot plug has
+one QMP command a line.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from qkvm.qemu import devices, launch, render, slots
+from qkvm.qemu.launch import Resources
+from qkvm.spec.domain import (
+    Balloon,
+    Boot,
+    Disk,
+    DiskFormat,
+    Domain,
+    Machine,
+    Memory,
+    Nic,
+    NicModel,
+    NicType,
+    OnReboot,
+    Vcpus,
+    Video,
+    Vnc,
+    validate,
+)
+from qkvm.spec.size import Size
+
+FOLDER = Path(__file__).parent.parent / "golden"
+
+UUID = "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11"
+MACHINES = tuple(Machine)
+GIB = Size(1024 * 1024)
+
+NICS = (
+    Nic(mac="52:54:00:00:00:01", source="default"),
+    Nic(mac="52:54:00:00:00:02", type=NicType.BRIDGE, source="br0", model=NicModel.E1000E, target="tap7"),
+)
+USER_NIC = Nic(mac="52:54:00:00:00:03", type=NicType.USER, link=False)
+DISKS = (
+    Disk(path="/var/lib/qkvm/images/a, b.qcow2", format=DiskFormat.QCOW2, target="vda"),
+    Disk(path="/srv/seed.iso", format=DiskFormat.RAW, target="vdb", readonly=True, serial="seed-1"),
+)
+KERNEL = Boot(
+    kernel="/boot/vmlinuz", initrd="/boot/initrd.img", cmdline="console=ttyS0,115200 root=/dev/vda quiet"
+)
+
+
+def minimal(machine: Machine) -> Domain:
+    """What the machine needs and nothing else."""
+    return validate(
+        Domain(
+            name="mini",
+            uuid=UUID,
+            machine=machine,
+            memory=Memory(current=GIB, maximum=GIB),
+            boot=Boot(kernel="/boot/vmlinuz") if machine is Machine.MICROVM else Boot(),
+        )
+    )
+
+
+def full(machine: Machine) -> Domain:
+    """Two NICs, two disks, VNC with a keymap, a video card where there is PCI, spare vCPUs where they plug."""
+    micro = machine is Machine.MICROVM
+    nics = tuple(replace(nic, model=NicModel.VIRTIO) for nic in NICS) if micro else NICS
+    return validate(
+        Domain(
+            name="full.vm-1",
+            uuid=UUID,
+            title="Everything, at once",
+            machine=machine,
+            cpu="qemu64,+ssse3,pdpe1gb=on",
+            memory=Memory(current=GIB, maximum=Size(2 * GIB)),
+            vcpus=Vcpus(current=3, maximum=3 if micro else 5),
+            boot=KERNEL,
+            disks=DISKS,
+            nics=nics,
+            vnc=Vnc(port=5907, keymap="en-us"),
+            video=Video.NONE if micro else Video.VGA,
+            balloon=Balloon(free_page_reporting=False, deflate_on_oom=True, stats_period=0),
+            root_ports=10,
+        )
+    )
+
+
+def user_nic(machine: Machine) -> Domain:
+    """QEMU's own network stack, its link down."""
+    return validate(replace(minimal(machine), nics=(USER_NIC, NICS[0])))
+
+
+def no_extras(machine: Machine) -> Domain:
+    """Neither balloon nor random numbers nor spare ports, and a reboot ends it."""
+    bare = replace(minimal(machine), balloon=None, rng=False, root_ports=0, on_reboot=OnReboot.DESTROY)
+    return validate(bare)
+
+
+def screen(machine: Machine) -> Domain:
+    """VNC on an IPv6 address, virtio graphics where there is PCI."""
+    video = Video.NONE if machine is Machine.MICROVM else Video.VIRTIO
+    return validate(replace(minimal(machine), vnc=Vnc(listen="::1"), video=video))
+
+
+FEATURES: dict[str, Callable[[Machine], Domain]] = {
+    "minimal": minimal,
+    "full": full,
+    "user-nic": user_nic,
+    "no-extras": no_extras,
+    "ipv6-vnc": screen,
+    "kvm-as-root": minimal,
+}
+
+
+def resources(domain: Domain, *, root: bool = False) -> Resources:
+    """What the host would give, always the same; ``root`` is KVM with a QEMU that stays root."""
+    fds = tuple("" if nic.type is NicType.USER else str(103 + number) for number, nic in enumerate(domain.nics))
+    return Resources(
+        accel="kvm" if root else "tcg",
+        user="" if root else "1879048193:1879048193",
+        qmp_fd=100,
+        monitor_fd=101,
+        console_fd=102,
+        nic_fds=fds,
+        pidfile=f"/run/qkvm/domains/{domain.name}/qemu.pid",
+        serial_log=f"/var/log/qkvm/{domain.name}.serial.log",
+        vnc_port=5900 if domain.vnc is None or domain.vnc.port == -1 else domain.vnc.port,
+    )
+
+
+def options(domain: Domain, *, root: bool = False) -> list[render.Option]:
+    """The command line of a domain from the packaged templates."""
+    plan = launch.plan(domain, resources(domain, root=root))
+    return launch.command_line(domain, plan, own_templates="")
+
+
+def hot_nic(machine: Machine, nic: Nic) -> list[tuple[str, dict[str, Any]]]:
+    """What is sent to plug a NIC: place and id as the first free ones of the minimal domain."""
+    ports = slots.port_count(minimal(machine))
+    device = devices.nic_device(machine, nic, "net0", slots.take(machine, ports, []), "fd-net0")
+    return render.hotplug_commands(render.render("parts/nic.j2", {"nic": device}))
+
+
+def hot_vcpu(domain: Domain, accel: str) -> list[tuple[str, dict[str, Any]]]:
+    """What is sent to plug the vCPU number 3."""
+    device = devices.vcpu_device(domain, accel, 3)
+    return render.hotplug_commands(render.render("parts/vcpu.j2", {"vcpu": device}))
+
+
+def _command_line(feature: str, machine: Machine) -> str:
+    listed = options(FEATURES[feature](machine), root=feature == "kvm-as-root")
+    return "".join(" ".join(shlex.quote(word) for word in option.argv()) + "\n" for option in listed)
+
+
+def _commands(listed: list[tuple[str, dict[str, Any]]]) -> str:
+    return "".join(json.dumps({"execute": name, "arguments": given}) + "\n" for name, given in listed)
+
+
+def cases() -> dict[str, str]:
+    """File in tests/golden -> what it must hold."""
+    made = {
+        f"{machine}-{feature}.args": _command_line(feature, machine)
+        for machine in MACHINES
+        for feature in FEATURES
+    }
+    for feature, paused in (("full", False), ("full", True), ("user-nic", False), ("no-extras", False)):
+        script = launch.start_script(FEATURES[feature](Machine.Q35), paused=paused)
+        made[f"start-{feature}{'-paused' if paused else ''}.jsonl"] = _commands(script)
+    for machine in (Machine.Q35, Machine.PC):
+        made[f"{machine}-hot-nic.jsonl"] = _commands(hot_nic(machine, NICS[0]))
+        made[f"{machine}-hot-user-nic.jsonl"] = _commands(hot_nic(machine, USER_NIC))
+    made["hot-vcpu.jsonl"] = _commands(hot_vcpu(minimal(Machine.Q35), "tcg"))
+    made["hot-vcpu-kvm.jsonl"] = _commands(hot_vcpu(minimal(Machine.Q35), "kvm"))
+    made["hot-vcpu-model.jsonl"] = _commands(hot_vcpu(full(Machine.Q35), "tcg"))
+    return made
+
+
+def main() -> None:
+    """Write all golden files anew, those of networks too."""
+    from test_net_plan import GOLDENS
+
+    written = cases() | {name: make() for name, make in GOLDENS.items()}
+    for path in FOLDER.iterdir():
+        if path.name not in written:
+            path.unlink()
+    for name, text in written.items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

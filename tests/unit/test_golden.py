@@ -1,0 +1,73 @@
+"""Command lines, start scripts and hot plugs against golden files; and cold plug against hot plug."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import golden_cases
+import pytest
+from golden_cases import FOLDER, MACHINES, NICS, USER_NIC
+from msgspec.structs import replace
+
+from qkvm.qemu import devices, launch, render
+from qkvm.qemu.slots import Place
+from qkvm.spec.domain import Machine, Nic, Vcpus
+
+CASES = golden_cases.cases()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    assert CASES[name] == (FOLDER / name).read_text(encoding="utf-8"), "see scripts/regen-golden"
+
+
+def test_no_golden_file_is_stale() -> None:
+    from test_net_plan import GOLDENS
+
+    assert {path.name for path in FOLDER.iterdir()} == {*CASES, *GOLDENS}
+
+
+def _json(options: list[render.Option], name: str) -> list[dict[str, Any]]:
+    return [option.value for option in options if option.name == name and isinstance(option.value, dict)]
+
+
+@pytest.mark.parametrize("nic", [NICS[0], NICS[1], USER_NIC])
+@pytest.mark.parametrize("machine", [Machine.Q35, Machine.PC])
+def test_a_nic_is_plugged_hot_as_it_is_cold(machine: Machine, nic: Nic) -> None:
+    domain = replace(golden_cases.minimal(machine), nics=(nic,))
+    cold = golden_cases.options(domain)
+    place = Place("rp1", "0x0") if machine is Machine.Q35 else Place("pci.0", "0x5")
+    device = devices.nic_device(machine, nic, "net0", place, "fd-net0")
+    hot = dict(render.hotplug_commands(render.render("parts/nic.j2", {"nic": device})))
+    (netdev,) = _json(cold, "-netdev")
+    assert {**netdev, "fd": ""} == {**hot["netdev_add"], "fd": ""}
+    assert hot["device_add"] in _json(cold, "-device")
+
+
+@pytest.mark.parametrize("accel", ["tcg", "kvm"])
+def test_a_vcpu_is_plugged_hot_as_it_is_cold(accel: str) -> None:
+    domain = replace(golden_cases.minimal(Machine.Q35), vcpus=Vcpus(current=4, maximum=8))
+    cold = golden_cases.options(domain, root=accel == "kvm")
+    assert golden_cases.hot_vcpu(domain, accel) == [("device_add", _json(cold, "-device")[2])]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_ids_are_unique_and_every_json_value_survives(machine: Machine) -> None:
+    options = golden_cases.options(golden_cases.full(machine))
+    ids = [value["id"] for name in ("-device", "-netdev", "-object") for value in _json(options, name)]
+    ids += [value["node-name"] for value in _json(options, "-blockdev")]
+    assert len(ids) == len(set(ids))
+    for option in options:
+        if isinstance(option.value, dict):
+            assert json.loads(option.argv()[1]) == option.value
+
+
+def test_what_takes_two_options_to_plug_comes_back_end_first() -> None:
+    commands = golden_cases.hot_nic(Machine.Q35, NICS[0])
+    assert [name for name, _ in commands] == ["netdev_add", "device_add"]
+
+
+def test_every_link_that_is_down_is_set_down_before_the_guest_runs() -> None:
+    script = launch.start_script(golden_cases.user_nic(Machine.Q35), paused=False)
+    assert script[-2:] == [("set_link", {"name": "net0", "up": False}), ("cont", {})]

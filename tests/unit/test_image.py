@@ -1,0 +1,92 @@
+"""Images are looked at without being believed."""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkvm.errors import AlreadyExists, HostError, InvalidValue
+from qkvm.storage import image
+from qkvm.storage.image import Header
+
+
+def header(*, version: int = 3, backing: int = 0, features: int = 0, magic: bytes = b"QFI\xfb") -> bytes:
+    """The first 112 bytes of a qcow2 image of 10 GiB."""
+    start = struct.pack(">4sIQIIQ", magic, version, backing, 8 if backing else 0, 16, 10 << 30)
+    return (start.ljust(72, b"\0") + struct.pack(">Q", features)).ljust(112, b"\0")
+
+
+def test_headers() -> None:
+    assert image.parse_header(header(), "/d") == Header(10 << 30, False, False)
+    assert image.parse_header(header(version=2), "/d") == Header(10 << 30, False, False)
+    assert image.parse_header(header(backing=512), "/d").has_backing_file
+    assert image.parse_header(header(features=1 << 2), "/d").has_data_file
+    assert not image.parse_header(header(features=0b11011), "/d").has_data_file
+    # Version 2 has no features: what stands there means nothing.
+    assert not image.parse_header(header(version=2, features=1 << 2), "/d").has_data_file
+
+
+@pytest.mark.parametrize("raw", [b"", b"QFI\xfb", header()[:31], header(magic=b"QFI\xfc"), b"\0" * 112])
+def test_no_header(raw: bytes) -> None:
+    with pytest.raises(InvalidValue, match="is not a qcow2 image") as caught:
+        image.parse_header(raw, "/d\n")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("version", [0, 1, 4, 1 << 31])
+def test_versions_that_are_not_known(version: int) -> None:
+    with pytest.raises(InvalidValue, match=f"of version {version}; 2 and 3 are known"):
+        image.parse_header(header(version=version), "/d")
+
+
+@given(st.binary(max_size=120), st.booleans())
+def test_no_bytes_break_the_parser(raw: bytes, start: bool) -> None:
+    with suppress(InvalidValue):
+        image.parse_header(b"QFI\xfb\0\0\0\3" + raw if start else raw, "/d")
+
+
+def test_check(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(header())
+    image.check(str(path), "qcow2")
+    image.check(str(path), "raw")
+    path.write_bytes(header(backing=512))
+    image.check(str(path), "raw")
+    with pytest.raises(InvalidValue, match="has a backing file") as caught:
+        image.check(str(path), "qcow2")
+    assert "rebase" in caught.value.hint
+    path.write_bytes(header(features=1 << 2))
+    with pytest.raises(InvalidValue, match="keeps its data in another file"):
+        image.check(str(path), "qcow2")
+    path.write_bytes(b"")
+    with pytest.raises(InvalidValue, match="is not a qcow2 image") as caught:
+        image.check(str(path), "qcow2")
+    assert "raw" in caught.value.hint
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_what_is_no_file(tmp_path: Path, fmt: str) -> None:
+    with pytest.raises(HostError, match="No such file"):
+        image.check(str(tmp_path / "gone"), fmt)
+    with pytest.raises(HostError, match="Is a directory"):
+        image.check(str(tmp_path), fmt)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidValue):
+        image.check(str(tmp_path / "pipe"), "qcow2")
+
+
+def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
+    tmp_path.joinpath("link").symlink_to("nowhere")
+    with pytest.raises(AlreadyExists):
+        image.create(str(tmp_path / "link"), "raw", 1024, owner_folder="/x")
+    with pytest.raises(HostError, match="is not there"):
+        image.create(str(tmp_path / "gone/disk"), "raw", 1024, owner_folder="/x")

@@ -1,0 +1,163 @@
+"""What a definition may say, and every refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from golden_cases import DISKS, MACHINES, NICS, full, minimal
+from msgspec.structs import replace
+
+from qkvm.errors import InvalidValue
+from qkvm.spec.domain import (
+    Balloon,
+    Boot,
+    Disk,
+    DiskFormat,
+    Machine,
+    Memory,
+    Nic,
+    NicModel,
+    NicType,
+    Vcpus,
+    Video,
+    Vnc,
+    next_target,
+    validate,
+)
+from qkvm.spec.size import Size
+
+DISK = DISKS[0]
+NIC = NICS[0]
+
+
+def memory(current: int, maximum: int) -> Memory:
+    return Memory(current=Size(current), maximum=Size(maximum))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_right_comes_back(machine: Machine) -> None:
+    for domain in (minimal(machine), full(machine)):
+        assert validate(domain) == domain
+
+
+def test_uuid_and_mac_get_their_usual_form() -> None:
+    plain = replace(minimal(Machine.Q35), nics=(NIC,))
+    loud = replace(plain, uuid=plain.uuid.upper().replace("-", ""), nics=(replace(NIC, mac="52-54-00-00-00-01"),))
+    assert validate(loud) == plain
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, "must not be empty"),
+    ({"name": "a b"}, "domain name 'a b' is not allowed"),
+    ({"name": "../x"}, "is not allowed"),
+    ({"name": "12"}, "domain name '12' is not allowed"),
+    ({"uuid": "x"}, "malformed UUID"),
+    ({"title": "a\nb"}, "control character"),
+    ({"title": "\udcff"}, "not UTF-8"),
+    ({"description": "\udcff"}, "not UTF-8"),
+    ({"cpu": "max -S"}, "is not a CPU model"),
+    ({"cpu": "max\n"}, "is not a CPU model"),
+    ({"memory": memory(0, 1024)}, "too little"),
+    ({"memory": memory(-5, 1024)}, "too little"),
+    ({"memory": memory(2048, 1024)}, "cannot set memory higher than max memory: 2MiB > 1MiB"),
+    ({"memory": memory(2048, (1 << 42) + 1)}, "too much"),
+    ({"vcpus": Vcpus(current=0)}, "too few"),
+    ({"vcpus": Vcpus(current=1, maximum=0)}, "too few"),
+    ({"vcpus": Vcpus(current=-1, maximum=-1)}, "too few"),
+    ({"vcpus": Vcpus(current=3, maximum=2)}, "3 vcpus are more than the maximum of 2"),
+    ({"vcpus": Vcpus(current=1, maximum=289)}, "too many"),
+    ({"boot": Boot(kernel="vmlinuz")}, "kernel 'vmlinuz' is not an absolute path"),
+    ({"boot": Boot(kernel="/k", initrd="i")}, "initrd 'i' is not an absolute path"),
+    ({"boot": Boot(kernel="/k\udcff")}, "not UTF-8"),
+    ({"boot": Boot(kernel="/k", cmdline="a\nb")}, "control character"),
+    ({"boot": Boot(initrd="/i")}, "need a kernel"),
+    ({"boot": Boot(cmdline="quiet")}, "need a kernel"),
+    ({"disks": (replace(DISK, path="disk.img"),)}, "not an absolute path"),
+    ({"disks": (replace(DISK, path="/a\nb"),)}, "control character"),
+    *[
+        ({"disks": (replace(DISK, target=target),)}, "is not allowed")
+        for target in ("", "vd", "vd1", "vdA", "vdaa", "sda", "vd\n")
+    ],
+    *[
+        ({"disks": (replace(DISK, serial=serial),)}, "disk serial")
+        for serial in ("a b", "a,b", "é", "x" * 21, "a.b")
+    ],
+    ({"disks": (DISK, replace(DISK, path="/other"))}, "disk target vda is used twice"),
+    ({"disks": (DISK, replace(DISK, target="vdb"))}, "disk /var/lib/qkvm/images/a, b.qcow2 is used twice"),
+    ({"nics": (replace(NIC, mac="52:54:00"),)}, "malformed mac address"),
+    ({"nics": (replace(NIC, mac="01:00:5e:00:00:01"),)}, "unicast"),
+    ({"nics": (NIC, replace(NIC, source="other"))}, "mac address 52:54:00:00:00:01 is used twice"),
+    ({"nics": (NIC, replace(NIC, mac=NIC.mac.replace(":", "-")))}, "is used twice"),
+    ({"nics": (replace(NIC, source=""),)}, "network name must not be empty"),
+    ({"nics": (replace(NIC, source="a/b"),)}, "network name 'a/b' is not allowed"),
+    ({"nics": (replace(NIC, type=NicType.BRIDGE, source="a:b"),)}, "interface name 'a:b' is not allowed"),
+    ({"nics": (replace(NIC, type=NicType.BRIDGE, source=""),)}, "interface name '' is not allowed"),
+    ({"nics": (replace(NIC, type=NicType.USER),)}, "neither source nor target"),
+    ({"nics": (replace(NIC, type=NicType.USER, source="", target="tap0"),)}, "neither source nor target"),
+    ({"nics": (replace(NIC, target="x" * 16),)}, "too long"),
+    ({"nics": (replace(NIC, target="a b"),)}, "is not allowed"),
+    (
+        {"nics": (replace(NIC, target="tap0"), replace(NIC, mac="52:54:00:00:00:09", target="tap0"))},
+        "target tap0 is used twice",
+    ),
+    ({"vnc": Vnc(listen="")}, "not an IP address"),
+    ({"vnc": Vnc(listen="localhost")}, "not an IP address"),
+    ({"vnc": Vnc(listen="127.0.0.1,password=on")}, "not an IP address"),
+    ({"vnc": Vnc(port=0)}, "vnc port 0 is out of range"),
+    ({"vnc": Vnc(port=5899)}, "out of range"),
+    ({"vnc": Vnc(port=65536)}, "out of range"),
+    ({"vnc": Vnc(keymap="../x")}, "keymap"),
+    ({"vnc": Vnc(keymap="de de")}, "keymap"),
+    ({"balloon": Balloon(stats_period=-1)}, "stats_period -1 is out of range"),
+    ({"balloon": Balloon(stats_period=86401)}, "out of range"),
+    ({"root_ports": -1}, "root_ports -1 is out of range"),
+    ({"root_ports": 25}, "out of range"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        validate(replace(minimal(Machine.Q35), **changes))
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+MICROVM_REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"boot": Boot()}, "boots a kernel given directly"),
+    ({"video": Video.VGA}, "takes no video card"),
+    ({"vcpus": Vcpus(current=1, maximum=2)}, "maximum 2 must be 1"),
+    ({"nics": (replace(NIC, model=NicModel.E1000),)}, "no PCI bus for a NIC of model e1000"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), MICROVM_REFUSED)
+def test_microvm_refuses(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidValue, match=words):
+        validate(replace(minimal(Machine.MICROVM), **changes))
+
+
+def test_what_machines_can_do() -> None:
+    assert {machine for machine in Machine if machine.hotplugs_vcpus} == {Machine.Q35, Machine.PC}
+    assert {machine for machine in Machine if machine.hotplugs_pci} == {Machine.Q35, Machine.PC}
+
+
+def test_disk_names_are_given_in_order() -> None:
+    assert next_target(set()) == "vda"
+    assert next_target({"vda", "vdc"}) == "vdb"
+    with pytest.raises(InvalidValue, match="26"):
+        next_target({f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"})
+
+
+def test_the_most_disks_that_have_names_are_valid() -> None:
+    disks = tuple(
+        Disk(path=f"/{letter}", format=DiskFormat.RAW, target=f"vd{letter}")
+        for letter in "abcdefghijklmnopqrstuvwxyz"
+    )
+    assert validate(replace(minimal(Machine.Q35), disks=disks)).disks == disks
+
+
+def test_a_nic_needs_no_more_than_its_mac_and_source() -> None:
+    nic = Nic(mac="52:54:00:00:00:01", source="default")
+    assert (nic.type, nic.model, nic.target, nic.link) == (NicType.NETWORK, NicModel.VIRTIO, "", True)

@@ -1,0 +1,264 @@
+"""Definitions as TOML: what is written is what is read, comments stay, errors say where."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import pytest
+from golden_cases import MACHINES, full, minimal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec import toml
+from qkvm.spec.domain import (
+    Accel,
+    Balloon,
+    Boot,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    Domain,
+    Machine,
+    Memory,
+    Nic,
+    NicModel,
+    NicType,
+    OnReboot,
+    Vcpus,
+    Video,
+    Vnc,
+)
+from qkvm.spec.size import Size
+
+TEXT = st.text(max_size=20)
+SIZES = st.integers(0, 1 << 42).map(Size)
+NICS = st.builds(
+    Nic, mac=TEXT, type=st.sampled_from(NicType), source=TEXT, model=st.sampled_from(NicModel), target=TEXT,
+    link=st.booleans(),
+)  # fmt: skip
+DISKS = st.builds(
+    Disk, path=TEXT, format=st.sampled_from(DiskFormat), target=TEXT, bus=st.sampled_from(DiskBus),
+    readonly=st.booleans(), serial=TEXT,
+)  # fmt: skip
+DOMAINS = st.builds(
+    Domain,
+    name=TEXT,
+    uuid=TEXT,
+    title=TEXT,
+    description=st.text(max_size=60),
+    machine=st.sampled_from(Machine),
+    accel=st.sampled_from(Accel),
+    cpu=TEXT,
+    memory=st.builds(Memory, current=SIZES, maximum=SIZES),
+    vcpus=st.builds(Vcpus, current=st.integers(0, 300), maximum=st.integers(0, 300)),
+    boot=st.builds(Boot, kernel=TEXT, initrd=TEXT, cmdline=TEXT),
+    disks=st.lists(DISKS, max_size=3).map(tuple),
+    nics=st.lists(NICS, max_size=3).map(tuple),
+    vnc=st.none() | st.builds(Vnc, listen=TEXT, port=st.integers(-1, 70000), keymap=TEXT),
+    video=st.sampled_from(Video),
+    balloon=st.none()
+    | st.builds(
+        Balloon,
+        free_page_reporting=st.booleans(),
+        deflate_on_oom=st.booleans(),
+        stats_period=st.integers(-1, 9),
+    ),
+    rng=st.booleans(),
+    root_ports=st.integers(-1, 30),
+    on_reboot=st.sampled_from(OnReboot),
+    autostart=st.booleans(),
+)
+
+
+def read(text: str | bytes) -> Domain:
+    return toml.loads(text, Domain, "/etc/x.toml")
+
+
+# There and back.
+
+
+@settings(max_examples=60, deadline=None)
+@given(DOMAINS)
+def test_what_is_written_is_read(domain: Domain) -> None:
+    assert read(toml.dumps(domain)) == domain
+    assert read(toml.dumps(domain).encode()) == domain
+
+
+@settings(max_examples=60, deadline=None)
+@given(DOMAINS)
+def test_a_record_holds_a_definition_too(domain: Domain) -> None:
+    plain = json.loads(json.dumps(toml.to_plain(domain)))
+    assert toml.from_plain(plain, Domain, "record") == domain
+
+
+@settings(max_examples=80, deadline=None)
+@given(DOMAINS, DOMAINS)
+def test_any_definition_can_become_any_other(before: Domain, after: Domain) -> None:
+    assert read(toml.update(toml.dumps(before), after)) == after
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_default_is_not_written(machine: Machine) -> None:
+    text = toml.dumps(minimal(machine))
+    assert set(tomllib.loads(text)) <= {"name", "uuid", "machine", "memory", "boot"}
+    assert read(text) == minimal(machine)
+    assert read(toml.dumps(full(machine))) == full(machine)
+
+
+def test_no_balloon_is_said() -> None:
+    domain = replace(minimal(Machine.Q35), balloon=None)
+    assert tomllib.loads(toml.dumps(domain))["balloon"] is False
+    assert read(toml.dumps(domain)).balloon is None
+
+
+@pytest.mark.parametrize("part", ["vcpus", "boot", "memory", "nics"])
+def test_false_is_no_other_part(part: str) -> None:
+    text = toml.dumps(minimal(Machine.Q35)).replace("[memory]", "[other]") if part == "memory" else ""
+    with pytest.raises(DefinitionError, match=f"key {part}: Expected"):
+        read(f"{part} = false\n" + (text or toml.dumps(minimal(Machine.Q35))))
+
+
+# Changes keep what a person wrote.
+
+WRITTEN = """\
+# My machine.
+name = "vm"   # the name
+uuid = "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11"
+machine = 'q35'
+
+# Memory, as measured.
+[memory]
+current = "512MiB"  # half
+maximum = "1GiB"
+
+[[nics]]  # to the world
+mac = "52:54:00:00:00:01"
+source = "default"  # nat
+
+[vcpus]
+current = 1
+maximum = 4  # enough
+"""
+
+
+def test_only_what_changes_changes() -> None:
+    domain = read(WRITTEN)
+    assert toml.update(WRITTEN, domain) == WRITTEN
+    changed = replace(
+        domain, memory=Memory(current=Size(1 << 20), maximum=Size(1 << 20)), vcpus=Vcpus(current=2, maximum=4)
+    )
+    text = toml.update(WRITTEN, changed)
+    assert text == WRITTEN.replace('"512MiB"', '"1GiB"').replace("current = 1\n", "current = 2\n")
+
+
+def test_comments_stay_when_tables_come_and_go() -> None:
+    domain = read(WRITTEN)
+    nic = Nic(mac="52:54:00:00:00:02", source="other")
+    more = replace(domain, autostart=True, balloon=None, vnc=Vnc(port=5901), nics=(*domain.nics, nic))
+    text = toml.update(WRITTEN, more)
+    assert read(text) == more
+    for comment in ("# My machine.", "# the name", "# Memory, as measured.", "# half", "# enough"):
+        assert comment in text
+    assert read(toml.update(text, domain)) == domain
+
+
+def test_a_default_that_is_said_stays_said() -> None:
+    text = WRITTEN + "\n[balloon]\nstats_period = 5  # as ever\n"
+    assert toml.update(text, read(text)) == text
+    assert toml.update(text, replace(read(text), autostart=True)).endswith("# as ever\n")
+    assert read(toml.update(text, replace(read(text), machine=Machine.PC))).machine is Machine.PC
+
+
+COMPACT = """\
+name = "vm"
+uuid = "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11"
+memory = { current = "512MiB", maximum = "1GiB" }
+nics = [ { mac = "52:54:00:00:00:01", source = "a" }, { mac = "52:54:00:00:00:02", source = "b" } ]
+balloon = false
+disks = []
+boot.kernel = "/boot/vmlinuz"
+boot.cmdline = "quiet"
+rng = false
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(DOMAINS)
+def test_other_ways_of_writing_become_any_definition_too(after: Domain) -> None:
+    assert read(COMPACT).balloon is None
+    assert read(toml.update(COMPACT, after)) == after
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_inline_tables_lose_and_gain(count: int) -> None:
+    before = read(COMPACT)
+    nics = tuple(Nic(mac=f"52:54:00:00:01:0{number}", source="c") for number in range(count))
+    after = replace(before, nics=nics, balloon=Balloon(stats_period=1), boot=Boot(kernel="/k"))
+    assert read(toml.update(COMPACT, after)) == after
+
+
+# Errors say where.
+
+
+def error_of(text: str | bytes) -> str:
+    with pytest.raises(DefinitionError) as caught:
+        read(text)
+    assert caught.value.path == "/etc/x.toml"
+    message = str(caught.value)
+    assert message.startswith("/etc/x.toml: ")
+    assert message.isprintable()
+    return message.removeprefix("/etc/x.toml: ")
+
+
+def test_a_line_that_is_no_toml() -> None:
+    assert "line 2" in error_of('name = "x"\nuuid 5\n')
+
+
+def test_bytes_that_are_no_text() -> None:
+    assert error_of(b'name = "\xff"') == "not UTF-8 text (byte 8)"
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("name", 5, "key name: Expected `str`, got `int`"),
+    ("vcpus", {"current": "2"}, "key vcpus.current: Expected `int`, got `str`"),
+    ("vcpus", {"currant": 2}, "key vcpus: Object contains unknown field `currant`"),
+    ("machine", "vax", "key machine: Invalid enum value 'vax'"),
+    ("memory", {"current": 5, "maximum": "1GiB"}, "key memory.current: Expected a size such as '512MiB', got 5"),
+    ("memory", {"current": "1GiB"}, "key memory: Object missing required field `maximum`"),
+    ("memory", {"current": "much", "maximum": "1GiB"}, "key memory.current: Scaled numeric value 'much'"),
+    ("nics", [{"mac": "x", "modle": "virtio"}], "key nics[0]: Object contains unknown field `modle`"),
+    ("balloon", True, "key balloon: Expected `object | null`, got `bool`"),
+    ("nosuch", 1, "Object contains unknown field `nosuch`"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), WRONG)
+def test_a_key_that_is_wrong(key: str, value: object, words: str) -> None:
+    plain = {**toml.to_plain(minimal(Machine.Q35)), key: value}
+    with pytest.raises(DefinitionError) as caught:
+        toml.from_plain(plain, Domain, "/etc/x.toml")
+    assert str(caught.value).startswith("/etc/x.toml: ")
+    assert words in str(caught.value)
+
+
+def test_a_missing_key() -> None:
+    assert error_of('name = "x"') == "Object missing required field `uuid`"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60) | st.binary(max_size=60))
+def test_no_text_breaks_the_reader(text: str | bytes) -> None:
+    with pytest.raises(InvalidValue):
+        read(text)
+    toml.peek(text if isinstance(text, bytes) else text.encode(), "uuid")
+
+
+def test_peek() -> None:
+    assert toml.peek(WRITTEN.encode(), "name") == "vm"
+    assert toml.peek(b"name = 5", "name") == ""
+    assert toml.peek(b"name", "name") == ""
+    assert toml.peek(b"\xff", "name") == ""

@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from guest import Guest, log_size, wait_ready
-
 from qkvm import Host
+from tests.guest.guest import Guest, log_size, wait_ready
 
 QKVM = str(Path(sys.executable).parent / "qkvm")
 WORLD_ADDRESS, HOST_ADDRESS = "203.0.113.2", "203.0.113.1"  # TEST-NET-3 of RFC 5737.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qkvm import units
 from qkvm.cli.suboptions import OPTIONS, Options, Suboptions, describe, read
 from qkvm.errors import AlreadyExists, HostError, InvalidValue
-from qkvm.files import Undo
+from qkvm.files import Undo, remove, remove_dir
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
@@ -18,6 +18,7 @@ T = TypeVar("T", bound=StrEnum)
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
     from qkvm.paths import Tree
 
 _DEFAULT_DISK_FORMAT = "qcow2"
@@ -63,7 +64,7 @@ def _install(
             image.create(path, fmt, kib, owner_folder=context.tree.images)
             undo.add(os.unlink, path)
         definitions.store(context.tree, definition)
-        undo.add(domain.undefine)
+        undo.add(_take_back, domain)
         for warning in domain.start():
             context.warn(warning)
         undo.commit()
@@ -72,6 +73,12 @@ def _install(
     if wanted:
         attach_console(context, domain, force=False)
     return 0
+
+
+def _take_back(domain: Domain) -> None:
+    """Undo the definition; QEMU's log stays, because the error names it."""
+    remove(domain.tree.domain_definition(domain.name))
+    remove_dir(domain.tree.domain_run(domain.name))
 
 
 def build(tree: Tree, options: Options) -> tuple[spec.Domain, dict[str, tuple[str, int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qkvm.cli.output import json_text, pairs, table
 from qkvm.domain import run as runs
 from qkvm.domain.domain import Domain, lookup, names
-from qkvm.errors import InvalidValue
+from qkvm.errors import DefinitionError, InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,14 +44,23 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
             "state": state,
             "persistent": domain.is_persistent,
         }
-        if args.flag("uuid") or args.json:
-            entry["uuid"] = domain.uuid
-        if needs_definition:
-            definition = domain.definition
-            entry["title"] = definition.title
-            entry["autostart"] = definition.autostart and domain.is_persistent
+        if needs_definition or args.flag("uuid"):
+            entry |= _defined(domain, needs_definition)
         found.append(entry)
     return found
+
+
+def _defined(domain: Domain, whole: bool) -> dict[str, object]:
+    """What a definition tells; one that is damaged does not hide the other domains."""
+    try:
+        found: dict[str, object] = {"uuid": domain.uuid}
+        if whole:
+            definition = domain.definition
+            found["title"] = definition.title
+            found["autostart"] = definition.autostart and domain.is_persistent
+        return found
+    except DefinitionError:
+        return {"uuid": None, "title": "", "autostart": False}
 
 
 def _wanted(entry: dict[str, object], args: Args) -> bool:
@@ -132,7 +141,7 @@ def domstate(context: Context, args: Args) -> None:
 
 
 def domiflist(context: Context, args: Args) -> None:
-    """List the NICs of a domain, and in the JSON how many more it could take."""
+    """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
     from qkvm.domain import nic
 
     domain = lookup(context.tree, args.required("domain"))
@@ -143,7 +152,11 @@ def domiflist(context: Context, args: Args) -> None:
             "free_slots": nic.free_slots(domain),
         }))  # fmt: skip
     rows = [(entry.interface, entry.type, entry.source, entry.model, entry.mac) for entry in found]
-    return _out(context, table(("Interface", "Type", "Source", "Model", "MAC"), rows, header=not context.quiet))
+    text = table(("Interface", "Type", "Source", "Model", "MAC"), rows, header=not context.quiet)
+    if args.flag("slots"):
+        slots = nic.free_slots(domain)
+        text += f"\nFree slots: {'-' if slots is None else slots}\n"
+    return _out(context, text)
 
 
 def domifaddr(context: Context, args: Args) -> None:

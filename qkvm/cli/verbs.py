@@ -54,7 +54,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "domain",
         "define (but don't start) a domain from a file",
         "<file>",
-        "Failed to define domain from {file}",
+        "",
     ),
     "destroy": (
         _MANAGEMENT,
@@ -192,7 +192,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         _MONITORING,
         "monitor",
         "list all domain virtual interfaces",
-        "<domain> [--inactive] [--json]",
+        "<domain> [--inactive] [--slots] [--json]",
         "",
     ),
     "domifstat": (
@@ -235,7 +235,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "network",
         "define an inactive persistent virtual network or modify an existing persistent one from a file",
         "<file>",
-        "Failed to define network from {file}",
+        "",
     ),
     "net-destroy": (
         _NETWORKING,

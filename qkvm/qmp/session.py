@@ -40,6 +40,8 @@ class Session:
         self._client = QMPClient(f"qkvm-{name}")
         # The library logs what it also raises.
         self._client.logger.disabled = True
+        # The library's own negotiation takes an event that comes before the answer for the answer.
+        self._client.negotiate = False
 
     def __enter__(self) -> Session:
         try:
@@ -87,6 +89,7 @@ class Session:
         sock = connect_unix(self._path)
         try:
             await self._client.connect(sock)
+            await self._client.execute("qmp_capabilities")
         except BaseException:
             sock.close()
             raise
@@ -100,5 +103,5 @@ class Session:
             raise MonitorTimeout(
                 f"QEMU of domain '{self._name}' gave no answer to {what} within {timeout:g} s"
             ) from error
-        except (QMPError, OSError, EOFError) as error:
+        except (QMPError, OSError, EOFError, ValueError) as error:
             raise MonitorGone(f"no connection to QEMU of domain '{self._name}': {error}") from error

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import guest as guests
-import nslab
 import pytest
 
 from qkvm import Host
 from qkvm.domain.domain import Domain
 from qkvm.host import process
+from tests.guest import guest as guests
+from tests.host import nslab
 
 TOP = Path(__file__).resolve().parents[2]
 

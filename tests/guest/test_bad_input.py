@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nslab
 import pytest
-from conftest import TOP, Lab, network_nic
-from guest import Guest
 
 from qkvm.domain.domain import Domain
 from qkvm.errors import LaunchError
+from tests.guest.conftest import TOP, Lab, network_nic
+from tests.guest.guest import Guest
+from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import TOP, Lab
-from guest import Guest
 
 from qkvm.domain.domain import Domain
+from tests.guest.conftest import TOP, Lab
+from tests.guest.guest import Guest
 
 Register = Callable[[Domain], Domain]
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import Lab, network_nic
-from guest import Guest
 
 from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.net import link
+from tests.guest.conftest import Lab, network_nic
+from tests.guest.guest import Guest
 
 Register = Callable[[Domain], Domain]
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import Lab, network_nic
-from guest import Guest, log_size, wait_ready
 
 from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, NotFound, NotReached
 from qkvm.host import process
 from qkvm.net import link
+from tests.guest.conftest import Lab, network_nic
+from tests.guest.guest import Guest, log_size, wait_ready
 
 Register = Callable[[Domain], Domain]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nslab
 import pytest
-from conftest import Lab, network_nic
-from guest import Guest
 
 from qkvm.domain.domain import Domain
+from tests.guest.conftest import Lab, network_nic
+from tests.guest.guest import Guest
+from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 

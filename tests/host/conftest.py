@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nslab
 import pytest
 
 from qkvm.host import process
 from qkvm.paths import Tree
+from tests.host import nslab
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nslab
 import pytest
 
 from qkvm.errors import Busy, HostError, InvalidValue, MissingProgram
 from qkvm.net.firewall import Firewall, backend, choose, iptables, nftables
 from qkvm.net.plan import FirewallPlan
 from qkvm.spec.network import Mode
+from tests.host import nslab
 
 pytestmark = pytest.mark.usefixtures("netns")
 

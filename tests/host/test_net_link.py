@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import nslab
 import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.net import link
+from tests.host import nslab
 
 MAC = "52:54:00:ab:cd:ef"
 TAG = link.network_tag("n")

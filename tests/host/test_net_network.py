@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import nslab
 import pytest
-from nslab import OUTSIDE, WORLD
 
 from qkvm import units
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound, ProgramFailed
@@ -25,6 +23,8 @@ from qkvm.net.firewall import backend
 from qkvm.net.network import Network, bridge_of, ensure_default, list_networks
 from qkvm.net.plan import firewall_plan
 from qkvm.paths import Tree
+from tests.host import nslab
+from tests.host.nslab import OUTSIDE, WORLD
 
 pytestmark = pytest.mark.usefixtures("netns")
 

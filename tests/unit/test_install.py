@@ -66,7 +66,8 @@ def test_a_line_as_people_write_it(tree: Tree) -> None:
         --disk size=0.5,format=raw --network network=default,model=e1000,mac=52:54:00:AA:BB:CC
         -w bridge=br0,target=tap3,link.state=down --network user
         --graphics vnc,listen=0.0.0.0,port=5905,keymap=en_us --video virtio --memballoon none
-        --metadata 'title=Mine,description=a,,b' --machine pc --autostart --noreboot --noautoconsole --os-variant centos7 --osinfo detect=on --import""",
+        --metadata 'title=Mine,description=a,,b' --machine pc --autostart --noreboot --noautoconsole
+        --os-variant centos7 --osinfo detect=on --import""",
     )
     images = tree.images
     macs = [nic.mac for nic in made.nics]

@@ -31,7 +31,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.stream = sock.makefile("rb")
+        self.text = ""
         self.fds: list[int] = []
 
     def send(self, *chunks: bytes) -> None:
@@ -39,12 +39,22 @@ class Peer:
             self.sock.sendall(chunk)
 
     def command(self) -> dict[str, Any]:
-        """The next command; empty at the end."""
-        raw = self.stream.readline()
-        return dict(json.loads(raw)) if raw else {}
+        """The next command, as QEMU reads it: up to the end of the JSON, newline or not."""
+        while True:
+            with suppress(ValueError):
+                command, end = json.JSONDecoder().raw_decode(self.text)
+                self.text = self.text[end:]
+                return dict(command)
+            raw, fds, _, _ = socket.recv_fds(self.sock, 65536, 4)
+            assert raw, "the client hung up"
+            self.text = (self.text + raw.decode()).lstrip()
+            self.fds += fds
 
     def reply(self, command: dict[str, Any], value: object = None) -> bytes:
-        return json.dumps({"return": value if value is not None else {}, "id": command["id"]}).encode() + b"\r\n"
+        answer = {"return": {} if value is None else value}
+        if "id" in command:
+            answer["id"] = command["id"]
+        return json.dumps(answer).encode() + b"\r\n"
 
     def greet(self) -> None:
         self.send(GREETING)
@@ -53,7 +63,7 @@ class Peer:
     def drain(self) -> None:
         """Read what comes until the client hangs up."""
         with suppress(OSError):
-            while self.stream.read(1):
+            while self.sock.recv(65536):
                 pass
 
 
@@ -70,12 +80,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def start(script: Script) -> Session:
         path = str(tmp_path / "qmp.sock")
         listener = listen_unix(path)
-        listener.settimeout(20)
+        listener.settimeout(10)
 
         def play() -> None:
             try:
                 with listener, listener.accept()[0] as sock:
-                    sock.settimeout(20)
+                    sock.settimeout(10)
                     with suppress(BrokenPipeError, ConnectionResetError):
                         script(Peer(sock))
             except BaseException as error:
@@ -173,14 +183,10 @@ def test_human_monitor(serve: Serve) -> None:
 def test_an_open_file_is_handed_over(serve: Serve, tmp_path: Path) -> None:
     def script(peer: Peer) -> None:
         peer.greet()
-        raw, fds, _, _ = socket.recv_fds(peer.sock, 65536, 4)
-        while not raw.endswith(b"\n"):
-            more, others, _, _ = socket.recv_fds(peer.sock, 65536, 4)
-            raw, fds = raw + more, fds + others
-        command = json.loads(raw)
+        command = peer.command()
         assert command["execute"] == "getfd"
         assert command["arguments"] == {"fdname": "fd-net0"}
-        (fd,) = fds
+        (fd,) = peer.fds
         with open(fd, "w") as stream:
             stream.write("from the other side")
         peer.send(peer.reply(command))
@@ -262,6 +268,17 @@ def test_no_answer_to_the_greeting(serve: Serve) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_refused_greeting(serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.send(GREETING)
+        answer = {"error": {"class": "CommandNotFound", "desc": "no"}, "id": peer.command().get("id")}
+        peer.send(json.dumps(answer).encode() + b"\r\n")
+        peer.drain()
+
+    assert isinstance(opening(serve(script)), CommandRefused)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_an_event_before_the_greetings_answer(serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.send(GREETING)
@@ -324,9 +341,9 @@ def test_no_answer_to_a_command(serve: Serve) -> None:
         peer.greet()
         peer.drain()
 
-    with serve(script) as session:
-        with pytest.raises(MonitorTimeout, match=r"gave no answer to query-status within 0\.3 s"):
-            session.execute("query-status", timeout=SHORT)
+    words = r"gave no answer to query-status within 0\.3 s"
+    with serve(script) as session, pytest.raises(MonitorTimeout, match=words):
+        session.execute("query-status", timeout=SHORT)
 
 
 def test_a_late_answer_is_no_answer_to_the_next_command(serve: Serve) -> None:
@@ -359,7 +376,7 @@ def test_something_else_than_an_answer(serve: Serve, raw: bytes) -> None:
         peer.drain()
 
     with serve(script) as session, pytest.raises((MonitorGone, MonitorTimeout)):
-        session.execute("query-status")
+        session.execute("query-status", timeout=SHORT)
 
 
 def test_an_answer_of_many_megabytes(serve: Serve) -> None:

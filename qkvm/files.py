@@ -61,6 +61,8 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
     raw = data.encode() if isinstance(data, str) else data
     temporary = f"{path}.new{os.getpid()}"
     try:
+        # One that is there is of a process that was killed and had this pid.
+        remove(temporary)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(fd, "wb") as stream:

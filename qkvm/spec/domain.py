@@ -300,9 +300,12 @@ def _check_vnc(vnc: Vnc) -> None:
     from ipaddress import ip_address
 
     try:
-        ip_address(vnc.listen)
-    except ValueError as error:
-        raise InvalidValue(f"vnc listen address '{units.printable(vnc.listen)}' is not an IP address") from error
+        # A zone of an IPv6 address (RFC 4007) may hold any text; QEMU takes none.
+        known = "%" not in vnc.listen and bool(ip_address(vnc.listen))
+    except ValueError:
+        known = False
+    if not known:
+        raise InvalidValue(f"vnc listen address '{units.printable(vnc.listen)}' is not an IP address")
     if vnc.port != -1 and not 5900 <= vnc.port <= 65535:
         raise InvalidValue(f"vnc port {vnc.port} is out of range", hint="5900 to 65535, or -1 for any")
     if vnc.keymap and not _is_word(vnc.keymap):

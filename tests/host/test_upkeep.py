@@ -91,7 +91,7 @@ def test_a_short_journal_is_left_alone(domain: Domain) -> None:
 
 
 def test_the_lock_excludes_others(domain: Domain) -> None:
-    """While one process changes a domain another one waits, and says who is in the way when that takes too long."""
+    """While one process changes a domain another one waits, and says so when that takes too long."""
     from qkvm.errors import Busy
     from qkvm.files import locked
 

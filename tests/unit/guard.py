@@ -38,3 +38,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         # Taken from the module's dictionary, past __getattr__.
         module.__dict__["IPRoute"] = _refuse
         monkeypatch.setitem(sys.modules, name, module)
+        # Parts that another tier's tests have loaded would be found past their package.
+        for part in [loaded for loaded in sys.modules if loaded.startswith(f"{name}.")]:
+            monkeypatch.delitem(sys.modules, part)

@@ -315,8 +315,9 @@ def domargv(context: Context, args: Args) -> None:
     from qkvm.domain.start import command_line
 
     template = args.text("template")
-    options = command_line(_domain(context, args), template=os.path.abspath(template) if template else "")
-    context.out("".join(" ".join(quote(word) for word in option.argv()) + "\n" for option in options))
+    binary, options = command_line(_domain(context, args), template=os.path.abspath(template) if template else "")
+    lines = [[binary], *(option.argv() for option in options)]
+    context.out("".join(" ".join(quote(word) for word in line) + "\n" for line in lines))
 
 
 def gc(context: Context, args: Args) -> None:

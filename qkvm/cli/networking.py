@@ -43,11 +43,10 @@ def net_undefine(context: Context, args: Args) -> None:
 def net_start(context: Context, args: Args) -> None:
     """Start a network: bridge, packet-filter rules, dnsmasq."""
     from qkvm.domain.host import Host
-    from qkvm.host import settings
 
     Host(context.tree.root).prepare()
     network = _network(context, args)
-    started = network.start(firewall=settings.load(context.tree).firewall)
+    started = network.start()
     if started.relocated:
         actual = started.definition
         context.warn(f"{started.reason}: network {network.name} uses {actual.subnet} on bridge {actual.bridge}")

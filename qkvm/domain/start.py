@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from contextlib import ExitStack
@@ -56,8 +57,8 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
         ready = _prepare(domain, ident)
         run = _make_run(domain, ready, ident, undo)
         with ExitStack() as opened:
-            taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
             sockets = [_listen(run, name, opened) for name in ("qmp.sock", "monitor.sock", "console.sock")]
+            taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
             fds = [*sockets, *(tap.fd for tap in taps if tap is not None)]
             given = _resources(domain, ready, sockets, taps)
             plan = launch.plan(ready.definition, given)
@@ -79,8 +80,11 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
         return [ready.warning] if ready.warning else []
 
 
-def command_line(domain: Domain, *, template: str = "") -> list[Option]:
-    """The options that start would use now, with the fd numbers and the uid it would use first."""
+def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Option]]:
+    """The program and the options that start would use now; nothing is made.
+
+    :param template: path of another template than the machine's.
+    """
     definition = domain.definition
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
@@ -97,7 +101,8 @@ def command_line(domain: Domain, *, template: str = "") -> list[Option]:
         vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else _vnc_port(definition),
     )
     plan = launch.plan(definition, given)
-    return launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
+    binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
+    return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
 
 def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
@@ -203,11 +208,22 @@ def _undo_run(domain: Domain, folder: str, former: dict[str, Any] | None) -> Non
 def _open_tap(nic: spec.Nic, opened: ExitStack) -> link.Tap | None:
     if nic.type is spec.NicType.USER:
         return None
-    return opened.enter_context(link.open_tap(nic.target or "vnet%d"))
+    tap = opened.enter_context(link.open_tap(nic.target or "vnet%d"))
+    low, tap.fd = tap.fd, _high_fd(tap.fd)
+    os.close(low)
+    return tap
 
 
 def _listen(run: Run, name: str, opened: ExitStack) -> int:
-    return opened.enter_context(listen_unix(os.path.join(run.folder, name))).fileno()
+    with listen_unix(os.path.join(run.folder, name)) as sock:
+        fd = _high_fd(sock.fileno())
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _high_fd(fd: int) -> int:
+    """A copy of ``fd`` under the first free number of those that command lines name."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _NOMINAL_FD)
 
 
 def _resources(domain: Domain, ready: _Prepared, sockets: list[int], taps: list[link.Tap | None]) -> Resources:

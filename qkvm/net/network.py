@@ -91,7 +91,7 @@ class Network:
         return cls(tree, definition.name)
 
     @classmethod
-    def create(cls, tree: Tree, text: str, path: str, *, firewall: str = "auto") -> tuple[Network, Started]:
+    def create(cls, tree: Tree, text: str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
         """Start a transient network from TOML text, gone when it is destroyed; raises what define and start do."""
         with _locked(tree):
             _, definition = _complete(tree, text, path)
@@ -193,10 +193,10 @@ class Network:
 
     # Start and end.
 
-    def start(self, *, firewall: str = "auto") -> Started:
+    def start(self, *, firewall: str = "") -> Started:
         """Make its bridge, rules and dnsmasq; all or nothing.
 
-        :param firewall: auto, iptables or nftables.
+        :param firewall: auto, iptables or nftables; default: as the host's settings say.
         :raises InvalidState: it is active. :raises AlreadyExists: its subnet or bridge is taken, and it is not
             relocatable. :raises HostError: the host lacks or refuses something.
         """
@@ -218,9 +218,12 @@ class Network:
                 remove(self.tree.leases(self.name))
 
     def _start(self, definition: spec.Network, firewall: str) -> Started:
+        from qkvm.host import settings
+
         current = self.record
         if current is not None and run.is_ours(self.tree, current):
             raise InvalidState("network is already active")
+        firewall = firewall or settings.load(self.tree).firewall
         run.take_down(self.tree, self.name, current)
         return run.bring_up(self.tree, definition, firewall)
 

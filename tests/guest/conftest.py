@@ -113,6 +113,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory, guest_files: tuple[str, str]) 
         fresh.close()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left(lab: Lab) -> Iterator[None]:
+    """After each test there are the links, rules, fds and processes that there were before it."""
+    before = (nslab.links(), nslab.nft_rules(), len(os.listdir("/proc/self/fd")), nslab.processes_naming(lab.root))
+    yield
+    process.reap()
+    assert before == (
+        nslab.links(), nslab.nft_rules(), len(os.listdir("/proc/self/fd")), nslab.processes_naming(lab.root)
+    )  # fmt: skip
+
+
 @pytest.fixture
 def domain_of(lab: Lab) -> Iterator[Callable[[Domain], Domain]]:
     """Registers domains that are to be gone after the test, however it ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_boots_with_everything(lab: Lab, domain_of: Register, tmp_path: Path, ma
 def test_many_root_ports(lab: Lab, domain_of: Register) -> None:
     """As many ports as a definition may have leave a machine that boots."""
     lab.boot(domain_of(lab.define("ports", root_ports="24")))
+
+
+def test_domargv_is_what_start_runs(lab: Lab, domain_of: Register) -> None:
+    """The very words, one option a line, and nothing is started by looking."""
+    domain = domain_of(lab.define("shown", body=network_nic() + "[vnc]\nport = 5977\n", cmdline="quiet a,b"))
+    shown = [word for line in lab.ok("domargv shown").splitlines() for word in shlex.split(line)]
+    assert not domain.is_running
+    lab.ok("start shown")
+    ran = Path(f"/proc/{domain.live.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    assert ran == shown == domain.live.record["argv"]
 
 
 def test_qemu_is_confined(lab: Lab, domain_of: Register) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from qkvm.host.process import stat_fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import InvalidState, NotFound, NotReached
 from qkvm.net import link
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
     from qkvm.net.address import Address
@@ -94,7 +96,7 @@ def set_link(domain: Domain, interface: str, up: bool, *, config: bool = False) 
     """Pull or plug the cable of a NIC (set_link), live when it runs, in the definition with ``config``."""
     from qkvm.domain import definition as definitions
     from qkvm.domain import scope as scopes
-    from qkvm.domain.start import write
+    from qkvm.domain.run import write
 
     with domain.lock():
         wanted = scopes.resolve(domain, config=config)

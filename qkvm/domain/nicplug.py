@@ -11,7 +11,8 @@ from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for, used_places
-from qkvm.domain.start import nic_entry, write
+from qkvm.domain.run import write
+from qkvm.domain.start import nic_entry
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal

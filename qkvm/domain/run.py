@@ -181,6 +181,11 @@ class Run:
         return "crashed"
 
 
+def write(run: Run) -> None:
+    """Write the record of a run; call it under the domain's lock."""
+    record.write(os.path.join(run.folder, "record.json"), run.record)
+
+
 def find(tree: Tree, name: str) -> Run | None:
     """The latest run of a domain in this boot, live or ended; None where there was none."""
     folder = tree.domain_run(name)

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain.run import Run
+from qkvm.domain.run import Run, write
 from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
-from qkvm.host import accel, ids, journal, process, record, settings
+from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
 from qkvm.qemu import launch
 from qkvm.qemu.launch import Launch, Resources
@@ -189,11 +189,6 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
     })  # fmt: skip
     write(run)
     return run
-
-
-def write(run: Run) -> None:
-    """Write the record of a run; call it under the domain's lock."""
-    record.write(os.path.join(run.folder, "record.json"), run.record)
 
 
 def _undo_run(domain: Domain, folder: str, former: dict[str, Any] | None) -> None:

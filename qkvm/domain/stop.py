@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
 
-from qkvm.domain.start import write
+from qkvm.domain.run import write
 from qkvm.errors import HostError, InvalidState, MonitorGone, NotReached
 from qkvm.host import journal, process
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run

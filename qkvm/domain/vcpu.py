@@ -9,19 +9,21 @@ again when `device_del` of a vCPU brings a DEVICE_DELETED with the vCPU's id, as
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain.start import write
+from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
 from qkvm.qemu import devices, render
 from qkvm.spec import domain as spec
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session

@@ -111,10 +111,11 @@ class LaunchError(ProgramFailed):
 
 
 class TemplateError(QkvmError):
-    """A template does not give a valid command line; ``template`` and ``line`` say where."""
+    """A template does not give a valid command line; ``template`` and ``line`` (0: unknown) say where."""
 
     def __init__(self, template: str, line: int, message: str, *, hint: str = "") -> None:
-        super().__init__(f"template {template}, line {line}: {message}", hint=hint)
+        where = f"template {template}, line {line}" if line else f"template {template}"
+        super().__init__(f"{where}: {message}", hint=hint)
         self.template = template
         self.line = line
 

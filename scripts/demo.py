@@ -23,6 +23,7 @@ from tests.guest.guest import Guest, log_size, wait_ready
 QKVM = str(Path(sys.executable).parent / "qkvm")
 WORLD_ADDRESS, HOST_ADDRESS = "203.0.113.2", "203.0.113.1"  # TEST-NET-3 of RFC 5737.
 NAME = "vm01"
+SYSCTLS = ("ipv4/ip_forward", "ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding")
 
 
 class StepFailed(Exception):
@@ -130,7 +131,7 @@ class Demo:
             "links": [link["ifname"] for link in json.loads(run("ip", "-j", "link"))],
             "nft rules": [item for item in rules["nftables"] if "metainfo" not in item],
             "iptables rules": [line.partition("[")[0] for line in legacy if not line.startswith("#")],
-            "sysctls": run("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"),
+            "sysctls": [Path(f"/proc/sys/net/{name}").read_text() for name in SYSCTLS],
             "processes": processes_of(self.root),
             "files under run/": sorted(str(path) for path in Path(self.host.tree.run).rglob("*")),
         }

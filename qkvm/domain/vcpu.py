@@ -3,7 +3,7 @@
 Under TCG, QEMU (seen in 7.2.22) frees the translation buffers of an unplugged vCPU but goes on flushing them
 whenever its memory map changes: the next device plug or reset writes into freed memory and ends it. Such a
 QEMU is marked, asked to end cleanly where its guest reboots, and not touched in that way any more. It is well
-again when `device_del` of a vCPU brings a DEVICE_DELETED with the vCPU's id, as it does under KVM.
+again when `device_del` of a vCPU brings a DEVICE_DELETED with the vCPU's id. KVM has no such buffers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
+
+_FREE_TIMEOUT = 1.0
+"""Seconds in which a QEMU that frees an unplugged vCPU has done so; it takes a grace period of its RCU."""
 
 UNPLUG_TIMEOUT = 30.0
 """Seconds that a guest has to release a vCPU; an idle one takes 1 to 3, under TCG and load more."""
@@ -166,10 +169,26 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
         raise NotReached(f"guest refused to release vCPU {number}", asked=asked, reached=run.vcpu_count())
     _await_empty(session, ident)
     run.record["vcpus"].remove(entry)
-    if "device" not in event["data"]:
+    if run.record["accel"] == "tcg" and not _is_freed(run, mark, ident):
         run.record["lost_vcpu"] = True
         session.execute("set-action", {"reboot": "shutdown"})
     write(run)
+
+
+def _is_freed(run: Run, mark: int, ident: str) -> bool:
+    """Whether QEMU lets the vCPU itself go: its event follows that of its APIC in milliseconds, or never."""
+    try:
+        journal.wait(
+            run.journal, mark, lambda event: _is_end(event, ident),
+            timeout=_FREE_TIMEOUT, alive=lambda: run.pid is not None, what=f"the end of {ident}",
+        )  # fmt: skip
+    except NotReached:
+        return False
+    return True
+
+
+def _is_end(event: dict[str, Any], ident: str) -> bool:
+    return event.get("event") == "DEVICE_DELETED" and event.get("data", {}).get("device") == ident
 
 
 def _await_empty(session: Session, ident: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qkvm.cli.output import json_text
 from qkvm.domain.domain import lookup
 from qkvm.errors import InvalidState, InvalidValue
+from qkvm.files import remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def destroy(context: Context, args: Args) -> None:
     """End a domain's QEMU."""
     domain = _domain(context, args)
     domain.destroy(graceful=args.flag("graceful"))
+    if args.flag("remove-logs"):
+        remove(context.tree.qemu_log(domain.name))
+        remove(context.tree.serial_log(domain.name))
     context.say(f"Domain '{domain.name}' destroyed\n")
 
 
@@ -247,6 +251,9 @@ def attach_interface(context: Context, args: Args) -> None:
     """Plug a NIC."""
     args.exclusive("persistent", "current")
     domain = _domain(context, args)
+    if args.flag("print-xml"):
+        context.out(_interface_xml(args))
+        return
     domain.attach_interface(
         type=args.required("type"),
         source=args.required("source") if args.required("type") != "user" else "",
@@ -257,6 +264,23 @@ def attach_interface(context: Context, args: Args) -> None:
         **_scope(args),
     )
     context.say("Interface attached successfully\n")
+
+
+def _interface_xml(args: Args) -> str:
+    """The libvirt element that the options mean, without attaching anything."""
+    from xml.sax.saxutils import escape
+
+    def quoted(text: str | None) -> str:
+        return "'" + escape(text or "", {"'": "&apos;"}) + "'"
+
+    kind = args.required("type")
+    lines = [f"<interface type={quoted(kind)}>"]
+    if kind in ("network", "bridge"):
+        lines.append(f"  <source {kind}={quoted(args.required('source'))}/>")
+    for option, element in (("target", "target dev"), ("mac", "mac address"), ("model", "model type")):
+        if args.has(option):
+            lines.append(f"  <{element}={quoted(args.text(option))}/>")
+    return "\n".join((*lines, "</interface>\n"))
 
 
 def detach_interface(context: Context, args: Args) -> None:

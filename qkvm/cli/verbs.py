@@ -45,22 +45,22 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "domain",
         "attach network interface",
         "<domain> <type> <source> [--target <string>] [--mac <string>] [--model=<string>] [--persistent] "
-        + _SCOPE,
+        f"{_SCOPE} [--print-xml]",
         "Failed to attach interface",
     ),
-    "console": (_MANAGEMENT, "domain", "connect to the guest console", "<domain> [--force]", ""),
+    "console": (_MANAGEMENT, "domain", "connect to the guest console", "<domain> [--force] [--safe]", ""),
     "define": (
         _MANAGEMENT,
         "domain",
         "define (but don't start) a domain from a file",
-        "<file>",
+        "<file> [--validate]",
         "",
     ),
     "destroy": (
         _MANAGEMENT,
         "domain",
         "destroy (stop) a domain",
-        "<domain> [--graceful]",
+        "<domain> [--graceful] [--remove-logs]",
         "Failed to destroy domain '{domain}'",
     ),
     "detach-interface": (
@@ -234,7 +234,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         _NETWORKING,
         "network",
         "define an inactive persistent virtual network or modify an existing persistent one from a file",
-        "<file>",
+        "<file> [--validate]",
         "",
     ),
     "net-destroy": (

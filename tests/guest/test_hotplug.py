@@ -144,6 +144,11 @@ def test_other_models_and_types(lab: Lab, vm: Domain) -> None:
             guest.until("ls /sys/bus/pci/devices | wc -l", guest.ask("ls /sys/bus/pci/devices | wc -l"))
         lab.ok(f"detach-interface {vm.name} {kind} --mac {mac} --live")
     assert len(vm.interfaces()) == 1
+    assert lab.ok(f"attach-interface {vm.name} network default --mac 52:54:00:00:cc:09 --print-xml") == (
+        "<interface type='network'>\n  <source network='default'/>\n  <mac address='52:54:00:00:cc:09'/>\n"
+        "</interface>\n\n"
+    )
+    assert len(vm.interfaces()) == 1
     for options, words in (
         ("network nosuch", "no network with matching name 'nosuch'"),
         ("bridge nosuch", "Cannot get interface MTU on 'nosuch'"),

@@ -51,7 +51,8 @@ def test_a_whole_life(lab: Lab, domain_of: Register) -> None:
     domain.start(paused=True)
     assert domain.state[0] == "paused" and domain.live.id > run.id
     domain.resume()
-    assert lab.ok("destroy life") == "Domain 'life' destroyed\n\n"
+    assert lab.ok("destroy life --remove-logs") == "Domain 'life' destroyed\n\n"
+    assert not os.path.exists(lab.host.tree.qemu_log("life"))
     assert domain.state == ("shut off", "destroyed")
     assert "domain is not running" in lab.fails("destroy life")
     assert lab.ok("undefine life") == "Domain 'life' has been undefined\n\n"
@@ -162,6 +163,7 @@ def test_refusals_when_off(lab: Lab, domain_of: Register) -> None:
 
 
 def test_two_at_once_get_their_own_names(lab: Lab, domain_of: Register) -> None:
+    assert lab.ok("net-uuid default").strip() == lab.host.network("default").info().uuid
     first = domain_of(lab.define("one", body=network_nic("52:54:00:00:aa:11")))
     second = domain_of(lab.define("two", body=network_nic("52:54:00:00:aa:12")))
     first.start()

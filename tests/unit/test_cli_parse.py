@@ -76,7 +76,7 @@ def a_verb(synopsis: str) -> Verb:
         (["qemu-monitor-command", "a", "--cmd"], "expected syntax: --cmd <string>"),
         (["qemu-monitor-command", "a", "x", "--bogus"], "command 'qemu-monitor-command' doesn't support option"),
         (["domargv", "a", "--template"], "expected syntax: --template <string>"),
-        (["define", "a.toml", "--validate"], "command 'define' doesn't support option --validate"),
+        (["define", "a.toml", "--xml"], "command 'define' doesn't support option --xml"),
     ],
 )
 def test_refused(words: list[str], error: str) -> None:

@@ -34,12 +34,13 @@ class NicDevice(NamedTuple):
 
 
 class DiskDevice(NamedTuple):
-    """A disk: ``id`` of the device, the nodes of its format and protocol layers."""
+    """A disk: ``id`` of the device, the nodes of its layers, its place in the firmware's boot order from 1 on."""
 
     id: str
     disk: Disk
     driver: str
     place: Place
+    boot_index: int
 
     @property
     def node(self) -> str:
@@ -66,10 +67,10 @@ def nic_device(machine: Machine, nic: Nic, ident: str, place: Place, fd: str) ->
     return NicDevice(ident, nic, driver, place, fd)
 
 
-def disk_device(machine: Machine, disk: Disk, place: Place) -> DiskDevice:
+def disk_device(machine: Machine, disk: Disk, place: Place, boot_index: int) -> DiskDevice:
     """The device of a disk on a machine."""
     driver = "virtio-blk-device" if machine is Machine.MICROVM else "virtio-blk-pci"
-    return DiskDevice(f"disk-{disk.target}", disk, driver, place)
+    return DiskDevice(f"disk-{disk.target}", disk, driver, place, boot_index)
 
 
 def cpu_model(domain: Domain, accel: str) -> str:

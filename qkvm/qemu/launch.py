@@ -57,7 +57,9 @@ def plan(domain: Domain, given: Resources) -> Launch:
         used.append(chosen.label)
         return chosen
 
-    disks = tuple(devices.disk_device(domain.machine, disk, place()) for disk in domain.disks)
+    disks = tuple(
+        devices.disk_device(domain.machine, disk, place(), number) for number, disk in enumerate(domain.disks, 1)
+    )
     nics = tuple(
         devices.nic_device(domain.machine, nic, f"net{number}", place(), fd)
         for number, (nic, fd) in enumerate(zip(domain.nics, given.nic_fds, strict=True))

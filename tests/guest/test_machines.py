@@ -50,6 +50,28 @@ def test_boots_with_everything(lab: Lab, domain_of: Register, tmp_path: Path, ma
     assert domain.state == ("shut off", "shutdown")
 
 
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+def test_boots_from_its_first_disk(lab: Lab, domain_of: Register, tmp_path: Path, machine: str) -> None:
+    """Without a kernel the firmware loads the first disk's boot sector; this one speaks on the serial port."""
+    words = b"hello from the boot sector\r\n"
+    # cli; cld; mov ds, 0; mov si, 0x7c1a; mov dx, 0x3f8; next: lodsb; test al, al; jz end; out dx, al; jmp next
+    # end: hlt; jmp end
+    code = bytes.fromhex("fafc31c08ed8be1a7cbaf803ac84c07403eeebf8f4ebfd").ljust(0x1A, b"\x90")
+    sector = (code + words + b"\0").ljust(510, b"\0") + b"\x55\xaa"
+    first, second = tmp_path / "first.img", tmp_path / "second.img"
+    first.write_bytes(sector.ljust(1 << 20, b"\0"))
+    second.write_bytes(sector.replace(b"hello", b"wrong").ljust(1 << 20, b"\0"))
+    disks = "".join(
+        f"[[disks]]\npath = '{path}'\nformat = 'raw'\ntarget = '{target}'\n"
+        for path, target in ((first, "vda"), (second, "vdb"))
+    )
+    domain = domain_of(lab.define(f"disk-{machine}", machine=machine, body=disks, boot="{}"))
+    domain.start()
+    log = Path(domain.tree.serial_log(domain.name))
+    nslab.until(lambda: log.exists() and words in log.read_bytes(), "the boot sector's words", 60)
+    assert b"wrong" not in log.read_bytes()
+
+
 def test_many_root_ports(lab: Lab, domain_of: Register) -> None:
     """As many ports as a definition may have leave a machine that boots."""
     lab.boot(domain_of(lab.define("ports", root_ports="24")))

@@ -77,6 +77,14 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
         raise os_error(error, f"cannot write {path}") from error
 
 
+def sweep(folder: str) -> None:
+    """Remove what :func:`write_atomic` of a process that was killed meanwhile has left in a folder."""
+    for name in entries(folder):
+        _, found, pid = name.rpartition(".new")
+        if found and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            remove(os.path.join(folder, name))
+
+
 def read_bytes(path: str) -> bytes | None:
     """The file's content, or None where there is no such file.
 

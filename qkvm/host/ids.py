@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.files import locked
+from qkvm.files import locked, sweep
 from qkvm.host import record
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def last(tree: Tree) -> int:
 def take(tree: Tree) -> int:
     """A new id."""
     with locked(os.path.join(tree.run, ".last-id.lock"), "the counter of ids"):
+        sweep(tree.run)
         ident = last(tree) + 1
         record.write(_counter(tree), {"id": ident})
     return ident

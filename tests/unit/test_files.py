@@ -114,6 +114,16 @@ def test_a_write_that_is_interrupted_leaves_nothing(tmp_path: Path, monkeypatch:
     assert os.listdir(tmp_path) == []
 
 
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    # Pids end at 4194304 (PID_MAX_LIMIT of linux/threads.h): this one is nobody's.
+    for name in ("file", "file.new4194305", f"file.new{os.getpid()}", "file.newest", ".new4194305.lock"):
+        tmp_path.joinpath(name).write_text("x")
+    files.sweep(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["file", f"file.new{os.getpid()}", "file.newest", ".new4194305.lock"]
+    )
+
+
 def test_a_link_laid_in_the_way_is_not_followed(tmp_path: Path) -> None:
     tmp_path.joinpath("target").write_text("precious")
     tmp_path.joinpath(f"file.new{os.getpid()}").symlink_to("target")

@@ -21,7 +21,7 @@ _ATF_COM = 0x02
 
 
 class Address(NamedTuple):
-    """An address of a guest; ``prefix`` 0 where the source does not know it (ARP), ``interface`` '' likewise."""
+    """An address of a guest; ``prefix`` 0 and ``interface`` '' where they are not known."""
 
     mac: str
     ip: str
@@ -66,7 +66,7 @@ def addresses(
     for source in sources:
         if source not in SOURCES:
             raise InvalidValue(f"unknown address source '{units.printable(source)}'", hint=" or ".join(SOURCES))
-        fresh = _by_lease(tree, macs) if source == "lease" else _by_arp(macs)
+        fresh = _by_lease(tree, macs) if source == "lease" else _by_arp(tree, macs)
         known = {(item.mac, item.ip) for item in found}
         found += [item for item in fresh if (item.mac, item.ip) not in known]
     return found
@@ -95,7 +95,9 @@ def _place(tree: Tree, network: str) -> tuple[str, int]:
     return str(current["bridge"]), int(prefix)
 
 
-def _by_arp(macs: Mapping[str, str | None]) -> list[Address]:
+def _by_arp(tree: Tree, macs: Mapping[str, str | None]) -> list[Address]:
+    # The table knows no prefixes; that of a network of ours is its record's.
+    prefixes = dict(_place(tree, network) for network in set(macs.values()) if network)
     try:
         # The table of this thread's network namespace, where /proc/net would be the main thread's.
         with open("/proc/thread-self/net/arp", encoding="utf-8", errors="replace") as stream:
@@ -103,7 +105,7 @@ def _by_arp(macs: Mapping[str, str | None]) -> list[Address]:
     except OSError as error:
         raise os_error(error, "cannot read /proc/net/arp") from error
     return [
-        Address(entry.mac, entry.ip, 0, "arp", entry.interface)
+        Address(entry.mac, entry.ip, prefixes.get(entry.interface, 0), "arp", entry.interface)
         for mac in macs
         for entry in table
         if entry.mac == mac

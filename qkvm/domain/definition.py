@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qkvm import units
+from qkvm.domain.run import settle
 from qkvm.errors import AlreadyExists, InvalidState, NotFound
 from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
 from qkvm.paths import Tree
@@ -83,6 +84,7 @@ def undefine(domain: Domain) -> None:
     with domain.lock():
         if not domain.is_persistent:
             raise InvalidState("cannot undefine transient domain")
+        settle(domain.tree, domain.name)
         remove(domain.tree.domain_definition(domain.name))
         if not domain.is_running:
             forget(domain)

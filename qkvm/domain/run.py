@@ -5,9 +5,11 @@ A read verb imports this and little else, so that it answers in the time of a Py
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 
-from qkvm.errors import InvalidState
+from qkvm.errors import Busy, InvalidState
 from qkvm.files import entries
 from qkvm.host import journal, record
 from qkvm.host.process import lock_holder
@@ -36,6 +38,10 @@ _SHUTDOWN_REASONS = {
     "guest-panic": "crashed",
     "host-error": "failed",
 }
+
+
+_SETTLE_TIMEOUT = 30.0
+"""Seconds for a QEMU to come up or to end; it takes 0.1."""
 
 
 class Run:
@@ -179,6 +185,46 @@ class Run:
             reason = str(event.get("data", {}).get("reason", ""))
             return _SHUTDOWN_REASONS.get(reason, "destroyed")
         return "crashed"
+
+
+def open_life(folder: str) -> int:
+    """An fd that holds the life lock of a run's folder (flock), for a QEMU to inherit.
+
+    QEMU takes the lock on its pid file only when it is half-way up. Between its spawn and then, this lock, which
+    it has from its first moment to its last, tells that somebody lives there.
+    """
+    fd = os.open(os.path.join(folder, "life.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def settle(tree: Tree, name: str) -> None:
+    """Wait until a QEMU whose starter was killed is either up or gone; call it under the domain's lock.
+
+    :raises Busy: it is neither after some seconds.
+    """
+    folder = tree.domain_run(name)
+    deadline = time.monotonic() + _SETTLE_TIMEOUT
+    while _lives(os.path.join(folder, "life.lock")):
+        if lock_holder(os.path.join(folder, "qemu.pid")) is not None:
+            return
+        if time.monotonic() >= deadline:
+            raise Busy(f"a QEMU of an interrupted start of domain '{name}' comes neither up nor to an end")
+        time.sleep(0.005)
+
+
+def _lives(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def write(run: Run) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain.run import Run, write
+from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
@@ -50,6 +50,7 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
     :raises LaunchError: QEMU refused; its words, the log's place.
     """
     with domain.lock(), files.Undo() as undo:
+        settle(domain.tree, domain.name)
         if domain.is_running:
             raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
         # A run that has ended keeps its id in the record; a new one is a new number.
@@ -59,7 +60,9 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
         with ExitStack() as opened:
             sockets = [_listen(run, name, opened) for name in ("qmp.sock", "monitor.sock", "console.sock")]
             taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
-            fds = [*sockets, *(tap.fd for tap in taps if tap is not None)]
+            life = open_life(run.folder)
+            opened.callback(os.close, life)
+            fds = [life, *sockets, *(tap.fd for tap in taps if tap is not None)]
             given = _resources(domain, ready, sockets, taps)
             plan = launch.plan(ready.definition, given)
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)

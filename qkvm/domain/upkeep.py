@@ -70,6 +70,7 @@ def collect(tree: Tree) -> list[str]:
     for name in files.entries(tree.domain_runs):
         domain = Domain(tree, name)
         with domain.lock():
+            runs.settle(tree, name)
             found = runs.find(tree, name)
             if found is None and domain.is_persistent:
                 files.remove_dir(tree.domain_run(name))

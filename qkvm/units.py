@@ -163,13 +163,6 @@ def parse_uuid(text: str) -> str:
     return format_uuid(digits)
 
 
-def check_port(number: int, what: str = "port") -> int:
-    """A TCP or UDP port, 1 to 65535; gives it back."""
-    if not 1 <= number <= 65535:
-        raise InvalidValue(f"{what} {number} is out of range", hint="ports go from 1 to 65535")
-    return number
-
-
 def check_path(text: str, what: str) -> str:
     """An absolute path without NUL or newline; gives it back. Does not look at the disk."""
     if not text.startswith("/"):

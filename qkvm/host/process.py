@@ -11,9 +11,8 @@ import fcntl
 import os
 import select
 import struct
-import time
 
-from qkvm.errors import HostError, InvalidState, MissingProgram, ProgramFailed
+from qkvm.errors import MissingProgram, ProgramFailed
 from qkvm.files import os_error
 
 TYPE_CHECKING = False
@@ -196,19 +195,6 @@ def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
     done = ended(pidfd, 60.0)
     reap()
     return done
-
-
-def wait_until_locked(path: str, pid: int, deadline: float) -> None:
-    """Wait until process ``pid`` holds the lock on ``path``.
-
-    :param deadline: of time.monotonic(). :raises InvalidState: the process ended. :raises HostError: too late.
-    """
-    while lock_holder(path) != pid:
-        if start_time(pid) is None:
-            raise InvalidState(f"process {pid} has ended")
-        if time.monotonic() > deadline:
-            raise HostError(f"process {pid} did not lock {path} in time")
-        time.sleep(0.001)
 
 
 def describe_exit(code: int) -> str:

@@ -266,13 +266,6 @@ def bridge_is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> 
         return tag == alias or (not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac)
 
 
-def bridge_exists(name: str, *, ipr: Any = None) -> bool:
-    """Whether there is a bridge of that name, whosever it is."""
-    with connection(ipr) as route, _words(f"cannot read {name}"):
-        found = _link(route, name)
-        return found is not None and _kind(found) == "bridge"
-
-
 def ports(bridge: str, *, ipr: Any = None) -> list[str]:
     """The links on a bridge, sorted by name. :raises NotFound: there is no such bridge."""
     with connection(ipr) as route, _words(f"cannot list the ports of {bridge}"):

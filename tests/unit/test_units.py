@@ -228,13 +228,6 @@ def test_no_uuid(text: str) -> None:
         units.parse_uuid(text)
 
 
-def test_ports() -> None:
-    assert [units.check_port(port) for port in (1, 5900, 65535)] == [1, 5900, 65535]
-    for port in (0, -1, 65536):
-        with pytest.raises(InvalidValue, match="vnc port"):
-            units.check_port(port, "vnc port")
-
-
 @pytest.mark.parametrize("text", ["", "a", "./a", "~/a", "/a\nb", "/a\0b", "/a\x7f", "/a\x1b[2J", "/a\udcff"])
 def test_no_path(text: str) -> None:
     with pytest.raises(InvalidValue) as caught:

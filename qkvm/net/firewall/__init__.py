@@ -20,8 +20,6 @@ from typing import Protocol
 from qkvm.errors import HostError, InvalidValue, MissingProgram
 from qkvm.net.plan import FirewallPlan
 
-SETTINGS = ("auto", "iptables", "nftables")
-
 
 class Firewall(Protocol):
     """What a backend does. All raise HostError when the host lacks or refuses something."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm import units
 from qkvm.domain.run import settle
-from qkvm.errors import AlreadyExists, InvalidState, NotFound
+from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
 from qkvm.paths import Tree
 from qkvm.spec import domain as spec
@@ -26,7 +26,10 @@ def load(domain: Domain) -> spec.Domain:
     path = domain.tree.domain_definition(domain.name)
     raw = read_bytes(path)
     if raw is not None:
-        return parse(raw, path)
+        definition = parse(raw, path)
+        if definition.name != domain.name:
+            raise DefinitionError(path, f"key name: '{definition.name}' is not the file's name")
+        return definition
     run = domain.run
     if run is None or run.pid is None:
         raise NotFound(f"failed to get domain '{domain.name}'", kind="domain", name=domain.name)
@@ -41,18 +44,30 @@ def started_with(record: dict[str, Any]) -> spec.Domain:
 def parse(text: bytes | str, path: str) -> spec.Domain:
     """A valid definition from TOML text.
 
-    :raises DefinitionError: no TOML or wrong keys. :raises InvalidValue: a value that can't be right.
+    :raises DefinitionError: no TOML, wrong keys, or a value that can't be right.
     """
-    return spec.validate(toml.loads(text, spec.Domain, path))
+    try:
+        return spec.validate(toml.loads(text, spec.Domain, path))
+    except DefinitionError:
+        raise
+    except InvalidValue as error:
+        raise DefinitionError(path, str(error), hint=error.hint) from error
 
 
-def define(tree: Tree, text: bytes | str, path: str) -> spec.Domain:
+def define(tree: Tree, text: str, path: str) -> spec.Domain:
     """Store a definition (virsh define); one of the same name and UUID is replaced, the text kept as it is.
+
+    A missing uuid is that of the domain of the same name, or a new one.
 
     :raises AlreadyExists: the name has another UUID, or the UUID another name.
     """
+
+    def known(name: str) -> str:
+        return _stored_uuid(tree, units.check_name(name, "domain"))
+
+    text = toml.with_uuid(text, path, known)
     definition = parse(text, path)
-    store(tree, definition, text.decode() if isinstance(text, bytes) else text)
+    store(tree, definition, text)
     return definition
 
 
@@ -97,14 +112,17 @@ def forget(domain: Domain) -> None:
     remove(domain.tree.serial_log(domain.name))
 
 
+def _stored_uuid(tree: Tree, name: str) -> str:
+    """The UUID in the definition of that name; '' where there is none, or it is damaged and may be replaced."""
+    return toml.uuid_of(read_bytes(tree.domain_definition(name)) or b"")
+
+
 def _refuse_clash(tree: Tree, wanted: spec.Domain, name: str) -> None:
-    raw = read_bytes(tree.domain_definition(name))
-    if raw is None:
-        return
-    uuid = toml.peek(raw, "uuid")
-    if name == wanted.name and uuid != wanted.uuid:
+    """One UUID, one name: libvirt's rule."""
+    uuid = _stored_uuid(tree, name)
+    if name == wanted.name and uuid not in ("", wanted.uuid):
         raise AlreadyExists(
-            f"domain '{name}' already exists with uuid {units.printable(uuid)}",
+            f"domain '{name}' already exists with uuid {uuid}",
             hint="give that uuid to change it, or undefine it first",
         )
     if name != wanted.name and uuid == wanted.uuid:

@@ -68,8 +68,9 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
-            pid = _spawn(domain, run, argv, launch.start_script(ready.definition, paused=paused), fds)
-        undo.add(_kill, pid)
+            script = launch.start_script(ready.definition, paused=paused)
+            pid = _spawn(domain, run, argv, script, fds)
+            undo.add(_kill, pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
             _plug(domain, ready, taps)
@@ -78,7 +79,7 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
             if process.start_time(pid) is None:
                 raise _launch_error(domain, argv, pid, "") from error
             raise
-        _await_ready(domain, run, argv, pid, len(launch.start_script(ready.definition, paused=paused)))
+        _await_ready(domain, run, argv, pid, len(script))
         undo.commit()
         return [ready.warning] if ready.warning else []
 

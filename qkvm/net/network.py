@@ -308,9 +308,14 @@ def _autostarts(tree: Tree, name: str) -> bool:
 
 
 def _uuid_of(network: Network) -> str:
-    current = network.record
-    plain = _plain(network.tree, network.name) or (current or {}).get("definition", {})
-    return str(plain.get("uuid", "")).lower()
+    """The UUID of a network in its usual form, of its file or its run; '' where neither tells it."""
+    from qkvm.spec import toml
+
+    text = read_bytes(network.tree.network_definition(network.name))
+    if text is not None:
+        return toml.uuid_of(text)
+    definition = (network.record or {}).get("definition", {})
+    return units.parse_uuid(definition["uuid"]) if "uuid" in definition else ""
 
 
 def _parse(text: bytes | str, path: str) -> spec.Network:
@@ -331,14 +336,7 @@ def _complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Network]:
     """A definition and its text, with a uuid where it had none."""
     from qkvm.spec import toml
 
-    plain = toml.loads(text, dict, path)
-    if "uuid" not in plain:
-        try:
-            known = _uuid_of(Network(tree, str(plain.get("name"))))
-        except InvalidValue:
-            known = ""
-        # In front of everything else it belongs to no table.
-        text = f'uuid = "{known or units.random_uuid()}"\n{text}'
+    text = toml.with_uuid(text, path, lambda name: _uuid_of(Network(tree, name)))
     return text, _parse(text, path)
 
 
@@ -346,7 +344,7 @@ def _check_identity(tree: Tree, definition: spec.Network) -> None:
     """One uuid, one name: libvirt's rule."""
     for entry in list_networks(tree):
         uuid = _uuid_of(Network(tree, entry.name))
-        if entry.name == definition.name and uuid != units.parse_uuid(definition.uuid):
+        if entry.name == definition.name and uuid not in ("", units.parse_uuid(definition.uuid)):
             raise AlreadyExists(f"network '{entry.name}' already exists with uuid {uuid}")
         if entry.name != definition.name and uuid == units.parse_uuid(definition.uuid):
             raise AlreadyExists(f"network '{entry.name}' is already defined with uuid {uuid}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
@@ -166,10 +167,28 @@ def _describe(error: msgspec.ValidationError) -> str:
     return f"key {where.rstrip('`')}: {message}" if where else message
 
 
-def peek(text: bytes, key: str) -> str:
-    """A top-level string of TOML text that may be damaged elsewhere in meaning; '' where it can't be had."""
+def uuid_of(text: bytes | str) -> str:
+    """The UUID that a definition's text names, in its usual form; '' where the text is damaged or names none."""
     try:
-        value = tomllib.loads(text.decode()).get(key, "")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        plain = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
+        return units.parse_uuid(str(plain.get("uuid", "")))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, InvalidValue):
         return ""
-    return value if isinstance(value, str) else ""
+
+
+def with_uuid(text: str, path: str, known: Callable[[str], str]) -> str:
+    """The text of a definition with a UUID in front where it has none: the one known for its name, or a new one.
+
+    :param known: gives the UUID of the definition of that name, '' where there is none.
+    :raises DefinitionError: the text is not TOML.
+    """
+    plain = loads(text, dict, path)
+    if "uuid" in plain:
+        return text
+    try:
+        uuid = known(str(plain.get("name", "")))
+    except InvalidValue:
+        # The name is refused, with its place, when the whole is read.
+        uuid = ""
+    # In front of everything else it belongs to no table.
+    return f'uuid = "{uuid or units.random_uuid()}"\n{text}'

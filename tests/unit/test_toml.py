@@ -254,11 +254,23 @@ def test_a_missing_key() -> None:
 def test_no_text_breaks_the_reader(text: str | bytes) -> None:
     with pytest.raises(InvalidValue):
         read(text)
-    toml.peek(text if isinstance(text, bytes) else text.encode(), "uuid")
+    toml.uuid_of(text)
 
 
-def test_peek() -> None:
-    assert toml.peek(WRITTEN.encode(), "name") == "vm"
-    assert toml.peek(b"name = 5", "name") == ""
-    assert toml.peek(b"name", "name") == ""
-    assert toml.peek(b"\xff", "name") == ""
+def test_the_uuid_of_a_text() -> None:
+    plain = b'uuid = "ABCDEF00111141118111111111111111"'
+    assert toml.uuid_of(plain) == "abcdef00-1111-4111-8111-111111111111"
+    for damaged in (b"uuid = 5", b"uuid", b"\xff", b"", b'uuid = "zz"'):
+        assert toml.uuid_of(damaged) == ""
+
+
+def test_a_missing_uuid_is_filled_in() -> None:
+    def refuse(name: str) -> str:
+        raise InvalidValue(name)
+
+    assert toml.with_uuid('uuid = "zz"\n', "x", refuse) == 'uuid = "zz"\n', "what is there is judged by others"
+    assert (
+        toml.with_uuid('name = "a"\n[t]\n', "x", lambda name: f"of-{name}") == 'uuid = "of-a"\nname = "a"\n[t]\n'
+    )
+    made = [toml.with_uuid("name = 5\n", "x", known) for known in (refuse, lambda name: "")]
+    assert len({toml.uuid_of(text) for text in made}) == 2 and all(toml.uuid_of(text) for text in made)

@@ -139,7 +139,14 @@ def test_modules_and_functions_are_short(path: Path) -> None:
     assert not long
 
 
-@pytest.mark.parametrize("verb", verbs.VERBS)
+@pytest.mark.parametrize("family", verbs.FAMILIES)
+def test_every_family_has_its_table(family: str) -> None:
+    table = importlib.import_module(f"qkvm.cli.verbs.{family}")
+    assert tuple(sorted(table.VERBS)) == verbs.FAMILIES[family]
+    assert {verb for verb, _ in table.OPTIONS} <= set(table.VERBS)
+
+
+@pytest.mark.parametrize("verb", verbs.names())
 def test_every_verb_has_its_function(verb: str) -> None:
     entry = verbs.find(verb)
     assert entry is not None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
 
 
-def show(context: Context, args: Args) -> int:
+def event(context: Context, args: Args) -> int:
     """Print events until one has come, or with --loop until the timeout or ^C; 1 where none came."""
     if args.flag("list"):
         context.out("".join(f"{name}\n" for name in events.NAMES))
@@ -31,10 +31,10 @@ def show(context: Context, args: Args) -> int:
     count = 0
     timeout = args.number("timeout")
     try:
-        for event in events.watch(context.tree, domain=domain, timeout=timeout):
-            if kind in (None, event.name):
+        for found in events.watch(context.tree, domain=domain, timeout=timeout):
+            if kind in (None, found.name):
                 count += 1
-                context.out(_line(event, args))
+                context.out(_line(found, args))
                 context.flush()
                 if not args.flag("loop"):
                     break

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from qkvm.cli.option_help import DESCRIPTIONS, OPTIONS, OVERRIDES
 from qkvm.cli.parse import Args, Option, UsageError, parse_synopsis
-from qkvm.cli.verbs import GROUPS, VERBS, Verb, find
+from qkvm.cli.verbs import GROUPS, Verb, find, names, option_help
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,31 +67,19 @@ def verb_help(verb: Verb) -> str:
     options = parse_synopsis(verb.synopsis)
     words = " ".join((verb.name, *map(_synopsis, options.values())))
     parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
-    description = DESCRIPTIONS.get(verb.name)
-    if description:
-        text = "".join(f"    {line}\n" for line in description.splitlines())
+    if verb.description:
+        text = "".join(f"    {line}\n" for line in verb.description.splitlines())
         parts.append(f"  DESCRIPTION\n{text}")
     if options:
-        lines = (
-            f"    {_label(option):<15}  {option_help(verb.name, option.name)}\n" for option in options.values()
-        )
+        lines = (f"    {_label(option):<15}  {option_help(verb, option.name)}\n" for option in options.values())
         parts.append("  OPTIONS\n" + "".join(lines))
     return "\n".join(parts) + "\n"
 
 
-def option_help(verb: str, option: str) -> str:
-    """One line about an option of a verb.
-
-    :raises KeyError: nobody wrote one.
-    """
-    return OVERRIDES.get((verb, option)) or OPTIONS[option]
-
-
 def _group(keyword: str, colon: str = ":") -> str:
-    verbs = "".join(
-        f"    {name:<30} {summary}\n" for name, (_, group, summary, _, _) in VERBS.items() if group == keyword
-    )
-    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{verbs}"
+    every = [verb for verb in map(find, names()) if verb is not None and verb.group == keyword]
+    lines = "".join(f"    {verb.name:<30} {verb.summary}\n" for verb in every)
+    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{lines}"
 
 
 def _synopsis(option: Option) -> str:

@@ -44,7 +44,7 @@ def install(context: Context, args: Args) -> int:
 def _install(
     context: Context, options: Options, definition: spec.Domain, new_disks: dict[str, tuple[str, int]]
 ) -> int:
-    from qkvm.cli.management import attach_console
+    from qkvm.cli.screen import attach_console
     from qkvm.domain import definition as definitions
     from qkvm.domain.domain import Domain
     from qkvm.domain.host import Host

@@ -47,7 +47,7 @@ class Context:
         self,
         tree: Tree,
         quiet: bool,
-        out: Callable[[str], object],
+        out: Callable[[str], None],
         *,
         flush: Callable[[], object] = _nobody,
         warn: Callable[[str], object] = _nobody,

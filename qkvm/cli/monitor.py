@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from qkvm.cli import common
 from qkvm.errors import CommandRefused, InvalidValue
 
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
 
 
-def run(context: Context, args: Args, domain: Domain) -> int:
+def qemu_monitor_command(context: Context, args: Args) -> int:
     """Run it and print the answer; an error that QEMU answers is printed as it is, as virsh does."""
+    domain = common.domain(context, args)
     text = " ".join(args.texts("cmd"))
     if args.flag("hmp"):
         args.exclusive("hmp", "pretty")

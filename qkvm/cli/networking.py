@@ -25,11 +25,11 @@ def _network(context: Context, args: Args) -> Network:
 
 def net_define(context: Context, args: Args) -> None:
     """Store a network's definition from a TOML file."""
-    from qkvm.cli.management import read_definition
+    from qkvm.cli.common import read_text
     from qkvm.domain.host import Host
 
     path = args.required("file")
-    network = Host(context.tree.root).define_network(*read_definition(path))
+    network = Host(context.tree.root).define_network(*read_text(path))
     context.say(f"Network {network.name} defined from {path}\n")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvm.cli.parse import Args, UsageError, parse, parse_synopsis
-from qkvm.cli.verbs import VERBS, Verb, find
+from qkvm.cli.verbs import Verb, find, names
 from qkvm.errors import QkvmError
 
 
@@ -18,7 +18,7 @@ def read(*words: str) -> Args:
 
 
 def a_verb(synopsis: str) -> Verb:
-    return Verb("verb", ("module", "domain", "summary", synopsis, ""))
+    return Verb("verb", "family", ("domain", "summary", synopsis, "", ""))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_synopsis_notation() -> None:
     assert not parse_synopsis("[[--c] <string>]...")["c"].required
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", names())
 def test_table(name: str) -> None:
     verb = find(name)
     assert verb is not None
@@ -220,7 +220,7 @@ WORDS = st.one_of(
 )
 
 
-@given(st.sampled_from(sorted(VERBS)), st.lists(WORDS, max_size=6))
+@given(st.sampled_from(names()), st.lists(WORDS, max_size=6))
 def test_any_words_give_args_or_one_printable_error(name: str, words: list[str]) -> None:
     verb = find(name)
     assert verb is not None

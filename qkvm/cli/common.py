@@ -1,0 +1,55 @@
+"""What many verbs take from a command line: the domain, the scope of a change, patience, a file."""
+
+from __future__ import annotations
+
+from qkvm.domain.domain import lookup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
+
+
+def domain(context: Context, args: Args) -> Domain:
+    """The domain that <domain> names.
+
+    :raises NotFound: there is none.
+    """
+    return lookup(context.tree, args.required("domain"))
+
+
+def scope(args: Args) -> dict[str, Any]:
+    """--live, --config and --current as keywords; see :mod:`qkvm.domain.scope`.
+
+    :raises UsageError: --current together with another.
+    """
+    args.exclusive("current", "live")
+    args.exclusive("current", "config")
+    return {name: args.flag(name) for name in ("live", "config", "current")}
+
+
+def patience(args: Args) -> dict[str, Any]:
+    """--timeout and --no-wait as keywords: how long to wait for the outcome."""
+    timeout = args.number("timeout")
+    found: dict[str, Any] = {"wait": not args.flag("no-wait")}
+    return found if timeout is None else {**found, "timeout": float(timeout)}
+
+
+def read_text(path: str) -> tuple[str, str]:
+    """The text of a file of the user's, /dev/stdin included, and its name for errors.
+
+    :raises DefinitionError: it is not UTF-8. :raises HostError: it can't be read.
+    """
+    from qkvm.errors import DefinitionError
+    from qkvm.files import os_error
+
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read(), path
+    except UnicodeDecodeError as error:
+        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise os_error(error, f"Failed to open file '{path}'") from error

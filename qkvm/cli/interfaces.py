@@ -1,0 +1,145 @@
+"""Verbs on a domain's NICs."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text, table
+from qkvm.errors import InvalidValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+
+def attach_interface(context: Context, args: Args) -> None:
+    """Plug a NIC."""
+    args.exclusive("persistent", "current")
+    domain = common.domain(context, args)
+    if args.flag("print-xml"):
+        context.out(_interface_xml(args))
+        return
+    domain.attach_interface(
+        type=args.required("type"),
+        source=args.required("source") if args.required("type") != "user" else "",
+        model=args.text("model") or "virtio",
+        mac=args.text("mac") or "",
+        target=args.text("target") or "",
+        persistent=args.flag("persistent"),
+        **common.scope(args),
+    )
+    context.say("Interface attached successfully\n")
+
+
+def detach_interface(context: Context, args: Args) -> None:
+    """Unplug a NIC."""
+    args.exclusive("persistent", "current")
+    domain = common.domain(context, args)
+    domain.detach_interface(
+        type=args.required("type"),
+        mac=args.text("mac") or "",
+        persistent=args.flag("persistent"),
+        **common.scope(args),
+        **common.patience(args),
+    )
+    context.say("Interface detached successfully\n")
+
+
+def domif_setlink(context: Context, args: Args) -> None:
+    """Pull or plug the cable of a NIC."""
+    from qkvm.domain import nic
+
+    state = args.required("state")
+    if state not in ("up", "down"):
+        raise InvalidValue(f"invalid link state '{state}'", hint="up or down")
+    nic.set_link(
+        common.domain(context, args), args.required("interface"), state == "up", config=args.flag("config")
+    )
+    context.say("Device updated successfully\n")
+
+
+def domif_getlink(context: Context, args: Args) -> None:
+    """Show whether the cable of a NIC is plugged."""
+    from qkvm.domain import nic
+
+    domain = common.domain(context, args)
+    interface = args.required("interface")
+    found = nic.find(nic.interfaces(domain, inactive=args.flag("config")), interface)
+    state = "up" if found.link else "down"
+    if args.json:
+        return context.out(json_text({"interface": interface, "link": state}))
+    return context.out(f"{interface} {state}")
+
+
+def domiflist(context: Context, args: Args) -> None:
+    """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
+    from qkvm.domain import nic
+
+    domain = common.domain(context, args)
+    found = nic.interfaces(domain, inactive=args.flag("inactive"))
+    if args.json:
+        return context.out(json_text({
+            "interfaces": [{key: getattr(entry, key) for key in entry.__slots__} for entry in found],
+            "free_slots": nic.free_slots(domain),
+        }))  # fmt: skip
+    rows = [(entry.interface, entry.type, entry.source, entry.model, entry.mac) for entry in found]
+    text = table(("Interface", "Type", "Source", "Model", "MAC"), rows, header=not context.quiet)
+    if args.flag("slots"):
+        slots = nic.free_slots(domain)
+        text += f"\nFree slots: {'-' if slots is None else slots}\n"
+    return context.out(text)
+
+
+def domifaddr(context: Context, args: Args) -> None:
+    """Show the IP addresses of a running domain's NICs."""
+    from qkvm.domain import nic
+
+    source = args.text("source")
+    if source not in (None, "lease", "arp"):
+        raise InvalidValue(f"Unknown data source '{source}'", hint="lease or arp")
+    sources = (source,) if source else ("lease", "arp")
+    domain = common.domain(context, args)
+    wanted = args.text("interface")
+    timeout = args.number("timeout") or 60
+    found = nic.await_addresses(
+        domain, sources=sources, interface=wanted, timeout=timeout if args.flag("wait") else 0
+    )
+    if args.json:
+        return context.out(json_text([entry._asdict() for entry in found]))
+    # virsh's own layout here is not that of its other tables.
+    lines = [f" {'Name':<10} {'MAC address':<20} {'Protocol':<12} {'Address'}\n", "-" * 79 + "\n"]
+    last = ""
+    for entry in found:
+        same = entry.interface == last and not args.flag("full")
+        name, mac = ("-", "-") if same else (entry.interface or "-", entry.mac)
+        lines.append(f" {name:<10} {mac:<17}    {'ipv4':<12} {entry.ip}/{entry.prefix}\n")
+        last = entry.interface
+    return context.out("".join(lines[2:] if context.quiet else lines))
+
+
+def domifstat(context: Context, args: Args) -> None:
+    """Show what went through a NIC, as the guest sees it."""
+    from qkvm.domain import nic
+
+    interface = args.required("interface")
+    counters = nic.counters(common.domain(context, args), interface)
+    if args.json:
+        return context.out(json_text(counters))
+    return context.out("".join(f"{interface} {key} {value}\n" for key, value in counters.items()))
+
+
+def _interface_xml(args: Args) -> str:
+    """The libvirt element that the options mean, without attaching anything."""
+    from xml.sax.saxutils import escape
+
+    def quoted(text: str | None) -> str:
+        return "'" + escape(text or "", {"'": "&apos;"}) + "'"
+
+    kind = args.required("type")
+    lines = [f"<interface type={quoted(kind)}>"]
+    if kind in ("network", "bridge"):
+        lines.append(f"  <source {kind}={quoted(args.required('source'))}/>")
+    for option, element in (("target", "target dev"), ("mac", "mac address"), ("model", "model type")):
+        if args.has(option):
+            lines.append(f"  <{element}={quoted(args.text(option))}/>")
+    return "\n".join((*lines, "</interface>\n"))

@@ -1,0 +1,81 @@
+"""Verbs that start and stop a domain, or pause and reset it."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.errors import InvalidValue
+from qkvm.files import remove
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+
+def start(context: Context, args: Args) -> None:
+    """Start a domain, and attach to its console if asked."""
+    from qkvm.domain.host import Host
+
+    Host(context.tree.root).prepare()
+    domain = common.domain(context, args)
+    for warning in domain.start(paused=args.flag("paused")):
+        context.warn(warning)
+    context.say(f"Domain '{domain.name}' started\n")
+    if args.flag("console"):
+        from qkvm.cli.screen import attach_console
+
+        attach_console(context, domain, force=False)
+
+
+def shutdown(context: Context, args: Args) -> None:
+    """Press a domain's power button, and with --wait see it power off."""
+    _check_mode(args)
+    domain = common.domain(context, args)
+    domain.shutdown(wait=args.flag("wait"), timeout=float(args.number("timeout") or 60))
+    done = "has shut down" if args.flag("wait") else "is being shutdown"
+    context.say(f"Domain '{domain.name}' {done}\n")
+
+
+def reboot(context: Context, args: Args) -> None:
+    """Have a guest power off in order and start again."""
+    _check_mode(args)
+    domain = common.domain(context, args)
+    domain.reboot()
+    context.say(f"Domain '{domain.name}' is being rebooted\n")
+
+
+def reset(context: Context, args: Args) -> None:
+    """Press a domain's reset button."""
+    domain = common.domain(context, args)
+    domain.reset()
+    context.say(f"Domain '{domain.name}' was reset\n")
+
+
+def destroy(context: Context, args: Args) -> None:
+    """End a domain's QEMU."""
+    domain = common.domain(context, args)
+    domain.destroy(graceful=args.flag("graceful"))
+    if args.flag("remove-logs"):
+        remove(context.tree.qemu_log(domain.name))
+        remove(context.tree.serial_log(domain.name))
+    context.say(f"Domain '{domain.name}' destroyed\n")
+
+
+def suspend(context: Context, args: Args) -> None:
+    """Stop a domain's vCPUs."""
+    domain = common.domain(context, args)
+    domain.suspend()
+    context.say(f"Domain '{domain.name}' suspended\n")
+
+
+def resume(context: Context, args: Args) -> None:
+    """Let a domain's vCPUs go on."""
+    domain = common.domain(context, args)
+    domain.resume()
+    context.say(f"Domain '{domain.name}' resumed\n")
+
+
+def _check_mode(args: Args) -> None:
+    mode = args.text("mode")
+    if mode not in (None, "acpi"):
+        raise InvalidValue(f"Unknown mode '{mode}' value", hint="acpi")

@@ -1,0 +1,141 @@
+"""Verbs that look: list, dominfo, domstate and their like."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text, pairs, table
+from qkvm.domain import run as runs
+from qkvm.domain.domain import Domain, names
+from qkvm.errors import DefinitionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+
+def list_(context: Context, args: Args) -> None:
+    """List domains: the running ones, or with --all and --inactive the others too."""
+    rows = [entry for entry in _entries(context, args) if _wanted(entry, args)]
+    rows.sort(key=lambda entry: (not entry["id"], entry["id"] or 0, entry["name"]))
+    if args.json:
+        return context.out(json_text(rows))
+    if args.flag("name") or args.flag("uuid") or args.flag("id"):
+        columns = [key for key in ("id", "uuid", "name") if args.flag(key)]
+        lines = ("   ".join(str(entry[key] or "-") for key in columns) for entry in rows)
+        return context.out("".join(f"{line}\n" for line in lines))
+    headers = ["Id", "Name", "State"] + (["Title"] if args.flag("title") else [])
+    keys = [header.lower() for header in headers]
+    body = [["-" if entry[key] is None else entry[key] for key in keys] for entry in rows]
+    return context.out(table(headers, body, header=not context.quiet))
+
+
+def dominfo(context: Context, args: Args) -> None:
+    """Show a domain: id, state, vCPUs, CPU time, memory."""
+    domain = common.domain(context, args)
+    run = domain.run
+    pid = run.pid if run is not None else None
+    if run is not None and pid is not None:
+        from qkvm.domain.cputime import process_time_ns
+
+        memory = (int(run.record["memory"]["maximum"]), run.balloon())
+        vcpus, seconds = run.vcpu_count(), process_time_ns(pid) / 1e9
+        autostart = domain.is_persistent and _autostarts(domain)
+    else:
+        definition = domain.definition
+        memory = (definition.memory.maximum, definition.memory.current)
+        vcpus, seconds, autostart = definition.vcpus.current, 0.0, definition.autostart
+    state = domain.state[0]
+    if args.json:
+        return context.out(json_text({
+            "id": run.id if run is not None and pid is not None else None,
+            "name": domain.name, "uuid": domain.uuid,
+            "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time": round(seconds, 2),
+            "max_memory_kib": memory[0], "used_memory_kib": memory[1],
+            "persistent": domain.is_persistent, "autostart": autostart,
+        }))  # fmt: skip
+    items: list[tuple[str, object]] = [
+        ("Id", run.id if run is not None and pid is not None else "-"),
+        ("Name", domain.name), ("UUID", domain.uuid), ("OS Type", "hvm"), ("State", state), ("CPU(s)", vcpus),
+    ]  # fmt: skip
+    if pid is not None:
+        items.append(("CPU time", f"{seconds:.1f}s"))
+    items += [
+        ("Max memory", f"{memory[0]} KiB"), ("Used memory", f"{memory[1]} KiB"),
+        ("Persistent", "yes" if domain.is_persistent else "no"),
+        ("Autostart", "enable" if autostart else "disable"),
+        ("Managed save", "no"), ("Security model", "none"), ("Security DOI", "0"),
+    ]  # fmt: skip
+    return context.out(pairs(items))
+
+
+def domstate(context: Context, args: Args) -> None:
+    """Show the state of a domain, and with --reason why."""
+    state, reason = common.domain(context, args).state
+    if args.json:
+        return context.out(json_text({"state": state, "reason": reason}))
+    return context.out(f"{state} ({reason})\n" if args.flag("reason") else f"{state}\n")
+
+
+def _entries(context: Context, args: Args) -> list[dict[str, object]]:
+    """What list can show of each domain; a definition is read only where something in it is asked for."""
+    needs_definition = any(args.flag(name) for name in ("title", "autostart", "no-autostart")) or args.json
+    found = []
+    for name in names(context.tree):
+        domain = Domain(context.tree, name)
+        run = runs.find(context.tree, name)
+        alive = run is not None and run.pid is not None
+        state = run.state()[0] if run is not None else "shut off"
+        entry: dict[str, object] = {
+            "id": run.id if run is not None and alive else None,
+            "name": name,
+            "state": state,
+            "persistent": domain.is_persistent,
+        }
+        if needs_definition or args.flag("uuid"):
+            entry |= _defined(domain, needs_definition)
+        found.append(entry)
+    return found
+
+
+def _defined(domain: Domain, whole: bool) -> dict[str, object]:
+    """What a definition tells; one that is damaged does not hide the other domains."""
+    try:
+        found: dict[str, object] = {"uuid": domain.uuid}
+        if whole:
+            definition = domain.definition
+            found["title"] = definition.title
+            found["autostart"] = definition.autostart and domain.is_persistent
+        return found
+    except DefinitionError:
+        return {"uuid": None, "title": "", "autostart": False}
+
+
+def _wanted(entry: dict[str, object], args: Args) -> bool:
+    active = entry["id"] is not None
+    state = entry["state"]
+    by_state = {
+        "state-running": state == "running",
+        "state-paused": state == "paused",
+        "state-shutoff": state == "shut off",
+        "state-other": state not in ("running", "paused", "shut off"),
+    }
+    asked = [name for name in by_state if args.flag(name)]
+    if asked:
+        if not any(by_state[name] for name in asked):
+            return False
+    elif not (args.flag("all") or active != args.flag("inactive")):
+        return False
+    if args.flag("persistent") != args.flag("transient") and entry["persistent"] != args.flag("persistent"):
+        return False
+    if args.flag("autostart") != args.flag("no-autostart"):
+        return entry["autostart"] == args.flag("autostart")
+    return True
+
+
+def _autostarts(domain: Domain) -> bool:
+    """Whether the definition asks for it; most do not name it, and are not parsed for this."""
+    from qkvm.files import read_bytes
+
+    raw = read_bytes(domain.tree.domain_definition(domain.name)) or b""
+    return b"autostart" in raw and domain.definition.autostart

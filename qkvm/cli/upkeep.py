@@ -1,0 +1,16 @@
+"""Verbs that tidy up."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+
+def gc(context: Context, args: Args) -> None:
+    """Forget what ended domains and earlier boots have left under run/."""
+    from qkvm.domain import upkeep
+
+    for name in upkeep.collect(context.tree):
+        context.say(f"Domain '{name}' collected\n")

@@ -1,0 +1,104 @@
+"""Verbs on a domain's vCPUs."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.errors import InvalidState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
+
+
+def setvcpus(context: Context, args: Args) -> None:
+    """Plug or unplug vCPUs."""
+    args.exclusive("current", "live")
+    args.exclusive("current", "config")
+    args.needs("maximum", "config")
+    domain = common.domain(context, args)
+    count = args.number("count") or 0
+    domain.set_vcpus(count, maximum=args.flag("maximum"), **common.scope(args), **common.patience(args))
+    run = domain.run
+    if run is not None and run.pid is not None and run.record.get("lost_vcpu") and not args.flag("config"):
+        context.warn(
+            "QEMU's TCG does not survive a change of devices, a reset or a reboot after a vcpu was unplugged: "
+            f"shut {domain.name} down and start it anew before any of these"
+        )
+
+
+def vcpucount(context: Context, args: Args) -> None:
+    """Show how many vCPUs a domain has and can have, now and in its definition."""
+    from qkvm.domain import vcpu
+
+    domain = common.domain(context, args)
+    args.exclusive("maximum", "active")
+    args.exclusive("live", "config")
+    args.exclusive("current", "live")
+    args.exclusive("current", "config")
+    counts = vcpu.counts(domain)
+    if args.json:
+        context.out(json_text(counts))
+        return
+    one = [name for name in ("maximum", "active") if args.flag(name)]
+    where = [name for name in ("live", "config", "current") if args.flag(name)]
+    if not one and not where:
+        rows = [
+            (kind, place, counts[kind][place])
+            for kind in counts
+            for place in ("config", "live")
+            if place in counts[kind]
+        ]
+        context.out("".join(f"{kind:<12} {place:<12} {number:>3}\n" for kind, place, number in rows))
+        return
+    kind = "maximum" if one == ["maximum"] else "current"
+    place = where[0] if where and where[0] != "current" else ("live" if domain.is_running else "config")
+    if place not in counts[kind]:
+        raise InvalidState(
+            "domain is not running" if place == "live" else "transient domains do not have any persistent config"
+        )
+    context.out(f"{counts[kind][place]}\n")
+
+
+def vcpuinfo(context: Context, args: Args) -> None:
+    """Show where each vCPU runs and how much CPU time it has used."""
+    from qkvm.domain import cputime
+
+    domain = common.domain(context, args)
+    if not domain.is_running:
+        return _configured_vcpus(context, args, domain)
+    found, total = cputime.vcpus(domain), cputime.host_cpus()
+    if args.json:
+        rows = [
+            {"vcpu": vcpu.number, "cpu": vcpu.cpu, "state": vcpu.state, "time_ns": vcpu.time_ns,
+             "affinity": sorted(vcpu.affinity)}
+            for vcpu in found
+        ]  # fmt: skip
+        context.out(json_text(rows))
+        return None
+    blocks = []
+    for vcpu in found:
+        affinity = "".join("y" if cpu in vcpu.affinity else "-" for cpu in range(total))
+        if args.flag("pretty"):
+            affinity = f"{cputime.format_cpu_list(vcpu.affinity)} (out of {total})"
+        blocks.append(
+            f"VCPU:           {vcpu.number}\nCPU:            {vcpu.cpu}\nState:          {vcpu.state}\n"
+            f"CPU time:       {vcpu.time_ns / 1e9:.1f}s\nCPU Affinity:   {affinity}\n"
+        )
+    context.out("\n".join(blocks))
+    return None
+
+
+def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
+    """Of a domain that does not run there is only the count; virsh shows as little."""
+    count = domain.definition.vcpus.current
+    if args.json:
+        rows = [{"vcpu": number, "cpu": None, "state": "N/A", "time_ns": None} for number in range(count)]
+        context.out(json_text(rows))
+        return
+    block = (
+        "VCPU:           {}\nCPU:            N/A\nState:          N/A\nCPU time        N/A\nCPU Affinity:   N/A\n"
+    )
+    context.out("\n".join(block.format(number) for number in range(count)))

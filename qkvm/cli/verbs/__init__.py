@@ -1,0 +1,127 @@
+"""The verb table: everything the command line knows of a verb before it loads the verb's own module.
+
+A family of verbs is two modules of one name: ``qkvm.cli.verbs.FAMILY`` says what the verbs are called and take,
+``qkvm.cli.FAMILY`` does what they do. A start pays for this module and for one family's table, so these hold
+constants only: a synopsis is parsed for the one verb that was asked for, and its code is imported when it is
+called.
+
+A synopsis is in virsh's notation:
+
+    <domain>                  required; by position or by name
+    <count:int> <size:size>   the same, checked as a whole number or as a size with its suffix
+    [--live]                  a flag
+    [--mac <string>]          optional value; by name or, as in virsh, by position after the required ones
+    [--timeout=<number>]      optional value by name only: what virsh doesn't have may not shift what it has
+    {[--cmd] <string>}...     all remaining words, at least one; [[--cmd] <string>]... may be none
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+GROUPS = {
+    "domain": "Domain Management",
+    "monitor": "Domain Monitoring",
+    "events": "Domain Events",
+    "host": "Host and Hypervisor",
+    "network": "Networking",
+    "qkvm": "Qkvm itself",
+}
+"""Keyword and title of each help group, in virsh's order."""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "listing": ("dominfo", "domstate", "list"),
+    "lifecycle": ("destroy", "reboot", "reset", "resume", "shutdown", "start", "suspend"),
+    "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
+    "vcpus": ("setvcpus", "vcpucount", "vcpuinfo"),
+    "memory": ("dommemstat", "setmaxmem", "setmem"),
+    "interfaces": (
+        "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",
+    ),
+    "disks": ("domblklist",),
+    "screen": ("console",),
+    "install": ("install",),
+    "monitor": ("qemu-monitor-command",),
+    "events": ("event",),
+    "hosting": ("hostname", "uri", "version"),
+    "networking": (
+        "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-info", "net-list", "net-name", "net-start",
+        "net-undefine", "net-uuid",
+    ),
+    "upkeep": ("gc",),
+    "help": ("help",),
+}  # fmt: skip
+"""Which family each verb is of. A test holds this against the families' tables."""
+
+RAW = frozenset({"install"})
+"""Verbs that read their words themselves: the options are not virsh's."""
+
+ANYBODY = frozenset({"help", "version"})
+"""Verbs that look at no tree and need no rights."""
+
+_RENAMED = {"list": "list_", "help": "help_"}
+
+
+class Verb:
+    """One verb: its group, one line of summary, its synopsis, the headline of its errors, its description.
+
+    The headline stands before the text of an error that the verb itself raises; it may name options in braces.
+    """
+
+    __slots__ = ("description", "family", "group", "headline", "name", "summary", "synopsis")
+
+    def __init__(self, name: str, family: str, entry: tuple[str, str, str, str, str]) -> None:
+        self.name = name
+        self.family = family
+        self.group, self.summary, self.synopsis, self.headline, self.description = entry
+
+    @property
+    def module(self) -> str:
+        """The module that does what the verb says."""
+        return f"qkvm.cli.{self.family}"
+
+    @property
+    def function(self) -> str:
+        """Name of the function in the module: the verb's, and ``list_`` where a built-in has that name."""
+        return _RENAMED.get(self.name) or self.name.replace("-", "_")
+
+    @property
+    def raw(self) -> bool:
+        """Whether the verb gets its words as they are."""
+        return self.name in RAW
+
+
+def names() -> list[str]:
+    """The names of all verbs, sorted."""
+    return sorted(name for family in FAMILIES.values() for name in family)
+
+
+def find(name: str) -> Verb | None:
+    """The verb of that exact name: as in virsh, there are no abbreviations."""
+    for family, listed in FAMILIES.items():
+        if name in listed:
+            table: dict[str, tuple[str, str, str, str, str]] = _table(family).VERBS
+            return Verb(name, family, table[name])
+    return None
+
+
+def option_help(verb: Verb, option: str) -> str:
+    """One line about an option of a verb.
+
+    :raises KeyError: nobody wrote one.
+    """
+    from qkvm.cli.verbs.options import OPTIONS
+
+    own: dict[tuple[str, str], str] = _table(verb.family).OPTIONS
+    return own.get((verb.name, option)) or OPTIONS[option]
+
+
+def _table(family: str) -> ModuleType:
+    module = f"qkvm.cli.verbs.{family}"
+    # importlib's own function would be one more module to load.
+    __import__(module)
+    return sys.modules[module]

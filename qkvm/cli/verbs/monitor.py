@@ -1,0 +1,18 @@
+"""Verbs that speak QMP as the user typed it."""
+
+from __future__ import annotations
+
+VERBS: dict[str, tuple[str, str, str, str, str]] = {
+    "qemu-monitor-command": (
+        "domain",
+        "QEMU Monitor Command",
+        "<domain> [--hmp] [--pretty] [--return-value] {[--cmd] <string>}...",
+        "",
+        "QEMU Monitor Command",
+    ),
+}
+
+OPTIONS: dict[tuple[str, str], str] = {
+    ("qemu-monitor-command", "pretty"): "pretty-print any qemu monitor protocol output",
+}
+"""What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

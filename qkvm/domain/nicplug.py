@@ -92,7 +92,7 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
     machine = spec.Machine(run.record["machine"])
     if not machine.hotplugs_pci:
         raise InvalidState(f"machine {machine} can't plug devices while it runs")
-    spec.check_nic(nic, machine)
+    spec.check_nic(nic)
     run.require_sound()
     present = run.devices("nics")
     if any(entry["mac"] == nic.mac for entry in present):

@@ -1,4 +1,4 @@
-"""What a domain is meant to be."""
+"""What a domain is meant to be; its devices lie in the modules beside this one, one noun a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,107 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.errors import InvalidValue
+from qkvm.spec import check
+from qkvm.spec.boot import (
+    SMBIOS_SYSTEM,
+    Boot,
+    BootDevice,
+    Clock,
+    ClockOffset,
+    Features,
+    Firmware,
+    MemoryBacking,
+    MemorySource,
+    OnCrash,
+    OnPoweroff,
+    OnReboot,
+    Topology,
+    check_boot,
+    check_smbios,
+    check_topology,
+)
+from qkvm.spec.devices import (
+    AGENT_CHANNEL,
+    CONTROLLER_MODELS,
+    AccessMode,
+    Balloon,
+    Channel,
+    Controller,
+    ControllerType,
+    Filesystem,
+    FilesystemDriver,
+    Input,
+    InputBus,
+    InputType,
+    PortKind,
+    Rng,
+    Serial,
+    SerialModel,
+    Tpm,
+    TpmModel,
+    Video,
+    Vnc,
+    Watchdog,
+    WatchdogAction,
+    WatchdogModel,
+    check_channel,
+    check_controller,
+    check_filesystem,
+    check_port,
+    check_rng,
+    check_vnc,
+    check_vnc_password,
+)
+from qkvm.spec.disk import (
+    Cache,
+    DetectZeroes,
+    Discard,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    DiskKind,
+    Io,
+    Layer,
+    bus_of,
+    check_disk,
+    index_of,
+    next_target,
+    target_name,
+)
+from qkvm.spec.nic import Nic, NicModel, NicType, check_nic
 from qkvm.spec.size import Size
+from qkvm.spec.tuning import (
+    Bandwidth,
+    BlkioDevice,
+    BlkioTune,
+    CpuTune,
+    IoThread,
+    MemTune,
+    NumaMode,
+    NumaTune,
+    Throttle,
+    check_bandwidth,
+    check_blkiotune,
+    check_cputune,
+    check_iothreads,
+    check_throttle,
+)
+
+__all__ = [
+    "AGENT_CHANNEL", "Accel", "AccessMode", "Balloon", "Bandwidth", "BlkioDevice", "BlkioTune", "Boot",
+    "BootDevice", "CONTROLLER_MODELS", "Cache", "Channel", "Clock", "ClockOffset", "Controller",
+    "ControllerType", "CpuTune", "DetectZeroes", "Discard", "Disk", "DiskBus", "DiskFormat", "DiskKind",
+    "Domain", "Features", "Filesystem", "FilesystemDriver", "Firmware", "Input", "InputBus", "InputType",
+    "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory", "MemoryBacking",
+    "MemorySource", "Nic", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash", "OnPoweroff", "OnReboot",
+    "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel", "Throttle", "Topology",
+    "Tpm", "TpmModel", "VCPU_LIMIT", "Vcpus", "Video", "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel",
+    "bus_of", "check_bandwidth", "check_blkiotune", "check_boot", "check_channel", "check_controller",
+    "check_cputune", "check_disk", "check_filesystem", "check_iothreads", "check_machine", "check_memory",
+    "check_nic", "check_port", "check_rng", "check_smbios", "check_throttle", "check_topology", "check_vcpus",
+    "check_vnc", "check_vnc_password", "index_of", "next_target", "target_name", "validate",
+]  # fmt: skip
+"""All that a definition is made of can be had from here."""
 
 MEMORY_MINIMUM_KIB = 1024
 """Below one MiB QEMU's machines do not start."""
@@ -47,51 +147,6 @@ class Accel(StrEnum):
     TCG = "tcg"
 
 
-class NicType(StrEnum):
-    """What a NIC is plugged into: a qkvm network, an existing bridge, or QEMU's own user-mode stack."""
-
-    NETWORK = "network"
-    BRIDGE = "bridge"
-    USER = "user"
-
-
-class NicModel(StrEnum):
-    """NIC hardware, in libvirt's words."""
-
-    VIRTIO = "virtio"
-    E1000E = "e1000e"
-    E1000 = "e1000"
-    RTL8139 = "rtl8139"
-
-
-class DiskFormat(StrEnum):
-    """Image formats; always named, never probed, so that a guest can't choose one."""
-
-    QCOW2 = "qcow2"
-    RAW = "raw"
-
-
-class DiskBus(StrEnum):
-    """How a disk is attached."""
-
-    VIRTIO = "virtio"
-
-
-class Video(StrEnum):
-    """The graphics card."""
-
-    NONE = "none"
-    VGA = "vga"
-    VIRTIO = "virtio"
-
-
-class OnReboot(StrEnum):
-    """What a guest's reboot does: restart it, or end the domain (virt-install --noreboot)."""
-
-    RESTART = "restart"
-    DESTROY = "destroy"
-
-
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """RAM of the guest: what the balloon leaves it, and what it can never exceed."""
 
@@ -100,79 +155,63 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Vcpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Virtual CPUs: plugged at start, and the most that can be plugged. Topology: sockets of one core."""
+    """Virtual CPUs: plugged at start, and the most that can be plugged; ``cpuset`` is where they may run."""
 
     current: int = 1
     maximum: int = 1
-
-
-class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the firmware loads: a kernel given directly, else the first disk."""
-
-    kernel: str = ""
-    initrd: str = ""
-    cmdline: str = ""
-
-
-class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A disk: an image file under a guest's device name (vda …)."""
-
-    path: str
-    format: DiskFormat
-    target: str
-    bus: DiskBus = DiskBus.VIRTIO
-    readonly: bool = False
-    serial: str = ""
-
-
-class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A network interface. ``source`` is a network's or bridge's name; ``target`` the tap's, chosen if empty."""
-
-    mac: str
-    type: NicType = NicType.NETWORK
-    source: str = ""
-    model: NicModel = NicModel.VIRTIO
-    target: str = ""
-    link: bool = True
-
-
-class Vnc(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A VNC server; port -1 takes the first free one from 5900."""
-
-    listen: str = "127.0.0.1"
-    port: int = -1
-    keymap: str = ""
-
-
-class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The virtio memory balloon; its driver is asked for statistics every ``stats_period`` seconds, 0 is never."""
-
-    free_page_reporting: bool = True
-    deflate_on_oom: bool = False
-    stats_period: int = 5
+    cpuset: str = ""
 
 
 class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The definition of a domain: domains/NAME.toml."""
+    """The definition of a domain: domains/NAME.toml.
+
+    ``machine_version`` pins the machine type to a release of QEMU ('7.2'); empty is the emulator's newest.
+    ``cpu`` is QEMU's -cpu; empty is all that the accelerator offers. ``metadata`` is XML text by its namespace.
+    Without ``topology`` each vCPU is a socket of one core.
+    """
 
     name: str
     uuid: str
     title: str = ""
     description: str = ""
+    metadata: dict[str, str] = {}
     machine: Machine = Machine.Q35
+    machine_version: str = ""
     accel: Accel = Accel.AUTO
+    emulator: str = ""
     cpu: str = ""
     memory: Memory
+    memory_backing: MemoryBacking = MemoryBacking()
     vcpus: Vcpus = Vcpus()
+    topology: Topology | None = None
+    iothreads: tuple[IoThread, ...] = ()
+    cputune: CpuTune = CpuTune()
+    memtune: MemTune = MemTune()
+    blkiotune: BlkioTune = BlkioTune()
+    numatune: NumaTune | None = None
     boot: Boot = Boot()
+    smbios: dict[str, str] = {}
+    features: Features = Features()
+    clock: Clock = Clock()
+    on_poweroff: OnPoweroff = OnPoweroff.DESTROY
+    on_reboot: OnReboot = OnReboot.RESTART
+    on_crash: OnCrash = OnCrash.DESTROY
     disks: tuple[Disk, ...] = ()
+    controllers: tuple[Controller, ...] = ()
     nics: tuple[Nic, ...] = ()
+    serials: tuple[Serial, ...] = (Serial(),)
+    channels: tuple[Channel, ...] = (Channel(name=AGENT_CHANNEL),)
+    inputs: tuple[Input, ...] = ()
     vnc: Vnc | None = None
     video: Video = Video.NONE
+    video_memory: Size = Size(0)
+    watchdog: Watchdog | None = None
+    panic: bool = False
+    tpm: Tpm | None = None
+    filesystems: tuple[Filesystem, ...] = ()
+    rng: Rng | None = Rng()
     balloon: Balloon | None = Balloon()
-    rng: bool = True
     root_ports: int = 8
-    on_reboot: OnReboot = OnReboot.RESTART
     autostart: bool = False
 
 
@@ -192,33 +231,28 @@ def validate(domain: Domain) -> Domain:
     domain = replace(domain, uuid=units.parse_uuid(domain.uuid), nics=nics)
     units.check_text(domain.title, "title")
     units.check_unicode(domain.description, "description")
-    if domain.cpu and not set(domain.cpu) <= set(
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+=,"
-    ):
-        raise InvalidValue(
-            f"cpu '{units.printable(domain.cpu)}' is not a CPU model", hint="qemu-system-x86_64 -cpu help"
-        )
+    for uri, text in domain.metadata.items():
+        units.check_text(uri, "metadata namespace")
+        units.check_unicode(text, f"metadata of {uri}")
+    _check_cpu(domain.cpu)
+    if domain.emulator:
+        units.check_path(domain.emulator, "emulator")
     check_memory(domain.memory)
     check_vcpus(domain.machine, domain.vcpus)
-    _check_boot(domain.boot, domain.machine)
-    _check_disks(domain.disks)
-    for nic in domain.nics:
-        check_nic(nic, domain.machine)
-    _refuse_twice([nic.mac for nic in domain.nics], "mac address")
-    _refuse_twice([nic.target for nic in domain.nics if nic.target], "target")
-    if domain.vnc is not None:
-        _check_vnc(domain.vnc)
-    if domain.machine is Machine.MICROVM and domain.video is not Video.NONE:
-        raise InvalidValue(
-            "machine microvm has no PCI and takes no video card", hint='video = "none", or machine q35'
-        )
-    if domain.balloon is not None and not 0 <= domain.balloon.stats_period <= 86400:
-        raise InvalidValue(
-            f"stats_period {domain.balloon.stats_period} is out of range", hint="0 to 86400 seconds"
-        )
-    if not 0 <= domain.root_ports <= ROOT_PORTS_LIMIT:
-        raise InvalidValue(f"root_ports {domain.root_ports} is out of range", hint=f"0 to {ROOT_PORTS_LIMIT}")
+    check_topology(domain.topology, domain.vcpus.maximum)
+    check_boot(domain.boot)
+    check_smbios(domain.smbios)
+    _check_tuning(domain)
+    _check_devices(domain)
+    check_machine(domain)
     return domain
+
+
+def _check_cpu(text: str) -> None:
+    if text and not set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+=,"):
+        raise InvalidValue(
+            f"cpu '{units.printable(text)}' is not a CPU model", hint="qemu-system-x86_64 -cpu help"
+        )
 
 
 def check_memory(memory: Memory) -> None:
@@ -246,77 +280,89 @@ def check_vcpus(machine: Machine, vcpus: Vcpus) -> None:
         raise InvalidValue(
             f"machine {machine} can't plug vcpus while it runs: maximum {vcpus.maximum} must be {vcpus.current}"
         )
+    if vcpus.cpuset:
+        check.cpu_list(vcpus.cpuset, "cpuset")
 
 
-def check_nic(nic: Nic, machine: Machine) -> None:
-    """Source and names, and a model that the machine has a bus for."""
-    if nic.type is NicType.NETWORK:
-        units.check_name(nic.source, "network")
-    elif nic.type is NicType.BRIDGE:
-        units.check_interface_name(nic.source)
-    elif nic.source or nic.target:
-        raise InvalidValue("a NIC of type user has neither source nor target")
-    if nic.target:
-        units.check_interface_name(nic.target)
-    if machine is Machine.MICROVM and nic.model is not NicModel.VIRTIO:
-        raise InvalidValue(f"machine microvm has no PCI bus for a NIC of model {nic.model}", hint="virtio")
+def _check_tuning(domain: Domain) -> None:
+    check_iothreads(domain.iothreads)
+    check_cputune(domain.cputune)
+    check_blkiotune(domain.blkiotune)
+    if domain.numatune is not None:
+        check.cpu_list(domain.numatune.nodeset, "nodeset")
+    known = {thread.id for thread in domain.iothreads}
+    for what, number in [(disk.target, disk.iothread) for disk in domain.disks] + [
+        (f"controller {one.type} {one.index}", one.iothread) for one in domain.controllers
+    ]:
+        if number and number not in known:
+            raise InvalidValue(f"{what}: there is no iothread {number}", hint="[[iothreads]] id = …")
 
 
-def next_target(taken: set[str]) -> str:
-    """The first free disk name: vda, vdb …"""
-    for letter in "abcdefghijklmnopqrstuvwxyz":
-        if f"vd{letter}" not in taken:
-            return f"vd{letter}"
-    raise InvalidValue("all 26 disk names from vda to vdz are taken")
+def _check_devices(domain: Domain) -> None:
+    for disk in domain.disks:
+        check_disk(disk)
+    check.once((disk.target for disk in domain.disks), "disk target")
+    check.once((disk.path for disk in domain.disks if not disk.shareable and not disk.is_readonly), "disk")
+    for nic in domain.nics:
+        check_nic(nic)
+    check.once((nic.mac for nic in domain.nics), "mac address")
+    check.once((nic.target for nic in domain.nics), "target")
+    for number, serial in enumerate(domain.serials):
+        check_port(serial, f"serial port {number}")
+    for channel in domain.channels:
+        check_channel(channel)
+    check.once((channel.name for channel in domain.channels), "channel")
+    for controller in domain.controllers:
+        check_controller(controller)
+    for share in domain.filesystems:
+        check_filesystem(share)
+    check.once((share.target for share in domain.filesystems), "filesystem tag")
+    ordered = [disk.boot_order for disk in domain.disks] + [nic.boot_order for nic in domain.nics]
+    check.once((str(order or "") for order in ordered), "boot order")
+    if any(ordered) and domain.boot.order:
+        raise InvalidValue("per-device boot elements cannot be used together with os/boot elements")
+    named = ("disks", "nics", "serials", "channels", "inputs", "controllers", "filesystems")
+    check.once((device.alias for kind in named for device in getattr(domain, kind)), "alias")
+    if domain.vnc is not None:
+        check_vnc(domain.vnc)
+    if domain.rng is not None:
+        check_rng(domain.rng)
+    if domain.balloon is not None:
+        check.between(domain.balloon.stats_period, 0, 86400, "stats_period")
+    check.between(domain.root_ports, 0, ROOT_PORTS_LIMIT, "root_ports")
 
 
-def _check_boot(boot: Boot, machine: Machine) -> None:
-    for what, path in (("kernel", boot.kernel), ("initrd", boot.initrd)):
-        if path:
-            units.check_path(path, what)
-    units.check_text(boot.cmdline, "kernel command line")
-    if (boot.initrd or boot.cmdline) and not boot.kernel:
-        raise InvalidValue("an initrd or kernel arguments need a kernel")
-    if machine is Machine.MICROVM and not boot.kernel:
+def check_machine(domain: Domain) -> None:
+    """What the machine has no bus for; a microvm has neither PCI nor ISA slots to speak of."""
+    if domain.machine_version and not domain.machine_version.replace(".", "").isdigit():
+        raise InvalidValue(
+            f"machine_version '{units.printable(domain.machine_version)}' is not one", hint="such as 7.2"
+        )
+    if domain.tpm is not None and domain.tpm.version not in ("2.0", "1.2"):
+        raise InvalidValue(f"TPM version '{units.printable(domain.tpm.version)}' is not known", hint="2.0 or 1.2")
+    if domain.machine is Machine.Q35 and any(disk.bus is DiskBus.IDE for disk in domain.disks):
+        raise InvalidValue("machine q35 has no IDE bus", hint='bus = "sata", or machine pc')
+    if domain.machine is Machine.MICROVM:
+        _check_microvm(domain)
+
+
+def _check_microvm(domain: Domain) -> None:
+    if domain.video is not Video.NONE:
+        raise InvalidValue(
+            "machine microvm has no PCI and takes no video card", hint='video = "none", or machine q35'
+        )
+    if not domain.boot.kernel or domain.boot.firmware is not Firmware.BIOS:
         raise InvalidValue(
             "machine microvm boots a kernel given directly and nothing else", hint="set boot.kernel"
         )
-
-
-def _check_disks(disks: tuple[Disk, ...]) -> None:
-    for disk in disks:
-        units.check_path(disk.path, "disk")
-        if len(disk.target) != 3 or not disk.target.startswith("vd") or not "a" <= disk.target[2] <= "z":
-            raise InvalidValue(f"disk target '{units.printable(disk.target)}' is not allowed", hint="vda to vdz")
-        if disk.serial and (len(disk.serial) > 20 or not disk.serial.isascii() or not _is_word(disk.serial)):
-            raise InvalidValue(
-                f"disk serial '{units.printable(disk.serial)}' is not allowed", hint="20 letters, digits, - or _"
-            )
-    _refuse_twice([disk.target for disk in disks], "disk target")
-    _refuse_twice([disk.path for disk in disks], "disk")
-
-
-def _check_vnc(vnc: Vnc) -> None:
-    from ipaddress import ip_address
-
-    try:
-        # A zone of an IPv6 address (RFC 4007) may hold any text; QEMU takes none.
-        known = "%" not in vnc.listen and bool(ip_address(vnc.listen))
-    except ValueError:
-        known = False
-    if not known:
-        raise InvalidValue(f"vnc listen address '{units.printable(vnc.listen)}' is not an IP address")
-    if vnc.port != -1 and not 5900 <= vnc.port <= 65535:
-        raise InvalidValue(f"vnc port {vnc.port} is out of range", hint="5900 to 65535, or -1 for any")
-    if vnc.keymap and not _is_word(vnc.keymap):
-        raise InvalidValue(f"keymap '{units.printable(vnc.keymap)}' is not allowed", hint="such as en-us")
-
-
-def _is_word(text: str) -> bool:
-    return text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()
-
-
-def _refuse_twice(values: list[str], what: str) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise InvalidValue(f"{what} {units.printable(value)} is used twice in one domain")
+    for nic in domain.nics:
+        if nic.model is not NicModel.VIRTIO:
+            raise InvalidValue(f"machine microvm has no PCI bus for a NIC of model {nic.model}", hint="virtio")
+    for disk in domain.disks:
+        if disk.bus is not DiskBus.VIRTIO:
+            raise InvalidValue(f"machine microvm has no bus {disk.bus} for disk {disk.target}", hint="virtio")
+    for what in ("controllers", "inputs", "watchdog", "tpm", "filesystems", "panic"):
+        if getattr(domain, what):
+            raise InvalidValue(f"machine microvm has no place for {what}", hint="machine q35")
+    if any(serial.model is not SerialModel.ISA for serial in domain.serials[:1]) or len(domain.serials) > 1:
+        raise InvalidValue("machine microvm has one serial port, of model isa-serial")

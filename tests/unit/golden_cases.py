@@ -99,7 +99,7 @@ def user_nic(machine: Machine) -> Domain:
 
 def no_extras(machine: Machine) -> Domain:
     """Neither balloon nor random numbers nor spare ports, and a reboot ends it."""
-    bare = replace(minimal(machine), balloon=None, rng=False, root_ports=0, on_reboot=OnReboot.DESTROY)
+    bare = replace(minimal(machine), balloon=None, rng=None, root_ports=0, on_reboot=OnReboot.DESTROY)
     return validate(bare)
 
 

@@ -13,6 +13,7 @@ from qkvm.spec.domain import (
     Balloon,
     Boot,
     Disk,
+    DiskBus,
     DiskFormat,
     Machine,
     Memory,
@@ -22,7 +23,9 @@ from qkvm.spec.domain import (
     Vcpus,
     Video,
     Vnc,
+    index_of,
     next_target,
+    target_name,
     validate,
 )
 from qkvm.spec.size import Size
@@ -77,7 +80,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"disks": (replace(DISK, path="/a\nb"),)}, "control character"),
     *[
         ({"disks": (replace(DISK, target=target),)}, "is not allowed")
-        for target in ("", "vd", "vd1", "vdA", "vdaa", "sda", "vd\n")
+        for target in ("", "vd", "vd1", "vdA", "vdaaaa", "sda", "vd\n")
     ],
     *[
         ({"disks": (replace(DISK, serial=serial),)}, "disk serial")
@@ -146,8 +149,9 @@ def test_what_machines_can_do() -> None:
 def test_disk_names_are_given_in_order() -> None:
     assert next_target(set()) == "vda"
     assert next_target({"vda", "vdc"}) == "vdb"
-    with pytest.raises(InvalidValue, match="26"):
-        next_target({f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"})
+    assert next_target({f"vd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"}) == "vdaa"
+    assert [index_of(name) for name in ("vda", "vdz", "vdaa", "sdzz")] == [0, 25, 26, 701]
+    assert [target_name(DiskBus.SATA, index) for index in (0, 25, 26, 701)] == ["sda", "sdz", "sdaa", "sdzz"]
 
 
 def test_the_most_disks_that_have_names_are_valid() -> None:

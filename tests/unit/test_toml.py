@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import Any
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 from golden_cases import MACHINES, full, minimal
 from hypothesis import given, settings
@@ -14,64 +17,36 @@ from msgspec.structs import replace
 
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import toml
-from qkvm.spec.domain import (
-    Accel,
-    Balloon,
-    Boot,
-    Disk,
-    DiskBus,
-    DiskFormat,
-    Domain,
-    Machine,
-    Memory,
-    Nic,
-    NicModel,
-    NicType,
-    OnReboot,
-    Vcpus,
-    Video,
-    Vnc,
-)
+from qkvm.spec.domain import Balloon, Boot, Domain, Machine, Memory, Nic, Vcpus, Vnc
 from qkvm.spec.size import Size
 
 TEXT = st.text(max_size=20)
-SIZES = st.integers(0, 1 << 42).map(Size)
-NICS = st.builds(
-    Nic, mac=TEXT, type=st.sampled_from(NicType), source=TEXT, model=st.sampled_from(NicModel), target=TEXT,
-    link=st.booleans(),
-)  # fmt: skip
-DISKS = st.builds(
-    Disk, path=TEXT, format=st.sampled_from(DiskFormat), target=TEXT, bus=st.sampled_from(DiskBus),
-    readonly=st.booleans(), serial=TEXT,
-)  # fmt: skip
-DOMAINS = st.builds(
-    Domain,
-    name=TEXT,
-    uuid=TEXT,
-    title=TEXT,
-    description=st.text(max_size=60),
-    machine=st.sampled_from(Machine),
-    accel=st.sampled_from(Accel),
-    cpu=TEXT,
-    memory=st.builds(Memory, current=SIZES, maximum=SIZES),
-    vcpus=st.builds(Vcpus, current=st.integers(0, 300), maximum=st.integers(0, 300)),
-    boot=st.builds(Boot, kernel=TEXT, initrd=TEXT, cmdline=TEXT),
-    disks=st.lists(DISKS, max_size=3).map(tuple),
-    nics=st.lists(NICS, max_size=3).map(tuple),
-    vnc=st.none() | st.builds(Vnc, listen=TEXT, port=st.integers(-1, 70000), keymap=TEXT),
-    video=st.sampled_from(Video),
-    balloon=st.none()
-    | st.builds(
-        Balloon,
-        free_page_reporting=st.booleans(),
-        deflate_on_oom=st.booleans(),
-        stats_period=st.integers(-1, 9),
-    ),
-    rng=st.booleans(),
-    root_ports=st.integers(-1, 30),
-    on_reboot=st.sampled_from(OnReboot),
-    autostart=st.booleans(),
-)
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type as definitions use them: structs of structs, tuples, dicts, enums, None."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        hints = get_type_hints(kind)
+        return st.builds(kind, **{name: values(hints[name]) for name in kind.__struct_fields__})
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return st.sampled_from(kind)
+    if get_origin(kind) is tuple:
+        return st.lists(values(get_args(kind)[0]), max_size=2).map(tuple)
+    if get_origin(kind) is dict:
+        return st.dictionaries(TEXT, TEXT, max_size=2)
+    if get_origin(kind) is UnionType:
+        return st.one_of(*map(values, get_args(kind)))
+    simple = {
+        NoneType: st.none(),
+        str: TEXT,
+        bool: st.booleans(),
+        int: st.integers(-1, 1 << 40),
+        Size: st.integers(0, 1 << 42).map(Size),
+    }
+    return simple[kind]
+
+
+DOMAINS = values(Domain)
 
 
 def read(text: str | bytes) -> Domain:

@@ -1,0 +1,61 @@
+"""Checks that the definitions of several nouns share; all raise :class:`~qkvm.errors.InvalidValue`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from qkvm import units
+from qkvm.errors import InvalidValue
+
+_ADDRESS = re.compile(
+    r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]|drive:\d+:\d+:\d+:\d+|usb:\d+:\d+(?:\.\d+)*|virtio-serial:\d+:\d+:\d+"
+)
+_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+
+
+def word(text: str, what: str) -> str:
+    """Letters, digits, hyphens and underscores; gives the text back."""
+    if not text.isascii() or not text.replace("-", "a").replace("_", "a").isalnum():
+        raise InvalidValue(
+            f"{what} '{units.printable(text)}' is not allowed", hint="letters, digits, - and _ alone"
+        )
+    return text
+
+
+def once(values: Iterable[str], what: str) -> None:
+    """Refuse a value that is there twice; empty ones do not count."""
+    seen: set[str] = set()
+    for value in values:
+        if value and value in seen:
+            raise InvalidValue(f"{what} {units.printable(value)} is used twice in one domain")
+        seen.add(value)
+
+
+def between(number: int, lowest: int, highest: int, what: str) -> int:
+    """A number within its limits, both of which belong to them; gives it back."""
+    if not lowest <= number <= highest:
+        raise InvalidValue(f"{what} {number} is out of range", hint=f"{lowest} to {highest}")
+    return number
+
+
+def address(text: str, what: str) -> None:
+    """A place on a bus: a PCI address ('0000:00:05.0'), drive:C:B:T:U, usb:BUS:PORT or virtio-serial:C:B:P."""
+    if text and not _ADDRESS.fullmatch(text):
+        raise InvalidValue(
+            f"address '{units.printable(text)}' of {what} is not one", hint="such as 0000:00:05.0 or drive:0:0:0:1"
+        )
+
+
+def alias(text: str, what: str) -> None:
+    """A device's id of the user's own; libvirt wants a prefix of ua-, which keeps it from clashing with others."""
+    if text and (not _ALIAS.fullmatch(text) or not text.startswith("ua-")):
+        raise InvalidValue(
+            f"alias '{units.printable(text)}' of {what} is not allowed", hint="ua- and letters, digits, -_."
+        )
+
+
+def cpu_list(text: str, what: str) -> None:
+    """A list of CPUs as libvirt writes it: '0-3,^2,6'."""
+    if not text or not all(re.fullmatch(r"\^?\d{1,4}|\d{1,4}-\d{1,4}", part) for part in text.split(",")):
+        raise InvalidValue(f"{what} '{units.printable(text)}' is no list of CPUs", hint="such as 0-3,^2,6")

@@ -1,0 +1,344 @@
+"""What a domain has beside disks and NICs: screen, ports, channels, input, controllers, TPM and their like."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from msgspec import Struct
+
+from qkvm import units
+from qkvm.errors import InvalidValue
+from qkvm.spec import check
+
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+"""The channel on which qemu-guest-agent listens in the guest."""
+
+
+class Video(StrEnum):
+    """The graphics card."""
+
+    NONE = "none"
+    VGA = "vga"
+    CIRRUS = "cirrus"
+    BOCHS = "bochs"
+    QXL = "qxl"
+    VIRTIO = "virtio"
+    VMVGA = "vmvga"
+
+
+class Vnc(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A VNC server; port -1 takes the first free one from 5900; ``websocket`` 0 is none, -1 any free one.
+
+    ``socket`` listens on a Unix socket of the domain's folder instead. A password is eight characters at most
+    (RFC 6143, 7.2.2) and is given to QEMU over the monitor, never on its command line.
+    """
+
+    listen: str = "127.0.0.1"
+    port: int = -1
+    socket: bool = False
+    websocket: int = 0
+    keymap: str = ""
+    password: str = ""
+    share: str = ""
+
+
+class PortKind(StrEnum):
+    """Where the host's end of a serial port or channel is.
+
+    ``socket`` is a Unix socket in the run's folder, which `qkvm console` and the agent's verbs use.
+    """
+
+    SOCKET = "socket"
+    PTY = "pty"
+    FILE = "file"
+    UNIX = "unix"
+    TCP = "tcp"
+    NULL = "null"
+
+
+class SerialModel(StrEnum):
+    """What the guest sees: ttyS of the ISA, PCI or USB kind, or hvc on virtio."""
+
+    ISA = "isa-serial"
+    PCI = "pci-serial"
+    USB = "usb-serial"
+    VIRTIO = "virtio"
+
+
+class Serial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A serial port or virtio console. ``path`` is that of kind file and unix, ``host`` and ``port`` of tcp."""
+
+    kind: PortKind = PortKind.SOCKET
+    model: SerialModel = SerialModel.ISA
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    alias: str = ""
+
+
+class Channel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A virtio port by ``name``, as qemu-guest-agent has one (virtio-serial)."""
+
+    name: str
+    kind: PortKind = PortKind.SOCKET
+    path: str = ""
+    alias: str = ""
+
+
+class InputType(StrEnum):
+    """An input device."""
+
+    TABLET = "tablet"
+    MOUSE = "mouse"
+    KEYBOARD = "keyboard"
+
+
+class InputBus(StrEnum):
+    """How an input device is attached. A PS/2 mouse and keyboard are always there on a pc or q35."""
+
+    USB = "usb"
+    VIRTIO = "virtio"
+
+
+class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tablet, mouse or keyboard."""
+
+    type: InputType
+    bus: InputBus = InputBus.USB
+    alias: str = ""
+    address: str = ""
+
+
+class ControllerType(StrEnum):
+    """Kinds of controllers; the machine's own and those that devices need are there without being named."""
+
+    PCI = "pci"
+    USB = "usb"
+    SCSI = "scsi"
+    SATA = "sata"
+    IDE = "ide"
+    VIRTIO_SERIAL = "virtio-serial"
+
+
+CONTROLLER_MODELS = {
+    ControllerType.PCI: ("pcie-root-port", "pcie-to-pci-bridge", "pci-bridge"),
+    ControllerType.USB: (
+        "qemu-xhci", "nec-xhci", "piix3-uhci", "ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3", "ehci",
+        "none",
+    ),
+    ControllerType.SCSI: ("virtio-scsi", "lsilogic"),
+    ControllerType.SATA: ("",),
+    ControllerType.IDE: ("",),
+    ControllerType.VIRTIO_SERIAL: ("",),
+}  # fmt: skip
+"""The models of each kind, libvirt's names; the first is the one that is meant where none is said."""
+
+
+class Controller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A controller. ``index`` is the number that addresses name; ``chassis`` and ``port`` are a root port's.
+
+    ``iothread`` and ``queues`` are virtio-scsi's; ``ports`` are virtio-serial's or a USB controller's.
+    """
+
+    type: ControllerType
+    index: int = 0
+    model: str = ""
+    address: str = ""
+    chassis: int = 0
+    port: int = 0
+    ports: int = 0
+    queues: int = 0
+    iothread: int = 0
+    alias: str = ""
+
+
+class WatchdogModel(StrEnum):
+    """Watchdog hardware."""
+
+    I6300ESB = "i6300esb"
+    IB700 = "ib700"
+    ITCO = "itco"
+
+
+class WatchdogAction(StrEnum):
+    """What happens when the guest does not feed it (set-action of qapi/run-state.json)."""
+
+    RESET = "reset"
+    SHUTDOWN = "shutdown"
+    POWEROFF = "poweroff"
+    PAUSE = "pause"
+    NONE = "none"
+    INJECT_NMI = "inject-nmi"
+    DEBUG = "debug"
+
+
+class Watchdog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A watchdog."""
+
+    model: WatchdogModel = WatchdogModel.I6300ESB
+    action: WatchdogAction = WatchdogAction.RESET
+
+
+class TpmModel(StrEnum):
+    """How the guest reaches its TPM."""
+
+    CRB = "tpm-crb"
+    TIS = "tpm-tis"
+
+
+class Tpm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TPM 2.0 (or 1.2) that swtpm emulates; its state lies under var/lib and lasts."""
+
+    model: TpmModel = TpmModel.CRB
+    version: str = "2.0"
+
+
+class FilesystemDriver(StrEnum):
+    """How a folder of the host reaches the guest: auto is virtiofs where virtiofsd is installed, else 9p."""
+
+    AUTO = "auto"
+    VIRTIOFS = "virtiofs"
+    NINEP = "9p"
+
+
+class AccessMode(StrEnum):
+    """What owners and modes in a 9p share mean (virtfs security_model)."""
+
+    MAPPED = "mapped"
+    PASSTHROUGH = "passthrough"
+    SQUASH = "squash"
+
+
+class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder of the host, ``source``, that the guest mounts by its tag, ``target``."""
+
+    source: str
+    target: str
+    driver: FilesystemDriver = FilesystemDriver.AUTO
+    access: AccessMode = AccessMode.MAPPED
+    readonly: bool = False
+    alias: str = ""
+
+
+class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A virtio random number device; at most ``rate_bytes`` each ``rate_period`` milliseconds, 0 is no limit."""
+
+    source: str = "/dev/urandom"
+    rate_bytes: int = 0
+    rate_period: int = 1000
+
+
+class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The virtio memory balloon; its driver is asked for statistics every ``stats_period`` seconds, 0 is never."""
+
+    free_page_reporting: bool = True
+    deflate_on_oom: bool = False
+    stats_period: int = 5
+
+
+def check_vnc(vnc: Vnc) -> None:
+    """Addresses, ports, and a password that VNC can carry."""
+    from ipaddress import ip_address
+
+    try:
+        # A zone of an IPv6 address (RFC 4007) may hold any text; QEMU takes none.
+        known = "%" not in vnc.listen and bool(ip_address(vnc.listen))
+    except ValueError:
+        known = False
+    if not known:
+        raise InvalidValue(f"vnc listen address '{units.printable(vnc.listen)}' is not an IP address")
+    if vnc.port != -1 and not 5900 <= vnc.port <= 65535:
+        raise InvalidValue(f"vnc port {vnc.port} is out of range", hint="5900 to 65535, or -1 for any")
+    if vnc.websocket not in (-1, 0) and not 1 <= vnc.websocket <= 65535:
+        raise InvalidValue(
+            f"vnc websocket port {vnc.websocket} is out of range", hint="1 to 65535, -1 for any, 0 for none"
+        )
+    if vnc.keymap:
+        check.word(vnc.keymap, "keymap")
+    if vnc.share not in ("", "allow-exclusive", "force-shared", "ignore"):
+        raise InvalidValue(
+            f"vnc share '{units.printable(vnc.share)}' is not known", hint="allow-exclusive, force-shared, ignore"
+        )
+    if vnc.password:
+        check_vnc_password(vnc.password)
+
+
+def check_vnc_password(text: str) -> str:
+    """A password that VNC's authentication takes whole (RFC 6143, 7.2.2: eight bytes); gives it back.
+
+    The text itself is in no error.
+    """
+    if not text.strip():
+        raise InvalidValue("the vnc password is empty", hint="1 to 8 ASCII characters; leave it out for none")
+    if not text.isascii() or not text.isprintable():
+        raise InvalidValue("the vnc password holds what VNC can't carry", hint="1 to 8 ASCII characters")
+    if len(text) > 8:
+        raise InvalidValue("the vnc password has more than 8 characters", hint="VNC would ignore the rest")
+    return text
+
+
+def check_port(port: Serial | Channel, what: str) -> None:
+    """A path or address where the kind needs one, and none where it doesn't."""
+    host, number = (port.host, port.port) if isinstance(port, Serial) else ("", 0)
+    if (port.kind in (PortKind.FILE, PortKind.UNIX)) != bool(port.path):
+        raise InvalidValue(f"{what}: kinds file and unix have a path, and no other has")
+    if port.path:
+        units.check_path(port.path, what)
+    if (port.kind is PortKind.TCP) != bool(number):
+        raise InvalidValue(f"{what}: kind tcp has a host and port, and no other has")
+    if number:
+        from ipaddress import ip_address
+
+        check.between(number, 1, 65535, f"port of {what}")
+        try:
+            ip_address(host)
+        except ValueError:
+            raise InvalidValue(f"host '{units.printable(host)}' of {what} is not an IP address") from None
+    check.alias(port.alias, what)
+
+
+def check_channel(channel: Channel) -> None:
+    """A name that virtio-serial takes, and a kind that a channel can have."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", channel.name):
+        raise InvalidValue(
+            f"channel name '{units.printable(channel.name)}' is not allowed", hint=f"such as {AGENT_CHANNEL}"
+        )
+    if channel.kind is PortKind.TCP:
+        raise InvalidValue(f"channel {channel.name}: kind tcp is for serial ports")
+    check_port(channel, f"channel {channel.name}")
+
+
+def check_controller(controller: Controller) -> None:
+    """A model of its kind, and numbers within their limits."""
+    what = f"controller {controller.type} {controller.index}"
+    models = CONTROLLER_MODELS[controller.type]
+    if controller.model and controller.model not in models:
+        raise InvalidValue(
+            f"{what}: model '{units.printable(controller.model)}' is not known",
+            hint=", ".join(filter(None, models)) or "none",
+        )
+    check.between(controller.index, 0, 255, f"index of {what}")
+    check.between(controller.queues, 0, 64, f"queues of {what}")
+    check.between(controller.ports, 0, 31, f"ports of {what}")
+    check.address(controller.address, what)
+    check.alias(controller.alias, what)
+
+
+def check_filesystem(share: Filesystem) -> None:
+    """A folder's path, and a tag that a guest can mount by."""
+    units.check_path(share.source, "filesystem")
+    if not re.fullmatch(r"[A-Za-z0-9_./-]{1,31}", share.target):
+        raise InvalidValue(
+            f"tag '{units.printable(share.target)}' of filesystem {share.source} is not allowed",
+            hint="31 letters, digits and _./- at most",
+        )
+    check.alias(share.alias, share.target)
+
+
+def check_rng(rng: Rng) -> None:
+    """A source of random numbers of the host."""
+    if rng.source not in ("/dev/urandom", "/dev/random", "/dev/hwrng"):
+        raise InvalidValue(f"rng source '{units.printable(rng.source)}' is not known", hint="/dev/urandom")
+    check.between(rng.rate_bytes, 0, 1 << 40, "rng rate")
+    check.between(rng.rate_period, 1, 1 << 31, "rng period")

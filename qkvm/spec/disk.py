@@ -1,0 +1,219 @@
+"""What a disk is meant to be."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from msgspec import Struct
+
+from qkvm import units
+from qkvm.errors import InvalidValue
+from qkvm.spec import check
+from qkvm.spec.tuning import Throttle, check_throttle
+
+
+class DiskFormat(StrEnum):
+    """Image formats; always named, never probed, so that a guest can't choose one."""
+
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+class DiskBus(StrEnum):
+    """How a disk is attached; behaviour that differs lies here."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+    IDE = "ide"
+    USB = "usb"
+    FDC = "fdc"
+
+    @property
+    def prefix(self) -> str:
+        """How the guest's names of such disks begin, as libvirt has them."""
+        return {"virtio": "vd", "ide": "hd", "fdc": "fd"}.get(self, "sd")
+
+    @property
+    def hotplugs(self) -> bool:
+        """Whether a disk can come and go while the guest runs."""
+        return self in (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB)
+
+
+class DiskKind(StrEnum):
+    """What the guest takes it for; the last two have media that can be changed, or be absent."""
+
+    DISK = "disk"
+    CDROM = "cdrom"
+    FLOPPY = "floppy"
+
+    @property
+    def removable(self) -> bool:
+        """Whether it is a drive whose medium comes and goes."""
+        return self is not DiskKind.DISK
+
+
+class Cache(StrEnum):
+    """Cache modes of the host (qemu-system-x86_64(1), -drive cache=); default is QEMU's own, writeback."""
+
+    DEFAULT = ""
+    NONE = "none"
+    WRITEBACK = "writeback"
+    WRITETHROUGH = "writethrough"
+    DIRECTSYNC = "directsync"
+    UNSAFE = "unsafe"
+
+    @property
+    def direct(self) -> bool:
+        """Whether the host's page cache is left out (O_DIRECT)."""
+        return self in (Cache.NONE, Cache.DIRECTSYNC)
+
+    @property
+    def no_flush(self) -> bool:
+        """Whether the guest's flushes are ignored."""
+        return self is Cache.UNSAFE
+
+    @property
+    def write_cache(self) -> bool:
+        """Whether the guest is told of a write cache that it must flush."""
+        return self not in (Cache.WRITETHROUGH, Cache.DIRECTSYNC)
+
+
+class Io(StrEnum):
+    """How QEMU reads and writes the file."""
+
+    DEFAULT = ""
+    THREADS = "threads"
+    NATIVE = "native"
+    IO_URING = "io_uring"
+
+
+class Discard(StrEnum):
+    """What happens to blocks that the guest discards."""
+
+    UNMAP = "unmap"
+    IGNORE = "ignore"
+
+
+class DetectZeroes(StrEnum):
+    """What happens to zeroes that the guest writes."""
+
+    OFF = "off"
+    ON = "on"
+    UNMAP = "unmap"
+
+
+class Layer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An image that another one is based on, with its format: nothing about it is read from the image above."""
+
+    path: str
+    format: DiskFormat
+
+
+class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A disk: an image or block device under a guest's device name (vda, sda, hda, fda …).
+
+    ``path`` is empty for a drive without medium. ``backing`` are the images it is based on, nearest first.
+    ``iothread`` is the number of the thread that serves it, 0 is QEMU's main one. ``boot_order`` is 1 for the
+    first device that the firmware tries, 0 where boot.order counts.
+    """
+
+    path: str = ""
+    format: DiskFormat
+    target: str
+    bus: DiskBus = DiskBus.VIRTIO
+    device: DiskKind = DiskKind.DISK
+    readonly: bool = False
+    shareable: bool = False
+    serial: str = ""
+    wwn: str = ""
+    cache: Cache = Cache.DEFAULT
+    io: Io = Io.DEFAULT
+    discard: Discard = Discard.UNMAP
+    detect_zeroes: DetectZeroes = DetectZeroes.OFF
+    iothread: int = 0
+    boot_order: int = 0
+    backing: tuple[Layer, ...] = ()
+    throttle: Throttle | None = None
+    alias: str = ""
+    address: str = ""
+
+    @property
+    def is_readonly(self) -> bool:
+        """Whether the guest can't write: said so, or a CD-ROM."""
+        return self.readonly or self.device is DiskKind.CDROM
+
+
+def bus_of(target: str) -> DiskBus:
+    """The bus that a guest's device name tells; sd is sata's, scsi's and usb's, and means sata here."""
+    for bus in (DiskBus.VIRTIO, DiskBus.IDE, DiskBus.FDC, DiskBus.SATA):
+        if target.startswith(bus.prefix):
+            return bus
+    raise InvalidValue(f"disk target '{units.printable(target)}' is not allowed", hint="vda, sda, hda, fda …")
+
+
+def index_of(target: str) -> int:
+    """The number that the letters of a target stand for: vda is 0, vdz 25, vdaa 26 (virDiskNameToIndex)."""
+    number = 0
+    for letter in target[2:]:
+        number = number * 26 + ord(letter) - ord("a") + 1
+    return number - 1
+
+
+def target_name(bus: DiskBus, index: int) -> str:
+    """The opposite of :func:`index_of`."""
+    letters = ""
+    number = index + 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return f"{bus.prefix}{letters}"
+
+
+def next_target(taken: set[str], bus: DiskBus = DiskBus.VIRTIO) -> str:
+    """The first free disk name of a bus: vda, vdb …"""
+    index = 0
+    while target_name(bus, index) in taken:
+        index += 1
+    return target_name(bus, index)
+
+
+def check_disk(disk: Disk) -> None:
+    """All that can be told of one disk by itself."""
+    if not re.fullmatch(r"(vd|sd|hd|fd)[a-z]{1,3}", disk.target) or not disk.target.startswith(disk.bus.prefix):
+        raise InvalidValue(
+            f"disk target '{units.printable(disk.target)}' is not allowed on bus {disk.bus}",
+            hint=f"{disk.bus.prefix}a, {disk.bus.prefix}b …",
+        )
+    if disk.path:
+        units.check_path(disk.path, "disk")
+    elif not disk.device.removable:
+        raise InvalidValue(f"disk {disk.target} has no path", hint="only a cdrom or floppy may be empty")
+    if disk.serial and (len(disk.serial) > 20 or check.word(disk.serial, "disk serial") == ""):
+        raise InvalidValue(f"disk serial '{disk.serial}' is too long", hint="20 characters at most")
+    if disk.wwn and not re.fullmatch(r"[0-9a-f]{16}", disk.wwn):
+        raise InvalidValue(f"wwn '{units.printable(disk.wwn)}' is not one", hint="16 hexadecimal digits")
+    _check_kind(disk)
+    for layer in disk.backing:
+        units.check_path(layer.path, "backing image")
+    check.once([disk.path, *(layer.path for layer in disk.backing)], "image")
+    check.between(disk.boot_order, 0, 99, f"boot order of {disk.target}")
+    check.between(disk.iothread, 0, 999, f"iothread of {disk.target}")
+    check.address(disk.address, disk.target)
+    check.alias(disk.alias, disk.target)
+    if disk.throttle is not None:
+        check_throttle(disk.throttle, disk.target)
+
+
+def _check_kind(disk: Disk) -> None:
+    if (disk.device is DiskKind.FLOPPY) != (disk.bus is DiskBus.FDC):
+        raise InvalidValue(f"disk {disk.target}: a floppy sits on bus fdc, and nothing else does")
+    if disk.device is DiskKind.CDROM and disk.bus is DiskBus.VIRTIO:
+        raise InvalidValue(f"disk {disk.target}: a cdrom can't sit on bus virtio", hint="sata, scsi, usb or ide")
+    if disk.backing and disk.format is DiskFormat.RAW:
+        raise InvalidValue(f"disk {disk.target}: a raw image has no backing image")
+    if disk.io is Io.NATIVE and not disk.cache.direct:
+        raise InvalidValue(f"disk {disk.target}: io native needs cache none or directsync")
+    if disk.iothread and disk.bus not in (DiskBus.VIRTIO, DiskBus.SCSI):
+        raise InvalidValue(f"disk {disk.target}: only virtio and scsi disks have an iothread")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from qkvm import units
 from qkvm.domain.run import settle
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
@@ -11,11 +13,13 @@ from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
 from qkvm.paths import Tree
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
+from qkvm.spec.size import Size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
 
 
 def load(domain: Domain) -> spec.Domain:
@@ -39,6 +43,25 @@ def load(domain: Domain) -> spec.Domain:
 def started_with(record: dict[str, Any]) -> spec.Domain:
     """The definition that a run was started with, from its record."""
     return toml.from_plain(record["definition"], spec.Domain, "record")
+
+
+def present(run: Run) -> spec.Domain:
+    """What a live domain is at this moment: as it was started, with the disks, NICs and vCPUs that it has now.
+
+    ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
+    """
+    started = started_with(run.record)
+    disks, nics = run.devices("disks"), run.devices("nics")
+    return replace(
+        started,
+        memory=replace(started.memory, current=Size(run.balloon())),
+        vcpus=replace(started.vcpus, current=run.vcpu_count()),
+        disks=tuple(toml.from_plain(entry["spec"], spec.Disk, "record") for entry in disks),
+        nics=tuple(
+            replace(toml.from_plain(entry["spec"], spec.Nic, "record"), link=entry["link"]) for entry in nics
+        ),
+        root_ports=max(0, int(run.record["ports"]) - len(disks) - len(nics)),
+    )
 
 
 def parse(text: bytes | str, path: str) -> spec.Domain:

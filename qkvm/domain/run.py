@@ -135,7 +135,7 @@ class Run:
         for event in journal.newest(self.journal, _STATE_EVENTS, begin):
             name = event["event"]
             if name == "RESUME":
-                return "running", "unpaused" if self._was_stopped(begin) else "booted"
+                return "running", "unpaused" if self._was_stopped(begin) else self._origin()
             if name == "STOP":
                 return "paused", self._stop_reason(begin)
             if name == "WAKEUP":
@@ -146,6 +146,10 @@ class Run:
                 return "in shutdown", "unknown"
         state, reason = self.record.get("base_state", ("paused", "starting up"))
         return state, reason
+
+    def _origin(self) -> str:
+        """Why it runs at all: booted, or restored from a saved state."""
+        return str(self.record.get("origin", "booted"))
 
     def _was_stopped(self, begin: int) -> bool:
         return any(True for _ in journal.newest(self.journal, frozenset(("STOP",)), begin)) or bool(

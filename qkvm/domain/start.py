@@ -14,7 +14,7 @@ from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
 from qkvm.qemu import launch
-from qkvm.qemu.launch import Launch, Resources
+from qkvm.qemu.launch import Kept, Launch, Resources
 from qkvm.qemu.render import Option
 from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
@@ -22,6 +22,8 @@ from qkvm.spec import toml
 from qkvm.storage import image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.domain.domain import Domain
 
 READY_TIMEOUT = 60.0
@@ -31,9 +33,23 @@ _NOMINAL_FD = 100
 """Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
 
 
+class Origin(NamedTuple):
+    """Where the guest of a run comes from: what it consists of, and a boot or a state of an earlier run.
+
+    ``kept`` and ``load`` are of a saved state: ids and places of its devices, and what gives QEMU the state and
+    lets the guest go, or not. ``reason`` is virsh's for the running state that follows.
+    """
+
+    definition: spec.Domain
+    reason: str = "booted"
+    kept: Kept | None = None
+    load: Callable[[Run], None] | None = None
+
+
 class _Prepared(NamedTuple):
     """What one start is made of, before anything is made."""
 
+    origin: Origin
     definition: spec.Domain
     bridges: tuple[str, ...]
     accel: str
@@ -49,13 +65,22 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
     :raises InvalidState: it runs already, or a network that it needs is not active.
     :raises LaunchError: QEMU refused; its words, the log's place.
     """
-    with domain.lock(), files.Undo() as undo:
-        settle(domain.tree, domain.name)
-        if domain.is_running:
-            raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
+    with domain.lock():
+        return bring_up(domain, Origin(domain.definition), paused=paused)
+
+
+def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[str]:
+    """Make a run of the domain from where its guest comes from; call it under the domain's lock.
+
+    :param paused: of a boot; a saved state is let go by what loads it. :raises: as :func:`start`.
+    """
+    settle(domain.tree, domain.name)
+    if domain.is_running:
+        raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
+    with files.Undo() as undo:
         # A run that has ended keeps its id in the record; a new one is a new number.
         ident = ids.take(domain.tree)
-        ready = _prepare(domain, ident)
+        ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
         with ExitStack() as opened:
             sockets = [_listen(run, name, opened) for name in ("qmp.sock", "monitor.sock", "console.sock")]
@@ -64,11 +89,11 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
             opened.callback(os.close, life)
             fds = [life, *sockets, *(tap.fd for tap in taps if tap is not None)]
             given = _resources(domain, ready, sockets, taps)
-            plan = launch.plan(ready.definition, given)
+            plan = launch.plan(ready.definition, given, origin.kept)
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
-            script = launch.start_script(ready.definition, paused=paused)
+            script = launch.start_script(ready.definition, plan, paused=paused)
             pid = _spawn(domain, run, argv, script, fds)
             undo.add(_kill, pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
@@ -80,6 +105,8 @@ def start(domain: Domain, *, paused: bool = False) -> list[str]:
                 raise _launch_error(domain, argv, pid, "") from error
             raise
         _await_ready(domain, run, argv, pid, len(script))
+        if origin.load is not None:
+            origin.load(run)
         undo.commit()
         return [ready.warning] if ready.warning else []
 
@@ -117,9 +144,9 @@ def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
     return fds
 
 
-def _prepare(domain: Domain, ident: int) -> _Prepared:
+def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
-    definition = domain.definition
+    definition = origin.definition
     config = settings.load(domain.tree)
     binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
     chosen, warning = accel.choose(definition.accel)
@@ -130,8 +157,9 @@ def _prepare(domain: Domain, ident: int) -> _Prepared:
         image.check(disk.path, disk.format)
     bridges = tuple(_bridge(domain, nic) for nic in definition.nics)
     return _Prepared(
-        definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary, _vnc_port(definition)
-    )
+        origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
+        _vnc_port(definition),
+    )  # fmt: skip
 
 
 def _bridge(domain: Domain, nic: spec.Nic) -> str:
@@ -182,6 +210,7 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
         "name": domain.name,
         "uuid": ready.definition.uuid,
         "started": time.time(),
+        "origin": ready.origin.reason,
         "definition": toml.to_plain(ready.definition),
         "machine": str(ready.definition.machine),
         "accel": ready.accel,
@@ -248,7 +277,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
         "disks": [
             {"id": disk.id, "since": 0, "place": disk.place.label, "target": disk.disk.target,
-             "path": disk.disk.path, "format": str(disk.disk.format)}
+             "path": disk.disk.path, "format": str(disk.disk.format), "spec": toml.to_plain(disk.disk)}
             for disk in plan.disks
         ],
         "nics": [
@@ -263,7 +292,7 @@ def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, s
     """What a record says of a NIC; ``since`` is the journal's length when it was plugged."""
     return {
         "id": ident, "since": since, "place": place, "mac": nic.mac, "type": str(nic.type), "source": nic.source,
-        "model": str(nic.model), "target": tap, "bridge": bridge, "link": nic.link,
+        "model": str(nic.model), "target": tap, "bridge": bridge, "link": nic.link, "spec": toml.to_plain(nic),
     }  # fmt: skip
 
 

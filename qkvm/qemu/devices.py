@@ -67,10 +67,15 @@ def nic_device(machine: Machine, nic: Nic, ident: str, place: Place, fd: str) ->
     return NicDevice(ident, nic, driver, place, fd)
 
 
+def disk_id(disk: Disk) -> str:
+    """The id of a disk's device."""
+    return f"disk-{disk.target}"
+
+
 def disk_device(machine: Machine, disk: Disk, place: Place, boot_index: int) -> DiskDevice:
     """The device of a disk on a machine."""
     driver = "virtio-blk-device" if machine is Machine.MICROVM else "virtio-blk-pci"
-    return DiskDevice(f"disk-{disk.target}", disk, driver, place, boot_index)
+    return DiskDevice(disk_id(disk), disk, driver, place, boot_index)
 
 
 def cpu_model(domain: Domain, accel: str) -> str:

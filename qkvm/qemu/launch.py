@@ -42,27 +42,43 @@ class Launch(NamedTuple):
     vcpus: tuple[VcpuDevice, ...]
     disks: tuple[DiskDevice, ...]
     nics: tuple[NicDevice, ...]
+    incoming: bool = False
 
 
-def plan(domain: Domain, given: Resources) -> Launch:
+class Kept(NamedTuple):
+    """What devices had in an earlier run and must have again, or a saved state does not fit.
+
+    ``nics`` are the ids of the definition's NICs in its order, ``places`` the labels of places by device id.
+    """
+
+    nics: tuple[str, ...]
+    places: dict[str, str]
+
+
+def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     """Ids and places for every device of the definition, with what the host gave.
 
+    :param kept: ids and places of an earlier run; QEMU then waits for that run's state instead of booting.
     :raises InvalidState: more devices than the machine has slots for.
     """
     port_count = slots.port_count(domain)
     used: list[str] = []
+    nic_ids = kept.nics if kept is not None else [f"net{number}" for number in range(len(domain.nics))]
 
-    def place() -> Place:
+    def place(ident: str) -> Place:
+        if kept is not None:
+            return slots.place(kept.places[ident])
         chosen = slots.take(domain.machine, port_count, used)
         used.append(chosen.label)
         return chosen
 
     disks = tuple(
-        devices.disk_device(domain.machine, disk, place(), number) for number, disk in enumerate(domain.disks, 1)
+        devices.disk_device(domain.machine, disk, place(devices.disk_id(disk)), number)
+        for number, disk in enumerate(domain.disks, 1)
     )
     nics = tuple(
-        devices.nic_device(domain.machine, nic, f"net{number}", place(), fd)
-        for number, (nic, fd) in enumerate(zip(domain.nics, given.nic_fds, strict=True))
+        devices.nic_device(domain.machine, nic, ident, place(ident), fd)
+        for ident, nic, fd in zip(nic_ids, domain.nics, given.nic_fds, strict=True)
     )
     head, *features = devices.cpu_model(domain, given.accel).split(",")
     return Launch(
@@ -80,6 +96,7 @@ def plan(domain: Domain, given: Resources) -> Launch:
         vcpus=tuple(devices.vcpu_device(domain, given.accel, index) for index in range(1, domain.vcpus.current)),
         disks=disks,
         nics=nics,
+        incoming=kept is not None,
     )
 
 
@@ -101,11 +118,15 @@ def _context(domain: Domain, launch: Launch) -> dict[str, Any]:
     return {"domain": domain, "launch": launch}
 
 
-def start_script(domain: Domain, *, paused: bool) -> list[tuple[str, dict[str, Any]]]:
-    """QMP commands that QEMU runs by itself at the start: balloon target, statistics, link states, go."""
+def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[str, dict[str, Any]]]:
+    """QMP commands that QEMU runs by itself at the start: balloon target, statistics, link states, go.
+
+    A QEMU that waits for a saved state has its balloon's size from there, and goes when it has it.
+    """
     commands: list[tuple[str, dict[str, Any]]] = []
     if domain.balloon is not None:
-        commands.append(("balloon", {"value": domain.memory.current * 1024}))
+        if not launch.incoming:
+            commands.append(("balloon", {"value": domain.memory.current * 1024}))
         commands.append(
             (
                 "qom-set",
@@ -116,11 +137,7 @@ def start_script(domain: Domain, *, paused: bool) -> list[tuple[str, dict[str, A
                 },
             )
         )
-    commands += [
-        ("set_link", {"name": f"net{number}", "up": False})
-        for number, nic in enumerate(domain.nics)
-        if not nic.link
-    ]
-    if not paused:
+    commands += [("set_link", {"name": nic.id, "up": False}) for nic in launch.nics if not nic.nic.link]
+    if not paused and not launch.incoming:
         commands.append(("cont", {}))
     return commands

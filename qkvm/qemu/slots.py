@@ -42,6 +42,12 @@ class Place(NamedTuple):
         return f"{self.bus}:{self.addr}" if self.bus else ""
 
 
+def place(label: str) -> Place:
+    """The place of a label."""
+    bus, _, addr = label.partition(":")
+    return Place(bus, addr)
+
+
 def root_ports(count: int) -> list[Port]:
     """``count`` root ports, eight to a slot of pcie.0.
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from qkvm.qemu import devices, launch, render, slots
-from qkvm.qemu.launch import Resources
+from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
     Balloon,
     Boot,
@@ -50,6 +50,9 @@ DISKS = (
     Disk(path="/var/lib/qkvm/images/a, b.qcow2", format=DiskFormat.QCOW2, target="vda"),
     Disk(path="/srv/seed.iso", format=DiskFormat.RAW, target="vdb", readonly=True, serial="seed-1"),
 )
+KEPT = Kept(nics=("net4", "net1"), places={"net4": "rp7:0x0", "net1": "rp2:0x0"})
+"""Ids and places of two NICs that were plugged while it ran."""
+
 KERNEL = Boot(
     kernel="/boot/vmlinuz", initrd="/boot/initrd.img", cmdline="console=ttyS0,115200 root=/dev/vda quiet"
 )
@@ -135,9 +138,9 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
     )
 
 
-def options(domain: Domain, *, root: bool = False) -> list[render.Option]:
+def options(domain: Domain, *, root: bool = False, kept: Kept | None = None) -> list[render.Option]:
     """The command line of a domain from the packaged templates."""
-    plan = launch.plan(domain, resources(domain, root=root))
+    plan = launch.plan(domain, resources(domain, root=root), kept)
     return launch.command_line(domain, plan, own_templates="")
 
 
@@ -155,7 +158,10 @@ def hot_vcpu(domain: Domain, accel: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _command_line(feature: str, machine: Machine) -> str:
-    listed = options(FEATURES[feature](machine), root=feature == "kvm-as-root")
+    return _lines(options(FEATURES[feature](machine), root=feature == "kvm-as-root"))
+
+
+def _lines(listed: list[render.Option]) -> str:
     return "".join(" ".join(shlex.quote(word) for word in option.argv()) + "\n" for option in listed)
 
 
@@ -170,8 +176,10 @@ def cases() -> dict[str, str]:
         for machine in MACHINES
         for feature in FEATURES
     }
+    made["q35-restored.args"] = _lines(options(user_nic(Machine.Q35), kept=KEPT))
     for feature, paused in (("full", False), ("full", True), ("user-nic", False), ("no-extras", False)):
-        script = launch.start_script(FEATURES[feature](Machine.Q35), paused=paused)
+        domain = FEATURES[feature](Machine.Q35)
+        script = launch.start_script(domain, launch.plan(domain, resources(domain)), paused=paused)
         made[f"start-{feature}{'-paused' if paused else ''}.jsonl"] = _commands(script)
     for machine in (Machine.Q35, Machine.PC):
         made[f"{machine}-hot-nic.jsonl"] = _commands(hot_nic(machine, NICS[0]))

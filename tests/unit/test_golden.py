@@ -69,5 +69,13 @@ def test_what_takes_two_options_to_plug_comes_back_end_first() -> None:
 
 
 def test_every_link_that_is_down_is_set_down_before_the_guest_runs() -> None:
-    script = launch.start_script(golden_cases.user_nic(Machine.Q35), paused=False)
+    domain = golden_cases.user_nic(Machine.Q35)
+    script = launch.start_script(domain, launch.plan(domain, golden_cases.resources(domain)), paused=False)
     assert script[-2:] == [("set_link", {"name": "net0", "up": False}), ("cont", {})]
+
+
+def test_what_restores_a_state_neither_moves_the_balloon_nor_goes() -> None:
+    domain = golden_cases.user_nic(Machine.Q35)
+    plan = launch.plan(domain, golden_cases.resources(domain), golden_cases.KEPT)
+    names = [name for name, _ in launch.start_script(domain, plan, paused=False)]
+    assert names == ["qom-set", "set_link"]

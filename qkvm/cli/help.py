@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli.parse import Args, Option, UsageError, parse_synopsis
-from qkvm.cli.verbs import GROUPS, Verb, find, names, option_help
+from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names, option_help
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,17 +11,27 @@ if TYPE_CHECKING:
 
 _USAGE = """\
 
+qkvm [options]... [<command_string>]
 qkvm [options]... <command> [args...]
 
   options:
+    -c | --connect=URI      hypervisor connection URI: qemu:///system, which qkvm is
+    -d | --debug=NUM        debug level [0-4]; below 4, errors come with their trace
+         --debug            the same as --debug=0
+    -e | --escape <char>    set escape sequence for console
     -h | --help             this help
+    -k | --keepalive-interval=NUM
+    -K | --keepalive-count=NUM
+                            taken and not needed: there is no connection to keep alive
+    -l | --log=FILE         output logging to file
     -q | --quiet            quiet mode
-         --root DIR         use the tree under DIR (default: $QKVM_ROOT, else /)
-         --debug            show where an error comes from, and the words of libraries
+    -r | --readonly         refuse commands that change anything
+         --root=DIR         use the tree under DIR (default: $QKVM_ROOT, else /)
+    -t | --timing           print timing information
     -v                      short version
     -V                      long version
          --version[=TYPE]   version, TYPE is short or long (default short)
-  commands:
+  commands (non interactive mode):
 
 """
 
@@ -36,16 +46,27 @@ _USAGE_END = """
 def help_(context: Context, args: Args) -> int | None:
     """The ``help`` verb."""
     topic = args.text("command")
+    if args.flag("parity"):
+        from qkvm.cli import parity
+
+        if topic:
+            raise UsageError("Options --parity and --command are mutually exclusive")
+        parity.show(context, args.json)
+        return None
+    if args.json:
+        raise UsageError("Option --parity is required by option --json")
     if not topic:
         context.out("Grouped commands:\n\n" + "".join(f"{_group(keyword)}\n" for keyword in GROUPS))
         return None
     for keyword, title in GROUPS.items():
-        if topic in (keyword, title):
+        if topic in (keyword, title) or (keyword == "qkvm" and topic in ("virsh", "Virsh itself")):
             context.out(_group(keyword))
             return None
     verb = find(topic)
     if verb is None:
-        raise UsageError(f"command or command group '{topic}' doesn't exist")
+        from qkvm.cli.parity import absence
+
+        raise UsageError(absence(topic) or f"command or command group '{topic}' doesn't exist")
     if not verb.raw:
         context.out(verb_help(verb))
         return None
@@ -77,7 +98,8 @@ def verb_help(verb: Verb) -> str:
 
 
 def _group(keyword: str, colon: str = ":") -> str:
-    every = [verb for verb in map(find, names()) if verb is not None and verb.group == keyword]
+    listed = (find(name) for name in names() if name not in HIDDEN)
+    every = [verb for verb in listed if verb is not None and verb.group == keyword]
     lines = "".join(f"    {verb.name:<30} {verb.summary}\n" for verb in every)
     return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{lines}"
 

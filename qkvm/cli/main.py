@@ -1,7 +1,7 @@
-"""The command line's way in: global options, the verb, its errors and its exit code.
+"""The command line's way in: global options, the verbs, their errors and the exit code.
 
-Exit codes are virsh's: 0, and 1 for every error; an interrupt gives 130. What a start imports is kept to a
-handful of small modules, since a shell loop pays for it every time.
+Exit codes are virsh's: 0, and 1 for every error; of several commands the last one's; an interrupt gives 130. What
+a start imports is kept to a handful of small modules, since a loop in a script pays for it every time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 
 from qkvm.cli.parse import Args, UsageError, parse
-from qkvm.cli.verbs import ANYBODY, Verb, find
+from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
 from qkvm.paths import ROOT_VARIABLE, Tree
 from qkvm.units import printable
@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
+
+    from qkvm.cli.globals import Globals
 
 VERSION = "0.1.0"
 """The same as in pyproject.toml; asking the installed package for it would take longer than ``list``."""
@@ -35,13 +37,13 @@ def _nobody(*_: str) -> None:
 
 
 class Context:
-    """What a verb gets beside its arguments: the tree and the ways to speak to the user.
+    """What a verb gets beside its arguments: the tree, the session, and the ways to speak to the user.
 
     ``out(text)`` writes to stdout as it is, newline or not; ``flush()`` sends it on at once, for verbs that
     run for long; ``warn(text)`` writes one warning line to stderr.
     """
 
-    __slots__ = ("flush", "out", "quiet", "tree", "warn")
+    __slots__ = ("flush", "out", "quiet", "session", "tree", "warn")
 
     def __init__(
         self,
@@ -51,12 +53,14 @@ class Context:
         *,
         flush: Callable[[], object] = _nobody,
         warn: Callable[[str], object] = _nobody,
+        session: Session | None = None,
     ) -> None:
         self.tree = tree
         self.quiet = quiet
         self.out = out
         self.flush = flush
         self.warn = warn
+        self.session = session
 
     def say(self, text: str) -> None:
         """Write what only a person wants to read ("Domain 'vm01' started"): nothing when quiet."""
@@ -71,12 +75,13 @@ class _PipeClosed(BaseException):
 class _Console:
     """stdout and stderr as they were at the start; either may be None, which is a closed one."""
 
-    __slots__ = ("debug", "stderr", "stdout")
+    __slots__ = ("debug", "log", "stderr", "stdout")
 
     def __init__(self, stdout: TextIO | None, stderr: TextIO | None) -> None:
         self.stdout = stdout
         self.stderr = stderr
         self.debug = False
+        self.log: Callable[[str, str], None] | None = None
 
     def out(self, text: str) -> None:
         """Write to stdout; what its encoding lacks is escaped."""
@@ -111,6 +116,8 @@ class _Console:
 
     def line(self, kind: str, text: str) -> None:
         """One line on stderr, behind everything that stdout got before."""
+        if self.log is not None:
+            self.log(kind, text)
         self.flush()
         if self.stderr is None:
             return
@@ -176,91 +183,143 @@ def _fill_closed_streams() -> None:
 
 
 def _run(words: list[str], console: _Console) -> int:
-    options = _Globals()
-    rest = options.read(words)
-    console.debug = options.debug
-    if options.version:
-        long = f"qkvm {VERSION}\nPython {sys.version.split()[0]}\n"
-        console.out(long if options.version == "long" else f"{VERSION}\n")
-        return 0
-    if options.help or not rest:
-        from qkvm.cli.help import usage
+    session = Session(console)
+    if words and words[0].startswith("-"):
+        from qkvm.cli.globals import Globals
 
-        console.out(usage())
-        return 0
-    verb = find(rest[0])
-    if verb is None:
-        raise UsageError(f"unknown command: '{rest[0]}'")
-    args = parse(verb, rest[1:])
-    if options.root is not None:
-        # The programs that a verb starts see the same tree.
-        os.environ[ROOT_VARIABLE] = os.path.abspath(options.root)
-    context = Context(Tree(), options.quiet, console.out, flush=console.flush, warn=console.warn)
-    if args.help:
-        from qkvm.cli.help import verb_help
+        options = Globals()
+        words = options.read(words)
+        session.obey(options)
+        if options.version:
+            long = f"qkvm {VERSION}\nPython {sys.version.split()[0]}\n"
+            console.out(long if options.version == "long" else f"{VERSION}\n")
+            return 0
+        if options.help:
+            from qkvm.cli.help import usage
 
-        console.out(verb_help(verb))
-        code = 0
-    else:
-        code = _call(verb, args, context, console)
-    # virsh ends every verb that ran, well or not, with an empty line.
-    if not (args.json or verb.raw or options.quiet):
-        console.out("\n")
-    return code
+            console.out(usage())
+            return 0
+    if not words:
+        from qkvm.cli.shell import interact
+
+        return interact(session)
+    if len(words) == 1 and words[0] and not words[0].replace("-", "").isalnum():
+        return session.run_line(words[0])
+    return session.run([words])
 
 
-class _Globals:
-    """The options in front of the verb."""
+class Session:
+    """What stays the same from one command to the next: the global options and the streams."""
 
-    __slots__ = ("debug", "help", "quiet", "root", "version")
+    __slots__ = ("console", "escape", "interactive", "left", "quiet", "readonly", "timing")
 
-    def __init__(self) -> None:
-        self.debug = self.help = self.quiet = False
-        self.root: str | None = None
-        self.version = ""
+    def __init__(self, console: _Console) -> None:
+        self.console = console
+        self.quiet = self.timing = False
+        self.readonly = False
+        """Whether verbs that change anything are refused."""
+        self.interactive = False
+        """Whether this is the shell, or a script that it reads."""
+        self.left = False
+        """Whether exit or quit was among the commands."""
+        self.escape = "^]"
+        """What leaves a guest's console."""
 
-    def read(self, words: list[str]) -> list[str]:
-        """Take the options from the front; gives the verb and its words.
+    def obey(self, options: Globals) -> None:
+        """Take over what the options in front of the verb say.
 
-        :raises UsageError: qkvm has no such option.
+        :raises HostError: the log can't be opened.
         """
-        rest = list(words)
-        while rest and rest[0].startswith("-") and rest[0] != "-":
-            word = rest.pop(0)
-            if word == "--":
+        self.quiet, self.timing, self.readonly = options.quiet, options.timing, options.readonly
+        self.escape = options.escape
+        self.console.debug = options.level < 4
+        if options.log is not None:
+            from qkvm.cli.log import open_log
+
+            self.console.log = open_log(options.log, options.level)
+        for text in options.ignored:
+            self.console.line("error", text)
+        if options.root is not None:
+            # The programs that a verb starts see the same tree.
+            os.environ[ROOT_VARIABLE] = os.path.abspath(options.root)
+
+    def run_line(self, line: str) -> int:
+        """Run the commands of a line such as 'list --all; dominfo vm01'.
+
+        :raises UsageError: one of them can't be read; then none was run.
+        """
+        from qkvm.cli.words import split
+
+        return self.run(split(line))
+
+    def run(self, commands: list[list[str]]) -> int:
+        """Run commands, each a verb and its words, up to exit or quit; gives the exit code of the last one.
+
+        As in virsh all are read before the first is run, and one that fails does not keep the next from running.
+
+        :raises UsageError: one of them can't be read; then none was run.
+        """
+        code = 0
+        for (verb, args), words in zip([_read(words) for words in commands], commands, strict=True):
+            if self.console.log is not None:
+                self.console.log("info", " ".join(words))
+            code = self._one(verb, args)
+            if verb.name in LEAVING:
+                self.left = True
                 break
-            name, equals, value = word.partition("=")
-            if name == "--root":
-                value = value if equals else (rest.pop(0) if rest else "")
-                if not value:
-                    raise UsageError("option '--root' requires an argument")
-                self.root = value
-            elif name in ("-v", "-V", "--version") and value in ("", "short", "long"):
-                self.version = "long" if name == "-V" else value or "short"
-            elif name == "--connect" or word.startswith("-c"):
-                raise UsageError(
-                    "qkvm connects to no daemon and no other host", hint=f"leave out {printable(name)}"
-                )
-            else:
-                self._read_flag(word)
-        return rest
+        return code
 
-    def _read_flag(self, word: str) -> None:
-        if word in ("-q", "--quiet"):
-            self.quiet = True
-        elif word in ("-h", "--help"):
-            self.help = True
-        elif word == "--debug":
-            self.debug = True
+    def _one(self, verb: Verb, args: Args) -> int:
+        console = self.console
+        begin = _now() if self.timing else 0.0
+        if args.help:
+            from qkvm.cli.help import verb_help
+
+            console.out(verb_help(verb))
+            code = 0
         else:
-            raise UsageError(f"unsupported option '{word}'. See --help.")
+            code = _call(verb, args, self)
+        if verb.name in LEAVING:
+            return code
+        if self.timing:
+            console.out(f"\n(Time: {(_now() - begin) * 1000:.3f} ms)\n\n")
+        # virsh ends every verb that ran, well or not, with an empty line.
+        elif not (args.json or verb.raw or self.quiet or verb.name in PLAIN):
+            console.out("\n")
+        return code
 
 
-def _call(verb: Verb, args: Args, context: Context, console: _Console) -> int:
+def _now() -> float:
+    # Loading this for every start would be too much for what few ask.
+    from time import monotonic
+
+    return monotonic()
+
+
+def _read(words: list[str]) -> tuple[Verb, Args]:
+    """The verb that a command names, and its words.
+
+    :raises UsageError: in virsh's words; of a verb of virsh's that is not there, why.
+    """
+    verb = find(words[0])
+    if verb is None:
+        from qkvm.cli.parity import absence
+
+        raise UsageError(absence(words[0]) or f"unknown command: '{words[0]}'")
+    return verb, parse(verb, words[1:])
+
+
+def _call(verb: Verb, args: Args, session: Session) -> int:
     """Import the verb's function and run it; its errors end here."""
+    console = session.console
+    context = Context(Tree(), session.quiet, console.out, flush=console.flush, warn=console.warn, session=session)
     try:
         if verb.name not in ANYBODY:
             _check_rights(context.tree)
+        if session.readonly:
+            from qkvm.cli.readonly import check
+
+            check(verb, args)
         if console.debug:
             return _function(verb)(context, args) or 0
         return _call_quietly(verb, args, context)

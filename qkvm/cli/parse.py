@@ -78,6 +78,10 @@ class Args:
 
     flag = has
 
+    def given(self, name: str) -> bool:
+        """The same for an option that the synopsis may lack."""
+        return name in self._values
+
     def text(self, name: str) -> str | None:
         """The option's value, or None where it was not given."""
         values = self._values.get(self._options[name].name)
@@ -207,7 +211,7 @@ def _gather(verb: str, options: dict[str, Option], words: list[str]) -> tuple[di
     for word in rest:
         if not data_only and word == "--":
             data_only = True
-        elif data_only or not _looks_like_option(word):
+        elif data_only or not looks_like_option(word):
             values.setdefault(_next_positional(options, values, word), []).append(word)
         else:
             name, equals, value = word[2:].partition("=")
@@ -229,7 +233,7 @@ def _gather(verb: str, options: dict[str, Option], words: list[str]) -> tuple[di
     return values, wants_help
 
 
-def _looks_like_option(word: str) -> bool:
+def looks_like_option(word: str) -> bool:
     """Two hyphens and an ASCII letter or digit (vshCommandParse of libvirt); the rest is data."""
     return word.startswith("--") and word[2:3].isascii() and word[2:3].isalnum()
 

@@ -21,7 +21,9 @@ def attach_console(context: Context, domain: Domain, *, force: bool) -> None:
     from qkvm.domain import console as consoles
 
     domain.live  # noqa: B018  raises where it does not run
-    context.out(f"Connected to domain '{domain.name}'\nEscape character is ^] (Ctrl + ])\n")
+    escape = context.session.escape if context.session is not None else "^]"
+    control = f" (Ctrl + {escape[1]})" if len(escape) > 1 else ""
+    context.out(f"Connected to domain '{domain.name}'\nEscape character is {escape}{control}\n")
     context.flush()
-    consoles.attach(domain, 0, force=force)
+    consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape))
     context.out("\n")

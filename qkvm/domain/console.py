@@ -20,16 +20,19 @@ from qkvm.sockets import connect_unix
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
 
-ESCAPE = 0x1D
-"""Ctrl and ], as virsh's."""
-
 _TAKEOVER = 5.0
 
 
-def attach(domain: Domain, terminal: int, *, force: bool = False) -> bool:
-    """Connect a terminal to the guest's first serial port until ^] is typed or the guest ends.
+def escape_code(text: str) -> int:
+    """The byte that a terminal sends for an escape such as '^]' (Ctrl and ]) or 'x'."""
+    return ord(text) if len(text) == 1 else ord(text[1].upper()) ^ 0x40
+
+
+def attach(domain: Domain, terminal: int, *, force: bool = False, escape: int = 0x1D) -> bool:
+    """Connect a terminal to the guest's first serial port until ``escape`` is typed or the guest ends.
 
     :param terminal: fd of the terminal, read and written. :param force: end another session first.
+    :param escape: the byte that a key sends, by default ^].
     :returns: whether the user left (True) or the guest's side ended (False).
     :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
     """
@@ -39,7 +42,7 @@ def attach(domain: Domain, terminal: int, *, force: bool = False) -> bool:
     with _session_lock(os.path.join(run.folder, "console.lock"), force=force):
         sock = connect_unix(run.console)
         with sock, _raw(terminal):
-            return _relay(sock, terminal)
+            return _relay(sock, terminal, bytes((escape,)))
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def _raw(terminal: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _relay(sock: socket.socket, terminal: int) -> bool:
+def _relay(sock: socket.socket, terminal: int, escape: bytes) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     poll.register(terminal, select.POLLIN)
@@ -112,9 +115,9 @@ def _relay(sock: socket.socket, terminal: int) -> bool:
         for fd, _ in poll.poll():
             if fd == terminal:
                 typed = os.read(terminal, 4096)
-                before, escape, _ = typed.partition(bytes((ESCAPE,)))
+                before, left, _ = typed.partition(escape)
                 sock.sendall(before)
-                if escape or not typed:
+                if left or not typed:
                     return True
             else:
                 shown = _receive(sock)

@@ -6,11 +6,13 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import tomllib
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +65,15 @@ def failing(error: BaseException) -> Function:
     [
         (["nosuchverb"], "unknown command: 'nosuchverb'"),
         ([""], "unknown command: ''"),
-        (["a\nb\x1b"], "unknown command: 'a\\nb\\x1b'"),
+        (["a\x1b"], "unknown command: 'a\\x1b'"),
+        (["a\nb", "c"], "unknown command: 'a\\nb'"),
+        (["a\nb"], "unknown command: 'a'"),
+        (["list; nosuchverb"], "unknown command: 'nosuchverb'"),
+        (["list; start"], "command 'start' requires <domain> option"),
+        (["list --all 'x"], "missing '"),
+        (['list "x'], 'missing "'),
+        (["list x\\"], "dangling \\"),
+        (["list", ";", "list"], "unexpected data ';'"),
         (["list", "--bogus"], "command 'list' doesn't support option --bogus"),
         (["start"], "command 'start' requires <domain> option"),
         (["--bogus"], "unsupported option '--bogus'. See --help."),
@@ -72,8 +82,21 @@ def failing(error: BaseException) -> Function:
         (["--version=foo"], "unsupported option '--version=foo'. See --help."),
         (["--root"], "option '--root' requires an argument"),
         (["--root=", "list"], "option '--root' requires an argument"),
-        (["-c", "x", "list"], "qkvm connects to no daemon and no other host (leave out -c)"),
-        (["--connect=qemu:///system"], "qkvm connects to no daemon and no other host (leave out --connect)"),
+        (
+            ["-c", "qemu+ssh://h/system", "list"],
+            "failed to connect to the hypervisor: qkvm drives this host's QEMU itself, not 'qemu+ssh://h/system' "
+            "(leave the URI out, or say qemu:///system)",
+        ),
+        (["-c"], "option '-c'/'--connect' requires an argument"),
+        (
+            ["-l", "/nonexistent/log", "list"],
+            "failed to open the log file /nonexistent/log: No such file or directory",
+        ),
+        (
+            ["secret-list"],
+            "secret-list is not meant for qkvm: nothing in qkvm uses a stored secret",
+        ),
+        (["nodedev-list; list"], "nodedev-list is not meant for qkvm: it passes no devices of the host to guests"),
     ],
 )
 def test_wrong_command_line(words: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +190,73 @@ def test_exit_code_is_the_verbs(install: Install) -> None:
     assert main(["gc"]) == 3
 
 
+def test_commands_in_one_argument(install: Install, capfd: pytest.CaptureFixture[str]) -> None:
+    """As in virsh: all are run, also behind one that fails; the last one's exit code counts; exit ends them."""
+    install("list", lambda context, args: context.out("listed\n"))
+    install("domid", failing(QkvmError("no")))
+    assert main(["list; domid vm;; list # comment"]) == 0
+    assert capfd.readouterr() == ("listed\n\n\nlisted\n\n", "error: no\n")
+    assert main([" list\ndomid 'vm'"]) == 1
+    assert capfd.readouterr() == ("listed\n\n\n", "error: no\n")
+    assert main(["-q", "list; exit; domid vm"]) == 0
+    assert capfd.readouterr() == ("listed\n", "")
+    assert main(["list; nosuchverb"]) == 1
+    assert capfd.readouterr().out == "", "nothing is run where something can't be read"
+    for nothing in (" ", ";", "# list"):
+        assert main([nothing]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_timing(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("list", lambda context, args: context.out("listed\n"))
+    for words in (["-t", "list"], ["-qt", "list"], ["--timing", "list"]):
+        assert main(words) == 0
+        assert re.fullmatch(r"listed\n\n\(Time: \d+\.\d{3} ms\)\n\n", capsys.readouterr().out)
+
+
+def test_log(install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def function(context: Context, args: Args) -> None:
+        context.warn("careful")
+        raise QkvmError("no\nway")
+
+    install("dominfo", function)
+    log = tmp_path / "log"
+    assert main(["-l", str(log), "dominfo", "vm"]) == 1
+    assert main(["-l", str(log), "-d1", "dominfo", "vm"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("warning: careful\nerror: no\\nway\nwarning: careful\nTraceback ")
+    lines = [
+        re.fullmatch(r"\[\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d qkvm \d+\] (.*)", line)
+        for line in log.read_text().splitlines()
+    ]
+    words = [line.group(1) for line in lines if line is not None]
+    assert words == ["ERROR no\\nway", "INFO dominfo vm", "WARNING careful", "ERROR no\\nway"]
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_debug_level_out_of_range(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("gc", lambda context, args: None)
+    assert main(["-d", "9", "gc"]) == 0
+    assert capsys.readouterr().err == "error: ignoring debug level 9 out of range [0-4]\n"
+
+
+def test_readonly(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    done: list[str] = []
+    for name in ("list", "destroy", "dommemstat", "net-start"):
+        install(name, lambda context, args, name=name: done.append(name))  # type: ignore[misc]
+    assert main(["-r", "list"]) == main(["-r", "dommemstat", "vm"]) == main(["--readonly", "echo", "x"]) == 0
+    assert done == ["list", "dommemstat"]
+    capsys.readouterr()
+    assert main(["-r", "destroy", "vm"]) == 1
+    assert capsys.readouterr().err == (
+        "error: Failed to destroy domain 'vm': operation forbidden: read only access prevents destroy\n"
+    )
+    assert main(["-r", "dommemstat", "vm", "--period", "3"]) == 1
+    assert main(["connect --readonly; net-start x; connect; net-start y"]) == 0
+    assert done == ["list", "dommemstat", "net-start"]
+    assert capsys.readouterr().err.count("read only access prevents") == 2
+
+
 def test_interrupt(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     install("list", failing(KeyboardInterrupt()))
     assert main(["list"]) == 130
@@ -233,12 +323,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 # Help
 
 
-@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["-q"]])
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["-q", "-h", "--bogus"]])
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert out.startswith("\nqkvm [options]... <command> [args...]\n")
-    assert all(f"    {name:<30} " in out for name in verbs.names())
+    assert out.startswith("\nqkvm [options]... [<command_string>]\nqkvm [options]... <command> [args...]\n")
+    assert all((f"    {name:<30} " in out) != (name in verbs.HIDDEN) for name in verbs.names())
 
 
 @pytest.mark.parametrize("words", [["help", "setmem"], ["setmem", "--help"], ["help", "--command", "setmem"]])
@@ -277,6 +367,14 @@ def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == (
             " Domain Events (help keyword 'events'):\n    event                          Domain Events\n\n"
         )
+
+
+def test_help_of_virsh_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = set()
+    for topic in ("qkvm", "virsh", "Virsh itself", "Qkvm itself"):
+        assert main(["help", topic]) == 0
+        shown.add(capsys.readouterr().out)
+    assert len(shown) == 1 and shown.pop().startswith(" Qkvm itself (help keyword 'qkvm'):\n    cd  ")
 
 
 def test_help_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:

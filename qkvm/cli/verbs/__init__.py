@@ -54,14 +54,25 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "upkeep": ("gc",),
     "help": ("help",),
+    "itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
+    "completion": ("complete", "completion"),
 }  # fmt: skip
 """Which family each verb is of. A test holds this against the families' tables."""
 
 RAW = frozenset({"install"})
 """Verbs that read their words themselves: the options are not virsh's."""
 
-ANYBODY = frozenset({"help", "version"})
-"""Verbs that look at no tree and need no rights."""
+ANYBODY = frozenset({"cd", "complete", "completion", "connect", "echo", "exit", "help", "pwd", "quit", "version"})
+"""Verbs that anybody may use: they look at no tree, or only at what they may."""
+
+LEAVING = frozenset({"exit", "quit"})
+"""Verbs after which nothing more is run."""
+
+PLAIN = frozenset({"complete", "completion"})
+"""Verbs whose output is for a shell: no empty line ends it."""
+
+HIDDEN = frozenset({"complete"})
+"""Verbs that help does not list."""
 
 _RENAMED = {"list": "list_", "help": "help_"}
 

@@ -1,0 +1,178 @@
+"""The options in front of the verb; they are virsh's and qkvm's own --root and --debug without a number.
+
+As with virsh's getopt_long, short options may stand together (-tq) or with their value (-ex), and a long one may
+be cut short where that names one only. Loaded only where there are any.
+"""
+
+from __future__ import annotations
+
+from qkvm.cli.parse import UsageError
+from qkvm.units import printable
+
+OPTIONS: dict[str, tuple[str, str]] = {
+    "connect": ("c", "URI"),
+    "debug": ("d", "NUM"),
+    "escape": ("e", "CHAR"),
+    "help": ("h", ""),
+    "keepalive-interval": ("k", "NUM"),
+    "keepalive-count": ("K", "NUM"),
+    "log": ("l", "FILE"),
+    "quiet": ("q", ""),
+    "readonly": ("r", ""),
+    "root": ("", "DIR"),
+    "timing": ("t", ""),
+    "version": ("v", ""),
+}
+"""Long name -> short name, and what its value is called ('' where it takes none)."""
+
+URI = "qemu:///system"
+"""What qkvm is: the hypervisor of this host. There is no other to connect to."""
+
+ESCAPE = "^]"
+"""What leaves a guest's console unless --escape says another."""
+
+_CONTROL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@[\\]^_")
+
+_LEVELS = range(5)
+"""virsh's debug levels: 0 tells most, 4 errors only."""
+
+_QUIETEST = 4
+
+
+class Globals:
+    """What the options say; those that nobody gave have their defaults."""
+
+    __slots__ = ("escape", "help", "ignored", "level", "log", "quiet", "readonly", "root", "timing", "version")
+
+    def __init__(self) -> None:
+        self.help = self.quiet = self.readonly = self.timing = False
+        self.root: str | None = None
+        self.log: str | None = None
+        self.version = ""
+        self.escape = ESCAPE
+        self.level = _QUIETEST
+        self.ignored: list[str] = []
+        """What was wrong with an option and is passed over, as in virsh."""
+
+    def read(self, words: list[str]) -> list[str]:
+        """Take the options from the front and give what is left: the verb and its words.
+
+        :raises UsageError: an option is unknown, lacks its value, or has one that can't be.
+        """
+        rest = list(words)
+        while rest and rest[0].startswith("-") and rest[0] != "-":
+            word = rest.pop(0)
+            if word == "--":
+                break
+            if word.startswith("--"):
+                self._long(word, rest)
+            else:
+                self._short(word, rest)
+            if self.help or self.version:
+                break
+        return rest
+
+    def _long(self, word: str, rest: list[str]) -> None:
+        given, equals, value = word[2:].partition("=")
+        name = whole_name(given)
+        if name is None or (equals and not OPTIONS[name][1] and name != "version"):
+            raise _unsupported(word)
+        if name == "version":
+            if value not in ("", "short", "long"):
+                raise _unsupported(word)
+            self.version = value or "short"
+        elif name == "debug" and not equals and not (rest and rest[0].isdigit()):
+            self.level = _LEVELS[0]
+        elif not OPTIONS[name][1]:
+            self._flag(name)
+        elif equals:
+            self._value(name, f"--{name}", value)
+        else:
+            self._value(name, f"--{name}", _next(name, rest))
+
+    def _short(self, word: str, rest: list[str]) -> None:
+        for position, letter in enumerate(word[1:], 2):
+            if letter == "V":
+                self.version = "long"
+                continue
+            name = next((name for name, (short, _) in OPTIONS.items() if short == letter), None)
+            if name is None:
+                raise _unsupported(f"-{letter}")
+            if name == "version":
+                self.version = "short"
+            elif not OPTIONS[name][1]:
+                self._flag(name)
+            else:
+                self._value(name, f"-{letter}", word[position:] or _next(name, rest))
+                return
+
+    def _flag(self, name: str) -> None:
+        setattr(self, name, True)
+
+    def _value(self, name: str, option: str, value: str) -> None:
+        if name == "root":
+            if not value:
+                raise UsageError("option '--root' requires an argument")
+            self.root = value
+        elif name == "log":
+            self.log = value
+        elif name == "connect":
+            check_uri(value)
+        elif name == "escape":
+            _check_escape(value)
+            self.escape = value
+        elif name == "debug":
+            if not _is_number(value):
+                raise UsageError(f"option {option} takes a numeric argument")
+            if int(value) in _LEVELS:
+                self.level = int(value)
+            else:
+                self.ignored.append(f"ignoring debug level {value} out of range [0-4]")
+        # Keepalives are for a connection to a daemon: without one, the number only has to be one.
+        elif not _is_number(value):
+            raise UsageError(f"Invalid value for option {option}")
+        elif int(value) < 0:
+            raise UsageError(f"option {option} requires a positive integer argument")
+
+
+def check_uri(uri: str) -> None:
+    """Accept the one URI that qkvm is, in -c and in the verb connect.
+
+    :raises UsageError: it is another one.
+    """
+    if uri != URI:
+        raise UsageError(
+            f"failed to connect to the hypervisor: qkvm drives this host's QEMU itself, not '{printable(uri)}'",
+            hint=f"leave the URI out, or say {URI}",
+        )
+
+
+def _check_escape(text: str) -> None:
+    """Accept a character, or one behind a ^ for that with Ctrl, as virsh does."""
+    with_control = len(text) == 2 and text[0] == "^" and text[1] in _CONTROL
+    if not with_control and not (len(text) == 1 and text != "^" and text.isascii()):
+        raise UsageError(f"Invalid string '{printable(text)}' for escape sequence")
+
+
+def _next(name: str, rest: list[str]) -> str:
+    if rest:
+        return rest.pop(0)
+    short = OPTIONS[name][0]
+    shown = f"'-{short}'/'--{name}'" if short else f"'--{name}'"
+    raise UsageError(f"option {shown} requires an argument")
+
+
+def whole_name(given: str) -> str | None:
+    """The option that a long one, perhaps cut short, means; None where that is none or not one alone."""
+    if given in OPTIONS:
+        return given
+    matching = [name for name in OPTIONS if given and name.startswith(given)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _unsupported(word: str) -> UsageError:
+    return UsageError(f"unsupported option '{word}'. See --help.")
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdigit() and text.isascii()

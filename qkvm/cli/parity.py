@@ -1,0 +1,113 @@
+"""How qkvm stands to virsh: which of its verbs work, which in part, which are not there (yet), and why.
+
+Nothing here claims that a verb works. That is read off the verb tables: a verb that is in them works, in part
+where its synopsis lacks options that virsh 9.0 has or :data:`PARTLY` says so; one that is not in them is not there
+yet, or, where :data:`NEVER` says why, not meant to be.
+"""
+
+from __future__ import annotations
+
+from qkvm.cli.output import json_text, table
+from qkvm.cli.parse import parse_synopsis
+from qkvm.cli.verbs import find
+from qkvm.cli.verbs.virsh import VIRSH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+
+PARTLY: dict[str, str] = {
+    "connect": "to qemu:///system, this host, only",
+}
+"""Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""
+
+_SECRETS = "nothing in qkvm uses a stored secret"
+_FILTERS = "guests' traffic is not filtered; a network's rules are made with the network"
+_INTERFACES = "the host's own interfaces are netplan's, ifupdown's or systemd-networkd's"
+_DEVICES = "it passes no devices of the host to guests"
+_PORTS = "a NIC and its port on a bridge are one thing here: see domiflist"
+_LAUNCH = "no AMD SEV guests"
+
+NEVER: dict[str, str] = {
+    "domlaunchsecinfo": _LAUNCH,
+    "domsetlaunchsecstate": _LAUNCH,
+    "nodesevinfo": _LAUNCH,
+    "lxc-enter-namespace": "it drives QEMU, not LXC",
+    "qemu-attach": "a QEMU that qkvm did not start has neither its journal nor its sockets",
+    "dom-fd-associate": "fds can't be kept for a later start without a daemon",
+    "migrate-compcache": "QEMU 7.2's own defaults are used for XBZRLE",
+    "find-storage-pool-sources": "pools are folders: there is no server to ask",
+    "find-storage-pool-sources-as": "pools are folders: there is no server to ask",
+    **dict.fromkeys(VIRSH["secret"], _SECRETS),
+    **dict.fromkeys(VIRSH["filter"], _FILTERS),
+    **dict.fromkeys(VIRSH["interface"], _INTERFACES),
+    **dict.fromkeys(VIRSH["nodedev"], _DEVICES),
+    **dict.fromkeys(("net-port-list", "net-port-create", "net-port-dumpxml", "net-port-delete"), _PORTS),
+}
+"""Verb -> why it is not meant for qkvm. One that qkvm has anyway does not belong here."""
+
+WORKS, PARTLY_WORKS, LATER, NOT_MEANT = "works", "partly", "not yet", "not meant"
+
+
+class Entry:
+    """One verb of virsh: its group, how it stands here, and what is to say about it."""
+
+    __slots__ = ("group", "note", "status", "verb")
+
+    def __init__(self, group: str, verb: str, status: str, note: str = "") -> None:
+        self.group = group
+        self.verb = verb
+        self.status = status
+        self.note = note
+
+
+def entries() -> list[Entry]:
+    """Every verb of virsh 9.0, in the order of ``virsh help``."""
+    return [_entry(group, verb) for group, verbs in VIRSH.items() for verb in verbs]
+
+
+def absence(name: str) -> str | None:
+    """Why a verb of virsh's is not there, as an error's text; None for what virsh doesn't have either."""
+    if name in NEVER:
+        return f"{name} is not meant for qkvm: {NEVER[name]}"
+    if any(name in verbs for verbs in VIRSH.values()):
+        return f"{name} is not there yet"
+    return None
+
+
+def missing_options(verb: str, options: str) -> list[str]:
+    """Those of virsh's options that a verb of qkvm's does not take."""
+    own = find(verb)
+    assert own is not None
+    known = parse_synopsis(own.synopsis)
+    return [option for option in options.split() if option not in known]
+
+
+def show(context: Context, as_json: bool) -> None:
+    """Print the table and the counts."""
+    listed = entries()
+    counts = {
+        status: sum(entry.status == status for entry in listed)
+        for status in (WORKS, PARTLY_WORKS, LATER, NOT_MEANT)
+    }
+    if as_json:
+        keys = ("verb", "group", "status", "note")
+        rows = [{key: getattr(entry, key) for key in keys} for entry in listed]
+        context.out(json_text({"virsh": "9.0.0", "counts": counts, "verbs": rows}))
+        return
+    cells = [(entry.verb, entry.status, entry.note) for entry in listed]
+    context.out(table(("Verb", "Status", "Note"), cells, header=not context.quiet))
+    context.out(
+        f"\nOf virsh 9.0's {len(listed)} verbs {counts[WORKS]} work, {counts[PARTLY_WORKS]} partly, "
+        f"{counts[LATER]} are not there yet, {counts[NOT_MEANT]} are not meant to be.\n"
+    )
+
+
+def _entry(group: str, verb: str) -> Entry:
+    if find(verb) is None:
+        return Entry(group, verb, NOT_MEANT, NEVER[verb]) if verb in NEVER else Entry(group, verb, LATER)
+    missing = missing_options(verb, VIRSH[group][verb])
+    notes = [PARTLY[verb]] if verb in PARTLY else []
+    if missing:
+        notes.append(f"without {', '.join(f'--{option}' for option in missing)}")
+    return Entry(group, verb, PARTLY_WORKS if notes else WORKS, "; ".join(notes))

@@ -1,0 +1,59 @@
+"""What the value of an option can be, for completion only. A kind is a function of :mod:`qkvm.cli.candidates`."""
+
+from __future__ import annotations
+
+DOMAINS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "console", "cpu-stats", "destroy", "domblkerror", "domblkstat", "domcontrol", "domdisplay", "domfsfreeze",
+            "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domifaddr", "domifstat", "domjobabort",
+            "domjobinfo", "dommemstat", "dompmsuspend", "dompmwakeup", "dump", "get-user-sshkeys", "guestinfo",
+            "guestvcpus", "inject-nmi", "managedsave", "migrate", "qemu-agent-command", "qemu-monitor-command",
+            "reboot", "reset", "save", "screenshot", "send-key", "set-user-password", "set-user-sshkeys", "shutdown",
+            "suspend", "ttyconsole", "vncdisplay", "domtime", "domdirtyrate-calc", "domblkthreshold", "blockcommit",
+            "blockcopy", "blockjob", "blockpull", "blockresize", "backup-begin", "backup-dumpxml", "domname",
+        ),
+        "running",
+    ),
+    **dict.fromkeys(("start", "domrename"), "inactive"),
+    "resume": "paused",
+    "autostart": "persistent", "domargv": "persistent", "edit": "persistent", "undefine": "persistent",
+}  # fmt: skip
+"""Verb -> which domains it can act upon, where that is not all."""
+
+NETWORKS: dict[str, str] = {"net-start": "inactive", "net-destroy": "active", "net-dhcp-leases": "active"}
+"""Verb -> which networks it can act upon, where that is not all."""
+
+KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
+    "domain": "domain",
+    "network": "network",
+    "pool": "pool",
+    "file": "file",
+    "xml": "file",
+    "template": "file",
+    "dir": "folder",
+    "mac": "mac",
+    "interface": "interface",
+    "device": "disk",
+    "path": "disk",
+    "mode": ("acpi", "agent"),
+    "event": "event",
+    ("attach-disk", "source"): "file",
+    ("attach-interface", "mac"): (),
+    ("attach-interface", "model"): ("virtio", "e1000e", "e1000", "rtl8139"),
+    ("attach-interface", "source"): "source",
+    ("attach-interface", "type"): ("network", "bridge", "user"),
+    ("change-media", "source"): "file",
+    ("completion", "shell"): ("bash", "zsh"),
+    ("connect", "name"): ("qemu:///system",),
+    ("detach-disk", "target"): "disk",
+    ("detach-interface", "type"): ("network", "bridge", "user"),
+    ("domif-setlink", "state"): ("up", "down"),
+    ("domifaddr", "source"): ("lease", "arp"),
+    ("help", "command"): "topic",
+    ("net-event", "event"): ("lifecycle",),
+    ("numatune", "mode"): ("strict", "interleave", "preferred", "restrictive"),
+    ("reboot", "mode"): ("acpi",),
+    ("shutdown", "mode"): ("acpi",),
+}
+"""An option, everywhere or in one verb -> the kind of its values, or the values themselves."""

@@ -16,10 +16,14 @@ Callers branch on the class and on its attributes, never on the text. The text s
     │   └── ProgramFailed   a program ended with an error (argv, code, stderr)
     │       └── LaunchError QEMU itself refused to start (log)
     ├── TemplateError       a template that gives no valid command line (template, line)
-    └── MonitorError        the QMP monitor
-        ├── MonitorTimeout  no answer within the deadline
-        ├── MonitorGone     the connection ended: QEMU died or was never there
-        └── CommandRefused  QEMU answered with an error (command, error_class, desc)
+    ├── MonitorError        the QMP monitor
+    │   ├── MonitorTimeout  no answer within the deadline
+    │   ├── MonitorGone     the connection ended: QEMU died or was never there
+    │   └── CommandRefused  QEMU answered with an error (command, error_class, desc)
+    └── AgentError          the agent in the guest
+        ├── AgentMissing    the domain has no channel for one
+        ├── AgentUnresponsive nobody answers there, or not in time, or nonsense
+        └── AgentRefused    it answered with an error (command, error_class, desc)
 """
 
 from __future__ import annotations
@@ -137,6 +141,38 @@ class CommandRefused(MonitorError):
 
     def __init__(self, command: str, error_class: str, desc: str) -> None:
         super().__init__(f"QEMU refused {command}: {desc}")
+        self.command = command
+        self.error_class = error_class
+        self.desc = desc
+
+
+class AgentError(QkvmError):
+    """Something about the agent in the guest (qemu-guest-agent)."""
+
+
+class AgentMissing(AgentError):
+    """The domain was started without a channel for an agent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "argument unsupported: QEMU guest agent is not configured",
+            hint="it needs a channel org.qemu.guest_agent.0 of kind socket or unix, which is there by default",
+        )
+
+
+class AgentUnresponsive(AgentError):
+    """No agent answers in the guest, or not in time, or what it answers is none; ``name`` is the domain."""
+
+    def __init__(self, what: str, *, name: str, hint: str = "") -> None:
+        super().__init__(f"Guest agent is not responding: {what}", hint=hint)
+        self.name = name
+
+
+class AgentRefused(AgentError):
+    """The agent answered ``command`` with an error of ``error_class`` and text ``desc``, the guest's own words."""
+
+    def __init__(self, command: str, error_class: str, desc: str) -> None:
+        super().__init__(f"unable to execute QEMU agent command '{command}': {desc}")
         self.command = command
         self.error_class = error_class
         self.desc = desc

@@ -12,9 +12,18 @@ def listen_unix(path: str, *, mode: int = 0o600) -> socket.socket:
     return _through_folder(path, lambda sock, short: _bind(sock, short, mode))
 
 
-def connect_unix(path: str) -> socket.socket:
-    """A connected socket to ``path``, of any length (a plain connect takes 107 bytes: struct sockaddr_un)."""
-    return _through_folder(path, lambda sock, short: sock.connect(short))
+def connect_unix(path: str, *, timeout: float | None = None) -> socket.socket:
+    """A connected socket to ``path``, of any length (a plain connect takes 107 bytes: struct sockaddr_un).
+
+    :param timeout: seconds for the connect and all that follows; None waits for ever. A listener whose queue is
+        full is an error at once where there is a timeout.
+    """
+
+    def connect(sock: socket.socket, short: str) -> None:
+        sock.settimeout(timeout)
+        sock.connect(short)
+
+    return _through_folder(path, connect)
 
 
 def _bind(sock: socket.socket, path: str, mode: int) -> None:

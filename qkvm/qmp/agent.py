@@ -1,0 +1,231 @@
+"""One session with the guest agent (qemu-guest-agent): synchronised first, bounded in time and memory.
+
+What answers is the guest, which may be hung or hostile: it may say nothing, too much, half a reply, or
+something else than was asked for. None of that costs more than the deadline and :data:`REPLY_LIMIT` bytes, and
+every reply has the form that was asked for or is refused. The protocol is docs/interop/qemu-ga.rst of QEMU.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from qkvm.errors import AgentRefused, AgentUnresponsive
+from qkvm.files import locked
+from qkvm.sockets import connect_unix
+
+T = TypeVar("T")
+
+TIMEOUT = 5.0
+"""Seconds that an agent has for the synchronisation, and for a command where nothing else is said."""
+
+REPLY_LIMIT = 10 << 20
+"""Bytes of a reply; libvirt takes as many."""
+
+_WORDS = 500
+"""Characters of an agent's error that are passed on."""
+
+_DELIMITER = b"\xff"
+"""No byte of UTF-8: what stands before it belongs to nobody (guest-sync-delimited of qga/qapi-schema.json)."""
+
+
+class _Failure(msgspec.Struct):
+    kind: str = msgspec.field(name="class", default="GenericError")
+    desc: str = ""
+
+
+class _Reply(msgspec.Struct):
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="return", default=msgspec.UNSET)
+    error: _Failure | msgspec.UnsetType = msgspec.UNSET
+
+
+class AgentSession:
+    """A connection to the agent's channel at ``path``, for use with ``with``; one at a time for each channel.
+
+    :param path: the socket. :param lock: path of the lock that keeps a second qkvm off the channel.
+    :param name: the domain, for errors. :param sync_timeout: seconds until the agent must have answered at all.
+    """
+
+    def __init__(self, path: str, *, lock: str, name: str, sync_timeout: float = TIMEOUT) -> None:
+        self._path = path
+        self._name = name
+        self._sync_timeout = sync_timeout
+        self._lock = locked(lock, f"the guest agent of domain '{name}'", sync_timeout)
+        self._socket: socket.socket | None = None
+        self._pending = bytearray()
+
+    def __enter__(self) -> AgentSession:
+        """Connect and synchronise.
+
+        :raises AgentUnresponsive: no agent answers. :raises Busy: another qkvm talks with it.
+        """
+        self._lock.__enter__()
+        try:
+            self._connect()
+            self._synchronise()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._lock.__exit__()
+
+    def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        kind: type[T],
+        timeout: float | None = TIMEOUT,
+    ) -> T:
+        """Run a command and give what it returns, checked to be of ``kind``.
+
+        :param timeout: seconds; None waits for ever. :raises AgentRefused: the agent answered with an error.
+        :raises AgentUnresponsive: no answer in time, or one that is none; the session is at its end then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._send(_encode(command, arguments), deadline, command)
+        return self._answer(command, kind, deadline)
+
+    def send(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = TIMEOUT) -> None:
+        """Have QEMU take a command, and wait for no answer (:meth:`answer` may be asked for one).
+
+        :raises AgentUnresponsive: it was not taken in time.
+        """
+        deadline = time.monotonic() + timeout
+        self._send(_encode(command, arguments), deadline, command)
+        assert self._socket is not None
+        while _unread(self._socket):
+            if time.monotonic() >= deadline:
+                raise self._failed(f"the command {command} was not taken within {timeout:g} s")
+            time.sleep(0.001)
+
+    def answer(self, command: str, *, kind: type[T], timeout: float) -> T:
+        """The answer to a command that was sent, as :meth:`execute` gives it."""
+        return self._answer(command, kind, time.monotonic() + timeout)
+
+    def _connect(self) -> None:
+        try:
+            self._socket = connect_unix(self._path, timeout=self._sync_timeout or 0.001)
+        except OSError as error:
+            raise self._failed(f"no connection to its channel: {os.strerror(error.errno or 0)}") from error
+
+    def _synchronise(self) -> None:
+        """Discard what is left of earlier sessions, on both sides (guest-sync-delimited).
+
+        The byte in front ends a half command in the guest's parser, which complains of it.
+        """
+        number = int.from_bytes(os.urandom(4), "big")
+        deadline = time.monotonic() + self._sync_timeout
+        command = "guest-sync-delimited"
+        self._send(_DELIMITER + _encode(command, {"id": number}), deadline, command)
+        while True:
+            self._read_to(_DELIMITER, deadline, command)
+            line = self._read_to(b"\n", deadline, command).rpartition(_DELIMITER)[2]
+            try:
+                if self._value(line, command, int) == number:
+                    return
+            except (AgentRefused, AgentUnresponsive):
+                # An answer to somebody else.
+                continue
+
+    def _answer(self, command: str, kind: type[T], deadline: float | None) -> T:
+        try:
+            return self._value(self._read_to(b"\n", deadline, command), command, kind)
+        except AgentUnresponsive:
+            # A late answer would be taken for that to the next command.
+            self._hang_up()
+            raise
+
+    def _value(self, line: bytes, command: str, kind: type[T]) -> T:
+        try:
+            reply = msgspec.json.decode(line, type=_Reply)
+            if reply.error is not msgspec.UNSET:
+                raise AgentRefused(command, reply.error.kind[:_WORDS], reply.error.desc[:_WORDS])
+            if reply.value is msgspec.UNSET:
+                raise ValueError("neither a value nor an error")
+            if kind is msgspec.Raw:
+                return reply.value  # type: ignore[return-value]
+            return msgspec.json.decode(reply.value, type=kind)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise self._failed(f"its answer to {command} is not one: {str(error)[:_WORDS]}") from error
+
+    def _send(self, data: bytes, deadline: float | None, command: str) -> None:
+        sock = self._open_socket(command)
+        try:
+            sock.settimeout(_left(deadline))
+            sock.sendall(data)
+        except (TimeoutError, BlockingIOError) as error:
+            self._hang_up()
+            raise self._failed(f"it does not take {command}") from error
+        except OSError as error:
+            raise self._failed(f"its channel is closed: {os.strerror(error.errno or 0)}") from error
+
+    def _read_to(self, mark: bytes, deadline: float | None, command: str) -> bytes:
+        """What comes before ``mark``, a single byte, which is taken too."""
+        sock = self._open_socket(command)
+        seen = 0
+        while (end := self._pending.find(mark, seen)) < 0:
+            seen = len(self._pending)
+            if seen > REPLY_LIMIT:
+                raise self._failed(f"its answer to {command} has more than {REPLY_LIMIT >> 20} MiB")
+            left = _left(deadline)
+            try:
+                if left == 0:
+                    raise TimeoutError
+                sock.settimeout(left)
+                more = sock.recv(65536)
+            except TimeoutError as error:
+                raise self._failed(f"no answer to {command} in time") from error
+            except OSError as error:
+                raise self._failed(f"its channel is closed: {os.strerror(error.errno or 0)}") from error
+            if not more:
+                raise self._failed("its channel is closed")
+            self._pending += more
+        found = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        return found
+
+    def _open_socket(self, command: str) -> socket.socket:
+        if self._socket is None:
+            raise self._failed(f"the session has ended before {command}")
+        return self._socket
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _failed(self, what: str) -> AgentUnresponsive:
+        return AgentUnresponsive(what, name=self._name)
+
+
+def _encode(command: str, arguments: dict[str, Any] | None) -> bytes:
+    whole = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
+    return msgspec.json.encode(whole) + b"\n"
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that were sent and that the other side has not read yet (SIOCOUTQ of unix(7))."""
+    import array
+    import fcntl
+    import termios
+
+    count = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, count)
+    return count[0]

@@ -45,16 +45,11 @@ def interfaces(domain: Domain, *, inactive: bool = False) -> list[NicStatus]:
 
 def free_slots(domain: Domain) -> int | None:
     """How many more devices can be plugged while it runs; None where it does not run or can plug none."""
-    from qkvm.qemu import slots
-    from qkvm.spec.domain import Machine
-
     run = domain.run
-    if run is None or run.pid is None:
+    if run is None or run.pid is None or not run.record["slots"]:
         return None
-    machine = Machine(run.record["machine"])
-    if not machine.hotplugs_pci:
-        return None
-    return len(slots.free_places(machine, run.record["ports"], used_places(run)))
+    used = used_places(run)
+    return sum(slot not in used for slot in run.record["slots"])
 
 
 def used_places(run: Run) -> list[str]:

@@ -100,7 +100,7 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
     bridge = bridge_for(domain.tree, nic)
     with domain.monitor() as session, Undo() as undo:
         _sweep(run, session)
-        place = slots.take(machine, run.record["ports"], used_places(run))
+        place = slots.take(run.record["slots"], used_places(run))
         ident = slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
         device = devices.nic_device(machine, nic, ident, place, f"fd-{ident}")
         entry = nic_entry(ident, place.label, nic, "", bridge, since=journal.size(run.journal))

@@ -81,8 +81,13 @@ class Run:
 
     @property
     def console(self) -> str:
-        """Path of the serial console's socket."""
-        return os.path.join(self.folder, "console.sock")
+        """Path of the first serial port's socket."""
+        return os.path.join(self.folder, "serial0.sock")
+
+    @property
+    def agent(self) -> str:
+        """Path of the guest agent's socket."""
+        return os.path.join(self.folder, "agent.sock")
 
     def state(self) -> tuple[str, str]:
         """State and reason in virsh's words: ('running', 'booted')."""

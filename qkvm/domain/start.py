@@ -13,7 +13,7 @@ from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
-from qkvm.qemu import launch
+from qkvm.qemu import launch, ports
 from qkvm.qemu.launch import Kept, Launch, Resources
 from qkvm.qemu.render import Option
 from qkvm.sockets import listen_unix
@@ -57,6 +57,7 @@ class _Prepared(NamedTuple):
     user: str
     binary: str
     vnc_port: int
+    vnc_websocket: int
 
 
 def start(domain: Domain, *, paused: bool = False) -> list[str]:
@@ -83,12 +84,13 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
         ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
         with ExitStack() as opened:
-            sockets = [_listen(run, name, opened) for name in ("qmp.sock", "monitor.sock", "console.sock")]
+            listening = ports.sockets(ready.definition)
+            sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
             taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
-            fds = [life, *sockets, *(tap.fd for tap in taps if tap is not None)]
-            given = _resources(domain, ready, sockets, taps)
+            fds = [life, *sockets.values(), *(tap.fd for tap in taps if tap is not None)]
+            given = _resources(domain, ready, run, sockets, taps)
             plan = launch.plan(ready.definition, given, origin.kept)
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
             argv = [ready.binary, *(word for option in options for word in option.argv())]
@@ -105,6 +107,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
                 raise _launch_error(domain, argv, pid, "") from error
             raise
         _await_ready(domain, run, argv, pid, len(script))
+        files.remove(_vnc_secret(run.folder))
         if origin.load is not None:
             origin.load(run)
         undo.commit()
@@ -123,21 +126,22 @@ def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Optio
     given = Resources(
         accel=chosen,
         user=settings.run_as(config.user, ids.last(domain.tree) + 1),
-        qmp_fd=_NOMINAL_FD,
-        monitor_fd=_NOMINAL_FD + 1,
-        console_fd=_NOMINAL_FD + 2,
+        sockets={ident: _NOMINAL_FD + number for number, ident in enumerate(ports.sockets(definition))},
         nic_fds=tuple(_nominal_nic_fds(definition)),
         pidfile=os.path.join(folder, "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
+        folder=folder,
         vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else _vnc_port(definition),
+        vnc_websocket=_vnc_websocket(definition),
+        vnc_secret=_vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
     )
     plan = launch.plan(definition, given)
-    binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
+    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
 
 def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
-    fds, number = [], _NOMINAL_FD + 3
+    fds, number = [], _NOMINAL_FD + len(ports.sockets(definition))
     for nic in definition.nics:
         fds.append("" if nic.type is spec.NicType.USER else str(number))
         number += nic.type is not spec.NicType.USER
@@ -148,17 +152,17 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
     definition = origin.definition
     config = settings.load(domain.tree)
-    binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
+    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     chosen, warning = accel.choose(definition.accel)
     for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
         if path:
             _check_readable(path, what)
     for disk in definition.disks:
-        image.check(disk.path, disk.format)
+        _check_images(disk)
     bridges = tuple(_bridge(domain, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
-        _vnc_port(definition),
+        _vnc_port(definition), _vnc_websocket(definition),
     )  # fmt: skip
 
 
@@ -177,13 +181,25 @@ def _check_readable(path: str, what: str) -> None:
 
 def _vnc_port(definition: spec.Domain) -> int:
     """The port of the definition where it is free, or the first free one where any will do."""
+
+    if definition.vnc is None or definition.vnc.socket:
+        return 0
+    return _free_port(definition.vnc.listen, definition.vnc.port, range(5900, 6900), "VNC")
+
+
+def _vnc_websocket(definition: spec.Domain) -> int:
+    """The port of the WebSocket beside the VNC server, 0 where there is none."""
+    if definition.vnc is None or not definition.vnc.websocket:
+        return 0
+    return _free_port(definition.vnc.listen, definition.vnc.websocket, range(5700, 5900), "WebSocket")
+
+
+def _free_port(listen: str, wanted: int, choice: range, what: str) -> int:
+    """The port ``wanted``, or where that is -1 the first free one of ``choice``."""
     import socket
 
-    if definition.vnc is None:
-        return 0
-    listen = definition.vnc.listen
-    fixed = definition.vnc.port != -1
-    for port in (definition.vnc.port,) if fixed else range(5900, 6900):
+    fixed = wanted != -1
+    for port in (wanted,) if fixed else choice:
         with socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -192,8 +208,8 @@ def _vnc_port(definition: spec.Domain) -> int:
             except OSError as error:
                 problem = error
         if fixed:
-            raise files.os_error(problem, f"cannot listen for VNC on {listen} port {port}")
-    raise HostError(f"no free port for VNC on {listen} from 5900 to 6899")
+            raise files.os_error(problem, f"cannot listen for {what} on {listen} port {port}")
+    raise HostError(f"no free port for {what} on {listen} from {choice[0]} to {choice[-1]}")
 
 
 def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) -> Run:
@@ -214,7 +230,7 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
         "definition": toml.to_plain(ready.definition),
         "machine": str(ready.definition.machine),
         "accel": ready.accel,
-        "ports": 0,
+        "slots": [],
         "memory": {
             "actual": ready.definition.memory.current, "maximum": ready.definition.memory.maximum, "since": 0,
         },
@@ -254,17 +270,38 @@ def _high_fd(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _NOMINAL_FD)
 
 
-def _resources(domain: Domain, ready: _Prepared, sockets: list[int], taps: list[link.Tap | None]) -> Resources:
+def _check_images(disk: spec.Disk) -> None:
+    """Refuse images that are not what the definition says, at any depth; an empty drive has none."""
+    if not disk.path:
+        return
+    images = [(disk.path, disk.format), *((layer.path, layer.format) for layer in disk.backing)]
+    for depth, (path, fmt) in enumerate(images):
+        image.check(path, fmt, backing=depth < len(disk.backing))
+
+
+def _vnc_secret(folder: str) -> str:
+    """The file that hands the VNC password to QEMU; it is gone when QEMU has read it."""
+    return os.path.join(folder, "vnc.secret")
+
+
+def _resources(
+    domain: Domain, ready: _Prepared, run: Run, sockets: dict[str, int], taps: list[link.Tap | None]
+) -> Resources:
+    vnc = ready.definition.vnc
+    secret = _vnc_secret(run.folder) if vnc is not None and vnc.password else ""
+    if vnc is not None and secret:
+        files.write_atomic(secret, vnc.password)
     return Resources(
         accel=ready.accel,
         user=ready.user,
-        qmp_fd=sockets[0],
-        monitor_fd=sockets[1],
-        console_fd=sockets[2],
+        sockets=sockets,
         nic_fds=tuple(str(tap.fd) if tap is not None else "" for tap in taps),
         pidfile=os.path.join(domain.tree.domain_run(domain.name), "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
+        folder=run.folder,
         vnc_port=ready.vnc_port,
+        vnc_websocket=ready.vnc_websocket,
+        vnc_secret=secret,
     )
 
 
@@ -272,13 +309,14 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
     """Complete the record with what this run has, before QEMU is started."""
     run.record |= {
         "argv": argv,
-        "ports": len(plan.ports),
-        "vnc": f"{ready.definition.vnc.listen}:{ready.vnc_port}" if ready.definition.vnc else "",
+        "slots": list(plan.slots),
+        "vnc": {"address": plan.vnc, "websocket": ready.vnc_websocket} if ready.definition.vnc else None,
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
         "disks": [
-            {"id": disk.id, "since": 0, "place": disk.place.label, "target": disk.disk.target,
-             "path": disk.disk.path, "format": str(disk.disk.format), "spec": toml.to_plain(disk.disk)}
-            for disk in plan.disks
+            {"id": device.id, "since": 0, "place": device.place.label, "node": device.node,
+             "target": device.disk.target, "path": device.disk.path, "format": str(device.disk.format),
+             "spec": toml.to_plain(device.disk)}
+            for device in plan.disks
         ],
         "nics": [
             nic_entry(device.id, device.place.label, device.nic, tap.name if tap else "", bridge, since=0)

@@ -1,4 +1,4 @@
-"""Devices as templates see them: a definition's part together with its id and place.
+"""NICs and vCPUs as templates see them: a definition's part together with its id and place.
 
 The same object renders the part of the cold command line and the arguments of the hot plug.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from qkvm.qemu.slots import Place
-from qkvm.spec.domain import Disk, Domain, Machine, Nic, NicModel
+from qkvm.spec.domain import Domain, Machine, Nic, NicModel
 
 _NIC_DRIVERS = {
     NicModel.VIRTIO: "virtio-net-pci",
@@ -19,13 +19,17 @@ _NIC_DRIVERS = {
 
 
 class NicDevice(NamedTuple):
-    """A NIC: ``id`` of the device, ``fd`` of its tap (a number cold, a name given with getfd hot)."""
+    """A NIC: ``id`` of the device, ``fd`` of its tap (a number cold, a name given with getfd hot).
+
+    ``boot_index`` is its place in the firmware's order, 0 where it has none and needs no boot ROM.
+    """
 
     id: str
     nic: Nic
     driver: str
     place: Place
     fd: str
+    boot_index: int = 0
 
     @property
     def backend(self) -> str:
@@ -33,49 +37,21 @@ class NicDevice(NamedTuple):
         return f"host-{self.id}"
 
 
-class DiskDevice(NamedTuple):
-    """A disk: ``id`` of the device, the nodes of its layers, its place in the firmware's boot order from 1 on."""
-
-    id: str
-    disk: Disk
-    driver: str
-    place: Place
-    boot_index: int
-
-    @property
-    def node(self) -> str:
-        """Node name of the format layer."""
-        return f"{self.disk.format}-{self.disk.target}"
-
-    @property
-    def file_node(self) -> str:
-        """Node name of the protocol layer."""
-        return f"file-{self.disk.target}"
-
-
 class VcpuDevice(NamedTuple):
-    """A vCPU beyond the first: one core in a socket of its own."""
+    """A vCPU beyond the first, and where in the topology it sits."""
 
     id: str
     driver: str
     socket: int
+    die: int
+    core: int
+    thread: int
 
 
-def nic_device(machine: Machine, nic: Nic, ident: str, place: Place, fd: str) -> NicDevice:
-    """The device of a NIC on a machine."""
+def nic_device(machine: Machine, nic: Nic, ident: str, place: Place, fd: str, *, boot_index: int = 0) -> NicDevice:
+    """The device of a NIC on a machine; its alias, where it has one, is its id."""
     driver = "virtio-net-device" if machine is Machine.MICROVM else _NIC_DRIVERS[nic.model]
-    return NicDevice(ident, nic, driver, place, fd)
-
-
-def disk_id(disk: Disk) -> str:
-    """The id of a disk's device."""
-    return f"disk-{disk.target}"
-
-
-def disk_device(machine: Machine, disk: Disk, place: Place, boot_index: int) -> DiskDevice:
-    """The device of a disk on a machine."""
-    driver = "virtio-blk-device" if machine is Machine.MICROVM else "virtio-blk-pci"
-    return DiskDevice(disk_id(disk), disk, driver, place, boot_index)
+    return NicDevice(nic.alias or ident, nic, driver, place, fd, boot_index)
 
 
 def cpu_model(domain: Domain, accel: str) -> str:
@@ -87,6 +63,15 @@ def cpu_model(domain: Domain, accel: str) -> str:
 
 
 def vcpu_device(domain: Domain, accel: str, index: int) -> VcpuDevice:
-    """The device of vCPU number ``index`` (1 or more; number 0 is born with the machine)."""
+    """The device of vCPU number ``index`` (1 or more; number 0 is born with the machine).
+
+    Numbers count threads fastest, then cores, dies and sockets, as QEMU's own list does.
+    """
     model = cpu_model(domain, accel).partition(",")[0]
-    return VcpuDevice(f"vcpu{index}", f"{model}-x86_64-cpu", index)
+    driver = f"{model}-x86_64-cpu"
+    if domain.topology is None:
+        return VcpuDevice(f"vcpu{index}", driver, index, 0, 0, 0)
+    rest, thread = divmod(index, domain.topology.threads)
+    rest, core = divmod(rest, domain.topology.cores)
+    socket, die = divmod(rest, domain.topology.dies)
+    return VcpuDevice(f"vcpu{index}", driver, socket, die, core, thread)

@@ -2,44 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qkvm.qemu import devices, slots
-from qkvm.qemu.devices import DiskDevice, NicDevice, VcpuDevice
+from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, slots
+from qkvm.qemu.controllers import ControllerDevice
+from qkvm.qemu.devices import NicDevice, VcpuDevice
+from qkvm.qemu.disks import DiskDevice
+from qkvm.qemu.inputs import InputDevice
+from qkvm.qemu.ports import PortDevice
 from qkvm.qemu.render import Option, render
-from qkvm.qemu.slots import Place, Port
-from qkvm.spec.domain import Domain, Vnc
+from qkvm.qemu.slots import Board, Place, Port
+from qkvm.spec.domain import (
+    DiskBus,
+    Domain,
+    IoThread,
+    Machine,
+    MemoryBacking,
+    OnCrash,
+    OnPoweroff,
+    OnReboot,
+    Video,
+    Vnc,
+    WatchdogModel,
+)
+
+_VIDEO_DRIVERS = {
+    Video.VGA: "VGA",
+    Video.CIRRUS: "cirrus-vga",
+    Video.BOCHS: "bochs-display",
+    Video.QXL: "qxl-vga",
+    Video.VIRTIO: "virtio-vga",
+    Video.VMVGA: "vmware-svga",
+}
+_VIDEO_MEMORY = {
+    Video.VGA: "vgamem_mb",
+    Video.CIRRUS: "vgamem_mb",
+    Video.QXL: "vgamem_mb",
+    Video.VMVGA: "vgamem_mb",
+}
+_MACHINE_TYPES = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
 
 
 class Resources(NamedTuple):
-    """What the host gives one start: accelerator, user, open fds, paths, the VNC port."""
+    """What the host gives one start: accelerator, user, open fds, paths, the VNC server's address.
+
+    ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`). ``folder`` is the run's,
+    ``vnc_secret`` a file with the VNC password, '' for none.
+    """
 
     accel: str
     user: str
-    qmp_fd: int
-    monitor_fd: int
-    console_fd: int
+    sockets: Mapping[str, int]
     nic_fds: tuple[str, ...]
     pidfile: str
     serial_log: str
+    folder: str
     vnc_port: int
+    vnc_websocket: int
+    vnc_secret: str
 
 
 class Launch(NamedTuple):
     """What a template sees as ``launch``, beside the definition as ``domain``."""
 
     accel: str
+    machine: str
     cpu_head: str
     cpu_features: tuple[str, ...]
     user: str
-    qmp_fd: int
-    monitor_fd: int
-    console_fd: int
+    sockets: Mapping[str, int]
     pidfile: str
-    serial_log: str
     vnc: str
+    vnc_secret: str
+    vnc_websocket: int
+    memory_object: dict[str, Any] | None
+    iothreads: tuple[dict[str, Any], ...]
+    actions: dict[str, str]
     ports: tuple[Port, ...]
+    slots: tuple[str, ...]
+    builtin_sata: bool
+    has_floppy: bool
+    video: str
+    video_properties: dict[str, Any]
+    places: dict[str, Place]
+    watchdog: str
     vcpus: tuple[VcpuDevice, ...]
+    controllers: tuple[ControllerDevice, ...]
+    serial_ports: tuple[PortDevice, ...]
+    inputs: tuple[InputDevice, ...]
     disks: tuple[DiskDevice, ...]
     nics: tuple[NicDevice, ...]
     incoming: bool = False
@@ -59,51 +110,71 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     """Ids and places for every device of the definition, with what the host gave.
 
     :param kept: ids and places of an earlier run; QEMU then waits for that run's state instead of booting.
-    :raises InvalidState: more devices than the machine has slots for.
+    :raises InvalidState: more devices than the machine has slots for. :raises InvalidValue: an address that the
+        machine doesn't have, or two devices in one place.
     """
-    port_count = slots.port_count(domain)
-    used: list[str] = []
-    nic_ids = kept.nics if kept is not None else [f"net{number}" for number in range(len(domain.nics))]
-
-    def place(ident: str) -> Place:
-        if kept is not None:
-            return slots.place(kept.places[ident])
-        chosen = slots.take(domain.machine, port_count, used)
-        used.append(chosen.label)
-        return chosen
-
-    disks = tuple(
-        devices.disk_device(domain.machine, disk, place(devices.disk_id(disk)), number)
-        for number, disk in enumerate(domain.disks, 1)
-    )
-    nics = tuple(
-        devices.nic_device(domain.machine, nic, ident, place(ident), fd)
-        for ident, nic, fd in zip(nic_ids, domain.nics, given.nic_fds, strict=True)
-    )
+    board = Board(domain)
+    fixed = _fixed_places(domain, board)
+    found_controllers = controllers.controllers(domain, board)
+    found_inputs = inputs.inputs(domain, board)
+    found_ports = ports.ports(domain, board, given.sockets, given.serial_log)
+    order = bootorder.boot_indexes(domain)
+    found_disks = disks.disks(domain, board, order, kept.places if kept is not None else {})
+    found_nics = _nics(domain, board, order, given.nic_fds, kept)
     head, *features = devices.cpu_model(domain, given.accel).split(",")
     return Launch(
         accel=given.accel,
+        machine=_machine_type(domain),
         cpu_head=head,
         cpu_features=tuple(features),
         user=given.user,
-        qmp_fd=given.qmp_fd,
-        monitor_fd=given.monitor_fd,
-        console_fd=given.console_fd,
+        sockets=given.sockets,
         pidfile=given.pidfile,
-        serial_log=given.serial_log,
-        vnc=vnc_option(domain.vnc, given.vnc_port) if domain.vnc else "",
-        ports=tuple(slots.root_ports(port_count)),
+        vnc=vnc_option(domain.vnc, given) if domain.vnc else "",
+        vnc_secret=given.vnc_secret,
+        vnc_websocket=given.vnc_websocket,
+        memory_object=_memory_object(domain),
+        iothreads=tuple(_iothread_object(domain)),
+        actions=_actions(domain),
+        ports=tuple(board.ports),
+        slots=tuple(board.slots),
+        builtin_sata=controllers.uses_builtin_sata(domain),
+        has_floppy=any(disk.bus is DiskBus.FDC for disk in domain.disks),
+        video=_VIDEO_DRIVERS.get(domain.video, ""),
+        video_properties=_video_properties(domain),
+        places=fixed,
+        watchdog=_watchdog_driver(domain),
         vcpus=tuple(devices.vcpu_device(domain, given.accel, index) for index in range(1, domain.vcpus.current)),
-        disks=disks,
-        nics=nics,
+        controllers=tuple(found_controllers),
+        serial_ports=tuple(found_ports),
+        inputs=tuple(found_inputs),
+        disks=tuple(found_disks),
+        nics=tuple(found_nics),
         incoming=kept is not None,
     )
 
 
-def vnc_option(vnc: Vnc, port: int) -> str:
-    """The address as QEMU's -vnc takes it: host:display, IPv6 in brackets."""
+def _nics(
+    domain: Domain, board: Board, order: dict[str, int], fds: tuple[str, ...], kept: Kept | None
+) -> list[NicDevice]:
+    idents = kept.nics if kept is not None else [f"net{number}" for number in range(len(domain.nics))]
+    found = []
+    for ident, nic, fd in zip(idents, domain.nics, fds, strict=True):
+        if kept is not None and not nic.address:
+            place = slots.place(kept.places[ident])
+        else:
+            place = board.pluggable(nic.address)
+        boot_index = order.get(nic.mac, 0)
+        found.append(devices.nic_device(domain.machine, nic, ident, place, fd, boot_index=boot_index))
+    return found
+
+
+def vnc_option(vnc: Vnc, given: Resources) -> str:
+    """The address as QEMU's -vnc takes it: host:display, IPv6 in brackets, or a Unix socket."""
+    if vnc.socket:
+        return f"unix:{given.folder}/vnc.sock"
     host = f"[{vnc.listen}]" if ":" in vnc.listen else vnc.listen
-    return f"{host}:{port - 5900}"
+    return f"{host}:{given.vnc_port - 5900}"
 
 
 def command_line(domain: Domain, launch: Launch, *, own_templates: str, template: str = "") -> list[Option]:
@@ -118,26 +189,120 @@ def _context(domain: Domain, launch: Launch) -> dict[str, Any]:
     return {"domain": domain, "launch": launch}
 
 
+def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
+    """Places of the devices of which there is one; each has a slot that it takes where that is free."""
+    found: dict[str, Place] = {}
+    if domain.video is not Video.NONE:
+        found["video"] = board.fixed(domain.video_address, prefer=0x2)
+    if domain.balloon is not None:
+        found["balloon"] = board.fixed(domain.balloon.address, prefer=0x3)
+    if domain.rng is not None:
+        found["rng"] = board.fixed(domain.rng.address, prefer=0x4)
+    if domain.watchdog is not None and domain.watchdog.model is WatchdogModel.I6300ESB:
+        found["watchdog"] = board.fixed(domain.watchdog.address)
+    return found
+
+
+def _machine_type(domain: Domain) -> str:
+    """QEMU's name of the machine type: of a certain release where the definition pins it."""
+    if domain.machine_version and domain.machine in _MACHINE_TYPES:
+        return f"{_MACHINE_TYPES[domain.machine]}-{domain.machine_version}"
+    return str(domain.machine)
+
+
+def _memory_object(domain: Domain) -> dict[str, Any] | None:
+    """The memory backend of a guest whose memory is more than plain anonymous pages (qapi/qom.json)."""
+    backing, tune = domain.memory_backing, domain.numatune
+    if backing == MemoryBacking() and tune is None:
+        return None
+    kinds = {"anonymous": "memory-backend-ram", "memfd": "memory-backend-memfd", "file": "memory-backend-file"}
+    kind = "memory-backend-memfd" if backing.hugepages else kinds[backing.source]
+    found: dict[str, Any] = {"qom-type": kind, "id": "ram0", "size": domain.memory.maximum * 1024}
+    found |= {"share": backing.shared, "merge": backing.mergeable, "prealloc": backing.preallocated}
+    if kind == "memory-backend-file":
+        found["mem-path"] = "/dev/shm"
+    if backing.hugepages:
+        found["hugetlb"] = True
+        if backing.hugepage_size:
+            found["hugetlbsize"] = backing.hugepage_size * 1024
+    if tune is not None:
+        found |= {
+            "host-nodes": _numbers(tune.nodeset),
+            "policy": {"strict": "bind"}.get(tune.mode, str(tune.mode)),
+        }
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    """The numbers of a list such as '0-2,^1,5', sorted."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.removeprefix("^").partition("-")
+        numbers = set(range(int(first), int(last if dash else first) + 1))
+        found = found - numbers if part.startswith("^") else found | numbers
+    return sorted(found)
+
+
+def _iothread_object(domain: Domain) -> list[dict[str, Any]]:
+    return [iothread_object(thread) for thread in domain.iothreads]
+
+
+def iothread_object(thread: IoThread) -> dict[str, Any]:
+    """An iothread as object-add takes it (qapi/qom.json, IothreadProperties)."""
+    found: dict[str, Any] = {"qom-type": "iothread", "id": f"iothread{thread.id}"}
+    for name in ("poll_max_ns", "poll_grow", "poll_shrink", "thread_pool_min", "thread_pool_max"):
+        if getattr(thread, name) is not None:
+            found[name.replace("_", "-")] = getattr(thread, name)
+    return found
+
+
+def _actions(domain: Domain) -> dict[str, str]:
+    """What QEMU does by itself at certain events (set-action of qapi/run-state.json), where not its default."""
+    found: dict[str, str] = {}
+    if domain.on_reboot is not OnReboot.RESTART:
+        found["reboot"] = "shutdown"
+    if domain.on_poweroff is OnPoweroff.PRESERVE:
+        found["shutdown"] = "pause"
+    if domain.on_crash is not OnCrash.DESTROY:
+        found["panic"] = "pause" if domain.on_crash is OnCrash.PRESERVE else "none"
+    if domain.watchdog is not None:
+        found["watchdog"] = str(domain.watchdog.action)
+    return found
+
+
+def _video_properties(domain: Domain) -> dict[str, Any]:
+    name = _VIDEO_MEMORY.get(domain.video)
+    return {name: max(1, domain.video_memory // 1024)} if name and domain.video_memory else {}
+
+
+def _watchdog_driver(domain: Domain) -> str:
+    """The watchdog's driver; a q35 has its TCO timer of its own."""
+    if domain.watchdog is None or domain.watchdog.model is WatchdogModel.ITCO:
+        return ""
+    return str(domain.watchdog.model)
+
+
 def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[str, dict[str, Any]]]:
-    """QMP commands that QEMU runs by itself at the start: balloon target, statistics, link states, go.
+    """QMP commands that QEMU runs by itself at the start: balloon target, statistics, link states, limits, go.
 
     A QEMU that waits for a saved state has its balloon's size from there, and goes when it has it.
     """
     commands: list[tuple[str, dict[str, Any]]] = []
     if domain.balloon is not None:
+        period = {
+            "path": "/machine/peripheral/balloon0",
+            "property": "guest-stats-polling-interval",
+            "value": domain.balloon.stats_period,
+        }
         if not launch.incoming:
             commands.append(("balloon", {"value": domain.memory.current * 1024}))
-        commands.append(
-            (
-                "qom-set",
-                {
-                    "path": "/machine/peripheral/balloon0",
-                    "property": "guest-stats-polling-interval",
-                    "value": domain.balloon.stats_period,
-                },
-            )
-        )
+        commands.append(("qom-set", period))
     commands += [("set_link", {"name": nic.id, "up": False}) for nic in launch.nics if not nic.nic.link]
+    commands += [
+        ("block_set_io_throttle", disks.throttle_arguments(disks.disk_id(disk), disk.throttle))
+        for disk in domain.disks
+        if disk.throttle is not None
+    ]
     if not paused and not launch.incoming:
         commands.append(("cont", {}))
     return commands

@@ -24,7 +24,7 @@ from qkvm.errors import TemplateError
 _WHOLE = frozenset(("-kernel", "-initrd", "-append", "-uuid", "-pidfile", "-runas", "-k", "-display"))
 """Options whose argument QEMU does not split at commas."""
 
-_FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config", "-no-reboot"))
+_FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config"))
 """Options without an argument."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"

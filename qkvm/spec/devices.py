@@ -75,6 +75,7 @@ class Serial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = ""
     port: int = 0
     alias: str = ""
+    address: str = ""
 
 
 class Channel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +179,7 @@ class Watchdog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: WatchdogModel = WatchdogModel.I6300ESB
     action: WatchdogAction = WatchdogAction.RESET
+    address: str = ""
 
 
 class TpmModel(StrEnum):
@@ -219,6 +221,7 @@ class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     access: AccessMode = AccessMode.MAPPED
     readonly: bool = False
     alias: str = ""
+    address: str = ""
 
 
 class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -227,6 +230,7 @@ class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str = "/dev/urandom"
     rate_bytes: int = 0
     rate_period: int = 1000
+    address: str = ""
 
 
 class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -235,6 +239,7 @@ class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     free_page_reporting: bool = True
     deflate_on_oom: bool = False
     stats_period: int = 5
+    address: str = ""
 
 
 def check_vnc(vnc: Vnc) -> None:

@@ -205,6 +205,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vnc: Vnc | None = None
     video: Video = Video.NONE
     video_memory: Size = Size(0)
+    video_address: str = ""
     watchdog: Watchdog | None = None
     panic: bool = False
     tpm: Tpm | None = None
@@ -327,6 +328,10 @@ def _check_devices(domain: Domain) -> None:
         check_vnc(domain.vnc)
     if domain.rng is not None:
         check_rng(domain.rng)
+    for what in ("rng", "balloon", "watchdog"):
+        if getattr(domain, what) is not None:
+            check.address(getattr(domain, what).address, what)
+    check.address(domain.video_address, "video")
     if domain.balloon is not None:
         check.between(domain.balloon.stats_period, 0, 86400, "stats_period")
     check.between(domain.root_ports, 0, ROOT_PORTS_LIMIT, "root_ports")

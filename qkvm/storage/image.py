@@ -50,11 +50,13 @@ def create(path: str, fmt: str, size_kib: int, *, owner_folder: str) -> None:
         raise
 
 
-def check(path: str, fmt: str) -> None:
+def check(path: str, fmt: str, *, backing: bool = False) -> None:
     """Refuse an image that QEMU would not open as meant, or that would lead it to other files.
 
-    :raises HostError: not there or not readable. :raises InvalidValue: not of that format, or it names a
-        backing or data file, which a definition does not say yet.
+    :param backing: whether the definition names the image that it is based on; what the image itself says of that
+        is never followed.
+    :raises HostError: not there or not readable. :raises InvalidValue: not of that format, or it needs a file that
+        the definition does not name.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -67,10 +69,12 @@ def check(path: str, fmt: str) -> None:
     if fmt != "qcow2":
         return
     header = parse_header(raw, path)
-    if header.has_backing_file:
+    if header.has_backing_file != backing:
         raise InvalidValue(
-            f"disk {path} has a backing file, which is not supported yet",
-            hint="qemu-img rebase -b '' makes it stand alone",
+            f"disk {path} has a backing file, and the definition does not name it"
+            if header.has_backing_file
+            else f"disk {path} has no backing file, and the definition names one",
+            hint="a [[disks.backing]] with path and format says it; qemu-img rebase -b '' makes it stand alone",
         )
     if header.has_data_file:
         raise InvalidValue(f"disk {path} keeps its data in another file, which is not supported")

@@ -166,7 +166,7 @@ def test_other_models_and_types(lab: Lab, vm: Domain) -> None:
 def test_slots_run_out_with_a_word(lab: Lab, vm: Domain) -> None:
     if vm.definition.machine != "q35":
         # The older PC's 27 slots are counted by the unit tests.
-        assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 26
+        assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 25
         return
     macs = [vm.attach_interface(type="user", live=True) for _ in range(3)]
     assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 0

@@ -102,5 +102,69 @@ def test_qemu_is_confined(lab: Lab, domain_of: Register) -> None:
     assert status["Seccomp"] == "2"
     folder = Path(domain.live.folder)
     assert folder.stat().st_mode & 0o777 == 0o700
-    for name in ("qmp.sock", "monitor.sock", "console.sock", "record.json", "events.jsonl"):
+    for name in ("qmp.sock", "monitor.sock", "serial0.sock", "agent.sock", "record.json", "events.jsonl"):
         assert (folder / name).stat().st_mode & 0o077 == 0, name
+
+
+def _image(folder: Path, name: str, text: bytes, *, base: str = "", size: str = "16M") -> str:
+    """An image whose first bytes are ``text``: raw, or qcow2 on top of a raw ``base``."""
+    path = str(folder / name)
+    if base:
+        nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path)
+        return path
+    nslab.sh("qemu-img", "create", "-q", "-f", "raw", path, size)
+    with open(path, "r+b") as stream:
+        stream.write(text)
+    return path
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+def test_hardware(lab: Lab, domain_of: Register, tmp_path: Path, machine: str) -> None:
+    """Drives of every bus, ports of every kind, and what a definition says of clock, board and limits."""
+    base = _image(tmp_path, "base.img", b"from the base")
+    old = "hdc" if machine == "pc" else "sdc"
+    disks = {
+        "vda": (_image(tmp_path, "top.qcow2", b"", base=base), "qcow2", "virtio", "disk"),
+        "sda": (_image(tmp_path, "scsi.img", b"a scsi disk"), "raw", "scsi", "disk"),
+        "sdb": (_image(tmp_path, "cd.iso", b"a compact disc"), "raw", "scsi", "cdrom"),
+        old: ("", "raw", "ide" if machine == "pc" else "sata", "cdrom"),
+        "sdd": (_image(tmp_path, "stick.img", b"a usb stick"), "raw", "usb", "disk"),
+        "fda": (_image(tmp_path, "floppy.img", b"a floppy", size="1440k"), "raw", "fdc", "floppy"),
+    }
+    body = "".join(
+        f"[[disks]]\npath = '{path}'\nformat = '{fmt}'\nbus = '{bus}'\ndevice = '{device}'\ntarget = '{target}'\n"
+        + (f"[[disks.backing]]\npath = '{base}'\nformat = 'raw'\n" if target == "vda" else "")
+        for target, (path, fmt, bus, device) in disks.items()
+    )
+    written = tmp_path / "second-port"
+    body += (
+        f"[[serials]]\n[[serials]]\nkind = 'file'\npath = '{written}'\n"
+        "[[serials]]\nkind = 'pty'\nmodel = 'pci-serial'\n[[serials]]\nmodel = 'virtio'\n"
+        "[[channels]]\nname = 'org.qemu.guest_agent.0'\n[[channels]]\nname = 'org.example.0'\n"
+        "[[inputs]]\ntype = 'tablet'\n[[inputs]]\ntype = 'keyboard'\nbus = 'virtio'\n"
+        "[vnc]\npassword = 'secret'\nwebsocket = -1\n[watchdog]\naction = 'pause'\n"
+        "[topology]\nsockets = 2\ncores = 2\n[smbios]\nserial = 'S,N-1'\n[clock]\nhpet = false\n"
+        "[memory_backing]\nsource = 'memfd'\n[[iothreads]]\nid = 1\n"
+    )
+    domain = domain_of(
+        lab.define(f"hw-{machine}", machine=machine, body=body, machine_version="'7.2'", video="'vga'",
+                   vcpus="{ current = 3, maximum = 4 }", panic="true")
+    )  # fmt: skip
+    lab.boot(domain)
+    assert not (Path(domain.live.folder) / "vnc.secret").exists(), "the password is no file any more"
+    assert "secret" not in Path(f"/proc/{domain.live.pid}/cmdline").read_text().split("\0")
+    with Guest(domain) as guest:
+        assert guest.ask("head -c 13 /dev/vda") == "from the base"
+        assert "S,N-1" in guest.ask("strings /sys/firmware/dmi/tables/DMI")
+        guest.until("cpus", "3")
+        assert "hpet" not in guest.ask("cat /sys/devices/system/clocksource/clocksource0/available_clocksource")
+        guest.ask("echo through the second port >/dev/ttyS1")
+        assert sorted(guest.ask("cat /sys/class/virtio-ports/*/name").split()) == [
+            "org.example.0",
+            "org.qemu.guest_agent.0",
+        ]
+    assert "through the second port" in written.read_text()
+    shown = {node["node-name"]: node for node in domain.monitor_command("query-named-block-nodes")}
+    assert shown["qcow2-vda"]["backing_file"] and not shown["qcow2-vda"]["ro"] and shown["raw-vda-1"]["ro"]
+    blocks = {block["qdev"]: block for block in domain.monitor_command("query-block")}
+    assert len(blocks) == 6 and sum("inserted" not in block for block in blocks.values()) == 1

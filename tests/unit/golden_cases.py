@@ -14,23 +14,54 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from qkvm.qemu import devices, launch, render, slots
+from qkvm.qemu import devices, launch, ports, render, slots
 from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
+    AGENT_CHANNEL,
     Balloon,
     Boot,
+    BootDevice,
+    Cache,
+    Channel,
+    Clock,
+    ClockOffset,
+    Controller,
+    ControllerType,
+    DetectZeroes,
+    Discard,
     Disk,
+    DiskBus,
     DiskFormat,
+    DiskKind,
     Domain,
+    Features,
+    Input,
+    InputBus,
+    InputType,
+    Io,
+    IoThread,
+    Layer,
     Machine,
     Memory,
+    MemoryBacking,
+    MemorySource,
     Nic,
     NicModel,
     NicType,
+    OnCrash,
+    OnPoweroff,
     OnReboot,
+    PortKind,
+    Rng,
+    Serial,
+    SerialModel,
+    Throttle,
+    Topology,
     Vcpus,
     Video,
     Vnc,
+    Watchdog,
+    WatchdogAction,
     validate,
 )
 from qkvm.spec.size import Size
@@ -112,9 +143,64 @@ def screen(machine: Machine) -> Domain:
     return validate(replace(minimal(machine), vnc=Vnc(listen="::1"), video=video))
 
 
+def hardware(machine: Machine) -> Domain:
+    """A drive of every bus, each kind of port, input and controller, and limits; of a microvm nothing of that."""
+    if machine is Machine.MICROVM:
+        return minimal(machine)
+    ide = DiskBus.IDE if machine is Machine.PC else DiskBus.SATA
+    disks = (
+        Disk(
+            path="/srv/top.qcow2", format=DiskFormat.QCOW2, target="vda", iothread=1, cache=Cache.NONE,
+            io=Io.NATIVE,
+            backing=(Layer(path="/srv/middle.qcow2", format=DiskFormat.QCOW2),
+                     Layer(path="/srv/base.img", format=DiskFormat.RAW)),
+            throttle=Throttle(total_iops_sec=100, read_bytes_sec=1 << 20, read_bytes_sec_max=1 << 21),
+        ),
+        Disk(path="/dev/vg/data", format=DiskFormat.RAW, target="sda", bus=DiskBus.SCSI, shareable=True,
+             cache=Cache.WRITETHROUGH, wwn="5000c50015ea71ad", detect_zeroes=DetectZeroes.UNMAP),
+        Disk(path="/srv/cd.iso", format=DiskFormat.RAW, target="sdb", bus=DiskBus.SCSI, device=DiskKind.CDROM),
+        Disk(format=DiskFormat.RAW, target=f"{ide.prefix}c", bus=ide, device=DiskKind.CDROM),
+        Disk(path="/srv/stick.img", format=DiskFormat.RAW, target="sdd", bus=DiskBus.USB, discard=Discard.IGNORE),
+        Disk(path="/srv/fd.img", format=DiskFormat.RAW, target="fda", bus=DiskBus.FDC, device=DiskKind.FLOPPY),
+    )  # fmt: skip
+    return validate(
+        replace(
+            minimal(machine),
+            machine_version="7.2",
+            memory_backing=MemoryBacking(source=MemorySource.MEMFD, shared=True, mergeable=False),
+            vcpus=Vcpus(current=3, maximum=8),
+            topology=Topology(sockets=2, cores=2, threads=2),
+            iothreads=(IoThread(id=1, poll_max_ns=0),),
+            boot=Boot(order=(BootDevice.NETWORK, BootDevice.CDROM, BootDevice.DISK), menu=True, menu_timeout=3000),
+            smbios={"manufacturer": "A, B", "serial": "ds=nocloud"},
+            features=Features(suspend_to_mem=False, suspend_to_disk=True),
+            clock=Clock(offset=ClockOffset.LOCALTIME, rtc_catchup=True, pit_delay=True, hpet=False),
+            on_poweroff=OnPoweroff.PRESERVE, on_crash=OnCrash.PRESERVE,
+            disks=disks,
+            controllers=(Controller(type=ControllerType.SCSI, queues=2, iothread=1),),
+            nics=(replace(NICS[0], mtu=9000),),
+            serials=(
+                Serial(), Serial(kind=PortKind.PTY),
+                Serial(kind=PortKind.FILE, model=SerialModel.PCI, path="/srv/s,1"),
+                Serial(kind=PortKind.TCP, model=SerialModel.USB, host="::1", port=4000),
+                Serial(model=SerialModel.VIRTIO),
+            ),
+            channels=(
+                Channel(name=AGENT_CHANNEL), Channel(name="org.example.0", kind=PortKind.UNIX, path="/srv/c.sock"),
+            ),
+            inputs=(Input(type=InputType.TABLET), Input(type=InputType.KEYBOARD, bus=InputBus.VIRTIO)),
+            vnc=Vnc(port=5900, password="secret", websocket=5700, share="force-shared"),
+            video=Video.QXL, video_memory=Size(32 * 1024),
+            watchdog=Watchdog(action=WatchdogAction.POWEROFF), panic=True,
+            rng=Rng(rate_bytes=1024),
+        )
+    )  # fmt: skip
+
+
 FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "minimal": minimal,
     "full": full,
+    "hardware": hardware,
     "user-nic": user_nic,
     "no-extras": no_extras,
     "ipv6-vnc": screen,
@@ -124,17 +210,21 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
 
 def resources(domain: Domain, *, root: bool = False) -> Resources:
     """What the host would give, always the same; ``root`` is KVM with a QEMU that stays root."""
-    fds = tuple("" if nic.type is NicType.USER else str(103 + number) for number, nic in enumerate(domain.nics))
+    fds = tuple(
+        "" if nic.type is NicType.USER else str(100 + len(ports.sockets(domain)) + number)
+        for number, nic in enumerate(domain.nics)
+    )
     return Resources(
         accel="kvm" if root else "tcg",
         user="" if root else "1879048193:1879048193",
-        qmp_fd=100,
-        monitor_fd=101,
-        console_fd=102,
+        sockets={ident: 100 + number for number, ident in enumerate(ports.sockets(domain))},
         nic_fds=fds,
         pidfile=f"/run/qkvm/domains/{domain.name}/qemu.pid",
         serial_log=f"/var/log/qkvm/{domain.name}.serial.log",
+        folder=f"/run/qkvm/domains/{domain.name}",
         vnc_port=5900 if domain.vnc is None or domain.vnc.port == -1 else domain.vnc.port,
+        vnc_websocket=domain.vnc.websocket if domain.vnc else 0,
+        vnc_secret=f"/run/qkvm/domains/{domain.name}/vnc.secret" if domain.vnc and domain.vnc.password else "",
     )
 
 
@@ -146,8 +236,8 @@ def options(domain: Domain, *, root: bool = False, kept: Kept | None = None) -> 
 
 def hot_nic(machine: Machine, nic: Nic) -> list[tuple[str, dict[str, Any]]]:
     """What is sent to plug a NIC: place and id as the first free ones of the minimal domain."""
-    ports = slots.port_count(minimal(machine))
-    device = devices.nic_device(machine, nic, "net0", slots.take(machine, ports, []), "fd-net0")
+    place = slots.Board(minimal(machine)).pluggable()
+    device = devices.nic_device(machine, nic, "net0", place, "fd-net0")
     return render.hotplug_commands(render.render("parts/nic.j2", {"nic": device}))
 
 

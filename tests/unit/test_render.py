@@ -138,7 +138,7 @@ def shape(options: list[Option]) -> list[tuple[str, list[str]]]:
 def with_texts(machine: Machine, name: str, path: str, cmdline: str) -> Domain:
     """A domain that was never validated, with any text in its fields."""
     plain = golden_cases.full(machine)
-    disks = (Disk(path=path, format=DiskFormat.RAW, target="vda", serial=name or "x"),)
+    disks = (Disk(path=path or "d", format=DiskFormat.RAW, target="vda", serial=name or "x"),)
     nics = (replace(plain.nics[0], mac=name),)
     boot = Boot(kernel=path or "k", initrd=path or "i", cmdline=cmdline or "c")
     return replace(plain, name=name, uuid=name, cpu="", disks=disks, nics=nics, boot=boot)
@@ -240,7 +240,9 @@ def test_the_administrators_template_wins(tmp_path: Path) -> None:
     own = tmp_path / "templates"
     own.joinpath("parts").mkdir(parents=True)
     own.joinpath("parts/vcpu.j2").write_text('-device {"driver": "mine"}\n')
-    device: dict[str, Any] = {"vcpu": {"driver": "x", "id": "vcpu1", "socket": 1}}
+    device: dict[str, Any] = {
+        "vcpu": {"driver": "x", "id": "vcpu1", "socket": 1, "die": 0, "core": 0, "thread": 0}
+    }
     assert render.render("parts/vcpu.j2", device, own=str(own)) == [Option("-device", {"driver": "mine"})]
     assert render.render("parts/vcpu.j2", device, own=str(tmp_path)) != [Option("-device", {"driver": "mine"})]
 
@@ -248,7 +250,9 @@ def test_the_administrators_template_wins(tmp_path: Path) -> None:
 def test_an_own_machine_includes_packaged_parts(tmp_path: Path) -> None:
     tmp_path.joinpath("q35.args.j2").write_text('-S\n{% include "parts/vcpu.j2" %}\n')
     options = render.render(
-        "q35.args.j2", {"vcpu": {"driver": "x", "id": "vcpu1", "socket": 1}}, own=str(tmp_path)
+        "q35.args.j2",
+        {"vcpu": {"driver": "x", "id": "vcpu1", "socket": 1, "die": 0, "core": 0, "thread": 0}},
+        own=str(tmp_path),
     )
     assert [option.name for option in options] == ["-S", "-device"]
 

@@ -1,0 +1,239 @@
+"""Disks as templates see them: the block layers behind them, and the drive that the guest sees. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from qkvm.errors import InvalidValue
+from qkvm.qemu import slots
+from qkvm.qemu.slots import Board, Place
+from qkvm.spec.domain import (
+    Controller,
+    ControllerType,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    DiskKind,
+    Domain,
+    Layer,
+    Machine,
+    Throttle,
+    index_of,
+)
+
+_DRIVERS = {
+    (DiskBus.VIRTIO, DiskKind.DISK): "virtio-blk-pci",
+    (DiskBus.SCSI, DiskKind.DISK): "scsi-hd",
+    (DiskBus.SCSI, DiskKind.CDROM): "scsi-cd",
+    (DiskBus.SATA, DiskKind.DISK): "ide-hd",
+    (DiskBus.SATA, DiskKind.CDROM): "ide-cd",
+    (DiskBus.IDE, DiskKind.DISK): "ide-hd",
+    (DiskBus.IDE, DiskKind.CDROM): "ide-cd",
+    (DiskBus.USB, DiskKind.DISK): "usb-storage",
+    (DiskBus.USB, DiskKind.CDROM): "usb-storage",
+    (DiskBus.FDC, DiskKind.FLOPPY): "floppy",
+}
+
+
+class LayerNodes(NamedTuple):
+    """One image of a chain: its format node on its protocol node, and the node below it ('' is none)."""
+
+    node: str
+    file_node: str
+    path: str
+    format: DiskFormat
+    readonly: bool
+    backing: str
+
+    @property
+    def file_driver(self) -> str:
+        """QEMU's driver of the protocol layer."""
+        return "host_device" if self.path.startswith("/dev/") else "file"
+
+
+class DiskDevice(NamedTuple):
+    """A disk: ``id`` of the device, its place on a bus, ``attach`` as the properties that put it there.
+
+    ``layers`` come deepest first; an empty drive has none. ``boot_index`` is 0 where the firmware skips it.
+    """
+
+    id: str
+    disk: Disk
+    driver: str
+    place: Place
+    attach: dict[str, Any]
+    layers: tuple[LayerNodes, ...]
+    boot_index: int
+
+    @property
+    def node(self) -> str:
+        """Node name of what the guest reads and writes; '' where there is no medium."""
+        return self.layers[-1].node if self.layers else ""
+
+    @property
+    def iothread(self) -> str:
+        """Id of the thread that serves it."""
+        return f"iothread{self.disk.iothread}"
+
+    @property
+    def wwn(self) -> int:
+        """Its world wide name as the number that QEMU takes, 0 for none."""
+        return int(self.disk.wwn or "0", 16)
+
+    @property
+    def write_cache(self) -> str:
+        """'on' or 'off' where the definition's cache mode says which, '' where it doesn't or there is none."""
+        if not self.disk.cache or self.disk.device is not DiskKind.DISK or self.disk.bus is DiskBus.USB:
+            return ""
+        return "on" if self.disk.cache.write_cache else "off"
+
+
+def disk_id(disk: Disk) -> str:
+    """The id of a disk's device: its alias, else one made of its target."""
+    return disk.alias or f"disk-{disk.target}"
+
+
+def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
+    """The nodes of a disk's chain, deepest first.
+
+    :param tag: sets the names apart from those of an earlier medium in the same drive.
+    """
+    if not disk.path:
+        return ()
+    images = (Layer(path=disk.path, format=disk.format), *disk.backing)
+    found: list[LayerNodes] = []
+    for depth in range(len(images) - 1, -1, -1):
+        name = f"{disk.target}{tag}" + (f"-{depth}" if depth else "")
+        image, readonly = images[depth], bool(depth) or disk.is_readonly
+        backing = found[-1].node if found else ""
+        node, file_node = f"{image.format}-{name}", f"file-{name}"
+        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing))
+    return tuple(found)
+
+
+def disk_device(
+    machine: Machine, disk: Disk, place: Place, attach: dict[str, Any], boot_index: int, *, tag: str = ""
+) -> DiskDevice:
+    """The device of a disk on a machine; see :func:`attachment` for ``attach``."""
+    driver = "virtio-blk-device" if machine is Machine.MICROVM else _DRIVERS[disk.bus, disk.device]
+    return DiskDevice(disk_id(disk), disk, driver, place, attach, layers(disk, tag=tag), boot_index)
+
+
+def attachment(disk: Disk, place: Place, *, machine: Machine, scsi_model: str = "virtio-scsi") -> dict[str, Any]:
+    """The properties that put a disk on its bus: a PCI place, or a controller's number and a unit there.
+
+    :param scsi_model: model of the SCSI controller; virtio's has targets and units, the older ones targets alone.
+    """
+    if disk.bus is DiskBus.VIRTIO:
+        if not place.bus:
+            return {}
+        found: dict[str, Any] = {"bus": place.bus, "addr": place.addr}
+        return found | ({"multifunction": True} if place.multifunction else {})
+    controller, bus, target, unit = _drive_address(disk)
+    if disk.bus is DiskBus.SCSI:
+        if scsi_model != "virtio-scsi":
+            return {"bus": f"scsi{controller}.0", "scsi-id": unit}
+        return {"bus": f"scsi{controller}.0", "channel": bus, "scsi-id": target, "lun": unit}
+    if disk.bus is DiskBus.SATA:
+        # The chipset's own controller of a q35 calls its buses ide.
+        name = "ide" if controller == 0 and machine is Machine.Q35 else f"sata{controller}"
+        return {"bus": f"{name}.{unit}"}
+    if disk.bus is DiskBus.IDE:
+        return {"bus": f"ide.{bus}", "unit": unit}
+    if disk.bus is DiskBus.FDC:
+        return {"unit": unit}
+    return usb_attachment(disk.address)
+
+
+def usb_attachment(address: str) -> dict[str, Any]:
+    """The properties that put a device on a USB bus: the first one's next port, or where its address says."""
+    if not address:
+        return {"bus": "usb.0"}
+    _, bus, port = address.split(":")
+    return {"bus": "usb.0" if bus == "0" else f"usb{bus}.0", "port": port}
+
+
+def scsi_controller(disk: Disk) -> int:
+    """The number of the SCSI controller that a disk sits on."""
+    return _drive_address(disk)[0]
+
+
+def _drive_address(disk: Disk) -> tuple[int, int, int, int]:
+    """Controller, bus, target and unit: the address's, else libvirt's by the target's letters."""
+    if disk.address.startswith("drive:"):
+        controller, bus, target, unit = (int(part) for part in disk.address.split(":")[1:])
+        return controller, bus, target, unit
+    index = index_of(disk.target)
+    if disk.bus is DiskBus.IDE:
+        return index // 4, index // 2 % 2, 0, index % 2
+    if disk.bus is DiskBus.SATA:
+        return index // 6, 0, 0, index % 6
+    if disk.bus is DiskBus.FDC:
+        return 0, 0, 0, index
+    return index // 7, 0, 0, index % 7
+
+
+def disks(domain: Domain, board: Board, order: dict[str, int], kept: Mapping[str, str]) -> list[DiskDevice]:
+    """The disks of a definition.
+
+    :param order: places in the boot order, by target. :param kept: labels of places of an earlier run, by id.
+    :raises InvalidValue: two sit in one place.
+    """
+    found = []
+    for disk in domain.disks:
+        if disk.bus is not DiskBus.VIRTIO:
+            place = Place("", "")
+        elif disk_id(disk) in kept and not disk.address:
+            place = slots.place(kept[disk_id(disk)])
+        else:
+            place = board.pluggable(disk.address)
+        model = "virtio-scsi"
+        if disk.bus is DiskBus.SCSI:
+            model = _scsi_model(domain.controllers, scsi_controller(disk))
+        attach = attachment(disk, place, machine=domain.machine, scsi_model=model)
+        found.append(disk_device(domain.machine, disk, place, attach, order.get(disk.target, 0)))
+    _refuse_same_place(found)
+    return found
+
+
+def _scsi_model(controllers: tuple[Controller, ...], index: int) -> str:
+    for one in controllers:
+        if one.type is ControllerType.SCSI and one.index == index:
+            return one.model or "virtio-scsi"
+    return "virtio-scsi"
+
+
+def _refuse_same_place(found: list[DiskDevice]) -> None:
+    """Refuse two drives on one unit of one bus.
+
+    :raises InvalidValue: naming both.
+    """
+    seen: dict[str, str] = {}
+    for device in found:
+        if device.disk.bus in (DiskBus.VIRTIO, DiskBus.USB):
+            continue
+        spot = f"{device.disk.bus}:{sorted(device.attach.items())}"
+        if spot in seen:
+            raise InvalidValue(
+                f"disks {seen[spot]} and {device.disk.target} sit in one place of bus {device.disk.bus}"
+            )
+        seen[spot] = device.disk.target
+
+
+def throttle_arguments(ident: str, throttle: Throttle | None) -> dict[str, Any]:
+    """The arguments of block_set_io_throttle for a device (qapi/block-core.json); None lifts all."""
+    limits = throttle or Throttle()
+    found: dict[str, Any] = {"id": ident, "group": limits.group_name or ident}
+    for kind, name in (("bytes", "bps"), ("iops", "iops")):
+        for one, suffix in (("total", ""), ("read", "_rd"), ("write", "_wr")):
+            found[f"{name}{suffix}"] = getattr(limits, f"{one}_{kind}_sec")
+            burst = getattr(limits, f"{one}_{kind}_sec_max")
+            if burst:
+                found[f"{name}{suffix}_max"] = burst
+            length = getattr(limits, f"{one}_{kind}_sec_max_length")
+            if length:
+                found[f"{name}{suffix}_max_length"] = length
+    if limits.size_iops_sec:
+        found["iops_size"] = limits.size_iops_sec
+    return found

@@ -1,0 +1,82 @@
+"""Serial ports and channels as templates see them, and the sockets that a run listens on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from qkvm.qemu.disks import usb_attachment
+from qkvm.qemu.slots import Board
+from qkvm.spec.domain import (
+    AGENT_CHANNEL,
+    Channel,
+    Domain,
+    PortKind,
+    Serial,
+    SerialModel,
+)
+
+MONITORS = {"qmp": "qmp.sock", "monitor": "monitor.sock"}
+"""The two QMP sockets of every run: qkvm's own, and the one for other tools."""
+
+
+class PortDevice(NamedTuple):
+    """A serial port or channel: id of device and chardev, the port, fd of its socket, its driver and place.
+
+    ``log`` is the file that keeps what the guest writes, '' for none.
+    """
+
+    id: str
+    port: Serial | Channel
+    fd: int
+    log: str
+    driver: str
+    attach: dict[str, Any]
+
+    @property
+    def device_id(self) -> str:
+        """Id of the device in front of the chardev."""
+        return self.port.alias or f"{self.id}-port"
+
+    @property
+    def name(self) -> str:
+        """The name that a virtio port has in the guest."""
+        return self.port.name if isinstance(self.port, Channel) else ""
+
+
+def sockets(domain: Domain) -> dict[str, str]:
+    """The sockets that a run listens on: id of the chardev -> file name in the run's folder."""
+    found = dict(MONITORS)
+    for number, serial in enumerate(domain.serials):
+        if serial.kind is PortKind.SOCKET:
+            found[f"serial{number}"] = f"serial{number}.sock"
+    for number, channel in enumerate(domain.channels):
+        if channel.kind is PortKind.SOCKET:
+            found[f"channel{number}"] = "agent.sock" if channel.name == AGENT_CHANNEL else f"channel{number}.sock"
+    return found
+
+
+def ports(domain: Domain, board: Board, fds: Mapping[str, int], log: str) -> list[PortDevice]:
+    """All serial ports, then all channels; the first serial port is the one whose words are kept in ``log``."""
+    found = []
+    for number, serial in enumerate(domain.serials):
+        ident = f"serial{number}"
+        driver, attach = _serial(serial, board)
+        found.append(PortDevice(ident, serial, fds.get(ident, -1), "" if number else log, driver, attach))
+    for number, channel in enumerate(domain.channels):
+        ident = f"channel{number}"
+        found.append(
+            PortDevice(ident, channel, fds.get(ident, -1), "", "virtserialport", {"bus": "virtio-serial0.0"})
+        )
+    return found
+
+
+def _serial(serial: Serial, board: Board) -> tuple[str, dict[str, Any]]:
+    if serial.model is SerialModel.VIRTIO:
+        return "virtconsole", {"bus": "virtio-serial0.0"}
+    if serial.model is SerialModel.PCI:
+        place = board.fixed(serial.address)
+        return "pci-serial", {"bus": place.bus, "addr": place.addr}
+    if serial.model is SerialModel.USB:
+        return "usb-serial", usb_attachment(serial.address)
+    return "isa-serial", {}

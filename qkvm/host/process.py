@@ -111,6 +111,19 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> by
     return done.stdout
 
 
+def foreground(argv: Sequence[str]) -> int:
+    """Run a program on the user's own terminal, with his environment, to its end, and give its exit code.
+
+    For an editor or a viewer: what it is and says is between the user and it.
+    """
+    import subprocess
+
+    try:
+        return subprocess.run(list(argv), check=False).returncode
+    except OSError as error:
+        raise os_error(error, f"cannot start {argv[0]}") from error
+
+
 def spawn(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int, pass_fds: Sequence[int] = ()) -> int:
     """Start a program that outlives this one, in a session of its own, and give its pid.
 

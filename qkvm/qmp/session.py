@@ -85,6 +85,22 @@ class Session:
 
         self._run(send(), COMMAND_TIMEOUT, "getfd")
 
+    def add_fd(self, fd: int, *, fdset: int | None = None) -> int:
+        """Give QEMU a copy of ``fd`` in a set of fds and give the set's number (add-fd with SCM_RIGHTS).
+
+        QEMU opens it as /dev/fdset/NUMBER, where the fd's access mode is the very one that it asks for.
+
+        :param fdset: a set that is there already; None makes a new one.
+        """
+
+        async def send() -> int:
+            self._client.send_fd_scm(fd)
+            arguments = {} if fdset is None else {"fdset-id": fdset}
+            answer: Any = await self._client.execute("add-fd", arguments)
+            return int(answer["fdset-id"])
+
+        return self._run(send(), COMMAND_TIMEOUT, "add-fd")
+
     async def _connect(self) -> None:
         sock = connect_unix(self._path)
         try:

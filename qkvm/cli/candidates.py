@@ -215,28 +215,33 @@ def _pools(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _macs(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain import nic
-
-    domain = typed.domain()
-    return (entry.mac for entry in nic.interfaces(domain)) if domain is not None else ()
+    return (entry["mac"] for entry in _devices(typed, "nics") if entry.get("mac"))
 
 
 def _interfaces(typed: Typed, partial: str) -> Iterable[str]:
-    """A NIC's names: its MAC address, and its interface on the host while it has one."""
-    from qkvm.domain import nic
-
-    domain = typed.domain()
-    for entry in nic.interfaces(domain) if domain is not None else ():
-        yield entry.mac
-        if entry.interface != "-":
-            yield entry.interface
+    """A NIC's names: its MAC address, and its interface on the host."""
+    for entry in _devices(typed, "nics"):
+        yield from (entry[key] for key in ("mac", "target") if entry.get(key))
 
 
 def _disks(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain.disk import disks
+    return (entry["target"] for entry in _devices(typed, "disks") if entry.get("target"))
 
+
+def _devices(typed: Typed, kind: str) -> list[dict[str, str]]:
+    """Entries of the record of the domain that was named while it runs, else of its definition."""
     domain = typed.domain()
-    return (disk.target for disk in disks(domain)) if domain is not None else ()
+    if domain is None:
+        return []
+    run = domain.run
+    if run is not None and run.pid is not None:
+        return run.devices(kind)
+    import tomllib
+
+    # What is in the file is enough here; to check it would take three times as long as all else.
+    with open(typed.tree.domain_definition(domain.name), "rb") as stream:
+        found: list[dict[str, str]] = tomllib.load(stream).get(kind, [])
+    return found
 
 
 def _sources(typed: Typed, partial: str) -> Iterable[str]:
@@ -246,7 +251,10 @@ def _sources(typed: Typed, partial: str) -> Iterable[str]:
         return _networks(typed, partial)
     if kind != "bridge":
         return ()
-    return (name for name in os.listdir("/sys/class/net") if os.path.isdir(f"/sys/class/net/{name}/bridge"))
+    from qkvm.net import link
+
+    # /sys alone may show another network namespace than this process is in.
+    return (name for name in link.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
 def _events(typed: Typed, partial: str) -> Iterable[str]:

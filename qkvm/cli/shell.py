@@ -11,6 +11,8 @@ import sys
 
 from qkvm.cli.parse import UsageError
 from qkvm.cli.words import scan
+from qkvm.errors import HostError
+from qkvm.files import make_private_dir
 from qkvm.paths import ROOT_VARIABLE, Tree
 
 TYPE_CHECKING = False
@@ -117,14 +119,17 @@ class _History:
             return
         path = os.path.join(cache, "qkvm", "history")
         try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            # With a home that is another user's, root would write where that user has it.
+            make_private_dir(os.path.dirname(path))
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             readline.set_history_length(lines)
             readline.read_history_file(path)
+        except HostError as error:
+            session.console.warn(f"no history: {error}")
         except OSError as error:
             session.console.warn(f"no history: {path}: {os.strerror(error.errno or 0)}")
-            return
-        self._path = path
+        else:
+            self._path = path
 
     def add(self, line: str) -> None:
         """Remember a line."""

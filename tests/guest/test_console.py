@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,6 +16,7 @@ import pytest
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
+from tests.terminal import Terminal
 
 Register = Callable[[Domain], Domain]
 
@@ -30,52 +29,12 @@ def vm(lab: Lab) -> Iterator[Domain]:
     domain.undefine()
 
 
-class Terminal:
-    """A terminal with a qkvm command on it."""
-
-    def __init__(self, lab: Lab, *words: str) -> None:
-        self.master, self.slave = pty.openpty()
-        self.before = termios.tcgetattr(self.slave)
-        self.seen = b""
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "qkvm", "--root", lab.root, *words],
-            stdin=self.slave, stdout=self.slave, stderr=self.slave, cwd=TOP, start_new_session=True,
-        )  # fmt: skip
-
-    def expect(self, wanted: str, timeout: float = 30.0) -> None:
-        """Read until the text has been shown."""
-        deadline = time.monotonic() + timeout
-        while wanted.encode() not in self.seen:
-            assert time.monotonic() < deadline, f"'{wanted}' was not shown: {self.seen!r}"
-            os.set_blocking(self.master, False)
-            try:
-                self.seen += os.read(self.master, 65536)
-            except BlockingIOError:
-                time.sleep(0.01)
-
-    def type(self, text: bytes) -> None:
-        """Press keys."""
-        os.write(self.master, text)
-
-    def is_restored(self) -> bool:
-        """Whether the terminal is as it was before."""
-        return termios.tcgetattr(self.slave) == self.before
-
-    def close(self) -> None:
-        """End what still runs, and the terminal."""
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait(30)
-        os.close(self.master)
-        os.close(self.slave)
-
-
 @pytest.fixture
 def terminal(lab: Lab) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
     def make(*words: str) -> Terminal:
-        made.append(Terminal(lab, *words))
+        made.append(Terminal([sys.executable, "-m", "qkvm", "--root", lab.root, *words], cwd=TOP))
         return made[-1]
 
     yield make
@@ -86,20 +45,29 @@ def terminal(lab: Lab) -> Iterator[Callable[..., Terminal]]:
 def test_talk_and_leave(vm: Domain, terminal: Callable[..., Terminal]) -> None:
     console = terminal("console", "talker")
     console.expect("Escape character is ^]")
-    console.type(b"@one echo twice-$((21 * 2))\n")
+    console.type("@one echo twice-$((21 * 2))\n")
     console.expect("twice-42")
     assert not console.is_restored(), "keys must reach the guest one by one"
-    console.type(b"\x1d")
+    console.type("\x1d")
     assert console.child.wait(30) == 0
     assert console.is_restored()
     with open(vm.tree.serial_log("talker"), "rb") as log:
         assert b"twice-42" in log.read()
 
 
+def test_another_escape(vm: Domain, terminal: Callable[..., Terminal]) -> None:
+    console = terminal("-e", "^a", "console", "talker")
+    console.expect("Escape character is ^a (Ctrl + a)")
+    console.type("@esc echo \x1d; echo sum-$((20 + 3))\n")
+    console.expect("sum-23")
+    console.type("\x01")
+    assert console.child.wait(30) == 0 and console.is_restored()
+
+
 def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Terminal]) -> None:
     first = terminal("console", "talker")
     first.expect("Escape character is ^]")
-    first.type(b"@two echo here-$((1 + 1))\n")
+    first.type("@two echo here-$((1 + 1))\n")
     first.expect("here-2")
     second = terminal("console", "talker")
     second.expect("Active console session exists for this domain")
@@ -107,9 +75,9 @@ def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Ter
     third = terminal("console", "talker", "--force")
     third.expect("Escape character is ^]")
     assert first.child.wait(30) != 0 and first.is_restored()
-    third.type(b"@three echo there-$((1 + 2))\n")
+    third.type("@three echo there-$((1 + 2))\n")
     third.expect("there-3")
-    third.type(b"\x1d")
+    third.type("\x1d")
     assert third.child.wait(30) == 0
 
 
@@ -119,7 +87,7 @@ def test_terminal_is_restored_when_ended(
 ) -> None:
     console = terminal("console", "talker")
     console.expect("Escape character is ^]")
-    console.type(b"@four echo up-$((2 + 2))\n")
+    console.type("@four echo up-$((2 + 2))\n")
     console.expect("up-4")
     os.kill(console.child.pid, number)
     console.child.wait(30)

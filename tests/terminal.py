@@ -16,6 +16,8 @@ class Terminal:
 
     def __init__(self, argv: Sequence[str], **options: object) -> None:
         self.master, self.slave = pty.openpty()
+        # So wide that no line is broken.
+        termios.tcsetwinsize(self.slave, (50, 1000))
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         self.child = subprocess.Popen(

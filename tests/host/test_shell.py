@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from terminal import Terminal
+
+from tests.terminal import Terminal
 
 TOP = Path(__file__).resolve().parents[2]
 PROMPT = "qkvm # " if os.geteuid() == 0 else "qkvm > "
@@ -115,8 +116,13 @@ def test_history_that_can_not_be(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     terminal = shell("-q", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert (
-        terminal.expect(PROMPT) == f"warning: no history: {tmp_path}/file/qkvm/history: Not a directory\n{PROMPT}"
+        terminal.expect(PROMPT)
+        == f"warning: no history: cannot use {tmp_path}/file/qkvm: Not a directory\n{PROMPT}"
     )
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open/qkvm").symlink_to(tmp_path)
+    terminal = shell("-q", XDG_CACHE_HOME=str(tmp_path / "open"))
+    assert "/open/qkvm is not a folder" in terminal.expect(PROMPT) and not (tmp_path / "history").exists()
     terminal = shell("-q", QKVM_HISTSIZE="many", XDG_CACHE_HOME=str(tmp_path / "other"))
     assert terminal.expect(PROMPT).startswith("warning: $QKVM_HISTSIZE value should be between 0 and 500000\n")
     terminal = shell("-q", QKVM_HISTSIZE="0", XDG_CACHE_HOME=str(tmp_path / "none"))

@@ -61,7 +61,10 @@ def interact(session: Session) -> int:
             break
         if typed:
             history.add(typed)
-            _run(session, typed)
+            try:
+                _run(session, typed)
+            except KeyboardInterrupt:
+                session.console.out("\n")
     # What the user's own shell prints next begins a line of its own.
     session.console.out("\n")
     return 0
@@ -73,8 +76,6 @@ def _run(session: Session, line: str) -> None:
         session.run_line(line)
     except UsageError as error:
         session.console.fail(error)
-    except KeyboardInterrupt:
-        session.console.out("\n")
     session.console.flush()
 
 

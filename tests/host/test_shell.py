@@ -180,6 +180,21 @@ def test_a_script(environment: dict[str, str], tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists(), "a script has no history"
 
 
+def test_an_interrupt_ends_a_script(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "qkvm", "-q"], cwd=TOP, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        child.stdin.write("echo begun\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+        assert child.stdout.read() + child.stderr.read() == ""
+
+
 def test_a_relative_root_stays_the_same(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     done = subprocess.run(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from qkvm.cli.main import Context
 
 PARTLY: dict[str, str] = {
+    "ttyconsole": "prints a Unix socket's path where the console is no pseudo terminal",
+    "send-key": "code sets linux, qnum, rfb, xt, xt_kbd, atset1, usb, win32",
     "connect": "to qemu:///system, this host, only",
 }
 """Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _LOOK = """
 dominfo domstate list domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domifaddr
 domiflist domifstat domstats domid domname domuuid domargv domdisplay domfsinfo domhostname domjobinfo
-domlaunchsecinfo dumpxml domxml-to-native domxml-from-native iothreadinfo ttyconsole vncdisplay vcpucount
+view domlaunchsecinfo dumpxml domxml-to-native domxml-from-native iothreadinfo ttyconsole vncdisplay vcpucount
 vcpuinfo cpu-stats guestinfo get-user-sshkeys managedsave-dumpxml save-image-dumpxml
 migrate-getmaxdowntime migrate-getspeed event qemu-monitor-event net-event pool-event nodedev-event
 secret-event capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell freepages hostname

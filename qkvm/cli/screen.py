@@ -2,28 +2,166 @@
 
 from __future__ import annotations
 
+import os
+
 from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
+    from qkvm.domain.screen import Display
+
+_VIEWERS = (("remote-viewer", "uri"), ("virt-viewer", "uri"), ("vncviewer", "host"), ("xtigervncviewer", "host"))
+"""Viewers in the order in which they are looked for, and what each takes: a URI with the port, or host::port."""
 
 
 def console(context: Context, args: Args) -> None:
     """Connect the terminal to a guest's serial console."""
-    attach_console(context, common.domain(context, args), force=args.flag("force"))
+    attach_console(
+        context, common.domain(context, args), force=args.flag("force"), device=args.text("devname") or ""
+    )
 
 
-def attach_console(context: Context, domain: Domain, *, force: bool) -> None:
+def attach_console(context: Context, domain: Domain, *, force: bool, device: str = "") -> None:
     """Attach to the console with virsh's words before and after."""
     from qkvm.domain import console as consoles
 
     domain.live  # noqa: B018  raises where it does not run
     escape = context.session.escape if context.session is not None else "^]"
     control = f" (Ctrl + {escape[1]})" if len(escape) > 1 else ""
+    port = consoles.find(domain, device)
     context.out(f"Connected to domain '{domain.name}'\nEscape character is {escape}{control}\n")
     context.flush()
-    consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape))
+    consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape), port=port)
     context.out("\n")
+
+
+def ttyconsole(context: Context, args: Args) -> None:
+    """Print where a guest's serial console is on this host: a pseudo terminal, or a Unix socket."""
+    from qkvm.domain import console as consoles
+
+    context.out(f"{consoles.place(common.domain(context, args))}\n")
+
+
+def vncdisplay(context: Context, args: Args) -> None:
+    """Print the address of a domain's VNC server as host:display."""
+    shown = _display(context, args)
+    if args.json:
+        return context.out(json_text(_fields(shown)))
+    if shown.socket:
+        return context.out(f"{shown.socket}\n")
+    host = f"[{shown.host}]" if ":" in shown.host else shown.host
+    return context.out(f"{'' if shown.is_wildcard else host}:{shown.number}\n")
+
+
+def domdisplay(context: Context, args: Args) -> None:
+    """Print the URI of a domain's display."""
+    kind = args.text("type")
+    if kind is not None and kind != "vnc":
+        raise NotFound(f"No graphical display with type '{kind}' found", kind="display", name=kind, hint="vnc")
+    shown = _display(context, args)
+    if args.json:
+        return context.out(json_text(_fields(shown)))
+    # As in virsh the line has no end of its own.
+    return context.out(shown.uri(with_password=args.flag("include-password")))
+
+
+def _display(context: Context, args: Args) -> Display:
+    from qkvm.domain import screen
+
+    domain = common.domain(context, args)
+    shown = screen.display(domain)
+    if shown is None:
+        raise NotFound(
+            "No graphical display found", kind="display", name=domain.name, hint="a [vnc] table gives one"
+        )
+    return shown
+
+
+def _fields(shown: Display) -> dict[str, object]:
+    return {"uri": shown.uri(), "host": shown.host, "port": shown.port, "socket": shown.socket,
+            "websocket": shown.websocket, "has_password": bool(shown.password)}  # fmt: skip
+
+
+def screenshot(context: Context, args: Args) -> None:
+    """Take a picture of a domain's screen into a file."""
+    import time
+
+    from qkvm.domain import screen
+
+    domain = common.domain(context, args)
+    picture = screen.screenshot(domain, screen=args.number("screen") or 0)
+    path = args.text("file") or f"{domain.name}-{time.strftime('%Y-%m-%d-%H:%M:%S')}.png"
+    _write_picture(path, picture)
+    context.out(f"Screenshot saved to {path}, with type of image/png")
+
+
+def _write_picture(path: str, picture: bytes) -> None:
+    """Write the picture; through a symbolic link that somebody laid there it is not written."""
+    from qkvm.files import os_error
+
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as stream:
+            stream.write(picture)
+    except OSError as error:
+        raise os_error(error, f"cannot create file {path}") from error
+
+
+def send_key(context: Context, args: Args) -> None:
+    """Press keys on a guest's keyboard."""
+    from qkvm.domain import keys, screen
+
+    codeset = args.text("codeset") or "linux"
+    numbers = [keys.key_number(text, codeset) for text in args.texts("keycode")]
+    screen.send_keys(common.domain(context, args), numbers, hold_ms=args.number("holdtime") or 0)
+
+
+def inject_nmi(context: Context, args: Args) -> None:
+    """Give a guest a non-maskable interrupt."""
+    from qkvm.domain import screen
+
+    screen.inject_nmi(common.domain(context, args))
+
+
+def view(context: Context, args: Args) -> int:
+    """Open a domain's screen in a viewer that is installed, or tell where it is."""
+    from qkvm.host import process
+
+    shown = _display(context, args)
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        for program, takes in _VIEWERS:
+            path = _installed(program)
+            if path is not None:
+                return process.foreground([path, _address(shown, takes)])
+        reason = "no remote-viewer, virt-viewer or vncviewer is installed (on Debian: apt install virt-viewer)"
+    else:
+        reason = "there is no graphical session here: DISPLAY is not set"
+    context.warn(reason)
+    context.out(f"{_address(shown, 'uri')}\n")
+    return 1
+
+
+def _installed(program: str) -> str | None:
+    from qkvm.errors import MissingProgram
+    from qkvm.host import process
+
+    try:
+        return process.find_program(program, "view", "virt-viewer")
+    except MissingProgram:
+        return None
+
+
+def _address(shown: Display, takes: str) -> str:
+    """The address as a viewer takes it; viewers count ports, not displays."""
+    if shown.socket:
+        if takes == "uri":
+            return f"vnc+unix://{shown.socket}"
+        return shown.socket
+    host = "127.0.0.1" if shown.host == "0.0.0.0" else "::1" if shown.host == "::" else shown.host
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"vnc://{bracketed}:{shown.port}" if takes == "uri" else f"{bracketed}::{shown.port}"

@@ -6,15 +6,15 @@ import fcntl
 import os
 import select
 import signal
-import socket
+import stat
 import termios
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
-from qkvm.errors import Busy, InvalidState
+from qkvm.errors import Busy, InvalidState, NotFound
 from qkvm.sockets import connect_unix
 
 if TYPE_CHECKING:
@@ -28,21 +28,76 @@ def escape_code(text: str) -> int:
     return ord(text) if len(text) == 1 else ord(text[1].upper()) ^ 0x40
 
 
-def attach(domain: Domain, terminal: int, *, force: bool = False, escape: int = 0x1D) -> bool:
-    """Connect a terminal to the guest's first serial port until ``escape`` is typed or the guest ends.
+def find(domain: Domain, device: str = "") -> int:
+    """The number of the serial port of that name ('serial1', or its alias); the first one where none is named.
+
+    :raises NotFound: there is no such port. :raises InvalidState: nobody can be connected to it.
+    """
+    serials = _serials(domain)
+    for number, serial in enumerate(serials):
+        if device in ("", f"serial{number}", serial.get("alias", "-")):
+            kind = serial.get("kind", "socket")
+            if kind not in ("socket", "pty", "unix"):
+                raise InvalidState(f"serial port {number} is of kind {kind}: there is nothing to connect to")
+            return number
+    if not device:
+        raise NotFound("domain has no serial port", kind="serial port", name="", hint="[[serials]] gives one")
+    raise NotFound(f"cannot find character device {device}", kind="serial port", name=device, hint="serial0 …")
+
+
+def place(domain: Domain) -> str:
+    """Where the first serial port is on this host: the device of a pseudo terminal, or the path of a Unix socket.
+
+    :raises: as :func:`find`.
+    """
+    return _path(domain, find(domain))
+
+
+def _serials(domain: Domain) -> list[dict[str, Any]]:
+    """The serial ports that the run was started with, as its record tells; what equals a default is left out."""
+    serials: list[dict[str, Any]] = domain.live.record["definition"].get("serials", [{}])
+    return serials
+
+
+def _path(domain: Domain, number: int) -> str:
+    serial = _serials(domain)[number]
+    kind = serial.get("kind", "socket")
+    if kind == "unix":
+        return str(serial["path"])
+    if kind == "pty":
+        with domain.lock(), domain.monitor() as session:
+            for chardev in session.execute("query-chardev"):
+                if chardev["label"] == f"serial{number}":
+                    return str(chardev["filename"]).removeprefix("pty:")
+    return os.path.join(domain.live.folder, f"serial{number}.sock")
+
+
+def attach(domain: Domain, terminal: int, *, force: bool = False, escape: int = 0x1D, port: int = 0) -> bool:
+    """Connect a terminal to a serial port of the guest until ``escape`` is typed or the guest ends.
 
     :param terminal: fd of the terminal, read and written. :param force: end another session first.
-    :param escape: the byte that a key sends, by default ^].
+    :param escape: the byte that a key sends, by default ^]. :param port: the port's number.
     :returns: whether the user left (True) or the guest's side ended (False).
     :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
     """
     run = domain.live
     if not os.isatty(terminal):
         raise InvalidState("Cannot run interactive console without a controlling TTY")
-    with _session_lock(os.path.join(run.folder, "console.lock"), force=force):
-        sock = connect_unix(run.console)
-        with sock, _raw(terminal):
-            return _relay(sock, terminal, bytes((escape,)))
+    name = "console.lock" if port == 0 else f"serial{port}.lock"
+    with _session_lock(os.path.join(run.folder, name), force=force), ExitStack() as opened:
+        fd = _connect(_path(domain, port), opened)
+        opened.enter_context(_raw(terminal))
+        return _relay(fd, terminal, bytes((escape,)))
+
+
+def _connect(path: str, opened: ExitStack) -> int:
+    """An fd of the host's end of a serial port: a socket's, or a pseudo terminal's that passes all bytes on."""
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        return opened.enter_context(connect_unix(path)).fileno()
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
+    tty.setraw(fd, termios.TCSANOW)
+    return fd
 
 
 @contextmanager
@@ -107,29 +162,30 @@ def _raw(terminal: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _relay(sock: socket.socket, terminal: int, escape: bytes) -> bool:
+def _relay(guest: int, terminal: int, escape: bytes) -> bool:
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
+    poll.register(guest, select.POLLIN)
     poll.register(terminal, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
             if fd == terminal:
                 typed = os.read(terminal, 4096)
                 before, left, _ = typed.partition(escape)
-                sock.sendall(before)
+                _write_all(guest, before)
                 if left or not typed:
                     return True
             else:
-                shown = _receive(sock)
+                shown = _receive(guest)
                 if not shown:
                     return False
                 _write_all(terminal, shown)
 
 
-def _receive(sock: socket.socket) -> bytes:
+def _receive(guest: int) -> bytes:
+    """What the guest wrote, b'' at its end, which a pseudo terminal tells with EIO."""
     try:
-        return sock.recv(65536)
-    except ConnectionError:
+        return os.read(guest, 65536)
+    except OSError:
         return b""
 
 

@@ -43,7 +43,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",
     ),
     "disks": ("domblklist",),
-    "screen": ("console",),
+    "screen": (
+        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
+    ),
     "install": ("install",),
     "monitor": ("qemu-monitor-command",),
     "events": ("event",),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from qkvm.domain import screen
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
@@ -128,8 +129,9 @@ def test_log_is_capped_by_verbs_that_pass(lab: Lab, domain_of: Register) -> None
 
 
 def test_vnc_answers(vm: Domain) -> None:
-    host, _, port = str(vm.live.record["vnc"]).rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as client:
+    shown = screen.display(vm)
+    assert shown is not None
+    with socket.create_connection((shown.host, shown.port), timeout=30) as client:
         assert client.recv(12).startswith(b"RFB 003.")
 
 

@@ -3,11 +3,114 @@
 from __future__ import annotations
 
 from qkvm.cli.output import json_text
+from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+
+
+def capabilities(context: Context, args: Args) -> None:
+    """Print what this host offers, as libvirt's document."""
+    from qkvm.domain import capabilities as capable
+    from qkvm.domain import emulator
+
+    found = capable.facts(emulator.find(context.tree))
+    context.out(json_text(found) if args.json else capable.document(found))
+
+
+def domcapabilities(context: Context, args: Args) -> None:
+    """Print what a domain can be made of, as libvirt's document."""
+    from qkvm import xml
+    from qkvm.domain import domcapabilities as capable
+    from qkvm.domain import emulator
+
+    found = emulator.find(context.tree, binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
+    machine = capable.choose_machine(found, args.text("machine") or "")
+    facts = capable.facts(found, machine, capable.choose_type(found, args.text("virttype") or ""))
+    context.out(json_text(facts) if args.json else xml.dump(capable.document(facts)))
+
+
+def host_validate(context: Context, args: Args) -> int:
+    """Check this host, one line a check."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.host import settings, validate
+    from qkvm.net import firewall
+
+    wanted = args.text("hypervisor") or "qemu"
+    if wanted.lower() != "qemu":
+        raise UsageError(f"unknown hypervisor '{printable(wanted)}'", hint="qkvm runs guests under qemu")
+
+    def backend() -> str:
+        return firewall.choose(settings.load(context.tree).firewall).name
+
+    made = []
+    for check in validate.checks(context.tree, backend):
+        made.append(check)
+        if not args.json and not (context.quiet and check.level == "PASS"):
+            context.out(check.line())
+            context.flush()
+    if args.json:
+        context.out(json_text([check._asdict() for check in made]))
+    return 1 if any(check.level == "FAIL" for check in made) else 0
+
+
+def hostname(context: Context, args: Args) -> None:
+    """Print this host's name."""
+    import socket
+
+    name = socket.gethostname()
+    context.out(json_text({"hostname": name}) if args.json else f"{name}\n")
+
+
+def maxvcpus(context: Context, args: Args) -> None:
+    """Print the most vCPUs that a guest of the default machine can have."""
+    from qkvm.domain import domcapabilities as capable
+    from qkvm.domain import emulator
+    from qkvm.errors import InvalidValue
+
+    wanted = args.text("type") or ""
+    if wanted not in ("", "kvm", "qemu"):
+        raise InvalidValue(f"invalid argument: unknown type '{printable(wanted)}'", hint="kvm or qemu")
+    found = emulator.find(context.tree)
+    limit = capable.vcpu_limit(capable.choose_machine(found), capable.choose_type(found, wanted))
+    context.out(json_text({"max_vcpus": limit}) if args.json else f"{limit}\n")
+
+
+def nodesevinfo(context: Context, args: Args) -> None:
+    """Print what AMD's memory encryption offers here."""
+    from qkvm.domain import emulator
+    from qkvm.errors import HostError
+
+    found = emulator.find(context.tree)
+    if not found.sev:
+        raise HostError(
+            "Operation not supported: QEMU does not support SEV guest", hint=f"QEMU says: {found.sev_refusal}"
+        )
+    if args.json:
+        return context.out(json_text(found.sev))
+    return context.out("".join(f"{name:<18}: {printable(str(value))}\n" for name, value in found.sev.items()))
+
+
+def sysinfo(context: Context, args: Args) -> None:
+    """Print what the firmware tells of this machine."""
+    from qkvm.host import smbios
+
+    parts = smbios.parts()
+    if args.json:
+        return context.out(json_text([
+            {"part": part.kind, "entries": [{"name": name, "value": value} for name, value in part.entries]}
+            for part in parts
+        ]))  # fmt: skip
+    return context.out(smbios.document(parts))
+
+
+def uri(context: Context, args: Args) -> None:
+    """Print where qkvm works: this host's QEMU, and the root that holds everything."""
+    root = context.tree.root
+    address = f"qemu:///system?root={root}" if root != "/" else "qemu:///system"
+    context.out(json_text({"uri": address, "root": root}) if args.json else f"{printable(address)}\n")
 
 
 def version(context: Context, args: Args) -> None:
@@ -20,21 +123,11 @@ def version(context: Context, args: Args) -> None:
     words = process.run([binary, "--version"]).decode("utf-8", "replace").split()
     qemu = words[3] if len(words) > 3 else "unknown"
     if args.json:
-        context.out(json_text({"qkvm": VERSION, "qemu": qemu, "emulator": binary}))
+        context.out(json_text({"qkvm": VERSION, "qemu": qemu, "emulator": binary, "daemon": None}))
         return
     context.out(
         f"Compiled against library: qkvm {VERSION}\nUsing library: qkvm {VERSION}\n"
         f"Using API: QEMU {VERSION}\nRunning hypervisor: QEMU {qemu}\n"
     )
-
-
-def hostname(context: Context, args: Args) -> None:
-    """Print this host's name."""
-    import socket
-
-    context.out(f"{socket.gethostname()}\n")
-
-
-def uri(context: Context, args: Args) -> None:
-    """Print where qkvm works: this host's QEMU, and the root that holds everything."""
-    context.out(f"qemu:///system?root={context.tree.root}\n" if context.tree.root != "/" else "qemu:///system\n")
+    if args.flag("daemon"):
+        context.out("Running against daemon: none\n")

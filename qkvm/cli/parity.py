@@ -33,7 +33,6 @@ _LAUNCH = "no AMD SEV guests"
 NEVER: dict[str, str] = {
     "domlaunchsecinfo": _LAUNCH,
     "domsetlaunchsecstate": _LAUNCH,
-    "nodesevinfo": _LAUNCH,
     "lxc-enter-namespace": "it drives QEMU, not LXC",
     "qemu-attach": "a QEMU that qkvm did not start has neither its journal nor its sockets",
     "dom-fd-associate": "fds can't be kept for a later start without a daemon",

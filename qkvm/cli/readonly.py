@@ -17,7 +17,8 @@ vcpuinfo cpu-stats guestinfo get-user-sshkeys managedsave-dumpxml save-image-dum
 migrate-getmaxdowntime migrate-getspeed event qemu-monitor-event net-event pool-event nodedev-event
 secret-event capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell freepages hostname
 hypervisor-cpu-baseline hypervisor-cpu-compare maxvcpus nodecpumap nodecpustats nodeinfo nodememstats
-nodesevinfo sysinfo uri version net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid
+nodesevinfo sysinfo uri version host-validate
+net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid
 net-port-list net-port-dumpxml iface-dumpxml iface-list iface-mac iface-name nwfilter-dumpxml
 nwfilter-list nwfilter-binding-dumpxml nwfilter-binding-list nodedev-dumpxml nodedev-info nodedev-list
 secret-dumpxml secret-list snapshot-dumpxml snapshot-info snapshot-list snapshot-parent

@@ -7,15 +7,17 @@ import os
 from qkvm.errors import HostError
 
 
-def has_hardware_virtualization() -> bool:
+def has_hardware_virtualization(root: str = "") -> bool:
     """Whether the CPU shows vmx or svm, or a vendor's KVM module is loaded.
+
+    :param root: what /proc and /sys are looked for under; empty for this host's own.
 
     A /dev/kvm that opens is not enough: some virtual machines have a software KVM behind it, in which
     ordinary 64-bit kernels hang.
     """
-    if any(os.path.isdir(f"/sys/module/{module}") for module in ("kvm_intel", "kvm_amd")):
+    if any(os.path.isdir(f"{root}/sys/module/{module}") for module in ("kvm_intel", "kvm_amd")):
         return True
-    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
+    with open(f"{root}/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
         for line in stream:
             if line.startswith("flags"):
                 return not {"vmx", "svm"}.isdisjoint(line.split())

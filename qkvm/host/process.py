@@ -85,6 +85,9 @@ def find_program(name: str, needed_for: str, package: str) -> str:
 def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> bytes:
     """Run a program to its end and give its stdout; its locale is C, its folder /.
 
+    The whole of ``stdin`` is there before the program starts: it reads all of it also where this process is
+    killed meanwhile.
+
     :raises ProgramFailed: exit code not 0, or not ended within ``timeout`` seconds (then it is killed).
     """
     import signal
@@ -93,9 +96,18 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> by
     command = list(argv)
     name = os.path.basename(command[0])
     try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, timeout=timeout, cwd="/", env=_environment(), check=False
-        )
+        with open(os.memfd_create(f"stdin of {name}"), "w+b") as given:
+            given.write(stdin)
+            given.seek(0)
+            done = subprocess.run(
+                command,
+                stdin=given,
+                capture_output=True,
+                timeout=timeout,
+                cwd="/",
+                env=_environment(),
+                check=False,
+            )
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(
             f"{name} did not end within {timeout:g} s", argv=command, code=-signal.SIGKILL, stderr=""

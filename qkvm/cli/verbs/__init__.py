@@ -49,7 +49,17 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "install": ("install",),
     "monitor": ("qemu-monitor-command",),
     "events": ("event",),
-    "hosting": ("hostname", "uri", "version"),
+    "hosting": (
+        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo", "uri",
+        "version",
+    ),
+    "node": (
+        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats", "nodeinfo",
+        "nodememstats", "nodesuspend",
+    ),
+    "cpumodels": (
+        "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
+    ),
     "networking": (
         "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-info", "net-list", "net-name", "net-start",
         "net-undefine", "net-uuid",

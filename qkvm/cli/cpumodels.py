@@ -1,0 +1,102 @@
+"""Verbs about CPU models: which there are, whether one fits, what several have in common."""
+
+from __future__ import annotations
+
+from qkvm import xml
+from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.cli.parse import UsageError
+from qkvm.domain import cpu as cpus
+from qkvm.domain import domcapabilities as capable
+from qkvm.domain import emulator as emulators
+from qkvm.errors import InvalidValue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.emulator import CpuModel, Emulator
+
+
+def cpu_models(context: Context, args: Args) -> None:
+    """Print the names of the CPU models of an architecture."""
+    found = emulators.find(context.tree, arch=args.required("arch"))
+    if args.json:
+        return context.out(json_text([
+            {"name": model.name, "vendor": cpus.model_vendor(model), "deprecated": model.deprecated,
+             "features": sorted(cpus.libvirt_name(name) for name in model.features)}
+            for model in found.models
+        ]))  # fmt: skip
+    return context.out("".join(f"{model.name}\n" for model in found.models))
+
+
+def cpu_compare(context: Context, args: Args) -> int:
+    """Say whether this host's CPU can stand for a described one."""
+    found = emulators.find(context.tree)
+    return _compare(context, args, found, cpus.of_host(found), "host CPU", "Host CPU")
+
+
+def hypervisor_cpu_compare(context: Context, args: Args) -> int:
+    """Say whether the fullest CPU of a guest can stand for a described one."""
+    found, best = _hypervisor(context, args)
+    words = "CPU provided by hypervisor on the host"
+    return _compare(context, args, found, best, f"the {words}", f"The {words}")
+
+
+def _compare(context: Context, args: Args, found: Emulator, actual: CpuModel, whose: str, Whose: str) -> int:
+    text, path = common.read_text(args.required("file"))
+    outcome = cpus.compare(found, actual, cpus.read(text, path)[0])
+    bad = outcome.result == "incompatible"
+    if bad and args.flag("error"):
+        raise InvalidValue(f"the CPU is incompatible with host CPU: {outcome.reason}")
+    if args.json:
+        context.out(json_text(outcome._asdict()))
+    elif bad:
+        context.out(f"CPU described in {path} is incompatible with {whose}\n")
+    elif outcome.result == "identical":
+        context.out(f"CPU described in {path} is identical to {whose}\n")
+    else:
+        context.out(f"{Whose} is a superset of CPU described in {path}\n")
+    return 1 if bad else 0
+
+
+def cpu_baseline(context: Context, args: Args) -> None:
+    """Print the fullest CPU that all the described ones can stand for."""
+    text, path = common.read_text(args.required("file"))
+    described = cpus.read(text, path)
+    found = emulators.find(context.tree)
+    named = cpus.baseline(found, described, migratable=args.flag("migratable"))
+    same = {one.model for one in described} == {named.model}
+    _show(context, args, found, named, fallback="forbid" if same else "allow")
+
+
+def hypervisor_cpu_baseline(context: Context, args: Args) -> None:
+    """Print the fullest CPU that all the described ones and a hypervisor on this host can stand for."""
+    args.exclusive("file", "model")
+    model = args.text("model")
+    if args.has("file"):
+        described = cpus.read(*common.read_text(args.text("file") or ""))
+    elif model is not None:
+        described = [cpus.plain(model)]
+    else:
+        raise UsageError("Either --file or --model must be provided")
+    found, best = _hypervisor(context, args)
+    named = cpus.baseline(found, described, within=best, migratable=args.flag("migratable"))
+    _show(context, args, found, named)
+
+
+def _hypervisor(context: Context, args: Args) -> tuple[Emulator, CpuModel]:
+    """The emulator that is meant, and the fullest CPU that it gives under the accelerator that is meant."""
+    found = emulators.find(context.tree, binary=args.text("emulator") or "", arch=args.text("arch") or "")
+    capable.choose_machine(found, args.text("machine") or "")
+    kind = capable.choose_type(found, args.text("virttype") or "")
+    return found, cpus.of_hypervisor(found, capable.ACCELS[kind])
+
+
+def _show(context: Context, args: Args, found: Emulator, named: cpus.Named, fallback: str = "forbid") -> None:
+    top = cpus.element(found, named, expand=args.flag("features"), fallback=fallback)
+    if args.json:
+        features = {feature.get("name"): feature.get("policy") for feature in top.all("feature")}
+        context.out(json_text({"model": named.model, "vendor": named.vendor, "features": features}))
+    else:
+        context.out(xml.dump(top))

@@ -1,0 +1,156 @@
+"""Verbs about the machine that qkvm runs on: CPUs, memory, pages, sleep."""
+
+from __future__ import annotations
+
+from qkvm.cli.output import json_text, pairs
+from qkvm.cli.parse import UsageError
+from qkvm.host import numa
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+_SAMPLE = 1.0
+"""Seconds that --percent looks at."""
+
+
+def nodeinfo(context: Context, args: Args) -> None:
+    """Print this host in eight numbers."""
+    from qkvm.host import node
+
+    found = node.info()
+    if args.json:
+        return context.out(json_text(found._asdict()))
+    return context.out(pairs([
+        ("CPU model", found.machine), ("CPU(s)", found.cpus), ("CPU frequency", f"{found.mhz} MHz"),
+        ("CPU socket(s)", found.sockets), ("Core(s) per socket", found.dies * found.cores),
+        ("Thread(s) per core", found.threads), ("NUMA cell(s)", found.cells),
+        ("Memory size", f"{found.memory} KiB"),
+    ], width=21))  # fmt: skip
+
+
+def nodecpumap(context: Context, args: Args) -> None:
+    """Print which CPUs are online."""
+    from qkvm.host import cpu
+
+    present, online = cpu.present(), cpu.online()
+    if args.json:
+        return context.out(json_text({"present": present, "online": online}))
+    if args.flag("pretty"):
+        from qkvm.domain.cputime import format_cpu_list
+
+        shown = format_cpu_list(set(online))
+    else:
+        shown = "".join(
+            "y" if number in online else "-" for number in range(max([*present, *online], default=-1) + 1)
+        )
+    return context.out(pairs([("CPUs present", len(present)), ("CPUs online", len(online)), ("CPU map", shown)]))
+
+
+def nodecpustats(context: Context, args: Args) -> None:
+    """Print how the CPUs have spent their time since boot, or with --percent a second from now."""
+    from qkvm.host import cputime
+
+    number = args.number("cpu")
+    times = cputime.read(number)
+    if args.flag("percent"):
+        from time import sleep
+
+        sleep(_SAMPLE)
+        shares = cputime.read(number).since(times).percent()
+        if args.json:
+            return context.out(json_text({name: round(share, 2) for name, share in shares.items()}))
+        return context.out("".join(f"{name + ':':<15} {share:5.1f}%\n" for name, share in shares.items()))
+    if args.json:
+        return context.out(json_text(times._asdict()))
+    return context.out("".join(f"{name + ':':<15} {value:20}\n" for name, value in times._asdict().items()))
+
+
+def nodememstats(context: Context, args: Args) -> None:
+    """Print the memory of this host, or of one cell of it."""
+    number = args.number("cell")
+    if number is None:
+        found = numa.memory()
+    else:
+        cell = numa.cell(number)
+        found = {"total": cell.total, "free": cell.free}
+    if args.json:
+        return context.out(json_text(found))
+    return context.out("".join(f"{name:<7}: {value:20} KiB\n" for name, value in found.items()))
+
+
+def freecell(context: Context, args: Args) -> None:
+    """Print the free memory of this host, of one cell or of each."""
+    args.exclusive("all", "cellno")
+    number = args.number("cellno")
+    cells = numa.cells() if number is None else [numa.cell(number)]
+    free = {cell.number: cell.free for cell in cells}
+    total = sum(free.values())
+    if args.json:
+        return context.out(json_text({"cells": free, "total": total}))
+    if number is not None:
+        return context.out(f"{number}: {total} KiB\n")
+    if not args.flag("all"):
+        return context.out(f"Total: {total} KiB\n")
+    lines = [f"{cell:>5}: {value:>10} KiB\n" for cell, value in free.items()]
+    return context.out("".join([*lines, f"{'-' * 20}\n", f"Total: {total:>10} KiB\n"]))
+
+
+def freepages(context: Context, args: Args) -> None:
+    """Print the free pages of each size, of one cell or of each."""
+    args.exclusive("all", "cellno")
+    number, size = args.number("cellno"), args.number("pagesize")
+    if not args.flag("all"):
+        if number is None:
+            raise UsageError("missing cellno argument", hint="or --all")
+        if size is None:
+            raise UsageError("missing pagesize argument")
+        found = {number: [numa.pool(number, size)]}
+    else:
+        found = {one: numa.pools(one) if size is None else [numa.pool(one, size)] for one in numa.numbers()}
+    if args.json:
+        return context.out(
+            json_text({cell: {pool.size: pool.free for pool in pools} for cell, pools in found.items()})
+        )
+    for cell, pools in found.items():
+        lines = "".join(f"{pool.size}KiB: {pool.free}\n" for pool in pools)
+        context.out(f"Node {cell}:\n{lines}\n" if args.flag("all") else lines)
+    return None
+
+
+def allocpages(context: Context, args: Args) -> None:
+    """Change the size of a pool of huge pages."""
+    args.exclusive("all", "cellno")
+    size, count, number = args.number("pagesize"), args.number("pagecount"), args.number("cellno")
+    assert size is not None and count is not None, "they are required"
+    cells: list[int | None] = list(numa.numbers()) if args.flag("all") else [number]
+    reached = {one: numa.allocate(size, count, number=one, add=args.flag("add")) for one in cells}
+    if args.json:
+        context.out(json_text({"host" if one is None else one: total for one, total in reached.items()}))
+
+
+def node_memory_tune(context: Context, args: Args) -> None:
+    """Show or change the parameters of samepage merging."""
+    from qkvm.host import ksm
+
+    given = {name: args.number(name.replace("_", "-")) for name in ksm.TUNABLE}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if wanted:
+        ksm.tune(wanted)
+    if args.json:
+        return context.out(json_text(ksm.read()))
+    if wanted:
+        return None
+    # As virsh does it: a name is padded to fifteen columns.
+    lines = (f"\t{name:<15} {value}\n" for name, value in ksm.read().items())
+    return context.out("Shared memory:\n" + "".join(lines))
+
+
+def nodesuspend(context: Context, args: Args) -> None:
+    """Put this host to sleep for a while."""
+    from qkvm.host import suspend
+
+    duration = args.number("duration")
+    assert duration is not None, "it is required"
+    suspend.suspend(args.required("target"), duration)

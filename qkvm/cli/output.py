@@ -60,3 +60,8 @@ def json_text(value: object) -> str:
     import json
 
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def fields(items: Iterable[tuple[str, object]]) -> str:
+    """One ``name           : value`` a line, as virsh shows parameters that can be set (schedinfo, memtune)."""
+    return "".join(f"{name:<15}: {printable(str(value))}\n" for name, value in items)

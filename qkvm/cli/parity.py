@@ -20,6 +20,10 @@ PARTLY: dict[str, str] = {
     "ttyconsole": "prints a Unix socket's path where the console is no pseudo terminal",
     "send-key": "code sets linux, qnum, rfb, xt, xt_kbd, atset1, usb, win32",
     "connect": "to qemu:///system, this host, only",
+    "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
+    "memtune": "no min-guarantee: neither QEMU nor cgroup v2 has one",
+    "perf": "shows that no event counts; a counter needs a program that stays: perf stat -p PID",
+    "schedinfo": "weight and cap are Xen's",
 }
 """Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""
 

@@ -21,6 +21,25 @@ def setvcpus(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     count = args.number("count") or 0
     domain.set_vcpus(count, maximum=args.flag("maximum"), **common.scope(args), **common.patience(args))
+    _warn_of_lost(context, args, domain)
+
+
+def setvcpu(context: Context, args: Args) -> None:
+    """Plug or unplug vCPUs by their number."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import vcpu
+    from qkvm.domain.threads import parse_cpus
+
+    args.exclusive("enable", "disable")
+    if not args.flag("enable") and not args.flag("disable"):
+        raise UsageError("one of options --enable or --disable is required")
+    domain, where = common.domain(context, args), common.scope(args)
+    numbers = parse_cpus(args.required("vcpulist"), "vcpulist")
+    vcpu.set_enabled(domain, numbers, args.flag("enable"), **where, **common.patience(args))
+    _warn_of_lost(context, args, domain)
+
+
+def _warn_of_lost(context: Context, args: Args, domain: Domain) -> None:
     run = domain.run
     if run is not None and run.pid is not None and run.record.get("lost_vcpu") and not args.flag("config"):
         context.warn(

@@ -103,3 +103,20 @@ def format_cpu_list(cpus: set[int]) -> str:
         else:
             parts.append([cpu])
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def group_times(domain: Domain) -> dict[str, int]:
+    """CPU time of a running domain in nanoseconds: cpu_time, user_time, system_time (its group's cpu.stat).
+
+    :raises InvalidState: it is not running, or has no control group.
+    """
+    from qkvm.domain.group import any_group_of
+    from qkvm.errors import InvalidState
+    from qkvm.host.limits import cpu_times
+
+    run = domain.live
+    group = any_group_of(run)
+    if group is None:
+        reason = str(run.record.get("no_cgroup", "")) or "it was started without one"
+        raise InvalidState(f"domain '{domain.name}' has no control group", hint=reason)
+    return cpu_times(group)

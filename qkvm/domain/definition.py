@@ -136,6 +136,11 @@ def undefine(domain: Domain) -> None:
 
 def forget(domain: Domain) -> None:
     """Remove what is left of a domain that neither runs nor has a definition: its run and its logs."""
+    run = domain.run
+    if run is not None and run.record.get("cgroup"):
+        from qkvm.domain.group import release
+
+        release(run)
     remove_dir(domain.tree.domain_run(domain.name))
     remove(domain.tree.qemu_log(domain.name))
     remove(domain.tree.serial_log(domain.name))

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
+from qkvm.domain import placing, vncport
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, settings
@@ -83,6 +84,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
         ident = ids.take(domain.tree)
         ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
+        place = placing.prepare(domain, run, ready.definition, undo)
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
             sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
@@ -96,8 +98,10 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
             script = launch.start_script(ready.definition, plan, paused=paused)
-            pid = _spawn(domain, run, argv, script, fds)
+            with place.entered():
+                pid = _spawn(domain, run, argv, script, fds)
             undo.add(_kill, pid)
+            place.take(pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
             _plug(domain, ready, taps)
@@ -108,6 +112,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
             raise
         _await_ready(domain, run, argv, pid, len(script))
         files.remove(_vnc_secret(run.folder))
+        place.settle()
         if origin.load is not None:
             origin.load(run)
         undo.commit()
@@ -131,8 +136,8 @@ def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Optio
         pidfile=os.path.join(folder, "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
         folder=folder,
-        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else _vnc_port(definition),
-        vnc_websocket=_vnc_websocket(definition),
+        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else vncport.port(definition),
+        vnc_websocket=vncport.websocket(definition),
         vnc_secret=_vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
     )
     plan = launch.plan(definition, given)
@@ -162,7 +167,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     bridges = tuple(_bridge(domain, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
-        _vnc_port(definition), _vnc_websocket(definition),
+        vncport.port(definition), vncport.websocket(definition),
     )  # fmt: skip
 
 
@@ -177,39 +182,6 @@ def _check_readable(path: str, what: str) -> None:
         raise HostError(f"{what} {path} is not there or no file")
     if not os.access(path, os.R_OK):
         raise HostError(f"{what} {path} can't be read")
-
-
-def _vnc_port(definition: spec.Domain) -> int:
-    """The port of the definition where it is free, or the first free one where any will do."""
-
-    if definition.vnc is None or definition.vnc.socket:
-        return 0
-    return _free_port(definition.vnc.listen, definition.vnc.port, range(5900, 6900), "VNC")
-
-
-def _vnc_websocket(definition: spec.Domain) -> int:
-    """The port of the WebSocket beside the VNC server, 0 where there is none."""
-    if definition.vnc is None or not definition.vnc.websocket:
-        return 0
-    return _free_port(definition.vnc.listen, definition.vnc.websocket, range(5700, 5900), "WebSocket")
-
-
-def _free_port(listen: str, wanted: int, choice: range, what: str) -> int:
-    """The port ``wanted``, or where that is -1 the first free one of ``choice``."""
-    import socket
-
-    fixed = wanted != -1
-    for port in (wanted,) if fixed else choice:
-        with socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((listen, port))
-                return port
-            except OSError as error:
-                problem = error
-        if fixed:
-            raise files.os_error(problem, f"cannot listen for {what} on {listen} port {port}")
-    raise HostError(f"no free port for {what} on {listen} from {choice[0]} to {choice[-1]}")
 
 
 def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) -> Run:

@@ -35,6 +35,9 @@ def shutdown(domain: Domain, *, wait: bool, timeout: float) -> None:
             session.execute("system_powerdown")
     if wait:
         _await_end(domain, run, timeout)
+        # Who takes the lock clears up after a run that has ended.
+        with domain.lock():
+            pass
 
 
 def _await_end(domain: Domain, run: Run, timeout: float) -> None:
@@ -143,6 +146,10 @@ def destroy(domain: Domain, *, graceful: bool) -> None:
             raise
         finally:
             os.close(pidfd)
+        if run.record.get("cgroup"):
+            from qkvm.domain.group import release
+
+            release(run)
         if not domain.is_persistent:
             from qkvm.domain.definition import forget
 

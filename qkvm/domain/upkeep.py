@@ -1,4 +1,4 @@
-"""Upkeep by the verbs that pass by: logs and journals capped, what ended without a trace forgotten."""
+"""Upkeep by the verbs that pass by: logs and journals capped, what runs have left behind taken away."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST_CAP = 16 << 10
 
 
 def pass_by(domain: Domain) -> None:
-    """Cap the logs of a domain; call it under its lock."""
+    """Cap the logs of a domain, take away the control group of a run that has ended; call it under its lock."""
     logs = (domain.tree.serial_log(domain.name), domain.tree.qemu_log(domain.name))
     # Reading the settings takes most verbs longer than all else: it is left out where no cap can be reached.
     if any(journal.size(log) > SMALLEST_CAP for log in logs):
@@ -31,8 +31,14 @@ def pass_by(domain: Domain) -> None:
         for log in logs:
             files.trim_log(log, cap)
     run = domain.run
-    if run is not None and run.pid is not None:
+    if run is None:
+        return
+    if run.pid is not None:
         fold(run)
+    elif run.record.get("cgroup"):
+        from qkvm.domain.group import release
+
+        release(run)
 
 
 def fold(run: Run) -> None:
@@ -60,7 +66,11 @@ def fold(run: Run) -> None:
 
 
 def collect(tree: Tree) -> list[str]:
-    """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names."""
+    """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names.
+
+    Control groups that no record names go too.
+    """
+    from qkvm.domain import group
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
 
@@ -79,4 +89,8 @@ def collect(tree: Tree) -> list[str]:
             else:
                 continue
         collected.append(name)
-    return collected
+    for name in group.left_over(tree):
+        with Domain(tree, name).lock():
+            if group.collect(tree, name):
+                collected.append(name)
+    return sorted(set(collected))

@@ -122,6 +122,67 @@ def _set_live(domain: Domain, run: Run, count: int, *, timeout: float, wait: boo
             _unplug(run, session, entry, timeout=timeout, wait=wait, asked=count)
 
 
+def set_enabled(
+    domain: Domain, numbers: set[int], enabled: bool, *, live: bool = False, config: bool = False,
+    current: bool = False, timeout: float = UNPLUG_TIMEOUT, wait: bool = True,
+) -> None:  # fmt: skip
+    """Plug or unplug the vCPUs of these numbers (virsh setvcpu).
+
+    A definition says how many vCPUs are plugged, not which: it takes numbers that leave no gap.
+
+    :raises InvalidValue: a number that can't be. :raises NotReached: the guest did not release one in time.
+    """
+    if not enabled and 0 in numbers:
+        raise InvalidValue("invalid argument: vCPU '0' must be always enabled")
+    with domain.lock():
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        run = domain.live if wanted.live else None
+        if run is not None:
+            present = {0, *(_number(entry) for entry in run.devices("vcpus"))}
+            maximum = definitions.started_with(run.record).vcpus.maximum
+            count = len(_changed(present, numbers, enabled, maximum, "live"))
+            _check_live(run, count)
+        if wanted.config:
+            vcpus = domain.definition.vcpus
+            later = _changed(set(range(vcpus.current)), numbers, enabled, vcpus.maximum, "persistent")
+            if later != set(range(len(later))):
+                raise InvalidValue(
+                    "the definition would have gaps between its vcpus",
+                    hint="the lowest numbers are always plugged",
+                )
+        if run is not None:
+            _set_these(domain, run, numbers, enabled, timeout=timeout, wait=wait)
+        if wanted.config:
+            definitions.change(domain, lambda old: _with_count(old, len(later), maximum=False))
+
+
+def _changed(present: set[int], numbers: set[int], enabled: bool, maximum: int, which: str) -> set[int]:
+    """The vCPUs that there will be, where all of the numbers are a change.
+
+    :raises InvalidValue: one is too high, or as it is asked to be.
+    """
+    for number in sorted(numbers):
+        if number >= maximum:
+            raise InvalidValue(f"invalid argument: vCPU '{number}' is not present in {which} domain definition")
+        if (number in present) == enabled:
+            raise InvalidValue(f"invalid argument: vCPU '{number}' is already in desired state")
+    return present | numbers if enabled else present - numbers
+
+
+def _set_these(domain: Domain, run: Run, numbers: set[int], enabled: bool, *, timeout: float, wait: bool) -> None:
+    started = definitions.started_with(run.record)
+    run.record["vcpus"] = run.devices("vcpus")
+    with domain.monitor() as session:
+        if enabled:
+            for number in sorted(numbers):
+                _plug(domain, run, session, devices.vcpu_device(started, run.record["accel"], number))
+            return
+        asked = run.vcpu_count() - len(numbers)
+        for entry in sorted(run.record["vcpus"], key=_number, reverse=True):
+            if _number(entry) in numbers:
+                _unplug(run, session, entry, timeout=timeout, wait=wait, asked=asked)
+
+
 def _number(entry: dict[str, Any]) -> int:
     return int(entry["id"].removeprefix("vcpu"))
 
@@ -140,6 +201,9 @@ def _plug(domain: Domain, run: Run, session: Session, device: devices.VcpuDevice
         run.record["vcpus"].pop()
         write(run)
         raise
+    from qkvm.domain import placing
+
+    placing.settle_new(run, "vcpu", _number({"id": device.id}))
 
 
 def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float, wait: bool, asked: int) -> None:

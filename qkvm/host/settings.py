@@ -15,13 +15,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``qemu`` is the emulator (a name on PATH or a path). ``user`` is whom QEMU becomes: 'auto' gives each run a
     uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is. ``firewall`` is 'auto',
-    'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain.
+    'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain. ``cgroup`` is 'auto' (a group of
+    qkvm's own at the top), 'off', or the path of a cgroup v2 group to make the domains' groups in.
     """
 
     qemu: str = "qemu-system-x86_64"
     user: str = "auto"
     firewall: str = "auto"
     serial_log_kib: int = 1024
+    cgroup: str = "auto"
 
 
 def load(tree: Tree) -> Settings:
@@ -38,6 +40,10 @@ def load(tree: Tree) -> Settings:
     if settings.serial_log_kib < 16:
         raise InvalidValue(
             f"{tree.settings}: serial_log_kib {settings.serial_log_kib} is too small", hint="16 or more"
+        )
+    if settings.cgroup not in ("auto", "off") and not settings.cgroup.startswith("/"):
+        raise InvalidValue(
+            f"{tree.settings}: cgroup '{settings.cgroup}' is not known", hint="auto, off, or a group's path"
         )
     return settings
 

@@ -37,7 +37,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "listing": ("dominfo", "domstate", "list"),
     "lifecycle": ("destroy", "reboot", "reset", "resume", "shutdown", "start", "suspend"),
     "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
-    "vcpus": ("setvcpus", "vcpucount", "vcpuinfo"),
+    "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
+    "pinning": (
+        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "vcpupin",
+    ),
+    "tuning": ("blkiotune", "cpu-stats", "memtune", "numatune", "perf", "schedinfo"),
     "memory": ("dommemstat", "setmaxmem", "setmem"),
     "interfaces": (
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str, str, str, str]] = {
+    "setvcpu": (
+        "domain",
+        "attach/detach vcpu or groups of threads",
+        "<domain> <vcpulist> [--enable] [--disable] [--config] [--live] [--current] [--timeout=<number>] [--no-wait]",
+        "",
+        "Add or remove vcpus by their number.\nWaits until the guest has followed and says what was reached.",
+    ),
     "setvcpus": (
         "domain",
         "change number of virtual CPUs",
@@ -27,6 +34,9 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("setvcpu", "vcpulist"): "ids of vcpus to manipulate",
+    ("setvcpu", "enable"): "enable cpus specified by cpumap",
+    ("setvcpu", "disable"): "disable cpus specified by cpumap",
     ("vcpucount", "config"): "get value to be used on next boot",
     ("vcpucount", "current"): "get value according to current domain state",
     ("vcpucount", "live"): "get value from running domain",

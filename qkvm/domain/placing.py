@@ -1,0 +1,107 @@
+"""Where a QEMU lives on its host: its control group, its CPUs and NUMA nodes, from its start to its end.
+
+A host without cgroup v2, or one where no group can be made, runs domains all the same. A definition that asks for
+a limit which the host can't give is refused at the start, by the name of what is missing.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from qkvm.domain import cputune, pinning, threads
+from qkvm.domain import definition as definitions
+from qkvm.domain import group as groups
+from qkvm.domain.group import group_of
+from qkvm.domain.threads import parse_cpus
+from qkvm.errors import HostError
+from qkvm.host import limits, placement
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.files import Undo
+    from qkvm.host import cgroup
+    from qkvm.spec import domain as spec
+
+
+class Place:
+    """The place of one start, made by :func:`prepare`."""
+
+    def __init__(self, run: Run, definition: spec.Domain, group: cgroup.Group | None) -> None:
+        self._run = run
+        self._definition = definition
+        self._group = group
+
+    def entered(self) -> AbstractContextManager[None]:
+        """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
+        tune, numa = self._definition.cputune, self._definition.numatune
+        cpus = tune.emulator_pin or self._definition.vcpus.cpuset
+        return placement.placed(
+            parse_cpus(cpus) if cpus else set(),
+            parse_cpus(numa.nodeset, "nodeset") if numa is not None else set(),
+            str(numa.mode) if numa is not None else "strict",
+        )
+
+    def take(self, pid: int) -> None:
+        """Put a QEMU that has just been started into its group."""
+        if self._group is None:
+            return
+        try:
+            self._group.add_process(pid)
+        except HostError as error:
+            # One that has ended at once has words of its own, which its starter looks for.
+            if not isinstance(error.__cause__, ProcessLookupError):
+                raise
+
+    def settle(self) -> None:
+        """Pin and limit the threads, once QEMU is up and has them all."""
+        pinning.apply(self._run, self._definition)
+        if self._group is not None and cputune.limits_threads(self._definition.cputune):
+            cputune.limit_threads(self._run, self._group, self._definition.cputune)
+
+
+def prepare(domain: Domain, run: Run, definition: spec.Domain, undo: Undo) -> Place:
+    """Make the group of a domain that is about to start, with the limits of its definition.
+
+    :raises InvalidState: a limit needs a controller that this host does not give.
+    """
+    group = groups.make(domain, run, undo)
+    _limit(run, definition)
+    return Place(run, definition, group)
+
+
+def _limit(run: Run, definition: spec.Domain) -> None:
+    """Write the limits of the whole group; those of threads are checked here and written when there are any."""
+    tune, memory, io = definition.cputune, definition.memtune, definition.blkiotune
+    if tune.shares:
+        limits.set_cpu_shares(group_of(run, "cpu"), tune.shares)
+    if tune.global_period or tune.global_quota > 0:
+        limits.set_cpu_max(group_of(run, "cpu"), tune.global_period, tune.global_quota)
+    if cputune.limits_threads(tune):
+        group_of(run, "cpu").thread_group(cputune.EMULATOR)
+    for name in limits.MEMORY_FILES:
+        kib = getattr(memory, name)
+        if kib is not None:
+            limits.set_memory_limit(group_of(run, "memory"), name, kib)
+    if io.weight:
+        limits.set_io_weight(group_of(run, "io"), io.weight)
+    for device in io.devices:
+        group = group_of(run, "io")
+        if device.weight:
+            limits.set_device_weight(group, device.path, device.weight)
+        for name in limits.DEVICE_LIMITS:
+            if getattr(device, name):
+                limits.set_device_limit(group, device.path, name, getattr(device, name))
+
+
+def settle_new(run: Run, kind: str, number: int) -> None:
+    """Pin and limit a vCPU or iothread that has just been plugged, as those that are there already."""
+    plain = run.record["definition"]
+    if not (run.record.get("cputune") or plain.get("cputune") or plain.get("vcpus", {}).get("cpuset")):
+        return
+    found = threads.of_process(run.pid)
+    tid = (found.vcpus if kind == pinning.VCPU else found.iothreads).get(number)
+    if tid is not None:
+        pinning.apply_one(run, definitions.started_with(run.record), kind, number, tid)
+        cputune.limit_new(run, kind, number, tid)

@@ -1,0 +1,317 @@
+"""Control groups (cgroup v2): one for each running domain, and one for each kind of its threads where asked for.
+
+    MOUNT/qkvm/NAME.domain/             QEMU: memory, io, and the CPU time of all of it
+    MOUNT/qkvm/NAME.domain/vcpu0/ …     threaded: a quota for one vCPU, an iothread, or the emulator's threads
+
+MOUNT is where the host has mounted cgroup2; another root than / has a top group of its own. Groups are the
+kernel's: they do not end with QEMU, and :func:`remove` takes them away. Limits of memory and I/O belong to
+processes, so that they lie on the domain's own group; the groups of threads have the cpu controller alone
+(Documentation/admin-guide/cgroup-v2.rst, "Threads").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+
+from qkvm.errors import HostError, InvalidState, InvalidValue
+from qkvm.files import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+
+WANTED = ("cpu", "memory", "io")
+"""Controllers that every domain's group gets where the host has them; cpuset only where it is needed."""
+
+WEIGHT_DEFAULT = 100
+"""cpu.weight and io.weight of a group that nobody has changed."""
+
+_SUFFIX = ".domain"
+_GONE = (errno.ENOENT, errno.ENODEV)
+
+
+class Group:
+    """One control group by its path; nothing is held open."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Group({self.path!r})"
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return os.path.isdir(self.path)
+
+    def child(self, name: str) -> Group:
+        """The group of that name in it, which need not exist."""
+        return Group(os.path.join(self.path, name))
+
+    def read(self, name: str) -> str:
+        """The text of one of its files.
+
+        :raises InvalidState: the file's controller is not available here. :raises HostError: it can't be read.
+        """
+        try:
+            with open(os.path.join(self.path, name), encoding="ascii", errors="replace") as stream:
+                return stream.read()
+        except OSError as error:
+            raise self._failure(error, name, "read") from error
+
+    def write(self, name: str, text: str) -> None:
+        """Write one of its files.
+
+        :raises InvalidState: the file's controller is not available here.
+        :raises InvalidValue: the kernel takes no such value. :raises HostError: it can't be written.
+        """
+        try:
+            fd = os.open(os.path.join(self.path, name), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ERANGE):
+                raise InvalidValue(f"the kernel refuses '{text}' for {name}") from error
+            raise self._failure(error, name, "write") from error
+
+    def _failure(self, error: OSError, name: str, verb: str) -> HostError | InvalidState:
+        controller = name.partition(".")[0]
+        if error.errno in _GONE and controller != "cgroup":
+            return unavailable(controller, self._why_not(controller))
+        return os_error(error, f"cannot {verb} {os.path.join(self.path, name)}")
+
+    def _why_not(self, controller: str) -> str:
+        if not self.exists():
+            return f"group {self.path} is gone"
+        if controller in self.controllers():
+            return f"this kernel has no such file in {self.path}"
+        return why_not(os.path.dirname(self.path), controller)
+
+    def flat(self, name: str) -> dict[str, int]:
+        """A file of 'key number' lines, such as cpu.stat."""
+        pairs = (line.split() for line in self.read(name).splitlines())
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+    def has(self, name: str) -> bool:
+        """Whether it has a file of that name: its controller is enabled, and the kernel knows it."""
+        return os.path.exists(os.path.join(self.path, name))
+
+    def controllers(self) -> set[str]:
+        """The controllers that are enabled for it."""
+        try:
+            return set(self.read("cgroup.controllers").split())
+        except HostError:
+            return set()
+
+    def enable(self, controller: str) -> None:
+        """Enable a controller for the groups in it, where it is not yet.
+
+        :raises InvalidState: it is not available.
+        """
+        if controller in self.read("cgroup.subtree_control").split():
+            return
+        try:
+            self.write("cgroup.subtree_control", f"+{controller}")
+        except (HostError, InvalidValue) as error:
+            raise unavailable(controller, why_not(self.path, controller)) from error
+
+    def processes(self) -> list[int]:
+        """Pids of its processes, those of its threaded groups included."""
+        return [int(pid) for pid in self.read("cgroup.procs").split()]
+
+    def add_process(self, pid: int) -> None:
+        """Move a process with all its threads into it."""
+        self.write("cgroup.procs", str(pid))
+
+    def add_thread(self, tid: int) -> bool:
+        """Move one thread into this threaded group; False where the thread has ended."""
+        try:
+            self.write("cgroup.threads", str(tid))
+        except HostError as error:
+            if isinstance(error.__cause__, ProcessLookupError):
+                return False
+            raise
+        return True
+
+    def threads(self) -> set[int]:
+        """Ids of its threads; those of groups in it are not among them."""
+        return {int(tid) for tid in self.read("cgroup.threads").split()}
+
+    def thread_groups(self) -> list[str]:
+        """Names of the groups in it, sorted."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            return []
+
+    def thread_group(self, name: str) -> Group:
+        """The threaded group of that name in it, made where it is missing, with the cpu controller.
+
+        :raises InvalidState: the cpu controller is not available.
+        """
+        found = self.child(name)
+        if not found.exists():
+            if "cpu" not in self.controllers():
+                raise unavailable("cpu", self._why_not("cpu"))
+            _make(found.path)
+            # The controller comes after: a group that already distributes one takes no threads of its own.
+            found.write("cgroup.type", "threaded")
+            self.enable("cpu")
+        return found
+
+
+def unavailable(controller: str, reason: str) -> InvalidState:
+    """The error for a limit that needs a controller which this host does not give."""
+    return InvalidState(f"cgroup v2 controller '{controller}' is not available", hint=reason)
+
+
+def mount_point() -> str:
+    """Where cgroup2 is mounted in this mount namespace, '' where it is not (proc(5), mountinfo)."""
+    found = ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            head, _, tail = line.partition(" - ")
+            if tail.startswith("cgroup2 "):
+                point = head.split(" ")[4]
+                for octal, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+                    point = point.replace(octal, char)
+                # The main one of several is the one nearest to the root.
+                if not found or len(point) < len(found):
+                    found = point
+    return found
+
+
+def top(tree: Tree, setting: str) -> str:
+    """Path of the group that holds the groups of a tree's domains; it need not exist.
+
+    :param setting: qkvm.toml's ``cgroup``: 'auto', or the group to be in.
+    :raises InvalidState: this host has no cgroup v2, or the setting names no group.
+    """
+    parent = mount_point() if setting == "auto" else setting
+    if not parent:
+        raise InvalidState("cgroup v2 is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
+    if not os.path.exists(os.path.join(parent, "cgroup.procs")):
+        raise InvalidState(f"{parent} is not a cgroup v2 group")
+    name = "qkvm"
+    if tree.root != "/":
+        from hashlib import sha256
+
+        name += "-" + sha256(os.fsencode(tree.root)).hexdigest()[:12]
+    return os.path.join(parent, name)
+
+
+def domain_group(tree: Tree, name: str, setting: str) -> Group:
+    """The group of a domain, which need not exist; see :func:`top`."""
+    return Group(os.path.join(top(tree, setting), name + _SUFFIX))
+
+
+def create(group: Group) -> None:
+    """Make the group of a domain, with the controllers that this host gives; what is left of one is taken over.
+
+    :raises InvalidState: it is not empty. :raises HostError: groups can't be made here (read-only, no right).
+    """
+    parent = Group(os.path.dirname(group.path))
+    _make(parent.path)
+    for level in (Group(os.path.dirname(parent.path)), parent):
+        for controller in WANTED:
+            try:
+                level.enable(controller)
+            except InvalidState:
+                # Whoever sets a limit of it will be told; a domain without limits runs without it.
+                continue
+    remove(group.path)
+    try:
+        _make(group.path)
+    except HostError:
+        # Another domain of this tree was its last and took the top group along.
+        _make(parent.path)
+        _make(group.path)
+
+
+def _make(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise os_error(error, f"cannot make control group {path}") from error
+
+
+def remove(path: str, timeout: float = 2.0) -> bool:
+    """Remove a group with the groups in it, and the tree's own one when that was the last; True when it is gone.
+
+    :param timeout: seconds to wait for a process that has just ended to leave it.
+    :raises HostError: it is in use for longer, or there is no right to remove it.
+    """
+    if not path or not path.endswith(_SUFFIX) or not os.path.isdir(path):
+        return False
+    deadline = time.monotonic() + timeout
+    for name in Group(path).thread_groups():
+        _rmdir(os.path.join(path, name), deadline)
+    _rmdir(path, deadline)
+    # Other domains may have their groups in it, and then it stays.
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(path))
+    return True
+
+
+def _rmdir(path: str, deadline: float) -> None:
+    while True:
+        try:
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                raise os_error(error, f"cannot remove control group {path}") from error
+        time.sleep(0.002)
+
+
+def left_over(tree: Tree, setting: str) -> dict[str, str]:
+    """The groups that a tree's domains have now: name of the domain -> path."""
+    try:
+        folder = top(tree, setting)
+        names = os.listdir(folder)
+    except (InvalidState, OSError):
+        return {}
+    return {
+        name.removesuffix(_SUFFIX): os.path.join(folder, name) for name in sorted(names) if name.endswith(_SUFFIX)
+    }
+
+
+def why_not(parent: str, controller: str) -> str:
+    """Why the groups in ``parent`` do not have a controller: the first on the way from the top that can't."""
+    mount = mount_point()
+    if not mount or not (parent == mount or parent.startswith(mount.rstrip("/") + "/")):
+        return "cgroup v2 is not mounted"
+    steps = [mount]
+    for part in parent[len(mount) :].strip("/").split("/"):
+        if part:
+            steps.append(os.path.join(steps[-1], part))
+    for step in steps:
+        group = Group(step)
+        if controller not in group.controllers():
+            taken = "the host uses it in a v1 hierarchy; " if step == mount and _v1_has(controller) else ""
+            return f"{taken}{step}/cgroup.controllers has: {' '.join(sorted(group.controllers())) or 'none'}"
+        if not os.access(os.path.join(step, "cgroup.subtree_control"), os.W_OK):
+            return f"{step} is read-only"
+        if controller not in group.read("cgroup.subtree_control").split():
+            return f"{step}/cgroup.subtree_control does not take it: processes live in {step} itself"
+    return f"{parent} does not have it"
+
+
+def _v1_has(controller: str) -> bool:
+    """Whether a v1 hierarchy has taken the controller away from v2 (/proc/cgroups: its hierarchy is not 0)."""
+    name = "blkio" if controller == "io" else controller
+    try:
+        with open("/proc/cgroups", encoding="ascii") as stream:
+            return any(line.split()[:1] == [name] and line.split()[1] != "0" for line in stream)
+    except OSError:
+        return False

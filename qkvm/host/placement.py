@@ -1,0 +1,105 @@
+"""On which CPUs and from which memory a program starts: given at its birth, inherited by all its threads.
+
+A new process has the CPU affinity and the memory policy of the thread that made it (sched_setaffinity(2),
+set_mempolicy(2)). So this thread takes them for the moment of the start. That needs no cgroup, and there is no
+moment in which the program has memory or threads elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qkvm.errors import HostError, InvalidState
+from qkvm.files import os_error
+
+_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
+"""Numbers of the system call; libc has no wrapper (libnuma brings one)."""
+
+_POLICIES = {"preferred": 1, "strict": 2, "interleave": 3}
+"""libvirt's modes as MPOL_PREFERRED, MPOL_BIND and MPOL_INTERLEAVE of linux/mempolicy.h."""
+
+_MASK_BITS = 1024
+
+
+@contextmanager
+def placed(cpus: set[int], nodes: set[int], mode: str = "strict") -> Iterator[None]:
+    """Programs that are started in this block run on these CPUs and take memory from these NUMA nodes.
+
+    :param cpus: empty: wherever this process may run. :param nodes: empty: the kernel's choice.
+    :param mode: strict, preferred or interleave.
+    :raises InvalidState: this host has none of the CPUs or nodes.
+    """
+    before = os.sched_getaffinity(0)
+    try:
+        if cpus:
+            set_affinity(0, cpus)
+        if nodes:
+            _set_policy(_POLICIES[mode], nodes)
+        yield
+    finally:
+        if nodes:
+            _set_policy(0, set())
+        if cpus:
+            os.sched_setaffinity(0, before)
+
+
+def set_affinity(tid: int, cpus: set[int]) -> bool:
+    """Let one thread run on these CPUs alone; False where it has ended.
+
+    :raises InvalidState: none of them is online on this host.
+    """
+    try:
+        os.sched_setaffinity(tid, cpus)
+    except ProcessLookupError:
+        return False
+    except OSError as error:
+        if not cpus & set(range(os.sysconf("SC_NPROCESSORS_CONF"))) or not cpus & online_cpus():
+            listed = ",".join(str(cpu) for cpu in sorted(cpus))
+            raise InvalidState(f"none of the CPUs {listed} is online on this host") from error
+        raise os_error(error, "cannot set CPU affinity") from error
+    return True
+
+
+def online_cpus() -> set[int]:
+    """The CPUs that are online (/sys/devices/system/cpu/online)."""
+    return _list("/sys/devices/system/cpu/online")
+
+
+def online_nodes() -> set[int]:
+    """The NUMA nodes that are online; a kernel without NUMA has node 0."""
+    return _list("/sys/devices/system/node/online") or {0}
+
+
+def _list(path: str) -> set[int]:
+    """A file in the kernel's list format: '0-2,5'."""
+    found: set[int] = set()
+    try:
+        with open(path, encoding="ascii") as stream:
+            for part in stream.read().strip().split(","):
+                first, _, last = part.partition("-")
+                if first:
+                    found.update(range(int(first), int(last or first) + 1))
+    except FileNotFoundError:
+        pass
+    return found
+
+
+def _set_policy(policy: int, nodes: set[int]) -> None:
+    missing = nodes - online_nodes()
+    if missing:
+        listed = ",".join(str(node) for node in sorted(missing))
+        raise InvalidState(f"NUMA node {listed} is not online on this host")
+    import ctypes
+
+    number = _SET_MEMPOLICY.get(os.uname().machine)
+    if number is None:
+        raise HostError(f"qkvm does not know how to set a memory policy on {os.uname().machine}")
+    words = (ctypes.c_ulong * (_MASK_BITS // 64))()
+    for node in nodes:
+        words[node // 64] |= 1 << node % 64
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, policy, words if nodes else None, _MASK_BITS if nodes else 0):
+        code = ctypes.get_errno()
+        raise os_error(OSError(code, os.strerror(code)), "cannot set the memory policy")

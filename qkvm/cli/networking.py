@@ -40,6 +40,14 @@ def net_undefine(context: Context, args: Args) -> None:
     context.say(f"Network {network.name} has been undefined\n")
 
 
+def net_autostart(context: Context, args: Args) -> None:
+    """Mark a network to start with the machine, or unmark it."""
+    network = _network(context, args)
+    off = args.flag("disable")
+    network.set_autostart(not off)
+    context.say(f"Network {network.name} {'unmarked' if off else 'marked'} as autostarted\n")
+
+
 def net_start(context: Context, args: Args) -> None:
     """Start a network: bridge, packet-filter rules, dnsmasq."""
     from qkvm.domain.host import Host

@@ -214,6 +214,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     balloon: Balloon | None = Balloon()
     root_ports: int = 8
     autostart: bool = False
+    autostart_order: int = 0
 
 
 def validate(domain: Domain) -> Domain:
@@ -334,6 +335,7 @@ def _check_devices(domain: Domain) -> None:
     check.address(domain.video_address, "video")
     if domain.balloon is not None:
         check.between(domain.balloon.stats_period, 0, 86400, "stats_period")
+    check.between(domain.autostart_order, 0, 9999, "autostart_order")
     check.between(domain.root_ports, 0, ROOT_PORTS_LIMIT, "root_ports")
 
 

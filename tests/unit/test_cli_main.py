@@ -374,7 +374,7 @@ def test_help_of_virsh_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for topic in ("qkvm", "virsh", "Virsh itself", "Qkvm itself"):
         assert main(["help", topic]) == 0
         shown.add(capsys.readouterr().out)
-    assert len(shown) == 1 and shown.pop().startswith(" Qkvm itself (help keyword 'qkvm'):\n    cd  ")
+    assert len(shown) == 1 and shown.pop().startswith(" Qkvm itself (help keyword 'qkvm'):\n    autostart-all  ")
 
 
 def test_help_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "install": ("install",),
     "monitor": ("qemu-monitor-command",),
+    "boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
     "events": ("event",),
     "hosting": (
         "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo", "uri",
@@ -65,7 +66,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
     ),
     "networking": (
-        "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-info", "net-list", "net-name", "net-start",
+        "net-autostart", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-info", "net-list", "net-name", "net-start",
         "net-undefine", "net-uuid",
     ),
     "upkeep": ("gc",),

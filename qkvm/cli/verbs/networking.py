@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str, str, str, str]] = {
+    "net-autostart": (
+        "network",
+        "autostart a network",
+        "<network> [--disable]",
+        "",
+        "Configure a network to be automatically started when this machine boots.",
+    ),
     "net-define": (
         "network",
         "define an inactive persistent virtual network or modify an existing persistent one from a file",
@@ -76,6 +83,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("net-autostart", "disable"): "disable autostarting",
     ("net-define", "file"): "file containing a TOML network description",
     ("net-list", "all"): "list inactive & active networks",
     ("net-list", "autostart"): "list networks with autostart enabled",

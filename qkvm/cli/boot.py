@@ -1,0 +1,101 @@
+"""Verbs for the machine's boot and halt."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.boot import Outcome
+
+
+def autostart(context: Context, args: Args) -> None:
+    """Mark a domain to start with the machine, or unmark it."""
+    from qkvm.domain import boot
+
+    domain = common.domain(context, args)
+    off = args.flag("disable")
+    boot.set_autostart(domain, not off, order=args.number("order"))
+    context.say(f"Domain '{domain.name}' {'unmarked' if off else 'marked'} as autostarted\n")
+
+
+def autostart_all(context: Context, args: Args) -> int:
+    """Start what is marked; 1 where something failed."""
+    from qkvm.domain import boot
+    from qkvm.domain.host import Host
+
+    Host(context.tree.root).prepare()
+    told, count = _teller(context)
+    boot.autostart_all(context.tree, told)
+    return 1 if count() else 0
+
+
+def shutdown_all(context: Context, args: Args) -> int:
+    """Shut everything down; 1 where a domain had to be ended, or could not be."""
+    from qkvm.domain import boot
+
+    told, count = _teller(context)
+    boot.shutdown_all(context.tree, told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
+    return 1 if count() else 0
+
+
+def _teller(context: Context) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
+    """What prints each outcome as it comes, and what says how many were not as wished."""
+    failed: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        name = f"{outcome.kind.capitalize()} '{outcome.name}'"
+        if outcome.error is not None:
+            failed.append(outcome)
+            hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
+            context.warn(f"{outcome.kind} '{outcome.name}': {outcome.error}{hint}")
+        if outcome.done:
+            context.say(f"{name} {outcome.done}\n")
+        context.flush()
+
+    return tell, lambda: len(failed)
+
+
+def setup_boot(context: Context, args: Args) -> None:
+    """Write, show or remove the service that starts and stops guests with the machine."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import boot
+
+    init = args.text("init") or ""
+    if init not in ("", "systemd", "sysv"):
+        raise UsageError(f"unknown init '{init}'", hint="systemd or sysv")
+    args.exclusive("print", "remove")
+    timeout = args.number("timeout") or int(boot.SHUTDOWN_TIMEOUT)
+    wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
+    if args.flag("print"):
+        return context.out(wanted.text)
+    own = context.tree.root == "/"
+    if args.flag("remove"):
+        if own:
+            boot.switch(wanted, on=False)
+        gone = boot.remove_service(wanted)
+        return context.say(f"{wanted.path} {'removed' if gone else 'was not there'}\n")
+    boot.install_service(wanted)
+    context.say(f"{wanted.path} written\n")
+    if not own or not boot.switch(wanted, on=True):
+        context.warn(f"it is not switched on: {' '.join(wanted.enable)}")
+    return None
+
+
+def _program(context: Context) -> str:
+    """The command line by which an init calls this very qkvm on this very tree."""
+    import os
+    import sys
+    from shlex import quote
+
+    own = os.path.abspath(sys.argv[0])
+    words = (
+        [own] if os.path.basename(own) == "qkvm" and os.access(own, os.X_OK) else [sys.executable, "-m", "qkvm"]
+    )
+    if context.tree.root != "/":
+        words += ["--root", context.tree.root]
+    return " ".join(map(quote, words))

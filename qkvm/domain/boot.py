@@ -1,0 +1,249 @@
+"""The machine's boot and halt: start what is marked for it, in order, and shut all down in the opposite one.
+
+There is no daemon that would do so: a service of the host's init calls these once at boot and once at halt.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain.domain import Domain, names
+from qkvm.errors import AlreadyExists, HostError, InvalidState, MissingProgram, NotReached, QkvmError
+from qkvm.files import read_bytes, remove, write_atomic
+from qkvm.host import process
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+
+SHUTDOWN_TIMEOUT = 120.0
+"""Seconds that all guests together have to power off."""
+
+_MARK = "# Written by qkvm setup-boot, which also takes it away."
+
+
+class Outcome(NamedTuple):
+    """What became of one domain or network: 'domain' or 'network', its name, what was done, or why it failed."""
+
+    kind: str
+    name: str
+    done: str
+    error: QkvmError | None = None
+
+
+def set_autostart(domain: Domain, on: bool, *, order: int | None = None) -> None:
+    """Have a domain start with the machine, or not (virsh autostart).
+
+    :param order: domains of a lower number start earlier and are shut down later.
+    :raises InvalidState: it is transient.
+    """
+    with domain.lock():
+        if not domain.is_persistent:
+            raise InvalidState("cannot set autostart for transient domain")
+        chosen = {} if order is None else {"autostart_order": order}
+        definitions.change(domain, lambda present: replace(present, autostart=on, **chosen))
+
+
+def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
+    """Start the networks and then the domains that are marked for it; what runs already is left as it is.
+
+    One that fails does not keep the others from starting.
+
+    :param tell: hears of each as it is done.
+    """
+    from qkvm.net.network import Network, list_networks
+
+    for entry in list_networks(tree):
+        if entry.autostart and not entry.active:
+            tell(_tried("network", entry.name, "started", Network(tree, entry.name).start))
+    for domain in sorted(_marked(tree, tell), key=_order):
+        if not domain.is_running:
+            tell(_tried("domain", domain.name, "started", domain.start))
+
+
+def shutdown_all(tree: Tree, tell: Callable[[Outcome], object], *, timeout: float = SHUTDOWN_TIMEOUT) -> None:
+    """Shut down every domain that runs, those that start last first, within one deadline; then end the rest.
+
+    :param timeout: seconds for all of them. :param tell: hears of each as it is done.
+    """
+    deadline = time.monotonic() + timeout
+    running = sorted((domain for name in names(tree) if (domain := Domain(tree, name)).is_running), key=_order)
+    for _, group in groupby(reversed(running), key=lambda domain: _order(domain)[0]):
+        _shut_down(list(group), deadline, tell)
+
+
+def _shut_down(group: list[Domain], deadline: float, tell: Callable[[Outcome], object]) -> None:
+    """Shut domains down side by side: the deadline is one for all."""
+
+    def end(domain: Domain) -> Outcome:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            domain.shutdown(wait=True, timeout=left)
+            return Outcome("domain", domain.name, "has shut down")
+        except InvalidState:
+            return Outcome("domain", domain.name, "has shut down")
+        except (NotReached, QkvmError) as error:
+            # A paused guest, or one that does not listen: the machine goes down with it or without it.
+            outcome = _tried("domain", domain.name, "destroyed", domain.destroy)
+            return outcome if outcome.error is not None else outcome._replace(error=error)
+
+    with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
+        for outcome in pool.map(end, group):
+            tell(outcome)
+
+
+def _tried(kind: str, name: str, done: str, step: Callable[[], object]) -> Outcome:
+    try:
+        step()
+        return Outcome(kind, name, done)
+    except QkvmError as error:
+        return Outcome(kind, name, "", error)
+
+
+def _marked(tree: Tree, tell: Callable[[Outcome], object]) -> Iterable[Domain]:
+    """The domains that are marked; a damaged definition is told of and does not hide the others."""
+    for name in names(tree):
+        domain = Domain(tree, name)
+        try:
+            if domain.is_persistent and domain.definition.autostart:
+                yield domain
+        except QkvmError as error:
+            tell(Outcome("domain", name, "", error))
+
+
+def _order(domain: Domain) -> tuple[int, str]:
+    try:
+        return domain.definition.autostart_order, domain.name
+    except QkvmError:
+        return 0, domain.name
+
+
+# The host's own service.
+
+_UNIT = """\
+{mark}
+[Unit]
+Description=qkvm: guests that start with this machine
+Wants=network-online.target
+# Their rules come after those of others who would throw them away.
+After=network-online.target local-fs.target firewalld.service nftables.service iptables.service docker.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={program} autostart-all
+ExecStop={program} shutdown-all --timeout {timeout}
+TimeoutStartSec=infinity
+TimeoutStopSec={patience}
+# Guests and networks are not this service's to end, but by the line above.
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_SCRIPT = """\
+#!/bin/sh
+{mark}
+### BEGIN INIT INFO
+# Provides:          qkvm
+# Required-Start:    $local_fs $network $remote_fs
+# Required-Stop:     $local_fs $network $remote_fs
+# Default-Start:     2 3 4 5
+# Default-Stop:      0 1 6
+# Short-Description: guests that start with this machine
+### END INIT INFO
+
+case "$1" in
+start)
+    exec {program} autostart-all
+    ;;
+stop)
+    exec {program} shutdown-all --timeout {timeout}
+    ;;
+restart | force-reload)
+    {program} shutdown-all --timeout {timeout}
+    exec {program} autostart-all
+    ;;
+status)
+    exec {program} list
+    ;;
+*)
+    echo "usage: $0 start|stop|restart|status" >&2
+    exit 2
+    ;;
+esac
+"""
+
+
+class Service(NamedTuple):
+    """A service file for an init: where it goes, its text, and how it is switched on."""
+
+    init: str
+    path: str
+    text: str
+    enable: tuple[str, ...]
+
+
+def service(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT)) -> Service:
+    """The service that starts and stops the guests with this machine.
+
+    :param program: the command line of qkvm. :param init: 'systemd' or 'sysv'; '' for what this host runs.
+    :param timeout: seconds that the guests have at halt.
+    """
+    chosen = init or ("systemd" if os.path.isdir("/run/systemd/system") else "sysv")
+    fields = {"mark": _MARK, "program": program, "timeout": timeout, "patience": timeout + 30}
+    if chosen == "systemd":
+        path = os.path.join(tree.root, "etc/systemd/system/qkvm.service")
+        return Service(chosen, path, _UNIT.format(**fields), ("systemctl", "enable", "qkvm.service"))
+    path = os.path.join(tree.root, "etc/init.d/qkvm")
+    return Service(chosen, path, _SCRIPT.format(**fields), ("update-rc.d", "qkvm", "defaults"))
+
+
+def install_service(wanted: Service) -> None:
+    """Write the service file, in the place of one that qkvm wrote before.
+
+    :raises AlreadyExists: somebody else's file is there. :raises HostError: it can't be written.
+    """
+    _refuse_foreign(wanted.path)
+    try:
+        os.makedirs(os.path.dirname(wanted.path), mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot make {os.path.dirname(wanted.path)}: {os.strerror(error.errno or 0)}") from error
+    write_atomic(wanted.path, wanted.text, 0o644 if wanted.init == "systemd" else 0o755)
+
+
+def remove_service(wanted: Service) -> bool:
+    """Remove the service file that qkvm wrote; whether there was one.
+
+    :raises AlreadyExists: what is there is somebody else's.
+    """
+    if not os.path.lexists(wanted.path):
+        return False
+    _refuse_foreign(wanted.path)
+    remove(wanted.path)
+    return True
+
+
+def switch(wanted: Service, *, on: bool) -> bool:
+    """Switch the service on or off in the host's init; False where its program is not there to do so."""
+    words = {"enable": "disable", "defaults": "remove"}
+    argv = list(wanted.enable) if on else [words.get(word, word) for word in wanted.enable]
+    try:
+        process.run([process.find_program(argv[0], "the service", "init-system-helpers"), *argv[1:]])
+    except MissingProgram:
+        return False
+    return True
+
+
+def _refuse_foreign(path: str) -> None:
+    raw = read_bytes(path)
+    if raw is not None and _MARK.encode() not in raw:
+        raise AlreadyExists(f"{path} is there already and was not written by qkvm", hint="move it out of the way")

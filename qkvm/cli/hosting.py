@@ -35,24 +35,18 @@ def domcapabilities(context: Context, args: Args) -> None:
 def host_validate(context: Context, args: Args) -> int:
     """Check this host, one line a check."""
     from qkvm.cli.parse import UsageError
-    from qkvm.host import settings, validate
-    from qkvm.net import firewall
+    from qkvm.domain.host import Host
 
     wanted = args.text("hypervisor") or "qemu"
     if wanted.lower() != "qemu":
         raise UsageError(f"unknown hypervisor '{printable(wanted)}'", hint="qkvm runs guests under qemu")
 
-    def backend() -> str:
-        return firewall.choose(settings.load(context.tree).firewall).name
-
-    made = []
-    for check in validate.checks(context.tree, backend):
-        made.append(check)
-        if not args.json and not (context.quiet and check.level == "PASS"):
-            context.out(check.line())
-            context.flush()
+    made = Host(context.tree.root).validate()
     if args.json:
         context.out(json_text([check._asdict() for check in made]))
+    else:
+        shown = (check for check in made if not (context.quiet and check.level == "PASS"))
+        context.out("".join(check.line() for check in shown))
     return 1 if any(check.level == "FAIL" for check in made) else 0
 
 

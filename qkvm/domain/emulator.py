@@ -105,7 +105,10 @@ def find(tree: Tree, *, binary: str = "", arch: str = "") -> Emulator:
     wanted = check_arch(arch) if arch else ""
     path = _program(tree, binary, wanted)
     key = _key(path)
-    kept = os.path.join(tree.state, "emulators", f"{os.path.basename(path)}.json")
+    folder = os.path.join(tree.state, "emulators")
+    if os.path.lexists(folder):
+        files.check_private_dir(folder)
+    kept = os.path.join(folder, f"{os.path.basename(path)}.json")
     found = _load(kept, key)
     if found is None:
         found = _ask(path)

@@ -12,6 +12,9 @@ from qkvm.host import ids
 from qkvm.paths import Tree
 
 if TYPE_CHECKING:
+    from qkvm.domain.emulator import Emulator
+    from qkvm.host.node import Info
+    from qkvm.host.validate import Check
     from qkvm.net.network import Network
 
 
@@ -87,3 +90,26 @@ class Host:
 
         self.prepare()
         return Network.define(self.tree, text, path)
+
+    def info(self) -> Info:
+        """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""
+        from qkvm.host import node
+
+        return node.info()
+
+    def emulator(self, binary: str = "") -> Emulator:
+        """What the emulator can do: machines, devices, CPU models; asked once and kept.
+
+        :param binary: the path of another than the settings name.
+        :raises HostError: it is not there, or is no QEMU that answers.
+        """
+        from qkvm.domain import emulator
+
+        return emulator.find(self.tree, binary=binary)
+
+    def validate(self) -> list[Check]:
+        """Whether this machine is fit for guests, check by check (virt-host-validate)."""
+        from qkvm.host import settings, validate
+        from qkvm.net import firewall
+
+        return list(validate.checks(self.tree, lambda: firewall.choose(settings.load(self.tree).firewall).name))

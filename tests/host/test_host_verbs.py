@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from qkvm import xml
+from qkvm import Host, xml
 from qkvm.domain import emulator as emulators
+from qkvm.errors import HostError
 from qkvm.host import ksm, numa, process
 from qkvm.paths import Tree
 
@@ -115,7 +116,7 @@ def test_nodememstats(qkvm: Lines) -> None:
 def test_freecell(qkvm: Lines) -> None:
     matches(r"Total: \d+ KiB\n\n", qkvm.ok("freecell"))
     matches(r"0: \d+ KiB\n\n", qkvm.ok("freecell --cellno 0"))
-    matches(r"(    \d: {4,12}\d+ KiB\n)+-{20}\nTotal: {4,12}\d+ KiB\n\n", qkvm.ok("freecell --all"))
+    matches(r"([ \d]{4}\d: [ \d]{9,}\d KiB\n)+-{20}\nTotal: [ \d]{9,}\d KiB\n\n", qkvm.ok("freecell --all"))
     found = qkvm.plain("freecell --all")
     assert isinstance(found, dict) and found["total"] == sum(found["cells"].values())
     assert "mutually exclusive" in qkvm.fails("freecell --all --cellno 0")
@@ -379,6 +380,21 @@ def test_answers_are_kept(tmp_path: Path) -> None:
         assert emulators.find(tree) == found and kept.stat().st_size > 10000
     assert found.accels[-1] == "tcg" and found.machine("q35") is not None and found.model("EPYC") is not None
     assert os.stat(kept.parent).st_mode & 0o777 == 0o700
+
+
+def test_answers_that_others_could_write_are_not_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "var/lib/qkvm/emulators"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    with pytest.raises(HostError, match="can be written by other users"):
+        emulators.find(Tree(str(tmp_path)))
+
+
+def test_the_library(qkvm: Lines) -> None:
+    host = Host(str(qkvm.root))
+    assert host.info().cpus == os.cpu_count()
+    assert host.emulator().machine("q35") is not None
+    assert {check.id: check.level for check in host.validate()}["qemu"] == "PASS"
 
 
 def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -79,7 +79,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 RAW = frozenset({"install"})
 """Verbs that read their words themselves: the options are not virsh's."""
 
-ANYBODY = frozenset({"cd", "complete", "completion", "connect", "echo", "exit", "help", "pwd", "quit", "version"})
+ANYBODY = frozenset({
+    "cd", "complete", "completion", "connect", "echo", "exit", "freecell", "freepages", "help", "host-validate",
+    "hostname", "nodecpumap", "nodecpustats", "nodeinfo", "nodememstats", "pwd", "quit", "sysinfo", "uri",
+    "version",
+})  # fmt: skip
 """Verbs that anybody may use: they look at no tree, or only at what they may."""
 
 LEAVING = frozenset({"exit", "quit"})

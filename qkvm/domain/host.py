@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qkvm.domain import domain as domains
 from qkvm.domain.domain import Domain
+from qkvm.errors import HostError
 from qkvm.files import make_private_dir
 from qkvm.host import ids
 from qkvm.paths import Tree
@@ -112,4 +113,9 @@ class Host:
         from qkvm.host import settings, validate
         from qkvm.net import firewall
 
-        return list(validate.checks(self.tree, lambda: firewall.choose(settings.load(self.tree).firewall).name))
+        def backend() -> str:
+            if os.geteuid() != 0:
+                raise HostError("only root can look at it")
+            return firewall.choose(settings.load(self.tree).firewall).name
+
+        return list(validate.checks(self.tree, backend))

@@ -171,10 +171,13 @@ def unavailable(controller: str, reason: str) -> InvalidState:
     return InvalidState(f"cgroup v2 controller '{controller}' is not available", hint=reason)
 
 
-def mount_point() -> str:
-    """Where cgroup2 is mounted in this mount namespace, '' where it is not (proc(5), mountinfo)."""
+def mount_point(root: str = "") -> str:
+    """Where cgroup2 is mounted in this mount namespace, '' where it is not (proc(5), mountinfo).
+
+    :param root: what /proc is looked for under; empty for this host's own.
+    """
     found = ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+    with open(f"{root}/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         for line in stream:
             head, _, tail = line.partition(" - ")
             if tail.startswith("cgroup2 "):
@@ -298,7 +301,7 @@ def why_not(parent: str, controller: str) -> str:
     for step in steps:
         group = Group(step)
         if controller not in group.controllers():
-            taken = "the host uses it in a v1 hierarchy; " if step == mount and _v1_has(controller) else ""
+            taken = "the host uses it in a v1 hierarchy; " if step == mount and v1_has(controller) else ""
             return f"{taken}{step}/cgroup.controllers has: {' '.join(sorted(group.controllers())) or 'none'}"
         if not os.access(os.path.join(step, "cgroup.subtree_control"), os.W_OK):
             return f"{step} is read-only"
@@ -307,11 +310,14 @@ def why_not(parent: str, controller: str) -> str:
     return f"{parent} does not have it"
 
 
-def _v1_has(controller: str) -> bool:
-    """Whether a v1 hierarchy has taken the controller away from v2 (/proc/cgroups: its hierarchy is not 0)."""
+def v1_has(controller: str, root: str = "") -> bool:
+    """Whether a v1 hierarchy has taken the controller away from v2 (/proc/cgroups: its hierarchy is not 0).
+
+    :param root: as for :func:`mount_point`.
+    """
     name = "blkio" if controller == "io" else controller
     try:
-        with open("/proc/cgroups", encoding="ascii") as stream:
+        with open(f"{root}/proc/cgroups", encoding="ascii") as stream:
             return any(line.split()[:1] == [name] and line.split()[1] != "0" for line in stream)
     except OSError:
         return False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from qkvm.errors import QkvmError
-from qkvm.host import accel, cpu, firmware, process, programs, settings, sysfs
+from qkvm.host import accel, cgroup, cpu, firmware, process, programs, settings, sysfs
 from qkvm.paths import Tree
 
 TYPE_CHECKING = False
@@ -119,26 +119,14 @@ def _devices(root: str) -> Iterator[Check]:
 CONTROLLERS = ("cpu", "cpuset", "memory", "io", "pids")
 """The cgroup controllers that limits of a domain need."""
 
-_OLD_NAMES = {"io": "blkio"}
-
-
-def cgroup_root(root: str = "") -> str:
-    """Where the cgroup v2 tree is mounted, without ``root``; empty where it isn't."""
-    for line in (sysfs.text(f"{root}/proc/self/mounts") or "").splitlines():
-        words = line.split()
-        if len(words) > 2 and words[2] == "cgroup2":
-            return words[1]
-    return ""
-
 
 def _cgroups(root: str) -> Iterator[Check]:
-    mount = cgroup_root(root)
+    mount = cgroup.mount_point(root)
     top = f"{root}{mount}"
     there = (sysfs.text(f"{top}/cgroup.controllers") or "").split() if mount else []
-    old = (sysfs.text(f"{root}/proc/self/mounts") or "").splitlines()
     for name in CONTROLLERS:
         advice = f"Enable '{name}' in kernel Kconfig file or mount/enable cgroup controller in your system"
-        if any(_is_old_mount(line, _OLD_NAMES.get(name, name)) for line in old):
+        if cgroup.v1_has(name, root):
             advice = (
                 f"'{name}' is bound to cgroup v1, and qkvm uses v2; add systemd.unified_cgroup_hierarchy=1 to the "
                 "kernel's command line"
@@ -150,12 +138,6 @@ def _cgroups(root: str) -> Iterator[Check]:
             os.access(f"{top}/cgroup.subtree_control", os.W_OK), "WARN",
             f"{mount} can't be written: limits of domains can't be set",
         )  # fmt: skip
-
-
-def _is_old_mount(line: str, controller: str) -> bool:
-    """Whether a line of /proc/mounts is a cgroup v1 tree of this controller."""
-    words = line.split()
-    return len(words) > 3 and words[2] == "cgroup" and controller in words[3].split(",")
 
 
 def _hardware(root: str) -> Iterator[Check]:

@@ -15,7 +15,8 @@ from qkvm.paths import Tree
 
 GOOD: dict[str, object] = {
     "proc/cpuinfo": machines.CPUINFO,
-    "proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0",
+    "proc/self/mountinfo": "25 20 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+    "proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t100\t1\nmemory\t0\t100\t1",
     "proc/sys/net/ipv4/ip_forward": 1,
     "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory hugetlb pids",
     "sys/fs/cgroup/cgroup.subtree_control": "",
@@ -109,21 +110,19 @@ def test_devices(tmp_path: Path) -> None:
 
 
 def test_cgroups_of_the_old_kind(tmp_path: Path) -> None:
-    mounts = (
-        "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /sys/fs/cgroup/blkio cgroup rw,blkio 0 0\n"
-        "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0"
-    )
     made = judge(tmp_path, without("sys/fs", **{
-        "proc/self/mounts": mounts, "sys/fs/cgroup/unified/cgroup.controllers": "",
-    }) | {"sys/fs/cgroup/unified/cgroup.subtree_control": ""})  # fmt: skip
+        "proc/self/mountinfo": "25 20 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+        "proc/cgroups": "#subsys_name\thierarchy\ncpu\t4\ncpuset\t5\nblkio\t6\nmemory\t0\npids\t7",
+    }) | {
+        "sys/fs/cgroup/unified/cgroup.controllers": "", "sys/fs/cgroup/unified/cgroup.subtree_control": "",
+    })  # fmt: skip
     assert {made[f"cgroup-{name}"].level for name in validate.CONTROLLERS} == {"WARN"}
     assert "bound to cgroup v1" in made["cgroup-cpu"].advice and "bound to cgroup v1" in made["cgroup-io"].advice
     assert "Kconfig" in made["cgroup-memory"].advice and made["cgroup-delegation"].level == "PASS"
-    assert validate.cgroup_root(str(tmp_path / "host")) == "/sys/fs/cgroup/unified"
 
 
 def test_no_cgroups(tmp_path: Path) -> None:
-    made = judge(tmp_path, without("sys/fs", "proc/self"))
+    made = judge(tmp_path, without("sys/fs", **{"proc/self/mountinfo": "", "proc/cgroups": ""}))
     assert made["cgroup-pids"].level == "WARN" and "cgroup-delegation" not in made
 
 

@@ -11,6 +11,7 @@ Callers branch on the class and on its attributes, never on the text. The text s
     ├── InvalidState        right on another day: the domain is not running, the network is active
     ├── Busy                another qkvm holds the lock
     ├── NotReached          accepted but not observed within the deadline (asked, reached)
+    ├── Aborted             a job ended because somebody asked it to
     ├── HostError           this machine lacks or refuses something
     │   ├── MissingProgram  a program that a feature needs is not installed
     │   └── ProgramFailed   a program ended with an error (argv, code, stderr)
@@ -80,6 +81,10 @@ class NotReached(QkvmError):
         super().__init__(message, hint=hint)
         self.asked = asked
         self.reached = reached
+
+
+class Aborted(QkvmError):
+    """A save or dump was canceled, by the user who waits for it or from elsewhere; the guest goes on."""
 
 
 class HostError(QkvmError):

@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, domains/NAME.toml, networks/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: images/, leases/
+    var/lib/qkvm/   what lasts: images/, leases/, save/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -84,6 +84,15 @@ class Tree:
     def leases(self, network: str) -> str:
         """DHCP leases of one network; they outlive its runs."""
         return join(self.state, "leases", f"{network}.leases")
+
+    @property
+    def saves(self) -> str:
+        """Folder of the managed saves."""
+        return join(self.state, "save")
+
+    def managed_save(self, domain: str) -> str:
+        """The saved state of one domain that its next start takes up."""
+        return join(self.saves, f"{domain}.save")
 
     def qemu_log(self, domain: str) -> str:
         """What QEMU wrote on stderr for one domain."""

@@ -21,7 +21,7 @@ def define(context: Context, args: Args) -> None:
 def undefine(context: Context, args: Args) -> None:
     """Remove a definition; disks stay."""
     domain = common.domain(context, args)
-    domain.undefine()
+    domain.undefine(managed_save=args.flag("managed-save"))
     context.say(f"Domain '{domain.name}' has been undefined\n")
 
 

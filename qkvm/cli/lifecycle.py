@@ -18,7 +18,8 @@ def start(context: Context, args: Args) -> None:
 
     Host(context.tree.root).prepare()
     domain = common.domain(context, args)
-    for warning in domain.start(paused=args.flag("paused")):
+    options = {name.replace("-", "_"): args.flag(name) for name in ("paused", "force-boot", "bypass-cache")}
+    for warning in domain.start(**options):
         context.warn(warning)
     context.say(f"Domain '{domain.name}' started\n")
     if args.flag("console"):

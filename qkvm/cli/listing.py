@@ -24,6 +24,10 @@ def list_(context: Context, args: Args) -> None:
         columns = [key for key in ("id", "uuid", "name") if args.flag(key)]
         lines = ("   ".join(str(entry[key] or "-") for key in columns) for entry in rows)
         return context.out("".join(f"{line}\n" for line in lines))
+    if args.flag("managed-save"):
+        for entry in rows:
+            if entry["state"] == "shut off" and entry["managed_save"]:
+                entry["state"] = "saved"
     headers = ["Id", "Name", "State"] + (["Title"] if args.flag("title") else [])
     keys = [header.lower() for header in headers]
     body = [["-" if entry[key] is None else entry[key] for key in keys] for entry in rows]
@@ -52,7 +56,7 @@ def dominfo(context: Context, args: Args) -> None:
             "name": domain.name, "uuid": domain.uuid,
             "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time": round(seconds, 2),
             "max_memory_kib": memory[0], "used_memory_kib": memory[1],
-            "persistent": domain.is_persistent, "autostart": autostart,
+            "persistent": domain.is_persistent, "autostart": autostart, "managed_save": domain.has_managed_save,
         }))  # fmt: skip
     items: list[tuple[str, object]] = [
         ("Id", run.id if run is not None and pid is not None else "-"),
@@ -64,7 +68,8 @@ def dominfo(context: Context, args: Args) -> None:
         ("Max memory", f"{memory[0]} KiB"), ("Used memory", f"{memory[1]} KiB"),
         ("Persistent", "yes" if domain.is_persistent else "no"),
         ("Autostart", "enable" if autostart else "disable"),
-        ("Managed save", "no"), ("Security model", "none"), ("Security DOI", "0"),
+        ("Managed save", "yes" if domain.has_managed_save else "no"),
+        ("Security model", "none"), ("Security DOI", "0"),
     ]  # fmt: skip
     return context.out(pairs(items))
 
@@ -80,6 +85,9 @@ def domstate(context: Context, args: Args) -> None:
 def _entries(context: Context, args: Args) -> list[dict[str, object]]:
     """What list can show of each domain; a definition is read only where something in it is asked for."""
     needs_definition = any(args.flag(name) for name in ("title", "autostart", "no-autostart")) or args.json
+    needs_saves = args.json or any(
+        args.flag(name) for name in ("managed-save", "with-managed-save", "without-managed-save")
+    )
     found = []
     for name in names(context.tree):
         domain = Domain(context.tree, name)
@@ -92,6 +100,8 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
             "state": state,
             "persistent": domain.is_persistent,
         }
+        if needs_saves:
+            entry["managed_save"] = domain.has_managed_save
         if needs_definition or args.flag("uuid"):
             entry |= _defined(domain, needs_definition)
         found.append(entry)
@@ -128,6 +138,8 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
         return False
     if args.flag("persistent") != args.flag("transient") and entry["persistent"] != args.flag("persistent"):
         return False
+    if args.flag("with-managed-save") != args.flag("without-managed-save"):
+        return entry["managed_save"] == args.flag("with-managed-save")
     if args.flag("autostart") != args.flag("no-autostart"):
         return entry["autostart"] == args.flag("autostart")
     return True

@@ -40,10 +40,10 @@ class Context:
     """What a verb gets beside its arguments: the tree, the session, and the ways to speak to the user.
 
     ``out(text)`` writes to stdout as it is, newline or not; ``flush()`` sends it on at once, for verbs that
-    run for long; ``warn(text)`` writes one warning line to stderr.
+    run for long; ``warn(text)`` writes one warning line to stderr, ``progress(text)`` text as it is.
     """
 
-    __slots__ = ("flush", "out", "quiet", "session", "tree", "warn")
+    __slots__ = ("flush", "out", "progress", "quiet", "session", "tree", "warn")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Context:
         *,
         flush: Callable[[], object] = _nobody,
         warn: Callable[[str], object] = _nobody,
+        progress: Callable[[str], object] = _nobody,
         session: Session | None = None,
     ) -> None:
         self.tree = tree
@@ -60,6 +61,7 @@ class Context:
         self.out = out
         self.flush = flush
         self.warn = warn
+        self.progress = progress
         self.session = session
 
     def say(self, text: str) -> None:
@@ -118,11 +120,15 @@ class _Console:
         """One line on stderr, behind everything that stdout got before."""
         if self.log is not None:
             self.log(kind, text)
+        self.write_error(f"{kind}: {text}\n")
+
+    def write_error(self, text: str) -> None:
+        """Text on stderr as it is, behind everything that stdout got before."""
         self.flush()
         if self.stderr is None:
             return
         try:
-            self.stderr.write(f"{kind}: {text}\n")
+            self.stderr.write(text)
             self.stderr.flush()
         except OSError:
             # There is nowhere left to say it.
@@ -312,7 +318,10 @@ def _read(words: list[str]) -> tuple[Verb, Args]:
 def _call(verb: Verb, args: Args, session: Session) -> int:
     """Import the verb's function and run it; its errors end here."""
     console = session.console
-    context = Context(Tree(), session.quiet, console.out, flush=console.flush, warn=console.warn, session=session)
+    context = Context(
+        Tree(), session.quiet, console.out, flush=console.flush, warn=console.warn, progress=console.write_error,
+        session=session,
+    )  # fmt: skip
     try:
         if verb.name not in ANYBODY:
             _check_rights(context.tree)

@@ -105,8 +105,7 @@ def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
     from qkvm.domain.domain import Domain
 
     with Domain(tree, definition.name).lock():
-        for name in entries(tree.domain_definitions, ".toml"):
-            _refuse_clash(tree, definition, name)
+        refuse_clashes(tree, definition)
         write_atomic(tree.domain_definition(definition.name), text or toml.dumps(definition))
 
 
@@ -123,12 +122,22 @@ def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain]) -> None:
     write_atomic(path, toml.update(raw.decode(), changed))
 
 
-def undefine(domain: Domain) -> None:
-    """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one."""
+def undefine(domain: Domain, *, managed_save: bool = False) -> None:
+    """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one.
+
+    :param managed_save: remove its saved state too. :raises InvalidState: it has one, and that was not said.
+    """
+    from qkvm.domain.save import discard_managed_save
+
     with domain.lock():
         if not domain.is_persistent:
             raise InvalidState("cannot undefine transient domain")
         settle(domain.tree, domain.name)
+        if domain.has_managed_save and not managed_save:
+            raise InvalidState(
+                "Refusing to undefine while domain managed save image exists", hint="--managed-save removes it"
+            )
+        discard_managed_save(domain)
         remove(domain.tree.domain_definition(domain.name))
         if not domain.is_running:
             forget(domain)
@@ -149,6 +158,15 @@ def forget(domain: Domain) -> None:
 def _stored_uuid(tree: Tree, name: str) -> str:
     """The UUID in the definition of that name; '' where there is none, or it is damaged and may be replaced."""
     return toml.uuid_of(read_bytes(tree.domain_definition(name)) or b"")
+
+
+def refuse_clashes(tree: Tree, wanted: spec.Domain) -> None:
+    """Refuse a definition whose name or UUID is that of another one.
+
+    :raises AlreadyExists: naming it.
+    """
+    for name in entries(tree.domain_definitions, ".toml"):
+        _refuse_clash(tree, wanted, name)
 
 
 def _refuse_clash(tree: Tree, wanted: spec.Domain, name: str) -> None:

@@ -100,11 +100,40 @@ class Domain:
 
         return Session(self.live.monitor, name=self.name)
 
-    def start(self, *, paused: bool = False) -> list[str]:
-        """Start it (virsh start) and give warnings that the user should see."""
+    @property
+    def has_managed_save(self) -> bool:
+        """Whether its next start takes up a saved state."""
+        return os.path.lexists(self.tree.managed_save(self.name))
+
+    def start(self, **options: Any) -> list[str]:
+        """Start it (virsh start) and give warnings that the user should see; see start.start."""
         from qkvm.domain import start
 
-        return start.start(self, paused=paused)
+        return start.start(self, **options)
+
+    def save(self, path: str, **options: Any) -> None:
+        """Save it to a file and end it (virsh save); Host.restore brings it back; see save.save."""
+        from qkvm.domain import save
+
+        save.save(self, path, **options)
+
+    def managed_save(self, **options: Any) -> None:
+        """Save it to where its next start takes it up (virsh managedsave); see save.managed_save."""
+        from qkvm.domain import save
+
+        save.managed_save(self, **options)
+
+    def remove_managed_save(self) -> bool:
+        """Throw its saved state away (virsh managedsave-remove); False where there was none."""
+        from qkvm.domain import save
+
+        return save.remove_managed_save(self)
+
+    def dump(self, path: str, **options: Any) -> None:
+        """Write its memory to a file (virsh dump); see dump.dump."""
+        from qkvm.domain import dump
+
+        dump.dump(self, path, **options)
 
     def shutdown(self, *, wait: bool = False, timeout: float = 60.0) -> None:
         """Ask the guest to power off (ACPI; virsh shutdown)."""
@@ -142,11 +171,11 @@ class Domain:
 
         stop.resume(self)
 
-    def undefine(self) -> None:
+    def undefine(self, *, managed_save: bool = False) -> None:
         """Remove the definition; a running domain becomes transient (virsh undefine)."""
         from qkvm.domain import definition
 
-        definition.undefine(self)
+        definition.undefine(self, managed_save=managed_save)
 
     def set_vcpus(self, count: int, **options: Any) -> int:
         """Plug or unplug vCPUs to this count and give what was reached (virsh setvcpus); see vcpu.set_count."""

@@ -21,7 +21,13 @@ NAMES = (
 """libvirt's event names that QEMU's events lead to."""
 
 _POLL = 0.05
-_STOPPED = {"shutdown": "Shutdown", "destroyed": "Destroyed", "crashed": "Crashed", "failed": "Failed"}
+_STOPPED = {
+    "shutdown": "Shutdown",
+    "destroyed": "Destroyed",
+    "crashed": "Crashed",
+    "failed": "Failed",
+    "saved": "Saved",
+}
 
 
 class Event(NamedTuple):
@@ -73,7 +79,8 @@ def _news(one: _Watch) -> Iterator[Event]:
     alive = one.run.pid is not None
     if one.fresh and alive:
         one.fresh, one.alive = False, True
-        yield Event(time.time(), name, "lifecycle", "Started Booted")
+        started = "Restored" if one.run.record.get("origin") == "restored" else "Booted"
+        yield Event(time.time(), name, "lifecycle", f"Started {started}")
     lines, one.offset = journal.events_from(one.run.journal, one.offset)
     for line in lines:
         yield from _translate(name, line)

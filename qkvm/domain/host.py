@@ -13,6 +13,8 @@ from qkvm.host import ids
 from qkvm.paths import Tree
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.domain.emulator import Emulator
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
@@ -67,6 +69,13 @@ class Host:
 
         self.prepare()
         return Domain(self.tree, definition.define(self.tree, text, path).name)
+
+    def restore(self, path: str, **options: Any) -> tuple[Domain, list[str]]:
+        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see restore.restore."""
+        from qkvm.domain import restore
+
+        self.prepare()
+        return restore.restore(self.tree, path, **options)
 
     def network(self, name: str) -> Network:
         """The network of that name or UUID.

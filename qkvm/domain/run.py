@@ -80,6 +80,11 @@ class Run:
         return os.path.join(self.folder, "qmp.sock")
 
     @property
+    def second_monitor(self) -> str:
+        """Path of the QMP socket that is free while a verb holds the first."""
+        return os.path.join(self.folder, "monitor.sock")
+
+    @property
     def console(self) -> str:
         """Path of the first serial port's socket."""
         return os.path.join(self.folder, "serial0.sock")
@@ -140,7 +145,7 @@ class Run:
         for event in journal.newest(self.journal, _STATE_EVENTS, begin):
             name = event["event"]
             if name == "RESUME":
-                return "running", "unpaused" if self._was_stopped(begin) else self._origin()
+                return "running", self._resume_reason(event, begin)
             if name == "STOP":
                 return "paused", self._stop_reason(begin)
             if name == "WAKEUP":
@@ -152,9 +157,18 @@ class Run:
         state, reason = self.record.get("base_state", ("paused", "starting up"))
         return state, reason
 
-    def _origin(self) -> str:
-        """Why it runs at all: booted, or restored from a saved state."""
-        return str(self.record.get("origin", "booted"))
+    def mark_resumed(self, reason: str) -> None:
+        """Say in the record, which the caller writes, why the guest has gone on just now."""
+        for event in journal.newest(self.journal, frozenset(("RESUME",)), self._mark("journal_from")):
+            self.record["resumed"] = {"at": event["_offset"], "reason": reason}
+            return
+
+    def _resume_reason(self, event: dict[str, Any], begin: int) -> str:
+        """Why it runs: booted or restored the first time, later unpaused, or why a job let it go on."""
+        resumed = self.record.get("resumed", {})
+        if resumed.get("at") == event["_offset"]:
+            return str(resumed["reason"])
+        return "unpaused" if self._was_stopped(begin) else str(self.record.get("origin", "booted"))
 
     def _was_stopped(self, begin: int) -> bool:
         return any(True for _ in journal.newest(self.journal, frozenset(("STOP",)), begin)) or bool(
@@ -163,6 +177,9 @@ class Run:
 
     def _stop_reason(self, begin: int) -> str:
         """Why QEMU stopped the guest: the event just before STOP tells, else the user asked."""
+        job = self.record.get("job")
+        if job and job.get("goes_on"):
+            return {"Save": "saving", "Dump": "dumping"}.get(job["operation"], "user")
         causes = {
             "BLOCK_IO_ERROR": ("stop", "I/O error"),
             "WATCHDOG": ("pause", "watchdog"),

@@ -61,14 +61,34 @@ class _Prepared(NamedTuple):
     vnc_websocket: int
 
 
-def start(domain: Domain, *, paused: bool = False) -> list[str]:
-    """Start the domain and give warnings.
+def start(
+    domain: Domain, *, paused: bool = False, force_boot: bool = False, bypass_cache: bool = False
+) -> list[str]:
+    """Start the domain, from its managed save where it has one, and give warnings.
 
+    :param force_boot: throw a managed save away and boot. :param bypass_cache: read it past the page cache.
     :raises InvalidState: it runs already, or a network that it needs is not active.
     :raises LaunchError: QEMU refused; its words, the log's place.
     """
     with domain.lock():
+        if domain.has_managed_save:
+            from qkvm.domain import restore, save
+
+            if not force_boot:
+                return restore.start_managed(domain, bypass_cache=bypass_cache, paused=paused)
+            refuse_running(domain)
+            save.discard_managed_save(domain)
         return bring_up(domain, Origin(domain.definition), paused=paused)
+
+
+def refuse_running(domain: Domain) -> None:
+    """Refuse to start what runs; call it under the domain's lock.
+
+    :raises InvalidState: it does.
+    """
+    settle(domain.tree, domain.name)
+    if domain.is_running:
+        raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
 
 
 def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[str]:
@@ -76,9 +96,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
 
     :param paused: of a boot; a saved state is let go by what loads it. :raises: as :func:`start`.
     """
-    settle(domain.tree, domain.name)
-    if domain.is_running:
-        raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
+    refuse_running(domain)
     with files.Undo() as undo:
         # A run that has ended keeps its id in the record; a new one is a new number.
         ident = ids.take(domain.tree)

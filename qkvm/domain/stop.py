@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 from qkvm.domain.run import write
-from qkvm.errors import HostError, InvalidState, MonitorGone, NotReached
+from qkvm.errors import HostError, InvalidState, MonitorError, MonitorGone, NotReached
 from qkvm.host import journal, process
 
 TYPE_CHECKING = False
@@ -124,36 +125,50 @@ def reset(domain: Domain) -> None:
 def destroy(domain: Domain, *, graceful: bool) -> None:
     """End QEMU: SIGTERM, by which it flushes and closes its disks, then SIGKILL.
 
+    A save or dump that is under way is canceled: its process holds the lock for as long as it takes.
+
     :param graceful: no SIGKILL. :raises NotReached: graceful, and QEMU has not ended.
     """
+    if "job" in domain.live.record:
+        from qkvm.domain.job import abort
+
+        with suppress(InvalidState, MonitorError):
+            abort(domain)
     with domain.lock():
-        run = domain.live
-        pid = run.pid
-        pidfd = process.open_pidfd(pid) if pid is not None else None
-        if pidfd is None:
-            raise InvalidState("domain is not running")
-        try:
-            # Written before the signal: after a SIGKILL there is nobody else to tell.
-            run.record["ending"] = "destroyed"
-            write(run)
-            # A stopped process (SIGSTOP) takes no SIGTERM before it goes on.
-            signal.pidfd_send_signal(pidfd, signal.SIGCONT)
-            if not process.end(pidfd, grace=KILL_AFTER, force=not graceful):
-                raise NotReached("QEMU did not end when it was asked to", asked="shut off", reached="running")
-        except (NotReached, HostError):
-            run.record.pop("ending")
-            write(run)
-            raise
-        finally:
-            os.close(pidfd)
-        if run.record.get("cgroup"):
-            from qkvm.domain.group import release
+        end(domain, domain.live, "destroyed", graceful=graceful)
 
-            release(run)
-        if not domain.is_persistent:
-            from qkvm.domain.definition import forget
 
-            forget(domain)
+def end(domain: Domain, run: Run, ending: str, *, graceful: bool = False) -> None:
+    """End a domain's QEMU as :func:`destroy` does; call it under its lock.
+
+    :param ending: why, in virsh's word for a domain that is shut off.
+    """
+    pid = run.pid
+    pidfd = process.open_pidfd(pid) if pid is not None else None
+    if pidfd is None:
+        raise InvalidState("domain is not running")
+    try:
+        # Written before the signal: after a SIGKILL there is nobody else to tell.
+        run.record["ending"] = ending
+        write(run)
+        # A stopped process (SIGSTOP) takes no SIGTERM before it goes on.
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+        if not process.end(pidfd, grace=KILL_AFTER, force=not graceful):
+            raise NotReached("QEMU did not end when it was asked to", asked="shut off", reached="running")
+    except (NotReached, HostError):
+        run.record.pop("ending")
+        write(run)
+        raise
+    finally:
+        os.close(pidfd)
+    if run.record.get("cgroup"):
+        from qkvm.domain.group import release
+
+        release(run)
+    if not domain.is_persistent:
+        from qkvm.domain.definition import forget
+
+        forget(domain)
 
 
 def suspend(domain: Domain) -> None:

@@ -33,6 +33,11 @@ def pass_by(domain: Domain) -> None:
     run = domain.run
     if run is None:
         return
+    if "job" in run.record:
+        from qkvm.domain.job import recover
+
+        # Who holds the lock now is another one: its process was killed.
+        recover(domain, run)
     if run.pid is not None:
         fold(run)
     elif run.record.get("cgroup"):

@@ -36,6 +36,8 @@ GROUPS = {
 FAMILIES: dict[str, tuple[str, ...]] = {
     "listing": ("dominfo", "domstate", "list"),
     "lifecycle": ("destroy", "reboot", "reset", "resume", "shutdown", "start", "suspend"),
+    "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
+    "jobs": ("domjobabort", "domjobinfo"),
     "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
     "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
     "pinning": (

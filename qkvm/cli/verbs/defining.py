@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "undefine": (
         "domain",
         "undefine a domain",
-        "<domain>",
+        "<domain> [--managed-save]",
         "Failed to undefine domain '{domain}'",
         "Undefine an inactive domain, or convert persistent to transient.",
     ),

@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "start": (
         "domain",
         "start a (previously defined) inactive domain",
-        "<domain> [--console] [--paused]",
+        "<domain> [--console] [--paused] [--bypass-cache] [--force-boot]",
         "Failed to start domain '{domain}'",
         "Start a domain.",
     ),
@@ -56,6 +56,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("shutdown", "wait"): "wait until the domain is off",
+    ("start", "bypass-cache"): "avoid file system cache when loading",
     ("start", "domain"): "name of the inactive domain",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "list": (
         "monitor",
         "list domains",
-        "[--inactive] [--all] [--transient] [--persistent] [--state-running] [--state-paused] [--state-shutoff] [--state-other] [--autostart] [--no-autostart] [--uuid] [--name] [--id] [--table] [--title] [--json]",
+        "[--inactive] [--all] [--transient] [--persistent] [--state-running] [--state-paused] [--state-shutoff] [--state-other] [--autostart] [--no-autostart] [--with-managed-save] [--without-managed-save] [--uuid] [--name] [--id] [--table] [--managed-save] [--title] [--json]",
         "",
         "Returns list of domains.",
     ),
@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("list", "inactive"): "list inactive domains",
+    ("list", "managed-save"): "mark inactive domains with managed save state",
     ("list", "persistent"): "list persistent domains",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

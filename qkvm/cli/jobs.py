@@ -1,0 +1,82 @@
+"""Verbs on what is under way in a domain."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.domain import job as jobs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def domjobinfo(context: Context, args: Args) -> None:
+    """Show the job that is under way, or with --completed the last one."""
+    args.needs("keep-completed", "completed")
+    domain = common.domain(context, args)
+    ended = args.flag("completed")
+    job = jobs.completed(domain, keep=args.flag("keep-completed")) if ended else jobs.info(domain)
+    if args.json:
+        return context.out(json_text({"type": job.type, **job.values, "operation": job.operation or None}))
+    if args.flag("rawstats"):
+        context.out(f"Job type: {jobs.TYPES.index(job.type)}\n\n")
+        return context.out("".join(f"{name}: {value}\n" for name, value in job.values.items()))
+    context.out(_line("Job type", f"{job.type:<12}"))
+    if job.type == "None":
+        return None
+    context.out(_line("Operation", f"{job.operation:<12}"))
+    if job.type == "Unbounded" or job.type == "Completed" or args.flag("anystats"):
+        context.out("".join(_statistics(job)))
+    return None
+
+
+def domjobabort(context: Context, args: Args) -> None:
+    """Cancel the job that is under way."""
+    if args.flag("postcopy"):
+        jobs.refuse_postcopy()
+    jobs.abort(common.domain(context, args))
+
+
+def _statistics(job: jobs.Info) -> list[str]:
+    """The lines of virsh's domjobinfo, of those values that are known."""
+    values = job.values
+    downtime = "Total downtime" if job.type == "Completed" else "Expected downtime"
+    lines = [_line("Time elapsed", f"{values['time_elapsed']:<12} ms")]
+    for kind in ("data", "memory"):
+        for what in ("processed", "remaining", "total"):
+            if f"{kind}_{what}" in values:
+                lines.append(_line(f"{kind.capitalize()} {what}", _pretty(values[f"{kind}_{what}"])))
+    if values.get("memory_bps"):
+        lines.append(_line("Memory bandwidth", f"{_pretty(values['memory_bps'])}/s"))
+    for name, label, unit in (
+        ("memory_dirty_rate", "Dirty rate", " pages/s"),
+        ("memory_page_size", "Page size", " bytes"),
+        ("memory_iteration", "Iteration", ""),
+        ("memory_postcopy_requests", "Postcopy requests", ""),
+        ("memory_constant", "Constant pages", ""),
+        ("memory_normal", "Normal pages", ""),
+    ):
+        if name in values:
+            lines.append(_line(label, f"{values[name]:<12}{unit}"))
+    if "memory_normal_bytes" in values:
+        lines.append(_line("Normal data", _pretty(values["memory_normal_bytes"])))
+    for name, label in (("downtime", downtime), ("setup_time", "Setup time")):
+        if name in values:
+            lines.append(_line(label, f"{values[name]:<12} ms"))
+    return lines
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label + ':':<17} {text}\n"
+
+
+def _pretty(count: int) -> str:
+    """A count of bytes as virsh has it: the largest unit in which it is 1 or more, three decimals."""
+    number, unit = float(count), 0
+    while number >= 1024 and unit < len(_SIZES) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{number:.3f} {_SIZES[unit]}"

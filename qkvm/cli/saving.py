@@ -1,0 +1,105 @@
+"""Verbs that save guests to files and bring them back, and that dump their memory."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.spec import domain as spec
+
+
+def save(context: Context, args: Args) -> None:
+    """Save a guest to a file and end its QEMU."""
+    domain = common.domain(context, args)
+    path = args.required("file")
+    options = {**_how(args), "definition": _definition(args)}
+    _with_progress(context, args, "Save", lambda report: domain.save(path, report=report, **options))
+    context.say(f"\nDomain '{domain.name}' saved to {path}\n")
+
+
+def restore(context: Context, args: Args) -> None:
+    """Start a domain from a file."""
+    from qkvm.domain.host import Host
+
+    options = {**_how(args), "definition": _definition(args), "reset_nvram": args.flag("reset-nvram")}
+    _, warnings = Host(context.tree.root).restore(args.required("file"), **options)
+    for warning in warnings:
+        context.warn(warning)
+    context.say(f"Domain restored from {args.required('file')}\n")
+
+
+def managedsave(context: Context, args: Args) -> None:
+    """Save a guest to where its next start takes it up."""
+    domain = common.domain(context, args)
+    options = _how(args)
+    _with_progress(context, args, "Managedsave", lambda report: domain.managed_save(report=report, **options))
+    context.say(f"\nDomain '{domain.name}' state saved by qkvm\n")
+
+
+def managedsave_remove(context: Context, args: Args) -> None:
+    """Throw a managed save away."""
+    domain = common.domain(context, args)
+    if domain.remove_managed_save():
+        context.say(f"Removed managedsave image for domain '{domain.name}'")
+    else:
+        context.say(f"Domain '{domain.name}' has no manage save image; removal skipped")
+
+
+def dump(context: Context, args: Args) -> None:
+    """Write a guest's memory to a file."""
+    from qkvm.cli.parse import UsageError
+
+    domain = common.domain(context, args)
+    path = args.required("file")
+    if args.has("format") and not args.flag("memory-only"):
+        raise UsageError("--format only works with --memory-only")
+    options: dict[str, Any] = {
+        name.replace("-", "_"): args.flag(name)
+        for name in ("live", "crash", "reset", "memory-only", "bypass-cache")
+    }
+    options["format"] = args.text("format") or "elf"
+    _with_progress(context, args, "Dump", lambda report: domain.dump(path, report=report, **options))
+    context.say(f"\nDomain '{domain.name}' dumped to {path}\n")
+
+
+def _how(args: Args) -> dict[str, Any]:
+    """--bypass-cache, --running and --paused as keywords."""
+    args.exclusive("running", "paused")
+    return {
+        "bypass_cache": args.flag("bypass-cache"),
+        "running": True if args.flag("running") else False if args.flag("paused") else None,
+    }
+
+
+def _definition(args: Args) -> spec.Domain | None:
+    """The definition that --xml names."""
+    path = args.text("xml")
+    if path is None:
+        return None
+    from qkvm.domain.definition import parse
+
+    return parse(*common.read_text(path))
+
+
+def _with_progress(
+    context: Context, args: Args, label: str, work: Callable[[Callable[[int, int], None] | None], None]
+) -> None:
+    """Do what takes its time, and with --verbose say on stderr how far it is, as virsh does."""
+
+    def report(remaining: int, total: int) -> None:
+        # All is done only when the verb is.
+        share = min(100.0 - remaining * 100.0 / total, 99.99) if total else 0.0
+        context.progress(f"\r{label}: [{share:5.2f} %]")
+
+    verbose = args.flag("verbose")
+    if verbose:
+        report(1, 1)
+    work(report if verbose else None)
+    if verbose:
+        context.progress(f"\r{label}: [{100:5.2f} %]")

@@ -1,0 +1,148 @@
+"""A guest's state out of QEMU and into it: migration (qapi/migration.json) over a pipe, with a file behind it.
+
+The pipe's other end is this process. Where it dies, QEMU finds nobody to write to, gives up and lets the guest
+go on by itself. The guest is not stopped beforehand either: QEMU stops it for the last pass, which it takes as
+soon as it may, and starts it again where that fails.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qkvm.domain.pump import Pump
+from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, NotReached
+from qkvm.host import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+    Report = Callable[[int, int], None]
+    """Called now and then with the bytes that remain and the bytes in all."""
+
+_FD_NAME = "state"
+_LIMITS = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 2000 * 1000}
+"""As fast as it goes, and the last pass at once: 2000 s are the longest downtime that QEMU takes."""
+
+_PATIENCE = 600.0
+"""Seconds for an answer: in its last pass QEMU answers nobody before all has been written."""
+
+_REPORT_EVERY = 0.5
+_POLL = 0.005
+_ENDED = frozenset(("completed", "failed", "cancelled"))
+
+
+def send(
+    run: Run, session: Session, drain: Callable[[int], None], *, what: str, report: Report | None = None
+) -> None:
+    """Have QEMU write the guest's state and ``drain`` take it from an fd; the guest is stopped afterwards.
+
+    :param what: the job, for errors: 'save'.
+    :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
+        In either case the guest goes on as before.
+    """
+    mark = journal.size(run.journal)
+    with Pump(drain) as pump:
+        try:
+            _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}")
+            status = _watch(run, session, mark, pump, report)
+        except KeyboardInterrupt:
+            cancel(session)
+            status = _watch(run, session, mark, pump, None) if _has_begun(run, mark) else "cancelled"
+    if status == "cancelled":
+        raise Aborted(f"operation aborted: domain {what} job: canceled by client")
+    if pump.error is not None:
+        raise pump.error
+    if status == "failed":
+        raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+
+
+def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
+    """Have QEMU take the state that ``feed`` writes to an fd; the guest is paused afterwards.
+
+    :raises HostError: what ``feed`` raised. :raises MonitorGone: QEMU ended: the state does not fit.
+    """
+    mark = journal.size(run.journal)
+    with Pump(feed, into=True) as pump:
+        _give(session, pump.far_end, "migrate-incoming", f"fd:{_FD_NAME}")
+        try:
+            status = _watch(run, session, mark, pump, None)
+        except MonitorGone:
+            if pump.error is not None:
+                raise pump.error from None
+            raise
+    if pump.error is not None:
+        raise pump.error
+    if status != "completed":
+        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+
+
+def cancel(session: Session) -> None:
+    """End a migration that is under way; one that has ended meanwhile is no error."""
+    session.execute("migrate_cancel", timeout=_PATIENCE)
+
+
+def _give(session: Session, fd: int, command: str, uri: str) -> None:
+    session.execute("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]})
+    if command == "migrate":
+        session.execute("migrate-set-parameters", _LIMITS)
+    session.send_fd(_FD_NAME, fd)
+    try:
+        session.execute(command, {"uri": uri})
+    except CommandRefused:
+        with suppress(MonitorError):
+            session.execute("closefd", {"fdname": _FD_NAME})
+        raise
+
+
+def _has_begun(run: Run, mark: int) -> bool:
+    """Whether QEMU has told of a migration since."""
+    events, _ = journal.events_from(run.journal, mark)
+    return any(event["event"] == "MIGRATION" for event in events)
+
+
+def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | None) -> str:
+    """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
+    pump.close_far_end()
+    offset, next_report = mark, time.monotonic() + _REPORT_EVERY
+    while True:
+        alive = run.pid is not None
+        events, offset = journal.events_from(run.journal, offset)
+        for event in events:
+            if event["event"] == "MIGRATION" and event["data"]["status"] in _ENDED:
+                return str(event["data"]["status"])
+        if not alive:
+            raise MonitorGone("QEMU ended before all of the guest's state was through")
+        if report is not None and time.monotonic() >= next_report:
+            memory = session.execute("query-migrate", timeout=_PATIENCE).get("ram")
+            if memory:
+                report(memory["remaining"], memory["total"])
+            next_report = time.monotonic() + _REPORT_EVERY
+        time.sleep(_POLL)
+
+
+def _why(session: Session) -> str:
+    try:
+        return str(session.execute("query-migrate").get("error-desc") or "it did not say why")
+    except MonitorError as error:
+        return str(error)
+
+
+def go_on(run: Run, session: Session) -> None:
+    """Let a guest run that QEMU has stopped for its last pass, or that it is about to start again by itself.
+
+    :raises NotReached: it did not.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (status := session.execute("query-status", timeout=_PATIENCE)["status"]) != "running":
+        if status not in ("finish-migrate", "save-vm"):
+            session.execute("cont")
+        if run.pid is None:
+            raise MonitorGone("QEMU ended")
+        if time.monotonic() >= deadline:
+            raise NotReached(f"the guest does not go on: {status}", asked="running", reached=status)
+        time.sleep(_POLL)

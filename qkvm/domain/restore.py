@@ -1,0 +1,165 @@
+"""Bring a saved guest back: virsh's restore, and what start does where there is a managed save.
+
+The definition and the devices are those of the file, since the state fits no others. Nothing is started before the
+file has shown that it is whole, and the guest is let go only when QEMU has taken all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm import files
+from qkvm.domain import definition as definitions
+from qkvm.domain import job as jobs
+from qkvm.domain import migration
+from qkvm.domain.domain import Domain
+from qkvm.domain.save import used_name
+from qkvm.domain.start import Origin, bring_up, refuse_running
+from qkvm.errors import HostError, InvalidState, MonitorGone, QkvmError
+from qkvm.host import process
+from qkvm.qemu.launch import Kept
+from qkvm.spec import domain as spec
+from qkvm.spec import stability, toml
+from qkvm.storage import savefile
+from qkvm.storage.stream import sync_folder
+
+if TYPE_CHECKING:
+    from qkvm.domain.run import Run
+    from qkvm.paths import Tree
+
+
+class SavedGuest(NamedTuple):
+    """A saved guest as its file tells of it: ``running`` is whether it is to run when it is restored."""
+
+    file: savefile.SaveFile
+    definition: spec.Domain
+    kept: Kept
+    running: bool
+
+
+def load(path: str) -> SavedGuest:
+    """What a file tells of a saved guest.
+
+    :raises HostError: it is none, or damaged.
+    """
+    saved = savefile.read(os.path.abspath(path))
+    told = saved.description
+    try:
+        definition = toml.from_plain(told["definition"], spec.Domain, path)
+        # The ports that are free of a guest with few devices may be more than a definition may ask for.
+        spec.validate(replace(definition, root_ports=0))
+        kept = Kept(tuple(told["kept"]["nics"]), dict(told["kept"]["places"]))
+        return SavedGuest(saved, definition, kept, told["state"] == "running")
+    except (KeyError, TypeError, ValueError, QkvmError) as error:
+        raise HostError(f"{path} is damaged: {error}") from error
+
+
+def restore(
+    tree: Tree,
+    path: str,
+    *,
+    bypass_cache: bool = False,
+    definition: spec.Domain | None = None,
+    running: bool | None = None,
+    reset_nvram: bool = False,
+) -> tuple[Domain, list[str]]:
+    """Start a domain from a file (virsh restore), which stays; gives the domain and warnings.
+
+    :param definition: what it is to be now; what the guest sees must be as it was saved.
+    :param running: whether it is to run; None: as it was saved.
+    :raises HostError: the file is no saved guest, or damaged. :raises InvalidState: it runs already.
+    """
+    saved = load(path)
+    domain = Domain(tree, saved.definition.name)
+    with domain.lock():
+        _refuse_other(domain, saved.definition)
+        if definition is not None:
+            saved = saved._replace(definition=stability.fitted(definition, saved.definition))
+        if not domain.is_persistent:
+            definitions.refuse_clashes(tree, saved.definition)
+        return domain, _bring_back(domain, saved, bypass_cache=bypass_cache, running=running)
+
+
+def start_managed(domain: Domain, *, bypass_cache: bool = False, paused: bool = False) -> list[str]:
+    """Start a domain from its managed save, which is gone then; call it under its lock. Gives warnings.
+
+    :raises HostError: the saved state is damaged; it stays, for the user to throw away.
+    """
+    path = domain.tree.managed_save(domain.name)
+    try:
+        saved = load(path)
+    except HostError as error:
+        error.hint = f"qkvm start --force-boot {domain.name} throws it away and boots"
+        raise
+    _refuse_other(domain, saved.definition)
+    return _bring_back(domain, saved, bypass_cache=bypass_cache, running=False if paused else None, managed=path)
+
+
+def _refuse_other(domain: Domain, saved: spec.Domain) -> None:
+    """One name, one UUID: the saved guest must be the domain of its name."""
+    refuse_running(domain)
+    if domain.is_persistent and domain.uuid != saved.uuid:
+        raise InvalidState(
+            f"cannot restore domain '{domain.name}' uuid {domain.uuid} from a file which belongs to domain "
+            f"'{saved.name}' uuid {saved.uuid}"
+        )
+
+
+def _bring_back(
+    domain: Domain, saved: SavedGuest, *, bypass_cache: bool, running: bool | None, managed: str = ""
+) -> list[str]:
+    goes = saved.running if running is None else running
+    handed_on = used_name(managed) if managed else ""
+
+    def take_up(run: Run) -> None:
+        """Give QEMU the state. Before the guest goes the file loses its name: it must not be restored twice."""
+        jobs.begin(run, "Restore", goes_on=goes, path=managed, handed_on=handed_on)
+        with domain.monitor() as session, files.Undo() as undo:
+            _receive(domain, run, session, saved, bypass_cache)
+            jobs.update(run, phase="loaded")
+            if managed:
+                os.rename(managed, handed_on)
+                undo.add(os.rename, handed_on, managed)
+                sync_folder(managed)
+            if goes:
+                migration.go_on(run, session)
+            else:
+                run.record["base_state"] = ["paused", "user"]
+            undo.commit()
+        jobs.end(run, "Completed")
+
+    warnings = bring_up(domain, Origin(saved.definition, "restored", saved.kept, take_up))
+    if handed_on:
+        files.remove(handed_on)
+    return warnings
+
+
+def _receive(domain: Domain, run: Run, session: Any, saved: SavedGuest, bypass_cache: bool) -> None:
+    def feed(target: int) -> None:
+        saved.file.feed(target, bypass_cache=bypass_cache)
+
+    try:
+        migration.receive(run, session, feed)
+    except MonitorGone as error:
+        log = domain.tree.qemu_log(domain.name)
+        words = (files.read_bytes(log) or b"").decode("utf-8", "replace")
+        raise HostError(
+            f"QEMU could not take up the saved state: {process.last_line(words)}", hint=f"the whole log: {log}"
+        ) from error
+
+
+def change(path: str, *, definition: spec.Domain | None = None, running: bool | None = None) -> None:
+    """Change what a file says of its guest (virsh save-image-define, managedsave-define).
+
+    :raises InvalidValue: the guest would see another machine than it was saved on.
+    """
+    saved = load(path)
+    told = dict(saved.file.description)
+    if definition is not None:
+        told["definition"] = toml.to_plain(stability.fitted(definition, saved.definition))
+    if running is not None:
+        told["state"] = "running" if running else "paused"
+    savefile.describe(saved.file, told)

@@ -1,0 +1,190 @@
+"""Save a running guest to a file and end its QEMU: virsh's save and managedsave.
+
+Whatever happens on the way, the guest runs on or is saved. The record says how far it has come, for the next
+verb after this process was killed (job.recover).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm import files, units
+from qkvm.domain import definition as definitions
+from qkvm.domain import job as jobs
+from qkvm.domain import migration
+from qkvm.domain.run import settle
+from qkvm.errors import HostError, InvalidState, InvalidValue, MonitorError
+from qkvm.spec import domain as spec
+from qkvm.spec import stability, toml
+from qkvm.storage import savefile
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.migration import Report
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+    from qkvm.storage.stream import StreamWriter
+
+_SAVABLE = {"running": "running", "paused": "paused", "io-error": "paused", "watchdog": "paused"}
+"""States of QEMU in which a guest can be saved, and what it is restored into."""
+
+_HINTS = {
+    "suspended": "qkvm dompmwakeup wakes it",
+    "postmigrate": "it was paused while a save or dump ended, and must run for a moment: qkvm resume",
+}
+
+
+def save(
+    domain: Domain,
+    path: str,
+    *,
+    bypass_cache: bool = False,
+    definition: spec.Domain | None = None,
+    running: bool | None = None,
+    report: Report | None = None,
+) -> None:
+    """Save the guest's state to a file and end its QEMU (virsh save).
+
+    :param definition: what it is to be when it is restored; what the guest sees must stay.
+    :param running: whether it is to run when it is restored; None: as now.
+    :param report: called now and then with the bytes that remain and the bytes in all.
+    :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest goes on then.
+    """
+    path = units.check_path(os.path.abspath(path), "file")
+    with domain.lock():
+        _save(domain, path, bypass_cache=bypass_cache, definition=definition, running=running, report=report)
+
+
+def managed_save(
+    domain: Domain, *, bypass_cache: bool = False, running: bool | None = None, report: Report | None = None
+) -> None:
+    """Save the guest's state to where the next start takes it up (virsh managedsave); as :func:`save`."""
+    with domain.lock():
+        domain.live  # noqa: B018  raises where it does not run
+        if not domain.is_persistent:
+            raise InvalidState("cannot do managed save for transient domain", hint=f"qkvm save {domain.name} FILE")
+        files.make_private_dir(domain.tree.saves)
+        files.sweep(domain.tree.saves)
+        path = domain.tree.managed_save(domain.name)
+        _save(domain, path, bypass_cache=bypass_cache, running=running, report=report)
+        files.remove(used_name(path))
+
+
+def used_name(path: str) -> str:
+    """The name of a managed save whose guest has been handed on to QEMU, and is about to run."""
+    return f"{path}.used"
+
+
+def remove_managed_save(domain: Domain) -> bool:
+    """Throw the saved state away (virsh managedsave-remove); False where there was none."""
+    with domain.lock():
+        settle(domain.tree, domain.name)
+        return discard_managed_save(domain)
+
+
+def discard_managed_save(domain: Domain) -> bool:
+    """As :func:`remove_managed_save`; call it under the domain's lock."""
+    path = domain.tree.managed_save(domain.name)
+    files.remove(used_name(path))
+    present = os.path.lexists(path)
+    files.remove(path)
+    return present
+
+
+def _save(
+    domain: Domain,
+    path: str,
+    *,
+    bypass_cache: bool,
+    definition: spec.Domain | None = None,
+    running: bool | None,
+    report: Report | None,
+) -> None:
+    from qkvm.domain import stop
+
+    run = domain.live
+    run.require_sound()
+    with domain.monitor() as session:
+        state = _savable(session)
+        present = pinned(run, session)
+        wanted = present if definition is None else stability.fitted(definition, present)
+        token = units.random_uuid()
+        description = {
+            "name": domain.name, "uuid": present.uuid, "token": token,
+            "state": state if running is None else "running" if running else "paused",
+            "definition": toml.to_plain(wanted), "kept": kept(run),
+        }  # fmt: skip
+        stream = savefile.writer(path, bypass_cache=bypass_cache)
+        jobs.begin(run, "Save", temporary=stream.temporary, path=path, token=token, goes_on=state == "running")
+        try:
+            migration.send(run, session, stream.copy_from, what="save", report=report)
+            answer = session.execute("query-migrate")
+            savefile.finish(stream, description)
+            jobs.update(run, phase="named")
+            stream.commit()
+        except BaseException as error:
+            _take_back(run, session, stream, error, go_on=state == "running")
+            raise
+    jobs.end(run, "Completed", answer, store=False)
+    stop.end(domain, run, "saved")
+
+
+def _savable(session: Session) -> str:
+    """Whether it is to run or be paused when it is restored.
+
+    :raises InvalidState: QEMU can't save it as it is.
+    """
+    status = str(session.execute("query-status")["status"])
+    if status not in _SAVABLE:
+        raise InvalidState(f"a guest that is {status} can't be saved", hint=_HINTS.get(status, ""))
+    return _SAVABLE[status]
+
+
+def pinned(run: Run, session: Session) -> spec.Domain:
+    """What a live domain is now, with what it leaves open (machine version, accelerator) as it was chosen."""
+    present = definitions.present(run)
+    machine = str(session.execute("qom-get", {"path": "/machine", "property": "type"}))
+    found = re.search(r"-(\d+\.\d+)-machine$", machine)
+    version = found[1] if found else present.machine_version
+    return replace(present, machine_version=version, accel=spec.Accel(run.record["accel"]))
+
+
+def kept(run: Run) -> dict[str, Any]:
+    """Ids and places of the devices of a run, as a plain form of :class:`qkvm.qemu.launch.Kept`."""
+    return {
+        "nics": [entry["id"] for entry in run.devices("nics")],
+        "places": {entry["id"]: entry["place"] for kind in ("disks", "nics") for entry in run.devices(kind)},
+    }
+
+
+def _take_back(run: Run, session: Session, stream: StreamWriter, error: BaseException, *, go_on: bool) -> None:
+    """Undo a save: the guest goes on, and nothing of the file stays."""
+    try:
+        stream.discard()
+        # A file that got its name although the folder could not be synced must not be restored beside the guest.
+        if run.record["job"].get("phase") == "named" and _is_named(stream.path, run.record["job"]["token"]):
+            files.remove(stream.path)
+        if run.pid is not None and go_on:
+            migration.go_on(run, session)
+            run.mark_resumed("save canceled")
+    except (MonitorError, HostError) as failure:
+        error.add_note(f"while undoing: {failure}")
+    jobs.end(run, jobs.type_of(error))
+
+
+def _is_named(path: str, token: str) -> bool:
+    try:
+        return bool(savefile.read(path).description.get("token") == token)
+    except HostError:
+        return False
+
+
+def check_options(*, running: bool, paused: bool) -> bool | None:
+    """--running and --paused as one answer. :raises InvalidValue: both."""
+    if running and paused:
+        raise InvalidValue("Options --running and --paused are mutually exclusive")
+    return True if running else False if paused else None

@@ -1,0 +1,101 @@
+"""What of a definition a guest can see, and must therefore find again when its state is restored. Pure.
+
+libvirt calls this ABI stability. Everything counts but what is named here as the host's own affair: a new field
+of a definition is taken for the guest's until somebody says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from qkvm import units
+from qkvm.errors import InvalidValue
+from qkvm.spec import domain as spec
+from qkvm.spec.size import Size
+
+_HOSTS = (
+    "title", "description", "metadata", "emulator", "cputune", "memtune", "blkiotune",
+    "on_poweroff", "on_reboot", "on_crash", "vnc", "filesystems", "autostart", "iothreads",
+)  # fmt: skip
+"""Fields of a domain that a guest can't see; ``filesystems`` are compared by their tags."""
+
+_HOSTS_OF: dict[type, tuple[str, ...]] = {
+    spec.Disk: (
+        "path", "format", "backing", "cache", "io", "discard", "detect_zeroes", "throttle", "shareable",
+        "iothread",
+    ),
+    spec.Nic: ("type", "source", "target", "link", "inbound", "outbound"),
+    spec.Serial: ("kind", "path", "host", "port"),
+    spec.Channel: ("kind", "path"),
+    spec.Boot: ("kernel", "initrd", "cmdline", "loader", "nvram", "nvram_template"),
+    spec.Rng: ("source", "rate_bytes", "rate_period"),
+    spec.Vcpus: ("cpuset",),
+}  # fmt: skip
+"""The same of a domain's parts."""
+
+
+def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
+    """A definition under which the state of a saved guest can go on: what was wanted, with what it leaves open.
+
+    :raises InvalidValue: the guest would see another machine; names the first thing that differs.
+    """
+    password = saved.vnc.password if saved.vnc is not None else ""
+    if wanted.vnc is not None and not wanted.vnc.password and password:
+        # It is left out of what a user is shown, and so of what he gives back.
+        wanted = replace(wanted, vnc=replace(wanted.vnc, password=password))
+    wanted = replace(
+        wanted,
+        accel=saved.accel if wanted.accel is spec.Accel.AUTO else wanted.accel,
+        machine_version=wanted.machine_version or saved.machine_version,
+        memory=replace(wanted.memory, current=saved.memory.current),
+        root_ports=saved.root_ports,
+    )
+    before, after = _visible(saved), _visible(wanted)
+    for key, value in before.items():
+        if after[key] != value:
+            raise InvalidValue(
+                f"the saved guest has another {_first_difference(key, value, after[key])}",
+                hint="only what the guest can't see may change: paths, networks, tuning",
+            )
+    return wanted
+
+
+def _visible(domain: spec.Domain) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        field: _part(getattr(domain, field)) for field in domain.__struct_fields__ if field not in _HOSTS
+    }
+    plain["filesystems"] = [share.target for share in domain.filesystems]
+    return plain
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_part(item) for item in value]
+    if isinstance(value, msgspec.Struct):
+        hidden = _HOSTS_OF.get(type(value), ())
+        return {name: _part(getattr(value, name)) for name in value.__struct_fields__ if name not in hidden}
+    return value
+
+
+def _first_difference(key: str, before: Any, after: Any) -> str:
+    """What differs, as a person finds it in a definition: 'vcpus', 'nics[1].mac'."""
+    if isinstance(before, list) and isinstance(after, list):
+        if len(before) != len(after):
+            return f"number of {key}: {len(before)}, not {len(after)}"
+        for number, (one, other) in enumerate(zip(before, after, strict=True)):
+            if one != other:
+                return _first_difference(f"{key}[{number}]", one, other)
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before:
+            if before[name] != after.get(name):
+                return _first_difference(f"{key}.{name}", before[name], after.get(name))
+    return f"{key}: {_shown(before)}, not {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Size):
+        return units.format_size(value)
+    return f"'{units.printable(value)}'" if isinstance(value, str) else str(value)

@@ -1,0 +1,144 @@
+"""The file of a saved guest: a prefix of one block, QEMU's migration stream, and a description in JSON behind it.
+
+The prefix says where stream and description lie, how long they are and what their checksums (CRC-32) are, and
+carries one of its own. It is written last, so that a file that lacks its end is none. A changed
+description is appended, and then the prefix is replaced by one write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+from qkvm.errors import HostError
+from qkvm.files import os_error
+from qkvm.storage.stream import BLOCK, StreamWriter, copy_out
+
+MAGIC = b"QKVMSAVE"
+VERSION = 1
+
+_PREFIX = struct.Struct("<8sIQQIQQI")
+"""Magic, version; start, length and checksum of the stream; start, length and checksum of the description."""
+
+_CHECK = struct.Struct("<I")
+
+_STRANGERS = {
+    b"LibvirtQemudSave": "was saved by libvirt, in a format that qkvm can't read",
+    b"LibvirtQemudPart": "is an unfinished save of libvirt's, in a format that qkvm can't read",
+    b"QEVM": "is a bare migration stream of QEMU's (qkvm dump makes such), without what tells of its machine",
+}
+"""What other files of the kind begin with."""
+
+_DESCRIPTION_LIMIT = 16 << 20
+
+
+class SaveFile(NamedTuple):
+    """A saved guest: its file, where the stream lies in it, and the description."""
+
+    path: str
+    start: int
+    length: int
+    crc: int
+    description: dict[str, Any]
+
+    def feed(self, target: int, *, bypass_cache: bool = False) -> None:
+        """Write the stream to an fd; see :func:`qkvm.storage.stream.copy_out`."""
+        copy_out(self.path, self.start, self.length, self.crc, target, bypass_cache=bypass_cache)
+
+
+def writer(path: str, *, bypass_cache: bool = False) -> StreamWriter:
+    """What takes the stream of a guest that is to be saved; :func:`finish` makes the file of it."""
+    return StreamWriter(path, bypass_cache=bypass_cache, start=BLOCK)
+
+
+def finish(stream: StreamWriter, description: dict[str, Any]) -> None:
+    """Complete the file of a stream that was written whole; its name it gets with ``commit``."""
+    text = json.dumps(description).encode()
+    begin = BLOCK + stream.length
+    stream.put(begin, text)
+    stream.put(0, _prefix(BLOCK, stream.length, stream.crc, begin, text))
+
+
+def read(path: str) -> SaveFile:
+    """A saved guest from its file, whose size, prefix and description are whole.
+
+    :raises HostError: it is not there, of another kind, of a newer version, or damaged.
+    """
+    fd = _open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        _, start, length, crc, begin, count, check = _read_prefix(fd, path)
+        if start + length > size or begin + count > size:
+            raise HostError(f"{path} is damaged: it is {size} bytes long and should be {begin + count}")
+        text = os.pread(fd, count, begin)
+        if len(text) != count or zlib.crc32(text) != check:
+            raise HostError(f"{path} is damaged: its description does not fit its checksum")
+    except OSError as error:
+        raise os_error(error, f"cannot read {path}") from error
+    finally:
+        os.close(fd)
+    return SaveFile(path, start, length, crc, _parse(text, path))
+
+
+def describe(saved: SaveFile, description: dict[str, Any]) -> None:
+    """Replace the description of a saved guest; the file holds the old one or the new one whenever it is read."""
+    text = json.dumps(description).encode()
+    fd = _open(saved.path, os.O_RDWR)
+    try:
+        begin = os.fstat(fd).st_size
+        if os.pwrite(fd, text, begin) != len(text):
+            raise HostError(f"cannot write {saved.path}", hint="the file system is full")
+        os.fsync(fd)
+        os.pwrite(fd, _prefix(saved.start, saved.length, saved.crc, begin, text), 0)
+        os.fsync(fd)
+    except OSError as error:
+        raise os_error(error, f"cannot write {saved.path}") from error
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, flags: int) -> int:
+    """An fd of an ordinary file: reading from a pipe or a device that somebody put there could take for ever."""
+    try:
+        if not os.path.isfile(path) and os.path.exists(path):
+            raise HostError(f"{path} is no ordinary file")
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise os_error(error, f"cannot read {path}") from error
+
+
+def _prefix(start: int, length: int, crc: int, begin: int, text: bytes) -> bytes:
+    body = _PREFIX.pack(MAGIC, VERSION, start, length, crc, begin, len(text), zlib.crc32(text))
+    return (body + _CHECK.pack(zlib.crc32(body))).ljust(BLOCK, b"\0")
+
+
+def _read_prefix(fd: int, path: str) -> tuple[int, int, int, int, int, int, int]:
+    raw = os.pread(fd, _PREFIX.size + _CHECK.size, 0)
+    for magic, words in _STRANGERS.items():
+        if raw.startswith(magic):
+            raise HostError(f"{path} {words}")
+    if not raw.startswith(MAGIC):
+        raise HostError(f"{path} is no saved guest", hint="qkvm save and managedsave make such files")
+    body, check = raw[: _PREFIX.size], raw[_PREFIX.size :]
+    if len(body) < _PREFIX.size or _CHECK.pack(zlib.crc32(body)) != check:
+        raise HostError(f"{path} is damaged: its prefix does not fit its checksum")
+    magic, version, *numbers = _PREFIX.unpack(body)
+    if version > VERSION:
+        raise HostError(f"{path} was saved by a newer qkvm (version {version}, this one knows {VERSION})")
+    start, length, crc, begin, count, text_crc = numbers
+    if count > _DESCRIPTION_LIMIT:
+        raise HostError(f"{path} is damaged: a description of {count} bytes is none")
+    return version, start, length, crc, begin, count, text_crc
+
+
+def _parse(text: bytes, path: str) -> dict[str, Any]:
+    try:
+        description = json.loads(text)
+    except ValueError as error:
+        raise HostError(f"{path} is damaged: {error}") from error
+    if not isinstance(description, dict):
+        raise HostError(f"{path} is damaged: its description is none")
+    return description

@@ -1,0 +1,463 @@
+"""Saved guests: everything is there again, nothing is lost whatever happens on the way, damage is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from qkvm.domain.domain import Domain
+from qkvm.host import journal
+from qkvm.net import link
+from tests.guest.conftest import TOP, Lab, network_nic
+from tests.guest.guest import Guest, log_size, wait_ready
+
+Register = Callable[[Domain], Domain]
+
+FIRST, SECOND = "52:54:00:00:aa:31", "52:54:00:00:aa:32"
+
+
+def disk(tmp_path: os.PathLike[str], name: str = "disk.qcow2") -> str:
+    """A disk as TOML."""
+    path = os.path.join(tmp_path, name)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True)
+    return f'[[disks]]\npath = "{path}"\nformat = "qcow2"\ntarget = "vda"\n'
+
+
+def count(guest: Guest) -> int:
+    """Where the counter in the guest's RAM stands."""
+    return guest.number("cat /tmp/count")
+
+
+def start_counting(guest: Guest) -> None:
+    loop = "n=0; while :; do n=$((n+1)); echo $n >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done"
+    guest.ask(f"mkdir -p /tmp; ({loop}) >/dev/null 2>&1 &")
+    guest.until("test -s /tmp/count && echo yes; true", "yes")
+
+
+def lease_of(domain: Domain, mac: str) -> str:
+    """The address that a NIC has got by DHCP."""
+    from qkvm.domain.nic import await_addresses
+
+    return await_addresses(domain, sources=("lease",), interface=mac, timeout=30)[0].ip
+
+
+def serves(address: str) -> bool:
+    """Whether the guest's web server answers on that address, over bridge and tap."""
+    with socket.create_connection((address, 80), timeout=10) as web:
+        web.sendall(b"GET /passwd HTTP/1.0\r\n\r\n")
+        return b"200 OK" in web.recv(1000)
+
+
+def test_a_guest_with_plugged_devices_comes_back(
+    lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]
+) -> None:
+    body = network_nic(FIRST) + disk(tmp_path)
+    domain = lab.boot(domain_of(lab.define("traveller", body=body, vcpus="{ current = 1, maximum = 3 }")))
+    domain.attach_interface(type="network", source="default", mac=SECOND)
+    domain.set_vcpus(2)
+    with Guest(domain) as guest:
+        guest.until("cat /sys/devices/system/cpu/online", "0-1")
+        guest.ask("echo on disk | dd of=/dev/vda bs=512 seek=7 conv=sync 2>/dev/null; sync")
+        guest.ask("httpd -h /etc")
+        start_counting(guest)
+        before = count(guest)
+    addresses = [lease_of(domain, mac) for mac in (FIRST, SECOND)]
+    assert all(serves(address) for address in addresses)
+    path = os.path.join(tmp_path, "traveller.save")
+    run = domain.live
+    assert lab.ok(f"save traveller {path} --verbose") == f"\nDomain 'traveller' saved to {path}\n\n"
+    assert domain.state == ("shut off", "saved")
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert not link.present(run.devices("nics")[0]["target"])
+
+    assert lab.ok(f"restore {path}") == f"Domain restored from {path}\n\n"
+    assert domain.state == ("running", "restored")
+    assert domain.live.id == run.id + 1
+    assert domain.live.vcpu_count() == 2
+    assert [nic.mac for nic in domain.interfaces()] == [FIRST, SECOND]
+    with Guest(domain) as guest:
+        after = count(guest)
+        assert after >= before
+        guest.until(f"[ $(cat /tmp/count) -gt {after} ] && echo more; true", "more")
+        assert guest.ask("cat /sys/devices/system/cpu/online") == "0-1"
+        assert guest.ask("dd if=/dev/vda bs=512 skip=7 count=1 2>/dev/null | head -c 7") == "on disk"
+        assert guest.ask("ls /sys/class/net").split() == ["eth0", "eth1", "lo"]
+    assert all(serves(address) for address in addresses)
+
+
+def test_a_managed_save_is_taken_up_by_the_next_start(lab: Lab, domain_of: Register) -> None:
+    domain = lab.boot(domain_of(lab.define("kept", body=network_nic())))
+    saved = domain.tree.managed_save("kept")
+    assert "Managed save:   no" in lab.ok("dominfo kept")
+    with Guest(domain) as guest:
+        start_counting(guest)
+        before = count(guest)
+    assert lab.ok("managedsave kept") == "\nDomain 'kept' state saved by qkvm\n\n"
+    assert domain.state == ("shut off", "saved")
+    assert "Managed save:   yes" in lab.ok("dominfo kept")
+    assert "saved" in lab.ok("list --all --managed-save") and "saved" not in lab.ok("list --all")
+    assert lab.ok("list --all --with-managed-save --name").split() == ["kept"]
+    assert lab.ok("list --all --without-managed-save --name").split() == []
+    assert "Refusing to undefine while domain managed save image exists" in lab.fails("undefine kept")
+
+    assert lab.ok("start kept") == "Domain 'kept' started\n\n"
+    assert domain.state == ("running", "restored")
+    assert sorted(os.listdir(domain.tree.saves)) == []
+    with Guest(domain) as guest:
+        assert count(guest) >= before
+    assert "already active" in lab.fails("start kept")
+
+    # Paused when it was saved, paused when it comes back; --running says otherwise.
+    domain.suspend()
+    domain.managed_save()
+    domain.start()
+    assert domain.state == ("paused", "user")
+    lab.ok("resume kept")
+    assert domain.state == ("running", "unpaused")
+    lab.ok("managedsave kept --paused --bypass-cache")
+    lab.ok("start kept --bypass-cache")
+    assert domain.state == ("paused", "user")
+    lab.ok("managedsave kept --running")
+    lab.ok("start kept --paused")
+    assert domain.state == ("paused", "user")
+    domain.resume()
+
+    # Thrown away: by the verb for it, by a start that is to boot, by undefine.
+    domain.managed_save()
+    assert lab.ok("managedsave-remove kept") == "Removed managedsave image for domain 'kept'\n"
+    assert lab.ok("managedsave-remove kept") == "Domain 'kept' has no manage save image; removal skipped\n"
+    lab.boot(domain)
+    domain.managed_save()
+    lab.ok("start kept --force-boot")
+    assert domain.state == ("running", "booted") and not os.path.exists(saved)
+    domain.managed_save()
+    assert lab.ok("undefine kept --managed-save") == "Domain 'kept' has been undefined\n\n"
+    assert not os.path.exists(saved)
+
+
+def test_damage_is_refused_before_anything_starts(
+    lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]
+) -> None:
+    domain = lab.boot(domain_of(lab.define("fragile")))
+    path = os.path.join(tmp_path, "whole")
+    lab.ok(f"save fragile {path}")
+    with open(path, "rb") as stream:
+        whole = stream.read()
+    last_id = domain.run.id if domain.run else 0
+    size = len(whole)
+    damaged = {
+        "short": (whole[:-1], "is damaged"),
+        "half": (whole[: size // 2], "is damaged"),
+        "stub": (whole[:10], "is damaged"),
+        "empty": (b"", "is no saved guest"),
+        "prefix": (whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], "prefix does not fit"),
+        "text": (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "description does not fit"),
+        "strange": (b"x" + whole[1:], "is no saved guest"),
+        "libvirts": (b"LibvirtQemudSave" + whole[16:], "was saved by libvirt"),
+    }
+    for name, (content, words) in damaged.items():
+        wrong = os.path.join(tmp_path, name)
+        with open(wrong, "wb") as stream:
+            stream.write(content)
+        assert words in lab.fails(f"restore {wrong}"), name
+        assert not domain.is_running
+    assert "No such file" in lab.fails(f"restore {path}.not")
+    assert "no ordinary file" in lab.fails(f"restore {tmp_path}")
+    run = domain.run
+    assert run is not None and run.id == last_id, "none of these has come as far as a start"
+
+    # What lies in the stream QEMU would choke on, or worse: it never gets to its end.
+    wrong = os.path.join(tmp_path, "stream")
+    with open(wrong, "wb") as stream:
+        stream.write(whole[: size // 2] + bytes([whole[size // 2] ^ 1]) + whole[size // 2 + 1 :])
+    assert "content does not fit its checksum" in lab.fails(f"restore {wrong}")
+    assert domain.state == ("shut off", "saved")
+
+    # Another domain has the name now.
+    domain.undefine()
+    domain_of(lab.define("fragile"))
+    assert "which belongs to domain 'fragile' uuid" in lab.fails(f"restore {path}")
+    domain.undefine()
+    lab.ok(f"restore {path}")
+    assert not domain.is_persistent and domain.state == ("running", "restored")
+    assert "already active" in lab.fails(f"restore {path}")
+    assert "transient" in lab.fails("managedsave fragile")
+    lab.ok(f"save fragile {path}")
+    assert "fragile" not in lab.ok("list --all --name").split()
+    lab.ok(f"restore {path} --paused")
+    assert domain.state == ("paused", "user")
+
+
+def test_what_the_guest_can_not_see_may_change(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    domain = lab.boot(domain_of(lab.define("moved", body=disk(tmp_path))))
+    path, changed = os.path.join(tmp_path, "state"), os.path.join(tmp_path, "moved.toml")
+    with open(domain.tree.domain_definition("moved"), encoding="utf-8") as stream:
+        text = stream.read()
+
+    def described(old: str, new: str) -> str:
+        assert old in text
+        with open(changed, "w", encoding="utf-8") as stream:
+            stream.write(text.replace(old, new))
+        return f"--xml {changed}"
+
+    assert "another memory.maximum" in lab.fails(f"save moved {path} {described('512MiB', '600MiB')}")
+    more = '[[nics]]\nmac = "52:54:00:00:aa:39"\nsource = "default"\n[[disks]]'
+    assert "another number of nics" in lab.fails(f"save moved {path} {described('[[disks]]', more)}")
+    assert domain.state[0] == "running" and not os.path.exists(path)
+    lab.ok(f"save moved {path}")
+    os.rename(os.path.join(tmp_path, "disk.qcow2"), os.path.join(tmp_path, "other.qcow2"))
+    assert "disk.qcow2" in lab.fails(f"restore {path}")
+    digits = domain.uuid.replace("-", "")
+    assert "another uuid" in lab.fails(f"restore {path} {described(digits, '0' * 8 + digits[8:])}")
+    lab.ok(f"restore {path} {described('disk.qcow2', 'other.qcow2')}")
+    assert domain.state == ("running", "restored")
+    assert "other.qcow2" in lab.ok("domblklist moved")
+
+
+class Saver:
+    """A `qkvm save` in a process of its own, stopped (SIGSTOP) while QEMU is writing to it."""
+
+    def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
+        for _ in range(5):
+            mark = journal.size(domain.live.journal)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP,
+            )  # fmt: skip
+            journal.wait(
+                domain.live.journal, mark, lambda event: status(event) == "active",
+                timeout=60, alive=lambda: domain.is_running, what="the migration",
+            )  # fmt: skip
+            self.process.send_signal(signal.SIGSTOP)
+            events, _ = journal.events_from(domain.live.journal, mark)
+            if not any(status(event) == "completed" for event in events):
+                return
+            # It was faster than this process: once more.
+            self.end()
+            domain.start()
+        raise AssertionError("no save could be caught at work")
+
+    def end(self) -> tuple[int, str]:
+        """Let it go on to its end; exit code and error line."""
+        self.process.send_signal(signal.SIGCONT)
+        _, words = self.process.communicate(timeout=60)
+        return self.process.returncode, words.strip()
+
+
+def status(event: dict[str, Any]) -> str:
+    return str(event["data"]["status"]) if event.get("event") == "MIGRATION" else ""
+
+
+def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
+    lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]
+) -> None:
+    domain = lab.boot(domain_of(lab.define("restless")))
+    with Guest(domain) as guest:
+        start_counting(guest)
+    pid = domain.live.pid
+    assert lab.ok("domjobinfo restless") == "Job type:         None        \n\n"
+    assert "no job is active on the domain" in lab.fails("domjobabort restless")
+
+    # Seen from another process, and ended by it.
+    saver = Saver(lab, domain, "managedsave restless")
+    told = lab.ok("domjobinfo restless")
+    assert told.startswith("Job type:         Unbounded   \nOperation:        Save        \nTime elapsed:     ")
+    assert "Data total:       5" in told and "Page size:        4096         bytes" in told
+    assert "no post-copy migration" in lab.fails("domjobabort restless --postcopy")
+    assert lab.ok("domjobabort restless") == "\n"
+    code, words = saver.end()
+    assert (code, words) == (
+        1,
+        "error: Failed to save domain 'restless' state: operation aborted: domain save job: canceled by client",
+    )
+    assert goes_on(domain) and os.listdir(domain.tree.saves) == []
+    assert "Cancelled" in lab.ok("domjobinfo restless --completed --keep-completed")
+    assert lab.ok("domjobinfo restless --completed --anystats").count("\n") > 3
+    assert "None" in lab.ok("domjobinfo restless --completed")
+
+    # ^C.
+    saver = Saver(lab, domain, "managedsave restless")
+    saver.process.send_signal(signal.SIGINT)
+    code, words = saver.end()
+    assert code == 1 and "canceled by client" in words
+    assert goes_on(domain) and os.listdir(domain.tree.saves) == []
+
+    # Killed: QEMU finds that nobody reads and gives up; the next verb sweeps.
+    saver = Saver(lab, domain, "managedsave restless")
+    saver.process.kill()
+    saver.end()
+    assert goes_on(domain) and len(os.listdir(domain.tree.saves)) == 1
+    assert "None" in lab.ok("domjobinfo restless")
+    lab.ok("gc")
+    assert os.listdir(domain.tree.saves) == []
+
+    # No room.
+    with small_filesystem(tmp_path) as small:
+        assert "No space left on device (the file system is full)" in lab.fails(f"save restless {small}/state")
+        assert os.listdir(small) == []
+    assert goes_on(domain) and domain.live.pid == pid
+    assert "No such file or directory" in lab.fails(f"save restless {tmp_path}/not/there")
+    assert "no ordinary file" in lab.fails("save restless /dev/null")
+
+    # The plug pulled meanwhile.
+    saver = Saver(lab, domain, "managedsave restless")
+    mark = journal.size(domain.live.journal)
+    with subprocess.Popen(
+        [sys.executable, "-m", "qkvm", "--root", lab.root, "destroy", "restless"], cwd=TOP
+    ) as puller:
+        journal.wait(
+            domain.live.journal, mark, lambda event: status(event) == "cancelling",
+            timeout=60, alive=lambda: domain.is_running, what="the end of the migration",
+        )  # fmt: skip
+        code, words = saver.end()
+        assert code == 1 and "error: Failed to save" in words
+    assert puller.returncode == 0
+    assert domain.state == ("shut off", "destroyed")
+
+
+@contextmanager
+def small_filesystem(tmp_path: os.PathLike[str]) -> Iterator[str]:
+    """A file system of 16 MiB."""
+    small = os.path.join(tmp_path, "small")
+    os.mkdir(small)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", small], check=True)
+    try:
+        yield small
+    finally:
+        subprocess.run(["umount", small], check=True)
+        os.rmdir(small)
+
+
+def goes_on(domain: Domain) -> bool:
+    """Whether the counter in the guest counts."""
+    with Guest(domain) as guest:
+        before = count(guest)
+        guest.until(f"[ $(cat /tmp/count) -gt {before} ] && echo more; true", "more")
+    return domain.state[0] == "running"
+
+
+def killed_at(lab: Lab, where: str, what: str) -> None:
+    """Run qkvm in a process that is killed at a function, 'module:name', or behind it with '+' in front."""
+    module, _, name = where.lstrip("+").partition(":")
+    holder, _, attribute = name.rpartition(".")
+    code = f"""
+import os, sys
+import {module} as module
+holder = module.{holder} if {holder!r} else module
+before = holder.{attribute}
+def fatal(*args, **options):
+    if {where.startswith("+")}:
+        before(*args, **options)
+    os.kill(os.getpid(), 9)
+holder.{attribute} = fatal
+from qkvm.cli.main import main
+main(sys.argv[1:])
+""".replace("module. if", "module if")
+    done = subprocess.run([sys.executable, "-c", code, "--root", lab.root, *what.split()], cwd=TOP, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_killed_at_the_worst_moments(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    domain = lab.boot(domain_of(lab.define("doomed")))
+    with Guest(domain) as guest:
+        start_counting(guest)
+    pid, folder = domain.live.pid, domain.tree.saves
+
+    # All is written, but the file has no name yet: the guest goes on with the next verb that passes by.
+    killed_at(lab, "qkvm.storage.stream:StreamWriter.commit", "managedsave doomed")
+    assert domain.state == ("paused", "saving")
+    lab.ok("gc")
+    assert goes_on(domain) and domain.live.pid == pid and os.listdir(folder) == []
+
+    # It has its name: the guest is saved, and the next verb that passes by ends its QEMU.
+    killed_at(lab, "+qkvm.storage.stream:StreamWriter.commit", "managedsave doomed")
+    assert domain.state == ("paused", "saving") and os.listdir(folder) == ["doomed.save"]
+    lab.ok("gc")
+    assert domain.state == ("shut off", "saved") and os.listdir(folder) == ["doomed.save"]
+    domain.start()
+    assert goes_on(domain) and os.listdir(folder) == []
+
+    # QEMU is up and has nothing yet: it all is still in the file.
+    domain.managed_save()
+    killed_at(lab, "qkvm.storage.savefile:SaveFile.feed", "start doomed")
+    lab.ok("gc")
+    assert not domain.is_running and os.listdir(folder) == ["doomed.save"]
+
+    # QEMU has all, and has not been let go.
+    killed_at(lab, "qkvm.domain.migration:go_on", "start doomed")
+    assert domain.state[0] == "paused"
+    lab.ok("gc")
+    assert goes_on(domain) and os.listdir(folder) == []
+    assert domain.state == ("running", "restored")
+
+
+def test_dumps(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    domain = lab.boot(domain_of(lab.define("dumped")))
+    with Guest(domain) as guest:
+        start_counting(guest)
+        guest.ask("(while :; do sleep 1000; done) & echo 'needle 7f3a' | tr a-z A-Z >/tmp/needle")
+    core, raw = os.path.join(tmp_path, "core"), os.path.join(tmp_path, "raw")
+    assert lab.ok(f"dump dumped {core} --memory-only --verbose") == f"\nDomain 'dumped' dumped to {core}\n\n"
+    assert goes_on(domain)
+    assert memory_of(core)["LOAD"] >= 512 << 20
+    with open(core, "rb") as stream:
+        assert b"NEEDLE 7F3A" in stream.read()
+    assert "Completed" in lab.ok("domjobinfo dumped --completed")
+
+    lab.ok(f"dump dumped {core} --memory-only --format kdump-zlib --bypass-cache")
+    with open(core, "rb") as stream:
+        assert stream.read(12) == b"makedumpfile"
+    assert "is not supported" in lab.fails(f"dump dumped {core} --memory-only --format gzip")
+    assert "only works with --memory-only" in lab.fails(f"dump dumped {core} --format elf")
+    assert "mutually exclusive" in lab.fails(f"dump dumped {core} --crash --reset")
+    assert goes_on(domain)
+
+    lab.ok(f"dump dumped {raw} --live")
+    with open(raw, "rb") as stream:
+        assert stream.read(4) == b"QEVM"
+    assert goes_on(domain)
+    assert "is a bare migration stream" in lab.fails(f"restore {raw}")
+
+    with small_filesystem(tmp_path) as small:
+        assert "No space left on device" in lab.fails(f"dump dumped {small}/core --memory-only")
+        assert goes_on(domain)
+        assert "No space left on device" in lab.fails(f"dump dumped {small}/raw")
+        assert goes_on(domain) and os.listdir(small) == []
+
+    domain.suspend()
+    lab.ok(f"dump dumped {core} --memory-only")
+    assert domain.state == ("paused", "user")
+    domain.resume()
+    pid, mark = domain.live.pid, log_size(domain)
+    lab.ok(f"dump dumped {raw} --bypass-cache --reset")
+    wait_ready(domain, mark)
+    assert domain.live.pid == pid
+    lab.ok(f"dump dumped {raw} --crash")
+    assert domain.state == ("shut off", "crashed")
+    assert sorted(os.listdir(tmp_path)) == ["core", "raw"]
+    assert "not running" in lab.fails(f"dump dumped {core}")
+
+
+def memory_of(core: str) -> dict[str, int]:
+    """Bytes of each kind of segment in an ELF core, read with the ELF format's own field sizes (elf(5))."""
+    with open(core, "rb") as stream:
+        head = stream.read(64)
+        assert head[:6] == b"\x7fELF\x02\x01" and struct.unpack_from("<H", head, 16) == (4,), "no 64-bit core"
+        (offset,) = struct.unpack_from("<Q", head, 32)
+        size, number = struct.unpack_from("<HH", head, 54)
+        stream.seek(offset)
+        segments = [struct.unpack_from("<IIQQQQQQ", stream.read(size)) for _ in range(number)]
+    names = {1: "LOAD", 4: "NOTE"}
+    found: dict[str, int] = {}
+    for kind, _, place, _, _, in_file, _, _ in segments:
+        assert place + in_file <= os.stat(core).st_size
+        found[names[kind]] = found.get(names[kind], 0) + in_file
+    assert found["NOTE"] > 0
+    return found

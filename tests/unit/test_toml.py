@@ -56,21 +56,21 @@ def read(text: str | bytes) -> Domain:
 # There and back.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(DOMAINS)
 def test_what_is_written_is_read(domain: Domain) -> None:
     assert read(toml.dumps(domain)) == domain
     assert read(toml.dumps(domain).encode()) == domain
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(DOMAINS)
 def test_a_record_holds_a_definition_too(domain: Domain) -> None:
     plain = json.loads(json.dumps(toml.to_plain(domain)))
     assert toml.from_plain(plain, Domain, "record") == domain
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(DOMAINS, DOMAINS)
 def test_any_definition_can_become_any_other(before: Domain, after: Domain) -> None:
     assert read(toml.update(toml.dumps(before), after)) == after

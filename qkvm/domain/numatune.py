@@ -18,8 +18,8 @@ from qkvm.domain.run import write
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
+from qkvm.host import numa
 from qkvm.host.cgroup import Group
-from qkvm.host.placement import online_nodes
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.units import printable
@@ -77,11 +77,11 @@ def _mode(text: str | None) -> spec.NumaMode | None:
 
 def _nodes(text: str) -> set[int]:
     nodes = parse_cpus(text, "nodeset")
-    missing = nodes - online_nodes()
+    missing = nodes - set(numa.numbers())
     if missing:
         raise InvalidValue(
             f"NUMA node {min(missing)} of nodeset '{printable(text)}' is not on this host",
-            hint=f"it has {format_cpu_list(online_nodes())}",
+            hint=f"it has {format_cpu_list(set(numa.numbers()))}",
         )
     return nodes
 

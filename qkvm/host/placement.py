@@ -55,41 +55,21 @@ def set_affinity(tid: int, cpus: set[int]) -> bool:
     except ProcessLookupError:
         return False
     except OSError as error:
-        if not cpus & set(range(os.sysconf("SC_NPROCESSORS_CONF"))) or not cpus & online_cpus():
-            listed = ",".join(str(cpu) for cpu in sorted(cpus))
+        from qkvm.host import cpu
+
+        if not cpus & set(cpu.online()):
+            listed = ",".join(map(str, sorted(cpus)))
             raise InvalidState(f"none of the CPUs {listed} is online on this host") from error
         raise os_error(error, "cannot set CPU affinity") from error
     return True
 
 
-def online_cpus() -> set[int]:
-    """The CPUs that are online (/sys/devices/system/cpu/online)."""
-    return _list("/sys/devices/system/cpu/online")
-
-
-def online_nodes() -> set[int]:
-    """The NUMA nodes that are online; a kernel without NUMA has node 0."""
-    return _list("/sys/devices/system/node/online") or {0}
-
-
-def _list(path: str) -> set[int]:
-    """A file in the kernel's list format: '0-2,5'."""
-    found: set[int] = set()
-    try:
-        with open(path, encoding="ascii") as stream:
-            for part in stream.read().strip().split(","):
-                first, _, last = part.partition("-")
-                if first:
-                    found.update(range(int(first), int(last or first) + 1))
-    except FileNotFoundError:
-        pass
-    return found
-
-
 def _set_policy(policy: int, nodes: set[int]) -> None:
-    missing = nodes - online_nodes()
+    from qkvm.host import numa
+
+    missing = nodes - set(numa.numbers())
     if missing:
-        listed = ",".join(str(node) for node in sorted(missing))
+        listed = ",".join(map(str, sorted(missing)))
         raise InvalidState(f"NUMA node {listed} is not online on this host")
     import ctypes
 

@@ -14,14 +14,13 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import threads
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError
-from qkvm.host import cgroup, process
-from qkvm.host.placement import online_cpus
+from qkvm.host import cgroup, cpu, process
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, wait_ready
 
 Register = Callable[[Domain], Domain]
 
-ALL = online_cpus()
+ALL = set(cpu.online())
 LAST = max(ALL)
 """A CPU that threads run on only where they are told to, on a host with more than one."""
 

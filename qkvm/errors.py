@@ -43,11 +43,13 @@ class InvalidValue(QkvmError):
 
 
 class DefinitionError(InvalidValue):
-    """A definition file can't be read: ``path``, and the line or key where known."""
+    """A definition file can't be read: ``path``, and the ``line`` (0: unknown) or key where known."""
 
-    def __init__(self, path: str, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{path}: {message}", hint=hint)
+    def __init__(self, path: str, message: str, *, line: int = 0, hint: str = "") -> None:
+        where = f"{path}:{line}" if line else path
+        super().__init__(f"{where}: {message}", hint=hint)
         self.path = path
+        self.line = line
 
 
 class NotFound(QkvmError):

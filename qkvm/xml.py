@@ -94,7 +94,7 @@ def parse(text: str | bytes, path: str) -> Element:
         parser.Parse(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, True)
     except expat.ExpatError as error:
         words = expat.errors.messages[error.code]
-        raise DefinitionError(path, f"line {error.lineno}: not XML: {words}") from error
+        raise DefinitionError(path, f"not XML: {words}", line=error.lineno) from error
     except (LookupError, ValueError) as error:
         raise DefinitionError(path, f"not XML: {printable(str(error))}") from error
     assert reader.root is not None
@@ -118,7 +118,7 @@ class _Reader:
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         line = self._parser.CurrentLineNumber
         if len(self._open) >= DEPTH_MAX:
-            raise DefinitionError(self._path, f"line {line}: elements are nested deeper than {DEPTH_MAX}")
+            raise DefinitionError(self._path, f"elements are nested deeper than {DEPTH_MAX}", line=line)
         child = Element(tag, attributes, line=line)
         if self._open:
             self._open[-1].children.append(child)
@@ -143,7 +143,7 @@ class _Reader:
     def _doctype(self, *_: object) -> None:
         line = self._parser.CurrentLineNumber
         raise DefinitionError(
-            self._path, f"line {line}: a document type declaration (DTD) is not allowed", hint="leave it out"
+            self._path, "a document type declaration (DTD) is not allowed", line=line, hint="leave it out"
         )
 
 

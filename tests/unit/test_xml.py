@@ -65,28 +65,28 @@ def test_layout_of_the_file_does_not_matter_but_text_does() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "line 1: not XML: no element found"),
-        ("<a>\n<b></a>", "line 2: not XML: mismatched tag"),
-        ("<a>\n&nosuch;</a>", "line 2: not XML: undefined entity"),
-        ("<a/>\n<b/>", "line 2: not XML: junk after document element"),
-        ("<a b='1' b='2'/>", "line 1: not XML: duplicate attribute"),
-        ("<a>\x00</a>", "line 1: not XML"),
-        ("<a>\ud800</a>", "line 1: not XML"),
-        ("\n<!DOCTYPE a>\n<a/>", "line 2: a document type declaration"),
+        ("", "bad.xml:1: not XML: no element found"),
+        ("<a>\n<b></a>", "bad.xml:2: not XML: mismatched tag"),
+        ("<a>\n&nosuch;</a>", "bad.xml:2: not XML: undefined entity"),
+        ("<a/>\n<b/>", "bad.xml:2: not XML: junk after document element"),
+        ("<a b='1' b='2'/>", "bad.xml:1: not XML: duplicate attribute"),
+        ("<a>\x00</a>", "bad.xml:1: not XML"),
+        ("<a>\ud800</a>", "bad.xml:1: not XML"),
+        ("\n<!DOCTYPE a>\n<a/>", "bad.xml:2: a document type declaration"),
         (
             '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>',
-            "line 1: a document type declaration",
+            "bad.xml:1: a document type declaration",
         ),
-        ('<!DOCTYPE a SYSTEM "http://127.0.0.1/x"><a/>', "line 1: a document type declaration"),
+        ('<!DOCTYPE a SYSTEM "http://127.0.0.1/x"><a/>', "bad.xml:1: a document type declaration"),
         ("<a>" * 65 + "</a>" * 65, "nested deeper than 64"),
         (b"<?xml version='1.0' encoding='nosuch'?><a/>", "not XML: unknown encoding"),
-        (b"<a>\xff</a>", "line 1: not XML"),
+        (b"<a>\xff</a>", "bad.xml:1: not XML"),
     ],
 )
 def test_refusals(text: str | bytes, words: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         xml.parse(text, "bad.xml")
-    assert str(caught.value).startswith("bad.xml: ") and words in str(caught.value)
+    assert str(caught.value).startswith("bad.xml:") and words in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["\x00", "a\x1bb", "\ud800", "\uffff"])

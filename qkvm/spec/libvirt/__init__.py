@@ -1,0 +1,1 @@
+"""libvirt's XML: domains and networks read into definitions, and written from them."""

@@ -1,0 +1,205 @@
+"""<devices>: the list of all that a guest has, with what libvirt adds to a list of somebody's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm.spec import domain as spec
+from qkvm.spec.devices import FilesystemDriver, PortKind, SerialModel
+from qkvm.spec.libvirt import controller, disk, fittings, interface, port, screen
+from qkvm.spec.libvirt.metadata import Extras
+from qkvm.spec.libvirt.node import Node
+from qkvm.spec.libvirt.place import Places
+from qkvm.spec.size import Size
+from qkvm.xml import Element
+
+_NO_DEVICE = {
+    "hostdev": "host devices can't be passed through",
+    "redirdev": "USB redirection needs SPICE, which is not supported",
+    "redirfilter": "USB redirection needs SPICE, which is not supported",
+    "sound": "qkvm's guests have no sound",
+    "smartcard": "smart cards are not supported",
+    "parallel": "parallel ports are not supported",
+    "hub": "USB hubs are not supported",
+    "memory": "memory devices are not supported",
+    "shmem": "shared memory devices are not supported",
+    "iommu": "an IOMMU is not supported",
+    "vsock": "vsock is not supported",
+    "nvram": "this is for ppc64",
+    "lease": "qkvm has no lock manager",
+    "crypto": "crypto devices are not supported",
+    "pstore": "pstore devices are not supported",
+}
+
+_SINGLE: dict[str, Callable[[Node], Any]] = {
+    "graphics": screen.read_graphics, "video": screen.read_video, "audio": screen.read_audio,
+    "tpm": fittings.read_tpm, "rng": fittings.read_rng, "watchdog": fittings.read_watchdog,
+    "memballoon": fittings.read_balloon, "panic": fittings.read_panic,
+}  # fmt: skip
+"""Devices of which a guest has one at most."""
+
+_LISTED: dict[str, Callable[[Node], Any]] = {
+    "disk": disk.read_disk, "interface": interface.read_interface, "serial": port.read_serial,
+    "console": lambda node: (node, port.read_console(node)), "channel": port.read_channel,
+    "input": screen.read_input, "filesystem": fittings.read_filesystem,
+}  # fmt: skip
+
+_BALLOON = spec.Balloon(free_page_reporting=False, deflate_on_oom=False, stats_period=0)
+"""The balloon that libvirt gives who has not said that he wants none."""
+
+
+class Live(NamedTuple):
+    """What a description of a running domain tells beside its definition.
+
+    ``taps`` are host interfaces by MAC address, ``bridges`` theirs; ``aliases`` are ids in QEMU by MAC address
+    or disk target. ``vnc_port`` is where it listens, 0 for nowhere.
+    """
+
+    id: int
+    taps: dict[str, str]
+    bridges: dict[str, str]
+    aliases: dict[str, str]
+    vnc_port: int = 0
+
+
+# Reading.
+
+
+def read_devices(node: Node | None, definition: spec.Domain, extras: Extras) -> spec.Domain:
+    """The definition with its devices: those of <devices>, and those that libvirt adds by itself."""
+    lists: dict[str, list[Any]] = {tag: [] for tag in (*_LISTED, "controller")}
+    single: dict[str, Any] = {}
+    emulator, usb_named = "", False
+    if node is not None:
+        with node:
+            emulator = node.leaf("emulator") or ""
+            controllers = [child for child in node.element if child.tag == "controller"]
+            usb_named = any(child.get("type") == "usb" for child in controllers)
+            numbers = iter(controller.numbers(controllers))
+            for child in node.every():
+                if child.tag == "controller":
+                    _read_controller(child, definition.machine, next(numbers), lists["controller"])
+                else:
+                    _read_device(child, lists, single)
+    whole = _assembled(definition, lists, single, extras, emulator)
+    return replace(whole, controllers=controller.complete(whole, usb_named=usb_named))
+
+
+def _read_controller(node: Node, machine: spec.Machine, number: int, found: list[Any]) -> None:
+    one = node.source.attempt(lambda node: controller.read_controller(node, machine, number), node)
+    if one is not None:
+        found.append(one)
+
+
+def _read_device(node: Node, lists: dict[str, list[Any]], single: dict[str, Any]) -> None:
+    tag = node.tag
+    if tag in _LISTED:
+        found = node.source.attempt(_LISTED[tag], node)
+        if found is not None:
+            lists[tag].append(found)
+    elif tag not in _SINGLE:
+        node.unsupported(_NO_DEVICE.get(tag, "there is no such device"))
+    elif tag in single and tag != "audio":
+        node.unsupported("a domain has one at most")
+    else:
+        single[tag] = node.source.attempt(_SINGLE[tag], node)
+
+
+def _assembled(
+    definition: spec.Domain, lists: dict[str, list[Any]], single: dict[str, Any], extras: Extras, emulator: str
+) -> spec.Domain:
+    screen_of_its_own = single.get("graphics") is not None and definition.machine is not spec.Machine.MICROVM
+    card = spec.Video.CIRRUS if screen_of_its_own else spec.Video.NONE
+    video, memory, address = single.get("video") or (card, Size(0), "")
+    return replace(
+        definition,
+        emulator=emulator,
+        disks=tuple(lists["disk"]),
+        nics=tuple(lists["interface"]),
+        serials=_with_terminals(port.join(lists["serial"], lists["console"]), extras),
+        channels=tuple(lists["channel"]),
+        inputs=tuple(lists["input"]),
+        controllers=tuple(lists["controller"]),
+        filesystems=_with_choice(tuple(lists["filesystem"]), extras),
+        vnc=single.get("graphics"),
+        video=video,
+        video_memory=memory,
+        video_address=address,
+        watchdog=single.get("watchdog"),
+        panic="panic" in single,
+        tpm=single.get("tpm"),
+        rng=single.get("rng"),
+        balloon=single.get("memballoon", _BALLOON),
+    )
+
+
+def _with_terminals(serials: tuple[spec.Serial, ...], extras: Extras) -> tuple[spec.Serial, ...]:
+    """qkvm's own word for ports whose other end is a terminal of the host, and not a socket."""
+    numbers = extras.get("pty", "").split()
+    return tuple(
+        replace(serial, kind=PortKind.PTY) if str(number) in numbers and serial.kind is PortKind.SOCKET else serial
+        for number, serial in enumerate(serials)
+    )
+
+
+def _with_choice(shares: tuple[spec.Filesystem, ...], extras: Extras) -> tuple[spec.Filesystem, ...]:
+    """qkvm's own word for folders whose driver it chooses at the start."""
+    tags = extras.get("auto", "").split()
+    return tuple(
+        replace(share, driver=FilesystemDriver.AUTO)
+        if share.target in tags and share.driver is FilesystemDriver.VIRTIOFS
+        else share
+        for share in shares
+    )
+
+
+# Writing.
+
+
+def extras_of(domain: spec.Domain) -> Extras:
+    """What only qkvm's own words can say of the devices."""
+    serials = [*(one for one in domain.serials if one.model is not SerialModel.VIRTIO)]
+    serials += [one for one in domain.serials if one.model is SerialModel.VIRTIO]
+    terminals = [str(number) for number, serial in enumerate(serials) if serial.kind is PortKind.PTY]
+    chosen = [share.target for share in domain.filesystems if share.driver is FilesystemDriver.AUTO]
+    found = {"pty": " ".join(terminals), "auto": " ".join(chosen)}
+    return {name: text for name, text in found.items() if text}
+
+
+def write_devices(
+    parent: Element, domain: spec.Domain, places: Places, live: Live | None, *, secret: bool
+) -> None:
+    """<devices>."""
+    element = parent.add("devices")
+    if domain.emulator:
+        element.add("emulator", domain.emulator)
+    for one in domain.disks:
+        disk.write_disk(element, one, places, live=live is not None)
+    controller.write_controllers(element, domain, places)
+    for share in domain.filesystems:
+        fittings.write_filesystem(element, share, places)
+    for nic in domain.nics:
+        tap, bridge = (live.taps.get(nic.mac, ""), live.bridges.get(nic.mac, "")) if live else ("", "")
+        interface.write_interface(element, nic, places, target=tap, bridge=bridge)
+    port.write_ports(element, domain.serials, places)
+    consoles = sum(serial.model is SerialModel.VIRTIO for serial in domain.serials)
+    for number, channel in enumerate(domain.channels, max(1, consoles)):
+        port.write_channel(element, channel, places, number)
+    screen.write_inputs(element, domain.inputs, places, ps2=domain.machine is not spec.Machine.MICROVM)
+    if domain.tpm is not None:
+        fittings.write_tpm(element, domain.tpm)
+    if domain.vnc is not None:
+        screen.write_graphics(element, domain.vnc, port=live.vnc_port if live else 0, secret=secret)
+    element.add("audio", id=1, type="none")
+    if domain.video is not spec.Video.NONE or domain.vnc is not None:
+        screen.write_video(element, domain.video, domain.video_memory, domain.video_address, places)
+    if domain.watchdog is not None:
+        fittings.write_watchdog(element, domain.watchdog, places)
+    fittings.write_balloon(element, domain.balloon, places)
+    if domain.rng is not None:
+        fittings.write_rng(element, domain.rng, places)
+    if domain.panic:
+        fittings.write_panic(element)

@@ -1,0 +1,141 @@
+"""<interface>."""
+
+from __future__ import annotations
+
+from qkvm import units
+from qkvm.errors import InvalidValue
+from qkvm.spec.libvirt.node import Node
+from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
+from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
+from qkvm.spec.nic import Nic, NicModel, NicType
+from qkvm.units import printable
+from qkvm.xml import Element
+
+_OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
+"""How names of host interfaces begin that libvirt has given itself, and will give anew."""
+
+
+def read_interface(node: Node) -> Nic:
+    """<interface>; without a MAC address it gets a new one."""
+    with node:
+        word = node.required("type")
+        try:
+            kind = NicType(word)
+        except ValueError:
+            raise node.refusal(f"type '{printable(word)}' is not supported", hint=", ".join(NicType)) from None
+        node.only("managed", "no")
+        # The filter of a NIC that trusts its guest is none.
+        node.only("trustGuestRxFilters", "no")
+        bandwidth = read_bandwidth(node.child("bandwidth"))
+        _read_driver(node)
+        node.spoil("filterref", "network filters are not supported")
+        node.spoil("vlan", "VLAN tags are not supported")
+        node.spoil("virtualport", "virtual ports are not supported")
+        return Nic(
+            mac=_read_mac(node), type=kind, source=_read_source(node, kind), model=_read_model(node),
+            target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
+            boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
+            alias=read_alias(node), address=read_address(node, "pci"),
+        )  # fmt: skip
+
+
+def _read_mac(node: Node) -> str:
+    found = node.child("mac")
+    if found is None:
+        return units.random_mac()
+    with found:
+        found.only("type", "static", "generated")
+        found.only("check", "no", "yes")
+        try:
+            return units.parse_mac(found.required("address"))
+        except InvalidValue as error:
+            raise found.malformed(str(error)) from None
+
+
+def _read_source(node: Node, kind: NicType) -> str:
+    found = node.child("source")
+    if found is None:
+        if kind is NicType.USER:
+            return ""
+        raise node.malformed("<source> is missing")
+    with found:
+        if kind is NicType.USER:
+            return ""
+        if kind is NicType.NETWORK:
+            # The bridge and port of a running guest.
+            found.drop("bridge", "portid")
+        return found.required(str(kind))
+
+
+def _read_model(node: Node) -> NicModel:
+    found = node.child("model")
+    if found is None:
+        return NicModel.RTL8139
+    with found:
+        return found.choice("type", NicModel, NicModel.VIRTIO)
+
+
+def _read_target(node: Node) -> str:
+    found = node.child("target")
+    if found is None:
+        return ""
+    with found:
+        found.only("managed", "yes")
+        name = found.take("dev")
+    return "" if name.startswith(_OF_LIBVIRT) else name
+
+
+def _read_link(node: Node) -> bool:
+    found = node.child("link")
+    if found is None:
+        return True
+    with found:
+        state = found.required("state")
+        if state not in ("up", "down"):
+            raise found.malformed(f"state '{printable(state)}' is neither up nor down")
+        return state == "up"
+
+
+def _read_mtu(node: Node) -> int:
+    found = node.child("mtu")
+    if found is None:
+        return 0
+    with found:
+        return found.number_of(found.required("size"), "size")
+
+
+def _read_driver(node: Node) -> None:
+    """qkvm's NICs are served by QEMU itself, by one queue."""
+    found = node.child("driver")
+    if found is not None:
+        with found:
+            found.only("name", "qemu", why="QEMU itself serves qkvm's NICs")
+            found.only("queues", "1", why="qkvm's NICs have one queue")
+
+
+def write_interface(
+    parent: Element, nic: Nic, places: Places, *, target: str = "", bridge: str = "", key: str = ""
+) -> Element:
+    """<interface>.
+
+    :param target: the tap of a running guest. :param bridge: and the bridge of its network.
+    :param key: what the places' aliases call it.
+    """
+    element = parent.add("interface", type=nic.type)
+    element.add("mac", address=nic.mac)
+    if nic.type is NicType.NETWORK:
+        element.add("source", network=nic.source, bridge=bridge or None)
+    elif nic.type is NicType.BRIDGE:
+        element.add("source", bridge=nic.source)
+    write_bandwidth(element, nic.inbound, nic.outbound)
+    if target or nic.target:
+        element.add("target", dev=target or nic.target)
+    element.add("model", type=nic.model)
+    if not nic.link:
+        element.add("link", state="down")
+    if nic.mtu:
+        element.add("mtu", size=nic.mtu)
+    if nic.boot_order:
+        element.add("boot", order=nic.boot_order)
+    places.write(element, nic.alias, nic.address, key=key or nic.mac)
+    return element

@@ -1,0 +1,344 @@
+"""The board of a domain: <os>, <sysinfo>, <features>, <clock>, <pm>."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qkvm.spec.boot import SMBIOS_SYSTEM, Boot, BootDevice, Clock, ClockOffset, Features, Firmware
+from qkvm.spec.domain import Machine
+from qkvm.spec.libvirt import cpu
+from qkvm.spec.libvirt.node import Node
+from qkvm.units import printable
+from qkvm.xml import Element
+
+_VERSIONED = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
+"""Machine types of which each release of QEMU has its own, libvirt's and QEMU's names."""
+
+
+class System(NamedTuple):
+    """What <os> says: the machine and its version, how it boots, whether the guest sees <sysinfo>."""
+
+    machine: Machine
+    version: str
+    boot: Boot
+    shows_sysinfo: bool
+
+
+# <os>
+
+
+def read_os(node: Node) -> System:
+    """<os>."""
+    with node:
+        machine, version = _read_type(node)
+        firmware = node.take("firmware")
+        if firmware not in ("", "efi", "bios"):
+            raise node.malformed(f"firmware '{printable(firmware)}' is neither efi nor bios")
+        enrolled = _read_firmware(node)
+        loader, flash, secure = _read_loader(node)
+        template, nvram = _read_nvram(node)
+        uefi = firmware == "efi" or flash
+        menu, timeout = _read_menu(node)
+        boot = Boot(
+            kernel=node.leaf("kernel") or "",
+            initrd=node.leaf("initrd") or "",
+            cmdline=node.leaf("cmdline") or "",
+            order=_read_order(node),
+            menu=menu,
+            menu_timeout=timeout,
+            firmware=Firmware.UEFI if uefi else Firmware.BIOS,
+            secure=uefi and (enrolled or secure),
+            loader=loader,
+            nvram_template=template,
+            nvram=nvram,
+        )
+        return System(machine, version, boot, _read_smbios(node))
+
+
+def _read_type(node: Node) -> tuple[Machine, str]:
+    found = node.child("type")
+    if found is None:
+        raise node.malformed("<type> is missing")
+    with found:
+        if found.text() != "hvm":
+            raise found.refusal("qkvm runs fully virtualized guests alone", hint="hvm")
+        if found.take("arch", "x86_64") != "x86_64":
+            raise found.refusal("qkvm runs guests of x86_64 alone")
+        name = found.take("machine", "pc")
+        for machine, prefix in _VERSIONED.items():
+            version = name.removeprefix(f"{prefix}-")
+            if version != name and version.replace(".", "").isdigit():
+                return machine, version
+        try:
+            return Machine(name), ""
+        except ValueError:
+            found.unsupported(f"machine '{printable(name)}' is not supported", hint="q35, pc, microvm")
+            return (Machine.Q35 if "q35" in name else Machine.PC), ""
+
+
+def _read_firmware(node: Node) -> bool:
+    """Whether Secure Boot is asked for of the firmware that is to be chosen."""
+    found = node.child("firmware")
+    if found is None:
+        return False
+    wanted = {"secure-boot": False, "enrolled-keys": False}
+    with found:
+        for feature in found.children("feature"):
+            with feature:
+                name = feature.required("name")
+                if name not in wanted:
+                    feature.unsupported(f"feature '{printable(name)}' is not supported")
+                wanted[name] = feature.switch("enabled")
+        if wanted["secure-boot"] != wanted["enrolled-keys"] and "enrolled-keys" in _named(found):
+            found.unsupported("Secure Boot comes with enrolled keys, or not at all")
+    return wanted["secure-boot"]
+
+
+def _named(node: Node) -> set[str | None]:
+    return {child.get("name") for child in node.element}
+
+
+def _read_loader(node: Node) -> tuple[str, bool, bool]:
+    """The firmware's file; whether it is flash, which is UEFI; whether it enforces Secure Boot."""
+    found = node.child("loader")
+    if found is None:
+        return "", False, False
+    with found:
+        kind, secure = found.take("type", "rom"), found.switch("secure")
+        found.only("readonly", "yes")
+        found.only("stateless", "no")
+        found.only("format", "raw")
+        if kind not in ("rom", "pflash"):
+            raise found.malformed(f"type '{printable(kind)}' is neither rom nor pflash")
+        return found.text(), kind == "pflash", secure
+
+
+def _read_nvram(node: Node) -> tuple[str, str]:
+    """The template of the variables' store, and the store."""
+    found = node.child("nvram")
+    if found is None:
+        return "", ""
+    with found:
+        found.only("type", "file")
+        found.only("format", "raw")
+        found.only("templateFormat", "raw")
+        return found.take("template"), found.text()
+
+
+def _read_menu(node: Node) -> tuple[bool, int]:
+    found = node.child("bootmenu")
+    if found is None:
+        return False, 0
+    with found:
+        on, timeout = found.switch("enable"), found.number("timeout")
+        return on, timeout if on else 0
+
+
+def _read_order(node: Node) -> tuple[BootDevice, ...]:
+    order = []
+    for found in node.children("boot"):
+        with found:
+            device = found.required("dev")
+            known = found.one_of(device, "dev", BootDevice, BootDevice.DISK)
+            if known == device:
+                order.append(known)
+    return tuple(dict.fromkeys(order))
+
+
+def _read_smbios(node: Node) -> bool:
+    found = node.child("smbios")
+    if found is None:
+        return False
+    with found:
+        mode = found.take("mode", "emulate")
+        if mode not in ("sysinfo", "emulate"):
+            found.unsupported(f"mode '{printable(mode)}' is not supported")
+        return mode == "sysinfo"
+
+
+def write_os(parent: Element, system: System) -> None:
+    """<os>."""
+    boot = system.boot
+    uefi = boot.firmware is Firmware.UEFI
+    element = parent.add("os", firmware="efi" if uefi and not boot.loader else None)
+    prefix = _VERSIONED.get(system.machine)
+    machine = f"{prefix}-{system.version}" if prefix and system.version else str(system.machine)
+    element.add("type", "hvm", arch="x86_64", machine=machine)
+    if boot.secure and not boot.loader:
+        features = element.add("firmware")
+        for name in ("enrolled-keys", "secure-boot"):
+            features.add("feature", enabled="yes", name=name)
+    if boot.loader:
+        secure = "yes" if boot.secure else None
+        kind = "pflash" if uefi else "rom"
+        element.add("loader", boot.loader, readonly="yes" if uefi else None, secure=secure, type=kind)
+    if boot.nvram or boot.nvram_template:
+        element.add("nvram", boot.nvram, template=boot.nvram_template or None)
+    for name in ("kernel", "initrd", "cmdline"):
+        if getattr(boot, name):
+            element.add(name, getattr(boot, name))
+    for device in boot.order:
+        element.add("boot", dev=device)
+    if boot.menu:
+        element.add("bootmenu", enable="yes", timeout=boot.menu_timeout or None)
+    if system.shows_sysinfo:
+        element.add("smbios", mode="sysinfo")
+
+
+# <sysinfo>
+
+
+def read_sysinfo(node: Node | None, uuid: str) -> dict[str, str]:
+    """<sysinfo> of the SMBIOS' system; its uuid must be the domain's own."""
+    found: dict[str, str] = {}
+    if node is None:
+        return found
+    with node:
+        node.only("type", "smbios")
+        system = node.child("system")
+        if system is not None:
+            with system:
+                for entry in system.children("entry"):
+                    with entry:
+                        _read_entry(entry, uuid, found)
+        for child in node.every():
+            child.unsupported("of the SMBIOS only <system> can be set")
+    return found
+
+
+def _read_entry(entry: Node, uuid: str, found: dict[str, str]) -> None:
+    name, text = entry.required("name"), entry.text()
+    if name == "uuid":
+        if text.lower().replace("-", "") != uuid.replace("-", ""):
+            raise entry.malformed("uuid must be the domain's own")
+    elif name not in SMBIOS_SYSTEM:
+        entry.unsupported(f"'{printable(name)}' is not supported", hint=", ".join(SMBIOS_SYSTEM))
+    else:
+        found[name] = text
+
+
+def write_sysinfo(parent: Element, fields: dict[str, str]) -> None:
+    """<sysinfo>, where there is something to say."""
+    if fields:
+        system = parent.add("sysinfo", type="smbios").add("system")
+        for name, text in fields.items():
+            system.add("entry", text, name=name)
+
+
+# <features>, <pm>
+
+
+def read_features(node: Node | None, pm: Node | None, flags: cpu.Flags) -> Features:
+    """<features> and <pm>; what is a matter of the CPU goes to ``flags``."""
+    acpi = vmport = False
+    smm: bool | None = None
+    if node is not None:
+        with node:
+            acpi = node.present("acpi")
+            # QEMU's pc and q35 have both, whatever is said.
+            for tag in ("apic", "pae"):
+                node.present(tag)
+            vmport = bool(_read_state(node, "vmport"))
+            smm = _read_state(node, "smm")
+            cpu.read_kvm(node.child("kvm"), flags)
+            cpu.read_hyperv(node.child("hyperv"), flags)
+            pmu = _read_state(node, "pmu")
+            if pmu is not None:
+                flags["pmu"] = "on" if pmu else "off"
+    sleep: dict[str, bool | None] = {"suspend-to-mem": None, "suspend-to-disk": None}
+    if pm is not None:
+        with pm:
+            for name in sleep:
+                found = pm.child(name)
+                if found is not None:
+                    with found:
+                        sleep[name] = found.switch("enabled", True)
+    return Features(
+        acpi=acpi, vmport=vmport, smm=smm, suspend_to_mem=sleep["suspend-to-mem"],
+        suspend_to_disk=sleep["suspend-to-disk"],
+    )  # fmt: skip
+
+
+def _read_state(node: Node, tag: str) -> bool | None:
+    found = node.child(tag)
+    if found is None:
+        return None
+    with found:
+        return found.switch("state", True)
+
+
+def write_features(parent: Element, features: Features, flags: cpu.Flags) -> None:
+    """<features>; takes from ``flags`` what it says."""
+    element = parent.add("features")
+    if features.acpi:
+        element.add("acpi")
+    element.add("apic")
+    cpu.write_hyperv(element, flags)
+    cpu.write_kvm(element, flags)
+    if flags.get("pmu") in ("on", "off"):
+        element.add("pmu", state=flags.pop("pmu"))
+    element.add("vmport", state="on" if features.vmport else "off")
+    if features.smm is not None:
+        element.add("smm", state="on" if features.smm else "off")
+
+
+def write_pm(parent: Element, features: Features) -> None:
+    """<pm>, where something is said."""
+    states = (("suspend-to-mem", features.suspend_to_mem), ("suspend-to-disk", features.suspend_to_disk))
+    if any(state is not None for _, state in states):
+        element = parent.add("pm")
+        for name, state in states:
+            if state is not None:
+                element.add(name, enabled="yes" if state else "no")
+
+
+# <clock>
+
+
+def read_clock(node: Node | None, flags: cpu.Flags) -> Clock:
+    """<clock>; the CPU's timers go to ``flags``."""
+    if node is None:
+        return Clock()
+    catchup = delay = False
+    hpet = True
+    with node:
+        offset = node.choice("offset", ClockOffset, ClockOffset.UTC)
+        node.only("adjustment", "reset")
+        for timer in node.children("timer"):
+            with timer:
+                if cpu.read_timer(timer, flags):
+                    timer.drop("name")
+                    continue
+                name = timer.required("name")
+                if name == "hpet":
+                    hpet = timer.switch("present", True)
+                elif name == "rtc":
+                    timer.only("present", "yes")
+                    timer.only("track", "guest")
+                    catchup = _read_policy(timer, "catchup")
+                elif name == "pit":
+                    timer.only("present", "yes")
+                    delay = _read_policy(timer, "delay")
+                else:
+                    timer.unsupported(f"timer '{printable(name)}' is not supported")
+    return Clock(offset=offset, rtc_catchup=catchup, pit_delay=delay, hpet=hpet)
+
+
+def _read_policy(timer: Node, known: str) -> bool:
+    """Whether the policy for lost ticks is the one that can be chosen; the other that is known is the default."""
+    policy = timer.take("tickpolicy")
+    if policy not in ("", known) and (policy, known) != ("delay", "catchup"):
+        timer.unsupported(f"tickpolicy '{printable(policy)}' is not supported")
+    return policy == known
+
+
+def write_clock(parent: Element, clock: Clock, flags: cpu.Flags) -> None:
+    """<clock>; takes from ``flags`` the CPU's timers."""
+    element = parent.add("clock", offset=clock.offset)
+    if clock.rtc_catchup:
+        element.add("timer", name="rtc", tickpolicy="catchup")
+    if clock.pit_delay:
+        element.add("timer", name="pit", tickpolicy="delay")
+    if not clock.hpet:
+        element.add("timer", name="hpet", present="no")
+    cpu.write_timers(element, flags)

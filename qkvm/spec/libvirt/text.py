@@ -1,0 +1,91 @@
+"""libvirt's XML as text: domains and their devices, read into definitions and written from them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm import units, xml
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec import domain as spec
+from qkvm.spec.libvirt import disk, interface
+from qkvm.spec.libvirt.devices import Live
+from qkvm.spec.libvirt.domain import read_domain, write_domain
+from qkvm.spec.libvirt.node import Node, Source
+from qkvm.units import printable
+
+SIZE_MAX = 10 << 20
+"""Bytes of a description that are read; virsh takes no longer ones either."""
+
+
+class Read(NamedTuple):
+    """A definition that was read, and what was left out of it because qkvm can't do it."""
+
+    domain: spec.Domain
+    left_out: tuple[str, ...]
+
+
+def looks_like_xml(text: bytes | str) -> bool:
+    """Whether the first character that tells is XML's: everything else is TOML."""
+    start = text[:4096].decode("utf-8", "replace") if isinstance(text, bytes) else text[:4096]
+    return start.lstrip("\ufeff \t\r\n").startswith("<")
+
+
+def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = False) -> Read:
+    """A valid definition from a description of libvirt's.
+
+    :param path: the file it came from, for errors. :param known_uuid: the UUID of one that names none; '' is a
+        new one. :param ignore: leave out what qkvm can't do, instead of refusing it.
+    :raises DefinitionError: not XML, no domain, malformed, or it asks for what qkvm can't do; with the line.
+    """
+    source = Source(path, ignore=ignore)
+    definition = read_domain(root_of(text, source, "domain"))
+    uuid = definition.uuid or known_uuid or units.random_uuid()
+    try:
+        return Read(spec.validate(replace(definition, uuid=uuid)), tuple(source.left_out))
+    except DefinitionError:
+        raise
+    except InvalidValue as error:
+        raise DefinitionError(path, str(error), hint=error.hint) from error
+
+
+def name_of(text: bytes | str, path: str) -> str:
+    """The name that a description gives its domain, '' where it gives none; nothing else of it is looked at."""
+    root = xml.parse(_limited(text, path), path)
+    return root.content("name") or ""
+
+
+def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: bool = False) -> str:
+    """The description of a definition; see :func:`qkvm.spec.libvirt.domain.write_domain`."""
+    return xml.dump(write_domain(domain, accel=accel, live=live, secret=secret))
+
+
+_DEVICES: dict[str, Any] = {"disk": disk.read_disk, "interface": interface.read_interface}
+
+
+def load_device(text: bytes | str, path: str) -> spec.Disk | spec.Nic:
+    """One device from its description, as attach-device takes it.
+
+    :raises DefinitionError: see :func:`loads`.
+    """
+    source = Source(path)
+    root = root_of(text, source, "")
+    if root.tag not in _DEVICES:
+        raise root.refusal("such a device can't be plugged", hint=", ".join(_DEVICES))
+    device: spec.Disk | spec.Nic = _DEVICES[root.tag](root)
+    return device
+
+
+def root_of(text: bytes | str, source: Source, tag: str) -> Node:
+    """The root element of a document; ``tag`` is what it must be, '' for whatever it is."""
+    root = Node(xml.parse(_limited(text, source.path), source.path), source)
+    if tag and root.tag != tag:
+        raise root.malformed(f"expecting root element of '{tag}', not '{printable(root.tag)}'")
+    return root
+
+
+def _limited(text: bytes | str, path: str) -> bytes | str:
+    if len(text) > SIZE_MAX:
+        raise DefinitionError(path, f"a description is {SIZE_MAX >> 20} MiB at most, this has {len(text) >> 20}")
+    return text

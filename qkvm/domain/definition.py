@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import units
+from qkvm.domain.disk import plugged
 from qkvm.domain.run import settle
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
+    from qkvm.files import Undo
 
 
 def load(domain: Domain) -> spec.Domain:
@@ -51,9 +53,11 @@ def present(run: Run) -> spec.Domain:
     ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
     """
     started = started_with(run.record)
-    disks, nics = run.devices("disks"), run.devices("nics")
+    disks, nics = plugged(run), run.devices("nics")
+    hot = [entry["spec"] for entry in run.devices("controllers") if "spec" in entry]
     return replace(
         started,
+        controllers=(*started.controllers, *(toml.from_plain(one, spec.Controller, "record") for one in hot)),
         memory=replace(started.memory, current=Size(run.balloon())),
         vcpus=replace(started.vcpus, current=run.vcpu_count()),
         disks=tuple(toml.from_plain(entry["spec"], spec.Disk, "record") for entry in disks),
@@ -109,9 +113,10 @@ def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
         write_atomic(tree.domain_definition(definition.name), text or toml.dumps(definition))
 
 
-def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain]) -> None:
+def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain], undo: Undo | None = None) -> None:
     """Write what ``edit`` makes of the definition; comments in the file are kept. Call it under the lock.
 
+    :param undo: where it is to be put back when a later step fails.
     :raises InvalidValue: what ``edit`` made is not valid; the file is as before.
     """
     path = domain.tree.domain_definition(domain.name)
@@ -120,6 +125,8 @@ def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain]) -> None:
         raise InvalidState("transient domains do not have any persistent config")
     changed = spec.validate(edit(parse(raw, path)))
     write_atomic(path, toml.update(raw.decode(), changed))
+    if undo is not None:
+        undo.add(write_atomic, path, raw)
 
 
 def undefine(domain: Domain, *, managed_save: bool = False) -> None:

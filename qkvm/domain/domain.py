@@ -213,6 +213,18 @@ class Domain:
 
         nicplug.detach(self, **options)
 
+    def attach_disk(self, disk: spec.Disk, **options: Any) -> list[str]:
+        """Plug a disk and give warnings (virsh attach-disk); see diskplug.attach."""
+        from qkvm.domain import diskplug
+
+        return diskplug.attach(self, disk, **options)
+
+    def detach_disk(self, target: str, **options: Any) -> None:
+        """Unplug a disk (virsh detach-disk); see diskplug.detach."""
+        from qkvm.domain import diskplug
+
+        diskplug.detach(self, target, **options)
+
     def interfaces(self) -> list[NicStatus]:
         """Its NICs (virsh domiflist)."""
         from qkvm.domain import nic

@@ -53,8 +53,18 @@ def free_slots(domain: Domain) -> int | None:
 
 
 def used_places(run: Run) -> list[str]:
-    """Labels of the places that the NICs and disks of a run have taken."""
-    return [entry["place"] for kind in ("nics", "disks") for entry in run.devices(kind)]
+    """Labels of the places that what is plugged into a run has taken."""
+    return [entry["place"] for kind in ("nics", "disks", "controllers") for entry in run.devices(kind)]
+
+
+def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, since: int) -> dict[str, Any]:
+    """What a record says of a NIC; ``since`` is the journal's length when it was plugged."""
+    from qkvm.spec import toml
+
+    return {
+        "id": ident, "since": since, "place": place, "mac": nic.mac, "type": str(nic.type), "source": nic.source,
+        "model": str(nic.model), "target": tap, "bridge": bridge, "link": nic.link, "spec": toml.to_plain(nic),
+    }  # fmt: skip
 
 
 def bridge_for(tree: Tree, nic: spec.Nic) -> str:

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
+from qkvm.domain import plug
 from qkvm.domain import scope as scopes
-from qkvm.domain.nic import bridge_for, used_places
+from qkvm.domain.nic import bridge_for, nic_entry, used_places
 from qkvm.domain.run import write
-from qkvm.domain.start import nic_entry
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
     from qkvm.qemu.devices import NicDevice
     from qkvm.qmp.session import Session
-
-UNPLUG_TIMEOUT = 30.0
-"""Seconds that a guest has to release a NIC; one with its driver loaded takes less than one."""
 
 
 def attach(
@@ -128,8 +125,7 @@ def _give(
         session.execute(command, arguments)
         if command == "netdev_add":
             undo.add(_quietly, session, "netdev_del", {"id": device.backend})
-    peripherals = session.execute("qom-list", {"path": "/machine/peripheral"})
-    if not any(child["name"] == device.id for child in peripherals):
+    if device.id not in plug.peripherals(session):
         raise NotReached(f"QEMU took the NIC {nic.mac} but does not show it", asked=nic.mac, reached=None)
 
 
@@ -162,7 +158,7 @@ def detach(
     config: bool = False,
     current: bool = False,
     persistent: bool = False,
-    timeout: float = UNPLUG_TIMEOUT,
+    timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
     """Unplug a NIC from the running guest, the definition, or both.
@@ -213,40 +209,11 @@ def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, 
     run.require_sound()
     ident, mac = entry["id"], entry["mac"]
     with domain.monitor() as session:
-        mark = journal.size(run.journal)
-        try:
-            session.execute("device_del", {"id": ident})
-        except CommandRefused as error:
-            # Asked before and not released yet: QEMU refuses to ask twice, but the guest may still answer.
-            if not entry.get("asked"):
-                raise NotReached(
-                    f"NIC {mac} can't be unplugged: {error.desc}", asked="gone", reached=mac
-                ) from error
-        entry["asked"] = True
-        write(run)
-        if not wait:
+        if not plug.release(run, session, entry, what="NIC", shown=mac, timeout=timeout, wait=wait):
             return
-        _await_release(run, mark, ident, mac, timeout)
         session.execute("netdev_del", {"id": f"host-{ident}"})
     _forget(run, entry)
     if entry["target"] and not link.wait_gone(entry["target"], 5.0):
         raise NotReached(
             f"tap {entry['target']} of NIC {mac} is still there", asked="gone", reached=entry["target"]
         )
-
-
-def _await_release(run: Run, mark: int, ident: str, mac: str, timeout: float) -> None:
-    try:
-        event = journal.wait(
-            run.journal, mark,
-            lambda event: event.get("event") in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
-            and event.get("data", {}).get("device") == ident,
-            timeout=timeout, alive=lambda: run.pid is not None, what=f"release of NIC {mac}",
-        )  # fmt: skip
-    except NotReached as error:
-        raise NotReached(
-            f"guest did not release NIC {mac} within {timeout:g} s", asked="gone", reached=mac,
-            hint="its system must have booted and know PCI hotplug; asking again waits again",
-        ) from error  # fmt: skip
-    if event["event"] != "DEVICE_DELETED":
-        raise NotReached(f"guest refused to release NIC {mac}", asked="gone", reached=mac)

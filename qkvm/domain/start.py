@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
 from qkvm.domain import placing, vncport
+from qkvm.domain.disk import disk_entry
+from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
 from qkvm.host import accel, ids, journal, process, settings
@@ -182,17 +184,11 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
             _check_readable(path, what)
     for disk in definition.disks:
         _check_images(disk)
-    bridges = tuple(_bridge(domain, nic) for nic in definition.nics)
+    bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
         vncport.port(definition), vncport.websocket(definition),
     )  # fmt: skip
-
-
-def _bridge(domain: Domain, nic: spec.Nic) -> str:
-    from qkvm.domain.nic import bridge_for
-
-    return bridge_for(domain.tree, nic)
 
 
 def _check_readable(path: str, what: str) -> None:
@@ -302,11 +298,11 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
         "slots": list(plan.slots),
         "vnc": {"address": plan.vnc, "websocket": ready.vnc_websocket} if ready.definition.vnc else None,
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
-        "disks": [
-            {"id": device.id, "since": 0, "place": device.place.label, "node": device.node,
-             "target": device.disk.target, "path": device.disk.path, "format": str(device.disk.format),
-             "spec": toml.to_plain(device.disk)}
-            for device in plan.disks
+        "disks": [disk_entry(device, since=0) for device in plan.disks],
+        # Those that a run before this one was given while it ran; the others stay where they are.
+        "controllers": [
+            {"id": one.id, "since": 0, "place": one.place.label}
+            for one in plan.controllers if one.place.label in plan.slots
         ],
         "nics": [
             nic_entry(device.id, device.place.label, device.nic, tap.name if tap else "", bridge, since=0)
@@ -314,14 +310,6 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
         ],
     }  # fmt: skip
     write(run)
-
-
-def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, since: int) -> dict[str, Any]:
-    """What a record says of a NIC; ``since`` is the journal's length when it was plugged."""
-    return {
-        "id": ident, "since": since, "place": place, "mac": nic.mac, "type": str(nic.type), "source": nic.source,
-        "model": str(nic.model), "target": tap, "bridge": bridge, "link": nic.link, "spec": toml.to_plain(nic),
-    }  # fmt: skip
 
 
 def _spawn(

@@ -58,9 +58,9 @@ def fold(run: Run) -> None:
         return
     _, offset = journal.lines_from(run.journal, begin)
     state, balloon = run.state(), run.balloon()
-    for kind in ("nics", "vcpus"):
+    for kind in ("nics", "vcpus", "disks", "controllers"):
         present = {entry["id"] for entry in run.devices(kind)}
-        for entry in run.record[kind]:
+        for entry in run.record.get(kind, []):
             entry["gone"] = entry["id"] not in present
     run.record["base_state"] = list(state)
     run.record["memory"] |= {"actual": balloon, "since": offset}

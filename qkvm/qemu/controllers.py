@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from qkvm.qemu import slots
 from qkvm.qemu.disks import scsi_controller
 from qkvm.qemu.slots import Board, Place
 from qkvm.spec.domain import (
     Controller,
     ControllerType,
+    Disk,
     DiskBus,
     Domain,
     InputBus,
@@ -43,16 +46,59 @@ class ControllerDevice(NamedTuple):
     properties: dict[str, Any]
 
 
-def controllers(domain: Domain, board: Board) -> list[ControllerDevice]:
-    """The controllers to render, in an order in which each finds the bus that it sits on."""
+def controllers(domain: Domain, board: Board, kept: Mapping[str, str]) -> list[ControllerDevice]:
+    """The controllers to render, in an order in which each finds the bus that it sits on.
+
+    :param kept: labels of places of an earlier run, by id: of those that were plugged while it ran.
+    """
     if domain.machine is Machine.MICROVM:
         return [_virtio_serial_of_microvm()] if needs_virtio_serial(domain) else []
     found = []
     for one in (*domain.controllers, *_needed(domain)):
-        made = _device(domain, one, board)
-        if made is not None:
-            found.append(made)
+        if _is_builtin(domain, one):
+            continue
+        ident = controller_id(one)
+        place = slots.place(kept[ident]) if ident in kept else board.fixed(one.address)
+        found.append(controller_device(one, place))
     return found
+
+
+def controller_id(one: Controller) -> str:
+    """The id of a controller's device, which its buses are named after."""
+    if one.type is ControllerType.PCI:
+        return f"pci.{one.index}"
+    if one.type is ControllerType.USB:
+        bus = "usb" if one.index == 0 else f"usb{one.index}"
+        return f"{bus}-{one.model}" if one.model in _COMPANIONS else bus
+    return f"{one.type}{one.index}"
+
+
+def controller_device(one: Controller, place: Place) -> ControllerDevice:
+    """The device of a controller at a place."""
+    driver, properties = "", {}
+    if one.type is ControllerType.PCI:
+        driver = one.model
+        properties = {"chassis_nr": one.chassis or one.index} if one.model == "pci-bridge" else {}
+    elif one.type is ControllerType.USB:
+        driver, properties = _USB_DRIVERS[one.model], _usb_properties(one)
+    elif one.type is ControllerType.SCSI:
+        driver = "lsi53c895a" if one.model == "lsilogic" else "virtio-scsi-pci"
+        properties = _scsi_properties(one)
+    elif one.type is ControllerType.SATA:
+        driver = "ich9-ahci"
+    elif one.type is ControllerType.VIRTIO_SERIAL:
+        driver = "virtio-serial-pci"
+        properties = {"max_ports": one.ports} if one.ports else {}
+    return ControllerDevice(controller_id(one), driver, place, properties)
+
+
+def needed_for(disk: Disk) -> Controller | None:
+    """The controller that a disk needs on a bus that can be plugged; None for virtio, which needs none."""
+    if disk.bus is DiskBus.SCSI:
+        return Controller(type=ControllerType.SCSI, index=scsi_controller(disk))
+    if disk.bus is DiskBus.USB:
+        return Controller(type=ControllerType.USB, index=int(disk.address.split(":")[1]) if disk.address else 0)
+    return None
 
 
 def uses_builtin_sata(domain: Domain) -> bool:
@@ -91,51 +137,31 @@ def _needed(domain: Domain) -> list[Controller]:
     ]
 
 
-def _device(domain: Domain, one: Controller, board: Board) -> ControllerDevice | None:
-    """The device of one controller; None for what the machine has of its own."""
+def _is_builtin(domain: Domain, one: Controller) -> bool:
+    """Whether a controller is the machine's own, a port of the board's, or none at all."""
     if one.type is ControllerType.PCI:
-        if one.model == "pcie-root-port":
-            return None  # It is among the board's ports.
-        return ControllerDevice(
-            f"pci.{one.index}", one.model, board.fixed(one.address),
-            {"chassis_nr": one.chassis or one.index} if one.model == "pci-bridge" else {},
-        )  # fmt: skip
-    if one.type is ControllerType.USB:
-        return _usb(one, board)
-    if one.type is ControllerType.SCSI:
-        return _scsi(one, board)
+        return one.model == "pcie-root-port"
     if one.type is ControllerType.SATA:
-        if one.index == 0 and domain.machine is Machine.Q35:
-            return None
-        return ControllerDevice(f"sata{one.index}", "ich9-ahci", board.fixed(one.address), {})
-    if one.type is ControllerType.VIRTIO_SERIAL:
-        ports = {"max_ports": one.ports} if one.ports else {}
-        return ControllerDevice(f"virtio-serial{one.index}", "virtio-serial-pci", board.fixed(one.address), ports)
-    return None  # A pc has its IDE controller of its own.
+        return one.index == 0 and domain.machine is Machine.Q35
+    return one.type is ControllerType.IDE or one.model == "none"
 
 
-def _usb(one: Controller, board: Board) -> ControllerDevice | None:
-    if one.model == "none":
-        return None
-    bus = "usb" if one.index == 0 else f"usb{one.index}"
-    properties: dict[str, Any] = {}
-    ident = bus
+def _usb_properties(one: Controller) -> dict[str, Any]:
     if one.model in _COMPANIONS:
-        ident = f"{bus}-{one.model}"
-        properties = {"masterbus": f"{bus}.0", "firstport": _COMPANIONS[one.model]}
-    elif one.ports and _USB_DRIVERS[one.model].endswith("xhci"):
-        properties = {"p2": one.ports, "p3": one.ports}
-    return ControllerDevice(ident, _USB_DRIVERS[one.model], board.fixed(one.address), properties)
+        bus = "usb" if one.index == 0 else f"usb{one.index}"
+        return {"masterbus": f"{bus}.0", "firstport": _COMPANIONS[one.model]}
+    if one.ports and _USB_DRIVERS[one.model].endswith("xhci"):
+        return {"p2": one.ports, "p3": one.ports}
+    return {}
 
 
-def _scsi(one: Controller, board: Board) -> ControllerDevice:
-    properties: dict[str, Any] = {}
+def _scsi_properties(one: Controller) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     if one.queues:
-        properties["num_queues"] = one.queues
+        found["num_queues"] = one.queues
     if one.iothread:
-        properties["iothread"] = f"iothread{one.iothread}"
-    driver = "lsi53c895a" if one.model == "lsilogic" else "virtio-scsi-pci"
-    return ControllerDevice(f"scsi{one.index}", driver, board.fixed(one.address), properties)
+        found["iothread"] = f"iothread{one.iothread}"
+    return found
 
 
 def _virtio_serial_of_microvm() -> ControllerDevice:

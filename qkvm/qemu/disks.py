@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from qkvm.errors import InvalidValue
@@ -37,7 +37,10 @@ _DRIVERS = {
 
 
 class LayerNodes(NamedTuple):
-    """One image of a chain: its format node on its protocol node, and the node below it ('' is none)."""
+    """One image of a chain: its format node on its protocol node, and the node below it ('' is none).
+
+    ``filename`` is what QEMU opens: the path, or a set of fds of it.
+    """
 
     node: str
     file_node: str
@@ -45,11 +48,12 @@ class LayerNodes(NamedTuple):
     format: DiskFormat
     readonly: bool
     backing: str
+    filename: str
 
     @property
     def file_driver(self) -> str:
-        """QEMU's driver of the protocol layer."""
-        return "host_device" if self.path.startswith("/dev/") else "file"
+        """QEMU's driver of the protocol layer; /dev/shm is the one place under /dev with regular files."""
+        return "host_device" if self.path.startswith("/dev/") and not self.path.startswith("/dev/shm/") else "file"
 
 
 class DiskDevice(NamedTuple):
@@ -108,8 +112,13 @@ def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
         image, readonly = images[depth], bool(depth) or disk.is_readonly
         backing = found[-1].node if found else ""
         node, file_node = f"{image.format}-{name}", f"file-{name}"
-        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing))
+        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing, image.path))
     return tuple(found)
+
+
+def with_fdsets(found: tuple[LayerNodes, ...], fdsets: Mapping[str, int]) -> tuple[LayerNodes, ...]:
+    """The same nodes with their images taken from sets of fds (add-fd of qapi/misc.json), by protocol node."""
+    return tuple(layer._replace(filename=f"/dev/fdset/{fdsets[layer.file_node]}") for layer in found)
 
 
 def disk_device(
@@ -190,14 +199,15 @@ def disks(domain: Domain, board: Board, order: dict[str, int], kept: Mapping[str
             place = board.pluggable(disk.address)
         model = "virtio-scsi"
         if disk.bus is DiskBus.SCSI:
-            model = _scsi_model(domain.controllers, scsi_controller(disk))
+            model = scsi_model(domain.controllers, scsi_controller(disk))
         attach = attachment(disk, place, machine=domain.machine, scsi_model=model)
         found.append(disk_device(domain.machine, disk, place, attach, order.get(disk.target, 0)))
     _refuse_same_place(found)
     return found
 
 
-def _scsi_model(controllers: tuple[Controller, ...], index: int) -> str:
+def scsi_model(controllers: Iterable[Controller], index: int) -> str:
+    """The model of the SCSI controller of that number: what is said of it, else virtio's."""
     for one in controllers:
         if one.type is ControllerType.SCSI and one.index == index:
             return one.model or "virtio-scsi"

@@ -115,11 +115,12 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     """
     board = Board(domain)
     fixed = _fixed_places(domain, board)
-    found_controllers = controllers.controllers(domain, board)
+    places = kept.places if kept is not None else {}
+    found_controllers = controllers.controllers(domain, board, places)
     found_inputs = inputs.inputs(domain, board)
     found_ports = ports.ports(domain, board, given.sockets, given.serial_log)
     order = bootorder.boot_indexes(domain)
-    found_disks = disks.disks(domain, board, order, kept.places if kept is not None else {})
+    found_disks = disks.disks(domain, board, order, places)
     found_nics = _nics(domain, board, order, given.nic_fds, kept)
     head, *features = devices.cpu_model(domain, given.accel).split(",")
     return Launch(

@@ -76,7 +76,7 @@ class Board:
         if self._machine is Machine.MICROVM:
             return Place("", "")
         if address:
-            return self._at(address)
+            return self.at(address)
         for slot in (prefer, *range(_LAST[self._machine], 1, -1)):
             if slot and slot not in self._slots:
                 self._slots.add(slot)
@@ -87,7 +87,7 @@ class Board:
         """A place for a device that can go while the guest runs: at its address, else the next free one."""
         if self._machine is Machine.MICROVM:
             return Place("", "")
-        place = self._at(address) if address else take(self.slots, self._given)
+        place = self.at(address) if address else take(self.slots, self._given)
         self._given.add(place.label)
         return place
 
@@ -106,7 +106,11 @@ class Board:
             )
         return []
 
-    def _at(self, address: str) -> Place:
+    def at(self, address: str) -> Place:
+        """The place that an address names.
+
+        :raises InvalidValue: this machine has no such bus.
+        """
         bus, addr = self._parse(address)
         return Place(bus, addr, self._shares_slot(bus, addr))
 

@@ -215,5 +215,13 @@ def _check_kind(disk: Disk) -> None:
         raise InvalidValue(f"disk {disk.target}: a raw image has no backing image")
     if disk.io is Io.NATIVE and not disk.cache.direct:
         raise InvalidValue(f"disk {disk.target}: io native needs cache none or directsync")
-    if disk.iothread and disk.bus not in (DiskBus.VIRTIO, DiskBus.SCSI):
-        raise InvalidValue(f"disk {disk.target}: only virtio and scsi disks have an iothread")
+    if disk.iothread and disk.bus is not DiskBus.VIRTIO:
+        raise InvalidValue(
+            f"disk {disk.target}: IOThreads not available for bus {disk.bus}",
+            hint="virtio disks have one of their own, scsi disks that of their controller",
+        )
+    if disk.shareable and disk.format is not DiskFormat.RAW:
+        raise InvalidValue(
+            f"shared access for disk '{disk.target}' requires use of supported storage format",
+            hint="raw: guests that write to one qcow2 image destroy it",
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 from typing import NamedTuple
 
@@ -51,23 +53,67 @@ def create(path: str, fmt: str, size_kib: int, *, owner_folder: str) -> None:
 
 
 def check(path: str, fmt: str, *, backing: bool = False) -> None:
-    """Refuse an image that QEMU would not open as meant, or that would lead it to other files.
+    """Refuse what :func:`open_image` refuses."""
+    os.close(open_image(path, fmt, backing=backing))
 
-    :param backing: whether the definition names the image that it is based on; what the image itself says of that
-        is never followed.
-    :raises HostError: not there or not readable. :raises InvalidValue: not of that format, or it needs a file that
-        the definition does not name.
+
+def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool = False) -> int:
+    """An fd of an image, for the caller to close; refuse one that would lead QEMU to other files.
+
+    What was looked at is what the fd leads to, whatever becomes of the path. A symbolic link at its end is
+    followed under /dev alone: elsewhere, who can write to the folder could lead root to any file.
+
+    :param readonly: whether it is opened for reading alone. :param backing: whether the definition names the
+        image that it is based on; what the image itself says of that is never followed.
+    :raises HostError: not there, not readable, neither a regular file nor a block device.
+    :raises InvalidValue: not of that format, or it needs a file that the definition does not name.
     """
+    real = os.path.realpath(path) if path.startswith("/dev/") else path
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            raw = os.read(fd, 112)
-        finally:
-            os.close(fd)
+        # Opening can do things by itself: wait for a FIFO's other end, rewind a tape.
+        _check_kind(path, os.lstat(real).st_mode)
+        mode = os.O_RDONLY if readonly else os.O_RDWR
+        fd = os.open(real, mode | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
-        raise os_error(error, f"disk {path}") from error
-    if fmt != "qcow2":
-        return
+        raise os_error(error, f"disk {units.printable(path)}") from error
+    try:
+        _check_kind(path, os.fstat(fd).st_mode)
+        os.set_blocking(fd, True)
+        if fmt == "qcow2":
+            _check_header(os.pread(fd, 112, 0), path, backing)
+        else:
+            os.pread(fd, 1, 0)
+    except OSError as error:
+        os.close(fd)
+        raise os_error(error, f"disk {units.printable(path)}") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def looks_like_qcow2(path: str) -> bool:
+    """Whether an image begins as a qcow2 image does, which a guest can write into a raw one: to warn, no more."""
+    fd = open_image(path, "raw")
+    try:
+        return os.pread(fd, 4, 0) == _QCOW2_MAGIC
+    finally:
+        os.close(fd)
+
+
+def _check_kind(path: str, mode: int) -> None:
+    shown = units.printable(path)
+    if stat.S_ISLNK(mode):
+        raise HostError(
+            f"disk {shown} is a symbolic link", hint=f"give the path that it leads to: readlink -f {shown}"
+        )
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise HostError(f"disk {shown} is neither a regular file nor a block device")
+
+
+def _check_header(raw: bytes, path: str, backing: bool) -> None:
     header = parse_header(raw, path)
     if header.has_backing_file != backing:
         raise InvalidValue(

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from qkvm.qemu import devices, launch, ports, render, slots
+from qkvm.qemu import controllers, devices, disks, launch, ports, render, slots
 from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
     AGENT_CHANNEL,
@@ -148,7 +148,7 @@ def hardware(machine: Machine) -> Domain:
     if machine is Machine.MICROVM:
         return minimal(machine)
     ide = DiskBus.IDE if machine is Machine.PC else DiskBus.SATA
-    disks = (
+    drives = (
         Disk(
             path="/srv/top.qcow2", format=DiskFormat.QCOW2, target="vda", iothread=1, cache=Cache.NONE,
             io=Io.NATIVE,
@@ -176,7 +176,7 @@ def hardware(machine: Machine) -> Domain:
             features=Features(suspend_to_mem=False, suspend_to_disk=True),
             clock=Clock(offset=ClockOffset.LOCALTIME, rtc_catchup=True, pit_delay=True, hpet=False),
             on_poweroff=OnPoweroff.PRESERVE, on_crash=OnCrash.PRESERVE,
-            disks=disks,
+            disks=drives,
             controllers=(Controller(type=ControllerType.SCSI, queues=2, iothread=1),),
             nics=(replace(NICS[0], mtu=9000),),
             serials=(
@@ -241,6 +241,22 @@ def hot_nic(machine: Machine, nic: Nic) -> list[tuple[str, dict[str, Any]]]:
     return render.hotplug_commands(render.render("parts/nic.j2", {"nic": device}))
 
 
+def hot_disk(machine: Machine, disk: Disk) -> list[tuple[str, dict[str, Any]]]:
+    """What is sent to plug a disk, its controller first, as the second one of its run."""
+    board = slots.Board(minimal(machine))
+    commands: list[tuple[str, dict[str, Any]]] = []
+    controller = controllers.needed_for(disk)
+    if controller is not None:
+        device = controllers.controller_device(controller, board.pluggable())
+        commands += render.hotplug_commands(render.render("parts/controller.j2", {"controller": device}))
+    place = board.pluggable() if disk.bus is DiskBus.VIRTIO else slots.Place("", "")
+    attach = disks.attachment(disk, place, machine=machine)
+    drive = disks.disk_device(machine, disk, place, attach, disk.boot_order, tag=".2")
+    fdsets = {layer.file_node: number for number, layer in enumerate(drive.layers)}
+    drive = drive._replace(layers=disks.with_fdsets(drive.layers, fdsets))
+    return commands + render.hotplug_commands(render.render("parts/disk.j2", {"disk": drive}))
+
+
 def hot_vcpu(domain: Domain, accel: str) -> list[tuple[str, dict[str, Any]]]:
     """What is sent to plug the vCPU number 3."""
     device = devices.vcpu_device(domain, accel, 3)
@@ -274,6 +290,9 @@ def cases() -> dict[str, str]:
     for machine in (Machine.Q35, Machine.PC):
         made[f"{machine}-hot-nic.jsonl"] = _commands(hot_nic(machine, NICS[0]))
         made[f"{machine}-hot-user-nic.jsonl"] = _commands(hot_nic(machine, USER_NIC))
+        for disk in hardware(machine).disks:
+            if disk.bus.hotplugs:
+                made[f"{machine}-hot-{disk.bus}-{disk.device}.jsonl"] = _commands(hot_disk(machine, disk))
     made["hot-vcpu.jsonl"] = _commands(hot_vcpu(minimal(Machine.Q35), "tcg"))
     made["hot-vcpu-kvm.jsonl"] = _commands(hot_vcpu(minimal(Machine.Q35), "kvm"))
     made["hot-vcpu-model.jsonl"] = _commands(hot_vcpu(full(Machine.Q35), "tcg"))

@@ -80,8 +80,17 @@ def test_what_is_no_file(tmp_path: Path, fmt: str) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidValue):
+    with pytest.raises(HostError, match="neither a regular file nor a block device"):
         image.check(str(tmp_path / "pipe"), "qcow2")
+
+
+def test_a_link_is_followed_under_dev_alone(tmp_path: Path) -> None:
+    tmp_path.joinpath("disk").write_bytes(b"")
+    tmp_path.joinpath("link").symlink_to("disk")
+    with pytest.raises(HostError, match="is a symbolic link"):
+        image.check(str(tmp_path / "link"), "raw")
+    with pytest.raises(HostError, match="neither a regular file nor a block device"):
+        image.check("/dev/null", "raw")
 
 
 def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "interfaces": (
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",
     ),
-    "disks": ("domblklist",),
+    "disks": ("attach-disk", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
     ),

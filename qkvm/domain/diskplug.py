@@ -1,0 +1,251 @@
+"""Plug a disk into a running guest or its definition, and unplug it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm import units
+from qkvm.domain import blocknodes, diskuse, plug
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.disk import disk_entry, plugged
+from qkvm.domain.nic import used_places
+from qkvm.domain.run import write
+from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.files import Undo
+from qkvm.host import journal
+from qkvm.qemu import controllers, disks, render, slots
+from qkvm.qemu.slots import Board, Place
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.storage import image
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.qemu.disks import DiskDevice
+    from qkvm.qmp.session import Session
+
+
+def attach(
+    domain: Domain,
+    disk: spec.Disk,
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+) -> list[str]:
+    """Plug a disk into the running guest, the definition, or both, and give warnings.
+
+    :param persistent: the definition too, and live when it runs.
+    :raises InvalidState: no slot is left, or the machine or the bus plugs nothing while it runs.
+    :raises AlreadyExists: there is a disk of that target. :raises Busy: the image is in use.
+    """
+    spec.check_disk(disk)
+    with domain.lock(), Undo() as undo:
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with_disk(present, disk), undo)
+        if wanted.live:
+            _plug(domain, domain.live, disk)
+        undo.commit()
+    return _warnings(disk)
+
+
+def _with_disk(present: spec.Domain, disk: spec.Disk) -> spec.Domain:
+    _refuse_target(disk.target, [other.target for other in present.disks])
+    return spec.validate(replace(present, disks=(*present.disks, disk)))
+
+
+def _refuse_target(target: str, present: list[str]) -> None:
+    if target in present:
+        raise AlreadyExists(f"target {target} already exists")
+
+
+def _warnings(disk: spec.Disk) -> list[str]:
+    if disk.path and disk.format is spec.DiskFormat.RAW and image.looks_like_qcow2(disk.path):
+        shown = units.printable(disk.path)
+        return [f"disk {shown} begins as a qcow2 image does, but is used as raw (qcow2 would have to be said)"]
+    return []
+
+
+def _plug(domain: Domain, run: Run, disk: spec.Disk) -> None:
+    """Controller, images, drive: in this order, all undone where one fails."""
+    machine = spec.Machine(run.record["machine"])
+    if not machine.hotplugs_pci:
+        raise InvalidState(f"machine {machine} can't plug devices while it runs")
+    if not disk.bus.hotplugs:
+        raise InvalidState(f"disk bus '{disk.bus}' cannot be hotplugged", hint="virtio, scsi or usb; or --config")
+    run.require_sound()
+    with domain.monitor() as session, Undo() as undo:
+        blocknodes.sweep(run, session)
+        _refuse_target(disk.target, [entry["target"] for entry in run.devices("disks")])
+        if disks.disk_id(disk) in plug.peripherals(session):
+            raise AlreadyExists(f"there is a device of alias {disks.disk_id(disk)}")
+        _require_iothread(session, disk)
+        with blocknodes.opened(disks.layers(disk)) as images:
+            _require_controller(domain, run, session, disk, undo)
+            device = _device(run, machine, disk)
+            # The names of the nodes differ from those that were looked at by their tag alone.
+            fds = dict(zip((layer.file_node for layer in device.layers), images.values(), strict=True))
+            _give(domain, run, session, device, fds, undo)
+        undo.commit()
+
+
+def _require_iothread(session: Session, disk: spec.Disk) -> None:
+    """Refuse a thread that this run does not have."""
+    if disk.iothread:
+        objects = {child["name"] for child in session.execute("qom-list", {"path": "/objects"})}
+        if f"iothread{disk.iothread}" not in objects:
+            raise NotFound(
+                f"Disk iothread '{disk.iothread}' not defined in iothreadid",
+                kind="iothread", name=str(disk.iothread),
+            )  # fmt: skip
+
+
+def _require_controller(domain: Domain, run: Run, session: Session, disk: spec.Disk, undo: Undo) -> None:
+    """Plug the controller that the disk's bus is of, where it is not there yet; it stays when the disk goes."""
+    one = controllers.needed_for(disk)
+    if one is None or controllers.controller_id(one) in plug.peripherals(session):
+        return
+    place = slots.take(run.record["slots"], used_places(run))
+    device = controllers.controller_device(one, place)
+    entry = {
+        "id": device.id, "since": journal.size(run.journal), "place": place.label, "spec": toml.to_plain(one),
+    }  # fmt: skip
+    run.record.setdefault("controllers", []).append(entry)
+    undo.add(_forget, run, "controllers", entry)
+    write(run)
+    options = render.render("parts/controller.j2", {"controller": device}, own=domain.tree.templates)
+    for command, arguments in render.hotplug_commands(options):
+        session.execute(command, arguments)
+    # Once it is there only the guest can release it, in its own time: it stays, for the next disk.
+    undo.commit()
+
+
+def _device(run: Run, machine: spec.Machine, disk: spec.Disk) -> DiskDevice:
+    """The disk at its place, with names for its nodes that no earlier disk of this run had."""
+    place = Place("", "")
+    if disk.bus is spec.DiskBus.VIRTIO:
+        place = _place(run, disk)
+    number = run.record["node_tag"] = int(run.record.get("node_tag", 0)) + 1
+    known = [toml.from_plain(one["spec"], spec.Controller, "record") for one in _with_spec(run)]
+    known += definitions.started_with(run.record).controllers
+    model = "virtio-scsi"
+    if disk.bus is spec.DiskBus.SCSI:
+        model = disks.scsi_model(known, disks.scsi_controller(disk))
+    attach = disks.attachment(disk, place, machine=machine, scsi_model=model)
+    return disks.disk_device(machine, disk, place, attach, disk.boot_order, tag=f".{number}")
+
+
+def _with_spec(run: Run) -> list[dict[str, Any]]:
+    return [entry for entry in run.devices("controllers") if "spec" in entry]
+
+
+def _place(run: Run, disk: spec.Disk) -> Place:
+    used = used_places(run)
+    if not disk.address:
+        return slots.take(run.record["slots"], used)
+    place = Board(definitions.started_with(run.record)).at(disk.address)
+    if place.label in used:
+        raise InvalidValue(f"Attempted double use of PCI Address {disk.address}")
+    return place
+
+
+def _give(domain: Domain, run: Run, session: Session, device: DiskDevice, fds: dict[str, int], undo: Undo) -> None:
+    """Record the disk, hand its images to QEMU and plug the drive as the template part says it."""
+    disk = device.disk
+    fdsets = blocknodes.reserve(session, device.layers)
+    entry = {**disk_entry(device, since=journal.size(run.journal), fdsets=fdsets), "plugging": True}
+    run.record["disks"].append(entry)
+    undo.add(_forget, run, "disks", entry)
+    write(run)
+    undo.add(blocknodes.close, session, entry["images"])
+    with diskuse.explained(domain, [layer.path for layer in reversed(device.layers)]):
+        blocknodes.open_nodes(session, device, fds, fdsets, own=domain.tree.templates)
+        options = render.render("parts/drive.j2", {"disk": device}, own=domain.tree.templates)
+        for command, arguments in render.hotplug_commands(options):
+            session.execute(command, arguments)
+    if disk.throttle is not None and disk.path:
+        session.execute("block_set_io_throttle", disks.throttle_arguments(device.id, disk.throttle))
+    if device.id not in plug.peripherals(session):
+        raise NotReached(f"QEMU took the disk {disk.target} but does not show it", asked=disk.target, reached=None)
+    del entry["plugging"]
+    write(run)
+
+
+def _forget(run: Run, kind: str, entry: dict[str, Any]) -> None:
+    run.record[kind] = [other for other in run.record[kind] if other["id"] != entry["id"]]
+    write(run)
+
+
+def detach(
+    domain: Domain,
+    target: str,
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+    timeout: float = plug.TIMEOUT,
+    wait: bool = True,
+) -> None:
+    """Unplug a disk from the running guest, the definition, or both.
+
+    :param target: its target or the path of its image.
+    :raises NotReached: the guest did not release it within ``timeout`` seconds; the image stays open.
+    """
+    with domain.lock(), Undo() as undo:
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        run = domain.live if wanted.live else None
+        entry = pick(plugged(run), target) if run is not None else None
+        if wanted.config:
+            listed = [{"target": disk.target, "path": disk.path} for disk in domain.definition.disks]
+            stored = pick(listed, entry["target"] if entry is not None else target)["target"]
+            definitions.change(domain, lambda present: _without_disk(present, stored), undo)
+        if run is not None and entry is not None:
+            _unplug(domain, run, entry, timeout=timeout, wait=wait)
+        undo.commit()
+
+
+def pick(listed: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    """The disk whose target or source path that is.
+
+    :raises NotFound: none, in virsh's words.
+    """
+    for key in ("target", "path"):
+        for entry in listed:
+            if text and entry[key] == text:
+                return entry
+    raise NotFound(
+        f"No disk found whose source path or target is {units.printable(text)}",
+        kind="disk", name=text, hint="domblklist shows them",
+    )  # fmt: skip
+
+
+def _without_disk(present: spec.Domain, target: str) -> spec.Domain:
+    return replace(present, disks=tuple(disk for disk in present.disks if disk.target != target))
+
+
+def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, wait: bool) -> None:
+    """Drive first, and only when the guest has released it (DEVICE_DELETED) its images."""
+    machine = spec.Machine(run.record["machine"])
+    if not machine.hotplugs_pci:
+        raise InvalidState(f"machine {machine} can't unplug devices while it runs")
+    bus = spec.DiskBus(entry["spec"].get("bus", "virtio"))
+    if not bus.hotplugs:
+        raise InvalidState(f"disk bus '{bus}' cannot be hot unplugged", hint="--config is for the next start")
+    run.require_sound()
+    with domain.monitor() as session:
+        blocknodes.sweep(run, session)
+        if not plug.release(run, session, entry, what="disk", shown=entry["target"], timeout=timeout, wait=wait):
+            return
+        blocknodes.close(session, entry["images"])
+    _forget(run, "disks", entry)

@@ -37,6 +37,42 @@ def process_time_ns(pid: int) -> int:
     return _time_ns(fields) if fields is not None else 0
 
 
+def user_and_system_ns(pid: int | None) -> tuple[int, int]:
+    """CPU time of a process in user mode and in the kernel, in nanoseconds, to a tick; zeros where it is gone."""
+    fields = stat_fields(f"/proc/{pid}/stat")
+    if fields is None:
+        return 0, 0
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return int(fields[_UTIME]) * tick, int(fields[_STIME]) * tick
+
+
+def thread_time_ns(pid: int | None, tid: int) -> int:
+    """CPU time of a thread in nanoseconds, to a tick; 0 where it is gone."""
+    fields = stat_fields(f"/proc/{pid}/task/{tid}/stat")
+    return _time_ns(fields) if fields is not None else 0
+
+
+def scheduler_times_ns(pid: int | None, tid: int) -> tuple[int, int]:
+    """How long a thread has waited for a CPU, in nanoseconds, as two counters of the scheduler tell.
+
+    Libvirt calls them wait (wait_sum of /proc/PID/sched, counted where sysctl kernel.sched_schedstats is on) and
+    delay (run_delay, the second number of schedstat).
+    """
+    wait = delay = 0
+    try:
+        with open(f"/proc/{pid}/task/{tid}/schedstat", encoding="ascii") as stream:
+            delay = int(stream.read().split()[1])
+        with open(f"/proc/{pid}/task/{tid}/sched", encoding="ascii", errors="replace") as stream:
+            for line in stream:
+                name, _, value = line.partition(":")
+                if name.strip() in ("se.statistics.wait_sum", "wait_sum"):
+                    wait = int(float(value) * 1_000_000)
+    except (OSError, ValueError, IndexError):
+        # The kernel was built without them, or the thread has ended.
+        pass
+    return wait, delay
+
+
 def vcpus(domain: Domain) -> list[VcpuStatus]:
     """The plugged vCPUs of a running domain.
 

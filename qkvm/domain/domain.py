@@ -87,9 +87,12 @@ class Domain:
 
     # What it can be told.
 
-    def lock(self) -> locked:
-        """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way."""
-        return _DomainLock(self)
+    def lock(self, *, timeout: float = 30.0) -> locked:
+        """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way.
+
+        :param timeout: seconds to wait for who holds it.
+        """
+        return _DomainLock(self, timeout)
 
     def monitor(self) -> Session:
         """A session with its monitor, to be used under its lock.
@@ -246,9 +249,9 @@ class Domain:
 class _DomainLock(locked):
     """The lock of a domain; who has taken it looks after the domain's logs first."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, timeout: float) -> None:
         folder = domain.tree.domain_runs
-        super().__init__(os.path.join(folder, f".{domain.name}.lock"), f"domain '{domain.name}'")
+        super().__init__(os.path.join(folder, f".{domain.name}.lock"), f"domain '{domain.name}'", timeout)
         self._folder = folder
         self._domain = domain
 

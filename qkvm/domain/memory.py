@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
+from qkvm.domain.memstats import guest_stats, resident_kib
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
@@ -31,22 +32,6 @@ _DRIVER_TIMEOUT = 3.0
 
 _BALLOON = "/machine/peripheral/balloon0"
 _PAGE_KIB = 4  # The balloon moves whole pages (VIRTIO 1.2, 5.5).
-
-_STATS = (
-    ("swap_in", "stat-swap-in"),
-    ("swap_out", "stat-swap-out"),
-    ("major_fault", "stat-major-faults"),
-    ("minor_fault", "stat-minor-faults"),
-    ("unused", "stat-free-memory"),
-    ("available", "stat-total-memory"),
-    ("usable", "stat-available-memory"),
-    ("disk_caches", "stat-disk-caches"),
-    ("hugetlb_pgalloc", "stat-htlb-pgalloc"),
-    ("hugetlb_pgfail", "stat-htlb-pgfail"),
-)
-"""virsh's names and QEMU's, in virsh's order; sizes are in bytes in QEMU, in KiB in virsh."""
-
-_BYTES = frozenset(("swap_in", "swap_out", "unused", "available", "usable", "disk_caches"))
 
 
 def set_current(
@@ -200,21 +185,7 @@ def stats(domain: Domain) -> dict[str, int]:
                 table["actual"] = _actual(session)
                 answer: dict[str, Any] = session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})
             table |= guest_stats(answer)
-        table["rss"] = _resident_kib(run.pid)
-    return table
-
-
-def guest_stats(answer: dict[str, Any]) -> dict[str, int]:
-    """QEMU's guest-stats under virsh's names; what the guest does not tell (-1) is left out."""
-    if not answer["last-update"]:
-        return {}
-    table = {}
-    for name, key in _STATS:
-        if name == "disk_caches":
-            table["last_update"] = int(answer["last-update"])
-        value = int(answer["stats"].get(key, -1))
-        if 0 <= value < 1 << 63:
-            table[name] = value // 1024 if name in _BYTES else value
+        table["rss"] = resident_kib(run.pid)
     return table
 
 
@@ -244,14 +215,3 @@ def _set_live_period(domain: Domain, seconds: int) -> None:
 def _with_period(present: spec.Domain, seconds: int) -> spec.Domain:
     assert present.balloon is not None
     return replace(present, balloon=replace(present.balloon, stats_period=seconds))
-
-
-def _resident_kib(pid: int | None) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as stream:
-            for line in stream:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0

@@ -90,6 +90,15 @@ def counters(name: str) -> Counters:
     values = _device_lines().get(name)
     if values is None:
         raise _no_link(name)
+    return _parse_counters(values)
+
+
+def all_counters() -> dict[str, Counters]:
+    """The counters of every link of this network namespace, by its name."""
+    return {name: _parse_counters(values) for name, values in _device_lines().items()}
+
+
+def _parse_counters(values: str) -> Counters:
     number = [int(value) for value in values.split()]
     return Counters(
         rx_bytes=number[0], rx_packets=number[1], rx_errors=number[2], rx_dropped=number[3],

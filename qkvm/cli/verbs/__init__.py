@@ -43,6 +43,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "pinning": (
         "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "vcpupin",
     ),
+    "statistics": ("domcontrol", "domstats"),
     "tuning": ("blkiotune", "cpu-stats", "memtune", "numatune", "perf", "schedinfo"),
     "memory": ("dommemstat", "setmaxmem", "setmem"),
     "interfaces": (

@@ -98,7 +98,7 @@ def disks(draw: st.DrawFn, number: int) -> spec.Disk:
         device=kind,
         target=spec.target_name(bus, number),
         readonly=kind is not spec.DiskKind.CDROM and draw(st.booleans()),
-        shareable=draw(st.booleans()),
+        shareable=form is spec.DiskFormat.RAW and draw(st.booleans()),
         serial=draw(st.sampled_from(["", "S-1_x"])),
         wwn=draw(st.sampled_from(["", "5000c50015ea71ad"])),
         cache=draw(st.sampled_from(spec.Cache)),

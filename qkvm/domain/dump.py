@@ -66,7 +66,7 @@ def dump(
                 if memory_only:
                     _write_core(run, session, stream, format, report)
                 else:
-                    migration.send(run, session, stream.copy_from, what="dump", report=report)
+                    migration.send(run, session, stream, what="dump", report=report)
                 answer = session.execute("query-dump" if memory_only else "query-migrate")
                 stream.commit()
             except BaseException as error:
@@ -113,7 +113,7 @@ def _write_core(run: Run, session: Session, stream: StreamWriter, format: str, r
         try:
             result = _await_core(run, session, mark, report)
         except KeyboardInterrupt:
-            stream.close()
+            stream.abandon()
             _await_core(run, session, mark, None)
             raise Aborted("operation aborted: domain dump job: canceled by client") from None
     if pump.error is not None:

@@ -1,8 +1,9 @@
 """A guest's state out of QEMU and into it: migration (qapi/migration.json) over a pipe, with a file behind it.
 
 The pipe's other end is this process. Where it dies, QEMU finds nobody to write to, gives up and lets the guest
-go on by itself. The guest is not stopped beforehand either: QEMU stops it for the last pass, which it takes as
-soon as it may, and starts it again where that fails.
+go on by itself. For the same reason the guest is not stopped beforehand: QEMU stops it for the last pass, in
+which it answers nobody, and starts it again where that fails. When all of the memory has been written
+once, the pass with what has changed meanwhile is made the last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qkvm.domain.pump import Pump
-from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, NotReached
+from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, MonitorTimeout, NotReached
 from qkvm.host import journal
 
 if TYPE_CHECKING:
@@ -20,39 +21,45 @@ if TYPE_CHECKING:
 
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
+    from qkvm.storage.stream import StreamWriter
 
     Report = Callable[[int, int], None]
     """Called now and then with the bytes that remain and the bytes in all."""
 
 _FD_NAME = "state"
-_LIMITS = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 2000 * 1000}
-"""As fast as it goes, and the last pass at once: 2000 s are the longest downtime that QEMU takes."""
+_LIMITS = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 300}
+"""As fast as it goes, and the milliseconds that the last pass may take, which are QEMU's own default."""
+
+_LAST_PASS = {"downtime-limit": 2000 * 1000}
+"""The longest that QEMU takes: whatever is left is small enough for a last pass."""
 
 _PATIENCE = 600.0
 """Seconds for an answer: in its last pass QEMU answers nobody before all has been written."""
+
+_GIVE_UP = 2.0
+"""Seconds for an answer to what is asked beside something else that leads to the same."""
 
 _REPORT_EVERY = 0.5
 _POLL = 0.005
 _ENDED = frozenset(("completed", "failed", "cancelled"))
 
 
-def send(
-    run: Run, session: Session, drain: Callable[[int], None], *, what: str, report: Report | None = None
-) -> None:
-    """Have QEMU write the guest's state and ``drain`` take it from an fd; the guest is stopped afterwards.
+def send(run: Run, session: Session, stream: StreamWriter, *, what: str, report: Report | None = None) -> None:
+    """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
 
     :param what: the job, for errors: 'save'.
     :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
-        In either case the guest goes on as before.
+        In either case :func:`go_on` lets the guest go on as before.
     """
     mark = journal.size(run.journal)
-    with Pump(drain) as pump:
+    with Pump(stream.copy_from) as pump:
         try:
             _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}")
             status = _watch(run, session, mark, pump, report)
         except KeyboardInterrupt:
-            cancel(session)
-            status = _watch(run, session, mark, pump, None) if _has_begun(run, mark) else "cancelled"
+            stream.abandon()
+            _give_up(run, session, mark, pump)
+            status = "cancelled"
     if status == "cancelled":
         raise Aborted(f"operation aborted: domain {what} job: canceled by client")
     if pump.error is not None:
@@ -86,6 +93,19 @@ def cancel(session: Session) -> None:
     session.execute("migrate_cancel", timeout=_PATIENCE)
 
 
+def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
+    """Have QEMU end a migration to a stream that was abandoned: by order, or because nobody reads it any more."""
+    with suppress(MonitorTimeout):
+        session.execute("migrate_cancel", timeout=_GIVE_UP)
+    events, _ = journal.events_from(run.journal, mark)
+    if any(event["event"] == "MIGRATION" for event in events):
+        _watch(run, session, mark, pump, None)
+    else:
+        # It had not begun. QEMU may hold the pipe's end still.
+        with suppress(MonitorError):
+            session.execute("closefd", {"fdname": _FD_NAME})
+
+
 def _give(session: Session, fd: int, command: str, uri: str) -> None:
     session.execute("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]})
     if command == "migrate":
@@ -99,12 +119,6 @@ def _give(session: Session, fd: int, command: str, uri: str) -> None:
         raise
 
 
-def _has_begun(run: Run, mark: int) -> bool:
-    """Whether QEMU has told of a migration since."""
-    events, _ = journal.events_from(run.journal, mark)
-    return any(event["event"] == "MIGRATION" for event in events)
-
-
 def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | None) -> str:
     """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
     pump.close_far_end()
@@ -115,6 +129,8 @@ def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | N
         for event in events:
             if event["event"] == "MIGRATION" and event["data"]["status"] in _ENDED:
                 return str(event["data"]["status"])
+            if event["event"] == "MIGRATION_PASS" and event["data"]["pass"] == 2:
+                session.execute("migrate-set-parameters", _LAST_PASS, timeout=_PATIENCE)
         if not alive:
             raise MonitorGone("QEMU ended before all of the guest's state was through")
         if report is not None and time.monotonic() >= next_report:

@@ -121,7 +121,7 @@ def _save(
         stream = savefile.writer(path, bypass_cache=bypass_cache)
         jobs.begin(run, "Save", temporary=stream.temporary, path=path, token=token, goes_on=state == "running")
         try:
-            migration.send(run, session, stream.copy_from, what="save", report=report)
+            migration.send(run, session, stream, what="save", report=report)
             answer = session.execute("query-migrate")
             savefile.finish(stream, description)
             jobs.update(run, phase="named")

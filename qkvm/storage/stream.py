@@ -34,6 +34,7 @@ class StreamWriter:
         self.temporary = temporary_name(path)
         self.length = 0
         self.crc = 0
+        self._abandoned = False
         self._direct = bypass_cache
         _refuse_other_than_files(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,6 +59,8 @@ class StreamWriter:
         view = _buffer()
         while True:
             filled = _fill(source, view)
+            if self._abandoned:
+                raise HostError(f"{self.path} was given up")
             self.crc = zlib.crc32(view[:filled], self.crc)
             self.length += filled
             try:
@@ -68,6 +71,10 @@ class StreamWriter:
                 raise os_error(error, f"cannot write {self.path}") from error
             if filled < len(view):
                 return
+
+    def abandon(self) -> None:
+        """Have a thread that copies into it fail at its next turn."""
+        self._abandoned = True
 
     def put(self, offset: int, data: bytes) -> None:
         """Write a few bytes at a place of their own."""

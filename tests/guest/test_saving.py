@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -222,31 +223,30 @@ def test_what_the_guest_can_not_see_may_change(lab: Lab, domain_of: Register, tm
 
 
 class Saver:
-    """A `qkvm save` in a process of its own, stopped (SIGSTOP) while QEMU is writing to it."""
+    """A `qkvm save` in a process of its own, and on a disk that takes some seconds; caught at work."""
 
     def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
-        for _ in range(5):
-            mark = journal.size(domain.live.journal)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP,
-            )  # fmt: skip
-            journal.wait(
-                domain.live.journal, mark, lambda event: status(event) == "active",
-                timeout=60, alive=lambda: domain.is_running, what="the migration",
-            )  # fmt: skip
-            self.process.send_signal(signal.SIGSTOP)
-            events, _ = journal.events_from(domain.live.journal, mark)
-            if not any(status(event) == "completed" for event in events):
-                return
-            # It was faster than this process: once more.
-            self.end()
-            domain.start()
-        raise AssertionError("no save could be caught at work")
+        code = """
+import sys, time
+from qkvm.storage import stream
+write = stream._write_all
+def slow(fd, view):
+    time.sleep(0.1)
+    write(fd, view)
+stream._write_all = slow
+from qkvm.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "--root", lab.root, *line.split()],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while "Data total" not in lab.run(f"domjobinfo {domain.name}").stdout:
+            assert time.monotonic() < deadline and self.process.poll() is None
 
     def end(self) -> tuple[int, str]:
-        """Let it go on to its end; exit code and error line."""
-        self.process.send_signal(signal.SIGCONT)
+        """Wait for its end; exit code and error line."""
         _, words = self.process.communicate(timeout=60)
         return self.process.returncode, words.strip()
 
@@ -424,6 +424,16 @@ def test_dumps(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> Non
         assert stream.read(4) == b"QEVM"
     assert goes_on(domain)
     assert "is a bare migration stream" in lab.fails(f"restore {raw}")
+
+    # ^C, and another process's view of it.
+    dumper = Saver(lab, domain, f"dump dumped {core} --memory-only")
+    assert "Operation:        Dump        \n" in lab.ok("domjobinfo dumped")
+    assert lab.ok("domstate dumped --reason") == "paused (dumping)\n\n"
+    assert "cannot abort memory-only dump" in lab.fails("domjobabort dumped")
+    dumper.process.send_signal(signal.SIGINT)
+    code, words = dumper.end()
+    assert code == 1 and "domain dump job: canceled by client" in words
+    assert goes_on(domain) and sorted(os.listdir(tmp_path)) == ["core", "raw"]
 
     with small_filesystem(tmp_path) as small:
         assert "No space left on device" in lab.fails(f"dump dumped {small}/core --memory-only")

@@ -1,10 +1,10 @@
-"""The verb event: wait for events and print them as virsh does."""
+"""Verbs that wait for events and print them as virsh does."""
 
 from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qkvm.cli.parse import UsageError
 from qkvm.domain import events
@@ -12,32 +12,69 @@ from qkvm.domain.domain import lookup
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+
+T = TypeVar("T")
 
 
 def event(context: Context, args: Args) -> int:
     """Print events until one has come, or with --loop until the timeout or ^C; 1 where none came."""
+    for one, other in (("all", "event"), ("list", "all"), ("list", "event")):
+        args.exclusive(one, other)
     if args.flag("list"):
         context.out("".join(f"{name}\n" for name in events.NAMES))
         return 0
     kind = args.text("event")
     if not args.flag("all") and kind is None:
         raise UsageError("either --list, --all, or --event <type> is required")
+    if kind in events.NEVER:
+        raise UsageError(f"no event of type {kind} comes here: {events.NEVER[kind]}")
     if kind is not None and kind not in events.NAMES:
         raise UsageError(f"unknown event type {printable(kind)}", hint="--list shows them")
+    found = events.watch(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
+    return _tell(context, args, (one for one in found if kind in (None, one.name)), _line)
+
+
+def qemu_monitor_event(context: Context, args: Args) -> int:
+    """Print events as QEMU told them, as :func:`event` does."""
+    wanted = _filter(args)
+    found = events.watch_qemu(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
+    return _tell(context, args, (one for one in found if wanted(one.name)), _qemu_line)
+
+
+def _domain(context: Context, args: Args) -> str | None:
     name = args.text("domain")
-    domain = lookup(context.tree, name).name if name else None
-    count = 0
-    timeout = args.number("timeout")
+    return lookup(context.tree, name).name if name else None
+
+
+def _filter(args: Args) -> Callable[[str], bool]:
+    """Whether an event's name is the one that --event asks for, in whole or as a regular expression."""
+    import re
+
+    text = args.text("event")
+    if text is None:
+        return lambda name: True
+    flags = re.IGNORECASE if args.flag("no-case") else 0
     try:
-        for found in events.watch(context.tree, domain=domain, timeout=timeout):
-            if kind in (None, found.name):
-                count += 1
-                context.out(_line(found, args))
-                context.flush()
-                if not args.flag("loop"):
-                    break
+        pattern = re.compile(text if args.flag("regex") else re.escape(text) + r"\Z", flags)
+    except re.error as error:
+        raise UsageError(f"'{printable(text)}' is no regular expression: {error}") from None
+    return lambda name: bool(pattern.search(name) if args.flag("regex") else pattern.match(name))
+
+
+def _tell(context: Context, args: Args, found: Iterator[T], line: Callable[[T, Args], str]) -> int:
+    """Print events as they come, one or with --loop all, and then virsh's words on how it ended."""
+    count = 0
+    try:
+        for one in found:
+            count += 1
+            context.out(line(one, args))
+            context.flush()
+            if not args.flag("loop"):
+                break
         else:
             _say(context, args, "event loop timed out\n")
     except KeyboardInterrupt:
@@ -54,10 +91,36 @@ def _say(context: Context, args: Args, text: str) -> None:
 def _line(event: events.Event, args: Args) -> str:
     if args.json:
         return json.dumps(event._asdict()) + "\n"
-    stamp = ""
+    stamp = f"{_stamp(event.time)}: " if args.flag("timestamp") else ""
+    subject = f" {printable(event.subject)}" if event.subject else ""
+    return f"{stamp}event '{event.name}' for domain '{event.domain}'{subject}{_detail(event.detail)}\n"
+
+
+def _detail(text: str) -> str:
+    """Details behind their colon. One can hold what a guest wrote; its lines and tabs are libvirt's."""
+    if not text:
+        return ""
+    lines = ["\t" * line.startswith("\t") + printable(line.removeprefix("\t")) for line in text.split("\n")]
+    return (":" if text.startswith("\n") else ": ") + "\n".join(lines)
+
+
+def _qemu_line(event: events.QemuEvent, args: Args) -> str:
+    if args.json:
+        return json.dumps(event._asdict()) + "\n"
+    details = "<null>" if event.data is None else _json(event.data, args)
     if args.flag("timestamp"):
-        whole = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event.time))
-        stamp = f"{whole}.{int(event.time % 1 * 1000):03d}+0000: "
-    # A detail can hold what a guest wrote.
-    detail = f": {printable(event.detail)}" if event.detail else ""
-    return f"{stamp}event '{event.name}' for domain '{event.domain}'{detail}\n"
+        stamp = _stamp(event.seconds + event.microseconds / 1e6)
+        return f"{stamp}: event {event.name} for domain '{event.domain}': {details}\n"
+    when = f"{event.seconds}.{event.microseconds:06}"
+    return f"event {event.name} at {when} for domain '{event.domain}': {details}\n"
+
+
+def _json(data: dict[str, Any], args: Args) -> str:
+    """The data as QEMU writes it; json.dumps escapes all that a terminal could act on."""
+    return json.dumps(data, indent=2) if args.flag("pretty") else json.dumps(data, separators=(",", ":"))
+
+
+def _stamp(moment: float) -> str:
+    """Seconds since the epoch as libvirt writes them: 2026-11-23 01:31:42.123+0000."""
+    whole = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
+    return f"{whole}.{int(moment % 1 * 1000):03d}+0000"

@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
+def domdirtyrate_calc(context: Context, args: Args) -> None:
+    """Start to measure how fast a guest changes its memory."""
+    from qkvm.domain import dirtyrate
+
+    seconds, mode = args.number("seconds"), args.text("mode")
+    domain = common.domain(context, args)
+    rate = dirtyrate.calculate(
+        domain, seconds=1 if seconds is None else seconds, mode=mode or "page-sampling", wait=args.flag("wait")
+    )
+    context.say(
+        "Start to calculate domain's memory dirty rate successfully, "
+        f"duration: {1 if seconds is None else seconds} seconds\n"
+    )
+    if rate is not None:
+        context.out(f"{rate} MiB/s\n")
+
+
 def domjobinfo(context: Context, args: Args) -> None:
     """Show the job that is under way, or with --completed the last one."""
     args.needs("keep-completed", "completed")

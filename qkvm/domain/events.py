@@ -1,4 +1,4 @@
-"""Events of domains as they come, from their journals, in libvirt's words."""
+"""Events of domains as they come: from QEMU's journals, from the records, from the definitions' folder."""
 
 from __future__ import annotations
 
@@ -7,142 +7,223 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import run as runs
-from qkvm.host import journal
+from qkvm.domain.eventwords import NAMES, NEVER, Translator
+from qkvm.files import entries
+from qkvm.host import journal, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qkvm.paths import Tree
 
-NAMES = (
-    "lifecycle", "reboot", "rtc-change", "watchdog", "io-error", "block-job", "tray-change", "pm-wakeup",
-    "pm-suspend", "balloon-change", "pm-suspend-disk", "device-removed", "device-removal-failed",
-)  # fmt: skip
-"""libvirt's event names that QEMU's events lead to."""
+__all__ = ["NAMES", "NEVER", "Event", "QemuEvent", "watch", "watch_qemu"]
 
 _POLL = 0.05
+_STARTED = {"restored": "Restored", "from snapshot": "Snapshot"}
 _STOPPED = {
     "shutdown": "Shutdown",
     "destroyed": "Destroyed",
     "crashed": "Crashed",
     "failed": "Failed",
     "saved": "Saved",
+    "from snapshot": "Snapshot",
 }
 
 
 class Event(NamedTuple):
-    """One event: when (seconds since the epoch), of which domain, libvirt's name for it, and details."""
+    """One event: when (seconds since the epoch), of which domain, libvirt's name for it, and details.
+
+    ``subject`` is the disk that it is about, where libvirt names one before the details.
+    """
 
     time: float
     domain: str
     name: str
     detail: str
+    subject: str = ""
+
+
+class QemuEvent(NamedTuple):
+    """One event as QEMU told it; ``data`` is None where it had none."""
+
+    seconds: int
+    microseconds: int
+    domain: str
+    name: str
+    data: dict[str, Any] | None
 
 
 class _Watch:
-    """One domain's journal and how far it was read."""
+    """One run: how far its journal was read, and what its record said when it was looked at last."""
 
     def __init__(self, run: runs.Run, *, fresh: bool) -> None:
         self.run = run
         self.fresh = fresh
+        self.replaced = False
         self.offset = 0 if fresh else journal.size(run.journal)
         self.alive = run.pid is not None
+        self.translator = Translator(run)
+        self.stamp = _stamp(os.path.join(run.folder, "record.json"))
+        self.devices = _devices(run)
+        self.job_done = "last_job" in run.record
+        self.ending = ""
+
+
+class _Watcher:
+    """The runs of a tree, or of one domain, looked at again and again."""
+
+    def __init__(self, tree: Tree, domain: str | None) -> None:
+        self._tree = tree
+        self._domain = domain
+        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._take_up(fresh=False)
+
+    def look(self) -> list[_Watch]:
+        """All runs that there are; one whose folder another run has taken meanwhile is there once more."""
+        for name, one in list(self._watches.items()):
+            if not one.alive and not one.fresh and not os.path.exists(one.run.folder):
+                del self._watches[name]
+        replaced = self._take_up(fresh=True)
+        return [*replaced, *self._watches.values()]
+
+    def _take_up(self, *, fresh: bool) -> list[_Watch]:
+        """Take up runs that are new. A record is read only when its file is another one than before."""
+        replaced = []
+        names = entries(self._tree.domain_runs) if self._domain is None else [self._domain]
+        for name in names:
+            stamp = _stamp(os.path.join(self._tree.domain_run(name), "record.json"))
+            if self._stamps.get(name) == stamp:
+                continue
+            self._stamps[name] = stamp
+            run = runs.find(self._tree, name)
+            former = self._watches.get(name)
+            if run is None or (former is not None and former.run.id == run.id):
+                continue
+            if former is not None:
+                former.replaced = True
+                replaced.append(former)
+            self._watches[name] = _Watch(run, fresh=fresh)
+        return replaced
 
 
 def watch(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[Event]:
     """Events from now on, of one domain or of all, until ``timeout`` seconds have passed (None: for ever)."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    watches = {run.id: _Watch(run, fresh=False) for run in _runs(tree, domain)}
+    watcher = _Watcher(tree, domain)
+    defined = _definitions(tree, domain)
     while True:
-        for run in _runs(tree, domain):
-            if run.id not in watches:
-                watches[run.id] = _Watch(run, fresh=True)
-        for ident in list(watches):
-            yield from _news(watches[ident])
-            if not watches[ident].alive and not os.path.exists(watches[ident].run.folder):
-                del watches[ident]
+        before, defined = defined, _definitions(tree, domain)
+        yield from _defined(before, defined)
+        for one in watcher.look():
+            yield from _news(one)
         if deadline is not None and time.monotonic() >= deadline:
             return
         time.sleep(_POLL)
 
 
-def _runs(tree: Tree, domain: str | None) -> list[runs.Run]:
-    if domain is None:
-        return runs.all_runs(tree)
-    found = runs.find(tree, domain)
-    return [found] if found is not None else []
+def watch_qemu(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[QemuEvent]:
+    """As :func:`watch`, each event as QEMU told it."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    watcher = _Watcher(tree, domain)
+    while True:
+        for one in watcher.look():
+            if one.replaced:
+                continue
+            one.fresh = False
+            one.alive = one.run.pid is not None
+            lines, one.offset = journal.events_from(one.run.journal, one.offset)
+            for line in lines:
+                stamp = line["timestamp"]
+                yield QemuEvent(
+                    stamp["seconds"], stamp["microseconds"], one.run.name, line["event"], line.get("data")
+                )
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL)
 
 
 def _news(one: _Watch) -> Iterator[Event]:
-    """What has happened to one domain since the last look."""
+    """What has happened to one run since the last look."""
     name = one.run.name
+    if one.replaced:
+        # Its folder tells of another run now.
+        if one.alive:
+            yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(one.ending, 'Destroyed')}")
+        return
     alive = one.run.pid is not None
     if one.fresh and alive:
         one.fresh, one.alive = False, True
-        started = "Restored" if one.run.record.get("origin") == "restored" else "Booted"
+        started = _STARTED.get(str(one.run.record.get("origin")), "Booted")
         yield Event(time.time(), name, "lifecycle", f"Started {started}")
     lines, one.offset = journal.events_from(one.run.journal, one.offset)
     for line in lines:
-        yield from _translate(name, line)
+        stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
+        for word in one.translator.words(line["event"], line.get("data", {})):
+            yield Event(stamp, name, *word)
+    yield from _from_record(one)
     if one.alive and not alive:
         one.alive = False
-        ended = runs.Run(one.run.folder, name, one.run.record)
-        yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(_ending(ended), 'Unknown')}")
+        yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(_ending(one), 'Unknown')}")
 
 
-def _ending(run: runs.Run) -> str:
-    """Why it ended; the record has been written anew since it was read, if qkvm ended it."""
-    from qkvm.host import record
+def _from_record(one: _Watch) -> Iterator[Event]:
+    """What only qkvm knows: devices that were plugged, jobs that have ended."""
+    path = os.path.join(one.run.folder, "record.json")
+    stamp = _stamp(path)
+    if stamp == one.stamp:
+        return
+    one.stamp = stamp
+    contents = record.read(path)
+    if contents is None or contents.get("id") != one.run.id:
+        return
+    one.run.record = contents
+    one.ending = str(contents.get("ending", ""))
+    devices = _devices(one.run)
+    for ident in devices - one.devices:
+        yield Event(time.time(), one.run.name, "device-added", ident)
+    one.devices = devices
+    # Not a restore: that is a start, and has an event of its own.
+    job_done = contents.get("last_job", {}).get("operation") in ("Save", "Dump")
+    if job_done and not one.job_done:
+        values = contents["last_job"]["values"].items()
+        detail = "".join(f"\n\t{key}: {value}" for key, value in values)
+        yield Event(time.time(), one.run.name, "job-completed", detail)
+    one.job_done = job_done
 
-    contents = record.read(os.path.join(run.folder, "record.json"))
-    return runs.Run(run.folder, run.name, contents or {**run.record, "ending": "destroyed"}).state()[1]
+
+def _devices(run: runs.Run) -> set[str]:
+    return {str(entry["id"]) for kind in ("nics", "disks") for entry in run.record.get(kind, ())}
 
 
-def _translate(domain: str, line: dict[str, Any]) -> Iterator[Event]:
-    stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
-    data = line.get("data", {})
-    found = _libvirt_event(line["event"], data)
-    if found is not None:
-        yield Event(stamp, domain, *found)
+def _ending(one: _Watch) -> str:
+    """Why it ended: as the record says, written before the end; it is gone where qkvm forgot the domain."""
+    if one.ending:
+        return one.ending
+    if not os.path.exists(one.run.folder):
+        return "destroyed"
+    return one.run.state()[1]
 
 
-def _libvirt_event(event: str, data: dict[str, Any]) -> tuple[str, str] | None:
-    """libvirt's name and details for one of QEMU's events, None for one that has none."""
-    removed = journal.deleted_device({"event": event, "data": data})
-    if removed:
-        return "device-removed", removed
-    simple = {
-        "STOP": ("lifecycle", "Suspended Paused"),
-        "RESUME": ("lifecycle", "Resumed Unpaused"),
-        "WAKEUP": ("pm-wakeup", ""),
-        "SUSPEND": ("pm-suspend", ""),
-        "SUSPEND_DISK": ("pm-suspend-disk", ""),
-        "GUEST_PANICKED": ("lifecycle", "Crashed Panicked"),
-    }
-    if event in simple:
-        return simple[event]
-    if event == "SHUTDOWN" and data.get("guest"):
-        return "lifecycle", "Shutdown Finished after guest request"
-    if event == "RESET":
-        return "reboot", ""
-    if event == "RTC_CHANGE":
-        return "rtc-change", str(data.get("offset"))
-    if event == "WATCHDOG":
-        return "watchdog", str(data.get("action"))
-    if event == "BALLOON_CHANGE":
-        return "balloon-change", f"{int(data['actual']) // 1024}KiB"
-    if event == "BLOCK_IO_ERROR":
-        return (
-            "io-error",
-            f"{data.get('device') or data.get('node-name')} {data.get('operation')} {data.get('action')}",
-        )
-    if event == "DEVICE_TRAY_MOVED":
-        return (
-            "tray-change",
-            f"{data.get('id') or data.get('device')} {'open' if data.get('tray-open') else 'close'}",
-        )
-    if event in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", "BLOCK_JOB_READY"):
-        return "block-job", f"{data.get('type')} {data.get('device')} {event.removeprefix('BLOCK_JOB_').lower()}"
-    if event in ("DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR"):
-        return "device-removal-failed", str(data.get("device"))
-    return None
+def _definitions(tree: Tree, domain: str | None) -> dict[str, tuple[int, ...]]:
+    """Names of all definitions, and what changes with their files."""
+    names = entries(tree.domain_definitions, ".toml") if domain is None else [domain]
+    found = {name: _stamp(tree.domain_definition(name)) for name in names}
+    return {name: stamp for name, stamp in found.items() if stamp}
+
+
+def _defined(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> Iterator[Event]:
+    for name in sorted({*before, *after}):
+        if name not in after:
+            yield Event(time.time(), name, "lifecycle", "Undefined Removed")
+        elif before.get(name) != after[name]:
+            yield Event(time.time(), name, "lifecycle", f"Defined {'Updated' if name in before else 'Added'}")
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """What changes whenever a file is replaced or written; () where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ()
+    return info.st_ino, info.st_mtime_ns, info.st_size

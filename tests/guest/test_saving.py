@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import struct
@@ -91,6 +92,69 @@ def test_a_guest_with_plugged_devices_comes_back(
         assert guest.ask("dd if=/dev/vda bs=512 skip=7 count=1 2>/dev/null | head -c 7") == "on disk"
         assert guest.ask("ls /sys/class/net").split() == ["eth0", "eth1", "lo"]
     assert all(serves(address) for address in addresses)
+
+
+class Listener:
+    """A verb that waits for events, in a process of its own; it listens once it is made."""
+
+    def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
+            stdout=subprocess.PIPE, text=True, cwd=TOP,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        deadline = time.monotonic() + 60
+        while not self._process.stdout.readline():
+            assert time.monotonic() < deadline and self._process.poll() is None
+            domain.suspend()
+            domain.resume()
+            time.sleep(0.1)
+
+    def end(self) -> str:
+        """End it by ^C, and give what it has told."""
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), True)
+        # What has happened by now it finds in a journal when it looks the next time.
+        time.sleep(0.5)
+        self._process.send_signal(signal.SIGINT)
+        told, _ = self._process.communicate(timeout=30)
+        assert self._process.returncode == 0
+        return told
+
+
+def test_saves_are_told_of_as_events(lab: Lab, domain_of: Register) -> None:
+    domain = lab.boot(domain_of(lab.define("told", body=network_nic())))
+    libvirts = Listener(lab, domain, "event --all --loop")
+    qemus = Listener(lab, domain, "qemu-monitor-event --domain told --event ^(MIG|STOP) --regex --loop")
+    domain.attach_interface(type="network", source="default", mac=SECOND, persistent=True)
+    domain.managed_save()
+    domain.start()
+    domain.remove_managed_save()
+    domain.destroy()
+    told = libvirts.end()
+    wanted = [
+        "event 'device-added' for domain 'told': net1",
+        "event 'lifecycle' for domain 'told': Defined Updated",
+        "event 'migration-iteration' for domain 'told': iteration: '2'",
+        "event 'job-completed' for domain 'told':\n\toperation: 2\n\ttime_elapsed: ",
+        "event 'lifecycle' for domain 'told': Stopped Saved",
+        "event 'lifecycle' for domain 'told': Started Restored",
+        "event 'lifecycle' for domain 'told': Resumed Unpaused",
+        "event 'lifecycle' for domain 'told': Stopped Destroyed",
+        "event loop interrupted\nevents received: ",
+    ]
+    assert all(line in told for line in wanted), (told, [line for line in wanted if line not in told])
+    rest = told
+    for line in wanted[4:]:
+        assert line in rest, told
+        rest = rest.partition(line)[2]
+    told = qemus.end()
+    assert re.search(r"^event STOP at \d+\.\d{6} for domain 'told': <null>$", told, re.M), told
+    assert re.search(r"^event MIGRATION_PASS at \d+\.\d{6} for domain 'told': {\"pass\":2}$", told, re.M), told
+    assert "RESUME" not in told and "event loop interrupted" in told
+    done = lab.run("qemu-monitor-event --domain told --timeout 1")
+    assert (done.returncode, done.stdout) == (1, "event loop timed out\nevents received: 0\n\n")
 
 
 def test_a_managed_save_is_taken_up_by_the_next_start(lab: Lab, domain_of: Register) -> None:
@@ -264,6 +328,15 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
     pid = domain.live.pid
     assert lab.ok("domjobinfo restless") == "Job type:         None        \n\n"
     assert "no job is active on the domain" in lab.fails("domjobabort restless")
+
+    line = "Start to calculate domain's memory dirty rate successfully, duration: 1 seconds\n"
+    told = lab.ok("domdirtyrate-calc restless --seconds 1 --mode page-sampling --wait")
+    assert re.fullmatch(re.escape(line) + r"\d+ MiB/s\n\n", told)
+    assert lab.ok("domdirtyrate-calc restless") == line + "\n"
+    assert "already being measured" in lab.fails("domdirtyrate-calc restless")
+    assert "needs KVM" in lab.fails("domdirtyrate-calc restless --mode dirty-bitmap")
+    assert "within [1, 60]" in lab.fails("domdirtyrate-calc restless --seconds 61")
+    assert "Unknown calculation mode" in lab.fails("domdirtyrate-calc restless --mode guess")
 
     # Seen from another process, and ended by it.
     saver = Saver(lab, domain, "managedsave restless")

@@ -37,7 +37,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "listing": ("dominfo", "domstate", "list"),
     "lifecycle": ("destroy", "reboot", "reset", "resume", "shutdown", "start", "suspend"),
     "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
-    "jobs": ("domjobabort", "domjobinfo"),
+    "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
     "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
     "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
     "pinning": (
@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "install": ("install",),
     "monitor": ("qemu-monitor-command",),
     "boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
-    "events": ("event",),
+    "events": ("event", "qemu-monitor-event"),
     "hosting": (
         "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo", "uri",
         "version",

@@ -1,0 +1,59 @@
+"""How fast a guest changes its memory (virsh domdirtyrate-calc)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from qkvm import units
+from qkvm.errors import InvalidState, InvalidValue, NotReached
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.qmp.session import Session
+
+MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
+"""Ways to measure (DirtyRateMeasureMode of qapi/migration.json)."""
+
+SECONDS = range(1, 61)
+
+_GRACE = 10.0
+"""Seconds beyond its own time that a measurement may take; sampling a large guest takes some."""
+
+
+def calculate(domain: Domain, *, seconds: int = 1, mode: str = "page-sampling", wait: bool = False) -> int | None:
+    """Start a measurement, and with ``wait`` give its result in MiB per second.
+
+    :param seconds: how long it takes, 1 to 60.
+    :raises InvalidState: QEMU can't measure so: the modes that track pages need KVM.
+    :raises NotReached: the measurement has not begun, or not ended in time.
+    """
+    if seconds not in SECONDS:
+        raise InvalidValue(f"seconds={seconds} is invalid, please choose value within [1, 60]")
+    if mode not in MODES:
+        raise InvalidValue(f"Unknown calculation mode '{units.printable(mode)}'", hint=", ".join(MODES))
+    with domain.lock():
+        run = domain.live
+        if mode != "page-sampling" and run.record["accel"] != "kvm":
+            # QEMU (seen in 7.2.22) asks KVM's state, which is not there, and dies of it.
+            raise InvalidState(f"mode {mode} needs KVM, and the guest runs under TCG", hint="--mode page-sampling")
+        with domain.monitor() as session:
+            session.execute("calc-dirty-rate", {"calc-time": seconds, "mode": mode})
+            _await(session, ("measuring", "measured"), _GRACE)
+            if not wait:
+                return None
+            found = _await(session, ("measured",), seconds + _GRACE)
+    return int(found["dirty-rate"])
+
+
+def _await(session: Session, states: tuple[str, ...], timeout: float) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout
+    while (found := session.execute("query-dirty-rate"))["status"] not in states:
+        if time.monotonic() >= deadline:
+            raise NotReached(
+                f"the measurement is {found['status']} after {timeout:g} s",
+                asked=states[-1],
+                reached=found["status"],
+            )
+        time.sleep(0.01)
+    return dict(found)

@@ -155,9 +155,10 @@ def pinned(run: Run, session: Session) -> spec.Domain:
 
 def kept(run: Run) -> dict[str, Any]:
     """Ids and places of the devices of a run, as a plain form of :class:`qkvm.qemu.launch.Kept`."""
+    plugged = [entry for kind in ("controllers", "disks", "nics") for entry in run.devices(kind)]
     return {
         "nics": [entry["id"] for entry in run.devices("nics")],
-        "places": {entry["id"]: entry["place"] for kind in ("disks", "nics") for entry in run.devices(kind)},
+        "places": {entry["id"]: entry["place"] for entry in plugged},
     }
 
 

@@ -64,8 +64,13 @@ def test_a_guest_with_plugged_devices_comes_back(
     domain = lab.boot(domain_of(lab.define("traveller", body=body, vcpus="{ current = 1, maximum = 3 }")))
     domain.attach_interface(type="network", source="default", mac=SECOND)
     domain.set_vcpus(2)
+    for target, bus in (("vdb", "virtio"), ("sda", "scsi")):
+        made = disk(tmp_path, f"{target}.qcow2").split('"')[1]
+        lab.ok(f"attach-disk traveller {made} {target} --targetbus {bus} --subdriver qcow2")
     with Guest(domain) as guest:
         guest.until("cat /sys/devices/system/cpu/online", "0-1")
+        guest.until("ls /sys/block | grep -c '^[sv]d'", "3")
+        guest.ask("echo SCSI | dd of=/dev/sda bs=512 seek=5 conv=sync 2>/dev/null; sync")
         guest.ask("echo on disk | dd of=/dev/vda bs=512 seek=7 conv=sync 2>/dev/null; sync")
         guest.ask("httpd -h /etc")
         start_counting(guest)
@@ -91,7 +96,16 @@ def test_a_guest_with_plugged_devices_comes_back(
         assert guest.ask("cat /sys/devices/system/cpu/online") == "0-1"
         assert guest.ask("dd if=/dev/vda bs=512 skip=7 count=1 2>/dev/null | head -c 7") == "on disk"
         assert guest.ask("ls /sys/class/net").split() == ["eth0", "eth1", "lo"]
+        assert guest.ask("dd if=/dev/sda bs=512 skip=5 count=1 2>/dev/null | head -c 4") == "SCSI"
     assert all(serves(address) for address in addresses)
+
+    # Once more: what was plugged in the first run was there from the start in the second.
+    lab.ok(f"save traveller {path}")
+    lab.ok(f"restore {path}")
+    with Guest(domain) as guest:
+        guest.ask("dd if=/dev/sda of=/dev/null count=1 2>/dev/null")
+    domain.detach_interface(type="network", mac=SECOND)
+    assert [nic.mac for nic in domain.interfaces()] == [FIRST]
 
 
 class Listener:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 from types import TracebackType
 
 from qkvm.domain.domain import Domain
@@ -105,3 +106,15 @@ def wait_ready(domain: Domain, mark: int = 0, *, timeout: float = BOOT_TIMEOUT) 
         assert domain.is_running, f"domain {domain.name} ended while booting: {text[-400:]!r}"
         assert time.monotonic() < deadline, f"domain {domain.name} has not booted: {text[-400:]!r}"
         time.sleep(0.02)
+
+
+def tsc_frequency() -> str:
+    """A kernel argument that a microvm needs under TCG.
+
+    It has no clock but the PIT to measure its TSC against, and when this process is kept from running for a
+    moment meanwhile, the measurement fails and the kernel waits for ever. TCG's TSC is the host's.
+    """
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("cpu MHz"):
+            return f"tsc_early_khz={round(float(line.split(':')[1]) * 1000)}"
+    raise AssertionError("/proc/cpuinfo tells no frequency")

@@ -10,22 +10,10 @@ import pytest
 
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import Lab, network_nic
-from tests.guest.guest import Guest
+from tests.guest.guest import Guest, tsc_frequency
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
-
-
-def _tsc_frequency() -> str:
-    """A kernel argument that a microvm needs under TCG.
-
-    It has no clock but the PIT to measure its TSC against, and when this process is kept from running for a
-    moment meanwhile, the measurement fails and the kernel waits for ever. TCG's TSC is the host's.
-    """
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("cpu MHz"):
-            return f"tsc_early_khz={round(float(line.split(':')[1]) * 1000)}"
-    raise AssertionError("/proc/cpuinfo tells no frequency")
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc", "microvm"])
@@ -33,7 +21,7 @@ def test_boots_with_everything(lab: Lab, domain_of: Register, tmp_path: Path, ma
     image = tmp_path / "disk.qcow2"
     nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M")
     body = f"[[disks]]\npath = '{image}'\nformat = 'qcow2'\ntarget = 'vda'\n" + network_nic()
-    cmdline = _tsc_frequency() if machine == "microvm" else ""
+    cmdline = tsc_frequency() if machine == "microvm" else ""
     domain = lab.boot(domain_of(lab.define(f"m-{machine}", machine=machine, body=body, cmdline=cmdline)))
     found = lab.ok(f"domifaddr m-{machine} --source lease --wait")
     with Guest(domain) as guest:

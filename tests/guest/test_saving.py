@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from qkvm.domain.domain import Domain
 from qkvm.host import journal
 from qkvm.net import link
 from tests.guest.conftest import TOP, Lab, network_nic
-from tests.guest.guest import Guest, log_size, wait_ready
+from tests.guest.guest import Guest, log_size, tsc_frequency, wait_ready
 
 Register = Callable[[Domain], Domain]
 
@@ -558,3 +560,24 @@ def memory_of(core: str) -> dict[str, int]:
         found[names[kind]] = found.get(names[kind], 0) + in_file
     assert found["NOTE"] > 0
     return found
+
+
+@pytest.mark.parametrize("machine", ["pc", "microvm"])
+def test_other_machines_come_back_too(
+    lab: Lab, domain_of: Register, tmp_path: os.PathLike[str], machine: str
+) -> None:
+    """The same for machines with other buses; a q35 is in all the other tests."""
+    body, cmdline = network_nic(FIRST) + disk(tmp_path), tsc_frequency() if machine == "microvm" else ""
+    domain = lab.boot(domain_of(lab.define("other", machine=machine, body=body, cmdline=cmdline)))
+    if machine == "pc":
+        domain.attach_interface(type="network", source="default", mac=SECOND)
+    with Guest(domain) as guest:
+        start_counting(guest)
+        guest.ask("httpd -h /etc")
+    address = lease_of(domain, FIRST)
+    domain.managed_save()
+    domain.start()
+    assert goes_on(domain) and serves(address)
+    if machine == "pc":
+        assert domain.live.record["definition"]["machine_version"] != ""
+        domain.detach_interface(type="network", mac=SECOND)

@@ -48,10 +48,12 @@ def started_with(record: dict[str, Any]) -> spec.Domain:
 
 
 def present(run: Run) -> spec.Domain:
-    """What a live domain is at this moment: as it was started, with the disks, NICs and vCPUs that it has now.
+    """What a live domain is at this moment: as it was started, with the devices, threads and shares of now.
 
     ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
     """
+    from qkvm.domain import cputune, iothread
+
     started = started_with(run.record)
     disks, nics = plugged(run), run.devices("nics")
     hot = [entry["spec"] for entry in run.devices("controllers") if "spec" in entry]
@@ -60,6 +62,8 @@ def present(run: Run) -> spec.Domain:
         controllers=(*started.controllers, *(toml.from_plain(one, spec.Controller, "record") for one in hot)),
         memory=replace(started.memory, current=Size(run.balloon())),
         vcpus=replace(started.vcpus, current=run.vcpu_count()),
+        iothreads=iothread.live(run),
+        cputune=cputune.live(run),
         disks=tuple(toml.from_plain(entry["spec"], spec.Disk, "record") for entry in disks),
         nics=tuple(
             replace(toml.from_plain(entry["spec"], spec.Nic, "record"), link=entry["link"]) for entry in nics

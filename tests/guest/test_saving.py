@@ -66,7 +66,8 @@ def test_a_guest_with_plugged_devices_comes_back(
     domain = lab.boot(domain_of(lab.define("traveller", body=body, vcpus="{ current = 1, maximum = 3 }")))
     domain.attach_interface(type="network", source="default", mac=SECOND)
     domain.set_vcpus(2)
-    for target, bus in (("vdb", "virtio"), ("sda", "scsi")):
+    lab.ok("iothreadadd traveller 3")
+    for target, bus in (("vdb", "virtio --iothread 3"), ("sda", "scsi")):
         made = disk(tmp_path, f"{target}.qcow2").split('"')[1]
         lab.ok(f"attach-disk traveller {made} {target} --targetbus {bus} --subdriver qcow2")
     with Guest(domain) as guest:

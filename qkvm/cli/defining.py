@@ -46,7 +46,7 @@ def domargv(context: Context, args: Args) -> None:
     import os
     from shlex import quote
 
-    from qkvm.domain.start import command_line
+    from qkvm.domain.preview import command_line
 
     template = args.text("template")
     binary, options = command_line(

@@ -9,16 +9,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import placing, vncport
+from qkvm.domain import arrival, placing, vncport
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
-from qkvm.errors import HostError, InvalidState, LaunchError, NotFound
+from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
 from qkvm.qemu import launch, ports
 from qkvm.qemu.launch import Kept, Launch, Resources
-from qkvm.qemu.render import Option
 from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -29,10 +28,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.domain import Domain
 
-READY_TIMEOUT = 60.0
-"""Seconds until QEMU must have run its start script; here it takes 0.03."""
-
-_NOMINAL_FD = 100
+NOMINAL_FD = 100
 """Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
 
 
@@ -120,7 +116,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
             script = launch.start_script(ready.definition, plan, paused=paused)
             with place.entered():
                 pid = _spawn(domain, run, argv, script, fds)
-            undo.add(_kill, pid)
+            undo.add(arrival.kill, pid)
             place.take(pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
@@ -128,49 +124,15 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
         except (HostError, NotFound) as error:
             # A QEMU that has ended took its taps along; then its own words tell why.
             if process.start_time(pid) is None:
-                raise _launch_error(domain, argv, pid, "") from error
+                raise arrival.launch_error(domain, argv, pid) from error
             raise
-        _await_ready(domain, run, argv, pid, len(script))
-        files.remove(_vnc_secret(run.folder))
+        arrival.await_ready(domain, run, argv, pid, len(script))
+        files.remove(vnc_secret(run.folder))
         place.settle()
         if origin.load is not None:
             origin.load(run)
         undo.commit()
         return [ready.warning] if ready.warning else []
-
-
-def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Option]]:
-    """The program and the options that start would use now; nothing is made.
-
-    :param template: path of another template than the machine's.
-    """
-    definition = domain.definition
-    chosen, _ = accel.choose(definition.accel)
-    config = settings.load(domain.tree)
-    folder = domain.tree.domain_run(domain.name)
-    given = Resources(
-        accel=chosen,
-        user=settings.run_as(config.user, ids.last(domain.tree) + 1),
-        sockets={ident: _NOMINAL_FD + number for number, ident in enumerate(ports.sockets(definition))},
-        nic_fds=tuple(_nominal_nic_fds(definition)),
-        pidfile=os.path.join(folder, "qemu.pid"),
-        serial_log=domain.tree.serial_log(domain.name),
-        folder=folder,
-        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else vncport.port(definition),
-        vnc_websocket=vncport.websocket(definition),
-        vnc_secret=_vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
-    )
-    plan = launch.plan(definition, given)
-    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
-    return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
-
-
-def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
-    fds, number = [], _NOMINAL_FD + len(ports.sockets(definition))
-    for nic in definition.nics:
-        fds.append("" if nic.type is spec.NicType.USER else str(number))
-        number += nic.type is not spec.NicType.USER
-    return fds
 
 
 def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
@@ -253,7 +215,7 @@ def _listen(run: Run, name: str, opened: ExitStack) -> int:
 
 def _high_fd(fd: int) -> int:
     """A copy of ``fd`` under the first free number of those that command lines name."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _NOMINAL_FD)
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, NOMINAL_FD)
 
 
 def _check_images(disk: spec.Disk) -> None:
@@ -265,7 +227,7 @@ def _check_images(disk: spec.Disk) -> None:
         image.check(path, fmt, backing=depth < len(disk.backing))
 
 
-def _vnc_secret(folder: str) -> str:
+def vnc_secret(folder: str) -> str:
     """The file that hands the VNC password to QEMU; it is gone when QEMU has read it."""
     return os.path.join(folder, "vnc.secret")
 
@@ -274,7 +236,7 @@ def _resources(
     domain: Domain, ready: _Prepared, run: Run, sockets: dict[str, int], taps: list[link.Tap | None]
 ) -> Resources:
     vnc = ready.definition.vnc
-    secret = _vnc_secret(run.folder) if vnc is not None and vnc.password else ""
+    secret = vnc_secret(run.folder) if vnc is not None and vnc.password else ""
     if vnc is not None and secret:
         files.write_atomic(secret, vnc.password)
     return Resources(
@@ -336,43 +298,3 @@ def _plug(domain: Domain, ready: _Prepared, taps: list[link.Tap | None]) -> None
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
         if tap is not None:
             link.plug(tap.name, bridge, mac=nic.mac, alias=link.domain_tag(domain.name))
-
-
-def _await_ready(domain: Domain, run: Run, argv: list[str], pid: int, commands: int) -> None:
-    """Wait until QEMU holds its lock and has run the whole start script.
-
-    :raises LaunchError: it ended before, or refused a command.
-    """
-    deadline = time.monotonic() + READY_TIMEOUT
-    offset, answered = 0, 0
-    while answered <= commands or run.pid != pid:
-        ended = process.start_time(pid) is None
-        lines, offset = journal.lines_from(run.journal, offset)
-        for line in lines:
-            if "error" in line:
-                raise _launch_error(domain, argv, pid, f"QEMU refused: {line['error'].get('desc')}")
-            answered += "return" in line
-        if ended:
-            raise _launch_error(domain, argv, pid, "")
-        if time.monotonic() > deadline:
-            raise _launch_error(domain, argv, pid, f"QEMU was not ready within {READY_TIMEOUT:g} s")
-        time.sleep(0.001)
-
-
-def _launch_error(domain: Domain, argv: list[str], pid: int, message: str) -> LaunchError:
-    log = domain.tree.qemu_log(domain.name)
-    words = (files.read_bytes(log) or b"").decode("utf-8", "replace").strip()
-    code = 0
-    if not message:
-        code = process.exit_code(pid) or 0
-        message = f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
-    return LaunchError(message, argv=argv, code=code, stderr=words, log=log)
-
-
-def _kill(pid: int) -> None:
-    pidfd = process.open_pidfd(pid)
-    if pidfd is not None:
-        try:
-            process.end(pidfd, grace=0.5)
-        finally:
-            os.close(pidfd)

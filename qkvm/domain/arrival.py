@@ -1,0 +1,60 @@
+"""A QEMU that was just started: wait until it is up, or tell why it is not."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from qkvm import files
+from qkvm.errors import LaunchError
+from qkvm.host import journal, process
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+
+READY_TIMEOUT = 60.0
+"""Seconds until QEMU must have run its start script; here it takes 0.03."""
+
+
+def await_ready(domain: Domain, run: Run, argv: list[str], pid: int, commands: int) -> None:
+    """Wait until QEMU holds its lock and has run the whole start script.
+
+    :raises LaunchError: it ended before, or refused a command.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT
+    offset, answered = 0, 0
+    while answered <= commands or run.pid != pid:
+        ended = process.start_time(pid) is None
+        lines, offset = journal.lines_from(run.journal, offset)
+        for line in lines:
+            if "error" in line:
+                raise launch_error(domain, argv, pid, f"QEMU refused: {line['error'].get('desc')}")
+            answered += "return" in line
+        if ended:
+            raise launch_error(domain, argv, pid)
+        if time.monotonic() > deadline:
+            raise launch_error(domain, argv, pid, f"QEMU was not ready within {READY_TIMEOUT:g} s")
+        time.sleep(0.001)
+
+
+def launch_error(domain: Domain, argv: list[str], pid: int, message: str = "") -> LaunchError:
+    """The error for a QEMU that did not come up; without a message its own last words."""
+    log = domain.tree.qemu_log(domain.name)
+    words = (files.read_bytes(log) or b"").decode("utf-8", "replace").strip()
+    code = 0
+    if not message:
+        code = process.exit_code(pid) or 0
+        message = f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
+    return LaunchError(message, argv=argv, code=code, stderr=words, log=log)
+
+
+def kill(pid: int) -> None:
+    """End a QEMU that was just started."""
+    pidfd = process.open_pidfd(pid)
+    if pidfd is not None:
+        try:
+            process.end(pidfd, grace=0.5)
+        finally:
+            os.close(pidfd)

@@ -1,0 +1,50 @@
+"""The command line that a start of a domain would use now, shown without making anything."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.domain import start, vncport
+from qkvm.host import accel, ids, process, settings
+from qkvm.qemu import launch, ports
+from qkvm.qemu.launch import Resources
+from qkvm.qemu.render import Option
+from qkvm.spec import domain as spec
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+
+
+def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Option]]:
+    """The program and the options that start would use now; nothing is made.
+
+    :param template: path of another template than the machine's.
+    """
+    definition = domain.definition
+    chosen, _ = accel.choose(definition.accel)
+    config = settings.load(domain.tree)
+    folder = domain.tree.domain_run(domain.name)
+    given = Resources(
+        accel=chosen,
+        user=settings.run_as(config.user, ids.last(domain.tree) + 1),
+        sockets={ident: start.NOMINAL_FD + number for number, ident in enumerate(ports.sockets(definition))},
+        nic_fds=tuple(_nominal_nic_fds(definition)),
+        pidfile=os.path.join(folder, "qemu.pid"),
+        serial_log=domain.tree.serial_log(domain.name),
+        folder=folder,
+        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else vncport.port(definition),
+        vnc_websocket=vncport.websocket(definition),
+        vnc_secret=start.vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
+    )
+    plan = launch.plan(definition, given)
+    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
+    return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
+
+
+def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
+    fds, number = [], start.NOMINAL_FD + len(ports.sockets(definition))
+    for nic in definition.nics:
+        fds.append("" if nic.type is spec.NicType.USER else str(number))
+        number += nic.type is not spec.NicType.USER
+    return fds

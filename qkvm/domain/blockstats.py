@@ -29,7 +29,7 @@ def of_run(
 
     :param disks: entries of its record. :param stats: query-blockstats. :param nodes: query-named-block-nodes.
     """
-    by_device = {_device_id(entry): entry for entry in stats}
+    by_device = {device_id(entry): entry for entry in stats}
     by_name = {str(node["node-name"]): node for node in nodes}
     rows: list[Values] = []
     for disk in disks:
@@ -46,7 +46,7 @@ def of_run(
     return _numbered(rows)
 
 
-def _device_id(entry: dict[str, Any]) -> str:
+def device_id(entry: dict[str, Any]) -> str:
     """The id of the device that a query-blockstats entry is about.
 
     ``qdev`` is a path such as /machine/peripheral/disk-vda/virtio-backend, or for some devices the id alone.

@@ -172,7 +172,8 @@ def _give(domain: Domain, run: Run, session: Session, device: DiskDevice, fds: d
         for command, arguments in render.hotplug_commands(options):
             session.execute(command, arguments)
     if disk.throttle is not None and disk.path:
-        session.execute("block_set_io_throttle", disks.throttle_arguments(device.id, disk.throttle))
+        machine = spec.Machine(run.record["machine"])
+        session.execute("block_set_io_throttle", disks.throttle_arguments(machine, disk, disk.throttle))
     if device.id not in plug.peripherals(session):
         raise NotReached(f"QEMU took the disk {disk.target} but does not show it", asked=disk.target, reached=None)
     del entry["plugging"]

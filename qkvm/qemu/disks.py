@@ -231,10 +231,19 @@ def _refuse_same_place(found: list[DiskDevice]) -> None:
         seen[spot] = device.disk.target
 
 
-def throttle_arguments(ident: str, throttle: Throttle | None) -> dict[str, Any]:
-    """The arguments of block_set_io_throttle for a device (qapi/block-core.json); None lifts all."""
+def backend_path(machine: Machine, disk: Disk) -> str:
+    """What QMP calls the device that has a disk's block backend: of virtio on PCI it is a part of the card."""
+    ident = disk_id(disk)
+    if disk.bus is DiskBus.VIRTIO and machine is not Machine.MICROVM:
+        return f"/machine/peripheral/{ident}/virtio-backend"
+    return ident
+
+
+def throttle_arguments(machine: Machine, disk: Disk, throttle: Throttle | None) -> dict[str, Any]:
+    """The arguments of block_set_io_throttle for a disk (qapi/block-core.json); None lifts all limits."""
     limits = throttle or Throttle()
-    found: dict[str, Any] = {"id": ident, "group": limits.group_name or ident}
+    group = limits.group_name or disk_id(disk)
+    found: dict[str, Any] = {"id": backend_path(machine, disk), "group": group}
     for kind, name in (("bytes", "bps"), ("iops", "iops")):
         for one, suffix in (("total", ""), ("read", "_rd"), ("write", "_wr")):
             found[f"{name}{suffix}"] = getattr(limits, f"{one}_{kind}_sec")

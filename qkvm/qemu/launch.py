@@ -300,7 +300,7 @@ def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[
         commands.append(("qom-set", period))
     commands += [("set_link", {"name": nic.id, "up": False}) for nic in launch.nics if not nic.nic.link]
     commands += [
-        ("block_set_io_throttle", disks.throttle_arguments(disks.disk_id(disk), disk.throttle))
+        ("block_set_io_throttle", disks.throttle_arguments(domain.machine, disk, disk.throttle))
         for disk in domain.disks
         if disk.throttle is not None
     ]

@@ -49,6 +49,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "interfaces": (
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",
     ),
+    "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
     "disks": ("attach-disk", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",

@@ -1,0 +1,151 @@
+"""Verbs on what goes through a domain's disks."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.blockio import Sizes
+
+_HUMAN = (
+    ("rd_req", "number of read operations:"), ("rd_bytes", "number of bytes read:"),
+    ("wr_req", "number of write operations:"), ("wr_bytes", "number of bytes written:"),
+    ("flush_operations", "number of flush operations:"), ("rd_total_times", "total duration of reads (ns):"),
+    ("wr_total_times", "total duration of writes (ns):"), ("flush_total_times", "total duration of flushes (ns):"),
+)  # fmt: skip
+
+_RATES = tuple(f"{one}_{kind}_sec" for kind in ("bytes", "iops") for one in ("total", "read", "write"))
+
+LIMITS = (
+    *_RATES, *(f"{rate}_max" for rate in _RATES), "size_iops_sec", "group_name",
+    *(f"{rate}_max_length" for rate in _RATES),
+)  # fmt: skip
+"""The limits in virsh's order."""
+
+
+def domblkstat(context: Context, args: Args) -> None:
+    """Show what went through a disk, or through all of them."""
+    from qkvm.domain import blockio
+
+    device = args.text("device") or ""
+    found = blockio.counters(common.domain(context, args), device)
+    if args.json:
+        return context.out(json_text(found))
+    if args.flag("human"):
+        lines = [f"Device: {device}\n", *(f" {label:<31} {found[name]}\n" for name, label in _HUMAN)]
+        return context.out("".join(lines))
+    return context.out("".join(f"{device} {name} {value}\n" for name, value in found.items()))
+
+
+def domblkinfo(context: Context, args: Args) -> None:
+    """Show the sizes of a disk, or with --all of each."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import blockio
+
+    device, human = args.text("device"), args.flag("human")
+    if not args.flag("all") and device is None:
+        raise UsageError("command 'domblkinfo' requires <device> option")
+    if args.flag("all") and device is not None:
+        raise UsageError("Options --all and --device are mutually exclusive")
+    domain = common.domain(context, args)
+    found = blockio.sizes(domain, device or "")
+    if args.json:
+        return context.out(json_text([size._asdict() for size in found]))
+    if device is None:
+        rows = _all_drives(context, args, found)
+        return context.out(table(("Target", "Capacity", "Allocation", "Physical"), rows, header=not context.quiet))
+    size = found[0]
+    named = (("Capacity", size.capacity), ("Allocation", size.allocation), ("Physical", size.physical))
+    return context.out("".join(f"{label + ':':<15} {_amount(number, human)}\n" for label, number in named))
+
+
+def _all_drives(context: Context, args: Args, found: list[Sizes]) -> list[tuple[str, ...]]:
+    """A row for each drive; an empty one has no sizes."""
+    from qkvm.domain import disk
+
+    by_target = {size.target: size for size in found}
+    human = args.flag("human")
+    rows: list[tuple[str, ...]] = []
+    for drive in disk.disks(common.domain(context, args)):
+        size = by_target.get(drive.target)
+        if size is None:
+            rows.append((drive.target, "-", "-", "-"))
+        else:
+            amounts = (size.capacity, size.allocation, size.physical)
+            rows.append((drive.target, *(_amount(number, human) for number in amounts)))
+    return rows
+
+
+def _amount(number: int, human: bool) -> str:
+    """Bytes as they are, or as virsh shows them to people: three decimals and the unit that fits."""
+    if not human:
+        return str(number)
+    value, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.3f} {units[0]}"
+
+
+def domblkerror(context: Context, args: Args) -> None:
+    """Show on which disks I/O has failed."""
+    from qkvm.domain import blockio
+
+    found = blockio.errors(common.domain(context, args))
+    if args.json:
+        return context.out(json_text(found))
+    if not found:
+        return context.out("No errors found\n")
+    return context.out("".join(f"{target}: {why}\n" for target, why in found.items()))
+
+
+def blkdeviotune(context: Context, args: Args) -> None:
+    """Show or set the limits of a disk."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import blockio
+    from qkvm.units import parse_size
+
+    domain, device = common.domain(context, args), args.required("device")
+    scope = common.scope(args)
+    limits: dict[str, int | str] = {}
+    for name in LIMITS:
+        option = name.replace("_", "-")
+        text = args.text(option)
+        if text is None:
+            continue
+        if name == "group_name":
+            limits[name] = text
+        elif "_bytes_" in name and not name.endswith("length") and not text.isdigit():
+            limits[name] = parse_size(text, default="B", what=option) * 1024
+        elif not text.isascii() or not text.isdigit():
+            raise UsageError(f"Numeric value '{text}' for <{option}> option is malformed or out of range")
+        else:
+            limits[name] = int(text[:20])
+    if limits:
+        return blockio.set_throttle(domain, device, limits, **scope)
+    found = blockio.throttle(domain, device, config=args.flag("config"))
+    if args.json:
+        return context.out(json_text({name: getattr(found, name) for name in LIMITS}))
+    return context.out("".join(f"{name:<15}: {getattr(found, name)}\n" for name in LIMITS))
+
+
+def blockresize(context: Context, args: Args) -> None:
+    """Give a disk of a running guest another size."""
+    from qkvm.domain import blockio
+
+    path = args.required("path")
+    blockio.resize(common.domain(context, args), path, (args.size("size") or 0) * 1024)
+    context.out(f"Block device '{path}' is resized")
+
+
+def domblkthreshold(context: Context, args: Args) -> None:
+    """Have it told when a guest writes beyond a byte of its disk."""
+    from qkvm.domain import blockio
+    from qkvm.units import parse_size
+
+    text = args.required("threshold")
+    threshold = int(text) if text.isdigit() and text.isascii() else parse_size(text, what="threshold") * 1024
+    blockio.set_threshold(common.domain(context, args), args.required("dev"), threshold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qkvm.cli import common
 from qkvm.cli.output import json_text, table
 from qkvm.errors import InvalidValue
+from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,27 +93,27 @@ def domiflist(context: Context, args: Args) -> None:
 
 def domifaddr(context: Context, args: Args) -> None:
     """Show the IP addresses of a running domain's NICs."""
-    from qkvm.domain import nic
+    from qkvm.domain import address
 
     source = args.text("source")
-    if source not in (None, "lease", "arp"):
-        raise InvalidValue(f"Unknown data source '{source}'", hint="lease or arp")
-    sources = (source,) if source else ("lease", "arp")
-    domain = common.domain(context, args)
-    wanted = args.text("interface")
+    if source not in (None, *address.SOURCES):
+        raise InvalidValue(f"Unknown data source '{source}'", hint=", ".join(address.SOURCES))
     timeout = args.number("timeout") or 60
-    found = nic.await_addresses(
-        domain, sources=sources, interface=wanted, timeout=timeout if args.flag("wait") else 0
-    )
+    found = address.wait(
+        common.domain(context, args), sources=(source,) if source else address.SOURCES,
+        interface=args.text("interface"), timeout=timeout if args.flag("wait") else 0,
+    )  # fmt: skip
     if args.json:
-        return context.out(json_text([entry._asdict() for entry in found]))
+        return context.out(json_text([entry._asdict() for entry in found if entry.ip]))
     # virsh's own layout here is not that of its other tables.
     lines = [f" {'Name':<10} {'MAC address':<20} {'Protocol':<12} {'Address'}\n", "-" * 79 + "\n"]
     last = ""
     for entry in found:
         same = entry.interface == last and not args.flag("full")
-        name, mac = ("-", "-") if same else (entry.interface or "-", entry.mac)
-        lines.append(f" {name:<10} {mac:<17}    {'ipv4':<12} {entry.ip}/{entry.prefix}\n")
+        name, mac = ("-", "-") if same else (entry.interface or "-", entry.mac or "-")
+        kind = "ipv6" if ":" in entry.ip else "ipv4"
+        protocol, text = (kind, f"{entry.ip}/{entry.prefix}") if entry.ip else ("N/A", "N/A")
+        lines.append(f" {printable(name):<10} {printable(mac):<17}    {protocol:<12} {text}\n")
         last = entry.interface
     return context.out("".join(lines[2:] if context.quiet else lines))
 

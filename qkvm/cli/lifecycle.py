@@ -5,6 +5,7 @@ from __future__ import annotations
 from qkvm.cli import common
 from qkvm.errors import InvalidValue
 from qkvm.files import remove
+from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,19 +30,19 @@ def start(context: Context, args: Args) -> None:
 
 
 def shutdown(context: Context, args: Args) -> None:
-    """Press a domain's power button, and with --wait see it power off."""
-    _check_mode(args)
+    """Ask a guest to power off, and with --wait see it do so."""
+    modes = _modes(args)
     domain = common.domain(context, args)
-    domain.shutdown(wait=args.flag("wait"), timeout=float(args.number("timeout") or 60))
+    domain.shutdown(modes=modes, wait=args.flag("wait"), timeout=float(args.number("timeout") or 60))
     done = "has shut down" if args.flag("wait") else "is being shutdown"
     context.say(f"Domain '{domain.name}' {done}\n")
 
 
 def reboot(context: Context, args: Args) -> None:
     """Have a guest power off in order and start again."""
-    _check_mode(args)
+    modes = _modes(args)
     domain = common.domain(context, args)
-    domain.reboot()
+    domain.reboot(modes=modes)
     context.say(f"Domain '{domain.name}' is being rebooted\n")
 
 
@@ -76,7 +77,34 @@ def resume(context: Context, args: Args) -> None:
     context.say(f"Domain '{domain.name}' resumed\n")
 
 
-def _check_mode(args: Args) -> None:
-    mode = args.text("mode")
-    if mode not in (None, "acpi"):
-        raise InvalidValue(f"Unknown mode '{mode}' value", hint="acpi")
+def dompmsuspend(context: Context, args: Args) -> None:
+    """Put a guest to sleep."""
+    from qkvm.domain import guestpower
+
+    domain = common.domain(context, args)
+    guestpower.suspend(domain, args.required("target"), duration=args.number("duration") or 0)
+    context.say(f"Domain '{domain.name}' successfully suspended")
+
+
+def dompmwakeup(context: Context, args: Args) -> None:
+    """Wake a guest that sleeps."""
+    from qkvm.domain import guestpower
+
+    domain = common.domain(context, args)
+    guestpower.wakeup(domain)
+    context.say(f"Domain '{domain.name}' successfully woken up")
+
+
+def _modes(args: Args) -> tuple[str, ...]:
+    """The ways of --mode, a list with commas."""
+    text = args.text("mode")
+    modes = tuple(text.split(",")) if text is not None else ()
+    for mode in modes:
+        if mode in ("initctl", "signal", "paravirt"):
+            raise InvalidValue(f"unsupported mode '{mode}': it is for containers and Xen", hint="acpi or agent")
+        if mode not in ("acpi", "agent"):
+            raise InvalidValue(
+                f"Unknown mode '{printable(mode)}' value, "
+                "expecting 'acpi', 'agent', 'initctl', 'signal', or 'paravirt'"
+            )
+    return modes

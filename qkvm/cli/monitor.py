@@ -23,7 +23,7 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
         with domain.lock(), domain.monitor() as session:
             context.out(session.hmp(text).replace("\r\n", "\n") + "\n")
         return 0
-    command, arguments = _parse(text)
+    command, arguments = parse_command(text)
     answer: dict[str, Any]
     try:
         answer = {"return": domain.monitor_command(command, arguments)}
@@ -38,7 +38,7 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
     return 0
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any] | None]:
+def parse_command(text: str) -> tuple[str, dict[str, Any] | None]:
     """The command and arguments of a QMP command (QMP specification, 'Issuing Commands')."""
     try:
         plain = json.loads(text)

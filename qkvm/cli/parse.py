@@ -24,7 +24,7 @@ class UsageError(InvalidValue):
 class Option:
     """One option of a synopsis.
 
-    ``kind`` is flag, string, number or size; ``shown`` is the word between the angle brackets.
+    ``kind`` is flag, string, number, signed or size; ``shown`` is the word between the angle brackets.
     """
 
     __slots__ = ("kind", "name", "positional", "repeated", "required", "shown")
@@ -101,6 +101,11 @@ class Args:
         """The value of a <number> option, or None where it was not given."""
         text = self.text(name)
         return None if text is None else _number(name, text)
+
+    def signed(self, name: str) -> int | None:
+        """The value of a <number:signed> option, of 64 bits and a sign, or None where it was not given."""
+        text = self.text(name)
+        return None if text is None else _signed(name, text)
 
     def size(self, name: str) -> int | None:
         """The value of a size option in KiB (KiB is meant where there is no suffix), or None."""
@@ -180,10 +185,9 @@ def _option_of(item: str) -> Option:
         name, _, shown = name.partition(" ")
     if not shown:
         return Option(name, "flag")
-    shown = shown[1:-1]
-    return Option(
-        name, shown if shown in ("number", "size") else "string", shown=shown, positional=not by_name_only
-    )
+    shown, _, type_ = shown[1:-1].partition(":")
+    kind = type_ or (shown if shown in ("number", "size") else "string")
+    return Option(name, kind, shown=shown, positional=not by_name_only)
 
 
 _KINDS = {"": "string", "int": "number", "size": "size"}
@@ -266,6 +270,8 @@ def _check(verb: str, options: dict[str, Option], values: dict[str, list[str]]) 
         try:
             if options[name].kind == "number":
                 _number(name, given[0])
+            elif options[name].kind == "signed":
+                _signed(name, given[0])
             elif options[name].kind == "size":
                 parse_size(given[0], what=name)
         except InvalidValue as error:
@@ -275,6 +281,11 @@ def _check(verb: str, options: dict[str, Option], values: dict[str, list[str]]) 
 def _number(name: str, text: str) -> int:
     """A <number>; a deadline of no seconds at all is refused, as in virsh."""
     return parse_count(text, name, minimum=1 if name == "timeout" else 0, maximum=NUMBER_MAX)
+
+
+def _signed(name: str, text: str) -> int:
+    """A <number> that may be negative: what virsh's long long options take."""
+    return parse_count(text, name, minimum=-(1 << 63), maximum=(1 << 63) - 1)
 
 
 def _type_word(option: Option) -> str:

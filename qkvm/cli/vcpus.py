@@ -18,8 +18,15 @@ def setvcpus(context: Context, args: Args) -> None:
     args.exclusive("current", "live")
     args.exclusive("current", "config")
     args.needs("maximum", "config")
+    args.exclusive("guest", "config")
+    args.exclusive("guest", "maximum")
     domain = common.domain(context, args)
     count = args.number("count") or 0
+    if args.flag("guest"):
+        from qkvm.domain import guestcpu
+
+        guestcpu.set_count(domain, count)
+        return
     domain.set_vcpus(count, maximum=args.flag("maximum"), **common.scope(args), **common.patience(args))
     _warn_of_lost(context, args, domain)
 
@@ -57,6 +64,10 @@ def vcpucount(context: Context, args: Args) -> None:
     args.exclusive("live", "config")
     args.exclusive("current", "live")
     args.exclusive("current", "config")
+    args.exclusive("guest", "config")
+    if args.flag("guest"):
+        _guest_count(context, args, domain)
+        return
     counts = vcpu.counts(domain)
     if args.json:
         context.out(json_text(counts))
@@ -79,6 +90,18 @@ def vcpucount(context: Context, args: Args) -> None:
             "domain is not running" if place == "live" else "transient domains do not have any persistent config"
         )
     context.out(f"{counts[kind][place]}\n")
+
+
+def _guest_count(context: Context, args: Args, domain: Domain) -> None:
+    """How many vCPUs the guest sees or has online."""
+    from qkvm.domain import guestcpu
+
+    found = guestcpu.vcpus(domain)
+    counts = {"maximum": len(found), "current": sum(one.online for one in found)}
+    if args.json:
+        context.out(json_text({kind: {"guest": count} for kind, count in counts.items()}))
+        return
+    context.out(f"{counts['maximum' if args.flag('maximum') else 'current']}\n")
 
 
 def vcpuinfo(context: Context, args: Args) -> None:

@@ -14,12 +14,14 @@ from qkvm.files import check_private_dir, entries, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from qkvm.domain.nic import NicStatus
     from qkvm.domain.run import Run
     from qkvm.net.address import Address
     from qkvm.paths import Tree
+    from qkvm.qmp.agent import AgentSession
     from qkvm.qmp.session import Session
     from qkvm.spec import domain as spec
 
@@ -138,17 +140,17 @@ class Domain:
 
         dump.dump(self, path, **options)
 
-    def shutdown(self, *, wait: bool = False, timeout: float = 60.0) -> None:
-        """Ask the guest to power off (ACPI; virsh shutdown)."""
+    def shutdown(self, *, modes: Sequence[str] = (), wait: bool = False, timeout: float = 60.0) -> None:
+        """Ask the guest to power off, by its agent or ACPI (virsh shutdown); see stop.shutdown."""
         from qkvm.domain import stop
 
-        stop.shutdown(self, wait=wait, timeout=timeout)
+        stop.shutdown(self, modes=modes, wait=wait, timeout=timeout)
 
-    def reboot(self, *, timeout: float = 60.0) -> None:
-        """Ask the guest to power off, and start it anew when it has (virsh reboot)."""
+    def reboot(self, *, modes: Sequence[str] = (), timeout: float = 60.0) -> None:
+        """Ask the guest to reboot, by its agent or ACPI (virsh reboot); see stop.reboot."""
         from qkvm.domain import stop
 
-        stop.reboot(self, timeout=timeout)
+        stop.reboot(self, modes=modes, timeout=timeout)
 
     def reset(self) -> None:
         """Press the reset button (virsh reset)."""
@@ -235,15 +237,44 @@ class Domain:
         return nic.interfaces(self)
 
     def addresses(self, **options: Any) -> list[Address]:
-        """The IP addresses of its NICs (virsh domifaddr); see nic.addresses."""
-        from qkvm.domain import nic
+        """The IP addresses of its NICs (virsh domifaddr); see address.addresses."""
+        from qkvm.domain import address
 
-        return nic.addresses(self, **options)
+        return address.addresses(self, **options)
 
     def monitor_command(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a QMP command of one's own and give what it returns (virsh qemu-monitor-command)."""
         with self.lock(), self.monitor() as session:
             return session.execute(command, arguments)
+
+    # What its guest's agent can be told.
+
+    def agent(self, **options: Any) -> AgentSession:
+        """A session with the agent in the guest; see agent.session.
+
+        :raises AgentError: there is none.
+        """
+        from qkvm.domain import agent
+
+        return agent.session(self, **options)
+
+    def guest_info(self, *groups: str) -> dict[str, Any]:
+        """What the agent tells of the guest, by group (virsh guestinfo); see guestinfo.collect."""
+        from qkvm.domain import guestinfo
+
+        return guestinfo.collect(self, groups)
+
+    def freeze(self, mountpoints: Sequence[str] = ()) -> int:
+        """Freeze the guest's file systems and give how many (virsh domfsfreeze)."""
+        from qkvm.domain import guestfs
+
+        return guestfs.freeze(self, mountpoints)
+
+    def thaw(self) -> int:
+        """Thaw the guest's file systems and give how many (virsh domfsthaw)."""
+        from qkvm.domain import guestfs
+
+        return guestfs.thaw(self)
 
 
 class _DomainLock(locked):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from qkvm.errors import InvalidState, NotFound, NotReached
+from qkvm.errors import InvalidState, NotFound
 from qkvm.net import link
 
 TYPE_CHECKING = False
@@ -13,7 +11,6 @@ if TYPE_CHECKING:
 
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
-    from qkvm.net.address import Address
     from qkvm.paths import Tree
     from qkvm.spec import domain as spec
 
@@ -141,39 +138,3 @@ def counters(domain: Domain, interface: str) -> dict[str, int]:
         "tx_errs": tap.rx_errors,
         "tx_drop": tap.rx_dropped,
     }
-
-
-def addresses(domain: Domain, *, sources: tuple[str, ...] = ("lease", "arp")) -> list[Address]:
-    """IP addresses of the NICs by DHCP lease and neighbour table (virsh domifaddr), matched by MAC address."""
-    from qkvm.net import address
-
-    run = domain.live
-    networks = {
-        entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
-    }
-    return address.addresses(domain.tree, networks, sources)
-
-
-def await_addresses(
-    domain: Domain, *, sources: tuple[str, ...], interface: str | None, timeout: float
-) -> list[Address]:
-    """Addresses as :func:`addresses` gives them, with their taps, waiting up to ``timeout`` s for a first.
-
-    :param interface: only those of the NIC with that MAC address or interface name.
-    :raises NotReached: none came in time; with a timeout of 0 there may be none.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        listed = interfaces(domain)
-        wanted = listed if interface is None else [find(listed, interface)]
-        taps = {nic.mac: nic.interface for nic in wanted}
-        found = [
-            entry._replace(interface=taps[entry.mac])
-            for entry in addresses(domain, sources=sources)
-            if entry.mac in taps
-        ]
-        if found or not timeout:
-            return found
-        if time.monotonic() >= deadline:
-            raise NotReached(f"no NIC has an address after {timeout:g} s", asked="an address", reached=None)
-        time.sleep(0.05)

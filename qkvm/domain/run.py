@@ -137,6 +137,14 @@ class Run:
         """vCPUs that are plugged; the first one always is."""
         return 1 + len(self.devices("vcpus"))
 
+    def open_ports(self) -> list[str]:
+        """Device ids of the virtio ports that a program in the guest holds open (VSERPORT_CHANGE)."""
+        found = dict.fromkeys(self.record.get("open_ports", ()), True)
+        told: dict[str, bool] = {}
+        for event in journal.newest(self.journal, frozenset(("VSERPORT_CHANGE",)), self._mark("journal_from")):
+            told.setdefault(str(event["data"]["id"]), bool(event["data"]["open"]))
+        return sorted(ident for ident, is_open in (found | told).items() if is_open)
+
     def _mark(self, key: str) -> int:
         return int(self.record.get(key, 0))
 

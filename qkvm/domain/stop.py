@@ -1,4 +1,8 @@
-"""Stop a domain, or stop and go on: shutdown, reboot, reset, destroy, suspend, resume."""
+"""Stop a domain, or stop and go on: shutdown, reboot, reset, destroy, suspend, resume.
+
+shutdown and reboot have two ways: the guest's agent, and the power button (ACPI). Where none is named the agent
+is first, if there is one that answers at once; whatever it says, the power button is next.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,22 @@ import time
 from contextlib import suppress
 
 from qkvm.domain.run import write
-from qkvm.errors import HostError, InvalidState, MonitorError, MonitorGone, NotReached
+from qkvm.errors import (
+    AgentError,
+    Busy,
+    HostError,
+    InvalidState,
+    InvalidValue,
+    MonitorError,
+    MonitorGone,
+    NotReached,
+)
 from qkvm.host import journal, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
 
@@ -23,44 +38,82 @@ _RESEND = 5.0
 """Seconds after which the power button is pressed again: a press before the guest listens is lost."""
 
 
-def shutdown(domain: Domain, *, wait: bool, timeout: float) -> None:
-    """Press the power button (system_powerdown); with ``wait``, until the guest has powered off.
+MODES = ("acpi", "agent")
+"""The ways to ask a guest to power off or to reboot."""
 
-    The button is pressed again every few seconds while waiting.
 
+def shutdown(domain: Domain, *, modes: Sequence[str] = (), wait: bool, timeout: float) -> None:
+    """Ask the guest to power off, and with ``wait`` see it do so.
+
+    While it is waited for, the power button is pressed again every few seconds.
+
+    :param modes: of 'agent' and 'acpi'; the agent is tried first. :raises AgentError: 'agent' alone, and it can't.
     :raises NotReached: the guest did not power off within ``timeout`` seconds.
     """
-    with domain.lock():
-        run = domain.live
-        with domain.monitor() as session:
-            session.execute("system_powerdown")
+    from qkvm.domain import guestpower
+
+    run = domain.live
+    pid = run.pid
+    deadline = time.monotonic() + timeout
+    if not _by_agent(domain, modes, guestpower.power_off, timeout):
+        _press(domain, run, pid)
     if wait:
-        _await_end(domain, run, timeout)
+        if not _ended(domain, run, pid, deadline, press=tuple(modes) != ("agent",)):
+            raise NotReached(
+                f"the guest did not power off within {timeout:g} s", asked="shut off", reached=run.state()[0],
+                hint=f"it may ignore the power button; qkvm destroy {domain.name} ends it",
+            )  # fmt: skip
         # Who takes the lock clears up after a run that has ended.
         with domain.lock():
             pass
 
 
-def _await_end(domain: Domain, run: Run, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    pid = run.pid
-    pidfd = process.open_pidfd(pid) if pid is not None else None
+def _by_agent(domain: Domain, modes: Sequence[str], ask: Callable[..., None], timeout: float) -> bool:
+    """Have the agent do it where the modes and the guest allow; gives whether it did.
+
+    :raises AgentError: the agent is the only way, and it can't.
+    """
+    unknown = set(modes) - set(MODES)
+    if unknown:
+        raise InvalidValue(f"unknown shutdown mode '{min(unknown)}'", hint=" or ".join(MODES))
+    from qkvm.domain import agent
+
+    if "agent" not in modes and (modes or not agent.is_there(domain)):
+        return False
+    only = "acpi" not in modes and bool(modes)
+    try:
+        ask(domain, insist=only, timeout=timeout)
+    except (AgentError, Busy, InvalidState):
+        if only:
+            raise
+        return False
+    return True
+
+
+def _press(domain: Domain, run: Run, pid: int | None) -> None:
+    """Press the power button (system_powerdown) of a run, unless that has ended meanwhile."""
+    with domain.lock():
+        if run.pid == pid is not None:
+            with domain.monitor() as session:
+                session.execute("system_powerdown")
+
+
+def _ended(domain: Domain, run: Run, pid: int | None, deadline: float, *, press: bool) -> bool:
+    """Whether QEMU has ended before the deadline; ``press``: with the power button pressed again now and then."""
+    if pid is None or run.pid != pid:
+        return True
+    pidfd = process.open_pidfd(pid)
     if pidfd is None:
-        return
+        # Its first thread has ended; the others hold what it had for a moment more.
+        while run.pid == pid and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return run.pid != pid
     try:
         while not process.ended(pidfd, min(_RESEND, deadline - time.monotonic())):
             if time.monotonic() >= deadline:
-                raise NotReached(
-                    f"the guest did not power off within {timeout:g} s",
-                    asked="shut off",
-                    reached=run.state()[0],
-                    hint=f"it may ignore the power button; qkvm destroy {domain.name} ends it",
-                )
-            with domain.lock():
-                if run.pid != pid:
-                    return
-                with domain.monitor() as session:
-                    session.execute("system_powerdown")
+                return False
+            if press:
+                _press(domain, run, pid)
     except (InvalidState, MonitorGone):
         # It ended between the look and the press.
         if run.pid == pid:
@@ -68,9 +121,22 @@ def _await_end(domain: Domain, run: Run, timeout: float) -> None:
     finally:
         os.close(pidfd)
         process.reap()
+    return True
 
 
-def reboot(domain: Domain, *, timeout: float) -> None:
+def reboot(domain: Domain, *, modes: Sequence[str] = (), timeout: float) -> None:
+    """Ask the guest to reboot, and see it do so.
+
+    :param modes: as for :func:`shutdown`. :raises NotReached: it did not reboot within ``timeout`` seconds.
+    """
+    from qkvm.domain import guestpower
+
+    domain.live.require_sound()
+    if not _by_agent(domain, modes, guestpower.reboot, timeout):
+        _power_cycle(domain, timeout)
+
+
+def _power_cycle(domain: Domain, timeout: float) -> None:
     """Ask the guest to power off (ACPI), and when it has, reset and start it in the same QEMU.
 
     This is how libvirt reboots a guest without an agent: the guest ends in order, and its disks, NICs and
@@ -175,6 +241,7 @@ def suspend(domain: Domain) -> None:
     """Stop the vCPUs (stop) and see that they stopped (STOP)."""
     with domain.lock():
         run = domain.live
+        _refuse_asleep(run)
         if run.state()[0] == "paused":
             return
         mark = journal.size(run.journal)
@@ -190,12 +257,18 @@ def resume(domain: Domain) -> None:
     """
     with domain.lock():
         run = domain.live
+        _refuse_asleep(run)
         if run.state()[0] != "paused":
             raise InvalidState("domain is already running")
         mark = journal.size(run.journal)
         with domain.monitor() as session:
             session.execute("cont")
             _await_event(run, mark, "RESUME")
+
+
+def _refuse_asleep(run: Run) -> None:
+    if run.state()[0] == "pmsuspended":
+        raise InvalidState("domain is pmsuspended", hint=f"qkvm dompmwakeup {run.name}")
 
 
 def _await_event(run: Run, mark: int, name: str, *, timeout: float = 10.0) -> None:

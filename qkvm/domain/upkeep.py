@@ -62,6 +62,7 @@ def fold(run: Run) -> None:
         present = {entry["id"] for entry in run.devices(kind)}
         for entry in run.record.get(kind, []):
             entry["gone"] = entry["id"] not in present
+    run.record["open_ports"] = run.open_ports()
     run.record["base_state"] = list(state)
     run.record["memory"] |= {"actual": balloon, "since": offset}
     run.record["journal_from"] = offset

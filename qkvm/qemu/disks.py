@@ -139,7 +139,7 @@ def attachment(disk: Disk, place: Place, *, machine: Machine, scsi_model: str = 
             return {}
         found: dict[str, Any] = {"bus": place.bus, "addr": place.addr}
         return found | ({"multifunction": True} if place.multifunction else {})
-    controller, bus, target, unit = _drive_address(disk)
+    controller, bus, target, unit = drive_address(disk)
     if disk.bus is DiskBus.SCSI:
         if scsi_model != "virtio-scsi":
             return {"bus": f"scsi{controller}.0", "scsi-id": unit}
@@ -165,10 +165,10 @@ def usb_attachment(address: str) -> dict[str, Any]:
 
 def scsi_controller(disk: Disk) -> int:
     """The number of the SCSI controller that a disk sits on."""
-    return _drive_address(disk)[0]
+    return drive_address(disk)[0]
 
 
-def _drive_address(disk: Disk) -> tuple[int, int, int, int]:
+def drive_address(disk: Disk) -> tuple[int, int, int, int]:
     """Controller, bus, target and unit: the address's, else libvirt's by the target's letters."""
     if disk.address.startswith("drive:"):
         controller, bus, target, unit = (int(part) for part in disk.address.split(":")[1:])

@@ -56,6 +56,17 @@ def sockets(domain: Domain) -> dict[str, str]:
     return found
 
 
+def agent_port(domain: Domain) -> tuple[str, str] | None:
+    """Device id of the guest agent's port, and its socket's path, '' for the one in the run's folder.
+
+    None where there is no such channel, or one that no socket leads to.
+    """
+    for number, channel in enumerate(domain.channels):
+        if channel.name == AGENT_CHANNEL and channel.kind in (PortKind.SOCKET, PortKind.UNIX):
+            return channel.alias or f"channel{number}-port", channel.path
+    return None
+
+
 def ports(domain: Domain, board: Board, fds: Mapping[str, int], log: str) -> list[PortDevice]:
     """All serial ports, then all channels; the first serial port is the one whose words are kept in ``log``."""
     found = []

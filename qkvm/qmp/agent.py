@@ -49,12 +49,22 @@ class AgentSession:
 
     :param path: the socket. :param lock: path of the lock that keeps a second qkvm off the channel.
     :param name: the domain, for errors. :param sync_timeout: seconds until the agent must have answered at all.
+    :param timeout: seconds for each command; None waits for ever.
     """
 
-    def __init__(self, path: str, *, lock: str, name: str, sync_timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        lock: str,
+        name: str,
+        sync_timeout: float = TIMEOUT,
+        timeout: float | None = TIMEOUT,
+    ) -> None:
         self._path = path
         self._name = name
         self._sync_timeout = sync_timeout
+        self._timeout = timeout
         self._lock = locked(lock, f"the guest agent of domain '{name}'", sync_timeout)
         self._socket: socket.socket | None = None
         self._pending = bytearray()
@@ -81,39 +91,47 @@ class AgentSession:
             self._socket = None
         self._lock.__exit__()
 
-    def execute(
-        self,
-        command: str,
-        arguments: dict[str, Any] | None = None,
-        *,
-        kind: type[T],
-        timeout: float | None = TIMEOUT,
-    ) -> T:
+    def execute(self, command: str, arguments: dict[str, Any] | None = None, *, kind: type[T]) -> T:
         """Run a command and give what it returns, checked to be of ``kind``.
 
-        :param timeout: seconds; None waits for ever. :raises AgentRefused: the agent answered with an error.
+        :raises AgentRefused: the agent answered with an error.
         :raises AgentUnresponsive: no answer in time, or one that is none; the session is at its end then.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._send(_encode(command, arguments), deadline, command)
-        return self._answer(command, kind, deadline)
+        try:
+            return self._value(self._read_to(b"\n", deadline, command), command, kind)
+        except AgentUnresponsive:
+            # A late answer would be taken for that to the next command.
+            self._hang_up()
+            raise
 
-    def send(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = TIMEOUT) -> None:
-        """Have QEMU take a command, and wait for no answer (:meth:`answer` may be asked for one).
+    def send(self, command: str, arguments: dict[str, Any] | None = None) -> None:
+        """Have QEMU take a command, and wait for no answer; see :meth:`look_for_error`.
 
         :raises AgentUnresponsive: it was not taken in time.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + TIMEOUT
         self._send(_encode(command, arguments), deadline, command)
-        assert self._socket is not None
-        while _unread(self._socket):
+        while self._socket is not None and _unread(self._socket):
             if time.monotonic() >= deadline:
-                raise self._failed(f"the command {command} was not taken within {timeout:g} s")
+                self._hang_up()
+                raise self._failed(f"it does not take {command}")
             time.sleep(0.001)
 
-    def answer(self, command: str, *, kind: type[T], timeout: float) -> T:
-        """The answer to a command that was sent, as :meth:`execute` gives it."""
-        return self._answer(command, kind, time.monotonic() + timeout)
+    def look_for_error(self, command: str, seconds: float) -> None:
+        """Wait up to ``seconds`` for an answer to a command that was sent and that answers only where it fails.
+
+        :raises AgentRefused: it has failed.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            line = self._read_to(b"\n", deadline, command)
+        except AgentUnresponsive:
+            # None yet; or none any more, since the guest goes down.
+            time.sleep(_left(deadline) or 0)
+            return
+        self._value(line, command, dict[str, Any])
 
     def _connect(self) -> None:
         try:
@@ -139,14 +157,6 @@ class AgentSession:
             except (AgentRefused, AgentUnresponsive):
                 # An answer to somebody else.
                 continue
-
-    def _answer(self, command: str, kind: type[T], deadline: float | None) -> T:
-        try:
-            return self._value(self._read_to(b"\n", deadline, command), command, kind)
-        except AgentUnresponsive:
-            # A late answer would be taken for that to the next command.
-            self._hang_up()
-            raise
 
     def _value(self, line: bytes, command: str, kind: type[T]) -> T:
         try:

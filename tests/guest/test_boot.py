@@ -39,7 +39,7 @@ def test_boot_and_halt(lab: Lab, domain_of: Register) -> None:
     nic = network_nic("52:54:00:00:bb:01").replace("default", "lab")
     first = domain_of(lab.define("z-first", body=nic))
     second = domain_of(lab.define("a-second"))
-    deaf = domain_of(lab.define("deaf", cmdline="ignore_powerbutton"))
+    deaf = domain_of(lab.define("deaf", cmdline="ignore_powerbutton noagent"))
     other = domain_of(lab.define("other"))
     broken = domain_of(lab.define("broken", body=network_nic("52:54:00:00:bb:02").replace("default", "no-such")))
     try:

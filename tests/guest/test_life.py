@@ -61,7 +61,7 @@ def test_a_whole_life(lab: Lab, domain_of: Register) -> None:
 
 
 def test_a_guest_that_ignores_the_button(lab: Lab, domain_of: Register) -> None:
-    domain = lab.boot(domain_of(lab.define("deaf", cmdline="ignore_powerbutton")))
+    domain = lab.boot(domain_of(lab.define("deaf", cmdline="ignore_powerbutton noagent")))
     with pytest.raises(NotReached, match="did not power off within 1 s"):
         domain.shutdown(wait=True, timeout=1)
     assert "did not power off within 1 s" in lab.fails("shutdown deaf --wait --timeout 1")

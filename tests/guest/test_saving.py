@@ -47,9 +47,9 @@ def start_counting(guest: Guest) -> None:
 
 def lease_of(domain: Domain, mac: str) -> str:
     """The address that a NIC has got by DHCP."""
-    from qkvm.domain.nic import await_addresses
+    from qkvm.domain import address
 
-    return await_addresses(domain, sources=("lease",), interface=mac, timeout=30)[0].ip
+    return address.wait(domain, sources=("lease",), interface=mac, timeout=30)[0].ip
 
 
 def serves(address: str) -> bool:

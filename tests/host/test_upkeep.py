@@ -63,6 +63,7 @@ def test_a_long_journal_is_folded_without_a_trace(domain: Domain) -> None:
     with open(run.journal, "ab") as journal:
         journal.write(_event("RESUME") + _event("STOP") + _event("RESUME"))
         journal.write(_event("BALLOON_CHANGE", actual=2048 * 1024))
+        journal.write(_event("VSERPORT_CHANGE", id="channel0-port", open=True))
         journal.write(_event("DEVICE_DELETED", device="vcpu1", path="/machine/peripheral/vcpu1") + noise)
         journal.flush()
         before = (run.state(), run.balloon(), run.devices("nics"), run.devices("vcpus"))
@@ -74,6 +75,7 @@ def test_a_long_journal_is_folded_without_a_trace(domain: Domain) -> None:
         run = domain.live
         after = (run.state(), run.balloon(), [entry["id"] for entry in run.devices("nics")], run.devices("vcpus"))
         assert after == (before[0], before[1], ["net0"], [])
+        assert run.open_ports() == ["channel0-port"]
         assert os.stat(run.journal).st_blocks < blocks / 10
         # The writer has kept its place.
         journal.write(_event("STOP"))

@@ -185,7 +185,8 @@ def test_bad_synopsis(synopsis: str) -> None:
 
 def test_synopsis_notation() -> None:
     options = parse_synopsis(
-        "<a> <n:int> <s:size>  [--f] [--o <string>] [--t=<number>] [--p=<file>] {[--c] <string>}..."
+        "<a> <n:int> <s:size>  [--f] [--o <string>] [--t=<number>] [--i=<number:signed>] [--p=<file>] "
+        "{[--c] <string>}..."
     )
     got = [(o.name, o.kind, o.required, o.positional, o.repeated) for o in options.values()]
     assert got == [
@@ -195,6 +196,7 @@ def test_synopsis_notation() -> None:
         ("f", "flag", False, False, False),
         ("o", "string", False, True, False),
         ("t", "number", False, False, False),
+        ("i", "signed", False, False, False),
         ("p", "string", False, False, False),
         ("c", "string", True, True, True),
     ]
@@ -236,6 +238,8 @@ def test_any_words_give_args_or_one_printable_error(name: str, words: list[str])
             assert args.required(option.name) is not None
         if option.kind == "number":
             args.number(option.name)
+        if option.kind == "signed":
+            args.signed(option.name)
         if option.kind == "size":
             args.size(option.name)
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from qkvm.errors import AgentRefused, AgentUnresponsive, Busy, QkvmError
+from qkvm.qmp import agent as agents
 from qkvm.qmp.agent import REPLY_LIMIT, AgentSession
 from qkvm.sockets import listen_unix
 
@@ -70,7 +71,9 @@ Script = Callable[[Agent], None]
 
 
 class Serve(Protocol):
-    def __call__(self, script: Script, sync_timeout: float = PATIENT) -> AgentSession: ...
+    def __call__(
+        self, script: Script, sync_timeout: float = PATIENT, timeout: float = PATIENT
+    ) -> AgentSession: ...
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     threads: list[threading.Thread] = []
     problems: list[BaseException] = []
 
-    def start(script: Script, sync_timeout: float = PATIENT) -> AgentSession:
+    def start(script: Script, sync_timeout: float = PATIENT, timeout: float = PATIENT) -> AgentSession:
         path = str(tmp_path / "agent.sock")
         listener = listen_unix(path)
         listener.settimeout(10)
@@ -95,7 +98,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         threads.append(threading.Thread(target=play))
         threads[-1].start()
-        return session(tmp_path, sync_timeout)
+        return session(tmp_path, sync_timeout, timeout)
 
     yield start
     for thread in threads:
@@ -104,10 +107,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     assert problems == []
 
 
-def session(folder: Path, sync_timeout: float = SHORT) -> AgentSession:
+def session(folder: Path, sync_timeout: float = SHORT, timeout: float = SHORT) -> AgentSession:
     return AgentSession(
-        str(folder / "agent.sock"), lock=str(folder / ".agent.lock"), name="vm", sync_timeout=sync_timeout
-    )
+        str(folder / "agent.sock"), lock=str(folder / ".agent.lock"), name="vm",
+        sync_timeout=sync_timeout, timeout=timeout,
+    )  # fmt: skip
 
 
 def failing(use: Callable[[], object]) -> QkvmError:
@@ -325,7 +329,7 @@ def test_something_else_than_an_answer(serve: Serve, raw: bytes) -> None:
         agent.drain()
 
     with serve(script) as opened:
-        error = failing(lambda: opened.execute("guest-x", kind=dict[str, str], timeout=5))
+        error = failing(lambda: opened.execute("guest-x", kind=dict[str, str]))
         assert isinstance(error, AgentUnresponsive)
         assert len(str(error)) < 700
         # What comes later is no answer to anything.
@@ -357,7 +361,7 @@ def test_an_answer_without_end(serve: Serve) -> None:
     tracemalloc.start()
     try:
         with serve(script) as opened:
-            error = failing(lambda: opened.execute("guest-x", kind=str, timeout=30))
+            error = failing(lambda: opened.execute("guest-x", kind=str))
         assert "more than 10 MiB" in str(error)
         assert tracemalloc.get_traced_memory()[1] < 3 * REPLY_LIMIT
     finally:
@@ -372,14 +376,15 @@ def test_no_answer_to_a_command(serve: Serve) -> None:
         agent.give("late")
         agent.drain()
 
-    with serve(script) as opened:
-        error = failing(lambda: opened.execute("guest-x", kind=str, timeout=SHORT))
+    with serve(script, timeout=SHORT) as opened:
+        error = failing(lambda: opened.execute("guest-x", kind=str))
         assert "no answer to guest-x in time" in str(error)
         time.sleep(2 * SHORT)
         assert isinstance(failing(lambda: opened.execute("guest-y", kind=str)), AgentUnresponsive)
 
 
-def test_a_command_that_is_not_taken(serve: Serve) -> None:
+def test_a_command_that_is_not_taken(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "TIMEOUT", SHORT)
     done = threading.Event()
 
     def script(agent: Agent) -> None:
@@ -387,11 +392,39 @@ def test_a_command_that_is_not_taken(serve: Serve) -> None:
         done.wait(20)
 
     with serve(script) as opened:
-        error = failing(lambda: opened.send("guest-x", timeout=SHORT))
-        assert "was not taken" in str(error)
-        error = failing(lambda: opened.execute("guest-x", {"a": "x" * (4 << 20)}, kind=str, timeout=SHORT))
+        assert "does not take guest-x" in str(failing(lambda: opened.send("guest-x")))
+        done.set()
+
+
+def test_a_long_command_that_is_not_taken(serve: Serve) -> None:
+    done = threading.Event()
+
+    def script(agent: Agent) -> None:
+        agent.synchronise()
+        done.wait(20)
+
+    with serve(script, timeout=SHORT) as opened:
+        error = failing(lambda: opened.execute("guest-x", {"a": "x" * (4 << 20)}, kind=str))
         assert isinstance(error, AgentUnresponsive)
         done.set()
+
+
+def test_a_command_that_answers_only_where_it_fails(serve: Serve) -> None:
+    def script(agent: Agent) -> None:
+        agent.synchronise()
+        agent.command()
+        time.sleep(2 * SHORT)
+        agent.send(b'{"error": {"class": "GenericError", "desc": "no swap"}}\n')
+
+    with serve(script) as opened:
+        opened.send("guest-suspend-disk")
+        opened.look_for_error("guest-suspend-disk", SHORT / 2)
+        with pytest.raises(AgentRefused, match="no swap"):
+            opened.look_for_error("guest-suspend-disk", PATIENT)
+        # Nobody is there any more, which takes the time that it was given.
+        started = time.monotonic()
+        opened.look_for_error("guest-suspend-disk", SHORT)
+        assert time.monotonic() - started >= SHORT
 
 
 def test_the_lock_is_free_afterwards(serve: Serve, tmp_path: Path) -> None:

@@ -238,6 +238,22 @@ def test_a_qemu_that_lost_a_vcpu_is_left_alone(scene: Scene) -> None:
         scene.run.require_sound()
 
 
+# Ports.
+
+
+def test_ports_that_a_guest_holds_open(scene: Scene) -> None:
+    def port(ident: str, is_open: bool) -> Spoken:
+        return "VSERPORT_CHANGE", {"id": ident, "open": is_open}
+
+    assert scene.run.open_ports() == []
+    mark = scene.says(port("b", True), port("a", True), port("c", True), port("b", False))
+    assert scene.run.open_ports() == ["a", "c"]
+    scene.contents |= {"open_ports": ["a", "c"], "journal_from": mark}
+    assert scene.run.open_ports() == ["a", "c"]
+    scene.says(port("c", False), port("b", True))
+    assert scene.run.open_ports() == ["a", "b"]
+
+
 # Records.
 
 

@@ -10,6 +10,7 @@ A synopsis is in virsh's notation:
     <domain>                  required; by position or by name
     <count:int> <size:size>   the same, checked as a whole number or as a size with its suffix
     [--live]                  a flag
+    [--time <number:signed>]  a number that may be negative
     [--mac <string>]          optional value; by name or, as in virsh, by position after the required ones
     [--timeout=<number>]      optional value by name only: what virsh doesn't have may not shift what it has
     {[--cmd] <string>}...     all remaining words, at least one; [[--cmd] <string>]... may be none
@@ -35,7 +36,9 @@ GROUPS = {
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "listing": ("dominfo", "domstate", "list"),
-    "lifecycle": ("destroy", "reboot", "reset", "resume", "shutdown", "start", "suspend"),
+    "lifecycle": (
+        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start", "suspend",
+    ),
     "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
     "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
     "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
@@ -57,6 +60,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "install": ("install",),
     "monitor": ("qemu-monitor-command",),
     "boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
+    "agent": ("guest-agent-timeout", "qemu-agent-command"),
+    "guest": (
+        "domhostname", "domtime", "get-user-sshkeys", "guestinfo", "guestvcpus", "set-user-password",
+        "set-user-sshkeys",
+    ),
+    "guestfs": ("domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim"),
     "events": ("event", "qemu-monitor-event"),
     "hosting": (
         "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo", "uri",

@@ -10,6 +10,20 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "Failed to destroy domain '{domain}'",
         "Forcefully stop a given domain, but leave its resources intact.",
     ),
+    "dompmsuspend": (
+        "domain",
+        "suspend a domain gracefully using power management functions",
+        "<domain> <target> [--duration=<number>]",
+        "Domain '{domain}' could not be suspended",
+        "Suspends a running domain using guest OS's power management.\n(Note: This requires a guest agent configured and running in the guest OS).",
+    ),
+    "dompmwakeup": (
+        "domain",
+        "wakeup a domain from pmsuspended state",
+        "<domain>",
+        "Domain '{domain}' could not be woken up",
+        "Wakeup a domain that was previously suspended by power management.",
+    ),
     "reboot": (
         "domain",
         "reboot a domain",
@@ -55,6 +69,10 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("dompmsuspend", "duration"): "duration in seconds (0: until it is woken, the only one supported)",
+    ("dompmsuspend", "target"): "mem(Suspend-to-RAM), disk(Suspend-to-Disk), hybrid(Hybrid-Suspend)",
+    ("reboot", "mode"): "reboot mode: acpi|agent (agent first where none is given)",
+    ("shutdown", "mode"): "shutdown mode: acpi|agent (agent first where none is given)",
     ("shutdown", "wait"): "wait until the domain is off",
     ("start", "bypass-cache"): "avoid file system cache when loading",
     ("start", "domain"): "name of the inactive domain",

@@ -13,14 +13,14 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "setvcpus": (
         "domain",
         "change number of virtual CPUs",
-        "<domain> <count:int> [--maximum] [--config] [--live] [--current] [--timeout=<number>] [--no-wait]",
+        "<domain> <count:int> [--maximum] [--config] [--live] [--current] [--guest] [--timeout=<number>] [--no-wait]",
         "",
         "Change the number of virtual CPUs in the guest domain.\nWaits until the guest has followed and says what was reached.",
     ),
     "vcpucount": (
         "domain",
         "domain vcpu counts",
-        "<domain> [--maximum] [--active] [--live] [--config] [--current] [--json]",
+        "<domain> [--maximum] [--active] [--live] [--config] [--current] [--guest] [--json]",
         "",
         "Returns the number of virtual CPUs used by the domain.",
     ),
@@ -39,6 +39,8 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("setvcpu", "disable"): "disable cpus specified by cpumap",
     ("vcpucount", "config"): "get value to be used on next boot",
     ("vcpucount", "current"): "get value according to current domain state",
+    ("setvcpus", "guest"): "modify cpu state in the guest",
+    ("vcpucount", "guest"): "retrieve vcpu count from the guest instead of the hypervisor",
     ("vcpucount", "live"): "get value from running domain",
     ("vcpucount", "maximum"): "get maximum count of vcpus",
 }

@@ -1,0 +1,227 @@
+"""Verbs on the system in a guest: what it is, its clock, its CPUs, its users."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.cli.parse import UsageError
+from qkvm.errors import InvalidValue
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+
+
+def domhostname(context: Context, args: Args) -> None:
+    """Show the name that the guest has given itself."""
+    from qkvm.domain import guestinfo
+
+    source = args.text("source") or "agent"
+    if source not in ("agent", "lease"):
+        raise InvalidValue(f"Unknown data source '{source}'", hint="agent or lease")
+    name = guestinfo.hostname(common.domain(context, args), source=source)
+    context.out(json_text({"hostname": name}) if args.json else f"{printable(name)}\n")
+
+
+def domtime(context: Context, args: Args) -> None:
+    """Show or set the guest's clock."""
+    from qkvm.domain import guestclock
+
+    args.exclusive("time", "now", "sync")
+    domain = common.domain(context, args)
+    if args.flag("now") or args.flag("sync") or args.has("time"):
+        now = int(time.time()) if args.flag("now") else args.signed("time")
+        return guestclock.set_time(domain, None if args.flag("sync") else now)
+    seconds, nanoseconds = guestclock.get(domain)
+    if args.json:
+        return context.out(json_text({"seconds": seconds, "nanoseconds": nanoseconds}))
+    return context.out(f"Time: {_calendar(seconds) if args.flag('pretty') else seconds}")
+
+
+def _calendar(seconds: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        # No calendar has it, yet a guest can say so.
+        return str(seconds)
+
+
+def guestinfo(context: Context, args: Args) -> None:
+    """Show what the agent tells of the guest, all or the groups asked for."""
+    import msgspec
+
+    from qkvm.domain import guestfs, guestinfo
+
+    domain = common.domain(context, args)
+    found = guestinfo.collect(domain, [group for group in guestinfo.COMMANDS if args.flag(group)])
+    disks = [disk for filesystem in found.get("filesystem", ()) for disk in filesystem.disk]
+    disks += [disk.address for disk in found.get("disk", ()) if disk.address is not None]
+    targets = guestfs.targets(domain, disks)
+    if args.json:
+        return context.out(json_text({**msgspec.to_builtins(found), "targets": _by_device(targets)}))
+    lines = (f"{name:<20}: {_shown(value)}\n" for name, value in _parameters(found, targets))
+    return context.out("".join(lines))
+
+
+def _by_device(targets: dict[Any, str]) -> dict[str, str]:
+    return {address.dev: target for address, target in targets.items() if address.dev}
+
+
+def _shown(value: object) -> str:
+    """A value as virsh shows typed parameters."""
+    return ("no", "yes")[value] if isinstance(value, bool) else printable(str(value))
+
+
+def _parameters(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str, object]]:
+    """Names and values in virsh's order; what the guest has left out is not there."""
+    from msgspec import UNSET
+    from msgspec.structs import asdict
+
+    if "user" in found:
+        yield "user.count", len(found["user"])
+        for number, user in enumerate(found["user"]):
+            yield f"user.{number}.name", user.user
+            if user.domain is not UNSET:
+                yield f"user.{number}.domain", user.domain
+            # Milliseconds; no clock has more than 15 digits of seconds.
+            yield f"user.{number}.login-time", int(min(max(user.login_time, 0), 1e15) * 1000)
+    if "os" in found:
+        for name, value in asdict(found["os"]).items():
+            if value is not UNSET:
+                yield f"os.{name.replace('_', '-')}", value
+    if "timezone" in found:
+        if found["timezone"].zone is not UNSET:
+            yield "timezone.name", found["timezone"].zone
+        yield "timezone.offset", found["timezone"].offset
+    if "hostname" in found:
+        yield "hostname", found["hostname"]
+    yield from _filesystems(found, targets)
+    yield from _disks(found, targets)
+    if "interface" in found:
+        yield "if.count", len(found["interface"])
+        for number, interface in enumerate(found["interface"]):
+            yield f"if.{number}.name", interface.name
+            if interface.hardware_address:
+                yield f"if.{number}.hwaddr", interface.hardware_address
+            yield f"if.{number}.addr.count", len(interface.ip_addresses)
+            for place, address in enumerate(interface.ip_addresses):
+                yield f"if.{number}.addr.{place}.type", address.ip_address_type
+                yield f"if.{number}.addr.{place}.addr", address.ip_address
+                yield f"if.{number}.addr.{place}.prefix", address.prefix
+
+
+def _filesystems(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str, object]]:
+    from msgspec import UNSET
+
+    if "filesystem" not in found:
+        return
+    yield "fs.count", len(found["filesystem"])
+    for number, filesystem in enumerate(found["filesystem"]):
+        yield f"fs.{number}.name", filesystem.name
+        yield f"fs.{number}.mountpoint", filesystem.mountpoint
+        yield f"fs.{number}.fstype", filesystem.type
+        if filesystem.total_bytes is not UNSET:
+            yield f"fs.{number}.total-bytes", filesystem.total_bytes
+        if filesystem.used_bytes is not UNSET:
+            yield f"fs.{number}.used-bytes", filesystem.used_bytes
+        yield f"fs.{number}.disk.count", len(filesystem.disk)
+        for place, disk in enumerate(filesystem.disk):
+            if disk in targets:
+                yield f"fs.{number}.disk.{place}.alias", targets[disk]
+            if disk.serial:
+                yield f"fs.{number}.disk.{place}.serial", disk.serial
+            if disk.dev:
+                yield f"fs.{number}.disk.{place}.device", disk.dev
+
+
+def _disks(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str, object]]:
+    from msgspec import UNSET
+
+    if "disk" not in found:
+        return
+    yield "disk.count", len(found["disk"])
+    for number, disk in enumerate(found["disk"]):
+        yield f"disk.{number}.name", disk.name
+        yield f"disk.{number}.partition", disk.partition
+        if disk.dependencies:
+            yield f"disk.{number}.dependency.count", len(disk.dependencies)
+            for place, name in enumerate(disk.dependencies):
+                yield f"disk.{number}.dependency.{place}.name", name
+        if disk.address is not None:
+            if disk.address.serial:
+                yield f"disk.{number}.serial", disk.address.serial
+            if disk.address in targets:
+                yield f"disk.{number}.alias", targets[disk.address]
+        if disk.alias is not UNSET:
+            yield f"disk.{number}.guest_alias", disk.alias
+
+
+def guestvcpus(context: Context, args: Args) -> None:
+    """Show which vCPUs the guest has online, or bring some online or offline."""
+    from qkvm.domain import guestcpu
+    from qkvm.domain.cputime import format_cpu_list
+    from qkvm.domain.threads import parse_cpus
+
+    args.exclusive("enable", "disable")
+    args.needs("enable", "cpulist")
+    args.needs("disable", "cpulist")
+    cpulist = args.text("cpulist")
+    domain = common.domain(context, args)
+    if cpulist is not None:
+        if not args.flag("enable") and not args.flag("disable"):
+            raise UsageError("One of options --enable or --disable is required by option --cpulist")
+        return guestcpu.set_online(domain, parse_cpus(cpulist), args.flag("enable"))
+    found = guestcpu.vcpus(domain)
+    if args.json:
+        return context.out(json_text([
+            {"vcpu": one.logical_id, "online": one.online, "offlinable": one.can_offline} for one in found
+        ]))  # fmt: skip
+    sets = {
+        "vcpus": {one.logical_id for one in found},
+        "online": {one.logical_id for one in found if one.online},
+        "offlinable": {one.logical_id for one in found if one.can_offline},
+    }
+    return context.out("".join(f"{name:<15}: {format_cpu_list(numbers)}\n" for name, numbers in sets.items()))
+
+
+def set_user_password(context: Context, args: Args) -> None:
+    """Set the password of a user of the guest."""
+    from qkvm.domain import guestuser
+
+    domain, user = common.domain(context, args), args.required("user")
+    guestuser.set_password(domain, user, args.required("password"), encrypted=args.flag("encrypted"))
+    context.say(f"Password set successfully for {printable(user)} in {domain.name}")
+
+
+def get_user_sshkeys(context: Context, args: Args) -> None:
+    """Show the SSH keys that a user of the guest authorizes."""
+    from qkvm.domain import guestuser
+
+    keys = guestuser.ssh_keys(common.domain(context, args), args.required("user"))
+    context.out(json_text(keys) if args.json else "".join(f"{printable(key)}\n" for key in keys))
+
+
+def set_user_sshkeys(context: Context, args: Args) -> None:
+    """Authorize SSH keys for a user of the guest, or do so no longer."""
+    from qkvm.domain import guestuser
+
+    args.needs("remove", "file")
+    args.exclusive("reset", "remove")
+    path = args.text("file")
+    if path is None and not args.flag("reset"):
+        raise UsageError("Option --file is required")
+    domain, user = common.domain(context, args), args.required("user")
+    keys = common.read_text(path)[0].splitlines() if path is not None else []
+    if path is not None and not any(key.strip() for key in keys):
+        raise InvalidValue(f"File {printable(path)} contains no keys")
+    if args.flag("remove"):
+        guestuser.remove_ssh_keys(domain, user, keys)
+    else:
+        guestuser.add_ssh_keys(domain, user, keys, reset=args.flag("reset"))

@@ -1,0 +1,127 @@
+"""IP addresses of a domain: what the host knows of its NICs, and what the agent in the guest says."""
+
+from __future__ import annotations
+
+import time
+
+from qkvm.domain import nic as nics
+from qkvm.errors import AgentError, Busy, InvalidState, NotReached
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qkvm.domain.domain import Domain
+    from qkvm.net.address import Address
+
+SOURCES = ("lease", "arp", "agent")
+"""DHCP leases, the kernel's neighbour table, and the agent in the guest."""
+
+_WITHIN = 0.5
+"""Seconds for each step of an agent that nobody has asked for by name."""
+
+_AGAIN = 1.0
+"""Seconds between two questions to the agent while a first address is awaited."""
+
+
+def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Address]:
+    """IP addresses of the NICs (virsh domifaddr), matched by MAC address, each from the first source with it.
+
+    The agent is asked where there is one, and left out where it doesn't answer at once. Its addresses are the
+    guest's word. :func:`of_guest` has them all, under the guest's names.
+    """
+    from qkvm.net import address
+
+    run = domain.live
+    networks = {
+        entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
+    }
+    found = address.addresses(domain.tree, networks, [source for source in sources if source != "agent"])
+    known = {(entry.mac, entry.ip) for entry in found}
+    if "agent" in sources:
+        found += [
+            entry for entry in _by_agent(domain) if entry.mac in networks and (entry.mac, entry.ip) not in known
+        ]
+    return found
+
+
+def _by_agent(domain: Domain) -> list[Address]:
+    """What the agent says without being waited for; addresses that hold on one link only are left out."""
+    from qkvm.domain import agent
+
+    if not agent.is_there(domain):
+        return []
+    try:
+        return [entry for entry in of_guest(domain, within=_WITHIN) if _leads_there(entry.ip)]
+    except (AgentError, Busy, InvalidState):
+        return []
+
+
+def _leads_there(ip: str) -> bool:
+    """Whether others could reach the guest by an address: not its loopback's, nor one of a single link."""
+    from ipaddress import ip_address
+
+    if not ip:
+        return False
+    parsed = ip_address(ip)
+    return not parsed.is_link_local and not parsed.is_loopback
+
+
+def of_guest(domain: Domain, *, within: float | None = None) -> list[Address]:
+    """Every interface of the guest with its addresses, under the guest's names (virsh domifaddr --source agent).
+
+    An interface without any has one entry with the IP address ''.
+
+    :param within: as in agent.session. :raises AgentError: there is no agent, or it doesn't answer.
+    """
+    from qkvm.domain import guestinfo
+
+    return guestinfo.addresses(guestinfo.interfaces(domain, within=within))
+
+
+def wait(domain: Domain, *, sources: Sequence[str], interface: str | None, timeout: float) -> list[Address]:
+    """Addresses as :func:`addresses` gives them, with their taps, waiting up to ``timeout`` s for a first.
+
+    With the agent as the only source they are those of :func:`of_guest`.
+
+    :param interface: only those of the NIC with that MAC address or interface name.
+    :raises NotReached: none came in time; with a timeout of 0 there may be none.
+    """
+    deadline = time.monotonic() + timeout
+    asked = 0.0
+    while True:
+        now = time.monotonic()
+        due = now - asked >= _AGAIN or now >= deadline
+        asked = now if due else asked
+        if list(sources) == ["agent"]:
+            found = _of_guest_in_time(domain, interface, last=now >= deadline or not timeout) if due else []
+        else:
+            found = _named(domain, [one for one in sources if one != "agent" or due], interface)
+        if found or not timeout:
+            return found
+        if now >= deadline:
+            raise NotReached(f"no NIC has an address after {timeout:g} s", asked="an address", reached=None)
+        time.sleep(0.05)
+
+
+def _named(domain: Domain, sources: Sequence[str], interface: str | None) -> list[Address]:
+    listed = nics.interfaces(domain)
+    wanted = listed if interface is None else [nics.find(listed, interface)]
+    taps = {nic.mac: nic.interface for nic in wanted}
+    return [
+        entry._replace(interface=taps[entry.mac])
+        for entry in addresses(domain, sources=sources)
+        if entry.mac in taps
+    ]
+
+
+def _of_guest_in_time(domain: Domain, interface: str | None, *, last: bool) -> list[Address]:
+    """What the agent says of one interface or all; nothing where it isn't up yet and this is not the last try."""
+    try:
+        found = of_guest(domain)
+    except AgentError:
+        if last:
+            raise
+        return []
+    found = [entry for entry in found if interface in (None, entry.interface, entry.mac)]
+    return found if last or any(_leads_there(entry.ip) for entry in found) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import fields, json_text, table
 from qkvm.errors import InvalidValue
 from qkvm.units import printable
 
@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.spec import domain as spec
 
 
 def attach_interface(context: Context, args: Args) -> None:
@@ -27,9 +28,19 @@ def attach_interface(context: Context, args: Args) -> None:
         mac=args.text("mac") or "",
         target=args.text("target") or "",
         persistent=args.flag("persistent"),
+        **_bandwidth(args),
         **common.scope(args),
     )
     context.say("Interface attached successfully\n")
+
+
+def _bandwidth(args: Args) -> dict[str, spec.Bandwidth | None]:
+    """--inbound and --outbound, where they are given."""
+    if not args.has("inbound") and not args.has("outbound"):
+        return {}
+    from qkvm.domain.nictune import DIRECTIONS, parse
+
+    return {name: parse(args.text(name) or "", name) for name in DIRECTIONS if args.has(name)}
 
 
 def detach_interface(context: Context, args: Args) -> None:
@@ -70,6 +81,26 @@ def domif_getlink(context: Context, args: Args) -> None:
     if args.json:
         return context.out(json_text({"interface": interface, "link": state}))
     return context.out(f"{interface} {state}")
+
+
+def domiftune(context: Context, args: Args) -> None:
+    """Show or set the bandwidth limits of a NIC."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import nictune
+
+    domain, where = common.domain(context, args), common.scope(args)
+    interface, changes = args.required("interface"), _bandwidth(args)
+    if changes:
+        return nictune.set_limits(domain, interface, changes, **where)
+    if where["live"] and where["config"]:
+        raise UsageError("cannot query both live and config at once")
+    found = nictune.limits(domain, interface, **where)
+    rows = {}
+    for direction in nictune.DIRECTIONS:
+        band = found[direction]
+        for name in ("average", "peak", "burst", *(("floor",) if direction == "inbound" else ())):
+            rows[f"{direction}.{name}"] = getattr(band, name, 0)
+    return context.out(json_text(rows) if args.json else fields(rows.items()))
 
 
 def domiflist(context: Context, args: Args) -> None:

@@ -26,6 +26,7 @@ PARTLY: dict[str, str] = {
     "domfstrim": "all file systems: the agent takes no mount point (libvirt fails there as well)",
     "dompmsuspend": "duration is 0, as in libvirt",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
+    "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
     "memtune": "no min-guarantee: neither QEMU nor cgroup v2 has one",
     "perf": "shows that no event counts; a counter needs a program that stays: perf stat -p PID",
     "schedinfo": "weight and cap are Xen's",

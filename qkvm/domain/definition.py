@@ -157,8 +157,8 @@ def undefine(domain: Domain, *, managed_save: bool = False) -> None:
 def forget(domain: Domain) -> None:
     """Remove what is left of a domain that neither runs nor has a definition: its run and its logs."""
     run = domain.run
-    if run is not None and run.record.get("cgroup"):
-        from qkvm.domain.group import release
+    if run is not None:
+        from qkvm.domain.upkeep import release
 
         release(run)
     remove_dir(domain.tree.domain_run(domain.name))

@@ -39,13 +39,16 @@ def attach(
     config: bool = False,
     current: bool = False,
     persistent: bool = False,
+    inbound: spec.Bandwidth | None = None,
+    outbound: spec.Bandwidth | None = None,
 ) -> str:
     """Plug a NIC into the running guest, the definition, or both, and give its MAC address.
 
     :param type: 'network', 'bridge' or 'user'. :param persistent: the definition too, and live when it runs.
+    :param inbound: the most that the guest receives. :param outbound: the most that it sends.
     :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
     """
-    nic = _nic(type, source, model, mac, target)
+    nic = replace(_nic(type, source, model, mac, target), inbound=inbound, outbound=outbound)
     with domain.lock():
         if persistent:
             live, config = live or domain.is_running, True
@@ -118,6 +121,10 @@ def _give(
             entry["target"] = tap.name
             write(run)
             link.plug(tap.name, entry["bridge"], mac=nic.mac, alias=link.domain_tag(domain.name))
+            if nic.inbound or nic.outbound:
+                from qkvm.domain import nictune
+
+                nictune.apply(domain, run, entry, {"inbound": nic.inbound, "outbound": nic.outbound})
             session.send_fd(device.fd, tap.fd)
             undo.add(_quietly, session, "closefd", {"fdname": device.fd})
     options = render.render("parts/nic.j2", {"nic": device}, own=domain.tree.templates)
@@ -136,6 +143,10 @@ def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
 
 
 def _forget(run: Run, entry: dict[str, Any]) -> None:
+    if entry.get("shaper"):
+        from qkvm.domain import nictune
+
+        nictune.release(run.name, entry)
     run.record["nics"] = [other for other in run.record["nics"] if other["id"] != entry["id"]]
     write(run)
 

@@ -126,6 +126,11 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
             if process.start_time(pid) is None:
                 raise arrival.launch_error(domain, argv, pid) from error
             raise
+        if any(nic.inbound or nic.outbound for nic in ready.definition.nics):
+            from qkvm.domain import nictune
+
+            undo.add(nictune.release_all, run)
+            nictune.apply_all(domain, run)
         arrival.await_ready(domain, run, argv, pid, len(script))
         files.remove(vnc_secret(run.folder))
         place.settle()

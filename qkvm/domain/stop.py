@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 from qkvm.domain.run import write
+from qkvm.domain.upkeep import release
 from qkvm.errors import (
     AgentError,
     Busy,
@@ -227,10 +228,7 @@ def end(domain: Domain, run: Run, ending: str, *, graceful: bool = False) -> Non
         raise
     finally:
         os.close(pidfd)
-    if run.record.get("cgroup"):
-        from qkvm.domain.group import release
-
-        release(run)
+    release(run)
     if not domain.is_persistent:
         from qkvm.domain.definition import forget
 

@@ -40,10 +40,20 @@ def pass_by(domain: Domain) -> None:
         recover(domain, run)
     if run.pid is not None:
         fold(run)
-    elif run.record.get("cgroup"):
-        from qkvm.domain.group import release
-
+    else:
         release(run)
+
+
+def release(run: Run) -> None:
+    """Take away what does not end with QEMU: its control group, its NICs' queues; under the domain's lock."""
+    if run.record.get("cgroup"):
+        from qkvm.domain import group
+
+        group.release(run)
+    if any(entry.get("shaper") for entry in run.record["nics"]):
+        from qkvm.domain import nictune
+
+        nictune.release_all(run)
 
 
 def fold(run: Run) -> None:

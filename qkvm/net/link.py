@@ -186,11 +186,11 @@ def plug(tap: str, bridge: str, mac: str, alias: str, *, ipr: Any = None) -> Non
     :param mac: the guest's. :param alias: :func:`domain_tag`. :param ipr: an open IPRoute to use.
     :raises NotFound: no such bridge (or tap). :raises InvalidValue: it is no bridge.
     """
-    with connection(ipr) as route, _words(f"cannot plug {tap} into {bridge}"):
-        master, port = _link(route, bridge), _link(route, tap)
+    with connection(ipr) as route, words(f"cannot plug {tap} into {bridge}"):
+        master, port = lookup(route, bridge), lookup(route, tap)
         if master is None:
             raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
-        if _kind(master) != "bridge":
+        if kind(master) != "bridge":
             raise InvalidValue(f"interface {bridge} is not a bridge")
         if port is None:
             raise _no_link(tap)
@@ -212,12 +212,12 @@ def make_bridge(name: str, address: str, mac: str, alias: str, *, ipr: Any = Non
     from ipaddress import IPv4Interface
 
     interface = IPv4Interface(address)
-    with connection(ipr) as route, _words(f"cannot make bridge {name}"):
-        if _link(route, name) is not None:
+    with connection(ipr) as route, words(f"cannot make bridge {name}"):
+        if lookup(route, name) is not None:
             raise AlreadyExists(f"interface {name} exists already", hint="another bridge name for the network")
         route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
         # The kernel ignores an ifalias when it makes a link, and forgets link addresses that come before up.
-        made = _link(route, name)
+        made = lookup(route, name)
         if made is None:
             raise _no_link(name)
         try:
@@ -250,13 +250,13 @@ def remove_bridge(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> b
     :param mac: what the record says it was made with; it tells a bridge that a crash left without its tag.
     :raises HostError: a link of that name is not ours.
     """
-    with connection(ipr) as route, _words(f"cannot remove bridge {name}"):
-        found = _link(route, name)
+    with connection(ipr) as route, words(f"cannot remove bridge {name}"):
+        found = lookup(route, name)
         if found is None:
             return False
         tag = found.get_attr("IFLA_IFALIAS") or ""
         untagged = not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac
-        if _kind(found) != "bridge" or not (tag == alias or untagged):
+        if kind(found) != "bridge" or not (tag == alias or untagged):
             raise HostError(
                 f"interface {name} was not made for this network: it is left as it is",
                 hint=f"its alias should be {alias}; ip link show {name}",
@@ -267,9 +267,9 @@ def remove_bridge(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> b
 
 def bridge_is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
     """Whether a bridge of that name carries our tag, or ``mac`` and no tag."""
-    with connection(ipr) as route, _words(f"cannot read {name}"):
-        found = _link(route, name)
-        if found is None or _kind(found) != "bridge":
+    with connection(ipr) as route, words(f"cannot read {name}"):
+        found = lookup(route, name)
+        if found is None or kind(found) != "bridge":
             return False
         tag = found.get_attr("IFLA_IFALIAS") or ""
         return tag == alias or (not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac)
@@ -277,8 +277,8 @@ def bridge_is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> 
 
 def ports(bridge: str, *, ipr: Any = None) -> list[str]:
     """The links on a bridge, sorted by name. :raises NotFound: there is no such bridge."""
-    with connection(ipr) as route, _words(f"cannot list the ports of {bridge}"):
-        master = _link(route, bridge)
+    with connection(ipr) as route, words(f"cannot list the ports of {bridge}"):
+        master = lookup(route, bridge)
         if master is None:
             raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
         return sorted(
@@ -290,7 +290,7 @@ def ports(bridge: str, *, ipr: Any = None) -> list[str]:
 
 def tagged_bridges(*, ipr: Any = None) -> dict[str, str]:
     """Name and tag of every network bridge that any qkvm made in this network namespace."""
-    with connection(ipr) as route, _words("cannot list the links"):
+    with connection(ipr) as route, words("cannot list the links"):
         found = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or "" for link in route.get_links()}
     return {name: tag for name, tag in found.items() if tag.startswith(network_tag(""))}
 
@@ -301,7 +301,7 @@ def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network, str]]:
     from socket import AF_INET
 
     used: list[tuple[IPv4Network, str]] = []
-    with connection(ipr) as route, _words("cannot list addresses and routes"):
+    with connection(ipr) as route, words("cannot list addresses and routes"):
         interfaces = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         for item in route.get_addr(family=AF_INET):
             local = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
@@ -337,7 +337,7 @@ def connection(ipr: Any = None) -> Iterator[Any]:
 
 
 @contextmanager
-def _words(what: str) -> Iterator[None]:
+def words(what: str) -> Iterator[None]:
     """Turn the kernel's refusals into our errors: by code, never by text."""
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -349,7 +349,7 @@ def _words(what: str) -> Iterator[None]:
         raise os_error(OSError(error.code, os.strerror(error.code)), what) from error
 
 
-def _link(route: Any, name: str) -> Any:
+def lookup(route: Any, name: str) -> Any:
     """The link of exactly that name, or None."""
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -363,7 +363,8 @@ def _link(route: Any, name: str) -> Any:
     return next((link for link in answers if link.get_attr("IFLA_IFNAME") == name), None)
 
 
-def _kind(link: Any) -> str:
+def kind(link: Any) -> str:
+    """What kind of link it is: bridge, tun, ifb; '' for a physical one."""
     return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
 
 

@@ -50,7 +50,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "tuning": ("blkiotune", "cpu-stats", "memtune", "numatune", "perf", "schedinfo"),
     "memory": ("dommemstat", "setmaxmem", "setmem"),
     "interfaces": (
-        "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat",
+        "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
     ),
     "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
     "disks": ("attach-disk", "detach-disk", "domblklist"),

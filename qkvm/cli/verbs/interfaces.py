@@ -6,7 +6,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "attach-interface": (
         "domain",
         "attach network interface",
-        "<domain> <type> <source> [--target <string>] [--mac <string>] [--model=<string>] [--persistent] [--config] [--live] [--current] [--print-xml]",
+        "<domain> <type> <source> [--target <string>] [--mac <string>] [--model=<string>] [--inbound=<string>] [--outbound=<string>] [--persistent] [--config] [--live] [--current] [--print-xml]",
         "Failed to attach interface",
         "Attach new network interface.",
     ),
@@ -45,6 +45,13 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "Get the summary of virtual interfaces for a domain.",
     ),
+    "domiftune": (
+        "domain",
+        "get/set parameters of a virtual interface",
+        "<domain> <interface> [--inbound <string>] [--outbound <string>] [--config] [--live] [--current] [--json]",
+        "",
+        "Get or set the bandwidth of a domain's virtual interface: average,peak,burst in KiB a second and KiB, 0 for no limit.",
+    ),
     "domifstat": (
         "monitor",
         "get network interface stats for a domain",
@@ -55,6 +62,11 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("attach-interface", "inbound"): "control domain's incoming traffics: average,peak,burst",
+    ("attach-interface", "outbound"): "control domain's outgoing traffics: average,peak,burst",
+    ("domiftune", "inbound"): "control domain's incoming traffics: average,peak,burst",
+    ("domiftune", "interface"): "interface device specified by name or MAC Address",
+    ("domiftune", "outbound"): "control domain's outgoing traffics: average,peak,burst",
     ("domif-getlink", "config"): "Get persistent interface state",
     ("domifaddr", "interface"): "network interface name",
     ("domifaddr", "source"): "address source: 'lease', 'agent', or 'arp'",

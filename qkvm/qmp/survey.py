@@ -44,7 +44,7 @@ class Talk:
         for number, (command, arguments) in enumerate(questions):
             lines.append({"execute": command, "arguments": arguments, "id": number})
         self._output = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        self._input = b""
+        self._input: list[bytes] = []
         self._received = 0
         self._waiting = set(range(-1, len(questions)))
         try:
@@ -85,9 +85,13 @@ class Talk:
         self._received += len(more)
         if not more or self._received > _LARGEST:
             return self._end("the connection ended" if not more else "it says more than it was asked for")
-        *lines, self._input = (self._input + more).split(b"\n")
-        for line in lines:
-            self._take(line)
+        # Kept in pieces until the line is whole: adding up a long one would copy it with each piece.
+        self._input.append(more)
+        if b"\n" in more:
+            *lines, rest = b"".join(self._input).split(b"\n")
+            self._input = [rest]
+            for line in lines:
+                self._take(line)
         if not self._waiting:
             self._end("")
         return None

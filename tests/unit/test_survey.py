@@ -90,7 +90,11 @@ def test_all_answer_at_once(serve: Callable[[str, Script | None], str]) -> None:
         assert talk.answers == [{"said": "good"}, None] and not talk.failure and talk.done
 
 
-def test_who_does_not_answer_holds_up_nobody(serve: Callable[[str, Script | None], str], tmp_path: Path) -> None:
+def test_who_does_not_answer_holds_up_nobody(
+    serve: Callable[[str, Script | None], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_LARGEST", 1 << 20)
+
     def hangs_up(peer: socket.socket) -> None:
         peer.sendall(GREETING)
         peer.shutdown(socket.SHUT_RDWR)

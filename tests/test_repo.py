@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qkvm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset(("errors", "units", "paths", "files", "sockets", "xml"))
+BASE = frozenset(("errors", "units", "paths", "files", "sockets", "xml", "xpath"))
 MIDDLE = frozenset(("qemu", "qmp", "net", "storage", "host"))
 LAYERS = {**dict.fromkeys(BASE, 0), "spec": 1, **dict.fromkeys(MIDDLE, 2), "domain": 3, "cli": 4}
 """A part of the package -> its layer; imports go to lower layers only."""

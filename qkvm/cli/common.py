@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
 
+FILE_MAX = 10 << 20
+"""Bytes of a file that are read; virsh takes no longer ones either."""
+
 
 def domain(context: Context, args: Args) -> Domain:
     """The domain that <domain> names.
@@ -53,3 +56,21 @@ def read_text(path: str) -> tuple[str, str]:
         raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise os_error(error, f"Failed to open file '{path}'") from error
+
+
+def read_file(path: str) -> tuple[bytes, str]:
+    """The content of a file of the user's, /dev/stdin included, and its name for errors.
+
+    :raises DefinitionError: it is longer than any description. :raises HostError: it can't be read.
+    """
+    from qkvm.errors import DefinitionError
+    from qkvm.files import os_error
+
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(FILE_MAX + 1)
+    except OSError as error:
+        raise os_error(error, f"Failed to open file '{path}'") from error
+    if len(raw) > FILE_MAX:
+        raise DefinitionError(path, f"it is longer than {FILE_MAX >> 20} MiB")
+    return raw, path

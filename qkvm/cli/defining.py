@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.cli.parse import UsageError
+from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,18 +14,104 @@ if TYPE_CHECKING:
 
 
 def define(context: Context, args: Args) -> None:
-    """Store a domain's definition from a TOML file."""
+    """Store a domain's definition from a file, TOML or libvirt's XML."""
     from qkvm.domain.host import Host
 
-    domain = Host(context.tree.root).define(*common.read_text(args.required("file")))
+    left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
+    domain = Host(context.tree.root).define(*common.read_file(args.required("file")), left_out=left_out)
+    _tell(context, left_out)
     context.say(f"Domain '{domain.name}' defined from {args.required('file')}\n")
+
+
+def create(context: Context, args: Args) -> None:
+    """Start a domain from a file without keeping its definition."""
+    from qkvm.domain.host import Host
+
+    for option, why in _NOT_CREATED.items():
+        if args.has(option):
+            raise InvalidValue(f"--{option} is not supported: {why}")
+    left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
+    host, file = Host(context.tree.root), args.required("file")
+    domain, warnings = host.create(*common.read_file(file), paused=args.flag("paused"), left_out=left_out)
+    _tell(context, left_out)
+    _tell(context, warnings)
+    context.say(f"Domain '{domain.name}' created from {file}\n")
+    if args.flag("console"):
+        from qkvm.cli.screen import attach_console
+
+        attach_console(context, domain, force=False)
+
+
+_NOT_CREATED = {
+    "autodestroy": "nobody stays behind to see that this command has ended",
+    "pass-fds": "an open file is of no use to who reads a definition again",
+    "reset-nvram": "a domain without a definition begins with fresh variables",
+}
+"""Options of create that make no sense without a daemon."""
+
+
+def _tell(context: Context, warnings: list[str] | None) -> None:
+    for text in warnings or ():
+        context.warn(text)
 
 
 def undefine(context: Context, args: Args) -> None:
     """Remove a definition; disks stay."""
+    args.exclusive("nvram", "keep-nvram")
+    args.exclusive("tpm", "keep-tpm")
+    for option in ("storage", "remove-all-storage", "delete-storage-volume-snapshots", "wipe-storage"):
+        if args.has(option):
+            raise InvalidValue(f"--{option} is not there yet: disks stay, and are to be removed by hand")
     domain = common.domain(context, args)
     domain.undefine(managed_save=args.flag("managed-save"))
     context.say(f"Domain '{domain.name}' has been undefined\n")
+
+
+def domrename(context: Context, args: Args) -> None:
+    """Give a domain that does not run another name."""
+    common.domain(context, args).rename(args.required("new-name"))
+    context.say("Domain successfully renamed\n")
+
+
+def set_lifecycle_action(context: Context, args: Args) -> None:
+    """Choose what a guest's power-off, reboot or crash leads to."""
+    from qkvm.domain import lifecycle
+
+    domain = common.domain(context, args)
+    lifecycle.set_action(domain, args.required("type"), args.required("action"), **common.scope(args))
+
+
+def domxml_to_native(context: Context, args: Args) -> None:
+    """Print the command line that a domain, or the description in a file, would be started with."""
+    from shlex import quote
+
+    from qkvm.domain import definition
+    from qkvm.domain.domain import Domain, lookup
+    from qkvm.domain.preview import command_line
+
+    if args.required("format") != "qemu-argv":
+        raise InvalidValue(f"unsupported config type {args.required('format')}", hint="qemu-argv")
+    args.exclusive("domain", "xml")
+    if args.has("xml"):
+        described, _ = definition.read(context.tree, *common.read_file(args.text("xml") or ""))
+        domain = Domain(context.tree, described.name)
+    elif args.has("domain"):
+        domain, described = lookup(context.tree, args.text("domain") or ""), None
+    else:
+        raise UsageError("need either domain or domain XML")
+    binary, options = command_line(domain, definition=described)
+    words = [binary, *(word for option in options for word in option.argv())]
+    if args.json:
+        return context.out(json_text(words))
+    return context.out(" ".join(quote(word) for word in words) + "\n")
+
+
+def domxml_from_native(context: Context, args: Args) -> None:
+    """Refuse, as libvirt does since 5.5."""
+    raise InvalidValue(
+        "a command line of QEMU can't be read: it says how, and not what (libvirt gave it up in 5.5)",
+        hint="qkvm install, or write a definition",
+    )
 
 
 def domid(context: Context, args: Args) -> None:

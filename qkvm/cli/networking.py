@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network import Network
+    from qkvm.net.run import Started
 
 
 def _network(context: Context, args: Args) -> Network:
@@ -24,13 +25,26 @@ def _network(context: Context, args: Args) -> Network:
 
 
 def net_define(context: Context, args: Args) -> None:
-    """Store a network's definition from a TOML file."""
-    from qkvm.cli.common import read_text
+    """Store a network's definition from a file, TOML or libvirt's XML."""
+    from qkvm.cli.common import read_file
     from qkvm.domain.host import Host
 
     path = args.required("file")
-    network = Host(context.tree.root).define_network(*read_text(path))
+    network = Host(context.tree.root).define_network(*read_file(path))
     context.say(f"Network {network.name} defined from {path}\n")
+
+
+def net_create(context: Context, args: Args) -> None:
+    """Start a network from a file without keeping its definition."""
+    from qkvm.cli.common import read_file
+    from qkvm.domain.host import Host
+    from qkvm.net.network import Network
+
+    Host(context.tree.root).prepare()
+    path = args.required("file")
+    network, started = Network.create(context.tree, *read_file(path))
+    _tell_moved(context, network.name, started)
+    context.say(f"Network {network.name} created from {path}\n")
 
 
 def net_undefine(context: Context, args: Args) -> None:
@@ -54,11 +68,14 @@ def net_start(context: Context, args: Args) -> None:
 
     Host(context.tree.root).prepare()
     network = _network(context, args)
-    started = network.start()
+    _tell_moved(context, network.name, network.start())
+    context.say(f"Network {network.name} started\n")
+
+
+def _tell_moved(context: Context, name: str, started: Started) -> None:
     if started.relocated:
         actual = started.definition
-        context.warn(f"{started.reason}: network {network.name} uses {actual.subnet} on bridge {actual.bridge}")
-    context.say(f"Network {network.name} started\n")
+        context.warn(f"{started.reason}: network {name} uses {actual.subnet} on bridge {actual.bridge}")
 
 
 def net_destroy(context: Context, args: Args) -> None:
@@ -112,6 +129,47 @@ def net_dump(context: Context, args: Args) -> None:
 
     network = _network(context, args)
     context.out(toml.dumps(network.actual if network.active else network.definition))
+
+
+def net_dumpxml(context: Context, args: Args) -> None:
+    """Print a network's definition as libvirt's XML; of an active one that which it runs with."""
+    from qkvm.cli.describing import print_xml
+    from qkvm.domain.run import all_runs
+    from qkvm.spec import toml
+    from qkvm.spec.libvirt.network import dumps
+
+    network = _network(context, args)
+    active = network.active and not (args.flag("inactive") and network.persistent)
+    definition = network.actual if active else network.definition
+    if args.json:
+        return context.out(json_text(toml.to_plain(definition)))
+    guests = 0
+    if active:
+        nics = [nic for run in all_runs(context.tree) if run.pid is not None for nic in run.devices("nics")]
+        guests = sum(nic["type"] == "network" and nic["source"] == network.name for nic in nics)
+    return print_xml(context, args, dumps(definition, connections=guests))
+
+
+def net_edit(context: Context, args: Args) -> None:
+    """Let the user edit a network's definition."""
+    from qkvm.cli import editor
+    from qkvm.domain.host import Host
+    from qkvm.errors import HostError, InvalidState
+    from qkvm.spec.libvirt.network import dumps
+
+    network = _network(context, args)
+    if not network.persistent:
+        raise InvalidState("transient networks do not have any persistent config")
+    before, name = dumps(network.definition), network.name
+
+    def accept(text: str) -> None:
+        nonlocal name
+        if dumps(network.definition) != before:
+            raise HostError("the configuration was changed by another user")
+        name = Host(context.tree.root).define_network(text, f"{network.name} as edited").name
+
+    changed = editor.edit(context, before, accept, suffix=".xml")
+    context.say(f"Network {name} XML configuration {'edited' if changed else 'not changed'}.\n")
 
 
 def net_dhcp_leases(context: Context, args: Args) -> None:

@@ -42,6 +42,18 @@ def load(domain: Domain) -> spec.Domain:
     return started_with(run.record)
 
 
+def stored_text(domain: Domain) -> str:
+    """The text of the definition's file, comments included.
+
+    :raises InvalidState: it has none.
+    """
+    path = domain.tree.domain_definition(domain.name)
+    raw = read_bytes(path)
+    if raw is None:
+        raise InvalidState("transient domains do not have any persistent config")
+    return _decoded(raw, path)
+
+
 def started_with(record: dict[str, Any]) -> spec.Domain:
     """The definition that a run was started with, from its record."""
     return toml.from_plain(record["definition"], spec.Domain, "record")
@@ -91,21 +103,67 @@ def parse(text: bytes | str, path: str) -> spec.Domain:
         raise DefinitionError(path, str(error), hint=error.hint) from error
 
 
-def define(tree: Tree, text: str, path: str) -> spec.Domain:
-    """Store a definition (virsh define); one of the same name and UUID is replaced, the text kept as it is.
+def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | None = None) -> spec.Domain:
+    """Store a definition (virsh define) from TOML, which is kept as it is, or from libvirt's XML.
 
-    A missing uuid is that of the domain of the same name, or a new one.
+    One of the same name and UUID is replaced. A missing uuid is that of the domain of the same name, or a new one.
 
-    :raises AlreadyExists: the name has another UUID, or the UUID another name.
+    :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
+    :raises DefinitionError: it can't be read. :raises AlreadyExists: the name has another UUID, or the UUID
+        another name.
     """
-
-    def known(name: str) -> str:
-        return _stored_uuid(tree, units.check_name(name, "domain"))
-
-    text = toml.with_uuid(text, path, known)
-    definition = parse(text, path)
-    store(tree, definition, text)
+    definition, kept = read(tree, text, path, left_out=left_out)
+    store(tree, definition, kept)
     return definition
+
+
+def read(
+    tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | None = None
+) -> tuple[spec.Domain, str]:
+    """A valid definition from a text in either form, and as the TOML to keep; nothing is written.
+
+    What libvirt's XML has no words for stays as it is in a definition of that name.
+
+    :param left_out: see :func:`define`.
+    """
+    from qkvm.spec.libvirt import text as libvirt
+
+    if not libvirt.looks_like_xml(text):
+        plain = toml.with_uuid(_decoded(text, path), path, lambda name: known_uuid(tree, name))
+        return parse(plain, path), plain
+    try:
+        uuid = known_uuid(tree, libvirt.name_of(text, path))
+    except DefinitionError:
+        raise
+    except InvalidValue:
+        # The name is refused, with its place, when the whole is read.
+        uuid = ""
+    found = libvirt.loads(text, path, known_uuid=uuid, ignore=left_out is not None)
+    if left_out is not None:
+        left_out += found.left_out
+    raw = read_bytes(tree.domain_definition(found.domain.name)) or b""
+    definition = _carried(found.domain, raw)
+    return definition, toml.update(raw.decode("utf-8", "replace"), definition)
+
+
+def _decoded(text: bytes | str, path: str) -> str:
+    try:
+        return text.decode() if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
+
+
+def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
+    """What an XML can't say, from the definition that it replaces, where that can still be read."""
+    from qkvm.host import accel
+
+    try:
+        former = parse(stored, "")
+    except DefinitionError:
+        return definition
+    if former.accel is spec.Accel.AUTO and accel.choose(former.accel)[0] == definition.accel:
+        definition = replace(definition, accel=former.accel)
+    return replace(definition, autostart=former.autostart, autostart_order=former.autostart_order)
 
 
 def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
@@ -166,27 +224,37 @@ def forget(domain: Domain) -> None:
     remove(domain.tree.serial_log(domain.name))
 
 
+def known_uuid(tree: Tree, name: str) -> str:
+    """The UUID of the domain of that name; '' where there is none, or its definition is damaged.
+
+    :raises InvalidValue: no domain can have that name.
+    """
+    from qkvm.domain.domain import Domain
+
+    domain = Domain(tree, units.check_name(name, "domain"))
+    run = domain.run
+    return run.uuid if run is not None and run.pid is not None else _stored_uuid(tree, name)
+
+
 def _stored_uuid(tree: Tree, name: str) -> str:
     """The UUID in the definition of that name; '' where there is none, or it is damaged and may be replaced."""
     return toml.uuid_of(read_bytes(tree.domain_definition(name)) or b"")
 
 
 def refuse_clashes(tree: Tree, wanted: spec.Domain) -> None:
-    """Refuse a definition whose name or UUID is that of another one.
+    """Refuse a definition whose name or UUID is that of another one, defined or running: libvirt's rule.
 
     :raises AlreadyExists: naming it.
     """
-    for name in entries(tree.domain_definitions, ".toml"):
-        _refuse_clash(tree, wanted, name)
+    from qkvm.domain import run as runs
 
-
-def _refuse_clash(tree: Tree, wanted: spec.Domain, name: str) -> None:
-    """One UUID, one name: libvirt's rule."""
-    uuid = _stored_uuid(tree, name)
-    if name == wanted.name and uuid not in ("", wanted.uuid):
-        raise AlreadyExists(
-            f"domain '{name}' already exists with uuid {uuid}",
-            hint="give that uuid to change it, or undefine it first",
-        )
-    if name != wanted.name and uuid == wanted.uuid:
-        raise AlreadyExists(f"uuid {uuid} is already that of domain '{name}'")
+    known = {name: _stored_uuid(tree, name) for name in entries(tree.domain_definitions, ".toml")}
+    known |= {run.name: run.uuid for run in runs.all_runs(tree) if run.pid is not None}
+    for name, uuid in known.items():
+        if name == wanted.name and uuid not in ("", wanted.uuid):
+            raise AlreadyExists(
+                f"domain '{name}' already exists with uuid {uuid}",
+                hint="give that uuid to change it, or undefine it first",
+            )
+        if name != wanted.name and uuid == wanted.uuid:
+            raise AlreadyExists(f"uuid {uuid} is already that of domain '{name}'")

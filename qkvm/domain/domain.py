@@ -176,6 +176,18 @@ class Domain:
 
         stop.resume(self)
 
+    def rename(self, name: str) -> None:
+        """Give it another name while it does not run (virsh domrename); this object keeps the old one."""
+        from qkvm.domain import rename
+
+        rename.rename(self, name)
+
+    def xml(self, **options: Any) -> str:
+        """What it is, in libvirt's XML (virsh dumpxml); see description.dump."""
+        from qkvm.domain import description
+
+        return description.dump(self, **options)
+
     def undefine(self, *, managed_save: bool = False) -> None:
         """Remove the definition; a running domain becomes transient (virsh undefine)."""
         from qkvm.domain import definition

@@ -60,15 +60,23 @@ class Host:
         """All domains, by name."""
         return [Domain(self.tree, name) for name in domains.names(self.tree)]
 
-    def define(self, text: str, path: str = "definition") -> Domain:
-        """Store a domain's definition from TOML text (virsh define); ``path`` names it in errors.
+    def define(self, text: bytes | str, path: str = "definition", *, left_out: list[str] | None = None) -> Domain:
+        """Store a domain's definition from TOML or libvirt's XML (virsh define); ``path`` names it in errors.
 
+        :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
         :raises DefinitionError: it can't be read. :raises AlreadyExists: name or UUID are another's.
         """
         from qkvm.domain import definition
 
         self.prepare()
-        return Domain(self.tree, definition.define(self.tree, text, path).name)
+        return Domain(self.tree, definition.define(self.tree, text, path, left_out=left_out).name)
+
+    def create(self, text: bytes | str, path: str = "definition", **options: Any) -> tuple[Domain, list[str]]:
+        """Start a domain whose definition is not kept (virsh create), and give warnings; see transient.create."""
+        from qkvm.domain import transient
+
+        self.prepare()
+        return transient.create(self.tree, text, path, **options)
 
     def restore(self, path: str, **options: Any) -> tuple[Domain, list[str]]:
         """Start a domain from a file of Domain.save (virsh restore), and give warnings; see restore.restore."""
@@ -94,8 +102,8 @@ class Host:
         self.prepare()
         return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]
 
-    def define_network(self, text: str, path: str = "definition") -> Network:
-        """Store a network's definition from TOML text (virsh net-define)."""
+    def define_network(self, text: bytes | str, path: str = "definition") -> Network:
+        """Store a network's definition from TOML or libvirt's XML (virsh net-define)."""
         from qkvm.net.network import Network
 
         self.prepare()

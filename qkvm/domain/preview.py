@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
 
 
-def command_line(domain: Domain, *, template: str = "") -> tuple[str, list[Option]]:
+def command_line(
+    domain: Domain, *, template: str = "", definition: spec.Domain | None = None
+) -> tuple[str, list[Option]]:
     """The program and the options that start would use now; nothing is made.
 
-    :param template: path of another template than the machine's.
+    :param template: path of another template than the machine's. :param definition: another than the domain's.
     """
-    definition = domain.definition
+    definition = domain.definition if definition is None else definition
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     folder = domain.tree.domain_run(domain.name)

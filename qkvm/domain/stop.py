@@ -167,10 +167,18 @@ def _power_cycle(domain: Domain, timeout: float) -> None:
                 _go_on(domain, run)
 
 
+def _at_poweroff(run: Run) -> str:
+    """QEMU's word for what this run does when its guest powers off."""
+    from qkvm.domain.definition import started_with
+    from qkvm.qemu import launch
+
+    return launch.actions(started_with(run.record)).get("shutdown", launch.DEFAULT_ACTIONS["shutdown"])
+
+
 def _go_on(domain: Domain, run: Run) -> None:
     """Have a guest that has powered off start again; one that has not just runs on."""
     with domain.monitor() as session:
-        session.execute("set-action", {"shutdown": "poweroff"})
+        session.execute("set-action", {"shutdown": _at_poweroff(run)})
         if session.execute("query-status")["status"] == "shutdown":
             mark = journal.size(run.journal)
             session.execute("system_reset")

@@ -74,8 +74,8 @@ class Network:
         raise _not_found(name_or_uuid)
 
     @classmethod
-    def define(cls, tree: Tree, text: str, path: str) -> Network:
-        """Make or replace a persistent network from TOML text, which is kept as it is.
+    def define(cls, tree: Tree, text: bytes | str, path: str) -> Network:
+        """Make or replace a persistent network from TOML text, which is kept as it is, or from libvirt's XML.
 
         A missing uuid is that of the network of the same name, or a new one. An active network runs on as it is.
 
@@ -85,14 +85,14 @@ class Network:
         """
         make_private_dir(tree.network_definitions)
         with _locked(tree):
-            text, definition = _complete(tree, text, path)
+            kept, definition = _complete(tree, text, path)
             _check_identity(tree, definition)
-            write_atomic(tree.network_definition(definition.name), text)
+            write_atomic(tree.network_definition(definition.name), kept)
         return cls(tree, definition.name)
 
     @classmethod
-    def create(cls, tree: Tree, text: str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
-        """Start a transient network from TOML text, gone when it is destroyed; raises what define and start do."""
+    def create(cls, tree: Tree, text: bytes | str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
+        """Start a transient network from a text, gone when it is destroyed; raises what define and start do."""
         with _locked(tree):
             _, definition = _complete(tree, text, path)
             _check_identity(tree, definition)
@@ -127,7 +127,9 @@ class Network:
         text = read_bytes(path)
         if text is None:
             return self._of_record()
-        definition = _parse(text, path)
+        from qkvm.net.text import parse
+
+        definition = parse(text, path)
         if definition.name != self.name:
             raise DefinitionError(path, f"key name: '{definition.name}' is not the file's name")
         return definition
@@ -318,26 +320,26 @@ def _uuid_of(network: Network) -> str:
     return units.parse_uuid(definition["uuid"]) if "uuid" in definition else ""
 
 
-def _parse(text: bytes | str, path: str) -> spec.Network:
-    from qkvm.net.plan import firewall_plan
-    from qkvm.spec import network, toml
+def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Network]:
+    """A definition and the TOML that says it, with a uuid where it had none."""
+    from qkvm.net import text as texts
 
-    try:
-        definition = network.validate(toml.loads(text, network.Network, path))
-        firewall_plan(definition)
-    except DefinitionError:
-        raise
-    except InvalidValue as error:
-        raise DefinitionError(path, str(error), hint=error.hint) from error
-    return definition
+    return texts.read(
+        text, path,
+        uuid_of=lambda name: _uuid_of(Network(tree, name)),
+        stored=lambda name: read_bytes(tree.network_definition(name)) or b"",
+        free_bridge=lambda: _free_bridge(tree),
+    )  # fmt: skip
 
 
-def _complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Network]:
-    """A definition and its text, with a uuid where it had none."""
-    from qkvm.spec import toml
-
-    text = toml.with_uuid(text, path, lambda name: _uuid_of(Network(tree, name)))
-    return text, _parse(text, path)
+def _free_bridge(tree: Tree) -> str:
+    """The first of libvirt's names for bridges that no network and no link of this host has."""
+    taken = set(link.names())
+    taken |= {str(_plain(tree, name).get("bridge", "")) for name in entries(tree.network_definitions, ".toml")}
+    number = 0
+    while f"virbr{number}" in taken:
+        number += 1
+    return f"virbr{number}"
 
 
 def _check_identity(tree: Tree, definition: spec.Network) -> None:

@@ -41,6 +41,9 @@ _VIDEO_MEMORY = {
     Video.QXL: "vgamem_mb",
     Video.VMVGA: "vgamem_mb",
 }
+DEFAULT_ACTIONS = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown"}
+"""What QEMU does by itself where nothing is said (set-action of qapi/run-state.json)."""
+
 _MACHINE_TYPES = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
 
 
@@ -136,7 +139,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         vnc_websocket=given.vnc_websocket,
         memory_object=_memory_object(domain),
         iothreads=tuple(_iothread_object(domain)),
-        actions=_actions(domain),
+        actions=actions(domain),
         ports=tuple(board.ports),
         slots=tuple(board.slots),
         builtin_sata=controllers.uses_builtin_sata(domain),
@@ -257,7 +260,7 @@ def iothread_object(thread: IoThread) -> dict[str, Any]:
     return found
 
 
-def _actions(domain: Domain) -> dict[str, str]:
+def actions(domain: Domain) -> dict[str, str]:
     """What QEMU does by itself at certain events (set-action of qapi/run-state.json), where not its default."""
     found: dict[str, str] = {}
     if domain.on_reboot is not OnReboot.RESTART:

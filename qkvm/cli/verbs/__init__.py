@@ -41,7 +41,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
     "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
-    "defining": ("define", "domargv", "domid", "domname", "domuuid", "undefine"),
+    "defining": (
+        "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",
+        "domxml-to-native", "set-lifecycle-action", "undefine",
+    ),
+    "describing": ("desc", "dumpxml", "edit", "metadata"),
     "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
     "pinning": (
         "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "vcpupin",
@@ -79,8 +83,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
     ),
     "networking": (
-        "net-autostart", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-info", "net-list", "net-name", "net-start",
-        "net-undefine", "net-uuid",
+        "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
+        "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
     ),
     "upkeep": ("gc",),
     "help": ("help",),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str, str, str, str]] = {
+    "create": (
+        "domain",
+        "create a domain from a file",
+        "<file> [--console] [--paused] [--autodestroy] [--pass-fds <string>] [--validate] [--reset-nvram] [--ignore-unsupported]",
+        "Failed to create domain from {file}",
+        "Start a domain whose definition is not kept: when it ends it is gone.",
+    ),
     "define": (
         "domain",
         "define (but don't start) a domain from a file",
-        "<file> [--validate]",
-        "",
-        "Define a domain.",
+        "<file> [--validate] [--ignore-unsupported]",
+        "Failed to define domain from {file}",
+        "Define a domain, from TOML or from libvirt's XML.",
     ),
     "domargv": (
         "domain",
@@ -31,6 +38,13 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "",
     ),
+    "domrename": (
+        "domain",
+        "rename a domain",
+        "<domain> <new-name>",
+        "",
+        "Rename an inactive domain.",
+    ),
     "domuuid": (
         "domain",
         "convert a domain name or id to domain UUID",
@@ -38,16 +52,47 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "",
     ),
+    "domxml-from-native": (
+        "domain",
+        "Convert native config to domain XML",
+        "<format> <config>",
+        "",
+        "Not supported: QEMU's options do not say what a domain is meant to be.",
+    ),
+    "domxml-to-native": (
+        "domain",
+        "Convert domain XML to native config",
+        "<format> [--domain <string>] [--xml <string>] [--json]",
+        "",
+        "Print the command line of QEMU for a domain, or for the description in a file.",
+    ),
+    "set-lifecycle-action": (
+        "domain",
+        "change lifecycle actions",
+        "<domain> <type> <action> [--config] [--live] [--current]",
+        "Unable to change lifecycle action",
+        "Choose what happens when a guest powers off, reboots or crashes.",
+    ),
     "undefine": (
         "domain",
         "undefine a domain",
-        "<domain> [--managed-save]",
+        "<domain> [--managed-save] [--storage <string>] [--remove-all-storage] [--delete-storage-volume-snapshots] [--wipe-storage] [--snapshots-metadata] [--checkpoints-metadata] [--nvram] [--keep-nvram] [--tpm] [--keep-tpm]",
         "Failed to undefine domain '{domain}'",
         "Undefine an inactive domain, or convert persistent to transient.",
     ),
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("create", "autodestroy"): "automatically destroy the guest when virsh disconnects (not supported)",
+    ("create", "paused"): "leave the guest paused after creation",
+    ("create", "reset-nvram"): "re-initialize NVRAM from its pristine template (not supported)",
+    ("domxml-from-native", "config"): "config data file to import from",
+    ("domxml-from-native", "format"): "source config data format",
+    ("domxml-to-native", "format"): "target config data type format: qemu-argv",
+    ("domxml-to-native", "xml"): "file with a domain to export",
+    ("set-lifecycle-action", "action"): "what it leads to: destroy, restart, preserve, ignore",
+    ("set-lifecycle-action", "type"): "what happens: poweroff, reboot, crash",
+    ("undefine", "managed-save"): "remove domain managed state file",
     ("domid", "domain"): "domain name or uuid",
     ("domname", "domain"): "domain id or uuid",
     ("domuuid", "domain"): "domain id or name",

@@ -10,12 +10,19 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "Configure a network to be automatically started when this machine boots.",
     ),
+    "net-create": (
+        "network",
+        "create a network from a file",
+        "<file> [--validate]",
+        "Failed to create network from {file}",
+        "Start a network whose definition is not kept: when it ends it is gone.",
+    ),
     "net-define": (
         "network",
         "define an inactive persistent virtual network or modify an existing persistent one from a file",
         "<file> [--validate]",
-        "",
-        "Define or modify a persistent virtual network.",
+        "Failed to define network from {file}",
+        "Define or modify a persistent virtual network, from TOML or from libvirt's XML.",
     ),
     "net-destroy": (
         "network",
@@ -37,6 +44,20 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "<network>",
         "",
         "Output the network information as TOML to stdout.",
+    ),
+    "net-dumpxml": (
+        "network",
+        "network information in XML",
+        "<network> [--inactive] [--xpath <string>] [--wrap] [--json]",
+        "",
+        "Output the network information as an XML dump to stdout.",
+    ),
+    "net-edit": (
+        "network",
+        "edit XML configuration for a network",
+        "<network>",
+        "",
+        "Edit the XML configuration for a network.",
     ),
     "net-info": (
         "network",
@@ -84,7 +105,10 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("net-autostart", "disable"): "disable autostarting",
-    ("net-define", "file"): "file containing a TOML network description",
+    ("net-create", "file"): "file containing a network description, TOML or libvirt's XML",
+    ("net-define", "file"): "file containing a network description, TOML or libvirt's XML",
+    ("net-dumpxml", "inactive"): "show inactive defined XML",
+    ("net-dumpxml", "json"): "print the definition as JSON instead, for programs",
     ("net-list", "all"): "list inactive & active networks",
     ("net-list", "autostart"): "list networks with autostart enabled",
     ("net-list", "inactive"): "list inactive networks",

@@ -1,0 +1,145 @@
+"""Verbs that show what a domain is, and let it be edited."""
+
+from __future__ import annotations
+
+from qkvm.cli import common
+from qkvm.cli.output import json_text
+from qkvm.cli.parse import UsageError
+from qkvm.errors import HostError, InvalidState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
+
+
+def dumpxml(context: Context, args: Args) -> None:
+    """Print what a domain is as libvirt's XML."""
+    from qkvm.domain import description
+
+    domain = common.domain(context, args)
+    scope = {"inactive": args.flag("inactive"), "migratable": args.flag("migratable")}
+    if args.json:
+        return context.out(json_text(description.plain(domain, secret=args.flag("security-info"), **scope)))
+    return print_xml(context, args, description.dump(domain, secret=args.flag("security-info"), **scope))
+
+
+def print_xml(context: Context, args: Args, text: str) -> None:
+    """Print a description, or what --xpath picks out of it."""
+    wanted = args.text("xpath")
+    if wanted is None:
+        return context.out(text)
+    from qkvm import xml, xpath
+
+    found = [xpath.show(item) for item in xpath.find(xml.parse(text, "description"), wanted)]
+    if args.flag("wrap"):
+        inside = "".join("  " + line + "\n" for shown in found for line in shown.split("\n"))
+        return context.out(f"<nodes>\n{inside}</nodes>\n" if found else "<nodes/>\n")
+    return context.out("".join(f"{shown}\n" for shown in found))
+
+
+def edit(context: Context, args: Args) -> None:
+    """Let the user edit a domain's definition."""
+    from qkvm.cli import editor
+    from qkvm.domain import definition, description
+
+    domain = common.domain(context, args)
+    if not domain.is_persistent:
+        raise InvalidState("transient domains do not have any persistent config")
+
+    def now() -> str:
+        if args.flag("toml"):
+            return definition.stored_text(domain)
+        return description.dump(domain, inactive=True, secret=True)
+
+    before, name = now(), domain.name
+
+    def accept(text: str) -> None:
+        nonlocal name
+        if now() != before:
+            raise HostError("the configuration was changed by another user")
+        name = definition.define(context.tree, text, f"{domain.name} as edited").name
+
+    kind = "TOML" if args.flag("toml") else "XML"
+    if editor.edit(context, before, accept, suffix=f".{kind.lower()}"):
+        context.say(f"Domain '{name}' {kind} configuration edited.\n")
+    else:
+        context.say(f"Domain '{name}' {kind} configuration not changed.\n")
+
+
+def desc(context: Context, args: Args) -> None:
+    """Show or set the description or the title of a domain."""
+    from qkvm.domain import describe
+
+    domain, scope = common.domain(context, args), common.scope(args)
+    what = "title" if args.flag("title") else "description"
+    words = args.texts("new-desc")
+    if not words and not args.flag("edit"):
+        told = describe.told(domain, **scope)
+        if args.json:
+            return context.out(json_text({"title": told.title, "description": told.description}))
+        return context.out(getattr(told, what) or f"No {what} for domain: {domain.name}")
+    change = describe.set_title if args.flag("title") else describe.set_description
+    text = " ".join(words)
+    if args.flag("edit"):
+        before = getattr(describe.told(domain, **scope), what)
+        if not _edit_line(context, text or before, before, lambda edited: change(domain, edited, **scope)):
+            return context.say(f"Domain {what} not changed\n")
+    else:
+        change(domain, text, **scope)
+    return context.say(f"Domain {what} updated successfully")
+
+
+def _edit_line(context: Context, text: str, before: str, accept: Callable[[str], object]) -> bool:
+    """Let the user edit a text that replaces ``before``; False where the outcome is just that."""
+    from qkvm.cli import editor
+
+    # Some editors end the last line, whether it was ended or not.
+    changed = editor.edit(context, text, lambda edited: accept(edited.removesuffix("\n")), suffix=".txt")
+    if not changed and text != before:
+        accept(text)
+        return True
+    return changed
+
+
+def metadata(context: Context, args: Args) -> None:
+    """Show or set an element of a domain's metadata."""
+    from qkvm.domain import describe
+
+    args.exclusive("remove", "set")
+    args.exclusive("remove", "edit")
+    args.exclusive("set", "edit")
+    domain, scope, uri = common.domain(context, args), common.scope(args), args.required("uri")
+    if (args.has("set") or args.flag("edit")) and not args.has("key"):
+        raise UsageError("namespace key is required when modifying metadata")
+    key = args.text("key") or ""
+    if args.flag("remove"):
+        describe.set_metadata(domain, uri, "", "", **scope)
+        context.say("Metadata removed\n")
+    elif args.has("set"):
+        describe.set_metadata(domain, uri, args.text("set") or "", key, **scope)
+        context.say("Metadata modified\n")
+    elif args.flag("edit"):
+        before = _shown(domain, uri, scope)
+        changed = _edit_line(
+            context, before, before, lambda text: describe.set_metadata(domain, uri, text, key, **scope)
+        )
+        context.say("Metadata modified\n" if changed else "Metadata not changed")
+    elif args.json:
+        context.out(json_text({"uri": uri, "xml": describe.get_metadata(domain, uri, **scope)}))
+    else:
+        describe.get_metadata(domain, uri, **scope)
+        context.out(_shown(domain, uri, scope))
+
+
+def _shown(domain: Domain, uri: str, scope: dict[str, bool]) -> str:
+    """The element of a namespace as virsh shows it, without the namespace; '' where there is none."""
+    from qkvm import xpath
+    from qkvm.domain import describe
+    from qkvm.spec.libvirt.metadata import without_namespace
+
+    text = describe.told(domain, **scope).metadata.get(uri)
+    return f"{xpath.show(without_namespace(text))}\n" if text else ""

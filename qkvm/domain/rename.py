@@ -1,0 +1,82 @@
+"""Give a domain that does not run another name (virsh domrename)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm import files, units
+from qkvm.domain import definition as definitions
+from qkvm.domain.run import find, settle, write
+from qkvm.errors import AlreadyExists, InvalidState
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+
+
+def rename(domain: Domain, name: str) -> None:
+    """Move the definition, the logs and what is known of the last run to another name; disks stay where they are.
+
+    :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
+    :raises AlreadyExists: there is a domain of that name.
+    """
+    from qkvm.domain.domain import Domain as Named
+
+    units.check_name(name, "domain")
+    if name == domain.name:
+        raise InvalidState("Can't rename domain to itself")
+    other = Named(domain.tree, name)
+    # Both locks in one order, whichever of the two names is the older one.
+    first, second = sorted((domain, other), key=lambda one: one.name)
+    with first.lock(), second.lock(), files.Undo() as undo:
+        settle(domain.tree, domain.name)
+        if domain.is_running:
+            raise InvalidState("cannot rename active domain")
+        if other.is_persistent or other.is_running:
+            raise AlreadyExists(f"domain '{name}' already exists with uuid {other.uuid}")
+        if domain.has_managed_save:
+            raise InvalidState("cannot rename domain with a managed save", hint="start it, or managedsave-remove")
+        if not domain.is_persistent:
+            raise InvalidState("cannot rename a transient domain")
+        _move_definition(domain, name, undo)
+        _move_run(domain, name, undo)
+        for path in (domain.tree.qemu_log, domain.tree.serial_log):
+            _move(path(domain.name), path(name), undo)
+        undo.commit()
+
+
+def _move_definition(domain: Domain, name: str, undo: files.Undo) -> None:
+    """The new file is whole before the old one goes: who is killed in between has two, of one UUID."""
+    old, new = domain.tree.domain_definition(domain.name), domain.tree.domain_definition(name)
+    raw = files.read_bytes(old) or b""
+    definition = spec.validate(replace(definitions.parse(raw, old), name=name))
+    files.write_atomic(new, toml.update(raw.decode(), definition))
+    undo.add(files.remove, new)
+    files.remove(old)
+    undo.add(files.write_atomic, old, raw)
+
+
+def _move_run(domain: Domain, name: str, undo: files.Undo) -> None:
+    """What is known of a run that has ended: its record names it too."""
+    old, new = domain.tree.domain_run(domain.name), domain.tree.domain_run(name)
+    # A run of that name ended long ago, without a definition: nobody asks for it any more.
+    files.remove_dir(new)
+    _move(old, new, undo)
+    run = find(domain.tree, name)
+    if run is not None:
+        run.record["name"] = name
+        write(run)
+
+
+def _move(old: str, new: str, undo: files.Undo) -> None:
+    try:
+        os.rename(old, new)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise files.os_error(error, f"cannot rename {old} to {new}") from error
+    undo.add(os.rename, new, old)

@@ -1,0 +1,34 @@
+"""A domain without a definition: started from one, gone when it ends (virsh create)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import start
+from qkvm.domain.domain import Domain
+from qkvm.errors import AlreadyExists
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+
+
+def create(
+    tree: Tree, text: bytes | str, path: str, *, paused: bool = False, left_out: list[str] | None = None
+) -> tuple[Domain, list[str]]:
+    """Start a domain from a description that is not kept; gives it, and warnings.
+
+    :param left_out: see :func:`qkvm.domain.definition.define`.
+    :raises DefinitionError: it can't be read. :raises AlreadyExists: name or UUID are another's.
+    :raises LaunchError: QEMU refused.
+    """
+    definition, _ = definitions.read(tree, text, path, left_out=left_out)
+    domain = Domain(tree, definition.name)
+    with domain.lock():
+        definitions.refuse_clashes(tree, definition)
+        if domain.is_persistent:
+            raise AlreadyExists(
+                f"domain '{domain.name}' already exists with uuid {domain.uuid}", hint=f"qkvm start {domain.name}"
+            )
+        start.refuse_running(domain)
+        return domain, start.bring_up(domain, start.Origin(definition), paused=paused)

@@ -283,7 +283,8 @@ def cases() -> dict[str, str]:
         for feature in FEATURES
     }
     made["q35-restored.args"] = _lines(options(user_nic(Machine.Q35), kept=KEPT))
-    for feature, paused in (("full", False), ("full", True), ("hardware", False), ("user-nic", False), ("no-extras", False)):
+    starts = ("full", False), ("full", True), ("hardware", False), ("user-nic", False), ("no-extras", False)
+    for feature, paused in starts:
         domain = FEATURES[feature](Machine.Q35)
         script = launch.start_script(domain, launch.plan(domain, resources(domain)), paused=paused)
         made[f"start-{feature}{'-paused' if paused else ''}.jsonl"] = _commands(script)

@@ -47,6 +47,10 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
 
 def _by_agent(domain: Domain) -> list[Address]:
     """What the agent says without being waited for; addresses that hold on one link only are left out."""
+    run = domain.run
+    # A guest without any open port has no agent: that much is known without loading what speaks with one.
+    if run is None or not run.open_ports():
+        return []
     from qkvm.domain import agent
 
     if not agent.is_there(domain):

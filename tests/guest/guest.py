@@ -118,3 +118,11 @@ def tsc_frequency() -> str:
         if line.startswith("cpu MHz"):
             return f"tsc_early_khz={round(float(line.split(':')[1]) * 1000)}"
     raise AssertionError("/proc/cpuinfo tells no frequency")
+
+
+def wait_agent(domain: Domain, *, timeout: float = BOOT_TIMEOUT) -> None:
+    """Wait until the guest's agent has opened its port."""
+    deadline = time.monotonic() + timeout
+    while not domain.live.open_ports():
+        assert time.monotonic() < deadline, f"no agent has opened its port in domain {domain.name}"
+        time.sleep(0.02)

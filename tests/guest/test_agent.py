@@ -16,7 +16,7 @@ from qkvm.domain.domain import Domain
 from qkvm.errors import AgentMissing, AgentRefused, AgentUnresponsive, InvalidState, NotReached
 from qkvm.host import journal
 from tests.guest.conftest import Lab, network_nic
-from tests.guest.guest import Guest, log_size, wait_ready
+from tests.guest.guest import Guest, log_size, wait_agent, wait_ready
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -35,20 +35,12 @@ def vm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
         + network_nic(MAC),
     )  # fmt: skip
     lab.boot(domain)
-    connected(domain)
+    wait_agent(domain)
     with Guest(domain) as guest:
         guest.ask("mke2fs /dev/vda && mount /dev/vda /mnt")
     yield domain
     domain.destroy()
     domain.undefine()
-
-
-def connected(domain: Domain) -> None:
-    """Wait until the agent has opened its port."""
-    deadline = time.monotonic() + 60
-    while not domain.live.open_ports():
-        assert time.monotonic() < deadline, "no agent has opened its port"
-        time.sleep(0.02)
 
 
 def answering(domain: Domain) -> None:
@@ -346,7 +338,7 @@ def test_sleep_on_disk(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     nslab.sh("qemu-img", "create", "-q", "-f", "raw", str(image), "400M")
     body = f"[[disks]]\npath = '{image}'\nformat = 'raw'\ntarget = 'vda'\n"
     domain = lab.boot(domain_of(lab.define("sleepy", body=body)))
-    connected(domain)
+    wait_agent(domain)
     with Guest(domain) as guest:
         guest.ask("mkswap /dev/vda && swapon /dev/vda")
     lab.ok("dompmsuspend sleepy disk")
@@ -358,7 +350,7 @@ def test_sleep_on_disk(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     image.write_bytes(b"")
     wakeless = domain_of(lab.define("wakeless", features="{ suspend_to_mem = false }"))
     lab.boot(wakeless)
-    connected(wakeless)
+    wait_agent(wakeless)
     assert "S3 state is disabled for this domain" in lab.fails("dompmsuspend wakeless mem")
 
 
@@ -368,24 +360,20 @@ def test_sleep_on_disk(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
 def test_power_by_the_agent(lab: Lab, domain_of: Register) -> None:
     """The guest ignores the power button: what happens, the agent does."""
     domain = lab.boot(domain_of(lab.define("deaf", cmdline="ignore_powerbutton")))
-    connected(domain)
+    wait_agent(domain)
     pid = domain.live.pid
-    for line in ("reboot deaf --mode agent", "reboot deaf"):
-        mark, seen = log_size(domain), journal.size(domain.live.journal)
-        assert lab.ok(line) == "Domain 'deaf' is being rebooted\n\n"
-        assert "guest: reboot" in log_since(domain, mark)
-        assert any(event["event"] == "RESET" for event in journal.events_from(domain.live.journal, seen)[0])
-        wait_ready(domain, mark)
-        connected(domain)
+    mark, seen = log_size(domain), journal.size(domain.live.journal)
+    assert lab.ok("reboot deaf") == "Domain 'deaf' is being rebooted\n\n"
+    assert "guest: reboot" in log_since(domain, mark)
+    assert any(event["event"] == "RESET" for event in journal.events_from(domain.live.journal, seen)[0])
+    wait_ready(domain, mark)
+    wait_agent(domain)
     assert domain.live.pid == pid
     mark = log_size(domain)
     assert lab.ok("shutdown deaf --mode agent,acpi --wait") == "Domain 'deaf' has shut down\n\n"
     assert "guest: poweroff" in log_since(domain, mark)
     lab.boot(domain)
-    connected(domain)
-    domain.shutdown(wait=True)
-    lab.boot(domain)
-    connected(domain)
+    wait_agent(domain)
     assert lab.ok("shutdown deaf --mode agent") == "Domain 'deaf' is being shutdown\n\n"
     deadline = time.monotonic() + 30
     while domain.is_running:
@@ -399,7 +387,7 @@ def test_power_by_the_agent(lab: Lab, domain_of: Register) -> None:
 
 def test_an_agent_that_hangs(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("hung", cmdline="agent_hang", body=network_nic(MAC))))
-    connected(domain)
+    wait_agent(domain)
     silent = "Guest agent is not responding: no answer to guest-sync-delimited in time"
     assert silent in quickly(lab, "guestinfo hung", 5)
     lab.ok("guest-agent-timeout hung --timeout 1")

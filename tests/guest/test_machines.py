@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import Lab, network_nic
-from tests.guest.guest import Guest, tsc_frequency
+from tests.guest.guest import Guest, tsc_frequency, wait_agent
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -31,6 +32,11 @@ def test_boots_with_everything(lab: Lab, domain_of: Register, tmp_path: Path, ma
         guest.ask("echo written-by-the-guest | dd of=/dev/vda conv=fsync")
         assert "written-by-the-guest" in guest.ask("head -c 20 /dev/vda")
         assert guest.ask("cat /sys/class/misc/hw_random/rng_current").startswith("virtio")
+    wait_agent(domain)
+    told = json.loads(lab.ok(f"guestinfo m-{machine} --disk --json"))
+    assert [disk["name"] for disk in told["disk"]] == ["/dev/vda"]
+    # A microvm's disk has no address that both sides know.
+    assert told["targets"] == ({} if machine == "microvm" else {"/dev/vda": "vda"})
     assert domain.set_memory(300 * 1024) == 300 * 1024
     if machine == "microvm":
         assert "can't plug devices while it runs" in lab.fails(f"attach-interface m-{machine} network default")

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
 
 
 def attach_disk(context: Context, args: Args) -> None:
@@ -27,10 +28,62 @@ def attach_disk(context: Context, args: Args) -> None:
     context.say("Disk attached successfully\n")
 
 
+def change_media(context: Context, args: Args) -> None:
+    """Eject, insert or change the medium of a drive, or show the drive as it would be."""
+    action = _action(args)
+    domain = common.domain(context, args)
+    source = args.text("source") or ""
+    if args.flag("print-xml"):
+        context.out(_drive_xml(domain, args, "path", action))
+        return
+    timeout = args.number("timeout")
+    domain.change_media(
+        args.required("path"), source, action=action, force=args.flag("force"), **common.scope(args),
+        **({} if timeout is None else {"timeout": float(timeout)}),
+    )  # fmt: skip
+    done = {"eject": "ejected", "insert": "inserted", "update": "updated"}[action]
+    context.say(f"Successfully {done} media.\n")
+
+
+def _action(args: Args) -> str:
+    """What is to be done with the medium; virsh takes an update without source for an eject."""
+    from qkvm.domain.disk import is_block
+    from qkvm.errors import InvalidValue
+
+    for one, other in (("eject", "insert"), ("eject", "update"), ("insert", "update"), ("eject", "block")):
+        args.exclusive(one, other)
+    source = args.text("source") or ""
+    if args.flag("eject") or (args.flag("update") and not source):
+        args.exclusive("eject", "source")
+        return "eject"
+    if args.flag("block") and not is_block(source):
+        raise InvalidValue(f"source {source} is no block device", hint="block devices lie under /dev")
+    return "insert" if args.flag("insert") else "update"
+
+
+def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str:
+    """The <disk> element of a drive as it is, or as a change of its medium would make it."""
+    from qkvm.domain import media, scope
+    from qkvm.domain.disk import find
+    from qkvm.spec.libvirt.disk import write_disk
+    from qkvm.spec.libvirt.place import Places
+    from qkvm.xml import Element, dump
+
+    wanted = scope.resolve(domain, **common.scope(args))
+    disk, ident = find(domain, args.required(option), live=wanted.live)
+    if action:
+        disk = media.with_medium(disk, args.text("source") or "", action)
+    places = Places(set(), {disk.target: ident} if wanted.live else {})
+    return dump(write_disk(Element("devices"), disk, places, live=wanted.live))
+
+
 def detach_disk(context: Context, args: Args) -> None:
-    """Unplug a disk."""
+    """Unplug a disk, or show the one that would be."""
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
+    if args.flag("print-xml"):
+        context.out(_drive_xml(domain, args, "target"))
+        return
     domain.detach_disk(
         args.required("target"),
         persistent=args.flag("persistent"),

@@ -10,8 +10,7 @@ from msgspec.structs import replace
 from qkvm.domain import blockstats
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain.disk import plugged
-from qkvm.domain.diskplug import pick
+from qkvm.domain.disk import pick, plugged
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo

@@ -8,13 +8,18 @@ it is to be opened in another way (read-only images that a job is to write to), 
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qkvm.domain import plug
+from qkvm.domain.blockstats import device_id
 from qkvm.domain.run import write
+from qkvm.errors import CommandRefused, NotReached
 from qkvm.qemu import disks, render
+from qkvm.spec.disk import DiskKind
 from qkvm.storage import image
 
 if TYPE_CHECKING:
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
     Images = dict[str, Any]
+
+_RELEASE_TIMEOUT = 5.0
+"""Seconds until a device that is gone must have let go of its image; mostly it has done so at once."""
 
 
 @contextmanager
@@ -75,25 +83,90 @@ def close(session: Session, images: Images) -> None:
     present = {node["node-name"] for node in session.execute("query-named-block-nodes", {"flat": True})}
     for node in images["nodes"]:
         if node in present:
-            session.execute("blockdev-del", {"node-name": node})
+            _close_node(session, node)
     sets = {one["fdset-id"] for one in session.execute("query-fdsets")}
     for number in images["fdsets"].values():
         if number in sets:
             session.execute("remove-fd", {"fdset-id": number})
 
 
+def _close_node(session: Session, node: str) -> None:
+    """Close one node; a device that is gone lets go of it only when its last request has ended."""
+    deadline = time.monotonic() + _RELEASE_TIMEOUT
+    while True:
+        try:
+            session.execute("blockdev-del", {"node-name": node})
+            return
+        except CommandRefused as error:
+            if "is in use" not in error.desc or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.005)
+
+
+def next_tag(run: Run) -> str:
+    """A part for names of nodes that no earlier node of this run had; the caller writes the record."""
+    run.record["node_tag"] = int(run.record.get("node_tag", 0)) + 1
+    return f".{run.record['node_tag']}"
+
+
+def drive(session: Session, ident: str) -> dict[str, Any]:
+    """What QEMU tells of the drive with that id, its tray and its medium (query-block).
+
+    :raises NotReached: it shows none.
+    """
+    for block in session.execute("query-block"):
+        if device_id(block) == ident:
+            return dict(block)
+    raise NotReached(f"QEMU does not show the drive {ident}", asked=ident, reached=None)
+
+
+def medium(session: Session, ident: str) -> str:
+    """Name of the node that is in a drive, '' where it is empty."""
+    return str(drive(session, ident).get("inserted", {}).get("node-name", ""))
+
+
+MEDIUM = ("node", "path", "format", "spec", "images")
+"""The parts of a disk's entry in a record that are its medium's."""
+
+
+def exchange_records(entry: dict[str, Any], loose: dict[str, Any]) -> None:
+    """Say that the loose images are the drive's now, and the drive's former ones loose."""
+    for key in MEDIUM:
+        entry[key], loose[key] = loose[key], entry[key]
+
+
 def sweep(run: Run, session: Session) -> None:
-    """Settle what killed or impatient verbs have left: disks half plugged, or gone when nobody waited any more."""
+    """Settle what killed or impatient verbs have left: disks half plugged, gone unseen, media half changed."""
     present = plug.peripherals(session)
-    before = [dict(entry) for entry in run.record["disks"]]
+    before = json.dumps(run.record)
     for entry in list(run.record["disks"]):
         if entry["id"] not in present:
             close(session, entry["images"])
             run.record["disks"].remove(entry)
         else:
             entry.pop("plugging", None)
-    listed = run.record.get("controllers", [])
-    there = [entry for entry in listed if entry["id"] in present]
-    if before != run.record["disks"] or there != listed:
-        run.record["controllers"] = there
+            if is_drive(entry):
+                _look_into(run, session, entry)
+    for loose in run.record.pop("loose", []):
+        close(session, loose["images"])
+    controllers = run.record.get("controllers", [])
+    run.record["controllers"] = [entry for entry in controllers if entry["id"] in present]
+    if json.dumps(run.record) != before:
         write(run)
+
+
+def is_drive(entry: dict[str, Any]) -> bool:
+    """Whether a disk of a record is a drive with media."""
+    return DiskKind(entry["spec"].get("device", DiskKind.DISK)).removable
+
+
+def _look_into(run: Run, session: Session, entry: dict[str, Any]) -> None:
+    """What is in a drive is what it has, whatever was meant to be when qkvm was killed."""
+    inserted = medium(session, entry["id"])
+    for loose in run.record.get("loose", []):
+        if loose["owner"] == entry["id"] and loose["node"] == inserted != entry["node"]:
+            exchange_records(entry, loose)
+    if entry["node"] and not inserted:
+        close(session, entry["images"])
+        spec = {key: value for key, value in entry["spec"].items() if key not in ("path", "backing")}
+        entry |= {"node": "", "path": "", "spec": spec, "images": {"nodes": [], "fdsets": {}}}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from qkvm.errors import NotFound
+from qkvm.units import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -9,6 +12,7 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
     from qkvm.qemu.disks import DiskDevice
+    from qkvm.spec import disk as spec
 
 
 class DiskStatus:
@@ -61,3 +65,37 @@ def disk_entry(device: DiskDevice, *, since: int, fdsets: dict[str, int] | None 
             "fdsets": fdsets or {},
         },
     }  # fmt: skip
+
+
+def find(domain: Domain, target: str, *, live: bool) -> tuple[spec.Disk, str]:
+    """A disk of the running guest or the definition by its target or path, and the id of its device.
+
+    :raises NotFound: there is none.
+    """
+    from qkvm.qemu.disks import disk_id
+    from qkvm.spec import disk as spec
+    from qkvm.spec import toml
+
+    if live:
+        entry = pick(plugged(domain.live), target)
+        return toml.from_plain(entry["spec"], spec.Disk, "record"), entry["id"]
+    listed = {disk.target: disk for disk in domain.definition.disks}
+    found = listed[
+        pick([{"target": disk.target, "path": disk.path} for disk in listed.values()], target)["target"]
+    ]
+    return found, disk_id(found)
+
+
+def pick(listed: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    """The disk whose target or source path that is.
+
+    :raises NotFound: none, in virsh's words.
+    """
+    for key in ("target", "path"):
+        for entry in listed:
+            if text and entry[key] == text:
+                return entry
+    raise NotFound(
+        f"No disk found whose source path or target is {printable(text)}",
+        kind="disk", name=text, hint="domblklist shows them",
+    )  # fmt: skip

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import units
-from qkvm.domain import blocknodes, diskuse, plug
+from qkvm.domain import blocknodes, diskuse, media, plug
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain.disk import disk_entry, plugged
+from qkvm.domain.disk import disk_entry, pick, plugged
 from qkvm.domain.nic import used_places
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
@@ -51,10 +51,30 @@ def attach(
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.config:
             definitions.change(domain, lambda present: _with_disk(present, disk), undo)
-        if wanted.live:
+        if wanted.live and not _insert(domain, domain.live, disk):
             _plug(domain, domain.live, disk)
         undo.commit()
     return _warnings(disk)
+
+
+def _insert(domain: Domain, run: Run, disk: spec.Disk) -> bool:
+    """Put the medium into the drive of that target where there is one, as libvirt does; gives whether there is."""
+    drives = [
+        spec.DiskKind(entry["spec"].get("device", "disk"))
+        for entry in plugged(run)
+        if entry["target"] == disk.target
+    ]
+    if not disk.path or not any(kind is disk.device and kind.removable for kind in drives):
+        return False
+    media.exchange(
+        domain,
+        run,
+        disk.target,
+        lambda drive: media.with_medium(replace(drive, format=disk.format), disk.path, "update"),
+        force=False,
+        timeout=media.TRAY_TIMEOUT,
+    )
+    return True
 
 
 def _with_disk(present: spec.Domain, disk: spec.Disk) -> spec.Domain:
@@ -133,14 +153,13 @@ def _device(run: Run, machine: spec.Machine, disk: spec.Disk) -> DiskDevice:
     place = Place("", "")
     if disk.bus is spec.DiskBus.VIRTIO:
         place = _place(run, disk)
-    number = run.record["node_tag"] = int(run.record.get("node_tag", 0)) + 1
     known = [toml.from_plain(one["spec"], spec.Controller, "record") for one in _with_spec(run)]
     known += definitions.started_with(run.record).controllers
     model = "virtio-scsi"
     if disk.bus is spec.DiskBus.SCSI:
         model = disks.scsi_model(known, disks.scsi_controller(disk))
     attach = disks.attachment(disk, place, machine=machine, scsi_model=model)
-    return disks.disk_device(machine, disk, place, attach, disk.boot_order, tag=f".{number}")
+    return disks.disk_device(machine, disk, place, attach, disk.boot_order, tag=blocknodes.next_tag(run))
 
 
 def _with_spec(run: Run) -> list[dict[str, Any]]:
@@ -216,21 +235,6 @@ def detach(
         undo.commit()
 
 
-def pick(listed: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    """The disk whose target or source path that is.
-
-    :raises NotFound: none, in virsh's words.
-    """
-    for key in ("target", "path"):
-        for entry in listed:
-            if text and entry[key] == text:
-                return entry
-    raise NotFound(
-        f"No disk found whose source path or target is {units.printable(text)}",
-        kind="disk", name=text, hint="domblklist shows them",
-    )  # fmt: skip
-
-
 def _without_disk(present: spec.Domain, target: str) -> spec.Domain:
     return replace(present, disks=tuple(disk for disk in present.disks if disk.target != target))
 
@@ -244,9 +248,14 @@ def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, 
     if not bus.hotplugs:
         raise InvalidState(f"disk bus '{bus}' cannot be hot unplugged", hint="--config is for the next start")
     run.require_sound()
-    with domain.monitor() as session:
+    with domain.monitor() as session, Undo() as undo:
         blocknodes.sweep(run, session)
+        if blocknodes.is_drive(entry) and entry["node"]:
+            # QEMU 7.2 never closes what is in a drive that was empty when it came, once the drive is gone.
+            media.swap(session, entry, "", force=True, timeout=media.TRAY_TIMEOUT, undo=undo)
         if not plug.release(run, session, entry, what="disk", shown=entry["target"], timeout=timeout, wait=wait):
+            undo.commit()
             return
+        undo.commit()
         blocknodes.close(session, entry["images"])
     _forget(run, "disks", entry)

@@ -242,6 +242,12 @@ class Domain:
 
         diskplug.detach(self, target, **options)
 
+    def change_media(self, target: str, path: str, **options: Any) -> None:
+        """Change the medium of a drive (virsh change-media); see media.change."""
+        from qkvm.domain import media
+
+        media.change(self, target, path, **options)
+
     def interfaces(self) -> list[NicStatus]:
         """Its NICs (virsh domiflist)."""
         from qkvm.domain import nic

@@ -31,7 +31,6 @@ _DRIVERS = {
     (DiskBus.IDE, DiskKind.DISK): "ide-hd",
     (DiskBus.IDE, DiskKind.CDROM): "ide-cd",
     (DiskBus.USB, DiskKind.DISK): "usb-storage",
-    (DiskBus.USB, DiskKind.CDROM): "usb-storage",
     (DiskBus.FDC, DiskKind.FLOPPY): "floppy",
 }
 

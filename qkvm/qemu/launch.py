@@ -305,7 +305,8 @@ def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[
     commands += [
         ("block_set_io_throttle", disks.throttle_arguments(domain.machine, disk, disk.throttle))
         for disk in domain.disks
-        if disk.throttle is not None
+        # An empty drive can have no limits yet: change-media sets them.
+        if disk.throttle is not None and disk.path
     ]
     if not paused and not launch.incoming:
         commands.append(("cont", {}))

@@ -209,8 +209,9 @@ def check_disk(disk: Disk) -> None:
 def _check_kind(disk: Disk) -> None:
     if (disk.device is DiskKind.FLOPPY) != (disk.bus is DiskBus.FDC):
         raise InvalidValue(f"disk {disk.target}: a floppy sits on bus fdc, and nothing else does")
-    if disk.device is DiskKind.CDROM and disk.bus is DiskBus.VIRTIO:
-        raise InvalidValue(f"disk {disk.target}: a cdrom can't sit on bus virtio", hint="sata, scsi, usb or ide")
+    # What QEMU 7.2 makes of one on USB is a disk that can't be empty.
+    if disk.device is DiskKind.CDROM and disk.bus in (DiskBus.VIRTIO, DiskBus.USB):
+        raise InvalidValue(f"disk {disk.target}: a cdrom can't sit on bus {disk.bus}", hint="sata, scsi or ide")
     if disk.backing and disk.format is DiskFormat.RAW:
         raise InvalidValue(f"disk {disk.target}: a raw image has no backing image")
     if disk.io is Io.NATIVE and not disk.cache.direct:

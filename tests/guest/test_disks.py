@@ -87,3 +87,59 @@ def test_disk_comes_and_goes(lab: Lab, vm: Domain, tmp_path: Path, target: str, 
     assert digest == hashlib.md5(written).hexdigest()
     vm.detach_disk(target, persistent=True)
     assert left(vm) == ([], [])
+
+
+def test_media_change(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """A medium is inserted, exchanged, kept by a guest that uses it, and taken away by force."""
+    for number in (1, 2):
+        image(tmp_path, f"{number}.iso", 2 * MIB).write_bytes(f"medium {number}\n".encode().ljust(2 * MIB, b"."))
+    first, second = tmp_path / "1.iso", tmp_path / "2.iso"
+    lab.ok(f"attach-disk {vm.name} '' sdc --type cdrom --persistent")
+    assert lab.ok(f"domblklist {vm.name} --details").splitlines()[2].split() == ["file", "cdrom", "sdc", "-"]
+    with Guest(vm) as guest:
+        see(guest, "sr0")
+    change = f"change-media {vm.name} sdc"
+    assert "The disk device 'sdc' doesn't have media" in lab.fails(f"{change} --eject")
+    assert lab.ok(f"{change} {first} --insert --live --config") == "Successfully inserted media.\n\n"
+    assert vm.definition.disks[-1].path == str(first)
+    with Guest(vm) as guest:
+        guest.until("head -n 1 /dev/sr0 || true", "medium 1")
+    assert "already has media" in lab.fails(f"{change} {second} --insert")
+    assert lab.ok(f"{change} {second} --live") == "Successfully updated media.\n\n"
+    assert vm.definition.disks[-1].path == str(first), "--live leaves the definition alone"
+    with Guest(vm) as guest:
+        guest.until("head -n 1 /dev/sr0 || true", "medium 2")
+        # Who has it open has locked the tray.
+        guest.ask("sleep 1000 </dev/sr0 >/dev/null 2>&1 & sleep 0.2")
+    before = left(vm)
+    assert "timed out waiting to open tray of 'sdc' (" in lab.fails(f"{change} --eject --timeout 1")
+    assert "timed out waiting to open tray" in lab.fails(f"{change} {first} --live --config --timeout 1")
+    assert left(vm) == before and vm.definition.disks[-1].path == str(first)
+    with Guest(vm) as guest:
+        assert guest.ask("head -n 1 /dev/sr0") == "medium 2"
+    assert lab.ok(f"{change} --eject --force --live --config") == "Successfully ejected media.\n\n"
+    assert left(vm) == ([], []) and vm.definition.disks[-1].path == ""
+    assert lab.ok(f"domblklist {vm.name}").splitlines()[2].split() == ["sdc", "-"]
+    with Guest(vm) as guest:
+        guest.ask("killall sleep; dd if=/dev/sr0 of=/dev/null count=1 2>&1 | grep -i 'no medium'")
+    # libvirt takes attach-disk on a drive that is there for a change of its medium.
+    lab.ok(f"attach-disk {vm.name} {first} sdc --type cdrom --live")
+    with Guest(vm) as guest:
+        guest.until("head -n 1 /dev/sr0 || true", "medium 1")
+    for words, wrong in (
+        ("No such file", f"{tmp_path}/gone.iso"), ("Is a directory", str(tmp_path)),
+        ("not an absolute path", "1.iso"), ("No disk source specified for updating", "''"),
+    ):  # fmt: skip
+        assert words in lab.fails(f"{change} {wrong} --live")
+    assert "mutually exclusive" in lab.fails(f"{change} {first} --eject --insert")
+    assert "is no block device" in lab.fails(f"{change} {first} --block")
+    shown = lab.ok(f"change-media {vm.name} {first} --eject --print-xml")
+    assert (
+        "<source" not in shown and "<target dev='sdc' bus='scsi'/>" in shown and "alias name='disk-sdc'" in shown
+    )
+    assert f"<source file='{first}'/>" in lab.ok(f"detach-disk {vm.name} sdc --print-xml")
+    lab.ok(f"detach-disk {vm.name} {first} --live --config")
+    assert left(vm) == ([], []) and not vm.definition.disks
+    assert f"No disk found whose source path or target is {first}" in lab.fails(
+        f"change-media {vm.name} {first} --eject --config"
+    )

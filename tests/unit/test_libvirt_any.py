@@ -86,7 +86,7 @@ THROTTLES = st.one_of(
 def disks(draw: st.DrawFn, number: int) -> spec.Disk:
     bus = draw(st.sampled_from([one for one in spec.DiskBus if one is not spec.DiskBus.IDE]))
     kind = spec.DiskKind.FLOPPY if bus is spec.DiskBus.FDC else spec.DiskKind.DISK
-    if bus in (spec.DiskBus.SATA, spec.DiskBus.SCSI, spec.DiskBus.USB):
+    if bus in (spec.DiskBus.SATA, spec.DiskBus.SCSI):
         kind = draw(st.sampled_from([spec.DiskKind.DISK, spec.DiskKind.CDROM]))
     address = {"virtio": f"0000:07:{number:02x}.0", "usb": f"usb:0:{number + 1}"}.get(bus, f"drive:0:0:0:{number}")
     form = draw(st.sampled_from(spec.DiskFormat))

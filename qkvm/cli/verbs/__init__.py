@@ -57,7 +57,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
     ),
     "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
-    "disks": ("attach-disk", "detach-disk", "domblklist"),
+    "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
     ),

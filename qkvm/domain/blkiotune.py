@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
+from qkvm.domain import tuned
 from qkvm.domain.group import group_of
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
@@ -17,6 +18,7 @@ from qkvm.units import printable
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
     from qkvm.host.cgroup import Group
 
 WEIGHT = "weight"
@@ -51,6 +53,11 @@ def parameters(
     return limits.io_weight(group), table
 
 
+def of_run(run: Run) -> spec.BlkioTune:
+    """What holds for a running guest, as it was asked for."""
+    return tuned.live(run, "blkiotune", spec.BlkioTune) or spec.BlkioTune()
+
+
 def set_parameters(
     domain: Domain, weight: int | None, devices: dict[str, dict[str, int]], *,
     live: bool = False, config: bool = False, current: bool = False,
@@ -64,9 +71,11 @@ def set_parameters(
     with domain.lock(), Undo() as undo:
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.live:
-            _set_live(group_of(domain.live, "io"), weight, devices, undo)
+            run = domain.live
+            _set_live(group_of(run, "io"), weight, devices, undo)
+            tuned.remember(run, "blkiotune", _with(of_run(run), weight, devices), undo)
         if wanted.config:
-            definitions.change(domain, lambda present: _with(present, weight, devices))
+            definitions.change(domain, lambda old: replace(old, blkiotune=_with(old.blkiotune, weight, devices)))
         undo.commit()
 
 
@@ -86,17 +95,14 @@ def _set_live(group: Group, weight: int | None, devices: dict[str, dict[str, int
                 limits.set_device_limit(group, path, name, value)
 
 
-def _with(present: spec.Domain, weight: int | None, devices: dict[str, dict[str, int]]) -> spec.Domain:
-    tune = present.blkiotune
+def _with(tune: spec.BlkioTune, weight: int | None, devices: dict[str, dict[str, int]]) -> spec.BlkioTune:
     listed = {device.path: device for device in tune.devices}
     for name, values in devices.items():
         for path, value in values.items():
             listed[path] = replace(listed.get(path) or spec.BlkioDevice(path=path), **{name: value})
     # A device of which nothing is said any more is not listed.
     kept = tuple(device for device in listed.values() if any(getattr(device, name) for name in DEVICE_FIELDS))
-    return replace(
-        present, blkiotune=replace(tune, weight=tune.weight if weight is None else weight, devices=kept)
-    )
+    return replace(tune, weight=tune.weight if weight is None else weight, devices=kept)
 
 
 def parse_devices(text: str, name: str) -> dict[str, int]:

@@ -13,14 +13,12 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain import threads
+from qkvm.domain import threads, tuned
 from qkvm.domain.group import group_of
-from qkvm.domain.run import write
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
 from qkvm.host import limits
 from qkvm.spec import domain as spec
-from qkvm.spec import toml
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -50,25 +48,7 @@ def _field(parameter: str) -> str:
 
 def live(run: Run) -> spec.CpuTune:
     """What holds for a running guest: as it was started, with what has been changed since."""
-    plain = run.record.get("cputune")
-    if plain is None:
-        plain = run.record["definition"].get("cputune", {})
-    return toml.from_plain(plain, spec.CpuTune, "record")
-
-
-def remember(run: Run, tune: spec.CpuTune) -> None:
-    """Write what holds from now on into the record."""
-    run.record["cputune"] = toml.to_plain(tune)
-    write(run)
-
-
-def restore(run: Run, former: object) -> None:
-    """Have the record say again what it said before a change that did not come to its end."""
-    if former is None:
-        run.record.pop("cputune", None)
-    else:
-        run.record["cputune"] = former
-    write(run)
+    return tuned.live(run, "cputune", spec.CpuTune) or spec.CpuTune()
 
 
 def parameters(
@@ -114,7 +94,6 @@ def set_parameters(
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.live:
             run = domain.live
-            undo.add(restore, run, run.record.get("cputune"))
             _set_live(run, fields, undo)
         if wanted.config:
             definitions.change(
@@ -150,7 +129,7 @@ def _set_live(run: Run, fields: dict[str, int], undo: Undo) -> None:
     if any(name.removeprefix("emulator_").removeprefix("iothread_") in ("period", "quota") for name in fields):
         undo.add(limit_threads, run, group, live(run))
         limit_threads(run, group, tune)
-    remember(run, tune)
+    tuned.remember(run, "cputune", tune, undo)
 
 
 def limits_threads(tune: spec.CpuTune) -> bool:

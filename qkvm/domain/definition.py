@@ -64,7 +64,7 @@ def present(run: Run) -> spec.Domain:
 
     ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
     """
-    from qkvm.domain import cputune, iothread
+    from qkvm.domain import blkiotune, cputune, iothread, memtune, numatune
 
     started = started_with(run.record)
     disks, nics = plugged(run), run.devices("nics")
@@ -76,6 +76,9 @@ def present(run: Run) -> spec.Domain:
         vcpus=replace(started.vcpus, current=run.vcpu_count()),
         iothreads=iothread.live(run),
         cputune=cputune.live(run),
+        memtune=memtune.of_run(run),
+        blkiotune=blkiotune.of_run(run),
+        numatune=numatune.of_run(run),
         disks=tuple(toml.from_plain(entry["spec"], spec.Disk, "record") for entry in disks),
         nics=tuple(
             replace(toml.from_plain(entry["spec"], spec.Nic, "record"), link=entry["link"]) for entry in nics

@@ -8,13 +8,16 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
+from qkvm.domain import tuned
 from qkvm.domain.group import group_of
 from qkvm.files import Undo
 from qkvm.host import limits
+from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
 
 
 def parameters(
@@ -31,6 +34,11 @@ def parameters(
     return {name: getattr(tune, name) for name in limits.MEMORY_FILES}
 
 
+def of_run(run: Run) -> spec.MemTune:
+    """What holds for a running guest, as it was asked for."""
+    return tuned.live(run, "memtune", spec.MemTune) or spec.MemTune()
+
+
 def set_parameters(
     domain: Domain, changes: dict[str, int | None], *,
     live: bool = False, config: bool = False, current: bool = False,
@@ -39,16 +47,18 @@ def set_parameters(
 
     :raises InvalidState: no memory controller here, or QEMU has more in use than the new hard limit.
     """
+    fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
     with domain.lock(), Undo() as undo:
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.live:
-            group = group_of(domain.live, "memory")
+            run = domain.live
+            group = group_of(run, "memory")
             before = limits.memory_limits(group)
             for name, kib in changes.items():
                 undo.add(limits.set_memory_limit, group, name, before.get(name))
                 limits.set_memory_limit(group, name, kib)
+            tuned.remember(run, "memtune", replace(of_run(run), **fields), undo)
         if wanted.config:
-            fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
             definitions.change(
                 domain, lambda present: replace(present, memtune=replace(present.memtune, **fields))
             )

@@ -1,7 +1,8 @@
 """From which NUMA nodes of the host the guest's memory comes (virsh numatune).
 
-At its start QEMU gets a memory policy (see host/placement.py). Nodes can be changed while it runs where the mode
-is strict: the cpuset controller of its control group moves what it has and confines what comes (cpuset.mems).
+At its start QEMU gets a memory policy (see host/placement.py), unless the mode is restrictive: then its control
+group confines it (cpuset.mems). That group is also how nodes are changed while it runs, where the mode is strict
+or restrictive: the kernel moves what it has.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
+from qkvm.domain import tuned
 from qkvm.domain.cputime import format_cpu_list
 from qkvm.domain.group import any_group_of, group_of
-from qkvm.domain.run import write
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
 from qkvm.host import numa
 from qkvm.host.cgroup import Group
 from qkvm.spec import domain as spec
-from qkvm.spec import toml
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def parameters(
 ) -> tuple[str, str]:
     """Mode and nodes; strict and '' where nobody has said."""
     wanted = scopes.resolve(domain, live=live, config=config, current=current)
-    tune = _live(domain.live) if wanted.live else domain.definition.numatune
+    tune = of_run(domain.live) if wanted.live else domain.definition.numatune
     return (str(tune.mode), tune.nodeset) if tune is not None else (str(spec.NumaMode.STRICT), "")
 
 
-def _live(run: Run) -> spec.NumaTune | None:
-    plain = run.record.get("numatune", run.record["definition"].get("numatune"))
-    return toml.from_plain(plain, spec.NumaTune, "record") if plain else None
+def of_run(run: Run) -> spec.NumaTune | None:
+    """What holds for a running guest; None where nobody has said."""
+    return tuned.live(run, "numatune", spec.NumaTune)
 
 
 def set_parameters(
@@ -68,7 +68,7 @@ def _mode(text: str | None) -> spec.NumaMode | None:
     if text is None:
         return None
     # virsh takes the numbers of its API too.
-    name = {"0": "strict", "1": "preferred", "2": "interleave"}.get(text, text)
+    name = {"0": "strict", "1": "preferred", "2": "interleave", "3": "restrictive"}.get(text, text)
     try:
         return spec.NumaMode(name)
     except ValueError:
@@ -98,33 +98,27 @@ def _with(present: spec.Domain, mode: spec.NumaMode | None, nodeset: str | None)
 
 
 def _set_live(run: Run, mode: spec.NumaMode | None, nodes: set[int], undo: Undo) -> None:
-    present = _live(run)
+    present = of_run(run)
     had = present.mode if present is not None else spec.NumaMode.STRICT
     if mode is not None and mode is not had:
         raise InvalidState("can't change numatune mode for running domain", hint="--config for the next start")
-    if had is not spec.NumaMode.STRICT:
-        raise InvalidState("change of nodeset for running domain requires strict numa mode")
-    group = _cpuset_group(run)
+    if had not in (spec.NumaMode.STRICT, spec.NumaMode.RESTRICTIVE):
+        raise InvalidState("change of nodeset for running domain requires strict or restrictive numa mode")
+    group = cpuset_group(run)
     undo.add(group.write, "cpuset.mems", group.read("cpuset.mems").strip())
-    undo.add(_restore, run, run.record.get("numatune"))
     group.write("cpuset.mems", format_cpu_list(nodes))
-    run.record["numatune"] = {"nodeset": format_cpu_list(nodes)} if nodes else {}
-    write(run)
+    chosen = spec.NumaTune(nodeset=format_cpu_list(nodes), mode=had) if nodes else None
+    tuned.remember(run, "numatune", chosen, undo)
 
 
-def _cpuset_group(run: Run) -> Group:
-    """The domain's group with the cpuset controller, which is enabled where it is needed for the first time."""
+def cpuset_group(run: Run) -> Group:
+    """The domain's group with the cpuset controller, which is enabled where it is needed for the first time.
+
+    :raises InvalidState: it is not available.
+    """
     group = any_group_of(run)
     if group is not None and "cpuset" not in group.controllers():
         parent = Group(group.path.rpartition("/")[0])
         for level in (Group(parent.path.rpartition("/")[0]), parent):
             level.enable("cpuset")
     return group_of(run, "cpuset")
-
-
-def _restore(run: Run, former: object) -> None:
-    if former is None:
-        run.record.pop("numatune", None)
-    else:
-        run.record["numatune"] = former
-    write(run)

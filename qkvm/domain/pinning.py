@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from qkvm.domain import cputime, cputune, threads
+from qkvm.domain import cputime, cputune, threads, tuned
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
 from qkvm.errors import InvalidState, InvalidValue
@@ -122,12 +122,11 @@ def _pin_live(run: Run, kind: str, number: int, cpus: set[int], text: str, undo:
             _refuse_number(definitions.started_with(run.record), kind, number, "live")
             raise InvalidState(f"vcpu {number} is not plugged", hint="--config pins it for later")
         raise InvalidValue(f"invalid argument: iothread {number} not found", hint="qkvm iothreadinfo lists them")
-    undo.add(cputune.restore, run, run.record.get("cputune"))
     for tid in tids[number]:
         former = threads.affinity(run.pid, tid)
         if set_affinity(tid, cpus) and former:
             undo.add(set_affinity, tid, former)
-    cputune.remember(run, _with(cputune.live(run), kind, number, text))
+    tuned.remember(run, "cputune", _with(cputune.live(run), kind, number, text), undo)
 
 
 def _with(tune: spec.CpuTune, kind: str, number: int, text: str) -> spec.CpuTune:

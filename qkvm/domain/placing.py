@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from qkvm.domain import cputune, pinning, threads
+from qkvm.domain import cputune, numatune, pinning, threads
 from qkvm.domain import definition as definitions
 from qkvm.domain import group as groups
 from qkvm.domain.group import group_of
@@ -36,6 +36,9 @@ class Place:
     def entered(self) -> AbstractContextManager[None]:
         """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
         tune, numa = self._definition.cputune, self._definition.numatune
+        if numa is not None and numa.mode == "restrictive":
+            # Its group does that.
+            numa = None
         cpus = tune.emulator_pin or self._definition.vcpus.cpuset
         return placement.placed(
             parse_cpus(cpus) if cpus else set(),
@@ -86,6 +89,9 @@ def _limit(run: Run, definition: spec.Domain) -> None:
             limits.set_memory_limit(group_of(run, "memory"), name, kib)
     if io.weight:
         limits.set_io_weight(group_of(run, "io"), io.weight)
+    if definition.numatune is not None and definition.numatune.mode == "restrictive":
+        nodes = parse_cpus(definition.numatune.nodeset, "nodeset")
+        numatune.cpuset_group(run).write("cpuset.mems", ",".join(map(str, sorted(nodes))))
     for device in io.devices:
         group = group_of(run, "io")
         if device.weight:

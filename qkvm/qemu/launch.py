@@ -19,6 +19,7 @@ from qkvm.spec.domain import (
     IoThread,
     Machine,
     MemoryBacking,
+    NumaMode,
     OnCrash,
     OnPoweroff,
     OnReboot,
@@ -229,7 +230,8 @@ def _memory_object(domain: Domain) -> dict[str, Any] | None:
         found["hugetlb"] = True
         if backing.hugepage_size:
             found["hugetlbsize"] = backing.hugepage_size * 1024
-    if tune is not None:
+    # A restrictive placement is the control group's.
+    if tune is not None and tune.mode is not NumaMode.RESTRICTIVE:
         found |= {
             "host-nodes": _numbers(tune.nodeset),
             "policy": {"strict": "bind"}.get(tune.mode, str(tune.mode)),

@@ -102,6 +102,7 @@ class NumaMode(StrEnum):
     STRICT = "strict"
     PREFERRED = "preferred"
     INTERLEAVE = "interleave"
+    RESTRICTIVE = "restrictive"
 
 
 class NumaTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

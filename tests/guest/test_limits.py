@@ -103,6 +103,7 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
 
     host.qkvm("numatune busy --nodeset 0")
     assert host.sh(f"cat {group}/cpuset.mems") == "0"
+    host.qkvm("numatune busy --nodeset 0 --mode restrictive --config")
     assert json.loads(host.qkvm("numatune busy --json")) == {"numa_mode": "strict", "numa_nodeset": "0"}
 
 
@@ -111,7 +112,9 @@ def test_groups_follow_their_qemu(host: metal.Metal) -> None:
     host.sh(f"kill -9 $(cat {group}/cgroup.procs); sleep 0.5")
     assert host.sh(f"ls -d {group}") == group, "nobody was there to remove it"
     host.qkvm("start busy")
-    assert host.sh(f"cat {group}/memory.max {group}/cpu.max").split() == [str(300 << 20), "30000", "100000"]
+    assert host.sh(f"cat {group}/memory.max {group}/cpu.max {group}/cpuset.mems").split() == [
+        str(300 << 20), "30000", "100000", "0"
+    ]  # fmt: skip
     pid = host.sh(f"cat {group}/cgroup.procs")
     assert host.sh(f"cat /proc/{pid}/comm").startswith("qemu-system")
     host.qkvm("destroy busy")

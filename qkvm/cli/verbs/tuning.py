@@ -73,7 +73,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("memtune", "soft-limit"): "Memory during contention, as scaled integer (default KiB)",
     ("memtune", "swap-hard-limit"): "Max swap, as scaled integer (default KiB)",
     ("memtune", "min-guarantee"): "Min guaranteed memory: neither QEMU nor cgroup v2 has such a thing",
-    ("numatune", "mode"): "NUMA mode, one of strict, preferred and interleave",
+    ("numatune", "mode"): "NUMA mode, one of strict, preferred, interleave and restrictive",
     ("numatune", "nodeset"): "NUMA node selections to set",
     ("perf", "enable"): "perf events which will be enabled",
     ("perf", "disable"): "perf events which will be disabled",

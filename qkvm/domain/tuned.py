@@ -1,0 +1,40 @@
+"""What the tuning of a running guest is: as its definition had it at the start, with what has been changed since.
+
+The record keeps a changed part whole, under the definition's name of it: cputune, memtune, blkiotune, numatune.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from qkvm.domain.run import write
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from qkvm.domain.run import Run
+    from qkvm.files import Undo
+
+T = TypeVar("T")
+
+
+def live(run: Run, name: str, kind: type[T]) -> T | None:
+    """One part of the tuning; None where it is not there at all."""
+    plain = run.record.get(name)
+    if plain is None:
+        plain = run.record["definition"].get(name)
+    return toml.from_plain(plain, kind, "record") if plain else None
+
+
+def remember(run: Run, name: str, value: object, undo: Undo) -> None:
+    """Write what holds from now on into the record, and with ``undo`` what held before."""
+    undo.add(_restore, run, name, run.record.get(name))
+    run.record[name] = toml.to_plain(value) if value is not None else {}
+    write(run)
+
+
+def _restore(run: Run, name: str, former: object) -> None:
+    if former is None:
+        run.record.pop(name, None)
+    else:
+        run.record[name] = former
+    write(run)

@@ -122,9 +122,7 @@ def vcpuinfo(context: Context, args: Args) -> None:
         return None
     blocks = []
     for vcpu in found:
-        affinity = "".join("y" if cpu in vcpu.affinity else "-" for cpu in range(total))
-        if args.flag("pretty"):
-            affinity = f"{cputime.format_cpu_list(vcpu.affinity)} (out of {total})"
+        affinity = _affinity(args, vcpu.affinity, total)
         blocks.append(
             f"VCPU:           {vcpu.number}\nCPU:            {vcpu.cpu}\nState:          {vcpu.state}\n"
             f"CPU time:       {vcpu.time_ns / 1e9:.1f}s\nCPU Affinity:   {affinity}\n"
@@ -134,13 +132,29 @@ def vcpuinfo(context: Context, args: Args) -> None:
 
 
 def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
-    """Of a domain that does not run there is only the count; virsh shows as little."""
-    count = domain.definition.vcpus.current
+    """Of a domain that does not run there are the count and the pins, as in virsh."""
+    from qkvm.domain import cputime, pinning
+
+    pins = pinning.pins(domain, pinning.VCPU, config=True)
+    found = {number: pins[number] for number in range(domain.definition.vcpus.current)}
     if args.json:
-        rows = [{"vcpu": number, "cpu": None, "state": "N/A", "time_ns": None} for number in range(count)]
-        context.out(json_text(rows))
-        return
+        rows = [
+            {"vcpu": number, "cpu": None, "state": "N/A", "time_ns": None, "affinity": sorted(cpus)}
+            for number, cpus in found.items()
+        ]
+        return context.out(json_text(rows))
     block = (
-        "VCPU:           {}\nCPU:            N/A\nState:          N/A\nCPU time        N/A\nCPU Affinity:   N/A\n"
+        "VCPU:           {}\nCPU:            N/A\nState:          N/A\nCPU time        N/A\nCPU Affinity:   {}\n"
     )
-    context.out("\n".join(block.format(number) for number in range(count)))
+    total = cputime.host_cpus()
+    blocks = (block.format(number, _affinity(args, cpus, total)) for number, cpus in found.items())
+    return context.out("\n".join(blocks))
+
+
+def _affinity(args: Args, cpus: set[int], total: int) -> str:
+    """One letter for each CPU of the host, or with --pretty a list."""
+    if args.flag("pretty"):
+        from qkvm.domain.cputime import format_cpu_list
+
+        return f"{format_cpu_list(cpus)} (out of {total})"
+    return "".join("y" if cpu in cpus else "-" for cpu in range(total))

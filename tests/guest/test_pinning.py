@@ -67,6 +67,13 @@ def test_pins_of_a_definition_and_those_set_later(lab: Lab, domain_of: Register)
     assert "vcpu 7 is out of range of live cpu count 2" in lab.fails("vcpupin pins --vcpu 7")
     assert "out of range of live cpu count 2" in lab.fails("vcpupin pins 7 0")
     assert "Missing vCPU number in pin mode" in lab.fails("vcpupin pins --cpulist 0")
+    domain.destroy()
+    lab.ok("vcpupin pins 0 0 --config")
+    letters = "y".ljust(beyond, "-")
+    assert lab.ok("vcpuinfo pins") == (
+        "VCPU:           0\nCPU:            N/A\nState:          N/A\nCPU time        N/A\n"
+        f"CPU Affinity:   {letters}\n\n"
+    )
 
 
 def test_a_failing_half_leaves_both_as_before(

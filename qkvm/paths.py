@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, domains/NAME.toml, networks/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: images/, leases/, save/
+    var/lib/qkvm/   what lasts: images/, leases/, save/, nvram/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -93,6 +93,15 @@ class Tree:
     def managed_save(self, domain: str) -> str:
         """The saved state of one domain that its next start takes up."""
         return join(self.saves, f"{domain}.save")
+
+    @property
+    def nvrams(self) -> str:
+        """Folder of the domains' UEFI variables."""
+        return join(self.state, "nvram")
+
+    def nvram(self, domain: str) -> str:
+        """The UEFI variables of one domain, where its definition names no other file."""
+        return join(self.nvrams, f"{domain}_VARS.qcow2")
 
     def qemu_log(self, domain: str) -> str:
         """What QEMU wrote on stderr for one domain."""

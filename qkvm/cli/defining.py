@@ -32,7 +32,9 @@ def create(context: Context, args: Args) -> None:
             raise InvalidValue(f"--{option} is not supported: {why}")
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
     host, file = Host(context.tree.root), args.required("file")
-    domain, warnings = host.create(*common.read_file(file), paused=args.flag("paused"), left_out=left_out)
+    flags = {"paused": args.flag("paused"), "reset_nvram": args.flag("reset-nvram")}
+    text, path = common.read_file(file)
+    domain, warnings = host.create(text, path, left_out=left_out, **flags)
     _tell(context, left_out)
     _tell(context, warnings)
     context.say(f"Domain '{domain.name}' created from {file}\n")
@@ -45,7 +47,6 @@ def create(context: Context, args: Args) -> None:
 _NOT_CREATED = {
     "autodestroy": "nobody stays behind to see that this command has ended",
     "pass-fds": "an open file is of no use to who reads a definition again",
-    "reset-nvram": "a domain without a definition begins with fresh variables",
 }
 """Options of create that make no sense without a daemon."""
 
@@ -63,7 +64,9 @@ def undefine(context: Context, args: Args) -> None:
         if args.has(option):
             raise InvalidValue(f"--{option} is not there yet: disks stay, and are to be removed by hand")
     domain = common.domain(context, args)
-    domain.undefine(managed_save=args.flag("managed-save"))
+    nvram = True if args.flag("nvram") else False if args.flag("keep-nvram") else None
+    for warning in domain.undefine(managed_save=args.flag("managed-save"), nvram=nvram):
+        context.warn(warning)
     context.say(f"Domain '{domain.name}' has been undefined\n")
 
 

@@ -19,7 +19,8 @@ def start(context: Context, args: Args) -> None:
 
     Host(context.tree.root).prepare()
     domain = common.domain(context, args)
-    options = {name.replace("-", "_"): args.flag(name) for name in ("paused", "force-boot", "bypass-cache")}
+    names = ("paused", "force-boot", "bypass-cache", "reset-nvram")
+    options = {name.replace("-", "_"): args.flag(name) for name in names}
     for warning in domain.start(**options):
         context.warn(warning)
     context.say(f"Domain '{domain.name}' started\n")

@@ -25,7 +25,7 @@ PARTLY: dict[str, str] = {
     "domfsthaw": "all file systems: the agent takes no mount points (libvirt fails there as well)",
     "domfstrim": "all file systems: the agent takes no mount point (libvirt fails there as well)",
     "dompmsuspend": "duration is 0, as in libvirt",
-    "create": "no --autodestroy, --pass-fds and --reset-nvram: they need a daemon, or mean nothing without one",
+    "create": "no --autodestroy and --pass-fds: they need a daemon, or mean nothing without one",
     "domxml-from-native": "refuses, as libvirt does since 5.5",
     "undefine": "disks stay: no --storage, --remove-all-storage and their like yet",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",

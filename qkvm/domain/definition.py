@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain.disk import plugged
-from qkvm.domain.run import settle
+from qkvm.domain.run import settle, write
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, read_bytes, remove, remove_dir, write_atomic
 from qkvm.paths import Tree
@@ -194,11 +194,14 @@ def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain], undo: Und
         undo.add(write_atomic, path, raw)
 
 
-def undefine(domain: Domain, *, managed_save: bool = False) -> None:
+def undefine(domain: Domain, *, managed_save: bool = False, nvram: bool | None = None) -> list[str]:
     """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one.
 
-    :param managed_save: remove its saved state too. :raises InvalidState: it has one, and that was not said.
+    :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them; those
+        of a running one go when it ends. Gives warnings.
+    :raises InvalidState: it has a saved state, or variables, and nothing was said of them.
     """
+    from qkvm.domain import firmware
     from qkvm.domain.save import discard_managed_save
 
     with domain.lock():
@@ -209,15 +212,40 @@ def undefine(domain: Domain, *, managed_save: bool = False) -> None:
             raise InvalidState(
                 "Refusing to undefine while domain managed save image exists", hint="--managed-save removes it"
             )
+        stored = firmware.has_store(domain)
+        if stored and nvram is None:
+            raise InvalidState(
+                "cannot undefine domain with nvram", hint="--nvram removes it, --keep-nvram leaves it there"
+            )
         discard_managed_save(domain)
+        warnings = []
+        running = domain.run if domain.is_running else None
+        if running is not None:
+            running.record["leaving"] = {"nvram": bool(nvram)}
+            write(running)
+        elif stored and nvram:
+            outside = firmware.remove_store(domain, _readable(domain))
+            warnings = [f"nvram {outside} is outside {domain.tree.nvrams} and stays"] if outside else []
         remove(domain.tree.domain_definition(domain.name))
-        if not domain.is_running:
+        if running is None:
             forget(domain)
+        return warnings
+
+
+def _readable(domain: Domain) -> spec.Domain | None:
+    try:
+        return load(domain)
+    except DefinitionError:
+        return None
 
 
 def forget(domain: Domain) -> None:
     """Remove what is left of a domain that neither runs nor has a definition: its run and its logs."""
     run = domain.run
+    if run is not None and run.record.get("leaving", {}).get("nvram"):
+        from qkvm.domain.firmware import remove_store
+
+        remove_store(domain, started_with(run.record))
     if run is not None:
         from qkvm.domain.upkeep import release
 

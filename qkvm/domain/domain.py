@@ -188,11 +188,11 @@ class Domain:
 
         return description.dump(self, **options)
 
-    def undefine(self, *, managed_save: bool = False) -> None:
-        """Remove the definition; a running domain becomes transient (virsh undefine)."""
+    def undefine(self, **options: Any) -> list[str]:
+        """Remove the definition (virsh undefine) and give warnings; see definition.undefine."""
         from qkvm.domain import definition
 
-        definition.undefine(self, managed_save=managed_save)
+        return definition.undefine(self, **options)
 
     def set_vcpus(self, count: int, **options: Any) -> int:
         """Plug or unplug vCPUs to this count and give what was reached (virsh setvcpus); see vcpu.set_count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import start, vncport
+from qkvm.domain import firmware, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import launch, ports
 from qkvm.qemu.launch import Resources
@@ -38,6 +38,7 @@ def command_line(
         vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else vncport.port(definition),
         vnc_websocket=vncport.websocket(definition),
         vnc_secret=start.vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
+        flash=firmware.choose(domain.tree, definition),
     )
     plan = launch.plan(definition, given)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")

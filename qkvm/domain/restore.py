@@ -80,10 +80,14 @@ def restore(
             saved = saved._replace(definition=stability.fitted(definition, saved.definition))
         if not domain.is_persistent:
             definitions.refuse_clashes(tree, saved.definition)
-        return domain, _bring_back(domain, saved, bypass_cache=bypass_cache, running=running)
+        return domain, _bring_back(
+            domain, saved, bypass_cache=bypass_cache, running=running, reset_nvram=reset_nvram
+        )
 
 
-def start_managed(domain: Domain, *, bypass_cache: bool = False, paused: bool = False) -> list[str]:
+def start_managed(
+    domain: Domain, *, bypass_cache: bool = False, paused: bool = False, reset_nvram: bool = False
+) -> list[str]:
     """Start a domain from its managed save, which is gone then; call it under its lock. Gives warnings.
 
     :raises HostError: the saved state is damaged; it stays, for the user to throw away.
@@ -95,7 +99,10 @@ def start_managed(domain: Domain, *, bypass_cache: bool = False, paused: bool = 
         error.hint = f"qkvm start --force-boot {domain.name} throws it away and boots"
         raise
     _refuse_other(domain, saved.definition)
-    return _bring_back(domain, saved, bypass_cache=bypass_cache, running=False if paused else None, managed=path)
+    return _bring_back(
+        domain, saved, bypass_cache=bypass_cache, running=False if paused else None, reset_nvram=reset_nvram,
+        managed=path,
+    )  # fmt: skip
 
 
 def _refuse_other(domain: Domain, saved: spec.Domain) -> None:
@@ -109,7 +116,13 @@ def _refuse_other(domain: Domain, saved: spec.Domain) -> None:
 
 
 def _bring_back(
-    domain: Domain, saved: SavedGuest, *, bypass_cache: bool, running: bool | None, managed: str = ""
+    domain: Domain,
+    saved: SavedGuest,
+    *,
+    bypass_cache: bool,
+    running: bool | None,
+    reset_nvram: bool,
+    managed: str = "",
 ) -> list[str]:
     goes = saved.running if running is None else running
     handed_on = used_name(managed) if managed else ""
@@ -131,7 +144,8 @@ def _bring_back(
             undo.commit()
         jobs.end(run, "Completed")
 
-    warnings = bring_up(domain, Origin(saved.definition, "restored", saved.kept, take_up))
+    origin = Origin(saved.definition, "restored", saved.kept, take_up)
+    warnings = bring_up(domain, origin, reset_nvram=reset_nvram)
     if handed_on:
         files.remove(handed_on)
     return warnings

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import arrival, placing, vncport
+from qkvm.domain import arrival, firmware, placing, vncport
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
@@ -17,6 +17,7 @@ from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
 from qkvm.qemu import launch, ports
+from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources
 from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
@@ -57,14 +58,21 @@ class _Prepared(NamedTuple):
     binary: str
     vnc_port: int
     vnc_websocket: int
+    flash: Flash | None
 
 
 def start(
-    domain: Domain, *, paused: bool = False, force_boot: bool = False, bypass_cache: bool = False
+    domain: Domain,
+    *,
+    paused: bool = False,
+    force_boot: bool = False,
+    bypass_cache: bool = False,
+    reset_nvram: bool = False,
 ) -> list[str]:
     """Start the domain, from its managed save where it has one, and give warnings.
 
     :param force_boot: throw a managed save away and boot. :param bypass_cache: read it past the page cache.
+    :param reset_nvram: make its UEFI variables anew from their template.
     :raises InvalidState: it runs already, or a network that it needs is not active.
     :raises LaunchError: QEMU refused; its words, the log's place.
     """
@@ -73,10 +81,12 @@ def start(
             from qkvm.domain import restore, save
 
             if not force_boot:
-                return restore.start_managed(domain, bypass_cache=bypass_cache, paused=paused)
+                return restore.start_managed(
+                    domain, bypass_cache=bypass_cache, paused=paused, reset_nvram=reset_nvram
+                )
             refuse_running(domain)
             save.discard_managed_save(domain)
-        return bring_up(domain, Origin(domain.definition), paused=paused)
+        return bring_up(domain, Origin(domain.definition), paused=paused, reset_nvram=reset_nvram)
 
 
 def refuse_running(domain: Domain) -> None:
@@ -89,7 +99,7 @@ def refuse_running(domain: Domain) -> None:
         raise InvalidState("domain is already active", hint=f"see: qkvm domstate {domain.name}")
 
 
-def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[str]:
+def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvram: bool = False) -> list[str]:
     """Make a run of the domain from where its guest comes from; call it under the domain's lock.
 
     :param paused: of a boot; a saved state is let go by what loads it. :raises: as :func:`start`.
@@ -100,6 +110,8 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False) -> list[st
         ident = ids.take(domain.tree)
         ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
+        if ready.flash is not None:
+            firmware.make_store(domain.tree, ready.flash, undo, reset=reset_nvram)
         place = placing.prepare(domain, run, ready.definition, undo)
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
@@ -148,21 +160,14 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     chosen, warning = accel.choose(definition.accel)
     for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
         if path:
-            _check_readable(path, what)
+            firmware.check_readable(path, what)
     for disk in definition.disks:
         _check_images(disk)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
-        vncport.port(definition), vncport.websocket(definition),
+        vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
     )  # fmt: skip
-
-
-def _check_readable(path: str, what: str) -> None:
-    if not os.path.isfile(path):
-        raise HostError(f"{what} {path} is not there or no file")
-    if not os.access(path, os.R_OK):
-        raise HostError(f"{what} {path} can't be read")
 
 
 def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) -> Run:
@@ -255,6 +260,7 @@ def _resources(
         vnc_port=ready.vnc_port,
         vnc_websocket=ready.vnc_websocket,
         vnc_secret=secret,
+        flash=ready.flash,
     )
 
 
@@ -264,6 +270,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
         "argv": argv,
         "slots": list(plan.slots),
         "vnc": {"address": plan.vnc, "websocket": ready.vnc_websocket} if ready.definition.vnc else None,
+        "flash": {"node": plan.flash.variables_node, "path": plan.flash.variables} if plan.flash else None,
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
         "disks": [disk_entry(device, since=0) for device in plan.disks],
         # Those that a run before this one was given while it ran; the others stay where they are.

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def create(
-    tree: Tree, text: bytes | str, path: str, *, paused: bool = False, left_out: list[str] | None = None
+    tree: Tree,
+    text: bytes | str,
+    path: str,
+    *,
+    paused: bool = False,
+    reset_nvram: bool = False,
+    left_out: list[str] | None = None,
 ) -> tuple[Domain, list[str]]:
     """Start a domain from a description that is not kept; gives it, and warnings.
 
@@ -31,4 +37,4 @@ def create(
                 f"domain '{domain.name}' already exists with uuid {domain.uuid}", hint=f"qkvm start {domain.name}"
             )
         start.refuse_running(domain)
-        return domain, start.bring_up(domain, start.Origin(definition), paused=paused)
+        return domain, start.bring_up(domain, start.Origin(definition), paused=paused, reset_nvram=reset_nvram)

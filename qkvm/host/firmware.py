@@ -1,7 +1,8 @@
 """UEFI firmware of this host, found by the descriptors of its packages (QEMU: docs/interop/firmware.json).
 
-A descriptor in /etc/qemu/firmware takes the place of the packaged one of the same name, an empty one hides it.
-They are taken in the order of their names: so a distribution and an administrator say which one to prefer.
+A descriptor in /etc/qemu/firmware takes the place of the packaged one of the same name, an empty one hides it; the
+user's own in $XDG_CONFIG_HOME/qemu/firmware count where qkvm does not run as root. They are taken in the order of
+their names: so a distribution and an administrator say which one to prefer.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from qkvm.files import entries, read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 _FOLDERS = ("/usr/share/qemu/firmware", "/etc/qemu/firmware")
 """Later ones win."""
+
+_FORMATS = ("raw", "qcow2")
 
 
 class Image(NamedTuple):
@@ -35,64 +39,163 @@ class Image(NamedTuple):
     features: frozenset[str]
 
 
+class Rejection(NamedTuple):
+    """A descriptor that does not serve, and why."""
+
+    descriptor: str
+    reason: str
+
+
 def images(arch: str, machine: str, root: str = "") -> list[Image]:
     """The builds that fit an architecture and a machine type and whose files are there, the preferred one first.
 
     :param machine: the full name, such as pc-q35-7.2.
     """
-    found = []
-    for path in _descriptors(root):
-        plain = _read(path)
-        if plain is not None and _fits(plain, arch, machine):
-            image = _image(path, plain)
-            if image is not None and all(_exists(root, one) for one in (image.code, image.variables) if one):
-                found.append(image)
-    return found
+    return [one for one in survey(arch, machine, root) if isinstance(one, Image)]
+
+
+def survey(arch: str, machine: str, root: str = "") -> list[Image | Rejection]:
+    """What each descriptor of this host comes to for an architecture and a machine type, in their order."""
+    return [_judge(path, arch, machine, root) for path in _descriptors(root)]
+
+
+def choose(found: Iterable[Image | Rejection], *, secure: bool, smm: bool | None, what: str) -> Image:
+    """The first build that fits, of what :func:`survey` found. Pure.
+
+    :param secure: with Secure Boot on from the first boot, else without it. :param smm: whether the definition
+        turns SMM on or off; None leaves it to the firmware. :param what: what is looked for, for the error.
+    :raises HostError: none fits; its words say why each doesn't.
+    """
+    rejected = []
+    for one in found:
+        reason = one.reason if isinstance(one, Rejection) else _unfit(one, secure, smm)
+        if not reason and isinstance(one, Image):
+            return one
+        rejected.append(f"{one.descriptor} {reason}")
+    if not rejected:
+        raise HostError(
+            f"no UEFI firmware is installed: there are no descriptors in {_FOLDERS[0]}",
+            hint="on Debian: apt install ovmf",
+        )
+    raise HostError(
+        f"no UEFI firmware fits {what}: {'; '.join(rejected)}", hint="boot.loader and boot.nvram_template name one"
+    )
+
+
+def of_code(path: str, root: str = "") -> Image | None:
+    """The build whose code is a certain file, whatever machine it is for; None where no descriptor names it."""
+    for descriptor in _descriptors(root):
+        plain = _read(descriptor)
+        image = _image(descriptor, plain) if isinstance(plain, dict) else None
+        if isinstance(image, Image) and image.code == path:
+            return image
+    return None
+
+
+def files(root: str = "") -> set[str]:
+    """The files of all builds, which nobody but their packages may change."""
+    found: set[str] = set()
+    for descriptor in _descriptors(root):
+        plain = _read(descriptor)
+        image = _image(descriptor, plain) if isinstance(plain, dict) else None
+        if isinstance(image, Image):
+            found |= {image.code, image.variables}
+    return found - {""}
+
+
+def _unfit(image: Image, secure: bool, smm: bool | None) -> str:
+    """Why a build does not do what is wanted, '' where it does."""
+    if not image.variables:
+        return "keeps no variables"
+    if secure:
+        for feature in ("secure-boot", "enrolled-keys"):
+            if feature not in image.features:
+                return f"lacks {feature}"
+        return "requires SMM, which the definition turns off" if smm is False else ""
+    if "enrolled-keys" in image.features:
+        return "turns Secure Boot on (enrolled-keys)"
+    if "requires-smm" in image.features and not smm:
+        return "requires SMM, which the definition does not turn on (features.smm)"
+    return ""
 
 
 def _descriptors(root: str) -> list[str]:
     by_name: dict[str, str] = {}
-    for folder in _FOLDERS:
+    for folder in _folders():
         for name in entries(root + folder, ".json"):
             by_name[name] = f"{root}{folder}/{name}.json"
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _read(path: str) -> dict[str, Any] | None:
-    """A descriptor; one that is empty, damaged or not to be read is none."""
+def _folders() -> Iterator[str]:
+    yield from _FOLDERS
+    if os.geteuid() != 0:
+        yield os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "qemu/firmware")
+
+
+def _read(path: str) -> dict[str, Any] | str:
+    """A descriptor, or why it is none."""
     import json
 
     try:
-        plain = json.loads(read_bytes(os.path.realpath(path)) or b"null")
-    except (ValueError, RecursionError, HostError):
-        return None
-    return plain if isinstance(plain, dict) else None
+        raw = read_bytes(os.path.realpath(path))
+        if not raw:
+            return "is empty, which hides one of its name"
+        plain = json.loads(raw)
+    except (ValueError, RecursionError):
+        return "is not JSON"
+    except HostError as error:
+        return f"is not to be read: {error}"
+    return plain if isinstance(plain, dict) else "is not a JSON object"
 
 
-def _fits(plain: dict[str, Any], arch: str, machine: str) -> bool:
+def _judge(path: str, arch: str, machine: str, root: str) -> Image | Rejection:
+    plain = _read(path)
+    if isinstance(plain, str):
+        return Rejection(path, plain)
+    image = _image(path, plain)
+    reason = image if isinstance(image, str) else _misses(plain, arch, machine)
+    if isinstance(image, str) or reason:
+        return Rejection(path, reason)
+    for file in filter(None, (image.code, image.variables)):
+        if not os.path.isfile(root + file):
+            return Rejection(path, f"names {file}, which is not there")
+    return image
+
+
+def _misses(plain: dict[str, Any], arch: str, machine: str) -> str:
+    """Why a build is not for a machine, '' where it is."""
     from fnmatch import fnmatchcase
 
+    targets = [target for target in _list(plain.get("targets")) if isinstance(target, dict)]
+    globs = [
+        glob
+        for target in targets
+        if target.get("architecture") == arch
+        for glob in _list(target.get("machines"))
+        if isinstance(glob, str)
+    ]
+    if not globs:
+        return f"is not for {arch}"
+    return "" if any(fnmatchcase(machine, glob) for glob in globs) else f"is for machines {', '.join(globs)}"
+
+
+def _image(path: str, plain: dict[str, Any]) -> Image | str:
+    """The files of a descriptor whose code is mapped as flash, or why it is of another kind."""
     if "uefi" not in _list(plain.get("interface-types")):
-        return False
-    return any(
-        isinstance(target, dict)
-        and target.get("architecture") == arch
-        and any(isinstance(glob, str) and fnmatchcase(machine, glob) for glob in _list(target.get("machines")))
-        for target in _list(plain.get("targets"))
-    )
-
-
-def _image(path: str, plain: dict[str, Any]) -> Image | None:
-    """The files of a descriptor whose code is mapped as flash; None for one of another kind."""
+        return "is no UEFI"
     mapping = plain.get("mapping")
     if not isinstance(mapping, dict) or mapping.get("device") != "flash":
-        return None
+        return "is not for flash"
+    # 'combined' keeps the variables in the file of the code: each domain would need a copy of both.
+    if mapping.get("mode", "split") not in ("split", "stateless"):
+        return f"has a mapping of mode {mapping.get('mode')!a}"
     code, variables = mapping.get("executable"), mapping.get("nvram-template")
     if not isinstance(code, dict) or not isinstance(code.get("filename"), str):
-        return None
+        return "names no executable"
     if not isinstance(variables, dict):
         variables = {}
-    return Image(
+    image = Image(
         descriptor=path,
         code=code["filename"],
         code_format=str(code.get("format", "raw")),
@@ -100,11 +203,10 @@ def _image(path: str, plain: dict[str, Any]) -> Image | None:
         variables_format=str(variables.get("format", "raw")),
         features=frozenset(word for word in _list(plain.get("features")) if isinstance(word, str)),
     )
+    if image.code_format not in _FORMATS or image.variables_format not in _FORMATS:
+        return f"has files of format {image.code_format} and {image.variables_format}"
+    return image
 
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _exists(root: str, path: str) -> bool:
-    return os.path.isfile(root + path)

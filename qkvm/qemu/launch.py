@@ -9,6 +9,7 @@ from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, slo
 from qkvm.qemu.controllers import ControllerDevice
 from qkvm.qemu.devices import NicDevice, VcpuDevice
 from qkvm.qemu.disks import DiskDevice
+from qkvm.qemu.firmware import Flash
 from qkvm.qemu.inputs import InputDevice
 from qkvm.qemu.ports import PortDevice
 from qkvm.qemu.render import Option, render
@@ -52,7 +53,7 @@ class Resources(NamedTuple):
     """What the host gives one start: accelerator, user, open fds, paths, the VNC server's address.
 
     ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`). ``folder`` is the run's,
-    ``vnc_secret`` a file with the VNC password, '' for none.
+    ``vnc_secret`` a file with the VNC password, '' for none. ``flash`` is UEFI firmware, None is the BIOS.
     """
 
     accel: str
@@ -65,6 +66,7 @@ class Resources(NamedTuple):
     vnc_port: int
     vnc_websocket: int
     vnc_secret: str
+    flash: Flash | None = None
 
 
 class Launch(NamedTuple):
@@ -74,6 +76,8 @@ class Launch(NamedTuple):
     machine: str
     cpu_head: str
     cpu_features: tuple[str, ...]
+    smm: bool | None
+    flash: Flash | None
     user: str
     sockets: Mapping[str, int]
     pidfile: str
@@ -132,6 +136,8 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         machine=_machine_type(domain),
         cpu_head=head,
         cpu_features=tuple(features),
+        smm=domain.boot.secure or domain.features.smm,
+        flash=given.flash,
         user=given.user,
         sockets=given.sockets,
         pidfile=given.pidfile,

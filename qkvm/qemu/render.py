@@ -21,7 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qkvm import paths, units
 from qkvm.errors import TemplateError
 
-_WHOLE = frozenset(("-kernel", "-initrd", "-append", "-uuid", "-pidfile", "-runas", "-k", "-display"))
+_WHOLE = frozenset(("-kernel", "-initrd", "-append", "-uuid", "-pidfile", "-runas", "-k", "-display", "-bios"))
 """Options whose argument QEMU does not split at commas."""
 
 _FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config"))

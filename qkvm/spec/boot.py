@@ -32,7 +32,8 @@ class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the firmware loads: a kernel given directly, else devices in ``order``; without one, the disks.
 
     ``menu_timeout`` is in milliseconds. ``loader`` and ``nvram_template`` name the UEFI's files where the
-    descriptors are not to choose them, ``nvram`` the domain's own store of variables.
+    descriptors are not to choose them, ``nvram`` the domain's own store of variables; they are qcow2 where their
+    name ends so, else raw. With the BIOS ``loader`` takes the place of QEMU's own.
     """
 
     kernel: str = ""

@@ -347,6 +347,10 @@ def check_machine(domain: Domain) -> None:
         )
     if domain.tpm is not None and domain.tpm.version not in ("2.0", "1.2"):
         raise InvalidValue(f"TPM version '{units.printable(domain.tpm.version)}' is not known", hint="2.0 or 1.2")
+    if domain.boot.secure and domain.machine is not Machine.Q35:
+        raise InvalidValue("Secure Boot needs SMM, which machine q35 alone has", hint="machine q35")
+    if domain.boot.secure and domain.features.smm is False:
+        raise InvalidValue("Secure Boot needs SMM, and features.smm is false", hint="leave features.smm out")
     if domain.machine is Machine.Q35 and any(disk.bus is DiskBus.IDE for disk in domain.disks):
         raise InvalidValue("machine q35 has no IDE bus", hint='bus = "sata", or machine pc')
     if domain.machine is Machine.MICROVM:

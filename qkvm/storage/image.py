@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from qkvm import units
 from qkvm.errors import AlreadyExists, HostError, InvalidValue
-from qkvm.files import make_private_dir, os_error
+from qkvm.files import make_private_dir, os_error, remove
 from qkvm.host import process
 
 _QCOW2_MAGIC = b"QFI\xfb"
@@ -124,6 +124,38 @@ def _check_header(raw: bytes, path: str, backing: bool) -> None:
         )
     if header.has_data_file:
         raise InvalidValue(f"disk {path} keeps its data in another file, which is not supported")
+
+
+def virtual_size(path: str, fmt: str) -> int:
+    """How many bytes a guest sees of an image.
+
+    :raises HostError: not there or not readable. :raises InvalidValue: not of that format.
+    """
+    try:
+        with open(path, "rb") as stream:
+            if fmt != "qcow2":
+                return os.fstat(stream.fileno()).st_size
+            return parse_header(stream.read(112), path).size
+    except OSError as error:
+        raise os_error(error, path) from error
+
+
+def copy(source: str, source_format: str, target: str, target_format: str) -> None:
+    """Make ``target`` a copy of an image, mode 0600; it is there whole or not at all, and replaces what is there.
+
+    :raises HostError: it can't be made.
+    """
+    program = process.find_program("qemu-img", "making an image", "qemu-utils")
+    temporary = f"{target}.new{os.getpid()}"
+    remove(temporary)
+    try:
+        process.run([program, "convert", "-f", source_format, "-O", target_format, source, temporary])
+        os.chmod(temporary, 0o600)
+        os.rename(temporary, target)
+    except OSError as error:
+        raise os_error(error, f"cannot make {target}") from error
+    finally:
+        remove(temporary)
 
 
 def parse_header(raw: bytes, path: str) -> Header:

@@ -142,7 +142,7 @@ def _remove(domain: Domain) -> None:
     if domain.is_running:
         domain.destroy()
     if domain.is_persistent:
-        domain.undefine()
+        domain.undefine(nvram=True)
 
 
 def _clear(lab: Lab) -> None:

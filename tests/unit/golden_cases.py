@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from qkvm.qemu import controllers, devices, disks, launch, ports, render, slots
+from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
     AGENT_CHANNEL,
@@ -35,6 +36,7 @@ from qkvm.spec.domain import (
     DiskKind,
     Domain,
     Features,
+    Firmware,
     Input,
     InputBus,
     InputType,
@@ -197,6 +199,14 @@ def hardware(machine: Machine) -> Domain:
     )  # fmt: skip
 
 
+def uefi(machine: Machine) -> Domain:
+    """UEFI: with Secure Boot on a q35, without on a pc; a microvm has a BIOS of one's own."""
+    boot = Boot(firmware=Firmware.UEFI, secure=machine is Machine.Q35)
+    if machine is Machine.MICROVM:
+        boot = Boot(kernel="/boot/vmlinuz", loader="/srv/qboot, own.rom")
+    return validate(replace(minimal(machine), boot=boot))
+
+
 FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "minimal": minimal,
     "full": full,
@@ -204,6 +214,7 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "user-nic": user_nic,
     "no-extras": no_extras,
     "ipv6-vnc": screen,
+    "uefi": uefi,
     "kvm-as-root": minimal,
 }
 
@@ -225,7 +236,18 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
         vnc_port=5900 if domain.vnc is None or domain.vnc.port == -1 else domain.vnc.port,
         vnc_websocket=domain.vnc.websocket if domain.vnc else 0,
         vnc_secret=f"/run/qkvm/domains/{domain.name}/vnc.secret" if domain.vnc and domain.vnc.password else "",
+        flash=_flash(domain),
     )
+
+
+def _flash(domain: Domain) -> Flash | None:
+    if domain.boot.firmware is not Firmware.UEFI:
+        return None
+    return Flash(
+        code="/fw/CODE, secure.fd", code_format="raw",
+        variables=f"/var/lib/qkvm/nvram/{domain.name}_VARS.qcow2", variables_format="qcow2",
+        template="/fw/VARS.fd", template_format="raw", secure=domain.boot.secure,
+    )  # fmt: skip
 
 
 def options(domain: Domain, *, root: bool = False, kept: Kept | None = None) -> list[render.Option]:

@@ -309,13 +309,17 @@ def test_metadata(host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_rename(host: Host, verb: Verb) -> None:
     tree = host.tree
-    for path, text in ((tree.qemu_log("a"), "log"), (tree.serial_log("a"), "serial")):
+    os.mkdir(tree.nvrams)
+    for path, text in ((tree.qemu_log("a"), "log"), (tree.serial_log("a"), "serial"), (tree.nvram("a"), "nvram")):
         Path(path).write_text(text)
+    Path(tree.nvram("b")).touch()
+    assert "b_VARS.qcow2 of an earlier domain 'b' is there" in verb("domrename", "a", "b")[2]
+    os.unlink(tree.nvram("b"))
     assert verb("domrename", "a", "b") == (0, "Domain successfully renamed\n\n", "")
     assert stored(host, "b") == TEXT.replace('name = "a"', 'name = "b"')
     assert not os.path.exists(tree.domain_definition("a"))
     assert Path(tree.qemu_log("b")).read_text() == "log" and Path(tree.serial_log("b")).read_text() == "serial"
-    assert not os.path.exists(tree.qemu_log("a"))
+    assert not os.path.exists(tree.qemu_log("a")) and Path(tree.nvram("b")).read_text() == "nvram"
     host.define(TEXT.replace("11111111", "33333333"))
     assert "domain 'a' already exists" in verb("domrename", "b", "a")[2]
     assert "Can't rename domain to itself" in verb("domrename", "a", "a")[2]
@@ -364,7 +368,7 @@ def test_native(host: Host, verb: Verb, tmp_path: Path) -> None:
 
 
 def test_options_that_are_not_there_have_their_reason(host: Host, verb: Verb, tmp_path: Path) -> None:
-    for option in ("--autodestroy", "--reset-nvram", "--pass-fds=3"):
+    for option in ("--autodestroy", "--pass-fds=3"):
         code, _, err = verb("create", str(tmp_path / "x"), option)
         assert code == 1 and f"{option.partition('=')[0]} is not supported: " in err
     for option in ("--remove-all-storage", "--storage=vda", "--wipe-storage", "--delete-storage-volume-snapshots"):

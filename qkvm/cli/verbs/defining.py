@@ -85,7 +85,6 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 OPTIONS: dict[tuple[str, str], str] = {
     ("create", "autodestroy"): "automatically destroy the guest when virsh disconnects (not supported)",
     ("create", "paused"): "leave the guest paused after creation",
-    ("create", "reset-nvram"): "re-initialize NVRAM from its pristine template (not supported)",
     ("domxml-from-native", "config"): "config data file to import from",
     ("domxml-from-native", "format"): "source config data format",
     ("domxml-to-native", "format"): "target config data type format: qemu-argv",

@@ -55,7 +55,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "start": (
         "domain",
         "start a (previously defined) inactive domain",
-        "<domain> [--console] [--paused] [--bypass-cache] [--force-boot]",
+        "<domain> [--console] [--paused] [--bypass-cache] [--force-boot] [--reset-nvram]",
         "Failed to start domain '{domain}'",
         "Start a domain.",
     ),

@@ -13,14 +13,17 @@ from qkvm.domain import plug
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for, nic_entry, used_places
 from qkvm.domain.run import write
-from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.net import link
 from qkvm.qemu import devices, render, slots
+from qkvm.qemu.slots import Board, Place
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
     from qkvm.qemu.devices import NicDevice
@@ -49,17 +52,29 @@ def attach(
     :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
     """
     nic = replace(_nic(type, source, model, mac, target), inbound=inbound, outbound=outbound)
-    with domain.lock():
+    attach_nic(domain, nic, live=live, config=config, current=current, persistent=persistent)
+    return nic.mac
+
+
+def attach_nic(
+    domain: Domain,
+    nic: spec.Nic,
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+) -> None:
+    """As :func:`attach`, of a NIC that is described whole; where one of the two fails both are as before."""
+    with domain.lock(), Undo() as undo:
         if persistent:
             live, config = live or domain.is_running, True
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.config:
-            _with_nic(domain.definition, nic)
+            definitions.change(domain, lambda present: _with_nic(present, nic), undo)
         if wanted.live:
             _plug(domain, domain.live, nic)
-        if wanted.config:
-            definitions.change(domain, lambda present: _with_nic(present, nic))
-    return nic.mac
+        undo.commit()
 
 
 def _nic(type_: str, source: str, model: str, mac: str, target: str) -> spec.Nic:
@@ -83,7 +98,6 @@ def _nic(type_: str, source: str, model: str, mac: str, target: str) -> spec.Nic
 
 
 def _with_nic(present: spec.Domain, nic: spec.Nic) -> spec.Domain:
-
     return spec.validate(replace(present, nics=(*present.nics, nic)))
 
 
@@ -100,15 +114,28 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
     bridge = bridge_for(domain.tree, nic)
     with domain.monitor() as session, Undo() as undo:
         _sweep(run, session)
-        place = slots.take(run.record["slots"], used_places(run))
-        ident = slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
-        device = devices.nic_device(machine, nic, ident, place, f"fd-{ident}")
+        place = _place(run, nic)
+        ident = nic.alias or slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
+        if ident in plug.peripherals(session):
+            raise AlreadyExists(f"there is a device of alias {ident}")
+        device = devices.nic_device(machine, nic, ident, place, f"fd-{ident}", boot_index=nic.boot_order)
         entry = nic_entry(ident, place.label, nic, "", bridge, since=journal.size(run.journal))
         run.record["nics"].append(entry)
         undo.add(_forget, run, entry)
         write(run)
         _give(domain, run, session, device, entry, undo)
         undo.commit()
+
+
+def _place(run: Run, nic: spec.Nic) -> Place:
+    """The place that its address names, else the next free one."""
+    used = used_places(run)
+    if not nic.address:
+        return slots.take(run.record["slots"], used)
+    place = Board(definitions.started_with(run.record)).at(nic.address)
+    if place.label in used:
+        raise InvalidValue(f"Attempted double use of PCI Address {nic.address}")
+    return place
 
 
 def _give(
@@ -132,6 +159,8 @@ def _give(
         session.execute(command, arguments)
         if command == "netdev_add":
             undo.add(_quietly, session, "netdev_del", {"id": device.backend})
+    if not nic.link:
+        session.execute("set_link", {"name": device.id, "up": False})
     if device.id not in plug.peripherals(session):
         raise NotReached(f"QEMU took the NIC {nic.mac} but does not show it", asked=nic.mac, reached=None)
 
@@ -178,19 +207,52 @@ def detach(
     :raises NotReached: the guest did not release it within ``timeout`` seconds; its tap stays.
     """
     wanted_mac = units.parse_mac(mac) if mac else ""
-    with domain.lock():
+    remove(
+        domain, lambda listed: _pick(listed, type, wanted_mac),
+        live=live, config=config, current=current, persistent=persistent, timeout=timeout, wait=wait,
+    )  # fmt: skip
+
+
+def remove(
+    domain: Domain,
+    choose: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+    timeout: float = plug.TIMEOUT,
+    wait: bool = True,
+) -> None:
+    """As :func:`detach`, of the NIC that ``choose`` picks; where one of the two fails both are as before.
+
+    :param choose: picks one of entries that have type, mac, alias and address, or raises that there is none.
+    """
+    with domain.lock(), Undo() as undo:
         if persistent:
             live, config = live or domain.is_running, True
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         run = domain.live if wanted.live else None
-        entry = _pick(run.devices("nics"), type, wanted_mac) if run is not None else None
+        mac = choose([_listed(entry) for entry in run.devices("nics")])["mac"] if run is not None else ""
         if wanted.config:
-            listed = [{"type": str(nic.type), "mac": nic.mac} for nic in domain.definition.nics]
-            stored = _pick(listed, type, entry["mac"] if entry is not None else wanted_mac)
-        if run is not None and entry is not None:
+            listed = [
+                {"type": str(nic.type), "mac": nic.mac, "alias": nic.alias, "address": nic.address}
+                for nic in domain.definition.nics
+            ]
+            stored = choose([nic for nic in listed if mac in ("", nic["mac"])])["mac"]
+            definitions.change(domain, lambda present: _without_nic(present, stored), undo)
+        if run is not None:
+            entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
             _unplug(domain, run, entry, timeout=timeout, wait=wait)
-        if wanted.config:
-            definitions.change(domain, lambda present: _without_nic(present, stored["mac"]))
+        undo.commit()
+
+
+def _listed(entry: dict[str, Any]) -> dict[str, Any]:
+    """A record's entry as what :func:`remove` lets choose from."""
+    return {
+        "type": entry["type"], "mac": entry["mac"], "alias": entry["id"],
+        "address": entry["spec"].get("address", ""),
+    }  # fmt: skip
 
 
 def _pick(listed: list[dict[str, Any]], type_: str, mac: str) -> dict[str, Any]:

@@ -177,3 +177,20 @@ def test_a_document_in_another_encoding() -> None:
         "<vcpu>", "<title>caf\xe9</title><vcpu>"
     )
     assert text.loads(document.encode("latin-1"), "").domain.title == "caf\xe9"
+
+
+def test_descriptions_of_devices() -> None:
+    nic = text.load_device("<interface type='user'><mac address='52:54:00:00:00:01'/></interface>", "d.xml")
+    assert isinstance(nic.device, spec.Nic) and nic.has_mac
+    assert not text.load_device("<interface type='user'/>", "d.xml").has_mac
+    disk = text.load_device("<disk><source file='/a'/><target dev='vda'/></disk>", "d.xml").device
+    assert isinstance(disk, spec.Disk) and disk.bus is spec.DiskBus.VIRTIO
+    for document, words in (
+        ("<hostdev/>", "d.xml:1: element <hostdev>: such a device can't be plugged"),
+        ("<disk>\n<odd/><target dev='vda'/></disk>", "d.xml:2: element <odd>: not supported in <disk>"),
+        ("<interface type='hostdev'/>", "d.xml:1: element <interface>: type 'hostdev' is not supported"),
+        ("<!DOCTYPE disk><disk/>", "d.xml:1: a document type declaration"),
+    ):
+        with pytest.raises(DefinitionError) as caught:
+            text.load_device(document, "d.xml")
+        assert str(caught.value).startswith(words)

@@ -46,6 +46,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "domxml-to-native", "set-lifecycle-action", "undefine",
     ),
     "describing": ("desc", "dumpxml", "edit", "metadata"),
+    "devices": ("attach-device", "detach-device", "detach-device-alias", "update-device"),
     "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
     "pinning": (
         "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "vcpupin",

@@ -64,17 +64,23 @@ def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: 
 _DEVICES: dict[str, Any] = {"disk": disk.read_disk, "interface": interface.read_interface}
 
 
-def load_device(text: bytes | str, path: str) -> spec.Disk | spec.Nic:
+class Described(NamedTuple):
+    """A device that was read; ``has_mac`` tells whether a MAC address was named, or is a new one."""
+
+    device: spec.Disk | spec.Nic
+    has_mac: bool
+
+
+def load_device(text: bytes | str, path: str) -> Described:
     """One device from its description, as attach-device takes it.
 
     :raises DefinitionError: see :func:`loads`.
     """
-    source = Source(path)
-    root = root_of(text, source, "")
+    root = root_of(text, Source(path), "")
     if root.tag not in _DEVICES:
         raise root.refusal("such a device can't be plugged", hint=", ".join(_DEVICES))
-    device: spec.Disk | spec.Nic = _DEVICES[root.tag](root)
-    return device
+    has_mac = root.element.find("mac") is not None
+    return Described(_DEVICES[root.tag](root), has_mac)
 
 
 def root_of(text: bytes | str, source: Source, tag: str) -> Node:

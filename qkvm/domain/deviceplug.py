@@ -1,0 +1,146 @@
+"""Devices that are described in libvirt's XML: plugged, unplugged and changed (virsh attach-device and its like).
+
+Each kind of device has its functions in a table; how a device is plugged lies with its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm.domain import diskplug, nicplug, nicupdate
+from qkvm.errors import InvalidState, InvalidValue, NotFound
+from qkvm.spec import domain as spec
+from qkvm.spec.libvirt import text
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+
+Device = spec.Disk | spec.Nic
+
+
+class _Kind(NamedTuple):
+    """What can be done with devices of a kind: of a domain, by a device or its description, in a scope."""
+
+    attach: Callable[..., list[str]]
+    detach: Callable[..., None]
+    update: Callable[..., None]
+
+
+def attach(domain: Domain, described: bytes | str, path: str, **scope: Any) -> list[str]:
+    """Plug a device into the running guest, the definition, or both, and give warnings.
+
+    :raises DefinitionError: the description can't be read, or is of a device that can't be plugged.
+    """
+    device = text.load_device(described, path)
+    return _kind(device.device).attach(domain, device.device, **scope)
+
+
+def detach(domain: Domain, described: bytes | str, path: str, **options: Any) -> None:
+    """Unplug the device that a description fits: its MAC address, target, alias or place.
+
+    :raises NotFound: there is none. :raises NotReached: the guest did not release it.
+    """
+    device = text.load_device(described, path)
+    _kind(device.device).detach(domain, device, **options)
+
+
+def update(domain: Domain, described: bytes | str, path: str, **scope: Any) -> None:
+    """Change a device that is there to what is described, as far as it can change.
+
+    :raises NotFound: there is none. :raises InvalidState: it can't change in this way.
+    """
+    device = text.load_device(described, path)
+    if isinstance(device.device, spec.Nic) and not device.has_mac:
+        raise InvalidValue("a network device is told by its MAC address", hint="<mac address='…'/>")
+    _kind(device.device).update(domain, device.device, **scope)
+
+
+def detach_alias(
+    domain: Domain, alias: str, *, live: bool = False, config: bool = False, current: bool = False, **patience: Any
+) -> None:
+    """Unplug the device of that alias: live its id in QEMU, in the definition one of the user's own.
+
+    :raises NotFound: there is none.
+    """
+    scope = {"live": live, "config": config, "current": current}
+    run = domain.run
+    disks: list[tuple[str, str]] = []
+    if run is not None and run.pid is not None:
+        disks += [(entry["id"], entry["target"]) for entry in run.devices("disks")]
+    if domain.is_persistent:
+        disks += [(disk.alias, disk.target) for disk in domain.definition.disks]
+    target = dict(disks).get(alias)
+    if target and alias:
+        diskplug.detach(domain, target, **scope, **patience)
+        return
+
+    def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
+        for nic in listed:
+            if alias and nic["alias"] == alias:
+                return nic
+        raise NotFound(f"no device found with alias {printable(alias)}", kind="device", name=alias)
+
+    nicplug.remove(domain, choose, **scope, **patience)
+
+
+# NICs.
+
+
+def _attach_nic(domain: Domain, nic: spec.Nic, **scope: Any) -> list[str]:
+    nicplug.attach_nic(domain, nic, **scope)
+    return []
+
+
+def _detach_nic(domain: Domain, described: text.Described, **options: Any) -> None:
+    nic = described.device
+    assert isinstance(nic, spec.Nic)
+    wanted = {"mac": nic.mac if described.has_mac else "", "alias": nic.alias, "address": nic.address}
+    named = {key: value for key, value in wanted.items() if value}
+
+    def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
+        found = [entry for entry in listed if all(entry[key] == value for key, value in named.items())]
+        words = " and ".join(f"{_SHOWN[key]} '{value}'" for key, value in named.items())
+        if not found:
+            raise NotFound(
+                f"device not found: no device found {words and 'matching '}{words}".rstrip(),
+                kind="interface", name=nic.mac,
+            )  # fmt: skip
+        if len(found) > 1:
+            raise InvalidValue("multiple devices match", hint="name one by <mac address='…'/>")
+        return found[0]
+
+    nicplug.remove(domain, choose, **options)
+
+
+_SHOWN = {"mac": "MAC address", "alias": "alias", "address": "address"}
+
+
+# Disks.
+
+
+def _attach_disk(domain: Domain, disk: spec.Disk, **scope: Any) -> list[str]:
+    return diskplug.attach(domain, disk, **scope)
+
+
+def _detach_disk(domain: Domain, described: text.Described, **options: Any) -> None:
+    disk = described.device
+    assert isinstance(disk, spec.Disk)
+    diskplug.detach(domain, disk.target, **options)
+
+
+def _update_disk(domain: Domain, disk: spec.Disk, **scope: Any) -> None:
+    raise InvalidState(
+        f"disk {disk.target} can't be changed in place", hint="detach it, and attach what it should be"
+    )
+
+
+_KINDS: dict[type, _Kind] = {
+    spec.Nic: _Kind(_attach_nic, _detach_nic, nicupdate.update),
+    spec.Disk: _Kind(_attach_disk, _detach_disk, _update_disk),
+}
+
+
+def _kind(device: Device) -> _Kind:
+    return _KINDS[type(device)]

@@ -1,0 +1,134 @@
+"""Change a NIC that is there, in the running guest or its definition (virsh update-device)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import nictune
+from qkvm.domain import scope as scopes
+from qkvm.domain.nic import bridge_for
+from qkvm.domain.run import write
+from qkvm.errors import InvalidState, NotFound
+from qkvm.files import Undo
+from qkvm.net import link
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+_FIXED = {
+    "model": "model",
+    "mtu": "mtu",
+    "target": "target",
+    "alias": "alias",
+    "address": "address",
+    "boot_order": "boot order",
+}
+"""What of a NIC can't change while the guest runs, and its name in errors."""
+
+_ASSIGNED = ("target", "alias", "address")
+"""What a description need not name: then it stays as it is."""
+
+
+def update(
+    domain: Domain,
+    nic: spec.Nic,
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+) -> None:
+    """Make the NIC of that MAC address what is described, live, in the definition, or both.
+
+    Live its cable, its limits, and the network or bridge that it is on can change.
+
+    :raises NotFound: there is none. :raises InvalidState: something else differs from the running one.
+    """
+    with domain.lock(), Undo() as undo:
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with(present, nic), undo)
+        if wanted.live:
+            run = domain.live
+            entry = next((entry for entry in run.devices("nics") if entry["mac"] == nic.mac), None)
+            if entry is None:
+                raise _not_found(nic)
+            # What it undoes live needs the session, which must still be open then.
+            with domain.monitor() as session, Undo() as steps:
+                _change(domain, run, session, entry, nic, steps)
+                steps.commit()
+        undo.commit()
+
+
+def _with(present: spec.Domain, nic: spec.Nic) -> spec.Domain:
+    former = next((other for other in present.nics if other.mac == nic.mac), None)
+    if former is None:
+        raise _not_found(nic)
+    changed = _assigned(nic, former)
+    return replace(present, nics=tuple(changed if other is former else other for other in present.nics))
+
+
+def _not_found(nic: spec.Nic) -> NotFound:
+    return NotFound(
+        f"device not found: no device found matching MAC address '{nic.mac}'", kind="interface", name=nic.mac
+    )
+
+
+def _assigned(nic: spec.Nic, former: spec.Nic) -> spec.Nic:
+    """The described NIC with what its description left open."""
+    return replace(nic, **{name: getattr(nic, name) or getattr(former, name) for name in _ASSIGNED})
+
+
+def _change(domain: Domain, run: Run, session: Session, entry: dict[str, Any], nic: spec.Nic, undo: Undo) -> None:
+    former = replace(toml.from_plain(entry["spec"], spec.Nic, "record"), link=entry["link"])
+    nic = _assigned(nic, former)
+    spec.check_nic(nic)
+    for name, shown in _FIXED.items():
+        if getattr(nic, name) != getattr(former, name):
+            raise InvalidState(
+                f"cannot modify network device {shown} from '{getattr(former, name)}' to '{getattr(nic, name)}'",
+                hint="--config changes it for the next start",
+            )
+    if (nic.type, nic.source) != (former.type, former.source):
+        _move(domain, run, entry, nic, former, undo)
+    limits = {name: getattr(nic, name) for name in nictune.DIRECTIONS}
+    before = {name: getattr(former, name) for name in nictune.DIRECTIONS}
+    if limits != before:
+        undo.add(nictune.apply, domain, run, entry, before)
+        nictune.apply(domain, run, entry, limits)
+    if nic.link != former.link:
+        session.execute("set_link", {"name": entry["id"], "up": nic.link})
+        undo.add(session.execute, "set_link", {"name": entry["id"], "up": former.link})
+    _remember(run, entry, nic)
+
+
+def _move(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic, former: spec.Nic, undo: Undo) -> None:
+    """Put the tap on the bridge of another network; the guest is not told, and asks DHCP when it likes."""
+    if spec.NicType.USER in (nic.type, former.type):
+        raise InvalidState(f"cannot modify network device type from '{former.type}' to '{nic.type}'")
+    bridge, old = bridge_for(domain.tree, nic), str(entry["bridge"])
+    tag = link.domain_tag(domain.name)
+    link.plug(entry["target"], bridge, mac=nic.mac, alias=tag)
+    undo.add(link.plug, entry["target"], old, nic.mac, tag)
+    undo.add(_put, run, entry, {"bridge": old})
+    _put(run, entry, {"bridge": bridge})
+
+
+def _remember(run: Run, entry: dict[str, Any], nic: spec.Nic) -> None:
+    _put(run, entry, {
+        "type": str(nic.type), "source": nic.source, "link": nic.link, "spec": toml.to_plain(nic),
+    })  # fmt: skip
+
+
+def _put(run: Run, entry: dict[str, Any], values: dict[str, Any]) -> None:
+    entry |= values
+    write(run)

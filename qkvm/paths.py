@@ -1,8 +1,8 @@
 """Where things lie: the tree under QKVM_ROOT.
 
-    etc/qkvm/       what the user wants: qkvm.toml, domains/NAME.toml, networks/NAME.toml, templates/
+    etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
     var/lib/qkvm/   what lasts: images/, leases/, save/, nvram/
-    run/qkvm/       what runs now: domains/NAME/, networks/NAME/, last-id
+    run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
 Another root is another set that never meets the host's own. Paths are plain strings: a read verb has no
@@ -65,6 +65,16 @@ class Tree:
         """Folder of the active networks' folders."""
         return join(self.run, "networks")
 
+    @property
+    def pool_definitions(self) -> str:
+        """Folder of the storage pools' definitions."""
+        return join(self.config, "pools")
+
+    @property
+    def pool_runs(self) -> str:
+        """Folder of the storage pools' states in this boot."""
+        return join(self.run, "pools")
+
     def domain_definition(self, name: str) -> str:
         """Definition file of one domain."""
         return join(self.domain_definitions, f"{name}.toml")
@@ -72,6 +82,14 @@ class Tree:
     def network_definition(self, name: str) -> str:
         """Definition file of one network."""
         return join(self.network_definitions, f"{name}.toml")
+
+    def pool_definition(self, name: str) -> str:
+        """Definition file of one storage pool."""
+        return join(self.pool_definitions, f"{name}.toml")
+
+    def pool_run(self, name: str) -> str:
+        """State of one storage pool in this boot."""
+        return join(self.pool_runs, f"{name}.json")
 
     def domain_run(self, name: str) -> str:
         """Folder of what runs of one domain."""

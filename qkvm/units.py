@@ -45,21 +45,26 @@ def parse_size(text: str, *, default: str = "KiB", what: str = "size") -> int:
     :param default: the suffix meant where there is none.
     :param what: how the error names the value.
     """
+    return -(-parse_bytes(text, default=default, what=what) // 1024)
+
+
+def parse_bytes(text: str, *, default: str = "B", what: str = "size") -> int:
+    """The same in bytes, exactly."""
     stripped = text.strip()
     digits = len(stripped) - len(stripped.lstrip("0123456789"))
     scale = _scale(stripped[digits:].strip() or default)
     if not digits or not stripped.isascii() or scale is None or digits > 20:
         raise InvalidValue(
             f"Scaled numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
-            hint="a whole number and a suffix, such as 512M, 1GiB or 524288 (KiB)",
+            hint=f"a whole number and a suffix, such as 512M, 1GiB or 524288 ({default})",
         )
-    kib = -(-int(stripped[:digits]) * scale // 1024)
-    if kib >= _LIMIT_KIB:
+    size = int(stripped[:digits]) * scale
+    if -(-size // 1024) >= _LIMIT_KIB:
         raise InvalidValue(
             f"Scaled numeric value '{printable(text)}' for <{what}> option is malformed or out of range",
             hint="sizes end below 8 EiB",
         )
-    return kib
+    return size
 
 
 def format_size(kib: int) -> str:
@@ -69,6 +74,14 @@ def format_size(kib: int) -> str:
         if kib and kib % unit == 0:
             return f"{kib // unit}{suffix}"
     return f"{kib}KiB"
+
+
+def pretty_size(size: int) -> str:
+    """A size in bytes as virsh shows it: two decimals in the largest unit that it fills (vshPrettyCapacity)."""
+    for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB")):
+        if size < 1024 ** (power + 1):
+            return f"{size / 1024**power:.2f} {unit}"
+    return f"{size / 1024**6:.2f} EiB"
 
 
 def parse_count(text: str, what: str, *, minimum: int = 1, maximum: int = 1 << 31) -> int:

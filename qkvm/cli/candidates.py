@@ -10,7 +10,7 @@ import os
 
 from qkvm.cli.parse import Option, looks_like_option, parse_synopsis
 from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
-from qkvm.cli.verbs.values import DOMAINS, KINDS, NETWORKS
+from qkvm.cli.verbs.values import DOMAINS, KINDS, NETWORKS, POOLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,9 +209,21 @@ def _networks(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _pools(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.files import entries
+    from qkvm.storage.pool import list_pools
 
-    return entries(os.path.join(typed.tree.config, "pools"), ".toml")
+    wanted = POOLS.get(typed.verb.name)
+    return (pool.name for pool in list_pools(typed.tree) if wanted is None or pool.active == (wanted == "active"))
+
+
+def _volumes(typed: Typed, partial: str) -> Iterable[str]:
+    """Names of the volumes of the pool that was named, else the paths of those of all active pools."""
+    from qkvm.storage.pool import list_pools
+    from qkvm.storage.volume import list_volumes
+
+    named = typed.values.get("inputpool") or typed.values.get("pool")
+    for pool in list_pools(typed.tree):
+        if pool.active and (not named or pool.name == named[0]):
+            yield from (info.name if named else info.path for info in list_volumes(pool))
 
 
 def _macs(typed: Typed, partial: str) -> Iterable[str]:
@@ -302,4 +314,5 @@ _PROVIDERS: dict[str, Callable[[Typed, str], Iterable[str]]] = {
     "pool": _pools,
     "source": _sources,
     "topic": _topics,
+    "volume": _volumes,
 }

@@ -371,7 +371,11 @@ def _headline(verb: Verb, args: Args, error: QkvmError) -> str:
 
     As in virsh there are none where the command line is wrong or the domain or network itself is not there.
     """
-    missing = isinstance(error, NotFound) and error.kind in ("domain", "network") and error.name == args.subject
+    missing = (
+        isinstance(error, NotFound)
+        and error.kind in ("domain", "network", "pool", "volume")
+        and error.name == args.subject
+    )
     if not verb.headline or missing or isinstance(error, UsageError):
         return ""
     return verb.headline.format_map(args.values) + ": "

@@ -30,7 +30,7 @@ _MARK = "# Written by qkvm setup-boot, which also takes it away."
 
 
 class Outcome(NamedTuple):
-    """What became of one domain or network: 'domain' or 'network', its name, what was done, or why it failed."""
+    """What became of one: 'domain', 'network' or 'pool', its name, what was done, or why it failed."""
 
     kind: str
     name: str
@@ -52,17 +52,21 @@ def set_autostart(domain: Domain, on: bool, *, order: int | None = None) -> None
 
 
 def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
-    """Start the networks and then the domains that are marked for it; what runs already is left as it is.
+    """Start the networks, pools and then the domains that are marked for it; what runs already is left as it is.
 
     One that fails does not keep the others from starting.
 
     :param tell: hears of each as it is done.
     """
     from qkvm.net.network import Network, list_networks
+    from qkvm.storage.pool import list_pools
 
     for entry in list_networks(tree):
         if entry.autostart and not entry.active:
             tell(_tried("network", entry.name, "started", Network(tree, entry.name).start))
+    for pool in list_pools(tree):
+        if pool.autostart and not pool.active:
+            tell(_tried("pool", pool.name, "started", pool.start))
     for domain in sorted(_marked(tree, tell), key=_order):
         if not domain.is_running:
             tell(_tried("domain", domain.name, "started", domain.start))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
     from qkvm.net.network import Network
+    from qkvm.storage.pool import Pool
 
 
 class Host:
@@ -34,20 +35,23 @@ class Host:
         return f"Host({self.tree.root!r})"
 
     def prepare(self) -> None:
-        """Make the folders where they are missing, and give a new root its default network.
+        """Make the folders where they are missing, and give a new root its default network and pool.
 
         :raises HostError: no right to, or one of them is not safe to use.
         """
         from qkvm.net.network import ensure_default
+        from qkvm.storage import pool
 
         tree = self.tree
         for folder in (
             tree.config, tree.domain_definitions, tree.templates, tree.state, tree.images,
-            os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs, tree.log,
+            os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs,
+            tree.pool_runs, tree.log,
         ):  # fmt: skip
             make_private_dir(folder)
         ids.prepare(tree)
         ensure_default(tree)
+        pool.ensure_default(tree)
 
     def domain(self, name: str) -> Domain:
         """The domain of that name, id or UUID.
@@ -108,6 +112,23 @@ class Host:
 
         self.prepare()
         return Network.define(self.tree, text, path)
+
+    def pool(self, name: str) -> Pool:
+        """The storage pool of that name or UUID.
+
+        :raises NotFound: there is none.
+        """
+        from qkvm.storage.pool import Pool
+
+        self.prepare()
+        return Pool.lookup(self.tree, name)
+
+    def pools(self) -> list[Pool]:
+        """All storage pools, by name."""
+        from qkvm.storage.pool import list_pools
+
+        self.prepare()
+        return list_pools(self.tree)
 
     def info(self) -> Info:
         """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""

@@ -30,6 +30,8 @@ GROUPS = {
     "events": "Domain Events",
     "host": "Host and Hypervisor",
     "network": "Networking",
+    "pool": "Storage Pool",
+    "volume": "Storage Volume",
     "qkvm": "Qkvm itself",
 }
 """Keyword and title of each help group, in virsh's order."""
@@ -86,6 +88,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "networking": (
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
+    ),
+    "pools": (
+        "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",
+        "pool-define-as", "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list",
+        "pool-name", "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
+    ),
+    "volumes": (
+        "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
+        "vol-dumpxml", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
+        "vol-upload", "vol-wipe",
     ),
     "upkeep": ("gc",),
     "help": ("help",),

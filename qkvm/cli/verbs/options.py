@@ -84,6 +84,8 @@ OPTIONS = {
     "transient": "list transient domains",
     "type": "network interface type",
     "uuid": "list uuid's only",
+    "pool": "pool name or uuid",
+    "vol": "vol name, key or path",
     "wait": "wait for the outcome",
     "ignore-unsupported": "leave out what qkvm can't do, and list it",
     "new-name": "new domain name",

@@ -24,10 +24,21 @@ DOMAINS: dict[str, str] = {
 NETWORKS: dict[str, str] = {"net-start": "inactive", "net-destroy": "active", "net-dhcp-leases": "active"}
 """Verb -> which networks it can act upon, where that is not all."""
 
+POOLS: dict[str, str] = {
+    **dict.fromkeys(("pool-build", "pool-delete", "pool-start", "pool-undefine"), "inactive"),
+    **dict.fromkeys(("pool-destroy", "pool-refresh", "vol-create", "vol-create-as", "vol-list"), "active"),
+}
+"""Verb -> which pools it can act upon, where that is not all."""
+
 KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     "domain": "domain",
     "network": "network",
     "pool": "pool",
+    "inputpool": "pool",
+    "vol": "volume",
+    "backing-vol": "volume",
+    "backing-vol-format": ("qcow2", "raw"),
+    "input-format": ("qcow2", "raw"),
     "file": "file",
     "xml": "file",
     "template": "file",
@@ -61,7 +72,16 @@ KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     ("nodesuspend", "target"): ("mem", "disk", "hybrid"),
     ("net-event", "event"): ("lifecycle",),
     ("numatune", "mode"): ("strict", "interleave", "preferred", "restrictive"),
+    ("pool-create-as", "target"): "folder",
+    ("pool-create-as", "type"): ("dir",),
+    ("pool-define-as", "target"): "folder",
+    ("pool-define-as", "type"): ("dir",),
+    ("pool-list", "type"): ("dir",),
     ("reboot", "mode"): ("acpi",),
+    ("vol-clone", "format"): ("qcow2", "raw"),
+    ("vol-create-as", "format"): ("qcow2", "raw"),
+    ("vol-resize", "format"): ("qcow2", "raw"),
+    ("vol-wipe", "algorithm"): ("zero",),
     ("shutdown", "mode"): ("acpi",),
 }
 """An option, everywhere or in one verb -> the kind of its values, or the values themselves."""

@@ -1,0 +1,269 @@
+"""Verbs on volumes."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from qkvm.cli.output import json_text, pairs, table
+from qkvm.cli.parse import UsageError
+from qkvm.cli.pools import find
+from qkvm.errors import InvalidValue
+from qkvm.files import os_error
+from qkvm.storage import volume as volumes
+from qkvm.storage.volume import Volume
+from qkvm.units import parse_bytes, pretty_size, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.spec import pool as spec
+    from qkvm.spec.size import Size
+    from qkvm.storage.pool import Pool
+
+
+def _pool(context: Context, args: Args) -> Pool:
+    return find(context, args.required("pool"))
+
+
+def _volume(context: Context, args: Args, pool: str = "pool") -> Volume:
+    """The volume that <vol> names, in the pool that an option names."""
+    name = args.text(pool) if args.given(pool) else None
+    return volumes.lookup(context.tree, args.required("vol"), find(context, name) if name else None)
+
+
+def vol_list(context: Context, args: Args) -> None:
+    """List the volumes of a pool."""
+    found = volumes.list_volumes(_pool(context, args))
+    if args.json:
+        return context.out(json_text([info._asdict() for info in found]))
+    header = not context.quiet
+    if args.flag("details"):
+        rows = [
+            (info.name, info.path, info.type, pretty_size(info.capacity), pretty_size(info.allocation))
+            for info in found
+        ]
+        return context.out(table(("Name", "Path", "Type", "Capacity", "Allocation"), rows, header=header))
+    return context.out(table(("Name", "Path"), [(info.name, info.path) for info in found], header=header))
+
+
+def vol_info(context: Context, args: Args) -> None:
+    """Show a volume."""
+    info = _volume(context, args).info()
+    if args.json:
+        return context.out(json_text(info._asdict()))
+    second = ("Physical", info.physical) if args.flag("physical") else ("Allocation", info.allocation)
+    sizes = [
+        (label, f"{size} bytes" if args.flag("bytes") else pretty_size(size))
+        for label, size in (("Capacity", info.capacity), second)
+    ]
+    return context.out(pairs((("Name", info.name), ("Type", info.type), *sizes)))
+
+
+def vol_path(context: Context, args: Args) -> None:
+    """Print the path of a volume."""
+    context.out(f"{printable(_volume(context, args).path)}\n")
+
+
+def vol_key(context: Context, args: Args) -> None:
+    """Print the key of a volume, which is its path."""
+    vol_path(context, args)
+
+
+def vol_name(context: Context, args: Args) -> None:
+    """Print the name of a volume."""
+    context.out(f"{printable(_volume(context, args).name)}\n")
+
+
+def vol_pool(context: Context, args: Args) -> None:
+    """Print the pool of a volume."""
+    pool = _volume(context, args).pool
+    context.out(f"{pool.uuid if args.flag('uuid') else pool.name}\n")
+
+
+def vol_dumpxml(context: Context, args: Args) -> None:
+    """Print a volume as libvirt's XML."""
+    from qkvm.cli.describing import print_xml
+    from qkvm.spec.libvirt.pool import dump_volume
+
+    print_xml(context, args, dump_volume(_volume(context, args).told()))
+
+
+def vol_create_as(context: Context, args: Args) -> None:
+    """Make a volume from options."""
+    from qkvm.spec import pool as spec
+    from qkvm.spec.disk import DiskFormat
+    from qkvm.spec.libvirt.pool import describe_volume
+    from qkvm.storage.making import create
+
+    pool = _pool(context, args)
+    given, backing = args.text("backing-vol"), ""
+    if given:
+        backing = volumes.lookup(context.tree, given, None if "/" in given else pool).path
+    fmt, below, taken = args.text("format"), args.text("backing-vol-format"), args.text("allocation")
+    wanted = spec.validate_volume(spec.Volume(
+        name=args.required("name"), capacity=_kib(args.required("capacity"), "capacity"),
+        allocation=None if taken is None else _kib(taken, "allocation"),
+        format=spec.volume_format(fmt) if fmt else DiskFormat.RAW, backing=backing,
+        backing_format=spec.volume_format(below, "backing format") if below else None,
+    ))  # fmt: skip
+    if args.flag("print-xml"):
+        return context.out(describe_volume(wanted))
+    create(pool, wanted, preallocate=args.flag("prealloc-metadata"))
+    return context.say(f"Vol {wanted.name} created\n")
+
+
+def vol_create(context: Context, args: Args) -> None:
+    """Make a volume from libvirt's XML."""
+    from qkvm.storage.making import create
+
+    wanted = _described(args)
+    create(_pool(context, args), wanted, preallocate=args.flag("prealloc-metadata"))
+    context.say(f"Vol {wanted.name} created from {args.required('file')}\n")
+
+
+def vol_create_from(context: Context, args: Args) -> None:
+    """Make a volume from libvirt's XML, with another one's content."""
+    from qkvm.domain import volume as guarded
+
+    wanted, pool = _described(args), _pool(context, args)
+    source = volumes.lookup(
+        context.tree, args.required("vol"), find(context, args.text("inputpool") or args.required("pool"))
+    )
+    if wanted.backing:
+        raise InvalidValue("a volume that is made from another one has that one's backing volume")
+    made = guarded.clone(
+        source, pool, wanted, fmt=guarded.format_of(source, args.text("input-format") or ""),
+        reflink=args.flag("reflink"), preallocate=args.flag("prealloc-metadata"), grow=wanted.capacity * 1024,
+    )  # fmt: skip
+    context.say(f"Vol {made.name} created from input vol {source.name}\n")
+
+
+def vol_clone(context: Context, args: Args) -> None:
+    """Make a copy of a volume in the same pool."""
+    from qkvm.domain import volume as guarded
+    from qkvm.spec import pool as spec
+    from qkvm.spec.libvirt.pool import describe_volume
+    from qkvm.spec.size import Size
+
+    source, fmt = _volume(context, args), args.text("format") or ""
+    if args.flag("prealloc-metadata") or args.flag("print-xml"):
+        fmt = guarded.format_of(source, fmt)
+    wanted = spec.validate_volume(spec.Volume(
+        name=args.required("newname"), capacity=Size(-(-source.info().capacity // 1024)),
+        format=spec.volume_format(fmt or "raw"),
+    ))  # fmt: skip
+    if args.flag("print-xml"):
+        return context.out(describe_volume(wanted))
+    guarded.clone(
+        source, source.pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
+        preallocate=args.flag("prealloc-metadata"),
+    )  # fmt: skip
+    return context.say(f"Vol {wanted.name} cloned from {source.name}\n")
+
+
+def vol_delete(context: Context, args: Args) -> None:
+    """Remove a volume."""
+    from qkvm.domain.volume import delete
+
+    if args.flag("delete-snapshots"):
+        raise InvalidValue("--delete-snapshots is for volumes of a server; a file's snapshots go with it")
+    volume = _volume(context, args)
+    delete(volume)
+    context.say(f"Vol {volume.name} deleted\n")
+
+
+def vol_resize(context: Context, args: Args) -> None:
+    """Give a volume another capacity."""
+    from qkvm.domain.volume import resize
+
+    volume, text = _volume(context, args), args.required("capacity")
+    shrink, delta = args.flag("shrink"), args.flag("delta")
+    if text.startswith("-"):
+        if not shrink:
+            raise UsageError("negative size requires --shrink")
+        text, delta = text[1:], True
+    resize(
+        volume, parse_bytes(text, what="capacity"), delta=delta, shrink=shrink, allocate=args.flag("allocate"),
+        fmt=args.text("format") or "",
+    )  # fmt: skip
+    context.say(
+        f"Size of volume '{volume.name}' successfully changed {'by' if delta else 'to'} {printable(text)}\n"
+    )
+
+
+def vol_wipe(context: Context, args: Args) -> None:
+    """Write zeros over a volume."""
+    from qkvm.domain.volume import wipe
+
+    algorithm = args.text("algorithm") or "zero"
+    if algorithm != "zero":
+        raise InvalidValue(
+            f"algorithm '{printable(algorithm)}' is not supported",
+            hint="zero; for others: shred PATH, or scrub PATH",
+        )
+    volume = _volume(context, args)
+    wipe(volume)
+    context.say(f"Vol {volume.name} wiped\n")
+
+
+def vol_upload(context: Context, args: Args) -> None:
+    """Write a file into a volume."""
+    from qkvm.domain.volume import upload
+
+    volume, path = _volume(context, args), args.required("file")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise os_error(error, f"cannot read '{printable(path)}'") from error
+    try:
+        upload(volume, fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
+               sparse=args.flag("sparse"))  # fmt: skip
+    finally:
+        os.close(fd)
+
+
+def vol_download(context: Context, args: Args) -> None:
+    """Write a volume's bytes to a file."""
+    from qkvm.storage.making import download
+
+    volume, path = _volume(context, args), args.required("file")
+    made = not os.path.lexists(path)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if made else 0), 0o666)
+    except OSError as error:
+        raise os_error(error, f"cannot create {printable(path)}") from error
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            if os.path.samestat(os.fstat(fd), os.stat(volume.path)):
+                raise InvalidValue("the file is the volume itself")
+            os.ftruncate(fd, 0)
+        download(volume, fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
+                 sparse=args.flag("sparse"))  # fmt: skip
+    except BaseException:
+        if made:
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _described(args: Args) -> spec.Volume:
+    from qkvm.cli.common import read_text
+    from qkvm.spec.libvirt.pool import load_volume
+
+    return load_volume(*read_text(args.required("file")))
+
+
+def _kib(text: str, what: str) -> Size:
+    from qkvm.spec.size import Size
+    from qkvm.units import parse_size
+
+    return Size(parse_size(text, default="B", what=what))
+
+
+def _bytes(args: Args, name: str) -> int | None:
+    """The value of a number that is too large for virsh's int options."""
+    text = args.text(name)
+    return None if text is None else parse_bytes(text, what=name)

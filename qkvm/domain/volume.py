@@ -1,0 +1,158 @@
+"""Changes of volumes that look first whether a guest has them, and in what format they are said to be."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.domain import run as runs
+from qkvm.domain.diskuse import user_of
+from qkvm.domain.domain import Domain, names
+from qkvm.errors import InvalidState, InvalidValue, QkvmError
+from qkvm.files import Undo
+from qkvm.storage import format as formats
+from qkvm.storage import making
+from qkvm.storage.volume import Volume, folder, noted_format, open_file
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+    from qkvm.spec import pool as spec
+    from qkvm.storage.pool import Pool
+
+
+def user(tree: Tree, path: str) -> str:
+    """The name of a running domain that has this image, or whose definition names it; '' where none does."""
+    found = user_of(tree, path)
+    if found is not None:
+        return found[0]
+    for run in runs.all_runs(tree):
+        if run.pid is not None and any(_same(path, image) for image in _defined(Domain(tree, run.name))):
+            return run.name
+    return ""
+
+
+def refuse_used(volume: Volume) -> None:
+    """:raises InvalidState: a running domain uses the volume; the error names it."""
+    name = user(volume.pool.tree, volume.path)
+    if name:
+        raise InvalidState(
+            f"volume '{printable(volume.name)}' is in use by domain '{name}'", hint=f"qkvm shutdown {name}"
+        )
+
+
+def format_of(volume: Volume, given: str = "") -> str:
+    """The format of a volume: as given, as it was made in, or as a definition says; else raw, if it looks so.
+
+    What the first bytes look like decides nothing: a guest may have written them.
+
+    :raises InvalidValue: nothing tells it, and it looks like an image.
+    """
+    from qkvm.spec.pool import volume_format
+
+    if given:
+        return str(volume_format(given))
+    with folder(volume.pool) as at:
+        fd = open_file(at, volume.name)
+        try:
+            noted, look = noted_format(fd), formats.look(fd).format
+        finally:
+            os.close(fd)
+    found = noted or _format_said(volume.pool.tree, volume.path)
+    if found:
+        return found
+    if look != "raw":
+        raise InvalidValue(
+            f"volume '{printable(volume.name)}' looks like {look}, but its format must be said: it is not guessed",
+            hint="--format qcow2 or raw",
+        )
+    return "raw"
+
+
+def delete(volume: Volume) -> None:
+    """Remove a volume. :raises InvalidState: a running domain uses it."""
+    refuse_used(volume)
+    making.delete(volume)
+
+
+def resize(
+    volume: Volume, size: int, *, delta: bool = False, shrink: bool = False, allocate: bool = False, fmt: str = ""
+) -> None:
+    """Give a volume another capacity in bytes; see :func:`qkvm.storage.making.resize`.
+
+    :param delta: ``size`` is how much larger it becomes, or smaller with ``shrink``. :param fmt: its format.
+    """
+    refuse_used(volume)
+    fmt = format_of(volume, fmt)
+    if delta:
+        info = volume.info()
+        present = info.physical if fmt == "raw" else info.capacity
+        size = present - size if shrink else present + size
+        if size < 0:
+            raise InvalidValue(f"can't shrink capacity below zero: it is {present} bytes")
+    making.resize(volume, size, fmt=fmt, shrink=shrink, allocate=allocate)
+
+
+def wipe(volume: Volume) -> None:
+    """Write zeros over a volume. :raises InvalidState: a running domain uses it."""
+    refuse_used(volume)
+    making.wipe(volume)
+
+
+def upload(
+    volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
+) -> None:  # fmt: skip
+    """Write a file into a volume; see :func:`qkvm.storage.making.upload`."""
+    refuse_used(volume)
+    making.upload(volume, source, offset=offset, length=length, sparse=sparse)
+
+
+def clone(
+    source: Volume, pool: Pool, wanted: spec.Volume,
+    *, fmt: str = "", reflink: bool = False, preallocate: bool = False, grow: int = 0,
+) -> Volume:  # fmt: skip
+    """Make a volume of another one's content; see :func:`qkvm.storage.making.clone`.
+
+    :param grow: capacity in bytes that it has at least. :raises InvalidState: a running domain may be writing to
+        the other one.
+    """
+    refuse_used(source)
+    if preallocate:
+        fmt = format_of(source, fmt)
+    made = making.clone(source, pool, wanted, fmt=fmt, reflink=reflink, preallocate=preallocate)
+    if grow > made.info().capacity:
+        with Undo() as undo:
+            undo.add(making.delete, made)
+            making.resize(made, grow, fmt=str(wanted.format))
+            undo.commit()
+    return made
+
+
+def _defined(domain: Domain) -> list[str]:
+    """The images that a definition names; a damaged one names none."""
+    try:
+        disks = domain.definition.disks
+    except QkvmError:
+        return []
+    return [path for disk in disks for path in (disk.path, *(layer.path for layer in disk.backing)) if path]
+
+
+def _format_said(tree: Tree, path: str) -> str:
+    """The format in which a definition has an image; '' where none has it, or two differ."""
+    said = set()
+    for name in names(tree):
+        try:
+            disks = Domain(tree, name).definition.disks
+        except QkvmError:
+            continue
+        layers = [(disk.path, disk.format) for disk in disks]
+        layers += [(layer.path, layer.format) for disk in disks for layer in disk.backing]
+        said |= {str(fmt) for image, fmt in layers if image and _same(path, image)}
+    return said.pop() if len(said) == 1 else ""
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return one == other or os.path.samefile(one, other)
+    except OSError:
+        return False

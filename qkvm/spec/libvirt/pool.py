@@ -1,0 +1,241 @@
+"""<pool> and <volume>: folders and the files in them, read into definitions and written from them.
+
+What is dropped by name: sizes that libvirt measures, timestamps, keys.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm import units, xml
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec import pool as spec
+from qkvm.spec.disk import DiskFormat
+from qkvm.spec.libvirt.node import Node, Source
+from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.size import Size
+from qkvm.units import printable
+
+
+class Space(NamedTuple):
+    """Bytes of the file system that a pool lies on."""
+
+    capacity: int = 0
+    allocation: int = 0
+    available: int = 0
+
+
+class Owner(NamedTuple):
+    """Mode, as a number, user and group of a file."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
+def loads(text: bytes | str, path: str, *, known_uuid: str = "") -> spec.Pool:
+    """A valid definition from a description of libvirt's.
+
+    :param path: the file it came from, for errors. :param known_uuid: the UUID of one that names none; '' is a
+        new one.
+    :raises DefinitionError: not XML, no pool, malformed, or it asks for what qkvm can't do; with the line.
+    """
+    definition = _read_pool(root_of(text, Source(path), "pool"))
+    uuid = definition.uuid or known_uuid or units.random_uuid()
+    try:
+        return spec.validate(replace(definition, uuid=units.parse_uuid(uuid)))
+    except InvalidValue as error:
+        raise DefinitionError(path, str(error), hint=error.hint) from error
+
+
+def _read_pool(root: Node) -> spec.Pool:
+    with root:
+        kind = root.required("type")
+        if kind != "dir":
+            raise root.refusal(f"type '{printable(kind)}' is not supported", hint="pools are folders: dir")
+        name = root.leaf("name")
+        if name is None:
+            raise root.malformed("<name> is missing")
+        uuid = (root.leaf("uuid") or "").strip()
+        root.drop_children("capacity", "allocation", "available")
+        source = root.child("source")
+        if source is not None:
+            with source:
+                source.text()
+        target = root.child("target")
+        if target is None:
+            raise root.malformed("<target> is missing")
+        with target:
+            path = target.leaf("path")
+            if path is None:
+                raise target.malformed("<path> is missing")
+            pool = spec.Pool(name=name, uuid=uuid, path=path.rstrip("/") or "/")
+            mode, owner, group = _read_permissions(target)
+    return replace(pool, mode=mode or pool.mode, owner=owner, group=group)
+
+
+def _read_permissions(target: Node) -> tuple[str, int, int]:
+    found = target.child("permissions")
+    if found is None:
+        return "", -1, -1
+    with found:
+        found.drop_children("label")
+        mode = (found.leaf("mode") or "").strip()
+        return mode, found.leaf_number("owner", -1), found.leaf_number("group", -1)
+
+
+def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = None) -> str:
+    """The description of a definition.
+
+    :param space: what there is, of an active pool. :param owner: whose the folder is; else as it would be built.
+    """
+    root = xml.element("pool", type=pool.type)
+    root.add("name", pool.name)
+    root.add("uuid", pool.uuid)
+    for name, size in (space or Space())._asdict().items():
+        root.add(name, size, unit="bytes")
+    root.add("source", "\n  ")
+    target = root.add("target")
+    target.add("path", pool.path)
+    if owner is not None:
+        _write_permissions(target, owner)
+    elif pool.owner >= 0 or pool.group >= 0 or pool.mode != "0711":
+        _write_permissions(target, Owner(int(pool.mode, 8), pool.owner, pool.group))
+    return xml.dump(root)
+
+
+def _write_permissions(target: xml.Element, owner: Owner) -> None:
+    found = target.add("permissions")
+    found.add("mode", f"0{owner.mode & 0o7777:o}")
+    if owner.uid >= 0:
+        found.add("owner", owner.uid)
+    if owner.gid >= 0:
+        found.add("group", owner.gid)
+
+
+def load_volume(text: bytes | str, path: str) -> spec.Volume:
+    """A volume that is to be made, from a description of libvirt's.
+
+    :raises DefinitionError: see :func:`loads`.
+    """
+    try:
+        return spec.validate_volume(_read_volume(root_of(text, Source(path), "volume")))
+    except DefinitionError:
+        raise
+    except InvalidValue as error:
+        raise DefinitionError(path, str(error), hint=error.hint) from error
+
+
+def _read_volume(root: Node) -> spec.Volume:
+    with root:
+        root.only("type", "file")
+        root.drop_children("key", "physical", "source")
+        name = root.leaf("name")
+        if name is None:
+            raise root.malformed("<name> is missing")
+        capacity = root.child("capacity")
+        if capacity is None:
+            raise root.malformed("<capacity> is missing")
+        allocation = root.child("allocation")
+        made = spec.Volume(
+            name=name, capacity=_size(capacity), allocation=None if allocation is None else _size(allocation)
+        )
+        target = root.child("target")
+        if target is not None:
+            with target:
+                target.drop_children("path", "timestamps", "compat", "clusterSize", "features")
+                mode, owner, group = _read_permissions(target)
+                made = replace(made, format=_format(target), mode=mode or made.mode, owner=owner, group=group)
+        backing = root.child("backingStore")
+        if backing is None:
+            return made
+        with backing:
+            backing.drop_children("permissions", "timestamps")
+            found = backing.leaf("path") or ""
+            return replace(made, backing=found, backing_format=_format(backing, None) if found else None)
+
+
+def _format(parent: Node, default: DiskFormat | None = DiskFormat.RAW) -> DiskFormat | None:
+    found = parent.child("format")
+    if found is None:
+        return default
+    with found:
+        return found.choice("type", DiskFormat, DiskFormat.RAW)
+
+
+def _size(node: Node) -> Size:
+    with node:
+        return node.size("B")
+
+
+class Told(NamedTuple):
+    """What there is to tell of a volume that is there; times in nanoseconds; '' of ``backing`` is none."""
+
+    name: str
+    path: str
+    type: str
+    format: str
+    capacity: int
+    allocation: int
+    physical: int
+    owner: Owner
+    atime: int
+    mtime: int
+    ctime: int
+    backing: str = ""
+    backing_format: str = ""
+
+
+def dump_volume(told: Told) -> str:
+    """The description of a volume that is there."""
+    root = xml.element("volume", type=told.type)
+    root.add("name", told.name)
+    root.add("key", told.path)
+    root.add("source", "\n  ")
+    for name in ("capacity", "allocation", "physical"):
+        root.add(name, getattr(told, name), unit="bytes")
+    target = root.add("target")
+    target.add("path", told.path)
+    target.add("format", type=told.format)
+    _write_permissions(target, told.owner)
+    times = target.add("timestamps")
+    for name in ("atime", "mtime", "ctime"):
+        seconds, rest = divmod(getattr(told, name), 10**9)
+        times.add(name, f"{seconds}.{rest:09d}")
+    if told.backing:
+        backing = root.add("backingStore")
+        backing.add("path", printable(told.backing))
+        if told.backing_format:
+            backing.add("format", type=told.backing_format)
+    return xml.dump(root)
+
+
+def describe_volume(volume: spec.Volume) -> str:
+    """The description of a volume that is to be made, as vol-create takes it."""
+    root = xml.element("volume")
+    root.add("name", volume.name)
+    root.add("capacity", volume.capacity * 1024, unit="bytes")
+    if volume.allocation is not None:
+        root.add("allocation", volume.allocation * 1024, unit="bytes")
+    root.add("target").add("format", type=volume.format)
+    if volume.backing:
+        backing = root.add("backingStore")
+        backing.add("path", volume.backing)
+        backing.add("format", type=volume.backing_format)
+    return xml.dump(root)
+
+
+def capabilities() -> str:
+    """What pools can be (virsh pool-capabilities)."""
+    root = xml.element("storagepoolCapabilities")
+    for kind in spec.TYPES:
+        pool = root.add("pool", type=kind, supported="yes" if kind == "dir" else "no")
+        if kind == "dir":
+            options = pool.add("volOptions")
+            options.add("defaultFormat", type="raw")
+            values = options.add("enum", name="targetFormatType")
+            for value in ("raw", "qcow2"):
+                values.add("value", value)
+    return xml.dump(root)

@@ -1,0 +1,398 @@
+"""A storage pool and its verbs: a folder, a definition, and a word on whether it is in use in this boot.
+
+No daemon holds pools open, so being active is a word that is kept: run/qkvm/pools/NAME.json says it for this
+boot, with the definition that the pool was started with. Where nothing says it, a pool is active when it is marked
+for autostart. One whose folder is gone is inactive, whatever is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm import units
+from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
+from qkvm.files import entries, locked, make_private_dir, os_error, read_bytes, remove, write_atomic
+from qkvm.host import record
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+    from qkvm.spec import pool as spec
+
+
+class Info(NamedTuple):
+    """What pool-info prints; sizes in bytes, 0 where the pool is not active."""
+
+    name: str
+    uuid: str
+    active: bool
+    persistent: bool
+    autostart: bool
+    capacity: int
+    allocation: int
+    available: int
+
+
+class Pool:
+    """A pool by name: persistent (it has a definition file), active, or both."""
+
+    __slots__ = ("name", "tree")
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.tree = tree
+        self.name = units.check_name(name, "pool")
+
+    # Which pools there are.
+
+    @classmethod
+    def lookup(cls, tree: Tree, name_or_uuid: str) -> Pool:
+        """The pool of that name or UUID. :raises NotFound: there is none."""
+        listed = list_pools(tree)
+        for found in listed:
+            if found.name == name_or_uuid:
+                return found
+        try:
+            uuid = units.parse_uuid(name_or_uuid)
+        except InvalidValue:
+            uuid = ""
+        for found in listed if uuid else ():
+            if found.uuid == uuid:
+                return found
+        shown = units.printable(name_or_uuid)
+        raise NotFound(
+            f"Storage pool not found: no storage pool with matching name '{shown}'", kind="pool", name=name_or_uuid
+        )
+
+    @classmethod
+    def define(cls, tree: Tree, text: str, path: str) -> Pool:
+        """Make or replace a persistent pool from TOML text, which is kept as it is, or libvirt's XML.
+
+        A new one is inactive until it is started; an active one goes on as it was started.
+
+        :param path: where the text came from, for errors.
+        :raises DefinitionError: the text is no valid definition.
+        :raises AlreadyExists: the name, the uuid or the folder is another pool's.
+        """
+        make_private_dir(tree.pool_definitions)
+        with _locked(tree):
+            text, definition = _complete(tree, text, path)
+            pool = cls(tree, definition.name)
+            _check_identity(tree, definition)
+            pool._keep_state()
+            write_atomic(tree.pool_definition(definition.name), text)
+        return pool
+
+    @classmethod
+    def create(cls, tree: Tree, text: str, path: str, *, build: bool = False) -> Pool:
+        """Start a transient pool, gone when it is destroyed; raises what define and start do, and
+        :raises AlreadyExists: there is a pool of that name.
+        """
+        with _locked(tree):
+            _, definition = _complete(tree, text, path)
+            pool = cls(tree, definition.name)
+            if any(found.name == pool.name for found in list_pools(tree)):
+                raise AlreadyExists(f"pool '{pool.name}' already exists", hint=f"qkvm pool-start {pool.name}")
+            _check_identity(tree, definition)
+            pool._start(definition, build)
+        return pool
+
+    # What it is.
+
+    @property
+    def persistent(self) -> bool:
+        """Whether it has a definition file."""
+        return os.path.exists(self.tree.pool_definition(self.name))
+
+    @property
+    def active(self) -> bool:
+        """Whether it is in use in this boot, and its folder is there."""
+        try:
+            return self._said_active() and os.path.isdir(self.actual.path)
+        except DefinitionError:
+            return False
+
+    @property
+    def autostart(self) -> bool:
+        """Whether it is marked to be active from the boot on."""
+        return self.persistent and bool(_plain(self.tree, self.name).get("autostart"))
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID, '' where its definition is damaged."""
+        try:
+            return units.parse_uuid(self.definition.uuid)
+        except InvalidValue:
+            return ""
+
+    @property
+    def definition(self) -> spec.Pool:
+        """What the user wants, from its file; a transient pool's is what it was started with.
+
+        :raises NotFound: there is no such pool (any more). :raises DefinitionError: its file is damaged.
+        """
+        path = self.tree.pool_definition(self.name)
+        text = read_bytes(path)
+        if text is None:
+            return self._of_record()
+        definition = _parse(text, path)
+        if definition.name != self.name:
+            raise DefinitionError(path, f"key name: '{definition.name}' is not the file's name")
+        return definition
+
+    @property
+    def actual(self) -> spec.Pool:
+        """The definition that it was started with in this boot, or the stored one."""
+        current = record.read(self.tree.pool_run(self.name))
+        return self.definition if current is None or not current["active"] else self._of_record()
+
+    @property
+    def path(self) -> str:
+        """Its folder. :raises InvalidState: it is not active."""
+        if not self.active:
+            raise InvalidState(f"storage pool '{self.name}' is not active", hint=f"qkvm pool-start {self.name}")
+        return self.actual.path
+
+    def info(self) -> Info:
+        """Name, uuid, state and sizes, the latter of the file system that the folder lies on (statvfs(3))."""
+        capacity = available = 0
+        active = self.active
+        if active:
+            found = os.statvfs(self.actual.path)
+            capacity, available = found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize
+        return Info(
+            self.name, self.uuid, active, self.persistent, self.autostart,
+            capacity, capacity - available, available,
+        )  # fmt: skip
+
+    def describe(self, *, inactive: bool = False) -> str:
+        """The pool as libvirt's XML (virsh pool-dumpxml); with ``inactive`` its stored definition."""
+        from qkvm.spec.libvirt import pool as libvirt
+
+        if inactive or not self.active:
+            return libvirt.dumps(self.definition)
+        info, found = self.info(), os.stat(self.actual.path)
+        space = libvirt.Space(info.capacity, info.allocation, info.available)
+        return libvirt.dumps(
+            self.actual, space=space, owner=libvirt.Owner(found.st_mode, found.st_uid, found.st_gid)
+        )
+
+    # Changes.
+
+    def set_autostart(self, on: bool) -> None:
+        """Have it be active from the boot on, or not; now it stays as it is. :raises InvalidState: transient."""
+        from msgspec.structs import replace
+
+        from qkvm.spec import toml
+
+        with _locked(self.tree):
+            path = self.tree.pool_definition(self.name)
+            text = read_bytes(path)
+            if text is None:
+                raise InvalidState("pool has no config file")
+            self._keep_state()
+            write_atomic(path, toml.update(text.decode(), replace(self.definition, autostart=on)))
+
+    def undefine(self) -> None:
+        """Remove its definition; the folder stays. :raises InvalidState: it is active."""
+        with _locked(self.tree):
+            self._refuse_active()
+            remove(self.tree.pool_definition(self.name))
+            remove(self.tree.pool_run(self.name))
+
+    def start(self, *, build: bool = False) -> None:
+        """Have it active. :param build: make its folder first.
+
+        :raises InvalidState: it is active. :raises HostError: its folder is not there.
+        """
+        with _locked(self.tree):
+            if self.active:
+                raise InvalidState(f"storage pool '{self.name}' is already active")
+            self._start(self.definition, build)
+
+    def destroy(self) -> None:
+        """Have it inactive until it is started, or until the next boot; nothing in it is touched.
+
+        :raises InvalidState: it is not active.
+        """
+        with _locked(self.tree):
+            if not self._said_active():
+                raise InvalidState(f"storage pool '{self.name}' is not active")
+            if self.persistent:
+                record.write(self.tree.pool_run(self.name), {"active": False})
+            else:
+                remove(self.tree.pool_run(self.name))
+
+    def build(self) -> None:
+        """Make its folder, with the mode and owner of the definition; one that is there gets these.
+
+        :raises InvalidState: it is active.
+        """
+        with _locked(self.tree):
+            self._refuse_active()
+            _build(self.definition)
+
+    def delete(self) -> None:
+        """Remove its folder, which must be empty. :raises InvalidState: it is active."""
+        with _locked(self.tree):
+            self._refuse_active()
+            path = self.definition.path
+            try:
+                os.rmdir(path)
+            except OSError as error:
+                raise os_error(error, f"failed to remove pool '{path}'") from error
+
+    def _start(self, definition: spec.Pool, build: bool) -> None:
+        from qkvm.spec import toml
+
+        if build:
+            _build(definition)
+        try:
+            os.listdir(definition.path)
+        except OSError as error:
+            raise os_error(error, f"cannot open directory '{definition.path}'") from error
+        record.write(self.tree.pool_run(self.name), {"active": True, "definition": toml.to_plain(definition)})
+
+    def _keep_state(self) -> None:
+        """Say what is so now, before a change of the definition could make it otherwise."""
+        from qkvm.spec import toml
+
+        state = {"active": True, "definition": toml.to_plain(self.actual)} if self.active else {"active": False}
+        record.write(self.tree.pool_run(self.name), state)
+
+    def _said_active(self) -> bool:
+        current = record.read(self.tree.pool_run(self.name))
+        return self.autostart if current is None else bool(current["active"])
+
+    def _of_record(self) -> spec.Pool:
+        from qkvm.spec import pool, toml
+
+        current = record.read(self.tree.pool_run(self.name))
+        if current is None or not current["active"]:
+            raise NotFound(
+                f"Storage pool not found: no storage pool with matching name '{self.name}'",
+                kind="pool", name=self.name,
+            )  # fmt: skip
+        return toml.from_plain(current["definition"], pool.Pool, f"record of pool '{self.name}'")
+
+    def _refuse_active(self) -> None:
+        if not self.persistent:
+            self._of_record()
+        if self.active:
+            raise InvalidState(
+                f"storage pool '{self.name}' is still active", hint=f"qkvm pool-destroy {self.name}"
+            )
+
+
+def list_pools(tree: Tree) -> list[Pool]:
+    """All pools, by name; those with a damaged definition too."""
+    defined = set(entries(tree.pool_definitions, ".toml"))
+    runs = entries(tree.pool_runs, ".json")
+    said = {name for name in runs if (record.read(tree.pool_run(name)) or {}).get("active")}
+    found = []
+    for name in sorted(defined | said):
+        try:
+            found.append(Pool(tree, name))
+        except InvalidValue:
+            # A file that somebody put there under a name that no pool can have.
+            continue
+    return found
+
+
+def ensure_default(tree: Tree) -> None:
+    """Give a root that never had a pool the one that every host starts with; who undefines it, is rid of it."""
+    if os.path.isdir(tree.pool_definitions):
+        return
+    from qkvm.spec import toml
+    from qkvm.spec.pool import default_pool
+
+    for folder in (tree.state, tree.images, tree.config, tree.pool_definitions):
+        make_private_dir(folder)
+    definition = default_pool(units.random_uuid(), tree.images)
+    write_atomic(tree.pool_definition(definition.name), toml.dumps(definition))
+
+
+def _build(definition: spec.Pool) -> None:
+    """Make a folder and the missing ones above it; what fails on the way takes away what was made here."""
+    path, made = definition.path, False
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        try:
+            os.mkdir(path, 0o700)
+            made = True
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise HostError(f"cannot build pool '{definition.name}': {path} is not a folder") from None
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, definition.owner, definition.group)
+            os.fchmod(fd, int(definition.mode, 8))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if made:
+            os.rmdir(path)
+        raise os_error(error, f"cannot make {path}") from error
+
+
+@contextmanager
+def _locked(tree: Tree) -> Iterator[None]:
+    """Hold the lock of a root's pools."""
+    make_private_dir(tree.run)
+    make_private_dir(tree.pool_runs)
+    with locked(os.path.join(tree.pool_runs, ".lock"), "the set of pools"):
+        yield
+
+
+def _plain(tree: Tree, name: str) -> dict[str, Any]:
+    """A definition file as plain TOML without any check; empty where it is damaged or absent."""
+    import tomllib
+
+    try:
+        return tomllib.loads((read_bytes(tree.pool_definition(name)) or b"").decode())
+    except ValueError:
+        return {}
+
+
+def _parse(text: bytes | str, path: str) -> spec.Pool:
+    from qkvm.spec import pool, toml
+
+    try:
+        return pool.validate(toml.loads(text, pool.Pool, path))
+    except DefinitionError:
+        raise
+    except InvalidValue as error:
+        raise DefinitionError(path, str(error), hint=error.hint) from error
+
+
+def _complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
+    """A definition and its text in TOML, with a uuid where it had none."""
+    from qkvm.spec import toml
+    from qkvm.spec.libvirt import pool as libvirt
+    from qkvm.spec.libvirt.text import looks_like_xml
+
+    def known(name: str) -> str:
+        return Pool(tree, name).uuid if name in entries(tree.pool_definitions, ".toml") else ""
+
+    if looks_like_xml(text):
+        definition = libvirt.loads(text, path)
+        if "<uuid" not in text and known(definition.name):
+            definition = libvirt.loads(text, path, known_uuid=known(definition.name))
+        return toml.dumps(definition), definition
+    text = toml.with_uuid(text, path, known)
+    return text, _parse(text, path)
+
+
+def _check_identity(tree: Tree, definition: spec.Pool) -> None:
+    """One uuid, one name, one folder: libvirt's rule."""
+    wanted = units.parse_uuid(definition.uuid)
+    for pool in list_pools(tree):
+        uuid = pool.uuid
+        if pool.name == definition.name:
+            if uuid not in ("", wanted):
+                raise AlreadyExists(f"pool '{pool.name}' already exists with uuid {uuid}")
+        elif uuid == wanted:
+            raise AlreadyExists(f"pool '{pool.name}' is already defined with uuid {uuid}")
+        elif uuid and pool.definition.path == definition.path:
+            raise AlreadyExists(f"Storage source conflict with pool: '{pool.name}'")

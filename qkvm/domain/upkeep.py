@@ -90,7 +90,14 @@ def collect(tree: Tree) -> list[str]:
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
 
-    for folder in (tree.run, tree.config, tree.domain_definitions, tree.network_definitions, tree.nvrams):
+    for folder in (
+        tree.run,
+        tree.config,
+        tree.domain_definitions,
+        tree.network_definitions,
+        tree.pool_definitions,
+        tree.nvrams,
+    ):
         files.sweep(folder)
     collected = []
     for name in files.entries(tree.domain_runs):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import units
+from qkvm.cli.candidates import candidates
 from qkvm.errors import AlreadyExists, Busy, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import locked
 from qkvm.host import record
@@ -319,3 +320,14 @@ def test_one_name_one_uuid_one_folder(tree: Tree, tmp_path: Path) -> None:
     Path(tree.pool_definitions, "-.toml").touch()
     assert [found.name for found in list_pools(tree)] == ["bad", "default", "p"]
     assert not Pool(tree, "bad").info().active
+
+
+def test_pools_and_volumes_are_completed(tree: Tree) -> None:
+    pool = Pool(tree, "default")
+    making.create(pool, raw("v"))
+    assert candidates(tree, ["pool-info", "d"]) == ["default"] and candidates(tree, ["pool-start", "d"]) == []
+    assert candidates(tree, ["vol-info", ""]) == [f"{tree.images}/v"]
+    assert candidates(tree, ["vol-info", "--pool", "default", "--vol", ""]) == ["v"]
+    assert candidates(tree, ["vol-clone", "v", "w", "default", "--format", ""]) == ["qcow2", "raw"]
+    pool.destroy()
+    assert candidates(tree, ["pool-start", ""]) == ["default"] and candidates(tree, ["vol-info", "/"]) == []

@@ -180,7 +180,7 @@ BOOTS = st.one_of(
         firmware=st.just(spec.Firmware.UEFI),
         secure=st.booleans(),
         loader=st.sampled_from(["", "/x.fd"]),
-        nvram=st.sampled_from(["", "/y.fd"]),
+        nvram=st.sampled_from(["", "/y.qcow2"]),
         nvram_template=st.sampled_from(["", "/z.fd"]),
     ),
     st.builds(spec.Boot, loader=st.just("/bios.bin")),
@@ -325,6 +325,8 @@ def domains(draw: st.DrawFn) -> spec.Domain:
         ),
         root_ports=draw(st.integers(0, spec.ROOT_PORTS_LIMIT)),
     )
+    if whole.machine is not spec.Machine.Q35 or whole.features.smm is False:
+        whole = replace(whole, boot=replace(whole.boot, secure=False))
     if whole.video is not spec.Video.NONE:
         whole = replace(whole, video_address="0000:00:1e.0", video_memory=Size(draw(st.sampled_from([0, 32768]))))
     if whole.video in (spec.Video.VIRTIO, spec.Video.NONE):

@@ -107,10 +107,11 @@ def _read_loader(node: Node) -> tuple[str, bool, bool]:
         kind, secure = found.take("type", "rom"), found.switch("secure")
         found.only("readonly", "yes")
         found.only("stateless", "no")
-        found.only("format", "raw")
+        path = found.text()
+        found.only("format", _format(path))
         if kind not in ("rom", "pflash"):
             raise found.malformed(f"type '{printable(kind)}' is neither rom nor pflash")
-        return found.text(), kind == "pflash", secure
+        return path, kind == "pflash", secure
 
 
 def _read_nvram(node: Node) -> tuple[str, str]:
@@ -120,9 +121,15 @@ def _read_nvram(node: Node) -> tuple[str, str]:
         return "", ""
     with found:
         found.only("type", "file")
-        found.only("format", "raw")
-        found.only("templateFormat", "raw")
-        return found.take("template"), found.text()
+        template, path = found.take("template"), found.text()
+        found.only("format", _format(path))
+        found.only("templateFormat", _format(template))
+        return template, path
+
+
+def _format(path: str) -> str:
+    """The format that a definition means by the name of a file of firmware."""
+    return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
 def _read_menu(node: Node) -> tuple[bool, int]:
@@ -171,9 +178,15 @@ def write_os(parent: Element, system: System) -> None:
     if boot.loader:
         secure = "yes" if boot.secure else None
         kind = "pflash" if uefi else "rom"
-        element.add("loader", boot.loader, readonly="yes" if uefi else None, secure=secure, type=kind)
+        element.add(
+            "loader", boot.loader, readonly="yes" if uefi else None, secure=secure, type=kind,
+            format=_written_format(boot.loader),
+        )  # fmt: skip
     if boot.nvram or boot.nvram_template:
-        element.add("nvram", boot.nvram, template=boot.nvram_template or None)
+        element.add(
+            "nvram", boot.nvram, template=boot.nvram_template or None,
+            templateFormat=_written_format(boot.nvram_template), format=_written_format(boot.nvram),
+        )  # fmt: skip
     for name in ("kernel", "initrd", "cmdline"):
         if getattr(boot, name):
             element.add(name, getattr(boot, name))
@@ -183,6 +196,11 @@ def write_os(parent: Element, system: System) -> None:
         element.add("bootmenu", enable="yes", timeout=boot.menu_timeout or None)
     if system.shows_sysinfo:
         element.add("smbios", mode="sysinfo")
+
+
+def _written_format(path: str) -> str | None:
+    """libvirt's attribute, which its versions before 10.9 do not know, where it is not raw."""
+    return "qcow2" if _format(path) == "qcow2" else None
 
 
 # <sysinfo>

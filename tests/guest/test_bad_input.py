@@ -270,16 +270,17 @@ def test_killed_anywhere_in_a_start(lab: Lab, domain_of: Register) -> None:
 _KILLED_AFTER_SPAWN = """
 import os, signal, sys
 from qkvm import Host
-from qkvm.domain import start
 from qkvm.host import process
 
-def die(*_):
-    (child,) = process._children
+original = process.spawn
+
+def spawn(*arguments, **options):
+    child = original(*arguments, **options)
     os.kill(child, signal.SIGSTOP)
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
-start._plug = die
+process.spawn = spawn
 Host(sys.argv[1]).domain("orphan").start()
 """
 

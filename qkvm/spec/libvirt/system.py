@@ -295,7 +295,9 @@ def write_features(parent: Element, features: Features, flags: cpu.Flags) -> Non
     cpu.write_kvm(element, flags)
     if flags.get("pmu") in ("on", "off"):
         element.add("pmu", state=flags.pop("pmu"))
-    element.add("vmport", state="on" if features.vmport else "off")
+    if features.vmport:
+        # Without a word of it qkvm's machines have none.
+        element.add("vmport", state="on")
     if features.smm is not None:
         element.add("smm", state="on" if features.smm else "off")
 

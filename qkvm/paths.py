@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: images/, leases/, save/, nvram/
+    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -120,6 +120,24 @@ class Tree:
     def nvram(self, domain: str) -> str:
         """The UEFI variables of one domain, where its definition names no other file."""
         return join(self.nvrams, f"{domain}_VARS.qcow2")
+
+    @property
+    def seeds(self) -> str:
+        """Folder of the cloud-init seeds."""
+        return join(self.state, "seeds")
+
+    def seed(self, domain: str) -> str:
+        """The cloud-init seed of one domain, a CD image."""
+        return join(self.seeds, f"{domain}.iso")
+
+    @property
+    def boot_files(self) -> str:
+        """Folder of kernels and initrds that were taken from install media."""
+        return join(self.state, "boot")
+
+    def boot_file(self, domain: str, kind: str) -> str:
+        """The kernel or initrd (``kind``) that one domain was installed with."""
+        return join(self.boot_files, f"{domain}.{kind}")
 
     def qemu_log(self, domain: str) -> str:
         """What QEMU wrote on stderr for one domain."""

@@ -30,6 +30,7 @@ OWNERS = {
     "pyroute2": {"qkvm/net/"},
     "iptc": {"qkvm/net/firewall/iptables.py"},
     "qemu": {"qkvm/qmp/"},
+    "pycdlib": {"qkvm/storage/iso.py"},
     "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp.py"},
 }
 """A package from elsewhere -> the files or folders that alone may import it."""

@@ -280,7 +280,7 @@ def _topics(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _install_options() -> Iterable[str]:
-    from qkvm.cli.suboptions import OPTIONS
+    from qkvm.cli.install.table import OPTIONS
 
     return (f"--{name}" for name in OPTIONS)
 

@@ -240,7 +240,9 @@ def _readable(domain: Domain) -> spec.Domain | None:
 
 
 def forget(domain: Domain) -> None:
-    """Remove what is left of a domain that neither runs nor has a definition: its run and its logs."""
+    """Remove what is left of a domain that neither runs nor has a definition: its run, its logs, its seed."""
+    from qkvm.domain.install import forget_files
+
     run = domain.run
     if run is not None and run.record.get("leaving", {}).get("nvram"):
         from qkvm.domain.firmware import remove_store
@@ -253,6 +255,7 @@ def forget(domain: Domain) -> None:
     remove_dir(domain.tree.domain_run(domain.name))
     remove(domain.tree.qemu_log(domain.name))
     remove(domain.tree.serial_log(domain.name))
+    forget_files(domain)
 
 
 def known_uuid(tree: Tree, name: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rename(domain: Domain, name: str) -> None:
-    """Move the definition, variables, logs and what is known of the last run to another name; disks stay.
+    """Move the definition, variables, seed, logs and what is known of the last run to another name; disks stay.
 
     :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
     :raises AlreadyExists: there is a domain of that name.
@@ -42,7 +42,7 @@ def rename(domain: Domain, name: str) -> None:
             raise InvalidState("cannot rename domain with a managed save", hint="start it, or managedsave-remove")
         if not domain.is_persistent:
             raise InvalidState("cannot rename a transient domain")
-        lasting = (domain.tree.nvram,)
+        lasting = (domain.tree.nvram, domain.tree.seed)
         for path in lasting:
             if os.path.lexists(path(name)):
                 raise AlreadyExists(f"{path(name)} of an earlier domain '{name}' is there", hint="move it away")
@@ -57,7 +57,12 @@ def _move_definition(domain: Domain, name: str, undo: files.Undo) -> None:
     """The new file is whole before the old one goes: who is killed in between has two, of one UUID."""
     old, new = domain.tree.domain_definition(domain.name), domain.tree.domain_definition(name)
     raw = files.read_bytes(old) or b""
-    definition = spec.validate(replace(definitions.parse(raw, old), name=name))
+    definition = definitions.parse(raw, old)
+    seed = domain.tree.seed(domain.name)
+    disks = tuple(
+        replace(disk, path=domain.tree.seed(name)) if disk.path == seed else disk for disk in definition.disks
+    )
+    definition = spec.validate(replace(definition, name=name, disks=disks))
     files.write_atomic(new, toml.update(raw.decode(), definition))
     undo.add(files.remove, new)
     files.remove(old)

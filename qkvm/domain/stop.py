@@ -187,14 +187,14 @@ def _go_on(domain: Domain, run: Run) -> None:
 
 
 def reset(domain: Domain) -> None:
-    """Press the reset button (system_reset) and see that QEMU did (RESET)."""
+    """Press the reset button (system_reset) and see that QEMU did (RESET), or ends where a reboot is to end it."""
     with domain.lock():
         run = domain.live
         run.require_sound()
         mark = journal.size(run.journal)
         with domain.monitor() as session:
             session.execute("system_reset")
-            _await_event(run, mark, "RESET")
+            _await_event(run, mark, "RESET", "SHUTDOWN")
 
 
 def destroy(domain: Domain, *, graceful: bool) -> None:
@@ -277,8 +277,9 @@ def _refuse_asleep(run: Run) -> None:
         raise InvalidState("domain is pmsuspended", hint=f"qkvm dompmwakeup {run.name}")
 
 
-def _await_event(run: Run, mark: int, name: str, *, timeout: float = 10.0) -> None:
+def _await_event(run: Run, mark: int, *names: str, timeout: float = 10.0) -> None:
+    """Wait for one of these events; the first name is the one that errors tell."""
     journal.wait(
-        run.journal, mark, lambda event: event.get("event") == name,
-        timeout=timeout, alive=lambda: run.pid is not None, what=f"QEMU's {name}",
+        run.journal, mark, lambda event: event.get("event") in names,
+        timeout=timeout, alive=lambda: run.pid is not None, what=f"QEMU's {names[0]}",
     )  # fmt: skip

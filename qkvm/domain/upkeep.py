@@ -84,11 +84,12 @@ def fold(run: Run) -> None:
 def collect(tree: Tree) -> list[str]:
     """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names.
 
-    Control groups that no record names go too.
+    Control groups that no record names go too, and kernels of installations that have ended.
     """
     from qkvm.domain import group
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
+    from qkvm.domain.install import collect_boot_files
 
     for folder in (
         tree.run,
@@ -116,4 +117,5 @@ def collect(tree: Tree) -> list[str]:
         with Domain(tree, name).lock():
             if group.collect(tree, name):
                 collected.append(name)
+    collected += collect_boot_files(tree)
     return sorted(set(collected))

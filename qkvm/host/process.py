@@ -17,7 +17,7 @@ from qkvm.files import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
 
@@ -121,6 +121,42 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> by
             argv=command, code=done.returncode, stderr=words,
         )  # fmt: skip
     return done.stdout
+
+
+def run_watched(argv: Sequence[str], watch: Callable[[], object], *, interval: float = 0.2) -> None:
+    """Run a program that may take long to its end; its locale is C, its folder /.
+
+    :param watch: is called every ``interval`` seconds meanwhile; where it raises, or the user interrupts, the
+        program is killed.
+    :raises ProgramFailed: exit code not 0.
+    """
+    import subprocess
+
+    command = list(argv)
+    try:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            cwd="/", env=_environment(),
+        )  # fmt: skip
+    except OSError as error:
+        raise os_error(error, f"cannot start {command[0]}") from error
+    with child:
+        try:
+            while True:
+                try:
+                    _, said = child.communicate(timeout=interval)
+                    break
+                except subprocess.TimeoutExpired:
+                    watch()
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode:
+        words = said.decode("utf-8", "replace").strip()
+        raise ProgramFailed(
+            f"{os.path.basename(command[0])} failed ({describe_exit(child.returncode)}): {last_line(words)}",
+            argv=command, code=child.returncode, stderr=words,
+        )  # fmt: skip
 
 
 def foreground(argv: Sequence[str]) -> int:

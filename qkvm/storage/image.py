@@ -6,12 +6,15 @@ import errno
 import os
 import stat
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units
-from qkvm.errors import AlreadyExists, HostError, InvalidValue
+from qkvm.errors import AlreadyExists, HostError, InvalidValue, ProgramFailed
 from qkvm.files import make_private_dir, os_error, remove
 from qkvm.host import process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _QCOW2_MAGIC = b"QFI\xfb"
 _QCOW2_HEADER = struct.Struct(">4sIQIIQ")
@@ -29,10 +32,22 @@ class Header(NamedTuple):
     has_data_file: bool
 
 
-def create(path: str, fmt: str, size_kib: int, *, owner_folder: str) -> None:
-    """Make an empty image (qemu-img create) of ``size_kib`` KiB, sparse.
+def create(
+    path: str,
+    fmt: str,
+    size_kib: int,
+    *,
+    owner_folder: str,
+    backing: tuple[str, str] | None = None,
+    preallocate: bool = False,
+    watch: Callable[[int], object] | None = None,
+) -> None:
+    """Make an empty image (qemu-img create) of ``size_kib`` KiB.
 
     :param owner_folder: qkvm's own folder of images, made where it is missing.
+    :param backing: path and format of an image that this one is made on top of; a size of 0 is that image's.
+    :param preallocate: take all its space on the disk now; else it is sparse.
+    :param watch: hears the bytes that are allocated, every now and then.
     :raises AlreadyExists: there is a file already; it is never written over.
     """
     if os.path.lexists(path):
@@ -42,14 +57,38 @@ def create(path: str, fmt: str, size_kib: int, *, owner_folder: str) -> None:
         make_private_dir(folder)
     if not os.path.isdir(folder):
         raise HostError(f"folder {folder} for the disk is not there")
-    program = process.find_program("qemu-img", "making a disk", "qemu-utils")
+    command = [process.find_program("qemu-img", "making a disk", "qemu-utils"), "create", "-q", "-f", fmt]
+    size = f"{size_kib}k"
+    if backing is not None:
+        check(*backing)
+        size = size if size_kib else str(virtual_size(*backing))
+        # Unsafe (-u) is to leave the backing image alone: looking at it would follow what it names.
+        command += ["-u", "-b", backing[0], "-F", backing[1]]
     try:
-        process.run([program, "create", "-q", "-f", fmt, path, f"{size_kib}k"])
+        if preallocate:
+            _preallocate(command, path, size, watch)
+        else:
+            process.run([*command, path, size])
         os.chmod(path, 0o600)
     except BaseException:
         if os.path.lexists(path):
             os.unlink(path)
         raise
+
+
+def _preallocate(command: list[str], path: str, size: str, watch: Callable[[int], object] | None) -> None:
+    """Make an image with all its space: by fallocate, and where the file system has none by writing zeroes."""
+
+    def look() -> None:
+        if watch is not None and os.path.exists(path):
+            watch(os.stat(path).st_blocks * 512)
+
+    try:
+        process.run_watched([*command, "-o", "preallocation=falloc", path, size], look)
+    except ProgramFailed as error:
+        if os.strerror(errno.EOPNOTSUPP) not in error.stderr:
+            raise
+        process.run_watched([*command, "-o", "preallocation=full", path, size], look)
 
 
 def check(path: str, fmt: str, *, backing: bool = False) -> None:
@@ -133,9 +172,8 @@ def virtual_size(path: str, fmt: str) -> int:
     """
     try:
         with open(path, "rb") as stream:
-            if fmt != "qcow2":
-                return os.fstat(stream.fileno()).st_size
-            return parse_header(stream.read(112), path).size
+            # A block device has no size of its own to be asked for.
+            return stream.seek(0, os.SEEK_END) if fmt != "qcow2" else parse_header(stream.read(112), path).size
     except OSError as error:
         raise os_error(error, path) from error
 

@@ -32,6 +32,7 @@ def _refuse(*arguments: object, **options: object) -> NoReturn:
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on starting a process, a netlink socket and a table of rules raise :class:`Forbidden`."""
     monkeypatch.setattr(process, "run", _refuse)
+    monkeypatch.setattr(process, "run_watched", _refuse)
     monkeypatch.setattr(process, "spawn", _refuse)
     for name in ("pyroute2", "iptc"):
         module = _ForbiddenModule(name)

@@ -95,7 +95,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         ("help net-in", ["net-info"]),
         ("help ev", ["event", "events"]),
         ("completion ", ["bash", "zsh"]),
-        ("install --mem", ["--memballoon", "--memory"]),
+        ("install --memo", ["--memory", "--memorybacking"]),
         ("install mem", []),
         ("connect ", ["qemu:///system"]),
     ],

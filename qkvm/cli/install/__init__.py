@@ -1,0 +1,130 @@
+"""install: a domain from virt-install's options, made, booted and, where asked for, followed to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm.cli.install.reader import describe, questions, read
+from qkvm.cli.install.table import ALIASES, OPTIONS
+from qkvm.cli.parse import UsageError
+
+if TYPE_CHECKING:
+    from qkvm.cli.install.reader import Options
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.domain.install import Plan
+
+
+def install(context: Context, args: Args) -> int:
+    """Read the line, make what it says, start the domain, and stay with it as long as the line says."""
+    words = list(args.raw)
+    if not words or words[0] in ("--help", "-h"):
+        context.out(_help())
+        return 0
+    asked = questions(words)
+    if asked:
+        context.out("".join(describe(name) for name in asked))
+        return 0
+    options = read(words)
+    _obey(context, options)
+    if options.has("os-variant") and options.first("os-variant").text("name") == "list":
+        from qkvm.cli.install.osinfo import listing
+
+        context.out(listing())
+        return 0
+    return _install(context, options)
+
+
+def _obey(context: Context, options: Options) -> None:
+    """What the line says of this command itself."""
+    if options.has("connect"):
+        from qkvm.cli.globals import check_uri
+
+        check_uri(options.single("connect"))
+    if options.flag("quiet") or options.has("print-xml"):
+        context.quiet = True
+    if options.flag("debug") and context.session is not None:
+        context.session.console.debug = True
+    if options.flag("noautoconsole") and options.single("autoconsole", "none") != "none":
+        raise UsageError("--autoconsole and --noautoconsole are mutually exclusive")
+
+
+def _install(context: Context, options: Options) -> int:
+    from qkvm.cli.install import checks, follow
+    from qkvm.cli.install.build import build
+    from qkvm.cli.install.progress import Progress
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.host import Host
+    from qkvm.domain.install import install as make
+    from qkvm.domain.install import refuse_present
+
+    wish = follow.wish(options, context.warn)
+    if options.has("reinstall"):
+        from qkvm.cli.install.reinstall import build_again
+
+        plan, password = build_again(context.tree, options)
+    else:
+        plan, password = build(context.tree, options, context.warn)
+    if options.has("print-xml"):
+        context.out(_xml(plan, options.single("print-xml") or "all"))
+        return 0
+    domain = Domain(context.tree, plan.definition.name)
+    if plan.stored:
+        refuse_present(domain)
+        checks.run(context.tree, options, plan, context.warn)
+    if options.flag("debug"):
+        _show(context, plan)
+    if options.flag("dry-run"):
+        context.say("Dry run completed successfully\n")
+        return 0
+    Host(context.tree.root).prepare()
+    context.say("\nStarting install...\n")
+    if password:
+        # Said even when quiet: nobody can ask for it later.
+        context.out(f"Password for first root login is: {password}\n")
+    context.flush()
+    with Progress(context) as progress:
+        warnings = make(context.tree, plan, progress.tell)
+    for warning in warnings:
+        context.warn(warning)
+    return follow.follow(context, domain, plan, wish)
+
+
+def _show(context: Context, plan: Plan) -> None:
+    """The definition, and what the first boot is of where that is another one."""
+    from qkvm.spec import toml
+
+    context.out(f"# The definition:\n{toml.dumps(plan.definition)}")
+    if plan.first is not None:
+        context.out(f"# The first boot:\n{toml.dumps(plan.first)}")
+
+
+def _xml(plan: Plan, step: str) -> str:
+    """The steps of an installation as libvirt's XML: 1 is the first boot, 2 what stays; 'all' is both."""
+    from qkvm import xml
+    from qkvm.host.accel import choose
+    from qkvm.spec.libvirt.domain import write_domain
+
+    steps = [plan.first, plan.definition] if plan.first is not None else [plan.definition]
+    if step != "all":
+        if not step.isdigit() or not 1 <= int(step) <= len(steps):
+            raise UsageError(f"Requested installation does not have XML step {step}", hint="1, 2 or all")
+        steps = [steps[int(step) - 1]]
+    accel = choose(plan.definition.accel)[0]
+    return "".join(xml.dump(write_domain(one, accel=accel)) for one in steps)
+
+
+def _help() -> str:
+    short: dict[str, list[str]] = {}
+    for alias, name in ALIASES.items():
+        short.setdefault(name, []).append(alias)
+    lines = []
+    for name, (how, summary) in OPTIONS.items():
+        value = {":": "OPTIONS", "[:]": "[OPTIONS]"}.get(how.rstrip("*"), how.rstrip("*"))
+        label = ", ".join([*sorted(short.get(name, []), key=len), f"--{name}"])
+        lines.append(f"    {f'{label} {value}'.rstrip():<36}  {summary}\n")
+    return (
+        "  NAME\n    install - make a domain from virt-install's options and start it\n\n"
+        "  SYNOPSIS\n    install --name NAME --memory MIB --disk size=GIB --cdrom ISO [options]\n\n"
+        "  OPTIONS (--OPTION=? lists the suboptions of one)\n" + "".join(lines) + "\n"
+    )

@@ -1,0 +1,271 @@
+"""Disks, CD-ROM drives and floppies of an install line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm import units
+from qkvm.cli.install.place import absolute, address
+from qkvm.cli.install.reader import choose
+from qkvm.cli.parse import UsageError
+from qkvm.domain.install import NewDisk
+from qkvm.domain.volume import format_of
+from qkvm.errors import HostError, InvalidValue
+from qkvm.spec import domain as spec
+from qkvm.storage.pool import Pool
+from qkvm.storage.volume import Volume, lookup
+
+if TYPE_CHECKING:
+    from qkvm.cli.install.osinfo import Profile
+    from qkvm.cli.install.reader import Options, Suboptions
+    from qkvm.paths import Tree
+
+_DEFAULT_FORMAT = "qcow2"
+_LIMITS = tuple(f"{kind}_{what}_sec" for what in ("bytes", "iops") for kind in ("total", "read", "write"))
+
+
+class Drives:
+    """The drives of one line as they are read: ``disks`` in their order, ``new`` the images to be made."""
+
+    def __init__(self, tree: Tree, options: Options, profile: Profile, machine: spec.Machine) -> None:
+        """:raises UsageError: what can't be. :raises HostError: an image that should be there is not."""
+        self._tree = tree
+        self._options = options
+        self._profile = profile
+        self._machine = machine
+        self.disks: list[spec.Disk] = []
+        self.new: list[NewDisk] = []
+        asked = options.each("disk")
+        if options.flag("nodisks") and asked:
+            raise UsageError("Cannot specify storage and use --nodisks")
+        for given in asked:
+            if given.text("path") != "none":
+                self.disks.append(self._disk(given))
+
+    def cdrom(self, path: str = "") -> str:
+        """The target of an empty CD-ROM drive, which gets the medium ``path`` if one is given.
+
+        It is the first empty one that was asked for, else one more on the machine's usual bus.
+        """
+        for number, disk in enumerate(self.disks):
+            if disk.device is spec.DiskKind.CDROM and not disk.path:
+                self.disks[number] = replace(disk, path=path)
+                return disk.target
+        return self._add_cdrom(path, self._usual_bus(spec.DiskKind.CDROM))
+
+    def add_seed(self, path: str) -> None:
+        """A drive with a seed, where cloud images find it: their kernels have virtio's SCSI, and often no AHCI."""
+        if self._machine is spec.Machine.MICROVM:
+            target = self._next_target(spec.DiskBus.VIRTIO)
+            self.disks.append(spec.Disk(path=path, format=spec.DiskFormat.RAW, target=target, readonly=True))
+            return
+        modern = self._profile.disk is spec.DiskBus.VIRTIO
+        self._add_cdrom(path, spec.DiskBus.SCSI if modern else self._usual_bus(spec.DiskKind.CDROM))
+
+    def _add_cdrom(self, path: str, bus: spec.DiskBus) -> str:
+        """One more CD-ROM drive; gives its target."""
+        target = self._next_target(bus)
+        drive = spec.Disk(
+            path=path, format=spec.DiskFormat.RAW, device=spec.DiskKind.CDROM, bus=bus, target=target
+        )
+        self.disks.append(drive)
+        return target
+
+    def _disk(self, given: Suboptions) -> spec.Disk:
+        device = given.text("device", "disk")
+        if device == "lun":
+            raise UsageError(
+                "--disk device=lun is not supported: SCSI pass-through is not there", hint="disk, cdrom"
+            )
+        kind = choose(spec.DiskKind, device, "--disk device")
+        bus, target = self._bus_and_target(given, kind)
+        given.only("driver.name", "qemu")
+        path, fmt, backing = self._image(given, kind, target)
+        sparse = given.flag("sparse", True)
+        return spec.Disk(
+            path=path,
+            format=fmt,
+            target=target,
+            bus=bus,
+            device=kind,
+            readonly=given.flag("readonly") and kind is not spec.DiskKind.CDROM,
+            shareable=given.flag("shareable"),
+            serial=given.text("serial"),
+            wwn=given.text("wwn").lower().removeprefix("0x"),
+            cache=given.choice("driver.cache", spec.Cache, spec.Cache.DEFAULT),
+            io=given.choice("driver.io", spec.Io, spec.Io.DEFAULT),
+            # What was allocated on purpose is not given back.
+            discard=given.choice(
+                "driver.discard", spec.Discard, spec.Discard.UNMAP if sparse else spec.Discard.IGNORE
+            ),
+            detect_zeroes=given.choice("driver.detect_zeroes", spec.DetectZeroes, spec.DetectZeroes.OFF),
+            iothread=given.count("driver.iothread", minimum=1, maximum=999),
+            boot_order=given.count("boot.order", minimum=1, maximum=99),
+            backing=backing,
+            throttle=_throttle(given),
+            alias=given.text("alias.name"),
+            address=address(given),
+        )
+
+    def _bus_and_target(self, given: Suboptions, kind: spec.DiskKind) -> tuple[spec.DiskBus, str]:
+        """What is said; the bus follows from a target's name, the target from the bus."""
+        target = given.text("target.dev")
+        usual = self._usual_bus(kind)
+        if not given.has("bus") and target and not target.startswith(usual.prefix):
+            usual = spec.bus_of(target)
+        bus = given.choice("bus", spec.DiskBus, usual)
+        return bus, target or self._next_target(bus)
+
+    def _usual_bus(self, kind: spec.DiskKind) -> spec.DiskBus:
+        if kind is spec.DiskKind.FLOPPY:
+            return spec.DiskBus.FDC
+        old = spec.DiskBus.IDE if self._machine is spec.Machine.PC else spec.DiskBus.SATA
+        if kind is spec.DiskKind.DISK and self._machine is spec.Machine.MICROVM:
+            return spec.DiskBus.VIRTIO
+        return (
+            self._profile.disk if kind is spec.DiskKind.DISK and self._profile.disk is spec.DiskBus.VIRTIO else old
+        )
+
+    def _next_target(self, bus: spec.DiskBus) -> str:
+        return spec.next_target({disk.target for disk in self.disks}, bus)
+
+    def _image(
+        self, given: Suboptions, kind: spec.DiskKind, target: str
+    ) -> tuple[str, spec.DiskFormat, tuple[spec.Layer, ...]]:
+        """Path, format and what it is based on; an image that is not there is noted as one to be made."""
+        path = self._path(given, kind, target)
+        if not path:
+            return "", spec.DiskFormat.RAW, ()
+        present = _mode(path)
+        if present is not None:
+            given.exclude(
+                "backing_store", "backing_format", reason=f"disk {units.printable(path)} is there already"
+            )
+            if given.has("vol") or given.has("source.volume"):
+                return (
+                    path,
+                    choose(spec.DiskFormat, format_of(self._volume(given), given.text("format")), "--disk format"),
+                    (),
+                )
+            return path, _present_format(given, kind, path, present), ()
+        fmt = given.choice("format", spec.DiskFormat, spec.DiskFormat(_DEFAULT_FORMAT))
+        backing = _backing(given)
+        if not given.has("size") and not backing:
+            raise HostError(f"disk {units.printable(path)} is not there", hint="size=GIBIBYTES makes it")
+        size = gibibytes(given.text("size")) if given.has("size") else 0
+        if kind is spec.DiskKind.CDROM:
+            raise UsageError("--disk device=cdrom: there is nothing to see on a new CD", hint="path= of an image")
+        sparse = given.flag("sparse", True)
+        self.new.append(NewDisk(path, fmt, size, backing[0] if backing else None, not sparse))
+        if backing and not sparse:
+            raise UsageError("--disk sparse=no: an image on top of another one grows", hint="leave it out")
+        return path, fmt, backing
+
+    def _path(self, given: Suboptions, kind: spec.DiskKind, target: str) -> str:
+        """The path given, or one among qkvm's images that is named after the domain; '' for an empty drive."""
+        if given.has("vol") or given.has("source.volume"):
+            return self._volume(given).path
+        if given.has("path"):
+            given.exclude("pool", reason="path says where it is")
+            path = given.text("path")
+            if not path or "://" in path:
+                raise UsageError(
+                    f"--disk path={units.printable(path)} is not supported: give a file or block device"
+                )
+            return absolute(path)
+        if kind.removable and not given.has("size"):
+            return ""
+        name = domain_name(self._options)
+        suffix = "" if target == spec.target_name(spec.bus_of(target), 0) and not self.disks else f"-{target}"
+        fmt = given.choice("format", spec.DiskFormat, spec.DiskFormat(_DEFAULT_FORMAT))
+        folder = Pool.lookup(self._tree, given.text("pool")).path if given.has("pool") else self._tree.images
+        return os.path.join(folder, f"{name}{suffix}.{fmt}")
+
+    def _volume(self, given: Suboptions) -> Volume:
+        """The volume of vol=POOL/VOLUME, or pool= and source.volume=.
+
+        :raises NotFound: there is none. :raises InvalidState: the pool is not active.
+        """
+        given.exclude("path", "size", "backing_store", reason="it is a volume that is there")
+        pool, slash, name = given.text("vol").partition("/")
+        if given.has("source.volume"):
+            pool, slash, name = given.text("pool"), "/", given.text("source.volume")
+        if not slash or not pool or not name or "/" in name:
+            raise UsageError("--disk vol=: a volume is named with its pool", hint="vol=POOL/VOLUME")
+        return lookup(self._tree, name, Pool.lookup(self._tree, pool))
+
+
+def domain_name(options: Options) -> str:
+    """The name of the guest: --name, or --metadata name=."""
+    given = options.first("metadata")
+    name = options.single("name", given.text("name") if given.has("name") else None)
+    if given.has("name") and name != given.text("name"):
+        raise UsageError("--name and --metadata name= exclude each other")
+    return units.check_name(name, "domain")
+
+
+def gibibytes(text: str) -> int:
+    """A size in GiB, a fraction allowed, as KiB."""
+    try:
+        kib = round(float(text) * 1024 * 1024) if len(text) < 16 else 0
+    except (ValueError, OverflowError):
+        kib = 0
+    if not 1 <= kib < 1 << 43:
+        raise InvalidValue(f"--disk size '{units.printable(text)}' is no size", hint="GiB, such as 8 or 0.5")
+    return kib
+
+
+def _mode(path: str) -> int | None:
+    """The kind of file that is there, None where there is nothing; what can't be looked at counts as missing."""
+    try:
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def _present_format(given: Suboptions, kind: spec.DiskKind, path: str, mode: int) -> spec.DiskFormat:
+    """The format of an image that is there: said, or raw where nothing else can be meant."""
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"--disk {units.printable(path)} is a folder", hint="--filesystem shares one")
+    if not given.has("format") and (kind.removable or _is_block_device(path)):
+        return spec.DiskFormat.RAW
+    if not given.has("format"):
+        raise InvalidValue(
+            f"the format of existing disk {units.printable(path)} must be said, it is never guessed",
+            hint="format=qcow2 or raw",
+        )
+    return given.choice("format", spec.DiskFormat, spec.DiskFormat.RAW)
+
+
+def _is_block_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _backing(given: Suboptions) -> tuple[spec.Layer, ...]:
+    """The image that a new one is made on top of; its format must be said, as that of every other."""
+    if not given.has("backing_store"):
+        given.exclude("backing_format", reason="there is no backing_store")
+        return ()
+    path = absolute(given.text("backing_store"))
+    if _mode(path) is None:
+        raise HostError(f"backing image {units.printable(path)} is not there")
+    if not given.has("backing_format"):
+        raise InvalidValue(
+            f"the format of backing image {units.printable(path)} must be said, it is never guessed",
+            hint="backing_format=qcow2 or raw",
+        )
+    return (spec.Layer(path=path, format=given.choice("backing_format", spec.DiskFormat, spec.DiskFormat.RAW)),)
+
+
+def _throttle(given: Suboptions) -> spec.Throttle | None:
+    said: dict[str, Any] = {
+        name: given.count(f"iotune.{name}", maximum=10**15) for name in _LIMITS if given.has(f"iotune.{name}")
+    }
+    return spec.Throttle(**said) if said else None

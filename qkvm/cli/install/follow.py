@@ -1,0 +1,158 @@
+"""Stay with a new guest: its console, the wait for the end of its installation, its second start."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm.cli.parse import UsageError
+from qkvm.domain import install as installing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.cli.install.reader import Options
+    from qkvm.cli.main import Context
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.install import Plan
+
+_SETTLE = 5.0
+"""Seconds in which a QEMU whose console has ended is gone; it takes 0.1."""
+
+
+class Wish(NamedTuple):
+    """What the user wants of it: ``console`` is text, graphical, none, or '' for what fits.
+
+    ``minutes`` is how long to wait, below 0 without an end; None is not to wait.
+    """
+
+    console: str
+    minutes: int | None
+    reboot: bool
+    destroy: bool
+
+
+def wish(options: Options, warn: Callable[[str], object]) -> Wish:
+    """From --autoconsole, --wait, --noreboot and --destroy-on-exit.
+
+    :raises UsageError: a word or number that is none.
+    """
+    console = "none" if options.flag("noautoconsole") else ""
+    if options.has("autoconsole"):
+        console = options.single("autoconsole") or "text"
+        if console not in ("text", "graphical", "none"):
+            raise UsageError(f"Unknown autoconsole type '{console}'", hint="text, graphical or none")
+    minutes = None
+    if options.has("wait"):
+        text = options.single("wait") or "-1"
+        if not text.removeprefix("-").isdecimal() or len(text) > 9:
+            raise UsageError(f"argument --wait: invalid int value: '{text}'")
+        minutes = int(text)
+        if minutes == 0:
+            warn("Treating --wait 0 as --noautoconsole")
+            console, minutes = "none", None
+    return Wish(console, minutes, not options.flag("noreboot"), options.flag("destroy-on-exit"))
+
+
+def follow(context: Context, domain: Domain, plan: Plan, wanted: Wish) -> int:
+    """Show the console, wait, start the guest anew, as the user wishes; gives the exit code."""
+    phase = plan.first is not None
+    console, minutes = wanted.console or _fitting_console(plan), wanted.minutes
+    if not wanted.console and not console and phase and minutes is None and os.isatty(0):
+        context.say("No console to launch for the guest, defaulting to --wait -1\n")
+        minutes = -1
+    _where(context, domain)
+    ended = _console(context, domain, console, wanted)
+    if not ended and minutes is None:
+        if phase:
+            context.say(
+                "\nDomain is still running. Installation may be in progress.\n"
+                "You can reconnect to the console to complete the installation process:\n"
+                f"  qkvm console {domain.name}\n"
+            )
+        else:
+            context.say("Domain creation completed.\n")
+        return 0
+    if not ended and not _wait(context, domain, minutes or -1):
+        return 1
+    return _after(context, domain, plan, console, wanted)
+
+
+def _fitting_console(plan: Plan) -> str:
+    """The text console, where there is a terminal to show it on and no screen that the guest would use instead."""
+    first = plan.first or plan.definition
+    return "text" if os.isatty(0) and first.serials and (first.vnc is None or first.boot.kernel) else ""
+
+
+def _where(context: Context, domain: Domain) -> None:
+    from qkvm.domain.screen import display
+
+    if domain.is_running:
+        shown = display(domain)
+        if shown is not None:
+            context.say(f"The screen is at {shown.uri()}\n")
+            context.flush()
+
+
+def _console(context: Context, domain: Domain, kind: str, wanted: Wish) -> bool:
+    """Show the console; True when the guest has ended meanwhile."""
+    if kind == "text":
+        from qkvm.cli.screen import attach_console
+
+        attach_console(context, domain, force=False)
+    elif kind == "graphical":
+        _view(domain)
+    else:
+        return not domain.is_running
+    if wanted.destroy and domain.is_running:
+        domain.destroy()
+    return installing.await_end(domain, _SETTLE) if not domain.is_running or kind == "text" else False
+
+
+def _view(domain: Domain) -> None:
+    """Open the guest's screen in a viewer.
+
+    :raises UsageError: it has none. :raises MissingProgram: no viewer is installed.
+    """
+    from qkvm.domain.screen import display
+    from qkvm.host import process
+
+    shown = display(domain)
+    if shown is None:
+        raise UsageError("--autoconsole graphical: the guest has no screen", hint="--graphics vnc")
+    viewer = process.find_program("remote-viewer", "--autoconsole graphical", "virt-viewer")
+    process.foreground([viewer, shown.uri()])
+
+
+def _wait(context: Context, domain: Domain, minutes: int) -> bool:
+    """Wait for the guest's end; False where the time is over."""
+    shown = "" if minutes < 0 else f"{minutes} minute{'s' * (minutes > 1)} "
+    context.say(
+        "\nDomain is still running. Installation may be in progress.\n"
+        f"Waiting {shown}for the installation to complete.\n"
+    )
+    context.flush()
+    if installing.await_end(domain, None if minutes < 0 else minutes * 60.0):
+        return True
+    context.warn("Installation has exceeded specified time limit. Exiting application.")
+    return False
+
+
+def _after(context: Context, domain: Domain, plan: Plan, console: str, wanted: Wish) -> int:
+    """The first boot is over: start what it was for, where there is something."""
+    context.say("Domain has shutdown. Continuing.\nDomain creation completed.\n")
+    if plan.transient:
+        return 0
+    if plan.first is None or not wanted.reboot:
+        context.say(f"You can restart your domain by running:\n  qkvm start {domain.name}\n")
+        return 0
+    if installing.was_stopped(domain):
+        context.say("User stopped the VM. Not rebooting.\n")
+        return 0
+    context.say("Restarting guest.\n")
+    context.flush()
+    for warning in installing.go_on(domain):
+        context.warn(warning)
+    if console:
+        _console(context, domain, console, wanted)
+    return 0

@@ -1,0 +1,274 @@
+"""The machine of an install line: memory, vCPUs, CPU, topology, features, clock, power management."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm import units
+from qkvm.cli.install.reader import choose
+from qkvm.cli.parse import UsageError
+from qkvm.spec import domain as spec
+from qkvm.spec.size import Size
+
+if TYPE_CHECKING:
+    from qkvm.cli.install.osinfo import Profile
+    from qkvm.cli.install.reader import Options, Suboptions
+
+
+class Board(NamedTuple):
+    """Machine type, its release ('' is the newest), and the accelerator."""
+
+    machine: spec.Machine
+    version: str
+    accel: spec.Accel
+
+
+def board(options: Options, profile: Profile) -> Board:
+    """From --machine, --arch and --virt-type, in virt-install's words: kvm, or qemu for TCG."""
+    boot = options.first("boot")
+    if options.single("arch", boot.text("arch", "x86_64")) not in ("x86_64", "amd64"):
+        raise UsageError("--arch: x86_64 is the only architecture", hint="leave it out")
+    name = options.single("machine", boot.text("machine", str(profile.machine)))
+    version = ""
+    for prefix, machine in (("pc-q35-", "q35"), ("pc-i440fx-", "pc")):
+        if name.startswith(prefix):
+            name, version = machine, name.removeprefix(prefix)
+    wanted = options.single("virt-type", "auto")
+    accel = spec.Accel.TCG if wanted == "qemu" else choose(spec.Accel, wanted, "--virt-type")
+    return Board(choose(spec.Machine, name, "--machine"), version, accel)
+
+
+def memory(options: Options) -> spec.Memory:
+    """In MiB where there is no suffix, as virt-install has it; with currentMemory, memory is the maximum."""
+    given = options.first("memory")
+
+    def size(key: str, default: str) -> Size:
+        return Size(units.parse_size(given.text(key, default), default="MiB", what=key))
+
+    if given.has("currentMemory"):
+        given.exclude("maxmemory", reason="memory is the maximum beside currentMemory")
+        return spec.Memory(current=size("currentMemory", ""), maximum=size("memory", "1024"))
+    current = size("memory", "1024")
+    return spec.Memory(current=current, maximum=size("maxmemory", f"{current}KiB"))
+
+
+def memory_backing(options: Options) -> spec.MemoryBacking:
+    """From --memorybacking, and --memory hugepages=."""
+    given = options.first("memorybacking")
+    sizes = given.numbered("hugepages.page")
+    if len(sizes) > 1:
+        raise UsageError("--memorybacking: huge pages of one size are for all of the memory")
+    given.only("access.mode", "shared", "private")
+    given.only("allocation.mode", "immediate", "ondemand")
+    page = Size(0)
+    if sizes:
+        text = sizes[0].text("size") + sizes[0].text("unit", "KiB")
+        page = Size(units.parse_size(text, what="hugepages.page.size"))
+    return spec.MemoryBacking(
+        source=given.choice("source.type", spec.MemorySource, spec.MemorySource.ANONYMOUS),
+        shared=given.text("access.mode") == "shared",
+        hugepages=given.flag("hugepages") or bool(sizes) or options.first("memory").flag("hugepages"),
+        hugepage_size=page,
+        locked=given.flag("locked"),
+        mergeable=not given.flag("nosharepages"),
+        preallocated=given.text("allocation.mode") == "immediate",
+    )
+
+
+_PARTS = ("sockets", "dies", "cores", "threads")
+
+
+def vcpus(options: Options) -> tuple[spec.Vcpus, spec.Topology | None]:
+    """vCPUs and their topology; parts that are not said are filled, cores first, as virt-install does."""
+    given = options.first("vcpus")
+    parts = {part: given.count(part, minimum=1, maximum=1024) for part in _PARTS if given.has(part)}
+    cpu = options.first("cpu")
+    for part in _PARTS:
+        if cpu.has(f"topology.{part}"):
+            parts[part] = cpu.count(f"topology.{part}", minimum=1, maximum=1024)
+    product = 1
+    for number in parts.values():
+        product *= number
+    total = given.count("vcpus", product, minimum=1, maximum=spec.VCPU_LIMIT)
+    current = given.count("vcpu.current", total, minimum=1, maximum=spec.VCPU_LIMIT)
+    maximum = given.count("maxvcpus", total, minimum=1, maximum=spec.VCPU_LIMIT)
+    if given.text("cpuset") == "auto":
+        raise UsageError("--vcpus cpuset=auto is not supported", hint="name the CPUs: cpuset=0-3")
+    made = spec.Vcpus(current=current, maximum=maximum, cpuset=given.text("cpuset"))
+    return made, _topology(parts, maximum) if parts else None
+
+
+def _topology(parts: dict[str, int], maximum: int) -> spec.Topology:
+    known = 1
+    for number in parts.values():
+        known *= number
+    for part in ("cores", "sockets", "threads", "dies"):
+        if part not in parts:
+            parts[part] = max(1, maximum // known)
+            known *= parts[part]
+    return spec.Topology(**parts)
+
+
+_MODELS = {
+    "host-passthrough": "host", "host-model": "", "host": "", "host-copy": "", "hv-default": "", "none": "",
+    "maximum": "max",
+}  # fmt: skip
+
+_CACHE = {
+    "passthrough": {"host-cache-info": "on", "l3-cache": "off"},
+    "emulate": {"host-cache-info": "off", "l3-cache": "on"},
+    "disable": {"host-cache-info": "off", "l3-cache": "off"},
+}
+
+
+def cpu(options: Options, profile: Profile) -> str:
+    """The text of QEMU's -cpu: model and features; '' is all that the accelerator offers.
+
+    A feature beside no model needs one to be named: max, which offers all of the accelerator's too.
+    """
+    given = options.first("cpu")
+    given.only("mode", "host-passthrough", "host-model", "maximum", "custom")
+    given.only("match", "exact")
+    model = given.text("model")
+    if not model or model == "custom":
+        model = given.text("mode") if given.text("mode") != "custom" else ""
+    flags: dict[str, str] = {}
+    if given.has("model.vendor_id"):
+        flags["vendor"] = given.text("model.vendor_id")
+    if given.switch("migratable") is False:
+        flags["migratable"] = "off"
+    given.only("cache.mode", *_CACHE)
+    flags |= _CACHE.get(given.text("cache.mode"), {})
+    for policy, value in (
+        ("force", "on"),
+        ("require", "on"),
+        ("optional", "on"),
+        ("disable", "off"),
+        ("forbid", "off"),
+    ):
+        flags |= {name: value for name in given.several(policy)}
+    flags |= _board_flags(options, profile)
+    model = _MODELS.get(model, model)
+    return ",".join([model or "max", *(f"{name}={value}" for name, value in flags.items())]) if flags else model
+
+
+_STATES = {
+    "apic": "apic", "pmu.state": "pmu", "hyperv.relaxed.state": "hv-relaxed", "hyperv.vapic.state": "hv-vapic",
+    "hyperv.synic.state": "hv-synic", "hyperv.reset.state": "hv-reset",
+}  # fmt: skip
+"""--features that are properties of QEMU's CPU."""
+
+
+def _board_flags(options: Options, profile: Profile) -> dict[str, str]:
+    """What --features and --clock say that QEMU has among its CPU's properties."""
+    given, clock = options.first("features"), options.first("clock")
+    flags = {}
+    if profile.enlightened:
+        flags = {"hv-relaxed": "on", "hv-vapic": "on", "hv-spinlocks": "0x1fff", "hv-time": "on"}
+    for key, flag in _STATES.items():
+        state = given.switch(key)
+        if state is False and flag in ("apic", "pmu"):
+            flags[flag] = "off"
+        elif state is False:
+            flags.pop(flag, None)
+        elif state and flag != "apic":
+            flags[flag] = "on"
+    spinlocks = given.switch("hyperv.spinlocks.state")
+    if spinlocks is False:
+        flags.pop("hv-spinlocks", None)
+    elif spinlocks or given.has("hyperv.spinlocks.retries"):
+        flags["hv-spinlocks"] = hex(given.count("hyperv.spinlocks.retries", 0x1FFF, minimum=4095))
+    if given.flag("kvm.hidden.state"):
+        flags["kvm"] = "off"
+    if given.switch("pae") is False:
+        raise UsageError("--features pae=off is not supported: x86_64 always has it")
+    timers = _timers(clock)
+    if "present" in timers.get("kvmclock", {}):
+        flags["kvmclock"] = "on" if timers["kvmclock"]["present"] else "off"
+    if timers.get("hypervclock", {}).get("present"):
+        flags["hv-time"] = "on"
+    elif "hypervclock" in timers:
+        flags.pop("hv-time", None)
+    return flags
+
+
+def features(options: Options) -> spec.Features:
+    """What the board has: --features and --pm; guests do not suspend to memory or disk, as virt-install has it."""
+    given, pm = options.first("features"), options.first("pm")
+    return spec.Features(
+        acpi=given.flag("acpi", True),
+        vmport=given.flag("vmport.state"),
+        smm=given.switch("smm.state"),
+        suspend_to_mem=pm.flag("suspend_to_mem.enabled"),
+        suspend_to_disk=pm.flag("suspend_to_disk.enabled"),
+    )
+
+
+_TICK_POLICIES = {"rtc": ("delay", "catchup"), "pit": ("delay", "discard")}
+
+
+def clock(options: Options, profile: Profile) -> spec.Clock:
+    """The clocks: virt-install's choice where no timer is named, else what is named alone."""
+    given = options.first("clock")
+    offset = given.choice("offset", spec.ClockOffset, profile.clock)
+    timers = _timers(given)
+    if not timers:
+        return spec.Clock(offset=offset, rtc_catchup=True, pit_delay=True, hpet=False)
+    return spec.Clock(
+        offset=offset,
+        rtc_catchup=timers.get("rtc", {}).get("tickpolicy") == "catchup",
+        pit_delay=timers.get("pit", {}).get("tickpolicy") == "delay",
+        hpet=bool(timers.get("hpet", {}).get("present", True)),
+    )
+
+
+def _timers(given: Suboptions) -> dict[str, dict[str, str | bool]]:
+    """What is said of each timer, in either of the two ways to say it."""
+    found: dict[str, dict[str, str | bool]] = {}
+    for name in ("hpet", "kvmclock", "hypervclock"):
+        present = given.switch(f"{name}_present")
+        if present is not None:
+            found.setdefault(name, {})["present"] = present
+    for name in _TICK_POLICIES:
+        if given.has(f"{name}_tickpolicy"):
+            found.setdefault(name, {})["tickpolicy"] = given.text(f"{name}_tickpolicy")
+    for timer in given.numbered("timer"):
+        name = timer.text("name")
+        if name not in ("rtc", "pit", "hpet", "kvmclock", "hypervclock"):
+            raise UsageError(
+                f"--clock timer '{units.printable(name)}' is not known", hint="rtc, pit, hpet, kvmclock"
+            )
+        if timer.has("present"):
+            found.setdefault(name, {})["present"] = timer.flag("present")
+        if timer.has("tickpolicy"):
+            found.setdefault(name, {})["tickpolicy"] = timer.text("tickpolicy")
+    for name, said in found.items():
+        allowed = _TICK_POLICIES.get(name, ())
+        if "tickpolicy" in said and said["tickpolicy"] not in allowed:
+            raise UsageError(
+                f"--clock: tickpolicy '{units.printable(str(said['tickpolicy']))}' of {name} is not supported",
+                hint=", ".join(allowed) or "it has none",
+            )
+        if said.get("present") is False and name in _TICK_POLICIES:
+            raise UsageError(f"--clock: a machine always has its {name}")
+    return found
+
+
+def events(options: Options) -> dict[str, Any]:
+    """What the guest's power-off, reboot and panic do, as fields of a definition."""
+    given = options.first("events")
+    return {
+        "on_poweroff": given.choice("on_poweroff", spec.OnPoweroff, spec.OnPoweroff.DESTROY),
+        "on_reboot": given.choice("on_reboot", spec.OnReboot, spec.OnReboot.RESTART),
+        "on_crash": given.choice("on_crash", spec.OnCrash, spec.OnCrash.DESTROY),
+    }
+
+
+def smbios(options: Options) -> dict[str, str]:
+    """The SMBIOS system information of --sysinfo."""
+    given = options.first("sysinfo")
+    given.only("type", "smbios", "emulate")
+    options.first("boot").only("smbios.mode", "sysinfo", "emulate")
+    if given.has("system.uuid"):
+        raise UsageError("--sysinfo system.uuid is the domain's own", hint="--uuid")
+    return {key.removeprefix("system."): value for key, value in given.values.items() if key.startswith("system.")}

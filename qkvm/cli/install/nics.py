@@ -1,0 +1,84 @@
+"""NICs of an install line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm import units
+from qkvm.cli.install.place import address
+from qkvm.cli.install.reader import Suboptions
+from qkvm.cli.parse import UsageError
+from qkvm.spec import domain as spec
+
+if TYPE_CHECKING:
+    from qkvm.cli.install.osinfo import Profile
+    from qkvm.cli.install.reader import Options
+
+_ABSENT = {
+    "direct": "macvtap is not there yet",
+    "ethernet": "a tap is qkvm's own; bridge= puts it where you want it",
+    "hostdev": "devices of the host are not handed out yet",
+    "vhostuser": "vhost-user is not there yet",
+    "vdpa": "vDPA is not there yet",
+    "null": "link.state=down cuts a NIC off",
+    "udp": "QEMU's own tunnels are not there yet",
+    "mcast": "QEMU's own tunnels are not there yet",
+    "server": "QEMU's own tunnels are not there yet",
+    "client": "QEMU's own tunnels are not there yet",
+    "internal": "use network=NAME",
+}
+
+
+def nics(options: Options, profile: Profile) -> tuple[spec.Nic, ...]:
+    """From --network: one NIC on the default network where nothing is said, none for 'none' and --nonetworks."""
+    asked = options.each("network")
+    if options.flag("nonetworks"):
+        if asked:
+            raise UsageError("Cannot use --nonetworks with --network")
+        return ()
+    if not asked:
+        asked = [Suboptions("network", {"network": "default"})]
+    if any(given.text("type") == "none" for given in asked):
+        if len(asked) > 1:
+            raise UsageError("--network none excludes any other --network")
+        return ()
+    return tuple(_nic(given, profile) for given in asked)
+
+
+def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
+    kind, source = _source(given)
+    state = given.text("link.state", "up")
+    if state not in ("up", "down"):
+        raise UsageError(f"--network link.state '{units.printable(state)}' is not known", hint="up or down")
+    mac = given.text("mac.address", "RANDOM")
+    return spec.Nic(
+        mac=units.random_mac() if mac.upper() == "RANDOM" else units.parse_mac(mac),
+        type=kind,
+        source=source,
+        model=given.choice("model.type", spec.NicModel, profile.nic),
+        target=given.text("target.dev"),
+        link=state == "up",
+        boot_order=given.count("boot.order", minimum=1, maximum=99),
+        mtu=given.count("mtu.size", maximum=65535),
+        alias=given.text("alias.name"),
+        address=address(given),
+    )
+
+
+def _source(given: Suboptions) -> tuple[spec.NicType, str]:
+    """Type and source; '--network default' is short for a network of that name, as in newer virt-installs."""
+    kinds = [key for key in ("network", "bridge") if given.has(key)]
+    word = given.text("type")
+    if word in _ABSENT:
+        raise UsageError(f"--network type={word} is not supported: {_ABSENT[word]}", hint="network, bridge, user")
+    if len(kinds) > 1 or (kinds and word not in ("", kinds[0])):
+        raise UsageError("--network: network, bridge and user exclude each other")
+    if kinds:
+        given.exclude("source", reason=f"{kinds[0]}= says it")
+        return spec.NicType(kinds[0]), given.text(kinds[0])
+    if word == "user":
+        return spec.NicType.USER, given.text("source")
+    if word in ("network", "bridge") and given.has("source"):
+        return spec.NicType(word), given.text("source")
+    given.exclude("source", reason="type=network or type=bridge goes with it")
+    return spec.NicType.NETWORK, word or "default"

@@ -1,0 +1,284 @@
+"""virt-install's options and suboptions: '--memory 512,maxmemory=1024' read by the tables, refused by name."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TypeVar
+
+from qkvm.cli.install.suboptions import BARE, CPU_LISTS, POSITIONS, REPEATED, SUBOPTIONS
+from qkvm.cli.install.suboptions import REFUSED as REFUSED_SUBOPTIONS
+from qkvm.cli.install.table import ALIASES, OPTIONS, REFUSED
+from qkvm.cli.parse import UsageError
+from qkvm.units import parse_count, printable
+
+T = TypeVar("T", bound=StrEnum)
+
+_YES = ("on", "yes", "true", "1")
+_NO = ("off", "no", "false", "0")
+_CPUS = re.compile(r"\^?\d{1,4}(-\d{1,4})?")
+
+
+class Suboptions:
+    """The suboptions of one option as given, by their listed names."""
+
+    __slots__ = ("name", "values")
+
+    def __init__(self, name: str, values: dict[str, str]) -> None:
+        self.name = name
+        self.values = values
+
+    def text(self, key: str, default: str = "") -> str:
+        """The suboption's value, or the default."""
+        return self.values.get(key, default)
+
+    def has(self, key: str) -> bool:
+        """Whether the suboption was given."""
+        return key in self.values
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """A yes-or-no suboption (on, yes, true, 1), the default where it was not given."""
+        chosen = self.switch(key)
+        return default if chosen is None else chosen
+
+    def switch(self, key: str) -> bool | None:
+        """A yes-or-no suboption, None where it was not given."""
+        text = self.values.get(key)
+        if text is None:
+            return None
+        if text.lower() not in _YES + _NO:
+            raise UsageError(f"--{self.name} {key}={printable(text)}: yes or no was expected")
+        return text.lower() in _YES
+
+    def count(self, key: str, default: int = 0, *, minimum: int = 0, maximum: int = 1 << 31) -> int:
+        """A whole number, the default where it was not given."""
+        if key not in self.values:
+            return default
+        return parse_count(self.values[key], key, minimum=minimum, maximum=maximum)
+
+    def choice(self, key: str, kind: type[T], default: T) -> T:
+        """One of an enumeration's words, the default where it was not given."""
+        return choose(kind, self.values[key], f"--{self.name} {key}") if key in self.values else default
+
+    def several(self, key: str) -> list[str]:
+        """The values of a suboption that may be given several times."""
+        return [text for text in self.values.get(key, "").split("\n") if text]
+
+    def numbered(self, prefix: str) -> list[Suboptions]:
+        """The groups of suboptions such as device0.path, device0.weight, by their numbers: path, weight."""
+        pattern = re.compile(re.escape(prefix) + r"(\d*)(?:\.(.+))?")
+        groups: dict[int, dict[str, str]] = {}
+        for key, value in self.values.items():
+            found = pattern.fullmatch(key)
+            if found:
+                groups.setdefault(int(found[1] or 0), {})[found[2] or ""] = value
+        return [Suboptions(self.name, groups[number]) for number in sorted(groups)]
+
+    def only(self, key: str, *allowed: str) -> None:
+        """Refuse a value that is understood and can't be had."""
+        if key in self.values and self.values[key] not in allowed:
+            raise UsageError(
+                f"--{self.name} {key}={printable(self.values[key])} is not supported", hint=", ".join(allowed)
+            )
+
+    def exclude(self, *keys: str, reason: str) -> None:
+        """Refuse suboptions that do not go with what else is said."""
+        for key in keys:
+            if key in self.values:
+                raise UsageError(f"--{self.name} {key}= can't be given here: {reason}")
+
+
+class Options:
+    """All options of an install line."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: dict[str, list[str]]) -> None:
+        self._given = given
+
+    def has(self, name: str) -> bool:
+        """Whether the option was given."""
+        return name in self._given
+
+    flag = has
+
+    def names(self) -> list[str]:
+        """The options that were given."""
+        return list(self._given)
+
+    def single(self, name: str, default: str | None = None) -> str:
+        """The value of an option that takes a plain one.
+
+        :raises UsageError: it was not given and has no default.
+        """
+        if name in self._given:
+            return self._given[name][0]
+        if default is None:
+            raise UsageError(f"--{name} is required")
+        return default
+
+    def every(self, name: str) -> list[str]:
+        """The values of a plain option that may be given several times."""
+        return self._given.get(name, [])
+
+    def first(self, name: str) -> Suboptions:
+        """The suboptions of an option; empty where it was not given."""
+        given = self.each(name)
+        return given[0] if given else Suboptions(name, {})
+
+    def each(self, name: str) -> list[Suboptions]:
+        """The suboptions of each time that the option was given."""
+        return [split(name, text) for text in self._given.get(name, [])]
+
+
+def choose(kind: type[T], text: str, what: str) -> T:
+    """The enumeration's member of that word.
+
+    :raises UsageError: there is none.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{what} '{printable(text)}' is not known", hint=", ".join(filter(None, kind))) from None
+
+
+def read(words: list[str]) -> Options:
+    """The options of an install line: '--name X' or '--name=X'.
+
+    :raises UsageError: unknown, without its value, or given twice.
+    """
+    given: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = _option(word)
+        how = OPTIONS[name][0]
+        optional = how.startswith("[")
+        if not how:
+            if equals:
+                raise UsageError(f"--{name} takes no value")
+        elif optional:
+            # As argparse does: a word that looks like an option, or like none, is not the value.
+            if not equals and rest and (not rest[0].startswith("-") or rest[0].lstrip("-").isdigit()):
+                value = rest.pop(0)
+        elif not equals:
+            if not rest:
+                raise UsageError(f"argument --{name}: expected one argument")
+            value = rest.pop(0)
+        if name in given and not how.endswith("*"):
+            raise UsageError(f"--{name} was given twice")
+        given.setdefault(name, []).append(value)
+    return Options(given)
+
+
+def questions(words: list[str]) -> list[str]:
+    """The options whose suboptions are asked for: '--disk=?', '--disk ?' and '--disk help'."""
+    found = []
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        following = value if equals else (words[number + 1] if number + 1 < len(words) else "")
+        if word.startswith("-") and (following == "?" or (following == "help" and _takes_suboptions(option))):
+            found.append(option)
+    return found
+
+
+def _takes_suboptions(option: str) -> bool:
+    return _name(option) in SUBOPTIONS
+
+
+def _name(option: str) -> str:
+    return ALIASES.get(option) or (option[2:] if option.startswith("--") else "")
+
+
+def _option(word: str) -> tuple[str, str, str]:
+    """Name, '=' or '', and value of a word that must be an option."""
+    option, equals, value = word.partition("=")
+    name = _name(option)
+    if name in REFUSED:
+        reason, hint = REFUSED[name]
+        raise UsageError(f"--{name} is not supported: {reason}", hint=hint)
+    if name not in OPTIONS:
+        raise UsageError(
+            f"unrecognized arguments: {printable(word)}", hint="qkvm install --help lists the options"
+        )
+    return name, equals, value
+
+
+@cache
+def _known(option: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Patterns of all names that a suboption goes by, and its listed name."""
+    found = []
+    for entry in SUBOPTIONS[option].split():
+        names = [name.removeprefix("~") for name in entry.split("|")]
+        for name in names:
+            pattern = re.escape(name).replace(re.escape("[0-9]*"), "[0-9]*").replace(r"\.", "[._]")
+            found.append((re.compile(pattern), names[0]))
+    return tuple(found)
+
+
+def _canonical(option: str, key: str) -> str:
+    """The listed name of a suboption, with its number where it has one.
+
+    :raises UsageError: there is none, or it is refused.
+    """
+    for pattern, name in _known(option):
+        if pattern.fullmatch(key):
+            return key if "[0-9]*" in name else name
+    for patterns in (REFUSED_SUBOPTIONS.get(option, {}), REFUSED_SUBOPTIONS[""]):
+        for glob, reason in patterns.items():
+            if fnmatchcase(key, glob) or fnmatchcase(key, glob.replace(".", "_")):
+                raise UsageError(f"--{option} {printable(key)}= is not supported: {reason}")
+    raise UsageError(f"Unknown --{option} options: ['{printable(key)}']", hint=f"qkvm install --{option}=?")
+
+
+def split(option: str, text: str) -> Suboptions:
+    """Cut 'a=1,b=2' into suboptions; a doubled comma stands for one inside a value.
+
+    :raises UsageError: one that the option does not have, or given twice.
+    """
+    values: dict[str, str] = {}
+    if not text and OPTIONS[option][0].startswith("["):
+        return Suboptions(option, values)
+    positions = POSITIONS.get(option, (SUBOPTIONS[option].split()[0].split("|")[0],))
+    last = ""
+    for number, part in enumerate(text.replace(",,", "\0").split(",")):
+        key, equals, value = part.replace("\0", ",").partition("=")
+        if option == "cpu" and not equals and key[:1] in "+-" and number:
+            # '+vmx' and '-vmx' are short for force=vmx and disable=vmx.
+            key, value = ("force" if key[0] == "+" else "disable"), key[1:]
+        elif not equals and key in BARE.get(option, ()):
+            value = "yes"
+        elif not equals and _CPUS.fullmatch(key) and last.endswith(CPU_LISTS.get(option, ("\0",))):
+            values[last] += f",{key}"
+            continue
+        elif not equals and number < len(positions) and key:
+            # The first suboption's name may be left out.
+            key, value = positions[number], key
+        elif not equals:
+            raise UsageError(
+                f"Unknown --{option} options: ['{printable(key)}']", hint=f"qkvm install --{option}=?"
+            )
+        last = _canonical(option, key)
+        if last in values and last in REPEATED.get(option, ()):
+            values[last] += f"\n{value}"
+        elif last in values:
+            raise UsageError(f"--{option}: {last} was given twice")
+        else:
+            values[last] = value
+    return Suboptions(option, values)
+
+
+def describe(option: str) -> str:
+    """What --OPTION=? prints: the option and its suboptions.
+
+    :raises UsageError: there is no such option.
+    """
+    name = _option(option)[0]
+    if name in SUBOPTIONS:
+        listed = {
+            word for entry in SUBOPTIONS[name].split() for word in entry.split("|") if not word.startswith("~")
+        }
+        return f"--{name} options:\n" + "".join(f"  {word}\n" for word in sorted(listed))
+    return f"--{name} {OPTIONS[name][0].rstrip('*')}".rstrip() + "\n"

@@ -1,0 +1,118 @@
+"""CD images (ISO 9660 with Rock Ridge and Joliet): read a file out of one, make a small one.
+
+What a CD image says is never trusted: nothing in it leads to a file of the host.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from qkvm.errors import HostError
+from qkvm.files import os_error
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Iso:
+    """A CD image that is read; for use with ``with``."""
+
+    def __init__(self, path: str) -> None:
+        """:param path: a file, or a drive with a medium."""
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._iso: Any = None
+
+    def __enter__(self) -> Iso:
+        from pycdlib import PyCdlib
+
+        try:
+            self._file = open(self.path, "rb")  # noqa: SIM115  closed in __exit__
+        except OSError as error:
+            raise os_error(error, f"cannot read {printable(self.path)}") from error
+        self._iso = PyCdlib()
+        try:
+            self._iso.open_fp(self._file)
+        except Exception as error:
+            # A damaged image raises whatever its bytes lead to: struct.error, IndexError, the library's own.
+            self._file.close()
+            raise HostError(f"{printable(self.path)} is no CD image: {error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._iso.close()
+        if self._file is not None:
+            self._file.close()
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return self._place(name) is not None
+
+    def copy(self, name: str, target: BinaryIO) -> bool:
+        """Write a file of the image to ``target``; False where it has no file of that name.
+
+        :param name: its path, without a slash in front. :raises HostError: it is there and can't be read.
+        """
+        place = self._place(name)
+        if place is None:
+            return False
+        try:
+            self._iso.get_file_from_iso_fp(target, **place)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise os_error(error, f"cannot copy {printable(name)}") from error
+            raise HostError(f"cannot read {printable(name)} of {printable(self.path)}: {error}") from error
+        return True
+
+    def read(self, name: str, most: int = 1 << 20) -> bytes | None:
+        """A small file of the image, None where it has none of that name; at most ``most`` bytes of it."""
+        target = io.BytesIO()
+        return target.getvalue()[:most] if self.copy(name, target) else None
+
+    def _place(self, name: str) -> dict[str, str] | None:
+        """The file by the best naming that the image has: Rock Ridge, Joliet, or the 1988 one in capitals."""
+        kinds = {"rr_path": f"/{name}"} if self._iso.has_rock_ridge() else {}
+        kinds |= {"joliet_path": f"/{name}"} if self._iso.has_joliet() else {}
+        kinds["iso_path"] = f"/{name.upper()};1"
+        for kind, path in kinds.items():
+            try:
+                record = self._iso.get_record(**{kind: path})
+            except Exception:
+                continue
+            if record.is_file() or record.is_symlink():
+                return {kind: path}
+        return None
+
+
+def make(label: str, contents: dict[str, bytes]) -> bytes:
+    """A CD image with files in its root folder."""
+    from pycdlib import PyCdlib
+
+    iso = PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=label)
+    for number, (name, raw) in enumerate(contents.items()):
+        iso.add_fp(io.BytesIO(raw), len(raw), f"/FILE{number}.;1", rr_name=name, joliet_path=f"/{name}")
+    target = io.BytesIO()
+    iso.write_fp(target)
+    iso.close()
+    return target.getvalue()
+
+
+def is_image(path: str) -> bool:
+    """Whether a file or drive begins as a CD image does (ECMA-119, 8.1.2)."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0x8001)
+            return stream.read(5) == b"CD001"
+    except OSError:
+        return False
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or drive to read."""
+    return os.path.isfile(path) or (path.startswith("/dev/") and os.path.exists(path))

@@ -1,0 +1,45 @@
+"""The seed of a cloud image: what cloud-init's NoCloud source reads from a CD labelled cidata."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from qkvm.errors import HostError
+from qkvm.files import make_private_dir, write_atomic
+from qkvm.storage import iso
+
+LABEL = "cidata"
+"""The label that NoCloud looks for (cloud-init: DataSourceNoCloud)."""
+
+SMBIOS_SERIAL = "ds=nocloud"
+"""The serial number that names the source where a guest does not look for the label by itself."""
+
+
+class Seed(NamedTuple):
+    """The texts of a seed; an empty ``network_config`` leaves the network to the image."""
+
+    user_data: str
+    meta_data: str
+    network_config: str = ""
+
+
+def write(path: str, seed: Seed) -> None:
+    """Make the seed's CD image, for root alone, in place of one that is there; its folder too."""
+    make_private_dir(os.path.dirname(path))
+    contents = {"user-data": seed.user_data, "meta-data": seed.meta_data}
+    if seed.network_config:
+        contents["network-config"] = seed.network_config
+    write_atomic(path, iso.make(LABEL, {name: text.encode() for name, text in contents.items()}))
+
+
+def read(path: str) -> Seed:
+    """The texts of a seed that was made.
+
+    :raises HostError: it is not there, or none.
+    """
+    with iso.Iso(path) as image:
+        found = [image.read(name) for name in ("user-data", "meta-data", "network-config")]
+    if found[0] is None or found[1] is None:
+        raise HostError(f"{path} is no seed: it lacks user-data or meta-data")
+    return Seed(*((raw or b"").decode("utf-8", "replace") for raw in found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from qkvm.errors import InvalidState
 from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, slots
 from qkvm.qemu.controllers import ControllerDevice
 from qkvm.qemu.devices import NicDevice, VcpuDevice
@@ -121,6 +122,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     :raises InvalidState: more devices than the machine has slots for. :raises InvalidValue: an address that the
         machine doesn't have, or two devices in one place.
     """
+    _refuse_what_is_not_there(domain)
     board = Board(domain)
     fixed = _fixed_places(domain, board)
     places = kept.places if kept is not None else {}
@@ -178,6 +180,19 @@ def _nics(
         boot_index = order.get(nic.mac, 0)
         found.append(devices.nic_device(domain.machine, nic, ident, place, fd, boot_index=boot_index))
     return found
+
+
+def _refuse_what_is_not_there(domain: Domain) -> None:
+    """Refuse by name what a definition has a word for and no start takes yet.
+
+    :raises InvalidState: it asks for that.
+    """
+    if domain.tpm is not None:
+        raise InvalidState("a TPM can't be given to a domain yet", hint="leave [tpm] out; install: --tpm none")
+    if domain.filesystems:
+        raise InvalidState(
+            "folders of the host can't be shared with a domain yet", hint="leave filesystems out"
+        )
 
 
 def vnc_option(vnc: Vnc, given: Resources) -> str:

@@ -106,6 +106,9 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
 def test_names_and_addresses(lab: Lab, vm: Domain) -> None:
     lab.ok("domifaddr vm --source lease --wait")
     ip = vm.addresses(sources=("lease",))[0].ip
+    with Guest(vm) as guest:
+        # The lease is the server's word; the guest takes its address a moment later.
+        guest.until(f"nics | grep -c {ip}/24 || true", "1")
     assert lab.ok("domhostname vm") == "inner\n\n"
     assert lab.ok("domhostname vm --source lease") == "inner\n\n"
     assert json.loads(lab.ok("domhostname vm --json")) == {"hostname": "inner"}

@@ -10,9 +10,10 @@ import pytest
 from golden_cases import FOLDER, MACHINES, NICS, USER_NIC
 from msgspec.structs import replace
 
+from qkvm.errors import InvalidState
 from qkvm.qemu import devices, launch, render
 from qkvm.qemu.slots import Place
-from qkvm.spec.domain import Machine, Nic, Vcpus
+from qkvm.spec.domain import Filesystem, Machine, Nic, Tpm, Vcpus
 
 CASES = golden_cases.cases()
 
@@ -79,3 +80,15 @@ def test_what_restores_a_state_neither_moves_the_balloon_nor_goes() -> None:
     plan = launch.plan(domain, golden_cases.resources(domain), golden_cases.KEPT)
     names = [name for name, _ in launch.start_script(domain, plan, paused=False)]
     assert names == ["qom-set", "set_link"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tpm": Tpm()}, "a TPM can't be given"),
+        ({"filesystems": (Filesystem(source="/srv", target="srv"),)}, "can't be shared"),
+    ],
+)
+def test_what_no_start_takes_yet_is_refused_by_name(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidState, match=words):
+        golden_cases.options(replace(golden_cases.minimal(Machine.Q35), **changes))

@@ -190,9 +190,7 @@ def _refuse_what_is_not_there(domain: Domain) -> None:
     if domain.tpm is not None:
         raise InvalidState("a TPM can't be given to a domain yet", hint="leave [tpm] out; install: --tpm none")
     if domain.filesystems:
-        raise InvalidState(
-            "folders of the host can't be shared with a domain yet", hint="leave filesystems out"
-        )
+        raise InvalidState("folders of the host can't be shared with a domain yet", hint="leave filesystems out")
 
 
 def vnc_option(vnc: Vnc, given: Resources) -> str:

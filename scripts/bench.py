@@ -50,6 +50,7 @@ READS = (
     _verb("dominfo", NAME, target=1.5),
     _verb("domstate", NAME),
     _verb("domiflist", NAME),
+    _verb("domstats", NAME),
 )
 SETS = (
     Row("setmem, asked (--no-wait)", SETMEM, (*SETMEM, "--no-wait"), settle=True),

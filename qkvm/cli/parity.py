@@ -30,14 +30,12 @@ PARTLY: dict[str, str] = {
     "undefine": "disks stay: no --storage, --remove-all-storage and their like yet",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
-    "memtune": "no min-guarantee: neither QEMU nor cgroup v2 has one",
     "pool-create-as": "type dir only",
     "pool-define-as": "type dir only",
     "pool-create": "type dir only",
     "pool-define": "type dir only",
     "vol-wipe": "algorithm zero only",
     "perf": "shows that no event counts; a counter needs a program that stays: perf stat -p PID",
-    "schedinfo": "weight and cap are Xen's",
 }
 """Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""
 

@@ -13,9 +13,11 @@ from qkvm.host import ids
 from qkvm.paths import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from qkvm.domain.emulator import Emulator
+    from qkvm.domain.stats import Stats
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
     from qkvm.net.network import Network
@@ -88,6 +90,16 @@ class Host:
 
         self.prepare()
         return restore.restore(self.tree, path, **options)
+
+    def statistics(self, *names: str, groups: Sequence[str] = (), **options: bool) -> list[Stats]:
+        """Statistics of domains (virsh domstats), of all where none is named; see stats.collect for the options.
+
+        :param groups: such as 'balloon' and 'block'; none are all. :raises NotFound: there is no such domain.
+        """
+        from qkvm.domain import stats
+
+        domains = [self.domain(name) for name in names] or self.domains()
+        return stats.collect(domains, groups, **options)
 
     def network(self, name: str) -> Network:
         """The network of that name or UUID.

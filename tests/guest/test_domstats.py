@@ -137,7 +137,8 @@ def test_a_hanging_qemu_holds_up_nobody(lab: Lab, domain_of: Register, monkeypat
         assert lab.ok("domcontrol many1") == "occupied (0.000s)\n\n"
     # A domain that is busy for a moment is waited for.
     assert lab.ok("domcontrol many1") == "ok\n\n"
-    assert not any(entry.missing for entry in stats.collect(domains))
+    assert not any(entry.missing for entry in lab.host.statistics())
+    assert [entry.name for entry in lab.host.statistics("many3", groups=["vcpu"])] == ["many3"]
     domains[2].destroy()
     assert "domain is not running" in lab.fails("domcontrol many2")
 

@@ -71,6 +71,17 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
     assert json.loads(host.qkvm("memtune busy --json")) == {
         "hard_limit": 300 << 10, "soft_limit": 250 << 10, "swap_hard_limit": 1 << 20
     }  # fmt: skip
+    # The definition can't be written: the running guest's limits stay as they are too.
+    folder = "/h/r/etc/qkvm/domains"
+    host.sh(f"mount -o bind {folder} {folder} && mount -o remount,bind,ro {folder}")
+    try:
+        for line in ("memtune busy --hard-limit 400M", "schedinfo busy vcpu_quota=5000 cpu_shares=9"):
+            assert "Read-only file system" in host.fails(f"{line} --live --config")
+    finally:
+        host.sh(f"umount {folder}")
+    assert host.sh(f"cat {group}/memory.max {group}/cpu.weight {group}/vcpu0/cpu.max").split() == [
+        str(300 << 20), "250", "40000", "100000"
+    ]  # fmt: skip
     host.qkvm("memtune busy --soft-limit -1")
     assert host.sh(f"cat {group}/memory.high") == "max"
     assert "of memory that QEMU has in use now" in host.fails("memtune busy --hard-limit 8M")

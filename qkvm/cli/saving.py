@@ -18,7 +18,7 @@ def save(context: Context, args: Args) -> None:
     """Save a guest to a file and end its QEMU."""
     domain = common.domain(context, args)
     path = args.required("file")
-    options = {**_how(args), "definition": _definition(args)}
+    options = {**_how(args), "definition": _definition(context, args)}
     _with_progress(context, args, "Save", lambda report: domain.save(path, report=report, **options))
     context.say(f"\nDomain '{domain.name}' saved to {path}\n")
 
@@ -27,7 +27,7 @@ def restore(context: Context, args: Args) -> None:
     """Start a domain from a file."""
     from qkvm.domain.host import Host
 
-    options = {**_how(args), "definition": _definition(args), "reset_nvram": args.flag("reset-nvram")}
+    options = {**_how(args), "definition": _definition(context, args), "reset_nvram": args.flag("reset-nvram")}
     _, warnings = Host(context.tree.root).restore(args.required("file"), **options)
     for warning in warnings:
         context.warn(warning)
@@ -77,14 +77,14 @@ def _how(args: Args) -> dict[str, Any]:
     }
 
 
-def _definition(args: Args) -> spec.Domain | None:
+def _definition(context: Context, args: Args) -> spec.Domain | None:
     """The definition that --xml names."""
     path = args.text("xml")
     if path is None:
         return None
-    from qkvm.domain.definition import parse
+    from qkvm.domain.definition import read
 
-    return parse(*common.read_text(path))
+    return read(context.tree, *common.read_file(path))[0]
 
 
 def _with_progress(

@@ -9,9 +9,11 @@ from msgspec.structs import replace
 from qkvm.domain import definition as definitions
 from qkvm.errors import HostError
 from qkvm.host import accel
+from qkvm.qemu.controllers import controller_id
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.spec.libvirt import text
+from qkvm.spec.libvirt.controller import alias_key
 from qkvm.spec.libvirt.devices import Live
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _FIRST_VNC_PORT = 5900
 """TCP port of VNC's display 0."""
+
+_SINGLE = {"balloon": "balloon0", "rng": "rng0", "video": "video0", "watchdog": "watchdog0"}
+"""Ids of the devices of which there is one (templates/parts/pci.j2)."""
 
 
 def dump(domain: Domain, *, inactive: bool = False, secret: bool = False, migratable: bool = False) -> str:
@@ -31,7 +36,7 @@ def dump(domain: Domain, *, inactive: bool = False, secret: bool = False, migrat
     definition, run = _now(domain, inactive=inactive)
     if run is None:
         return text.dumps(definition, accel=_accelerator(definition), secret=secret)
-    live = None if inactive or migratable else _live(run)
+    live = None if inactive or migratable else _live(run, definition)
     return text.dumps(definition, accel=str(run.record["accel"]), live=live, secret=secret)
 
 
@@ -62,13 +67,15 @@ def _accelerator(definition: spec.Domain) -> str:
         return str(definition.accel)
 
 
-def _live(run: Run) -> Live:
+def _live(run: Run, definition: spec.Domain) -> Live:
     nics, disks = run.devices("nics"), run.devices("disks")
     return Live(
         id=run.id,
         taps={entry["mac"]: entry["target"] for entry in nics},
         bridges={entry["mac"]: entry["bridge"] for entry in nics},
         aliases={
+            **_SINGLE,
+            **{alias_key(one): controller_id(one) for one in definition.controllers},
             **{entry["mac"]: entry["id"] for entry in nics},
             **{entry["target"]: entry["id"] for entry in disks},
         },

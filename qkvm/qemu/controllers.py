@@ -31,6 +31,9 @@ _USB_DRIVERS = {
     "ich9-uhci2": "ich9-usb-uhci2",
     "ich9-uhci3": "ich9-usb-uhci3",
 }
+_PCI_DRIVERS = {"pcie-to-pci-bridge": "pcie-pci-bridge"}
+"""Bridges whose name in QEMU is not libvirt's."""
+
 _COMPANIONS = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
 """UHCI functions of the ICH9, and the first port of the EHCI controller that each of them serves."""
 
@@ -77,7 +80,7 @@ def controller_device(one: Controller, place: Place) -> ControllerDevice:
     """The device of a controller at a place."""
     driver, properties = "", {}
     if one.type is ControllerType.PCI:
-        driver = one.model
+        driver = _PCI_DRIVERS.get(one.model, one.model)
         properties = {"chassis_nr": one.chassis or one.index} if one.model == "pci-bridge" else {}
     elif one.type is ControllerType.USB:
         driver, properties = _USB_DRIVERS[one.model], _usb_properties(one)

@@ -210,6 +210,10 @@ def _check_kind(disk: Disk) -> None:
     if (disk.device is DiskKind.FLOPPY) != (disk.bus is DiskBus.FDC):
         raise InvalidValue(f"disk {disk.target}: a floppy sits on bus fdc, and nothing else does")
     # What QEMU 7.2 makes of one on USB is a disk that can't be empty.
+    if disk.bus is DiskBus.FDC and (disk.serial or index_of(disk.target) > 1):
+        raise InvalidValue(f"disk {disk.target}: there are two floppy drives, fda and fdb, without a serial")
+    if disk.wwn and disk.bus not in (DiskBus.SCSI, DiskBus.SATA, DiskBus.IDE):
+        raise InvalidValue(f"disk {disk.target}: only scsi, sata and ide disks have a wwn")
     if disk.device is DiskKind.CDROM and disk.bus in (DiskBus.VIRTIO, DiskBus.USB):
         raise InvalidValue(f"disk {disk.target}: a cdrom can't sit on bus {disk.bus}", hint="sata, scsi or ide")
     if disk.backing and disk.format is DiskFormat.RAW:

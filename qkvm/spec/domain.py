@@ -236,6 +236,7 @@ def validate(domain: Domain) -> Domain:
     for uri, text in domain.metadata.items():
         units.check_text(uri, "metadata namespace")
         units.check_unicode(text, f"metadata of {uri}")
+        _check_metadata(uri, text)
     _check_cpu(domain.cpu)
     if domain.emulator:
         units.check_path(domain.emulator, "emulator")
@@ -248,6 +249,13 @@ def validate(domain: Domain) -> Domain:
     _check_devices(domain)
     check_machine(domain)
     return domain
+
+
+def _check_metadata(uri: str, text: str) -> None:
+    # A definition without metadata, which is most of them, pays for no reader of XML.
+    from qkvm.spec.libvirt.metadata import check_metadata
+
+    check_metadata(uri, text)
 
 
 def _check_cpu(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from itertools import count
@@ -284,3 +285,52 @@ def test_disks_by_file(lab: Lab, domain_of: Register, file: Callable[[str], str]
     alias = domain.live.devices("disks")[0]["id"]
     assert lab.ok(f"detach-device-alias disks {alias} --live --config")
     assert domain.definition.disks == () and not domain.live.devices("disks")
+
+
+DESCRIPTIONS = Path(__file__).resolve().parents[1] / "unit/libvirt"
+
+SOURCE = re.compile(r"(?<=file=')/[^']*|(?<=dev=')/dev/[^']*")
+
+
+def stand_in(text: str, folder: Path) -> str:
+    """The description with images, a CPU and a network that are here; what the guest sees stays otherwise."""
+    for number, path in enumerate(sorted(set(SOURCE.findall(text)))):
+        image = folder / f"{number}.img"
+        image.write_bytes(b"\0" * (2 << 20))
+        text = text.replace(f"file='{path}'", f"file='{image}'").replace(
+            f"<source dev='{path}'", f"<source file='{image}'"
+        )
+    text = re.sub(r"<backingStore .*</backingStore>\n", "", text, flags=re.DOTALL)
+    for old, new in (
+        ("type='kvm'", "type='qemu'"), ("type='qcow2'", "type='raw'"), ("type='block'", "type='file'"),
+        ("mode='host-passthrough'", "mode='maximum'"), ("/srv/run/", f"{folder}/"), ("/srv/log/", f"{folder}/"),
+    ):  # fmt: skip
+        text = text.replace(old, new)
+    return re.sub(r"<(kernel|initrd|cmdline|nvram|loader).*\n", "", text)
+
+
+@pytest.mark.parametrize("name", ["pc-kernel", "q35-live", "buses", "ports"])
+def test_guests_of_libvirts_start_with_every_device_in_its_place(
+    lab: Lab, domain_of: Register, tmp_path: Path, name: str
+) -> None:
+    root = xml.parse(stand_in((DESCRIPTIONS / f"{name}.xml").read_text(), tmp_path), name)
+    path = tmp_path / "domain.xml"
+    path.write_text(xml.dump(root))
+    created = lab.ok(f"create {path} --paused")
+    domain = domain_of(lab.host.domain(created.split("'")[1]))
+    machine = domain.live.record["machine"]
+    checked = 0
+    for told in xml.parse(domain.xml(), "").find("devices") or ():
+        alias, address = told.find("alias"), told.find("address")
+        if alias is None or address is None or address.get("type") != "pci":
+            continue
+        path_in_qom = f"/machine/peripheral/{alias.get('name')}"
+        bus = domain.monitor_command("qom-get", {"path": path_in_qom, "property": "parent_bus"})
+        addr = domain.monitor_command("qom-get", {"path": path_in_qom, "property": "addr"})
+        number = int(address.attributes["bus"], 16)
+        wanted = f"pci.{number}" if number or machine == "pc" else "pcie.0"
+        assert bus.rpartition("/")[2] == wanted
+        slot, function = (int(address.attributes[key], 16) for key in ("slot", "function"))
+        assert addr == slot << 3 | function
+        checked += 1
+    assert checked == {"pc-kernel": 8, "q35-live": 14, "buses": 5, "ports": 0}[name]

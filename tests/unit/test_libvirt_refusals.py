@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from qkvm.errors import DefinitionError
+from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import domain as spec
 from qkvm.spec.libvirt import text
 
@@ -194,3 +195,13 @@ def test_descriptions_of_devices() -> None:
         with pytest.raises(DefinitionError) as caught:
             text.load_device(document, "d.xml")
         assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    "metadata", ["", "text", "<a/>", "<x:a xmlns:x='urn:y'/>", "<!DOCTYPE a><a xmlns='urn:x'/>"]
+)
+def test_metadata_of_a_definition_is_xml_of_its_namespace(metadata: str) -> None:
+    domain = text.loads(BASE, "b.xml").domain
+    with pytest.raises(InvalidValue, match="metadata of urn:x"):
+        spec.validate(replace(domain, metadata={"urn:x": metadata}))
+    assert spec.validate(replace(domain, metadata={"urn:x": "<a xmlns='urn:x'/>"}))

@@ -208,5 +208,9 @@ def _write(parent: Element, one: Controller, places: Places) -> None:
         element.add("master", startport=_COMPANIONS[model])
     if one.queues or one.iothread:
         element.add("driver", queues=one.queues or None, iothread=one.iothread or None)
-    key = f"{one.type}{one.index}" + (f"-{model}" if model in _COMPANIONS else "")
-    places.write(element, one.alias, one.address, key=key, port=model == "pcie-root-port")
+    places.write(element, one.alias, one.address, key=alias_key(one), port=model == "pcie-root-port")
+
+
+def alias_key(one: Controller) -> str:
+    """What :attr:`Places.aliases` calls a controller."""
+    return f"controller {one.type} {one.index} {one.model}"

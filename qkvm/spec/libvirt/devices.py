@@ -54,8 +54,9 @@ _BALLOON = spec.Balloon(free_page_reporting=False, deflate_on_oom=False, stats_p
 class Live(NamedTuple):
     """What a description of a running domain tells beside its definition.
 
-    ``taps`` are host interfaces by MAC address, ``bridges`` theirs; ``aliases`` are ids in QEMU by MAC address
-    or disk target. ``vnc_port`` is where it listens, 0 for nowhere.
+    ``taps`` are host interfaces by MAC address, ``bridges`` theirs; ``aliases`` are ids in QEMU by MAC address,
+    disk target, :func:`controller.alias_key`, or 'balloon', 'rng', 'video', 'watchdog'. ``vnc_port`` is where it
+    listens, 0 for nowhere.
     """
 
     id: int

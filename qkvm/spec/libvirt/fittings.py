@@ -93,7 +93,8 @@ def read_watchdog(node: Node) -> Watchdog:
 
 def write_watchdog(parent: Element, watchdog: Watchdog, places: Places) -> None:
     """<watchdog>."""
-    places.write(parent.add("watchdog", model=watchdog.model, action=watchdog.action), "", watchdog.address)
+    element = parent.add("watchdog", model=watchdog.model, action=watchdog.action)
+    places.write(element, "", watchdog.address, key="watchdog")
 
 
 def read_balloon(node: Node) -> Balloon | None:
@@ -127,7 +128,7 @@ def write_balloon(parent: Element, balloon: Balloon | None, places: Places) -> N
     )  # fmt: skip
     if balloon.stats_period:
         element.add("stats", period=balloon.stats_period)
-    places.write(element, "", balloon.address)
+    places.write(element, "", balloon.address, key="balloon")
 
 
 def read_rng(node: Node) -> Rng:
@@ -158,7 +159,7 @@ def write_rng(parent: Element, rng: Rng, places: Places) -> None:
     if rng.rate_bytes:
         element.add("rate", bytes=rng.rate_bytes, period=rng.rate_period)
     element.add("backend", rng.source, model="random")
-    places.write(element, "", rng.address)
+    places.write(element, "", rng.address, key="rng")
 
 
 def read_panic(node: Node) -> None:

@@ -127,7 +127,7 @@ def write_video(parent: Element, card: Video, memory: Size, address: str, places
         element.add("model", type=card, ram=65536, vram=65536, vgamem=size, heads=1, primary="yes")
     else:
         element.add("model", type=card, vram=size if card in _HAS_VRAM else None, heads=1, primary="yes")
-    places.write(element, "", address)
+    places.write(element, "", address, key="video")
 
 
 # Input.

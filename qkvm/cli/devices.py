@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ def update_device(context: Context, args: Args) -> None:
     from qkvm.domain import deviceplug
 
     args.exclusive("persistent", "current")
-    if args.flag("force"):
-        raise InvalidValue("--force is not supported: no device here is changed against the guest's will")
     domain = common.domain(context, args)
-    scope = {"persistent": args.flag("persistent"), **common.scope(args)}
+    scope = {"persistent": args.flag("persistent"), "force": args.flag("force"), **common.scope(args)}
     deviceplug.update(domain, *common.read_file(args.required("file")), **scope)
     context.say("Device updated successfully\n")

@@ -29,7 +29,7 @@ PARTLY: dict[str, str] = {
     "domxml-from-native": "refuses, as libvirt does since 5.5",
     "attach-device": "network interfaces and disks",
     "detach-device": "network interfaces and disks",
-    "update-device": "network interfaces; no --force",
+    "update-device": "network interfaces, and media of drives",
     "undefine": "disks stay: no --storage, --remove-all-storage and their like yet",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",

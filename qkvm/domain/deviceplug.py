@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.domain import diskplug, nicplug, nicupdate
+from qkvm.domain import diskplug, media, nicplug, nicupdate
+from qkvm.domain import scope as scopes
+from qkvm.domain.disk import plugged
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.spec import domain as spec
+from qkvm.spec import toml
 from qkvm.spec.libvirt import text
 from qkvm.units import printable
 
@@ -46,15 +49,19 @@ def detach(domain: Domain, described: bytes | str, path: str, **options: Any) ->
     _kind(device.device).detach(domain, device, **options)
 
 
-def update(domain: Domain, described: bytes | str, path: str, **scope: Any) -> None:
+def update(domain: Domain, described: bytes | str, path: str, *, force: bool = False, **scope: Any) -> None:
     """Change a device that is there to what is described, as far as it can change.
 
+    :param force: open a tray also where the guest has locked it.
     :raises NotFound: there is none. :raises InvalidState: it can't change in this way.
     """
     device = text.load_device(described, path)
     if isinstance(device.device, spec.Nic) and not device.has_mac:
         raise InvalidValue("a network device is told by its MAC address", hint="<mac address='…'/>")
-    _kind(device.device).update(domain, device.device, **scope)
+    if force and not isinstance(device.device, spec.Disk):
+        raise InvalidValue("force is for trays that a guest has locked; a network device has none")
+    options = {"force": True, **scope} if force else scope
+    _kind(device.device).update(domain, device.device, **options)
 
 
 def detach_alias(
@@ -130,10 +137,33 @@ def _detach_disk(domain: Domain, described: text.Described, **options: Any) -> N
     diskplug.detach(domain, disk.target, **options)
 
 
-def _update_disk(domain: Domain, disk: spec.Disk, **scope: Any) -> None:
-    raise InvalidState(
-        f"disk {disk.target} can't be changed in place", hint="detach it, and attach what it should be"
-    )
+def _update_disk(domain: Domain, disk: spec.Disk, *, force: bool = False, **scope: Any) -> None:
+    """Change the medium of a drive: nothing else of a disk can change in place."""
+    wanted = scopes.resolve(domain, **{key: value for key, value in scope.items() if key != "persistent"})
+    present = []
+    if wanted.live or (scope.get("persistent") and domain.is_running):
+        present += [toml.from_plain(entry["spec"], spec.Disk, "record") for entry in plugged(domain.live)]
+    if wanted.config or scope.get("persistent"):
+        present += domain.definition.disks
+    found = [other for other in present if other.target == disk.target]
+    if not found:
+        raise NotFound(f"disk '{disk.target}' not found", kind="disk", name=disk.target)
+    for former in found:
+        for name in spec.Disk.__struct_fields__:
+            given = getattr(disk, name)
+            if name not in _MEDIUM and given != getattr(former, name) and (given or name not in _LEFT_OPEN):
+                raise InvalidState(
+                    f"cannot modify field '{name}' (or it's parts) of the disk",
+                    hint="detach it, and attach it anew",
+                )
+    if any((former.path, former.backing) != (disk.path, disk.backing) for former in found):
+        action = "update" if disk.path else "eject"
+        media.change(domain, disk.target, disk.path, action=action, force=force, **scope)
+
+
+_MEDIUM = ("path", "backing")
+_LEFT_OPEN = ("alias", "address", "throttle", "boot_order")
+"""What a description need not name: then it stays as it is."""
 
 
 _KINDS: dict[type, _Kind] = {

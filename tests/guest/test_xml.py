@@ -271,20 +271,36 @@ def test_a_transient_network(lab: Lab, file: Callable[[str], str]) -> None:
 
 
 def test_disks_by_file(lab: Lab, domain_of: Register, file: Callable[[str], str], tmp_path: Path) -> None:
-    domain = lab.boot(domain_of(lab.define("disks")))
+    drive = '[[disks]]\nformat = "raw"\ntarget = "sda"\nbus = "scsi"\ndevice = "cdrom"\n'
+    domain = lab.boot(domain_of(lab.define("disks", body=drive)))
     image = tmp_path / "more.img"
-    image.write_bytes(b"\0" * (8 << 20))
+    image.write_bytes(b"a medium\n".ljust(8 << 20, b"\0"))
     text = f"<disk type='file'><driver name='qemu' type='raw'/><source file='{image}'/><target dev='vdx'/></disk>"
-    assert lab.ok(f"attach-device disks {file(text)} --live --config") == "Device attached successfully\n\n"
+    plugged = file(text.replace("type='raw'", "type='raw' discard='unmap'"))
+    assert lab.ok(f"attach-device disks {plugged} --live --config") == "Device attached successfully\n\n"
     with Guest(domain) as guest:
         guest.until("cat /sys/block/vda/size 2>/dev/null || true", str((8 << 20) // 512))
-    told = xml.parse(lab.ok("dumpxml disks"), "")
-    target = told.find("devices/disk/target")
-    assert target is not None and target.get("dev") == "vdx"
-    assert "can't be changed in place" in lab.fails(f"update-device disks {file(text)}")
-    alias = domain.live.devices("disks")[0]["id"]
-    assert lab.ok(f"detach-device-alias disks {alias} --live --config")
-    assert domain.definition.disks == () and not domain.live.devices("disks")
+    told = xml.parse(lab.ok("""dumpxml disks --xpath "//disk[target/@dev='vdx']" """), "")
+    alias = told.find("alias")
+    assert alias is not None
+    assert "cannot modify field 'discard'" in lab.fails(f"update-device disks {file(text)}")
+    other = file(Path(plugged).read_text().replace("more.img", "other.img"))
+    assert "is not removable" in lab.fails(f"update-device disks {other}")
+    medium = (
+        "<disk type='file' device='cdrom'><driver name='qemu' type='raw' discard='unmap'/>"
+        f"<source file='{image}'/><target dev='sda' bus='scsi'/></disk>"
+    )
+    assert lab.ok(f"detach-device-alias disks {alias.get('name')} --live --config")
+    assert [disk.target for disk in domain.definition.disks] == ["sda"] and len(domain.live.devices("disks")) == 1
+    assert lab.ok(f"update-device disks {file(medium)} --live --config") == "Device updated successfully\n\n"
+    with Guest(domain) as guest:
+        guest.until("head -n 1 /dev/sr0 || true", "a medium")
+    assert domain.definition.disks[0].path == str(image)
+    empty = file(medium.replace(f"<source file='{image}'/>", ""))
+    assert lab.ok(f"update-device disks {empty} --persistent --force") == "Device updated successfully\n\n"
+    assert domain.definition.disks[0].path == "" and "more.img" not in lab.ok("dumpxml disks")
+    assert "disk 'vdx' not found" in lab.fails(f"update-device disks {plugged}")
+    assert "a network device has none" in lab.fails(f"update-device disks {file(interface())} --force")
 
 
 DESCRIPTIONS = Path(__file__).resolve().parents[1] / "unit/libvirt"

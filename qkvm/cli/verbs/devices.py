@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "update device from an XML file",
         "<domain> <file> [--persistent] [--config] [--live] [--current] [--force]",
         "Failed to update device from {file}",
-        "Update a device from an XML <file>: of a running guest's NIC the cable, the limits and where it is plugged.",
+        "Update a device from an XML <file>: of a running guest the medium of a drive; the cable, the limits and the network of a NIC.",
     ),
 }
 
@@ -38,6 +38,6 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("detach-device", "file"): "XML file of a device",
     ("detach-device-alias", "alias"): "device alias",
     ("update-device", "file"): "XML file of a device",
-    ("update-device", "force"): "force device update (not supported)",
+    ("update-device", "force"): "open the tray of a drive also where the guest has locked it",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

@@ -70,9 +70,15 @@ def restore(
 
     :param definition: what it is to be now; what the guest sees must be as it was saved.
     :param running: whether it is to run; None: as it was saved.
+    :param reset_nvram: nothing where there is no NVRAM; one there is lies in the state, and can't be another.
     :raises HostError: the file is no saved guest, or damaged. :raises InvalidState: it runs already.
     """
     saved = load(path)
+    if reset_nvram and saved.definition.boot.firmware is spec.Firmware.UEFI:
+        raise InvalidState(
+            "the NVRAM is part of the saved state, which would overwrite a new one",
+            hint="start the domain with a new one instead of restoring it",
+        )
     domain = Domain(tree, saved.definition.name)
     with domain.lock():
         _refuse_other(domain, saved.definition)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.saved import SavedGuest
     from qkvm.spec import domain as spec
 
 
@@ -18,7 +19,7 @@ def save(context: Context, args: Args) -> None:
     """Save a guest to a file and end its QEMU."""
     domain = common.domain(context, args)
     path = args.required("file")
-    options = {**_how(args), "definition": _definition(context, args)}
+    options = {**_how(args), "definition": _definition(args, lambda: domain.uuid)}
     _with_progress(context, args, "Save", lambda report: domain.save(path, report=report, **options))
     context.say(f"\nDomain '{domain.name}' saved to {path}\n")
 
@@ -27,11 +28,13 @@ def restore(context: Context, args: Args) -> None:
     """Start a domain from a file."""
     from qkvm.domain.host import Host
 
-    options = {**_how(args), "definition": _definition(context, args), "reset_nvram": args.flag("reset-nvram")}
-    _, warnings = Host(context.tree.root).restore(args.required("file"), **options)
+    path = args.required("file")
+    options = {**_how(args), "definition": _definition(args, lambda: _saved(path).definition.uuid)}
+    options["reset_nvram"] = args.flag("reset-nvram")
+    _, warnings = Host(context.tree.root).restore(path, **options)
     for warning in warnings:
         context.warn(warning)
-    context.say(f"Domain restored from {args.required('file')}\n")
+    context.say(f"Domain restored from {path}\n")
 
 
 def managedsave(context: Context, args: Args) -> None:
@@ -70,21 +73,29 @@ def dump(context: Context, args: Args) -> None:
 
 def _how(args: Args) -> dict[str, Any]:
     """--bypass-cache, --running and --paused as keywords."""
+    return {"bypass_cache": args.flag("bypass-cache"), "running": running(args)}
+
+
+def running(args: Args) -> bool | None:
+    """--running and --paused as one answer, None where neither was given."""
     args.exclusive("running", "paused")
-    return {
-        "bypass_cache": args.flag("bypass-cache"),
-        "running": True if args.flag("running") else False if args.flag("paused") else None,
-    }
+    return True if args.flag("running") else False if args.flag("paused") else None
 
 
-def _definition(context: Context, args: Args) -> spec.Domain | None:
-    """The definition that --xml names."""
+def _definition(args: Args, uuid: Callable[[], str]) -> spec.Domain | None:
+    """The definition that --xml names; ``uuid`` gives that of one that names none."""
     path = args.text("xml")
     if path is None:
         return None
-    from qkvm.domain.definition import read
+    from qkvm.domain import saved
 
-    return read(context.tree, *common.read_file(path))[0]
+    return saved.parse(*common.read_file(path), uuid())
+
+
+def _saved(path: str) -> SavedGuest:
+    from qkvm.domain import saved
+
+    return saved.load(path)
 
 
 def _with_progress(

@@ -51,7 +51,7 @@ def stored_text(domain: Domain) -> str:
     raw = read_bytes(path)
     if raw is None:
         raise InvalidState("transient domains do not have any persistent config")
-    return _decoded(raw, path)
+    return toml.decoded(raw, path)
 
 
 def started_with(record: dict[str, Any]) -> spec.Domain:
@@ -132,7 +132,7 @@ def read(
     from qkvm.spec.libvirt import text as libvirt
 
     if not libvirt.looks_like_xml(text):
-        plain = toml.with_uuid(_decoded(text, path), path, lambda name: known_uuid(tree, name))
+        plain = toml.with_uuid(text, path, lambda name: known_uuid(tree, name))
         return parse(plain, path), plain
     try:
         uuid = known_uuid(tree, libvirt.name_of(text, path))
@@ -147,13 +147,6 @@ def read(
     raw = read_bytes(tree.domain_definition(found.domain.name)) or b""
     definition = _carried(found.domain, raw)
     return definition, toml.update(raw.decode("utf-8", "replace"), definition)
-
-
-def _decoded(text: bytes | str, path: str) -> str:
-    try:
-        return text.decode() if isinstance(text, bytes) else text
-    except UnicodeDecodeError as error:
-        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
 
 
 def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:

@@ -7,9 +7,7 @@ file has shown that it is whole, and the guest is let go only when QEMU has take
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from msgspec.structs import replace
+from typing import TYPE_CHECKING, Any
 
 from qkvm import files
 from qkvm.domain import definition as definitions
@@ -17,44 +15,18 @@ from qkvm.domain import job as jobs
 from qkvm.domain import migration
 from qkvm.domain.domain import Domain
 from qkvm.domain.save import used_name
+from qkvm.domain.saved import load
 from qkvm.domain.start import Origin, bring_up, refuse_running
-from qkvm.errors import HostError, InvalidState, MonitorGone, QkvmError
+from qkvm.errors import HostError, InvalidState, MonitorGone
 from qkvm.host import process
-from qkvm.qemu.launch import Kept
 from qkvm.spec import domain as spec
-from qkvm.spec import stability, toml
-from qkvm.storage import savefile
+from qkvm.spec import stability
 from qkvm.storage.stream import sync_folder
 
 if TYPE_CHECKING:
     from qkvm.domain.run import Run
+    from qkvm.domain.saved import SavedGuest
     from qkvm.paths import Tree
-
-
-class SavedGuest(NamedTuple):
-    """A saved guest as its file tells of it: ``running`` is whether it is to run when it is restored."""
-
-    file: savefile.SaveFile
-    definition: spec.Domain
-    kept: Kept
-    running: bool
-
-
-def load(path: str) -> SavedGuest:
-    """What a file tells of a saved guest.
-
-    :raises HostError: it is none, or damaged.
-    """
-    saved = savefile.read(os.path.abspath(path))
-    told = saved.description
-    try:
-        definition = toml.from_plain(told["definition"], spec.Domain, path)
-        # The ports that are free of a guest with few devices may be more than a definition may ask for.
-        spec.validate(replace(definition, root_ports=0))
-        kept = Kept(tuple(told["kept"]["nics"]), dict(told["kept"]["places"]))
-        return SavedGuest(saved, definition, kept, told["state"] == "running")
-    except (KeyError, TypeError, ValueError, QkvmError) as error:
-        raise HostError(f"{path} is damaged: {error}") from error
 
 
 def restore(
@@ -169,17 +141,3 @@ def _receive(domain: Domain, run: Run, session: Any, saved: SavedGuest, bypass_c
         raise HostError(
             f"QEMU could not take up the saved state: {process.last_line(words)}", hint=f"the whole log: {log}"
         ) from error
-
-
-def change(path: str, *, definition: spec.Domain | None = None, running: bool | None = None) -> None:
-    """Change what a file says of its guest (virsh save-image-define, managedsave-define).
-
-    :raises InvalidValue: the guest would see another machine than it was saved on.
-    """
-    saved = load(path)
-    told = dict(saved.file.description)
-    if definition is not None:
-        told["definition"] = toml.to_plain(stability.fitted(definition, saved.definition))
-    if running is not None:
-        told["state"] = "running" if running else "paused"
-    savefile.describe(saved.file, told)

@@ -44,7 +44,7 @@ def read(
     from qkvm.spec.libvirt.text import looks_like_xml, name_of
 
     if not looks_like_xml(text):
-        plain = toml.with_uuid(_decoded(text, path), path, uuid_of)
+        plain = toml.with_uuid(text, path, uuid_of)
         return plain, parse(plain, path)
     try:
         uuid = uuid_of(name_of(text, path))
@@ -66,10 +66,3 @@ def _carried(definition: spec.Network, former: bytes) -> spec.Network:
     except DefinitionError:
         return definition
     return replace(definition, autostart=known.autostart, relocatable=known.relocatable)
-
-
-def _decoded(text: bytes | str, path: str) -> str:
-    try:
-        return text.decode() if isinstance(text, bytes) else text
-    except UnicodeDecodeError as error:
-        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error

@@ -48,6 +48,7 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
         wanted = replace(wanted, vnc=replace(wanted.vnc, password=password))
     wanted = replace(
         wanted,
+        cpu=saved.cpu if _cpu(wanted.cpu) == _cpu(saved.cpu) else wanted.cpu,
         accel=saved.accel if wanted.accel is spec.Accel.AUTO else wanted.accel,
         machine_version=wanted.machine_version or saved.machine_version,
         memory=replace(wanted.memory, current=saved.memory.current),
@@ -61,6 +62,13 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
                 hint="only what the guest can't see may change: paths, networks, tuning",
             )
     return wanted
+
+
+def _cpu(text: str) -> tuple[str, ...]:
+    """A CPU model with its features in one spelling: '+x' is 'x=on'."""
+    signs = {"+": "on", "-": "off"}
+    model, *features = text.split(",")
+    return model, *(f"{one[1:]}={signs[one[0]]}" if one[:1] in signs else one for one in features)
 
 
 def _visible(domain: spec.Domain) -> dict[str, Any]:

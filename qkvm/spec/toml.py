@@ -23,12 +23,18 @@ def loads(text: bytes | str, kind: type[T], path: str) -> T:
     :raises DefinitionError: not UTF-8, not TOML (with line), or of another shape (with key).
     """
     try:
-        plain = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
-    except UnicodeDecodeError as error:
-        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
+        plain = tomllib.loads(decoded(text, path))
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError(path, f"not TOML: {error}") from error
     return from_plain(plain, kind, path)
+
+
+def decoded(text: bytes | str, path: str) -> str:
+    """Text from bytes. :raises DefinitionError: they are not UTF-8."""
+    try:
+        return text.decode() if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
 
 
 def from_plain(plain: object, kind: type[T], path: str) -> T:
@@ -176,12 +182,13 @@ def uuid_of(text: bytes | str) -> str:
         return ""
 
 
-def with_uuid(text: str, path: str, known: Callable[[str], str]) -> str:
+def with_uuid(text: bytes | str, path: str, known: Callable[[str], str]) -> str:
     """The text of a definition with a UUID in front where it has none: the one known for its name, or a new one.
 
     :param known: gives the UUID of the definition of that name, '' where there is none.
     :raises DefinitionError: the text is not TOML.
     """
+    text = decoded(text, path)
     plain = loads(text, dict, path)
     if "uuid" in plain:
         return text

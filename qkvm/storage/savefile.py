@@ -7,6 +7,7 @@ description is appended, and then the prefix is replaced by one write.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import struct
@@ -88,6 +89,8 @@ def describe(saved: SaveFile, description: dict[str, Any]) -> None:
     text = json.dumps(description).encode()
     fd = _open(saved.path, os.O_RDWR)
     try:
+        # Two who append at once would write over each other.
+        fcntl.flock(fd, fcntl.LOCK_EX)
         begin = os.fstat(fd).st_size
         if os.pwrite(fd, text, begin) != len(text):
             raise HostError(f"cannot write {saved.path}", hint="the file system is full")

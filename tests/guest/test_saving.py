@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -111,13 +112,18 @@ def test_a_guest_with_plugged_devices_comes_back(
     assert [nic.mac for nic in domain.interfaces()] == [FIRST]
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background, these tests perhaps, ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Listener:
     """A verb that waits for events, in a process of its own; it listens once it is made."""
 
     def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
-            stdout=subprocess.PIPE, text=True, cwd=TOP,
+            stdout=subprocess.PIPE, text=True, cwd=TOP, preexec_fn=heed_interrupts,
         )  # fmt: skip
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -277,7 +283,9 @@ def test_damage_is_refused_before_anything_starts(
     assert domain.state == ("paused", "user")
 
 
-def test_what_the_guest_can_not_see_may_change(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+def test_what_the_guest_can_not_see_may_change(
+    lab: Lab, domain_of: Register, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     domain = lab.boot(domain_of(lab.define("moved", body=disk(tmp_path))))
     path, changed = os.path.join(tmp_path, "state"), os.path.join(tmp_path, "moved.toml")
     with open(domain.tree.domain_definition("moved"), encoding="utf-8") as stream:
@@ -302,6 +310,53 @@ def test_what_the_guest_can_not_see_may_change(lab: Lab, domain_of: Register, tm
     assert domain.state == ("running", "restored")
     assert "other.qcow2" in lab.ok("domblklist moved")
 
+    # The same by the file's own description, in libvirt's XML.
+    lab.ok(f"save moved {path}")
+    xml = lab.ok(f"save-image-dumpxml {path}")
+    assert "other.qcow2'/>" in xml and "<vcpu placement='static'>1</vcpu>" in xml
+    assert lab.ok(f"save-image-dumpxml {path} --xpath //target/@dev") == ' dev="vda"\n\n'
+    assert json.loads(lab.ok(f"save-image-dumpxml {path} --json"))["state"] == "running"
+    with open(changed, "w", encoding="utf-8") as stream:
+        stream.write(xml.replace("other.qcow2", "third.qcow2"))
+    assert lab.ok(f"save-image-define {path} {changed} --paused") == f"State file {path} updated.\n\n"
+    with open(changed, "w", encoding="utf-8") as stream:
+        stream.write(xml.replace("<vcpu placement='static'>1", "<vcpu>2"))
+    assert "another vcpus" in lab.fails(f"save-image-define {path} {changed}")
+    os.rename(os.path.join(tmp_path, "other.qcow2"), os.path.join(tmp_path, "third.qcow2"))
+    lab.ok(f"restore {path}")
+    assert domain.state == ("paused", "user")
+    assert "third.qcow2" in lab.ok("domblklist moved")
+
+    # And with an editor.
+    lab.ok("managedsave moved")
+    editor = os.path.join(tmp_path, "editor")
+    for command, words in (
+        ("true", "Managed save image of domain 'moved' XML configuration not changed.\n\n"),
+        (
+            "sed -i s/third.qcow2/disk.qcow2/ $1",
+            "Managed save image of Domain 'moved' XML configuration edited.\n\n",
+        ),
+    ):
+        with open(editor, "w", encoding="utf-8") as stream:
+            stream.write(f"#!/bin/sh\n{command}\n")
+        os.chmod(editor, 0o755)
+        monkeypatch.setenv("VISUAL", editor)
+        assert lab.ok("managedsave-edit moved --running") == words
+    with open(editor, "w", encoding="utf-8") as stream:
+        stream.write("#!/bin/sh\nsed -i s/disk.qcow2/third.qcow2/ $1\n")
+    assert lab.ok(f"save-image-edit {path}") == f"Saved image {path} XML configuration not changed.\n\n"
+    os.rename(os.path.join(tmp_path, "third.qcow2"), os.path.join(tmp_path, "disk.qcow2"))
+    xml = lab.ok("managedsave-dumpxml moved")
+    with open(changed, "w", encoding="utf-8") as stream:
+        stream.write(xml.replace("<memory unit='KiB'>524288", "<memory unit='KiB'>524289"))
+    assert "another memory.maximum" in lab.fails(f"managedsave-define moved {changed}")
+    with open(changed, "w", encoding="utf-8") as stream:
+        stream.write(xml.replace("<name>moved</name>", "<name>moved</name><title>after</title>"))
+    lab.ok(f"managedsave-define moved {changed}")
+    lab.ok("start moved")
+    assert domain.state == ("running", "restored") and "after" in json.dumps(domain.live.record["definition"])
+    assert "does not have managed save image" in lab.fails("managedsave-dumpxml moved")
+
 
 class Saver:
     """A `qkvm save` in a process of its own, and on a disk that takes some seconds; caught at work."""
@@ -320,7 +375,7 @@ sys.exit(main(sys.argv[1:]))
 """
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "--root", lab.root, *line.split()],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP, preexec_fn=heed_interrupts,
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while "Data total" not in lab.run(f"domjobinfo {domain.name}").stdout:

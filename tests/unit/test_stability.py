@@ -13,6 +13,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec import domain as spec
 from qkvm.spec import stability
 from qkvm.spec.domain import Machine
+from qkvm.spec.libvirt import text
 from qkvm.spec.size import Size
 
 SAVED = replace(golden_cases.full(Machine.Q35), accel=spec.Accel.TCG, machine_version="7.2", root_ports=3)
@@ -62,6 +63,11 @@ def test_what_the_guest_sees_may_not(changes: dict[str, Any], words: str) -> Non
 def test_what_a_definition_leaves_open_is_as_it_was_saved() -> None:
     wanted = replace(SAVED, accel=spec.Accel.AUTO, machine_version="", root_ports=8)
     assert stability.fitted(wanted, SAVED) == SAVED
+
+
+def test_a_definition_may_come_back_from_libvirts_xml() -> None:
+    shown = text.dumps(SAVED, accel="tcg")
+    assert stability.fitted(text.loads(shown, "shown").domain, SAVED) == SAVED
 
 
 def test_a_password_that_was_not_shown_is_kept() -> None:

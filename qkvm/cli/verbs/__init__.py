@@ -42,6 +42,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start", "suspend",
     ),
     "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
+    "images": (
+        "managedsave-define", "managedsave-dumpxml", "managedsave-edit", "save-image-define", "save-image-dumpxml",
+        "save-image-edit",
+    ),
     "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
     "defining": (
         "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",

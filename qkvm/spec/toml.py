@@ -143,7 +143,7 @@ def _without_defaults(definition: object, plain: Any) -> Any:
 
 def _with_nothing(plain: object, kind: type) -> object:
     """``plain`` with None for the False that :func:`to_plain` writes."""
-    if not isinstance(plain, dict) or not any(value is False for value in plain.values()):
+    if kind is dict or not isinstance(plain, dict) or not any(value is False for value in plain.values()):
         return plain
     absent = {field.encode_name for field in msgspec.structs.fields(kind) if NoneType in get_args(field.type)}
     return {key: None if value is False and key in absent else value for key, value in plain.items()}

@@ -249,3 +249,9 @@ def test_a_missing_uuid_is_filled_in() -> None:
     )
     made = [toml.with_uuid("name = 5\n", "x", known) for known in (refuse, lambda name: "")]
     assert len({toml.uuid_of(text) for text in made}) == 2 and all(toml.uuid_of(text) for text in made)
+
+
+@pytest.mark.parametrize("line", ["rng = false", "balloon = false", "autostart = false"])
+def test_a_definition_that_says_no_to_something_gets_its_uuid(line: str) -> None:
+    text = toml.with_uuid(f'name = "vm"\n{line}\n', "file", lambda name: "known")
+    assert text == f'uuid = "known"\nname = "vm"\n{line}\n'

@@ -26,8 +26,8 @@ def console(context: Context, args: Args) -> None:
     )
 
 
-def attach_console(context: Context, domain: Domain, *, force: bool, device: str = "") -> None:
-    """Attach to the console with virsh's words before and after."""
+def attach_console(context: Context, domain: Domain, *, force: bool, device: str = "") -> bool:
+    """Attach to the console with virsh's words before and after; False where the guest's end has ended it."""
     from qkvm.domain import console as consoles
 
     domain.live  # noqa: B018  raises where it does not run
@@ -36,8 +36,9 @@ def attach_console(context: Context, domain: Domain, *, force: bool, device: str
     port = consoles.find(domain, device)
     context.out(f"Connected to domain '{domain.name}'\nEscape character is {escape}{control}\n")
     context.flush()
-    consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape), port=port)
+    left = consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape), port=port)
     context.out("\n")
+    return left
 
 
 def ttyconsole(context: Context, args: Args) -> None:

@@ -428,3 +428,44 @@ def test_progress_and_an_interrupt(
     parts = [int(part) for part in re.findall(r"Allocating 'slow.raw' \(10486KiB\) +(\d+)%", shown)]
     assert len(parts) > 2 and parts == sorted(parts) and 10 < parts[-1] <= 100
     assert domain.is_running
+
+
+def test_an_installation_at_the_console(
+    lab: Lab, domain_named: Callable[[str], Domain], distribution: Path
+) -> None:
+    """Its text is shown; when the guest has rebooted, the next start is shown too, until the user leaves."""
+    domain = domain_named("seen")
+    line = f"--name seen --network none --memory 256 --disk size=0.01 --location {distribution} -x console=ttyS0"
+    terminal = Terminal([sys.executable, "-m", "qkvm", "--root", lab.root, "install", *shlex.split(line)], cwd=TOP)
+    try:
+        terminal.expect("Connected to domain 'seen'\nEscape character is ^]\n", 60)
+        terminal.expect("guest: ready", 120)
+        first = domain.live.id
+        terminal.type("reboot -f\n")
+        terminal.expect("Domain has shutdown. Continuing.\nDomain creation completed.\nRestarting guest.\n", 60)
+        terminal.expect("Connected to domain 'seen'\n", 60)
+        assert domain.live.id > first and domain.live.record["definition"].get("boot", {}) == {}
+        terminal.type("\x1d")
+        assert terminal.child.wait(30) == 0
+        assert terminal.is_restored() and domain.is_running
+    finally:
+        terminal.close()
+    assert not os.path.exists(lab.host.tree.boot_file("seen", "kernel"))
+
+
+def test_a_console_that_is_left(lab: Lab, domain_named: Callable[[str], Domain]) -> None:
+    """Without an installation there is nothing to wait for; --destroy-on-exit ends the guest."""
+    domain = domain_named("left")
+    line = "install --name left --network none --memory 64 --disk none --boot hd --transient"
+    for option, running in (("", True), ("--destroy-on-exit", False)):
+        command = [sys.executable, "-m", "qkvm", "--root", lab.root, *shlex.split(f"{line} {option}")]
+        terminal = Terminal(command, cwd=TOP)
+        try:
+            terminal.expect("Escape character is ^]\n", 60)
+            terminal.type("\x1d")
+            terminal.expect("Domain creation completed.\n", 30)
+            assert terminal.child.wait(30) == 0
+        finally:
+            terminal.close()
+        assert domain.is_running is running
+        lab.run("destroy left")

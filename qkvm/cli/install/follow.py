@@ -96,17 +96,17 @@ def _where(context: Context, domain: Domain) -> None:
 
 def _console(context: Context, domain: Domain, kind: str, wanted: Wish) -> bool:
     """Show the console; True when the guest has ended meanwhile."""
+    left = True
     if kind == "text":
         from qkvm.cli.screen import attach_console
 
-        attach_console(context, domain, force=False)
+        left = attach_console(context, domain, force=False)
     elif kind == "graphical":
         _view(domain)
-    else:
-        return not domain.is_running
-    if wanted.destroy and domain.is_running:
+    if left and kind and kind != "none" and wanted.destroy and domain.is_running:
         domain.destroy()
-    return installing.await_end(domain, _SETTLE) if not domain.is_running or kind == "text" else False
+    # A console that has ended by itself tells of an end that is under way.
+    return installing.await_end(domain, 0.0 if left else _SETTLE)
 
 
 def _view(domain: Domain) -> None:

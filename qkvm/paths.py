@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/
+    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -138,6 +138,15 @@ class Tree:
     def boot_file(self, domain: str, kind: str) -> str:
         """The kernel or initrd (``kind``) that one domain was installed with."""
         return join(self.boot_files, f"{domain}.{kind}")
+
+    @property
+    def tpms(self) -> str:
+        """Folder of the domains' TPMs."""
+        return join(self.state, "tpm")
+
+    def tpm(self, domain: str) -> str:
+        """Folder with the state of one domain's TPM."""
+        return join(self.tpms, domain)
 
     def qemu_log(self, domain: str) -> str:
         """What QEMU wrote on stderr for one domain."""

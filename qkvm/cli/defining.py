@@ -65,7 +65,9 @@ def undefine(context: Context, args: Args) -> None:
             raise InvalidValue(f"--{option} is not there yet: disks stay, and are to be removed by hand")
     domain = common.domain(context, args)
     nvram = True if args.flag("nvram") else False if args.flag("keep-nvram") else None
-    for warning in domain.undefine(managed_save=args.flag("managed-save"), nvram=nvram):
+    for warning in domain.undefine(
+        managed_save=args.flag("managed-save"), nvram=nvram, keep_tpm=args.flag("keep-tpm")
+    ):
         context.warn(warning)
     context.say(f"Domain '{domain.name}' has been undefined\n")
 

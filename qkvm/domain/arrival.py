@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qkvm import files
+from qkvm.domain import sidecar
 from qkvm.errors import LaunchError
 from qkvm.host import journal, process
 
@@ -47,6 +48,10 @@ def launch_error(domain: Domain, argv: list[str], pid: int, message: str = "") -
     if not message:
         code = process.exit_code(pid) or 0
         message = f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
+    run = domain.run
+    other = sidecar.failure(run) if run is not None else ""
+    if other:
+        message = f"{message}; {other}"
     return LaunchError(message, argv=argv, code=code, stderr=words, log=log)
 
 

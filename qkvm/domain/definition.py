@@ -17,7 +17,7 @@ from qkvm.spec import toml
 from qkvm.spec.size import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
@@ -187,11 +187,13 @@ def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain], undo: Und
         undo.add(write_atomic, path, raw)
 
 
-def undefine(domain: Domain, *, managed_save: bool = False, nvram: bool | None = None) -> list[str]:
+def undefine(
+    domain: Domain, *, managed_save: bool = False, nvram: bool | None = None, keep_tpm: bool = False
+) -> list[str]:
     """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one.
 
-    :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them; those
-        of a running one go when it ends. Gives warnings.
+    :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them.
+        :param keep_tpm: keep its TPM's state. Those of a running one go when it ends. Gives warnings.
     :raises InvalidState: it has a saved state, or variables, and nothing was said of them.
     """
     from qkvm.domain import firmware
@@ -211,18 +213,16 @@ def undefine(domain: Domain, *, managed_save: bool = False, nvram: bool | None =
                 "cannot undefine domain with nvram", hint="--nvram removes it, --keep-nvram leaves it there"
             )
         discard_managed_save(domain)
-        warnings = []
-        running = domain.run if domain.is_running else None
+        leaving = {"nvram": bool(nvram), "tpm": not keep_tpm}
+        running, definition = domain.run if domain.is_running else None, _readable(domain)
         if running is not None:
-            running.record["leaving"] = {"nvram": bool(nvram)}
+            running.record["leaving"] = leaving
             write(running)
-        elif stored and nvram:
-            outside = firmware.remove_store(domain, _readable(domain))
-            warnings = [f"nvram {outside} is outside {domain.tree.nvrams} and stays"] if outside else []
         remove(domain.tree.domain_definition(domain.name))
         if running is None:
-            forget(domain)
-        return warnings
+            forget(domain, definition, leaving)
+        outside = firmware.outside_store(domain.tree, definition) if stored and nvram else ""
+        return [f"nvram {outside} is outside {domain.tree.nvrams} and stays"] if outside else []
 
 
 def _readable(domain: Domain) -> spec.Domain | None:
@@ -232,19 +232,32 @@ def _readable(domain: Domain) -> spec.Domain | None:
         return None
 
 
-def forget(domain: Domain) -> None:
-    """Remove what is left of a domain that neither runs nor has a definition: its run, its logs, its seed."""
+def forget(
+    domain: Domain, definition: spec.Domain | None = None, leaving: Mapping[str, bool] | None = None
+) -> None:
+    """Remove what is left of a domain that neither runs nor has a definition: its run, its logs, its seed, its TPM.
+
+    :param definition: what it was; default: what it was started with. :param leaving: whether its UEFI variables
+        ('nvram') and its TPM's state ('tpm') go; default: what undefine was told of them while it ran.
+    """
     from qkvm.domain.install import forget_files
 
     run = domain.run
-    if run is not None and run.record.get("leaving", {}).get("nvram"):
-        from qkvm.domain.firmware import remove_store
-
-        remove_store(domain, started_with(run.record))
+    if leaving is None:
+        leaving = run.record.get("leaving", {"tpm": True}) if run is not None else {}
+        definition = started_with(run.record) if run is not None else None
     if run is not None:
         from qkvm.domain.upkeep import release
 
         release(run)
+    if leaving.get("nvram"):
+        from qkvm.domain.firmware import remove_store
+
+        remove_store(domain, definition)
+    if leaving.get("tpm") and definition is not None and definition.tpm is not None:
+        from qkvm.domain.tpm import remove_state
+
+        remove_state(domain.tree, domain.name)
     remove_dir(domain.tree.domain_run(domain.name))
     remove(domain.tree.qemu_log(domain.name))
     remove(domain.tree.serial_log(domain.name))

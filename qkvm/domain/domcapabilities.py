@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qkvm import units, xml
 from qkvm.domain import cpu as cpus
 from qkvm.errors import HostError, InvalidValue
-from qkvm.host import accel
+from qkvm.host import accel, programs
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from qkvm.domain.emulator import Emulator, Machine
+    from qkvm.host.firmware import Image
 
 ACCELS = {"kvm": "kvm", "qemu": "tcg"}
 """libvirt's word for a type of domain -> the accelerator."""
@@ -82,6 +83,7 @@ def vcpu_limit(machine: Machine, kind: str) -> int:
 
 def facts(emulator: Emulator, machine: Machine, kind: str) -> dict[str, Any]:
     """All that a domain can be made of. An empty list of a part's values means that there is no such part."""
+    builds = _firmware(emulator, machine)
     return {
         "path": emulator.path,
         "domain": kind,
@@ -89,18 +91,18 @@ def facts(emulator: Emulator, machine: Machine, kind: str) -> dict[str, Any]:
         "arch": emulator.arch,
         "max_vcpus": vcpu_limit(machine, kind),
         "iothreads": "iothread" in emulator.devices,
-        "firmware": _firmware(emulator, machine),
+        "firmware": sorted({image.code for image in builds}),
+        "secure_boot": any("secure-boot" in image.features for image in builds),
         "cpu": _cpu(emulator, kind),
         "memory_backing": _offered(spec.MemorySource, _MEMORY, emulator.devices),
         "devices": _devices(emulator, machine),
     }
 
 
-def _firmware(emulator: Emulator, machine: Machine) -> list[str]:
+def _firmware(emulator: Emulator, machine: Machine) -> list[Image]:
     from qkvm.host import firmware
 
-    found = [] if machine.name == "microvm" else firmware.images(emulator.arch, machine.name)
-    return sorted({image.code for image in found})
+    return [] if machine.name == "microvm" else firmware.images(emulator.arch, machine.name)
 
 
 def _cpu(emulator: Emulator, kind: str) -> dict[str, Any]:
@@ -137,6 +139,7 @@ _VIDEOS = {
 }  # fmt: skip
 _NICS = {"virtio": "virtio-net-pci", "e1000e": "e1000e", "e1000": "e1000", "rtl8139": "rtl8139"}
 _CHANNELS = ("pty", "unix", "tcp", "file", "null")
+_FILESYSTEMS = {"9p": ("path", "virtio-9p-pci"), "virtiofs": ("virtiofs", "vhost-user-fs-pci")}
 
 
 def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[str]]]:
@@ -147,6 +150,11 @@ def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[s
     buses = _offered(spec.DiskBus, _DISK_BUSES, has)
     if machine.name.startswith("pc-q35"):
         buses = [bus for bus in buses if bus != "ide"]
+    tpms = [str(model) for model in spec.TpmModel if model in has]
+    swtpm = programs.is_installed("swtpm") and "emulator" in emulator.tpms
+    shares = [_FILESYSTEMS[word] for word in spec.FilesystemDriver if word in _FILESYSTEMS]
+    if not programs.is_installed("virtiofsd"):
+        shares.remove(_FILESYSTEMS["virtiofs"])
     return {
         "disk": {
             "diskDevice": _offered(spec.DiskKind, _DISK_KINDS, has),
@@ -161,9 +169,8 @@ def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[s
             "model": ["virtio"] if "virtio-rng-pci" in has else [],
             "backendModel": ["random"] if "rng-random" in has else [],
         },
-        # A definition has words for these two, and no start takes them yet.
-        "filesystem": {},
-        "tpm": {},
+        "filesystem": {"driverType": [word for word, device in shares if device in has]},
+        "tpm": {"model": tpms if swtpm else [], "backendModel": ["emulator"] if tpms and swtpm else []},
         "redirdev": {},
         "channel": {"type": [word for word in _CHANNELS if word in set(spec.PortKind)]},
     }
@@ -212,7 +219,7 @@ def document(found: dict[str, Any]) -> xml.Element:
     if found["firmware"]:
         _enum(loader, "type", ["pflash"])
         _enum(loader, "readonly", ["yes"])
-        _enum(loader, "secure", ["no"])
+        _enum(loader, "secure", ["yes", "no"] if found["secure_boot"] else ["no"])
     _write_cpu(top.add("cpu"), found["cpu"])
     memory = top.add("memoryBacking", supported=_yes(found["memory_backing"]))
     _enum(memory, "sourceType", found["memory_backing"])

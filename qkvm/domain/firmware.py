@@ -134,16 +134,20 @@ def has_store(domain: Domain) -> bool:
     return bool(path) and os.path.lexists(path)
 
 
-def remove_store(domain: Domain, definition: spec.Domain | None) -> str:
-    """Remove a domain's variables. Where they lie outside qkvm's own folder they stay, and their path is given.
+def outside_store(tree: Tree, definition: spec.Domain | None) -> str:
+    """The file of a domain's variables where it lies outside qkvm's own folder, else ''."""
+    path = store_path(tree, definition) if definition is not None else ""
+    return path if path and os.path.dirname(path) != tree.nvrams else ""
+
+
+def remove_store(domain: Domain, definition: spec.Domain | None) -> None:
+    """Remove a domain's variables, where they lie in qkvm's own folder: others stay.
 
     A definition can name any file of the host, the distribution's too. :param definition: None for a damaged one.
     """
     path = store_path(domain.tree, definition) if definition is not None else domain.tree.nvram(domain.name)
-    if os.path.dirname(path) == domain.tree.nvrams:
+    if path and not outside_store(domain.tree, definition):
         files.remove(path)
-        return ""
-    return path
 
 
 def check_readable(path: str, what: str) -> None:

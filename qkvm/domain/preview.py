@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import firmware, start, vncport
+from qkvm.domain import beside, firmware, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import launch, ports
 from qkvm.qemu.launch import Resources
@@ -27,11 +27,12 @@ def command_line(
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     folder = domain.tree.domain_run(domain.name)
+    nic_fds, next_fd = _nominal_nic_fds(definition)
     given = Resources(
         accel=chosen,
         user=settings.run_as(config.user, ids.last(domain.tree) + 1),
-        sockets={ident: start.NOMINAL_FD + number for number, ident in enumerate(ports.sockets(definition))},
-        nic_fds=tuple(_nominal_nic_fds(definition)),
+        sockets={ident: process.FIRST_FD + number for number, ident in enumerate(ports.sockets(definition))},
+        nic_fds=tuple(nic_fds),
         pidfile=os.path.join(folder, "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
         folder=folder,
@@ -40,14 +41,15 @@ def command_line(
         vnc_secret=start.vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
         flash=firmware.choose(domain.tree, definition),
     )
-    plan = launch.plan(definition, given)
+    plan = launch.plan(definition, beside.nominal(definition, next_fd).add_to(given))
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
 
-def _nominal_nic_fds(definition: spec.Domain) -> list[str]:
-    fds, number = [], start.NOMINAL_FD + len(ports.sockets(definition))
+def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[str], int]:
+    """The fds of the NICs, and the first one after them."""
+    fds, number = [], process.FIRST_FD + len(ports.sockets(definition))
     for nic in definition.nics:
         fds.append("" if nic.type is spec.NicType.USER else str(number))
         number += nic.type is not spec.NicType.USER
-    return fds
+    return fds, number

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rename(domain: Domain, name: str) -> None:
-    """Move the definition, variables, seed, logs and what is known of the last run to another name; disks stay.
+    """Move the definition, variables, TPM, seed, logs and what is known of the last run to another name; disks stay.
 
     :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
     :raises AlreadyExists: there is a domain of that name.
@@ -42,7 +42,7 @@ def rename(domain: Domain, name: str) -> None:
             raise InvalidState("cannot rename domain with a managed save", hint="start it, or managedsave-remove")
         if not domain.is_persistent:
             raise InvalidState("cannot rename a transient domain")
-        lasting = (domain.tree.nvram, domain.tree.seed)
+        lasting = (domain.tree.nvram, domain.tree.tpm, domain.tree.seed)
         for path in lasting:
             if os.path.lexists(path(name)):
                 raise AlreadyExists(f"{path(name)} of an earlier domain '{name}' is there", hint="move it away")

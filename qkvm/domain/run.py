@@ -239,7 +239,7 @@ def settle(tree: Tree, name: str) -> None:
     """
     folder = tree.domain_run(name)
     deadline = time.monotonic() + _SETTLE_TIMEOUT
-    while _lives(os.path.join(folder, "life.lock")):
+    while lives(folder):
         if lock_holder(os.path.join(folder, "qemu.pid")) is not None:
             return
         if time.monotonic() >= deadline:
@@ -247,9 +247,10 @@ def settle(tree: Tree, name: str) -> None:
         time.sleep(0.005)
 
 
-def _lives(path: str) -> bool:
+def lives(folder: str) -> bool:
+    """Whether there is a QEMU in a run's folder, be it up, on its way or half gone: it holds the life lock."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(os.path.join(folder, "life.lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

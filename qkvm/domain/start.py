@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import arrival, firmware, placing, vncport
+from qkvm.domain import arrival, beside, firmware, placing, vncport
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
+from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.domain.domain import Domain
-
-NOMINAL_FD = 100
-"""Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
 
 
 class Origin(NamedTuple):
@@ -119,13 +116,15 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
-            fds = [life, *sockets.values(), *(tap.fd for tap in taps if tap is not None)]
-            given = _resources(domain, ready, run, sockets, taps)
+            company = beside.open_sockets(ready.definition, opened)
+            fds = [life, *sockets.values(), *(tap.fd for tap in taps if tap is not None), *company.fds]
+            given = company.add_to(_resources(domain, ready, run, sockets, taps))
             plan = launch.plan(ready.definition, given, origin.kept)
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
             script = launch.start_script(ready.definition, plan, paused=paused)
+            beside.start(domain, run, ready.definition, company, place, undo)
             with place.entered():
                 pid = _spawn(domain, run, argv, script, fds)
             undo.add(arrival.kill, pid)
@@ -161,6 +160,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
         if path:
             firmware.check_readable(path, what)
+    beside.check(definition)
     for disk in definition.disks:
         _check_images(disk)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
@@ -174,6 +174,9 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
     """A fresh folder for the run with a first record; what an earlier run left there is gone."""
     folder = domain.tree.domain_run(domain.name)
     former = domain.run
+    if former is not None:
+        # A start that was killed half-way may have left what the taking of the lock did not dare to touch.
+        release(former)
     files.remove_dir(folder)
     files.make_private_dir(folder)
     undo.add(_undo_run, domain, folder, former.record if former else None)
@@ -211,21 +214,16 @@ def _open_tap(nic: spec.Nic, opened: ExitStack) -> link.Tap | None:
     if nic.type is spec.NicType.USER:
         return None
     tap = opened.enter_context(link.open_tap(nic.target or "vnet%d"))
-    low, tap.fd = tap.fd, _high_fd(tap.fd)
+    low, tap.fd = tap.fd, process.high_fd(tap.fd)
     os.close(low)
     return tap
 
 
 def _listen(run: Run, name: str, opened: ExitStack) -> int:
     with listen_unix(os.path.join(run.folder, name)) as sock:
-        fd = _high_fd(sock.fileno())
+        fd = process.high_fd(sock.fileno())
     opened.callback(os.close, fd)
     return fd
-
-
-def _high_fd(fd: int) -> int:
-    """A copy of ``fd`` under the first free number of those that command lines name."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, NOMINAL_FD)
 
 
 def _check_images(disk: spec.Disk) -> None:

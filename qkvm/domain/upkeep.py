@@ -16,6 +16,9 @@ JOURNAL_CAP = 1 << 20
 """Bytes of a journal that stay readable; a guest can make QEMU write some 200 bytes for each of its resets."""
 
 
+SIDECAR_LOG_CAP = 64 << 10
+"""Bytes of what a sidecar has written: a guest can make virtiofsd complain."""
+
 SMALLEST_CAP = 16 << 10
 """Bytes below which no setting lets a log be cut; see settings.load."""
 
@@ -38,14 +41,26 @@ def pass_by(domain: Domain) -> None:
 
         # Who holds the lock now is another one: its process was killed.
         recover(domain, run)
+    if run.record.get("sidecars"):
+        from qkvm.domain import sidecar
+
+        for log in sidecar.logs(run):
+            files.trim_log(log, SIDECAR_LOG_CAP)
     if run.pid is not None:
         fold(run)
-    else:
+    elif not runs.lives(run.folder):
         release(run)
 
 
 def release(run: Run) -> None:
-    """Take away what does not end with QEMU: its control group, its NICs' queues; under the domain's lock."""
+    """Take away what does not end with QEMU: sidecars that hang, its control group, its NICs' queues.
+
+    Call it under the domain's lock.
+    """
+    if run.record.get("sidecars"):
+        from qkvm.domain import sidecar
+
+        sidecar.end(run)
     if run.record.get("cgroup"):
         from qkvm.domain import group
 

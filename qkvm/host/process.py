@@ -18,8 +18,12 @@ from qkvm.files import os_error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 _FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
+
+FIRST_FD = 100
+"""Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
 
 _children: set[int] = set()
 """Pids that this process started and must wait for, so that no zombie of it stays."""
@@ -82,8 +86,17 @@ def find_program(name: str, needed_for: str, package: str) -> str:
     raise MissingProgram(name, needed_for, package)
 
 
-def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> bytes:
-    """Run a program to its end and give its stdout; its locale is C, its folder /.
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float = 30.0,
+    folder: str = "/",
+    user: tuple[int, int] | None = None,
+) -> bytes:
+    """Run a program to its end and give its stdout; its locale is C.
+
+    :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
 
     The whole of ``stdin`` is there before the program starts: it reads all of it also where this process is
     killed meanwhile.
@@ -99,14 +112,15 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> by
         with open(os.memfd_create(f"stdin of {name}"), "w+b") as given:
             given.write(stdin)
             given.seek(0)
-            done = subprocess.run(
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(
                 command,
                 stdin=given,
                 capture_output=True,
                 timeout=timeout,
-                cwd="/",
+                cwd=folder,
                 env=_environment(),
                 check=False,
+                **_identity(user),
             )
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(
@@ -172,10 +186,21 @@ def foreground(argv: Sequence[str]) -> int:
         raise os_error(error, f"cannot start {argv[0]}") from error
 
 
-def spawn(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int, pass_fds: Sequence[int] = ()) -> int:
+def spawn(
+    argv: Sequence[str],
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    pass_fds: Sequence[int] = (),
+    folder: str = "/",
+    user: tuple[int, int] | None = None,
+) -> int:
     """Start a program that outlives this one, in a session of its own, and give its pid.
 
     The caller keeps (and closes) its own copies of all fds; ``pass_fds`` keep their numbers in the child.
+
+    :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
     """
     import subprocess
 
@@ -183,7 +208,7 @@ def spawn(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int, pass_fds
     try:
         child = subprocess.Popen(
             list(argv), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-            cwd="/", env=_environment(), start_new_session=True,
+            cwd=folder, env=_environment(), start_new_session=True, **_identity(user),
         )  # fmt: skip
     except OSError as error:
         raise os_error(error, f"cannot start {argv[0]}") from error
@@ -191,6 +216,11 @@ def spawn(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int, pass_fds
     # The object is told that it is done with: otherwise it would warn that the child still runs.
     child.returncode = 0
     return child.pid
+
+
+def high_fd(fd: int) -> int:
+    """A copy of an fd under the first free number from :data:`FIRST_FD` on, for the caller to close."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD)
 
 
 def reap() -> None:
@@ -274,6 +304,13 @@ def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "(it said nothing)"
+
+
+def _identity(user: tuple[int, int] | None) -> dict[str, Any]:
+    """What makes a child another user, who belongs to no other group and leaves nothing for others to read."""
+    if user is None:
+        return {}
+    return {"user": user[0], "group": user[1], "extra_groups": (), "umask": 0o077}
 
 
 def _environment() -> dict[str, str]:

@@ -22,6 +22,7 @@ KNOWN = {
     "dnsmasq": Program("DHCP and DNS of networks", "dnsmasq-base"),
     "fallocate": Program("capping a journal", "util-linux"),
     "swtpm": Program("a TPM in a guest", "swtpm"),
+    "swtpm_setup": Program("making a TPM for a guest", "swtpm-tools"),
     "virtiofsd": Program(
         "sharing a folder by virtiofs", "qemu-system-common", ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
     ),

@@ -51,6 +51,9 @@ def load(tree: Tree) -> Settings:
 _UID_BASE = 0x70000000
 """Above all ranges that systemd's "Users, Groups, UIDs and GIDs" gives to users and containers."""
 
+_TPM_UID_BASE = 0x74000000
+"""Likewise, for who keeps a TPM's secrets: the QEMU beside it must not read them."""
+
 
 def run_as(user: str, ident: int) -> str:
     """The 'UID:GID' (or name) for QEMU's -runas, empty where it is to stay root.
@@ -61,11 +64,43 @@ def run_as(user: str, ident: int) -> str:
         return ""
     if user != "auto":
         return user
-    uid = _UID_BASE + ident
+    uid = _own_uid(_UID_BASE + ident)
+    return f"{uid}:{uid}"
+
+
+def tpm_user(user: str, ident: int) -> tuple[int, int] | None:
+    """The uid and gid of a domain's swtpm: its own where QEMU has one, else QEMU's; None where that is root.
+
+    :raises InvalidValue: there is no such user.
+    """
+    if user == "auto":
+        uid = _own_uid(_TPM_UID_BASE + ident)
+        return uid, uid
+    return user_ids(user) if user != "root" else None
+
+
+def user_ids(user: str) -> tuple[int, int]:
+    """The uid and gid that a name, or 'UID:GID', stands for, as QEMU's -runas reads them.
+
+    :raises InvalidValue: there is no such user.
+    """
+    uid, colon, gid = user.partition(":")
+    if colon and uid.isdigit() and gid.isdigit():
+        return int(uid), int(gid)
+    import pwd
+
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        raise InvalidValue(f"user '{user}' of qkvm.toml does not exist") from None
+    return found.pw_uid, found.pw_gid
+
+
+def _own_uid(uid: int) -> int:
     # Inside a user namespace only mapped ids can be taken; there nobody has to do.
     with open("/proc/self/uid_map", encoding="ascii") as stream:
         for line in stream:
             first, _, count = (int(field) for field in line.split())
             if first <= uid < first + count:
-                return f"{uid}:{uid}"
-    return "65534:65534"
+                return uid
+    return 65534

@@ -55,6 +55,7 @@ class Resources(NamedTuple):
 
     ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`). ``folder`` is the run's,
     ``vnc_secret`` a file with the VNC password, '' for none. ``flash`` is UEFI firmware, None is the BIOS.
+    ``tpm_fd`` is connected to the swtpm of a domain that has one.
     """
 
     accel: str
@@ -68,6 +69,7 @@ class Resources(NamedTuple):
     vnc_websocket: int
     vnc_secret: str
     flash: Flash | None = None
+    tpm_fd: int = 0
 
 
 class Launch(NamedTuple):
@@ -79,6 +81,7 @@ class Launch(NamedTuple):
     cpu_features: tuple[str, ...]
     smm: bool | None
     flash: Flash | None
+    tpm_fd: int
     user: str
     sockets: Mapping[str, int]
     pidfile: str
@@ -140,6 +143,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         cpu_features=tuple(features),
         smm=domain.boot.secure or domain.features.smm,
         flash=given.flash,
+        tpm_fd=given.tpm_fd,
         user=given.user,
         sockets=given.sockets,
         pidfile=given.pidfile,
@@ -187,8 +191,6 @@ def _refuse_what_is_not_there(domain: Domain) -> None:
 
     :raises InvalidState: it asks for that.
     """
-    if domain.tpm is not None:
-        raise InvalidState("a TPM can't be given to a domain yet", hint="leave [tpm] out; install: --tpm none")
     if domain.filesystems:
         raise InvalidState("folders of the host can't be shared with a domain yet", hint="leave filesystems out")
 

@@ -355,6 +355,8 @@ def check_machine(domain: Domain) -> None:
         )
     if domain.tpm is not None and domain.tpm.version not in ("2.0", "1.2"):
         raise InvalidValue(f"TPM version '{units.printable(domain.tpm.version)}' is not known", hint="2.0 or 1.2")
+    if domain.tpm is not None and domain.tpm.version == "1.2" and domain.tpm.model is TpmModel.CRB:
+        raise InvalidValue("a TPM of version 1.2 has no model tpm-crb", hint="tpm-tis")
     if domain.boot.secure and domain.machine is not Machine.Q35:
         raise InvalidValue("Secure Boot needs SMM, which machine q35 alone has", hint="machine q35")
     if domain.boot.secure and domain.features.smm is False:

@@ -59,6 +59,8 @@ from qkvm.spec.domain import (
     SerialModel,
     Throttle,
     Topology,
+    Tpm,
+    TpmModel,
     Vcpus,
     Video,
     Vnc,
@@ -200,11 +202,13 @@ def hardware(machine: Machine) -> Domain:
 
 
 def uefi(machine: Machine) -> Domain:
-    """UEFI: with Secure Boot on a q35, without on a pc; a microvm has a BIOS of one's own."""
+    """UEFI and a TPM: with Secure Boot on a q35, without on a pc; a microvm has a BIOS of one's own."""
     boot = Boot(firmware=Firmware.UEFI, secure=machine is Machine.Q35)
     if machine is Machine.MICROVM:
         boot = Boot(kernel="/boot/vmlinuz", loader="/srv/qboot, own.rom")
-    return validate(replace(minimal(machine), boot=boot))
+        return validate(replace(minimal(machine), boot=boot))
+    tpm = Tpm() if machine is Machine.Q35 else Tpm(model=TpmModel.TIS, version="1.2")
+    return validate(replace(minimal(machine), boot=boot, tpm=tpm))
 
 
 FEATURES: dict[str, Callable[[Machine], Domain]] = {
@@ -237,6 +241,7 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
         vnc_websocket=domain.vnc.websocket if domain.vnc else 0,
         vnc_secret=f"/run/qkvm/domains/{domain.name}/vnc.secret" if domain.vnc and domain.vnc.password else "",
         flash=_flash(domain),
+        tpm_fd=109 if domain.tpm else 0,
     )
 
 

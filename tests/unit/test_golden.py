@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from qkvm.errors import InvalidState
 from qkvm.qemu import devices, launch, render
 from qkvm.qemu.slots import Place
-from qkvm.spec.domain import Filesystem, Machine, Nic, Tpm, Vcpus
+from qkvm.spec.domain import Filesystem, Machine, Nic, Vcpus
 
 CASES = golden_cases.cases()
 
@@ -85,7 +85,6 @@ def test_what_restores_a_state_neither_moves_the_balloon_nor_goes() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tpm": Tpm()}, "a TPM can't be given"),
         ({"filesystems": (Filesystem(source="/srv", target="srv"),)}, "can't be shared"),
     ],
 )

@@ -235,7 +235,7 @@ def _readable(domain: Domain) -> spec.Domain | None:
 def forget(
     domain: Domain, definition: spec.Domain | None = None, leaving: Mapping[str, bool] | None = None
 ) -> None:
-    """Remove what is left of a domain that neither runs nor has a definition: its run, its logs, its seed, its TPM.
+    """Remove what is left of a domain that neither runs nor has a definition: its run, logs, seed and TPM.
 
     :param definition: what it was; default: what it was started with. :param leaving: whether its UEFI variables
         ('nvram') and its TPM's state ('tpm') go; default: what undefine was told of them while it ran.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rename(domain: Domain, name: str) -> None:
-    """Move the definition, variables, TPM, seed, logs and what is known of the last run to another name; disks stay.
+    """Move the definition, variables, TPM, seed, logs and the last run's record to another name; disks stay.
 
     :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
     :raises AlreadyExists: there is a domain of that name.

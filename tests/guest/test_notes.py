@@ -70,8 +70,8 @@ def test_help(lab: Lab, day: Domain) -> None:
     whole = [line.split() for line in lab.ok("help").splitlines() if line.startswith("    ")]
     for word, verbs in (
         ("list", "domblklist domiflist list net-list pool-list vol-list"),
-        ("edit", "edit net-edit pool-edit"),
-        ("info", "domfsinfo domjobinfo dumpxml iothreadinfo schedinfo "
+        ("edit", "edit managedsave-edit net-edit pool-edit save-image-edit"),
+        ("info", "domfsinfo domjobinfo dumpxml iothreadinfo managedsave-dumpxml save-image-dumpxml schedinfo "
                  "vcpuinfo domblkinfo dominfo nodeinfo sysinfo net-dhcp-leases net-dumpxml net-info pool-dumpxml "
                  "pool-info vol-dumpxml vol-info"),
         ("interface", "attach-interface detach-interface domif-setlink domiftune domcontrol domif-getlink "

@@ -335,8 +335,8 @@ LINES: dict[str, dict[str, object]] = {
         "disks": (disk(cache=Cache.UNSAFE, io=Io.IO_URING, detect_zeroes=DetectZeroes.ON),)
     },
     "--disk /x,size=1,sparse=no": {"disks": (disk(discard=Discard.IGNORE),)},
-    "--disk /x,size=1,wwn=0x5000C50015EA71AA,serial=s,boot.order=2": {
-        "disks": (disk(wwn="5000c50015ea71aa", serial="s", boot_order=2),)
+    "--disk /x,size=1,bus=scsi,wwn=0x5000C50015EA71AA,serial=s,boot.order=2": {
+        "disks": (disk("sda", bus=DiskBus.SCSI, wwn="5000c50015ea71aa", serial="s", boot_order=2),)
     },
     "--iothreads 1 --disk /x,size=1,driver.iothread=1": {"disks": (disk(iothread=1),)},
     "--disk /x,size=1,iotune.total_bytes_sec=10,iotune.read_iops_sec=5": {

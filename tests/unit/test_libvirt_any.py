@@ -297,7 +297,11 @@ def domains(draw: st.DrawFn) -> spec.Domain:
         ),
         panic=draw(st.booleans()),
         tpm=draw(
-            st.one_of(st.none(), some(spec.Tpm, model=st.sampled_from(spec.TpmModel), version=st.just("1.2")))
+            st.one_of(
+                st.none(),
+                st.builds(spec.Tpm, model=st.sampled_from(spec.TpmModel)),
+                st.just(spec.Tpm(model=spec.TpmModel.TIS, version="1.2")),
+            )
         ),
         filesystems=draw(
             distinct(

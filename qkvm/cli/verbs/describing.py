@@ -43,7 +43,6 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("dumpxml", "inactive"): "show inactive defined XML",
     ("dumpxml", "json"): "print the definition as JSON instead, for programs",
     ("dumpxml", "migratable"): "what a running domain is now, without what tells of this run",
-    ("dumpxml", "security-info"): "include security sensitive information in XML dump",
     ("dumpxml", "update-cpu"): "update guest CPU according to host CPU (QEMU does so at each start)",
     (
         "edit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import run as runs
@@ -60,12 +61,11 @@ class _Watch:
         self.run = run
         self.fresh = fresh
         self.replaced = False
-        self.offset = 0 if fresh else journal.size(run.journal)
+        self.journal = journal.Reader(run.journal, 0 if fresh else journal.size(run.journal))
         self.alive = run.pid is not None
         self.translator = Translator(run)
         self.stamp = _stamp(os.path.join(run.folder, "record.json"))
         self.devices = _devices(run)
-        self.job_done = "last_job" in run.record
         self.ending = ""
 
 
@@ -83,9 +83,14 @@ class _Watcher:
         """All runs that there are; one whose folder another run has taken meanwhile is there once more."""
         for name, one in list(self._watches.items()):
             if not one.alive and not one.fresh and not os.path.exists(one.run.folder):
-                del self._watches[name]
+                self._watches.pop(name).journal.close()
         replaced = self._take_up(fresh=True)
         return [*replaced, *self._watches.values()]
+
+    def close(self) -> None:
+        """Let go of all journals."""
+        for one in self._watches.values():
+            one.journal.close()
 
     def _take_up(self, *, fresh: bool) -> list[_Watch]:
         """Take up runs that are new. A record is read only when its file is another one than before."""
@@ -110,44 +115,49 @@ class _Watcher:
 def watch(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[Event]:
     """Events from now on, of one domain or of all, until ``timeout`` seconds have passed (None: for ever)."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    watcher = _Watcher(tree, domain)
     defined = _definitions(tree, domain)
-    while True:
-        before, defined = defined, _definitions(tree, domain)
-        yield from _defined(before, defined)
-        for one in watcher.look():
-            yield from _news(one)
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        time.sleep(_POLL)
+    with closing(_Watcher(tree, domain)) as watcher:
+        while True:
+            before, defined = defined, _definitions(tree, domain)
+            yield from _defined(before, defined)
+            for one in watcher.look():
+                yield from _news(one)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL)
 
 
 def watch_qemu(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[QemuEvent]:
     """As :func:`watch`, each event as QEMU told it."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    watcher = _Watcher(tree, domain)
-    while True:
-        for one in watcher.look():
-            if one.replaced:
-                continue
-            one.fresh = False
-            one.alive = one.run.pid is not None
-            lines, one.offset = journal.events_from(one.run.journal, one.offset)
-            for line in lines:
-                stamp = line["timestamp"]
-                yield QemuEvent(
-                    stamp["seconds"], stamp["microseconds"], one.run.name, line["event"], line.get("data")
-                )
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        time.sleep(_POLL)
+    with closing(_Watcher(tree, domain)) as watcher:
+        while True:
+            for one in watcher.look():
+                yield from _qemu_news(one)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL)
+
+
+def _qemu_news(one: _Watch) -> Iterator[QemuEvent]:
+    """What QEMU of one run has told since the last look."""
+    one.fresh = False
+    one.alive = not one.replaced and one.run.pid is not None
+    for line in one.journal.lines():
+        if "event" in line:
+            stamp = line["timestamp"]
+            yield QemuEvent(stamp["seconds"], stamp["microseconds"], one.run.name, line["event"], line.get("data"))
+    if one.replaced:
+        one.journal.close()
 
 
 def _news(one: _Watch) -> Iterator[Event]:
     """What has happened to one run since the last look."""
     name = one.run.name
     if one.replaced:
-        # Its folder tells of another run now.
+        # Its folder tells of another run now; its journal is at hand to its end.
+        yield from _from_journal(one)
+        one.journal.close()
         if one.alive:
             yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(one.ending, 'Destroyed')}")
         return
@@ -156,19 +166,31 @@ def _news(one: _Watch) -> Iterator[Event]:
         one.fresh, one.alive = False, True
         started = _STARTED.get(str(one.run.record.get("origin")), "Booted")
         yield Event(time.time(), name, "lifecycle", f"Started {started}")
-    lines, one.offset = journal.events_from(one.run.journal, one.offset)
-    for line in lines:
-        stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
-        for word in one.translator.words(line["event"], line.get("data", {})):
-            yield Event(stamp, name, *word)
+    yield from _from_journal(one)
     yield from _from_record(one)
     if one.alive and not alive:
         one.alive = False
         yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(_ending(one), 'Unknown')}")
 
 
+def _from_journal(one: _Watch) -> Iterator[Event]:
+    """What QEMU has told, in libvirt's words, and what qkvm has noted: jobs that have ended, and why it ended."""
+    for line in one.journal.lines():
+        stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
+        data = line.get("data", {})
+        if "event" in line:
+            for word in one.translator.words(line["event"], data):
+                yield Event(stamp, one.run.name, *word)
+        elif line["note"] == "ended":
+            one.ending = data["reason"]
+        elif line["note"] == "job" and data["operation"] in ("Save", "Dump"):
+            # Not a restore: that is a start, and has an event of its own.
+            detail = "".join(f"\n\t{key}: {value}" for key, value in data["values"].items())
+            yield Event(stamp, one.run.name, "job-completed", detail)
+
+
 def _from_record(one: _Watch) -> Iterator[Event]:
-    """What only qkvm knows: devices that were plugged, jobs that have ended."""
+    """Devices that were plugged."""
     path = os.path.join(one.run.folder, "record.json")
     stamp = _stamp(path)
     if stamp == one.stamp:
@@ -183,13 +205,6 @@ def _from_record(one: _Watch) -> Iterator[Event]:
     for ident in devices - one.devices:
         yield Event(time.time(), one.run.name, "device-added", ident)
     one.devices = devices
-    # Not a restore: that is a start, and has an event of its own.
-    job_done = contents.get("last_job", {}).get("operation") in ("Save", "Dump")
-    if job_done and not one.job_done:
-        values = contents["last_job"]["values"].items()
-        detail = "".join(f"\n\t{key}: {value}" for key, value in values)
-        yield Event(time.time(), one.run.name, "job-completed", detail)
-    one.job_done = job_done
 
 
 def _devices(run: runs.Run) -> set[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm import files
 from qkvm.domain.run import write
 from qkvm.errors import Aborted, InvalidState, InvalidValue, MonitorError, NotReached
-from qkvm.host import process
+from qkvm.host import journal, process
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -64,6 +64,7 @@ def end(run: Run, type_: str, answer: dict[str, Any] | None = None, *, store: bo
     job = run.record.pop("job")
     values = _values(job, answer or {})
     run.record["last_job"] = {"type": type_, "operation": job["operation"], "values": values}
+    journal.note(run.journal, "job", run.record["last_job"])
     if store:
         write(run)
 

@@ -230,6 +230,7 @@ def end(domain: Domain, run: Run, ending: str, *, graceful: bool = False) -> Non
         signal.pidfd_send_signal(pidfd, signal.SIGCONT)
         if not process.end(pidfd, grace=KILL_AFTER, force=not graceful):
             raise NotReached("QEMU did not end when it was asked to", asked="shut off", reached="running")
+        journal.note(run.journal, "ended", {"reason": ending})
     except (NotReached, HostError):
         run.record.pop("ending")
         write(run)

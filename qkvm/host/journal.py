@@ -2,20 +2,22 @@
 
 QEMU's first monitor is on stdio. Its stdin is a file of QMP commands (the start script), its stdout this file,
 opened with O_APPEND: QEMU negotiates by itself, runs the script, and appends a line for every event for its
-whole life (qapi/run-state.json and others). Nobody has to listen, and everybody can read.
+whole life (qapi/run-state.json and others). Nobody has to listen, and everybody can read. What only qkvm knows
+of a run, its notes, stands between them.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
 from qkvm.errors import MonitorGone, NotReached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, BinaryIO
 
     Event = dict[str, Any]
 
@@ -43,6 +45,51 @@ def size(path: str) -> int:
         return 0
 
 
+class Reader:
+    """A journal that is read on from a mark, up to its end even where its file is taken away meanwhile."""
+
+    def __init__(self, path: str, offset: int) -> None:
+        self._path = path
+        self._offset = offset
+        self._stream: BinaryIO | None = None
+        self._open()
+
+    def lines(self) -> list[Event]:
+        """Events and notes that are new since the last look."""
+        self._open()
+        if self._stream is None:
+            return []
+        lines, self._offset = _whole_lines(self._stream, self._offset)
+        return [line for line in lines if "event" in line or "note" in line]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _open(self) -> None:
+        if self._stream is None and os.path.exists(self._path):
+            self._stream = open(self._path, "rb")  # noqa: SIM115  closed by close()
+
+
+def note(path: str, what: str, data: dict[str, Any]) -> None:
+    """Write what only qkvm knows of a run between QEMU's events, for those who watch.
+
+    O_APPEND keeps lines whole. A note that can't be written is left out: what must last stands in the record.
+    """
+    import json
+
+    moment = time.time()
+    stamp = {"seconds": int(moment), "microseconds": int(moment % 1 * 1e6)}
+    line = json.dumps({"timestamp": stamp, "note": what, "data": data}) + "\n"
+    with suppress(OSError), open(path, "ab", buffering=0, opener=_open_existing) as stream:
+        stream.write(line.encode())
+
+
+def _open_existing(path: str, _flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
 def lines_from(path: str, offset: int) -> tuple[list[Event], int]:
     """Whole lines from ``offset`` on as parsed JSON, and the offset behind them.
 
@@ -51,10 +98,14 @@ def lines_from(path: str, offset: int) -> tuple[list[Event], int]:
     """
     try:
         with open(path, "rb") as stream:
-            stream.seek(offset)
-            raw = stream.read()
+            return _whole_lines(stream, offset)
     except FileNotFoundError:
         return [], offset
+
+
+def _whole_lines(stream: BinaryIO, offset: int) -> tuple[list[Event], int]:
+    stream.seek(offset)
+    raw = stream.read()
     whole = raw[: raw.rfind(b"\n") + 1]
     return list(_parse(whole, offset)), offset + len(whole)
 

@@ -109,6 +109,7 @@ def test_names_and_addresses(lab: Lab, vm: Domain) -> None:
     with Guest(vm) as guest:
         # The lease is the server's word; the guest takes its address a moment later.
         guest.until(f"nics | grep -c {ip}/24 || true", "1")
+        guest.until("ip addr show dev eth0 | grep -c 'inet6 fe80::' || true", "1")
     assert lab.ok("domhostname vm") == "inner\n\n"
     assert lab.ok("domhostname vm --source lease") == "inner\n\n"
     assert json.loads(lab.ok("domhostname vm --json")) == {"hostname": "inner"}

@@ -134,28 +134,43 @@ class Listener:
             domain.resume()
             time.sleep(0.1)
 
-    def end(self) -> str:
-        """End it by ^C, and give what it has told."""
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), True)
-        # What has happened by now it finds in a journal when it looks the next time.
-        time.sleep(0.5)
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It ends with the test, however that ends."""
+        self._process.kill()
+        self._process.communicate()
+
+    def end(self, last: str, times: int = 1) -> str:
+        """End it by ^C once it has told of something so many times, and give all that it has told."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        told, deadline = "", time.monotonic() + 60
+        while told.count(last) < times:
+            line = stdout.readline()
+            told += line
+            assert time.monotonic() < deadline and self._process.poll() is None, told
+            if not line:
+                time.sleep(0.02)
+        os.set_blocking(stdout.fileno(), True)
         self._process.send_signal(signal.SIGINT)
-        told, _ = self._process.communicate(timeout=30)
+        rest, _ = self._process.communicate(timeout=30)
         assert self._process.returncode == 0
-        return told
+        return told + rest
 
 
 def test_saves_are_told_of_as_events(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("told", body=network_nic())))
-    libvirts = Listener(lab, domain, "event --all --loop")
-    qemus = Listener(lab, domain, "qemu-monitor-event --domain told --event ^(MIG|STOP) --regex --loop")
-    domain.attach_interface(type="network", source="default", mac=SECOND, persistent=True)
-    domain.managed_save()
-    domain.start()
-    domain.remove_managed_save()
-    domain.destroy()
-    told = libvirts.end()
+    line = "qemu-monitor-event --domain told --event ^(MIG|STOP|SHUT) --regex --loop"
+    with Listener(lab, domain, "event --all --loop") as libvirts, Listener(lab, domain, line) as qemus:
+        domain.attach_interface(type="network", source="default", mac=SECOND, persistent=True)
+        domain.managed_save()
+        domain.start()
+        domain.remove_managed_save()
+        domain.destroy()
+        told = libvirts.end("Stopped Destroyed")
+        told_by_qemu = qemus.end("event SHUTDOWN", times=2)
     wanted = [
         "event 'device-added' for domain 'told': net1",
         "event 'lifecycle' for domain 'told': Defined Updated",
@@ -172,10 +187,11 @@ def test_saves_are_told_of_as_events(lab: Lab, domain_of: Register) -> None:
     for line in wanted[4:]:
         assert line in rest, told
         rest = rest.partition(line)[2]
-    told = qemus.end()
-    assert re.search(r"^event STOP at \d+\.\d{6} for domain 'told': <null>$", told, re.M), told
-    assert re.search(r"^event MIGRATION_PASS at \d+\.\d{6} for domain 'told': {\"pass\":2}$", told, re.M), told
-    assert "RESUME" not in told and "event loop interrupted" in told
+    assert re.search(r"^event STOP at \d+\.\d{6} for domain 'told': <null>$", told_by_qemu, re.M), told_by_qemu
+    assert re.search(
+        r"^event MIGRATION_PASS at \d+\.\d{6} for domain 'told': {\"pass\":2}$", told_by_qemu, re.M
+    ), told_by_qemu
+    assert "RESUME" not in told_by_qemu and "event loop interrupted" in told_by_qemu
     done = lab.run("qemu-monitor-event --domain told --timeout 1")
     assert (done.returncode, done.stdout) == (1, "event loop timed out\nevents received: 0\n\n")
 

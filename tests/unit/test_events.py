@@ -15,7 +15,7 @@ from qkvm.cli.verbs import find
 from qkvm.domain import events
 from qkvm.domain.eventwords import NAMES, NEVER, Translator, Word
 from qkvm.domain.run import Run
-from qkvm.host import record
+from qkvm.host import journal, record
 from qkvm.paths import Tree
 
 RUN = Run("/nonexistent", "vm", {
@@ -150,8 +150,8 @@ def test_mapping(event: str, data: dict[str, Any], wanted: list[Word]) -> None:
 
 
 def test_every_name_comes_from_some_event() -> None:
-    told_by_records = {"device-added", "job-completed"}
-    assert {word.name for _, _, wanted in MAPPING for word in wanted} | told_by_records == set(NAMES)
+    told_by_qkvm = {"device-added", "job-completed"}
+    assert {word.name for _, _, wanted in MAPPING for word in wanted} | told_by_qkvm == set(NAMES)
     assert not set(NAMES) & set(NEVER)
 
 
@@ -189,11 +189,11 @@ def test_only_what_comes_after_is_told(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     folder = Path(tree.domain_run("vm"))
     folder.mkdir(parents=True)
-    journal = folder / "events.jsonl"
+    path = folder / "events.jsonl"
 
     def says(name: str, seconds: int) -> None:
         stamp = {"seconds": seconds, "microseconds": 500_000}
-        with journal.open("a") as stream:
+        with path.open("a") as stream:
             stream.write(json.dumps({"timestamp": stamp, "event": name}) + "\n")
 
     says("RESUME", 1)
@@ -218,8 +218,24 @@ def says(folder: Path, name: str, seconds: int, **data: Any) -> None:
         stream.write(json.dumps(line) + "\n")
 
 
-def test_a_new_run_in_the_same_folder_is_told_from_the_old_one(tmp_path: Path) -> None:
-    """The old one ends, and what the new one's journal holds is its own."""
+JOB = {"type": "Completed", "operation": "Save", "values": {"operation": 2, "time_elapsed": 70}}
+
+
+@pytest.mark.parametrize(
+    ("notes", "wanted"),
+    [
+        ((), ["Stopped Destroyed"]),
+        (
+            (("job", JOB), ("ended", {"reason": "saved"})),
+            ["\n\toperation: 2\n\ttime_elapsed: 70", "Stopped Saved"],
+        ),
+        ((("job", {**JOB, "operation": "Restore"}), ("other", {})), ["Stopped Destroyed"]),
+    ],
+)
+def test_a_new_run_in_the_same_folder_is_told_from_the_old_one(
+    tmp_path: Path, notes: tuple[tuple[str, dict[str, Any]], ...], wanted: list[str]
+) -> None:
+    """The old one ends as its journal told, which is gone, and what the new one's holds is its own."""
     tree = Tree(str(tmp_path))
     folder = Path(tree.domain_run("vm"))
     folder.mkdir(parents=True)
@@ -229,26 +245,28 @@ def test_a_new_run_in_the_same_folder_is_told_from_the_old_one(tmp_path: Path) -
     watcher = events._Watcher(tree, None)
     (one,) = watcher.look()
     one.alive = True
+    for what, data in notes:
+        journal.note(one.run.journal, what, data)
     folder.joinpath("events.jsonl").unlink()
     says(folder, "STOP", 2)
     record.write(str(folder / "record.json"), {**first, "id": 2})
-    told = [(event.name, event.detail) for watch in watcher.look() for event in events._news(watch)]
-    assert told == [("lifecycle", "Stopped Destroyed"), ("lifecycle", "Suspended Paused")]
+    told = [event.detail for watch in watcher.look() for event in events._news(watch)]
+    assert told == [*wanted, "Suspended Paused"]
     assert len(watcher.look()) == 1
 
 
-def test_what_the_record_alone_tells(tmp_path: Path) -> None:
+def test_what_qkvm_alone_tells(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     folder = Path(tree.domain_run("vm"))
     folder.mkdir(parents=True)
     before: dict[str, Any] = {"id": 1, "uuid": "x", "nics": [{"id": "net0"}], "disks": []}
     record.write(str(folder / "record.json"), before)
+    says(folder, "RESUME", 1)
     watcher = events._Watcher(tree, "vm")
-    job = {"type": "Completed", "operation": "Dump", "values": {"operation": 8, "time_elapsed": 70}}
-    after = {**before, "nics": [{"id": "net0"}, {"id": "net1"}], "last_job": job}
-    record.write(str(folder / "record.json"), after)
+    record.write(str(folder / "record.json"), {**before, "nics": [{"id": "net0"}, {"id": "net1"}]})
+    journal.note(str(folder / "events.jsonl"), "job", JOB)
     told = [(event.name, event.detail) for watch in watcher.look() for event in events._news(watch)]
-    assert told == [("device-added", "net1"), ("job-completed", "\n\toperation: 8\n\ttime_elapsed: 70")]
+    assert told == [("job-completed", "\n\toperation: 2\n\ttime_elapsed: 70"), ("device-added", "net1")]
 
 
 def test_definitions_come_change_and_go(tmp_path: Path) -> None:

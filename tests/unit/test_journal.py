@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_a_line_that_is_being_written_waits(tmp_path: Path) -> None:
     lines, offset = journal.lines_from(str(path), offset)
     assert names(lines) == ["RESUME"]
     assert lines[0]["_offset"] == len(whole)
+
+
+def test_a_reader_has_all_of_a_journal_that_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    reader = journal.Reader(str(path), 0)
+    assert reader.lines() == []
+    path.write_bytes(line("STOP") + b"".join(NOISE))
+    assert names(reader.lines()) == ["STOP"]
+    journal.note(str(path), "ended", {"reason": "saved"})
+    path.unlink()
+    journal.note(str(path), "ended", {"reason": "nobody reads this"})
+    (note,) = reader.lines()
+    assert (note["note"], note["data"]) == ("ended", {"reason": "saved"})
+    assert abs(note["timestamp"]["seconds"] - time.time()) < 60
+    assert reader.lines() == [] and not path.exists()
+    reader.close()
 
 
 def test_noise_is_left_out(tmp_path: Path) -> None:

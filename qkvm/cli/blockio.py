@@ -137,7 +137,7 @@ def blockresize(context: Context, args: Args) -> None:
     from qkvm.domain import blockio
 
     path = args.required("path")
-    blockio.resize(common.domain(context, args), path, (args.size("size") or 0) * 1024)
+    blockio.resize(common.domain(context, args), path, (args.size("size") or 0) * 1024, shrink=args.flag("shrink"))
     context.out(f"Block device '{path}' is resized")
 
 

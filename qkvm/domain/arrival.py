@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
 from qkvm import files
-from qkvm.domain import sidecar
+from qkvm.domain import diskuse, sidecar
 from qkvm.errors import LaunchError
 from qkvm.host import journal, process
 
@@ -47,12 +48,24 @@ def launch_error(domain: Domain, argv: list[str], pid: int, message: str = "") -
     code = 0
     if not message:
         code = process.exit_code(pid) or 0
-        message = f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
+        message = diskuse.in_use(domain, _images(domain, words), words)
+        message = message or f"QEMU ended at its start ({process.describe_exit(code)}): {process.last_line(words)}"
     run = domain.run
     other = sidecar.failure(run) if run is not None else ""
     if other:
         message = f"{message}; {other}"
     return LaunchError(message, argv=argv, code=code, stderr=words, log=log)
+
+
+def _images(domain: Domain, words: str) -> list[str]:
+    """Paths of the images of a start, that which QEMU complains of first: it knows the number of its fds' set."""
+    found = re.search(r"/dev/fdset/(\d+)", words)
+    paths: list[str] = []
+    for entry in domain.run.record["disks"] if domain.run is not None else []:
+        layers = [entry["path"], *(layer["path"] for layer in entry["spec"].get("backing", ()))]
+        for path, fdset in zip(reversed(layers), entry["images"]["fdsets"].values(), strict=False):
+            paths.insert(0 if found and fdset == int(found[1]) else len(paths), path)
+    return paths
 
 
 def kill(pid: int) -> None:

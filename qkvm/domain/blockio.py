@@ -238,10 +238,11 @@ def _with_throttle(present: spec.Domain, target: str, limits: spec.Throttle) -> 
 # Size and threshold.
 
 
-def resize(domain: Domain, device: str, size: int) -> None:
+def resize(domain: Domain, device: str, size: int, *, shrink: bool = False) -> None:
     """Give a disk of a running guest another size (block_resize) and see that it has it.
 
-    :param size: bytes. :raises InvalidState: QEMU refuses, such as to make a qcow2 image smaller.
+    :param size: bytes. :param shrink: also a smaller one, whose end is lost.
+    :raises InvalidState: it would be smaller; QEMU refuses, such as to make a qcow2 image smaller.
     """
     if size <= 0 or size % 512:
         raise InvalidValue(f"a disk can't have {size} bytes", hint="a multiple of 512")
@@ -250,11 +251,17 @@ def resize(domain: Domain, device: str, size: int) -> None:
         if not entry["path"]:
             raise InvalidState(f"drive {entry['target']} is empty: there is nothing to resize")
         with domain.monitor() as session:
+            present = int(_node(session, entry["node"])["image"]["virtual-size"])
+            if size < present and not shrink:
+                raise InvalidState(
+                    f"{entry['target']} has {present} bytes: what lies behind the first {size} would be lost",
+                    hint="--shrink does it all the same",
+                )
             try:
                 session.execute("block_resize", {"node-name": entry["node"], "size": size})
             except CommandRefused as error:
                 raise InvalidState(f"{entry['target']} can't have {size} bytes: {error.desc}") from error
-            reached = _node(session, entry["node"])["image"]["virtual-size"]
+            reached = int(_node(session, entry["node"])["image"]["virtual-size"])
     if reached != size:
         raise NotReached(f"{entry['target']} has {reached} bytes, {size} were asked", asked=size, reached=reached)
 

@@ -53,23 +53,20 @@ def opened(layers: tuple[LayerNodes, ...]) -> Iterator[dict[str, int]]:
             os.close(fd)
 
 
-def reserve(session: Session, layers: tuple[LayerNodes, ...]) -> dict[str, int]:
-    """Numbers for the sets of fds of a chain, by protocol node, above all that QEMU has."""
+def numbered(session: Session, device: DiskDevice) -> DiskDevice:
+    """The disk with numbers for the sets of fds of its images, above all that QEMU has."""
     used = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
-    first = max(used, default=-1) + 1
-    return {layer.file_node: first + number for number, layer in enumerate(layers)}
+    return disks.with_fdsets(device, max(used, default=-1) + 1)
 
 
-def open_nodes(
-    session: Session, device: DiskDevice, fds: dict[str, int], fdsets: dict[str, int], *, own: str
-) -> None:
+def open_nodes(session: Session, device: DiskDevice, fds: dict[str, int], *, own: str) -> None:
     """Give QEMU the images of a disk and open them (add-fd, blockdev-add); undo with :func:`close`.
 
     :param own: the administrator's folder of templates.
     """
-    for node, fd in fds.items():
-        session.add_fd(fd, fdset=fdsets[node])
-    for layer in disks.with_fdsets(device.layers, fdsets):
+    for layer in device.layers:
+        session.add_fd(fds[layer.file_node], fdset=layer.fdset, opaque=layer.path)
+    for layer in device.layers:
         options = render.render("parts/layer.j2", {"disk": device, "layer": layer}, own=own)
         for command, arguments in render.hotplug_commands(options):
             session.execute(command, arguments)

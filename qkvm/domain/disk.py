@@ -48,7 +48,7 @@ def plugged(run: Run) -> list[dict[str, Any]]:
     return [entry for entry in run.devices("disks") if not entry.get("plugging")]
 
 
-def disk_entry(device: DiskDevice, *, since: int, fdsets: dict[str, int] | None = None) -> dict[str, Any]:
+def disk_entry(device: DiskDevice, *, since: int) -> dict[str, Any]:
     """What a record says of a disk.
 
     ``since`` is the journal's length when it was plugged, ``images`` are its nodes in QEMU, each before what it
@@ -62,7 +62,7 @@ def disk_entry(device: DiskDevice, *, since: int, fdsets: dict[str, int] | None 
         "spec": toml.to_plain(device.disk),
         "images": {
             "nodes": [node for layer in reversed(device.layers) for node in (layer.node, layer.file_node)],
-            "fdsets": fdsets or {},
+            "fdsets": {layer.file_node: layer.fdset for layer in device.layers},
         },
     }  # fmt: skip
 

@@ -179,14 +179,14 @@ def _place(run: Run, disk: spec.Disk) -> Place:
 def _give(domain: Domain, run: Run, session: Session, device: DiskDevice, fds: dict[str, int], undo: Undo) -> None:
     """Record the disk, hand its images to QEMU and plug the drive as the template part says it."""
     disk = device.disk
-    fdsets = blocknodes.reserve(session, device.layers)
-    entry = {**disk_entry(device, since=journal.size(run.journal), fdsets=fdsets), "plugging": True}
+    device = blocknodes.numbered(session, device)
+    entry = {**disk_entry(device, since=journal.size(run.journal)), "plugging": True}
     run.record["disks"].append(entry)
     undo.add(_forget, run, "disks", entry)
     write(run)
     undo.add(blocknodes.close, session, entry["images"])
     with diskuse.explained(domain, [layer.path for layer in reversed(device.layers)]):
-        blocknodes.open_nodes(session, device, fds, fdsets, own=domain.tree.templates)
+        blocknodes.open_nodes(session, device, fds, own=domain.tree.templates)
         options = render.render("parts/drive.j2", {"disk": device}, own=domain.tree.templates)
         for command, arguments in render.hotplug_commands(options):
             session.execute(command, arguments)

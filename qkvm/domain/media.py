@@ -118,14 +118,14 @@ def exchange(
         # Where it sits was settled when the drive came; here it is about its images alone.
         device = disks.disk_device(machine, disk, place(entry["place"]), {}, 0, tag=tag)
         with blocknodes.opened(device.layers) as fds, diskuse.explained(domain, [disk.path]):
-            fdsets = blocknodes.reserve(session, device.layers)
-            fresh = disk_entry(device, since=entry["since"], fdsets=fdsets)
+            device = blocknodes.numbered(session, device)
+            fresh = disk_entry(device, since=entry["since"])
             loose = {"owner": entry["id"], **{key: fresh[key] for key in blocknodes.MEDIUM}}
             run.record.setdefault("loose", []).append(loose)
             undo.add(_let_go, run, loose)
             write(run)
             undo.add(blocknodes.close, session, loose["images"])
-            blocknodes.open_nodes(session, device, fds, fdsets, own=domain.tree.templates)
+            blocknodes.open_nodes(session, device, fds, own=domain.tree.templates)
             swap(session, entry, fresh["node"], force=force, timeout=timeout, undo=undo)
             if disk.throttle is not None and disk.path:
                 session.execute("block_set_io_throttle", disks.throttle_arguments(machine, disk, disk.throttle))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qkvm.domain import beside, firmware, start, vncport
 from qkvm.host import accel, ids, process, settings
-from qkvm.qemu import launch, ports
+from qkvm.qemu import disks, launch, ports
 from qkvm.qemu.launch import Resources
 from qkvm.qemu.render import Option
 from qkvm.spec import domain as spec
@@ -27,12 +27,14 @@ def command_line(
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     folder = domain.tree.domain_run(domain.name)
-    nic_fds, next_fd = _nominal_nic_fds(definition)
+    nic_fds, number = _nominal_nic_fds(definition)
+    images = _nominal_image_fds(definition, number)
     given = Resources(
         accel=chosen,
         user=settings.run_as(config.user, ids.last(domain.tree) + 1),
         sockets={ident: process.FIRST_FD + number for number, ident in enumerate(ports.sockets(definition))},
         nic_fds=tuple(nic_fds),
+        images=images,
         pidfile=os.path.join(folder, "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
         folder=folder,
@@ -41,7 +43,7 @@ def command_line(
         vnc_secret=start.vnc_secret(folder) if definition.vnc and definition.vnc.password else "",
         flash=firmware.choose(domain.tree, definition),
     )
-    plan = launch.plan(definition, beside.nominal(definition, next_fd).add_to(given))
+    plan = launch.plan(definition, beside.nominal(definition, number + len(images)).add_to(given))
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
@@ -53,3 +55,8 @@ def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[str], int]:
         fds.append("" if nic.type is spec.NicType.USER else str(number))
         number += nic.type is not spec.NicType.USER
     return fds, number
+
+
+def _nominal_image_fds(definition: spec.Domain, first: int) -> dict[str, int]:
+    nodes = [layer.file_node for disk in definition.disks for layer in disks.layers(disk)]
+    return {node: first + number for number, node in enumerate(nodes)}

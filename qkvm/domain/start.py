@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import arrival, beside, firmware, placing, vncport
+from qkvm.domain import arrival, beside, blocknodes, firmware, placing, vncport
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
@@ -16,7 +16,7 @@ from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link
-from qkvm.qemu import launch, ports
+from qkvm.qemu import disks, launch, ports
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources
 from qkvm.sockets import listen_unix
@@ -116,9 +116,11 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
+            images = _open_images(ready.definition, opened)
             company = beside.open_sockets(ready.definition, opened)
-            fds = [life, *sockets.values(), *(tap.fd for tap in taps if tap is not None), *company.fds]
-            given = company.add_to(_resources(domain, ready, run, sockets, taps))
+            plugged = [tap.fd for tap in taps if tap is not None]
+            fds = [life, *sockets.values(), *plugged, *images.values(), *company.fds]
+            given = company.add_to(_resources(domain, ready, run, sockets, taps, images))
             plan = launch.plan(ready.definition, given, origin.kept)
             options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
             argv = [ready.binary, *(word for option in options for word in option.argv())]
@@ -226,6 +228,17 @@ def _listen(run: Run, name: str, opened: ExitStack) -> int:
     return fd
 
 
+def _open_images(definition: spec.Domain, opened: ExitStack) -> dict[str, int]:
+    """Fds of all images by the protocol node that is to have them, under numbers that command lines name."""
+    layers = tuple(layer for disk in definition.disks for layer in disks.layers(disk))
+    found = {}
+    with blocknodes.opened(layers) as low:
+        for node, fd in low.items():
+            found[node] = process.high_fd(fd)
+            opened.callback(os.close, found[node])
+    return found
+
+
 def _check_images(disk: spec.Disk) -> None:
     """Refuse images that are not what the definition says, at any depth; an empty drive has none."""
     if not disk.path:
@@ -241,7 +254,12 @@ def vnc_secret(folder: str) -> str:
 
 
 def _resources(
-    domain: Domain, ready: _Prepared, run: Run, sockets: dict[str, int], taps: list[link.Tap | None]
+    domain: Domain,
+    ready: _Prepared,
+    run: Run,
+    sockets: dict[str, int],
+    taps: list[link.Tap | None],
+    images: dict[str, int],
 ) -> Resources:
     vnc = ready.definition.vnc
     secret = vnc_secret(run.folder) if vnc is not None and vnc.password else ""
@@ -252,6 +270,7 @@ def _resources(
         user=ready.user,
         sockets=sockets,
         nic_fds=tuple(str(tap.fd) if tap is not None else "" for tap in taps),
+        images=images,
         pidfile=os.path.join(domain.tree.domain_run(domain.name), "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
         folder=run.folder,

@@ -38,7 +38,7 @@ _DRIVERS = {
 class LayerNodes(NamedTuple):
     """One image of a chain: its format node on its protocol node, and the node below it ('' is none).
 
-    ``filename`` is what QEMU opens: the path, or a set of fds of it.
+    ``fdset`` is the number of the set of fds that its image comes in (add-fd of qapi/misc.json).
     """
 
     node: str
@@ -47,7 +47,12 @@ class LayerNodes(NamedTuple):
     format: DiskFormat
     readonly: bool
     backing: str
-    filename: str
+    fdset: int = -1
+
+    @property
+    def filename(self) -> str:
+        """What QEMU opens."""
+        return f"/dev/fdset/{self.fdset}"
 
     @property
     def file_driver(self) -> str:
@@ -111,13 +116,14 @@ def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
         image, readonly = images[depth], bool(depth) or disk.is_readonly
         backing = found[-1].node if found else ""
         node, file_node = f"{image.format}-{name}", f"file-{name}"
-        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing, image.path))
+        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing))
     return tuple(found)
 
 
-def with_fdsets(found: tuple[LayerNodes, ...], fdsets: Mapping[str, int]) -> tuple[LayerNodes, ...]:
-    """The same nodes with their images taken from sets of fds (add-fd of qapi/misc.json), by protocol node."""
-    return tuple(layer._replace(filename=f"/dev/fdset/{fdsets[layer.file_node]}") for layer in found)
+def with_fdsets(device: DiskDevice, first: int) -> DiskDevice:
+    """The same disk with its images in sets of fds, numbered from ``first`` on."""
+    numbered = tuple(layer._replace(fdset=first + number) for number, layer in enumerate(device.layers))
+    return device._replace(layers=numbered)
 
 
 def disk_device(
@@ -202,6 +208,10 @@ def disks(domain: Domain, board: Board, order: dict[str, int], kept: Mapping[str
         attach = attachment(disk, place, machine=domain.machine, scsi_model=model)
         found.append(disk_device(domain.machine, disk, place, attach, order.get(disk.target, 0)))
     _refuse_same_place(found)
+    first = 0
+    for index, device in enumerate(found):
+        found[index] = with_fdsets(device, first)
+        first += len(device.layers)
     return found
 
 
@@ -231,8 +241,10 @@ def _refuse_same_place(found: list[DiskDevice]) -> None:
 
 
 def backend_path(machine: Machine, disk: Disk) -> str:
-    """What QMP calls the device that has a disk's block backend: of virtio on PCI it is a part of the card."""
+    """What QMP calls the device that has a disk's block backend: with some drivers it is a part of the disk's."""
     ident = disk_id(disk)
+    if disk.bus is DiskBus.USB:
+        return f"/machine/peripheral/{ident}/{ident}.0/legacy[0]"
     if disk.bus is DiskBus.VIRTIO and machine is not Machine.MICROVM:
         return f"/machine/peripheral/{ident}/virtio-backend"
     return ident

@@ -53,15 +53,16 @@ _MACHINE_TYPES = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
 class Resources(NamedTuple):
     """What the host gives one start: accelerator, user, open fds, paths, the VNC server's address.
 
-    ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`). ``folder`` is the run's,
-    ``vnc_secret`` a file with the VNC password, '' for none. ``flash`` is UEFI firmware, None is the BIOS.
-    ``tpm_fd`` is connected to the swtpm of a domain that has one.
+    ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of disks'
+    images by protocol node. ``folder`` is the run's, ``vnc_secret`` a file with the VNC password, '' for none.
+    ``flash`` is UEFI firmware, None is the BIOS. ``tpm_fd`` is connected to the swtpm of a domain that has one.
     """
 
     accel: str
     user: str
     sockets: Mapping[str, int]
     nic_fds: tuple[str, ...]
+    images: Mapping[str, int]
     pidfile: str
     serial_log: str
     folder: str
@@ -70,6 +71,14 @@ class Resources(NamedTuple):
     vnc_secret: str
     flash: Flash | None = None
     tpm_fd: int = 0
+
+
+class ImageFd(NamedTuple):
+    """An fd of an image, the number of the set that it comes in, and its path, for who looks."""
+
+    fd: int
+    fdset: int
+    path: str
 
 
 class Launch(NamedTuple):
@@ -84,6 +93,7 @@ class Launch(NamedTuple):
     tpm_fd: int
     user: str
     sockets: Mapping[str, int]
+    images: tuple[ImageFd, ...]
     pidfile: str
     vnc: str
     vnc_secret: str
@@ -146,6 +156,11 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         tpm_fd=given.tpm_fd,
         user=given.user,
         sockets=given.sockets,
+        images=tuple(
+            ImageFd(given.images[layer.file_node], layer.fdset, layer.path)
+            for disk in found_disks
+            for layer in disk.layers
+        ),
         pidfile=given.pidfile,
         vnc=vnc_option(domain.vnc, given) if domain.vnc else "",
         vnc_secret=given.vnc_secret,

@@ -85,17 +85,20 @@ class Session:
 
         self._run(send(), COMMAND_TIMEOUT, "getfd")
 
-    def add_fd(self, fd: int, *, fdset: int | None = None) -> int:
+    def add_fd(self, fd: int, *, fdset: int | None = None, opaque: str = "") -> int:
         """Give QEMU a copy of ``fd`` in a set of fds and give the set's number (add-fd with SCM_RIGHTS).
 
         QEMU opens it as /dev/fdset/NUMBER, where the fd's access mode is the very one that it asks for.
 
-        :param fdset: a set that is there already; None makes a new one.
+        :param fdset: the number of the set, which is made where there is none; None: the first free one.
+        :param opaque: what query-fdsets shows beside it.
         """
 
         async def send() -> int:
             self._client.send_fd_scm(fd)
-            arguments = {} if fdset is None else {"fdset-id": fdset}
+            arguments: dict[str, Any] = {"opaque": opaque} if opaque else {}
+            if fdset is not None:
+                arguments["fdset-id"] = fdset
             answer: Any = await self._client.execute("add-fd", arguments)
             return int(answer["fdset-id"])
 

@@ -130,6 +130,11 @@ def test_a_new_size_is_seen_by_the_guest(lab: Lab, vm: Domain) -> None:
     assert lab.ok("domblkinfo blocks vda").startswith(f"Capacity:       {96 * MIB}\n")
     assert os.stat(vm.definition.disks[1].path).st_size == 40 * MIB
     assert "can't have" in lab.fails("blockresize blocks vda 0")
+    # KiB are meant where nothing is said: who forgets the suffix keeps his data.
+    assert "what lies behind the first 32768 would be lost" in lab.fails("blockresize blocks vdb 32")
+    assert os.stat(vm.definition.disks[1].path).st_size == 40 * MIB
+    lab.ok("blockresize blocks vdb 36M --shrink")
+    assert os.stat(vm.definition.disks[1].path).st_size == 36 * MIB
     assert "is empty" in lab.fails("blockresize blocks sda 1G")
 
 

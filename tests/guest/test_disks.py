@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shlex
+import signal
+import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from qkvm.domain.blockstats import device_id
+from qkvm.domain.disk import plugged
 from qkvm.domain.domain import Domain
-from tests.guest.conftest import Lab
-from tests.guest.guest import Guest
+from qkvm.host import journal
+from qkvm.spec import domain as spec
+from tests.guest.conftest import TOP, Lab
+from tests.guest.guest import Guest, tsc_frequency
+from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 
 MIB = 1 << 20
+RAW = spec.DiskFormat.RAW
+
+F_OFD_SETLK = 37
+"""fcntl.h of Linux; the module fcntl of Python 3.11 lacks it."""
 
 
 @pytest.fixture(scope="module", params=("q35", "pc"))
-def vm(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Domain]:
+def booted(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Domain]:
     """A guest without disks, and three spare slots where slots are made at the start."""
     domain = lab.define(f"disks-{request.param}", machine=request.param, root_ports="3")
     yield lab.boot(domain)
     domain.destroy()
     domain.undefine()
+
+
+@pytest.fixture
+def vm(booted: Domain) -> Iterator[Domain]:
+    """The guest, without disks before and after each test: one's failure is not the next one's."""
+    yield booted
+    for entry in plugged(booted.live):
+        booted.detach_disk(entry["target"], live=True)
+    for disk in booted.definition.disks:
+        booted.detach_disk(disk.target, config=True)
 
 
 def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
@@ -143,3 +167,274 @@ def test_media_change(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     assert f"No disk found whose source path or target is {first}" in lab.fails(
         f"change-media {vm.name} {first} --eject --config"
     )
+
+
+def test_scopes_change_both_or_neither(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    path = image(tmp_path, "a.img")
+    lab.ok(f"attach-disk {vm.name} {path} vdb --config")
+    assert not vm.live.devices("disks") and len(vm.definition.disks) == 1
+    # The definition has the target already, and then the running guest has: neither is changed.
+    assert "target vdb already exists" in lab.fails(f"attach-disk {vm.name} {path} vdb --live --config")
+    assert not vm.live.devices("disks") and left(vm) == ([], [])
+    assert "No disk found whose source path or target is vdb" in lab.fails(
+        f"detach-disk {vm.name} vdb --live --config"
+    )
+    assert len(vm.definition.disks) == 1
+    lab.ok(f"detach-disk {vm.name} {path} --config")
+    lab.ok(f"attach-disk {vm.name} {path} vdb")
+    assert "target vdb already exists" in lab.fails(f"attach-disk {vm.name} /none vdb --persistent")
+    assert not vm.definition.disks
+    definition = Path(vm.tree.domain_definition(vm.name)).read_bytes()
+    mark = journal.size(vm.live.journal)
+    vm.suspend()
+    try:
+        # A paused guest releases nothing on a PCI bus.
+        vm.attach_disk(spec.Disk(path=str(image(tmp_path, "b.img")), format=RAW, target="vdc"), persistent=True)
+        message = lab.fails(f"detach-disk {vm.name} vdc --persistent --timeout 1")
+        assert "guest did not release disk vdc within 1 s" in message
+        assert [disk.target for disk in vm.definition.disks] == ["vdc"]
+    finally:
+        vm.resume()
+    # It has been asked, and answers as soon as it can.
+    wait_gone(vm, "disk-vdc", mark)
+    lab.ok(f"detach-disk {vm.name} vdc --config")
+    assert Path(vm.tree.domain_definition(vm.name)).read_bytes() == definition
+    mark = journal.size(vm.live.journal)
+    lab.ok(f"detach-disk {vm.name} vdb --no-wait")
+    wait_gone(vm, "disk-vdb", mark)
+    assert "No disk found" in lab.fails(f"detach-disk {vm.name} vdb")
+    # Nobody has waited for it: the next verb closes its image.
+    lab.ok(f"attach-disk {vm.name} {path} vdc --mode readonly")
+    assert len(left(vm)[0]) == 2
+    with Guest(vm) as guest:
+        see(guest, "vda")
+        assert guest.number("cat /sys/block/vda/ro") == 1
+    lab.ok(f"detach-disk {vm.name} vdc")
+
+
+def wait_gone(domain: Domain, ident: str, mark: int) -> None:
+    """Wait until QEMU has told, behind ``mark`` in its journal, that a device is gone."""
+    journal.wait(
+        domain.live.journal, mark, lambda event: journal.deleted_device(event) == ident, timeout=60,
+        alive=lambda: True, what=ident,
+    )  # fmt: skip
+
+
+def test_what_is_refused(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    path = image(tmp_path, "a.img")
+    tmp_path.joinpath("link").symlink_to(path)
+    os.mkfifo(tmp_path / "fifo")
+    backed = tmp_path / "backed.qcow2"
+    nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(path), "-F", "raw", str(backed))
+    before = (vm.definition, vm.live.record["disks"], left(vm))
+    for options, words in (
+        (f"{tmp_path}/link vdb", "is a symbolic link"),
+        (f"{tmp_path}/fifo vdb", "neither a regular file nor a block device"),
+        (f"{tmp_path} vdb", "Is a directory"),
+        (f"{tmp_path}/none vdb", "No such file"),
+        (f"'{path}\n' vdb", "control character"),
+        ("a.img vdb", "not an absolute path"),
+        ("'' vdb", "has no path"),
+        ("'' vdb --type cdrom", "a cdrom can't sit on bus virtio"),
+        (f"{path} vdb --subdriver qcow2", "is not a qcow2 image"),
+        (f"{backed} vdb --subdriver qcow2", "has a backing file"),
+        (f"{backed} vdb --subdriver vmdk", "disk format 'vmdk' is not supported"),
+        (f"{path} hda", "disk bus 'ide' cannot be hotplugged"),
+        (f"{path} sdb --targetbus sata", "disk bus 'sata' cannot be hotplugged"),
+        (f"{path} fda --type floppy", "disk bus 'fdc' cannot be hotplugged"),
+        (f"{path} xvda", "disk target 'xvda' is not allowed"),
+        (f"{path} vdb --driver phy", "unsupported driver name 'phy'"),
+        (f"{path} vdb --rawio", "option --rawio is not supported"),
+        ("x/y vdb --sourcetype network --source-protocol rbd", "option --source-protocol is not supported"),
+        ("x/y vdb --sourcetype network", "source type 'network' is not supported"),
+        (f"{path} vdb --sourcetype block", "is no block"),
+        (f"{path} vdb --mode shared", "No support for shared in command 'attach-disk'"),
+        (f"{path} vdb --cache never", "disk cache mode 'never' is not supported"),
+        (f"{path} vdb --io native", "io native needs cache none or directsync"),
+        (f"{path} vdb --iothread 7", "Disk iothread '7' not defined in iothreadid"),
+        (f"{path} sdb --iothread 7", "IOThreads not available for bus scsi"),
+        (f"{path} vdb --alias disk", "alias 'disk' of vdb is not allowed"),
+        (f"{path} vdb --address vdb:1", "Invalid address"),
+        (f"{path} vdb --mode shareable --subdriver qcow2", "shared access for disk 'vdb' requires"),
+        (f"{path} vdb --current --live", "mutually exclusive"),
+    ):  # fmt: skip
+        assert words in lab.fails(f"attach-disk {vm.name} {options}"), options
+    assert (vm.definition, vm.live.record["disks"], left(vm)) == before
+    # An IDE disk is another matter for the next start.
+    if vm.definition.machine == "pc":
+        lab.ok(f"attach-disk {vm.name} {path} hda --config")
+        lab.ok(f"detach-disk {vm.name} hda --config")
+
+
+def test_a_guest_that_writes_the_header_of_another_format(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """What the guest writes into a raw disk stays what it wrote, however it looks."""
+    path = image(tmp_path, "raw.img")
+    attach = f"attach-disk {vm.name} {path} vdb --cache none --io native"
+    assert lab.run(attach).stderr == ""
+    with Guest(vm) as guest:
+        see(guest, "vda")
+        guest.ask(r"printf 'QFI\373\0\0\0\003' | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null")
+    vm.detach_disk("vdb")
+    done = lab.run(attach)
+    assert done.returncode == 0 and "begins as a qcow2 image does, but is used as raw" in done.stderr
+    with Guest(vm) as guest:
+        see(guest, "vda")
+        assert guest.number("cat /sys/block/vda/size") == 8 * MIB // 512
+        assert guest.ask("head -c 3 /dev/vda") == "QFI"
+    vm.detach_disk("vdb")
+
+
+def test_a_disk_in_use_goes_too(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """PCI hotplug takes a disk away whatever the guest does with it."""
+    lab.ok(f"attach-disk {vm.name} {image(tmp_path, 'a.img')} vdb --alias ua-data")
+    with Guest(vm) as guest:
+        see(guest, "vda")
+        guest.ask("sleep 1000 </dev/vda >/dev/null 2>&1 &")
+        guest.ask("while dd if=/dev/vda iflag=direct; do :; done >/dev/null 2>&1 &")
+    assert vm.live.devices("disks")[0]["id"] == "ua-data"
+    lab.ok(f"detach-disk {vm.name} vdb")
+    assert left(vm) == ([], [])
+    with Guest(vm) as guest:
+        lose(guest, "vda")
+        guest.ask("killall sleep")
+
+
+KILLER = """
+import os, signal, sys
+from qkvm.cli.main import main
+from qkvm.qmp.session import Session
+when, command = sys.argv[1].split(":")
+plain = Session.execute
+def execute(self, name, *rest, **more):
+    if (when, name) == ("before", command):
+        os.kill(os.getpid(), signal.SIGKILL)
+    answer = plain(self, name, *rest, **more)
+    if (when, name) == ("after", command):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+Session.execute = execute
+main(sys.argv[2:])
+"""
+"""A qkvm that is killed before or after a QMP command."""
+
+
+def killed(lab: Lab, moment: str, line: str) -> None:
+    """Run a verb that is killed with SIGKILL in its middle."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, moment, "--root", lab.root, *shlex.split(line)],
+        cwd=TOP, capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(
+    "moment", ["before:blockdev-add", "after:blockdev-add", "before:device_add", "after:device_add"]
+)
+def test_killed_while_it_plugs(lab: Lab, vm: Domain, tmp_path: Path, moment: str) -> None:
+    path = image(tmp_path, "a.img")
+    killed(lab, moment, f"attach-disk {vm.name} {path} vdb --live")
+    assert len(vm.live.record["disks"]) == 1
+    # What is not known to be there is not shown.
+    assert json.loads(lab.ok(f"domblklist {vm.name} --json")) == []
+    if moment == "after:device_add":
+        assert "target vdb already exists" in lab.fails(f"attach-disk {vm.name} {path} vdb --live")
+        assert len(json.loads(lab.ok(f"domblklist {vm.name} --json"))) == 1
+    else:
+        lab.ok(f"attach-disk {vm.name} {path} vdb --live")
+    assert len(left(vm)[0]) == 2 and len(left(vm)[1]) == 1
+    vm.detach_disk("vdb")
+    assert left(vm) == ([], [])
+
+
+@pytest.mark.parametrize("command", ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-insert-medium"])
+def test_killed_while_it_changes_media(lab: Lab, vm: Domain, tmp_path: Path, command: str) -> None:
+    first, second = image(tmp_path, "1.iso"), image(tmp_path, "2.iso")
+    first.write_text("first\n".ljust(4096)), second.write_text("second\n".ljust(4096))
+    lab.ok(f"attach-disk {vm.name} {first} sdc --type cdrom")
+    killed(lab, f"after:{command}", f"change-media {vm.name} sdc {second} --live")
+    lab.ok(f"change-media {vm.name} sdc {second} --live --update")
+    with Guest(vm) as guest:
+        guest.until("head -n 1 /dev/sr0 || true", "second")
+    assert json.loads(lab.ok(f"domblklist {vm.name} --json"))[0]["source"] == str(second)
+    assert len(left(vm)[0]) == 2 and len(left(vm)[1]) == 1
+    vm.detach_disk("sdc")
+    assert left(vm) == ([], [])
+
+
+def test_an_image_in_use(lab: Lab, vm: Domain, tmp_path: Path, domain_of: Register) -> None:
+    path, shared = image(tmp_path, "a.img"), image(tmp_path, "s.img")
+    other = domain_of(lab.define("other", body=disk_toml(path, "vda")))
+    other.start(paused=True)
+    words = f"disk {path} is in use by domain 'other'"
+    for options in ("vdb", "vdb --mode readonly", "vdb --persistent", "sdb"):
+        assert words in lab.fails(f"attach-disk {vm.name} {path} {options}")
+    assert left(vm) == ([], []) and not vm.definition.disks
+    # So at a start, and where both only read there is nothing to refuse.
+    third = domain_of(lab.define("third", body=disk_toml(path, "vda")))
+    assert words in lab.fails("start third") and not third.is_running
+    other.destroy()
+    lab.ok(f"attach-disk {vm.name} {path} vdb --mode readonly")
+    readers = domain_of(lab.define("readers", body=disk_toml(path, "vda", "readonly = true")))
+    readers.start(paused=True)
+    readers.destroy()
+    vm.detach_disk("vdb")
+    # Who writes together says so on both sides.
+    sharers = domain_of(lab.define("sharers", body=disk_toml(shared, "vda", "shareable = true")))
+    sharers.start(paused=True)
+    assert f"disk {shared} is in use by domain 'sharers'" in lab.fails(f"attach-disk {vm.name} {shared} vdb")
+    lab.ok(f"attach-disk {vm.name} {shared} vdb --mode shareable")
+    vm.detach_disk("vdb")
+    # A process that is none of ours.
+    with open(path, "r+b") as stream:
+        fcntl.fcntl(stream, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        words = f"disk {path} is in use by another process"
+        assert words in lab.fails(f"attach-disk {vm.name} {path} vdb")
+        assert words in lab.fails("start third")
+    third.start(paused=True)
+
+
+def disk_toml(path: Path, target: str, more: str = "") -> str:
+    """A raw disk of a definition."""
+    return f"[[disks]]\npath = '{path}'\nformat = 'raw'\ntarget = '{target}'\n{more}\n"
+
+
+def test_slots_run_out_with_a_word(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    if vm.definition.machine == "pc":
+        return
+    path = image(tmp_path, "more.img")
+    vm.attach_disk(spec.Disk(path=str(path), format=RAW, target="sda", bus=spec.DiskBus.SCSI), live=True)
+    vm.detach_disk("sda", live=True)
+    free = json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"]
+    targets = [f"vd{letter}" for letter in "bcdefg"[:free]]
+    for target in targets:
+        vm.attach_disk(spec.Disk(path=str(image(tmp_path, target)), format=RAW, target=target), live=True)
+    assert "slots of this domain for devices are taken" in lab.fails(f"attach-disk {vm.name} {path} vdz")
+    # A SCSI disk needs none where its controller is there already.
+    lab.ok(f"attach-disk {vm.name} {path} sda")
+    with Guest(vm) as guest:
+        see(guest, "sda")
+    assert "slots of this domain" in lab.fails(
+        f"attach-disk {vm.name} {image(tmp_path, 'u.img')} sdb --targetbus usb"
+    )
+    for target in (*targets, "sda"):
+        vm.detach_disk(target)
+    assert left(vm) == ([], [])
+    lab.ok(f"attach-disk {vm.name} {path} sdb --targetbus usb --persistent")
+    # The guest's kernel has no USB: QEMU shows the stick on the controller that came with it.
+    assert [device_id(block) for block in vm.monitor_command("query-block")] == ["disk-sdb"]
+    lab.ok(f"blkdeviotune {vm.name} sdb --total-iops-sec 100 --live")
+    assert "total_iops_sec : 100\n" in lab.ok(f"blkdeviotune {vm.name} sdb")
+    lab.ok(f"detach-disk {vm.name} sdb --persistent")
+
+
+def test_a_microvm_plugs_nothing(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    domain = domain_of(lab.define("tiny", machine="microvm", cmdline=tsc_frequency()))
+    domain.start(paused=True)
+    path = image(tmp_path, "a.img")
+    assert "machine microvm can't plug devices while it runs" in lab.fails(f"attach-disk tiny {path} vda")
+    lab.ok(f"attach-disk tiny {path} vda --config")
+    domain.destroy()
+    lab.boot(domain)
+    with Guest(domain) as guest:
+        see(guest, "vda")
+    assert "can't unplug devices" in lab.fails("detach-disk tiny vda")

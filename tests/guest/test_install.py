@@ -438,7 +438,7 @@ def test_an_installation_at_the_console(
     line = f"--name seen --network none --memory 256 --disk size=0.01 --location {distribution} -x console=ttyS0"
     terminal = Terminal([sys.executable, "-m", "qkvm", "--root", lab.root, "install", *shlex.split(line)], cwd=TOP)
     try:
-        terminal.expect("Connected to domain 'seen'\nEscape character is ^]\n", 60)
+        terminal.expect("Connected to domain 'seen'\nEscape character is ^] (Ctrl + ])\n", 60)
         terminal.expect("guest: ready", 120)
         first = domain.live.id
         terminal.type("reboot -f\n")
@@ -461,7 +461,7 @@ def test_a_console_that_is_left(lab: Lab, domain_named: Callable[[str], Domain])
         command = [sys.executable, "-m", "qkvm", "--root", lab.root, *shlex.split(f"{line} {option}")]
         terminal = Terminal(command, cwd=TOP)
         try:
-            terminal.expect("Escape character is ^]\n", 60)
+            terminal.expect("Escape character is ^] (Ctrl + ])\n", 60)
             terminal.type("\x1d")
             terminal.expect("Domain creation completed.\n", 30)
             assert terminal.child.wait(30) == 0

@@ -229,11 +229,13 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
         "" if nic.type is NicType.USER else str(100 + len(ports.sockets(domain)) + number)
         for number, nic in enumerate(domain.nics)
     )
+    nodes = [layer.file_node for disk in domain.disks for layer in disks.layers(disk)]
     return Resources(
         accel="kvm" if root else "tcg",
         user="" if root else "1879048193:1879048193",
         sockets={ident: 100 + number for number, ident in enumerate(ports.sockets(domain))},
         nic_fds=fds,
+        images={node: 150 + number for number, node in enumerate(nodes)},
         pidfile=f"/run/qkvm/domains/{domain.name}/qemu.pid",
         serial_log=f"/var/log/qkvm/{domain.name}.serial.log",
         folder=f"/run/qkvm/domains/{domain.name}",
@@ -279,8 +281,7 @@ def hot_disk(machine: Machine, disk: Disk) -> list[tuple[str, dict[str, Any]]]:
     place = board.pluggable() if disk.bus is DiskBus.VIRTIO else slots.Place("", "")
     attach = disks.attachment(disk, place, machine=machine)
     drive = disks.disk_device(machine, disk, place, attach, disk.boot_order, tag=".2")
-    fdsets = {layer.file_node: number for number, layer in enumerate(drive.layers)}
-    drive = drive._replace(layers=disks.with_fdsets(drive.layers, fdsets))
+    drive = disks.with_fdsets(drive, 4)
     return commands + render.hotplug_commands(render.render("parts/disk.j2", {"disk": drive}))
 
 

@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "blockresize": (
         "domain",
         "Resize block device of domain.",
-        "<domain> <path> <size:size>",
+        "<domain> <path> <size:size> [--shrink]",
         "",
         "Resize a block device of a running domain; the guest sees its new size.",
     ),
@@ -70,6 +70,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("blkdeviotune", "write-iops-sec-max"): "write I/O operations max",
     ("blkdeviotune", "write-iops-sec-max-length"): "duration in seconds to allow write I/O operations max",
     ("blockresize", "path"): "Fully-qualified path of block device",
+    ("blockresize", "shrink"): "also make it smaller, though what lies at its end is lost",
     ("blockresize", "size"): "New size of the block device, as scaled integer (default KiB)",
     ("domblkinfo", "all"): "display all block devices info",
     ("domblkinfo", "device"): "block device",

@@ -142,7 +142,9 @@ def test_data_arrives_as_data(lab: Lab, domain_of: Register, tmp_path: Path) -> 
         )
         assert guest.ask("cat /sys/block/vda/serial") == "S-1"
     blocks = domain.monitor_command("query-named-block-nodes")
-    assert {(node["drv"], node["file"]) for node in blocks} == {("raw", str(disk)), ("file", str(disk))}
+    assert {(node["drv"], node["file"]) for node in blocks} == {("raw", "/dev/fdset/0"), ("file", "/dev/fdset/0")}
+    (fdset,) = domain.monitor_command("query-fdsets")
+    assert {one["opaque"] for one in fdset["fds"]} == {str(disk)}
     assert lab.ok("domblklist nasty --json")
     assert NASTY in lab.ok("list --title")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from qkvm.domain.domain import lookup
+from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from qkvm.cli.main import Context
@@ -39,6 +41,23 @@ def patience(args: Args) -> dict[str, Any]:
     timeout = args.number("timeout")
     found: dict[str, Any] = {"wait": not args.flag("no-wait")}
     return found if timeout is None else {**found, "timeout": float(timeout)}
+
+
+NO_DAEMON = {
+    "autodestroy": "nobody stays behind to see that who started the domain has gone",
+    "pass-fds": "libvirt hands them to containers (LXC); no device of QEMU's would take them",
+}
+"""Options of start and create for who has a daemon -> why they are refused."""
+
+
+def refuse(args: Args, reasons: Mapping[str, str]) -> None:
+    """Refuse each of these options by name.
+
+    :raises InvalidValue: with the reason.
+    """
+    for option, why in reasons.items():
+        if args.has(option):
+            raise InvalidValue(f"--{option} is not supported: {why}")
 
 
 def read_text(path: str) -> tuple[str, str]:

@@ -27,9 +27,7 @@ def create(context: Context, args: Args) -> None:
     """Start a domain from a file without keeping its definition."""
     from qkvm.domain.host import Host
 
-    for option, why in _NOT_CREATED.items():
-        if args.has(option):
-            raise InvalidValue(f"--{option} is not supported: {why}")
+    common.refuse(args, common.NO_DAEMON)
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
     host, file = Host(context.tree.root), args.required("file")
     flags = {"paused": args.flag("paused"), "reset_nvram": args.flag("reset-nvram")}
@@ -42,13 +40,6 @@ def create(context: Context, args: Args) -> None:
         from qkvm.cli.screen import attach_console
 
         attach_console(context, domain, force=False)
-
-
-_NOT_CREATED = {
-    "autodestroy": "nobody stays behind to see that this command has ended",
-    "pass-fds": "an open file is of no use to who reads a definition again",
-}
-"""Options of create that make no sense without a daemon."""
 
 
 def _tell(context: Context, warnings: list[str] | None) -> None:

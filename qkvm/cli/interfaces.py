@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from qkvm.cli import common
 from qkvm.cli.output import fields, json_text, table
+from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidValue
-from qkvm.units import printable
+from qkvm.units import parse_mac, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
     from qkvm.spec import domain as spec
 
 
@@ -21,17 +23,27 @@ def attach_interface(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         context.out(_interface_xml(args))
         return
+    common.refuse(args, _NOT_ATTACHED)
     domain.attach_interface(
         type=args.required("type"),
         source=args.required("source") if args.required("type") != "user" else "",
         model=args.text("model") or "virtio",
         mac=args.text("mac") or "",
         target=args.text("target") or "",
+        alias=args.text("alias") or "",
         persistent=args.flag("persistent"),
         **_bandwidth(args),
         **common.scope(args),
     )
     context.say("Interface attached successfully\n")
+
+
+_NOT_ATTACHED = {
+    "script": "a NIC is plugged into its bridge by qkvm itself, which runs no scripts as root",
+    "managed": "it is for devices of the host, and none is passed to a guest",
+    "source-mode": "it is for vhost-user, and a NIC is of a network, a bridge or QEMU's own stack",
+}
+"""Options of attach-interface for what a NIC can't be."""
 
 
 def _bandwidth(args: Args) -> dict[str, spec.Bandwidth | None]:
@@ -47,6 +59,15 @@ def detach_interface(context: Context, args: Args) -> None:
     """Unplug a NIC."""
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
+    if args.flag("print-xml"):
+        from qkvm.domain import nic, scope
+        from qkvm.domain.nicplug import pick
+
+        inactive = not scope.resolve(domain, **common.scope(args)).live
+        listed = [{"type": one.type, "mac": one.mac} for one in nic.interfaces(domain, inactive=inactive)]
+        mac = parse_mac(args.text("mac") or "") if args.has("mac") else ""
+        context.out(_described(domain, pick(listed, args.required("type"), mac)["mac"], inactive=inactive))
+        return
     domain.detach_interface(
         type=args.required("type"),
         mac=args.text("mac") or "",
@@ -61,12 +82,15 @@ def domif_setlink(context: Context, args: Args) -> None:
     """Pull or plug the cable of a NIC."""
     from qkvm.domain import nic
 
-    state = args.required("state")
+    domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
     if state not in ("up", "down"):
-        raise InvalidValue(f"invalid link state '{state}'", hint="up or down")
-    nic.set_link(
-        common.domain(context, args), args.required("interface"), state == "up", config=args.flag("config")
-    )
+        raise UsageError(f"invalid link state '{state}'", hint="up or down")
+    if args.flag("print-xml"):
+        inactive = args.flag("config")
+        mac = nic.find(nic.interfaces(domain, inactive=inactive), interface).mac
+        context.out(_described(domain, mac, inactive=inactive, link=state))
+        return
+    nic.set_link(domain, interface, state == "up", config=args.flag("config"))
     context.say("Device updated successfully\n")
 
 
@@ -85,7 +109,6 @@ def domif_getlink(context: Context, args: Args) -> None:
 
 def domiftune(context: Context, args: Args) -> None:
     """Show or set the bandwidth limits of a NIC."""
-    from qkvm.cli.parse import UsageError
     from qkvm.domain import nictune
 
     domain, where = common.domain(context, args), common.scope(args)
@@ -168,10 +191,42 @@ def _interface_xml(args: Args) -> str:
         return "'" + escape(text or "", {"'": "&apos;"}) + "'"
 
     kind = args.required("type")
-    lines = [f"<interface type={quoted(kind)}>"]
+    managed = " managed='yes'" if args.flag("managed") else ""
+    lines = [f"<interface type={quoted(kind)}{managed}>"]
     if kind in ("network", "bridge"):
         lines.append(f"  <source {kind}={quoted(args.required('source'))}/>")
-    for option, element in (("target", "target dev"), ("mac", "mac address"), ("model", "model type")):
+    for option, element in (
+        ("target", "target dev"), ("mac", "mac address"), ("script", "script path"), ("model", "model type"),
+        ("alias", "alias name"),
+    ):  # fmt: skip
         if args.has(option):
             lines.append(f"  <{element}={quoted(args.text(option))}/>")
+    if args.has("inbound") or args.has("outbound"):
+        lines += ["  <bandwidth>", *_bandwidth_xml(args), "  </bandwidth>"]
     return "\n".join((*lines, "</interface>\n"))
+
+
+def _bandwidth_xml(args: Args) -> list[str]:
+    """A line for each direction that has a limit."""
+    lines = []
+    for direction, band in _bandwidth(args).items():
+        given = [(name, getattr(band, name)) for name in ("average", "peak", "burst") if getattr(band, name, 0)]
+        if given:
+            values = " ".join(f"{name}='{value}'" for name, value in given)
+            lines.append(f"    <{direction} {values}/>")
+    return lines
+
+
+def _described(domain: Domain, mac: str, *, inactive: bool, link: str = "") -> str:
+    """The <interface> of a NIC that is there, with another state of its link where one is given."""
+    from qkvm import xml
+    from qkvm.domain import description
+
+    devices = xml.parse(description.dump(domain, inactive=inactive), "description").find("devices")
+    assert devices is not None
+    macs = {str(shown.get("address")): one for one in devices.all("interface") for shown in one.all("mac")}
+    element = macs[mac]
+    if link:
+        shown = element.find("link") or element.add("link")
+        shown.attributes["state"] = link
+    return xml.dump(element)

@@ -17,6 +17,7 @@ def start(context: Context, args: Args) -> None:
     """Start a domain, and attach to its console if asked."""
     from qkvm.domain.host import Host
 
+    common.refuse(args, common.NO_DAEMON)
     Host(context.tree.root).prepare()
     domain = common.domain(context, args)
     names = ("paused", "force-boot", "bypass-cache", "reset-nvram")

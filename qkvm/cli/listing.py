@@ -21,8 +21,10 @@ def list_(context: Context, args: Args) -> None:
     if args.json:
         return context.out(json_text(rows))
     if args.flag("name") or args.flag("uuid") or args.flag("id"):
-        columns = [key for key in ("id", "uuid", "name") if args.flag(key)]
-        lines = ("   ".join(str(entry[key] or "-") for key in columns) for entry in rows)
+        columns = [key for key in ("uuid", "id", "name") if args.flag(key)]
+        # As in virsh: of ids alone those that there are.
+        shown = [entry for entry in rows if columns != ["id"] or entry["id"] is not None]
+        lines = (" ".join(str(entry[key] or "-") for key in columns) for entry in shown)
         return context.out("".join(f"{line}\n" for line in lines))
     if args.flag("managed-save"):
         for entry in rows:
@@ -49,7 +51,11 @@ def dominfo(context: Context, args: Args) -> None:
         definition = domain.definition
         memory = (definition.memory.maximum, definition.memory.current)
         vcpus, seconds, autostart = definition.vcpus.current, 0.0, definition.autostart
-    state = domain.state[0]
+    state, messages = domain.state[0], []
+    if run is not None and pid is not None and run.record.get("taints"):
+        from qkvm.domain import taint
+
+        messages = taint.messages(run)
     if args.json:
         return context.out(json_text({
             "id": run.id if run is not None and pid is not None else None,
@@ -57,6 +63,7 @@ def dominfo(context: Context, args: Args) -> None:
             "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time": round(seconds, 2),
             "max_memory_kib": memory[0], "used_memory_kib": memory[1],
             "persistent": domain.is_persistent, "autostart": autostart, "managed_save": domain.has_managed_save,
+            "messages": messages,
         }))  # fmt: skip
     items: list[tuple[str, object]] = [
         ("Id", run.id if run is not None and pid is not None else "-"),
@@ -70,6 +77,7 @@ def dominfo(context: Context, args: Args) -> None:
         ("Autostart", "enable" if autostart else "disable"),
         ("Managed save", "yes" if domain.has_managed_save else "no"),
         ("Security model", "none"), ("Security DOI", "0"),
+        *(("" if number else "Messages", text) for number, text in enumerate(messages)),
     ]  # fmt: skip
     return context.out(pairs(items))
 

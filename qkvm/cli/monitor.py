@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from qkvm.cli import common
+from qkvm.cli.parse import UsageError
+from qkvm.domain import monitor
 from qkvm.errors import CommandRefused, InvalidValue
 
 if TYPE_CHECKING:
@@ -16,33 +19,76 @@ if TYPE_CHECKING:
 def qemu_monitor_command(context: Context, args: Args) -> int:
     """Run it and print the answer; an error that QEMU answers is printed as it is, as virsh does."""
     domain = common.domain(context, args)
-    text = " ".join(args.texts("cmd"))
+    words, fd = args.texts("cmd"), _passed_fd(args.text("pass-fds"))
     if args.flag("hmp"):
         args.exclusive("hmp", "pretty")
         args.exclusive("hmp", "return-value")
-        with domain.lock(), domain.monitor() as session:
-            context.out(session.hmp(text).replace("\r\n", "\n") + "\n")
+        context.out(monitor.line(domain, " ".join(words), fd=fd).replace("\r\n", "\n") + "\n")
         return 0
-    command, arguments = parse_command(text)
+    command, arguments = parse_command(_wrapped(words))
     answer: dict[str, Any]
     try:
-        answer = {"return": domain.monitor_command(command, arguments)}
+        answer = {"return": monitor.command(domain, command, arguments, fd=fd)}
     except CommandRefused as error:
         answer = {"error": {"class": error.error_class, "desc": error.desc}}
     if args.flag("return-value"):
         if "return" not in answer:
             raise CommandRefused(command, answer["error"]["class"], answer["error"]["desc"])
         answer = answer["return"]
+    if command == "add-fd" and "fdset-id" not in (arguments or {}):
+        # QEMU, monitor_fdsets_cleanup(): a set that nothing has opened goes with the last monitor's connection.
+        context.warn("QEMU drops a new set of fds as soon as this command ends; one that getfd names stays")
     pretty = args.flag("pretty") or args.flag("return-value")
     context.out(json.dumps(answer, indent=2 if pretty else None, separators=None if pretty else (",", ":")) + "\n")
     return 0
+
+
+def _passed_fd(text: str | None) -> int | None:
+    """The fd of --pass-fds: one that was open when qkvm began. QEMU takes one with a command."""
+    if text is None:
+        return None
+    for number in text.split(","):
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise UsageError(f"Unable to parse FD number '{number}'")
+    if "," in text:
+        raise InvalidValue("invalid argument: at most 1 fd can be passed to qemu along with a command")
+    try:
+        # What qkvm has opened itself is closed on exec; what it was given is not.
+        if os.get_inheritable(int(text)):
+            return int(text)
+    except OSError:
+        pass
+    raise InvalidValue(f"Cannot duplicate FD {text}: Bad file descriptor", hint="the shell opens one: 3<FILE")
+
+
+def _wrapped(words: list[str]) -> str:
+    """A bare command and its arguments as an object; what is one already stays as it is.
+
+    As in virsh the arguments are an object, or members of one: ``device_add '"driver":"…"' '"id":"…"'``.
+    """
+    text = " ".join(words)
+    if text.lstrip().startswith(("{", "[")):
+        return text
+    name, rest = words[0], words[1:]
+    if not rest:
+        return json.dumps({"execute": name})
+    for arguments in (" ".join(rest), "{" + ",".join(rest) + "}"):
+        try:
+            found = json.loads(arguments)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return json.dumps({"execute": name, "arguments": found})
+    raise InvalidValue(
+        f"failed to wrap arguments '{' '.join(rest)}' into a QMP command wrapper", hint="""'"NAME":VALUE' each"""
+    )
 
 
 def parse_command(text: str) -> tuple[str, dict[str, Any] | None]:
     """The command and arguments of a QMP command (QMP specification, 'Issuing Commands')."""
     try:
         plain = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidValue(
             f"cannot parse json {text}: {error}", hint='{"execute": "query-status"}, or a line with --hmp'
         ) from error

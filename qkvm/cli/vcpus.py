@@ -20,6 +20,7 @@ def setvcpus(context: Context, args: Args) -> None:
     args.needs("maximum", "config")
     args.exclusive("guest", "config")
     args.exclusive("guest", "maximum")
+    args.exclusive("guest", "hotpluggable")
     domain = common.domain(context, args)
     count = args.number("count") or 0
     if args.flag("guest"):
@@ -27,7 +28,8 @@ def setvcpus(context: Context, args: Args) -> None:
 
         guestcpu.set_count(domain, count)
         return
-    domain.set_vcpus(count, maximum=args.flag("maximum"), **common.scope(args), **common.patience(args))
+    which = {name: args.flag(name) for name in ("maximum", "hotpluggable")}
+    domain.set_vcpus(count, **which, **common.scope(args), **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 

@@ -262,8 +262,9 @@ class Domain:
 
     def monitor_command(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a QMP command of one's own and give what it returns (virsh qemu-monitor-command)."""
-        with self.lock(), self.monitor() as session:
-            return session.execute(command, arguments)
+        from qkvm.domain import monitor
+
+        return monitor.command(self, command, arguments)
 
     # What its guest's agent can be told.
 

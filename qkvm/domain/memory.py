@@ -49,6 +49,7 @@ def set_current(
     :param timeout: seconds for the guest to follow. :param wait: False asks and does not wait.
     :raises InvalidValue: above the maximum. :raises NotReached: the guest has no driver, or did not follow.
     """
+    _refuse_none(kib)
     kib = -(-kib // _PAGE_KIB) * _PAGE_KIB
     if kib < spec.MEMORY_MINIMUM_KIB:
         raise InvalidValue(f"memory of {units.format_size(kib)} is too little", hint="1 MiB or more")
@@ -72,6 +73,7 @@ def set_maximum(
 
     :raises InvalidState: live; QEMU can't resize the memory of a running guest.
     """
+    _refuse_none(kib)
     with domain.lock():
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.live:
@@ -80,6 +82,11 @@ def set_maximum(
                 hint="--config changes it for the next start",
             )
         definitions.change(domain, lambda present: _with_maximum(present, kib))
+
+
+def _refuse_none(kib: int) -> None:
+    if not kib:
+        raise InvalidValue("memory must not be zero", hint="1 MiB or more")
 
 
 def _with_current(present: spec.Domain, kib: int) -> spec.Domain:

@@ -38,6 +38,7 @@ def attach(
     model: str = "virtio",
     mac: str = "",
     target: str = "",
+    alias: str = "",
     live: bool = False,
     config: bool = False,
     current: bool = False,
@@ -48,10 +49,12 @@ def attach(
     """Plug a NIC into the running guest, the definition, or both, and give its MAC address.
 
     :param type: 'network', 'bridge' or 'user'. :param persistent: the definition too, and live when it runs.
+    :param alias: its id in QEMU, which begins with ``ua-``; '' is chosen.
     :param inbound: the most that the guest receives. :param outbound: the most that it sends.
     :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
     """
-    nic = replace(_nic(type, source, model, mac, target), inbound=inbound, outbound=outbound)
+    nic = replace(_nic(type, source, model, mac, target), alias=alias, inbound=inbound, outbound=outbound)
+    spec.check_nic(nic)
     attach_nic(domain, nic, live=live, config=config, current=current, persistent=persistent)
     return nic.mac
 
@@ -208,7 +211,7 @@ def detach(
     """
     wanted_mac = units.parse_mac(mac) if mac else ""
     remove(
-        domain, lambda listed: _pick(listed, type, wanted_mac),
+        domain, lambda listed: pick(listed, type, wanted_mac),
         live=live, config=config, current=current, persistent=persistent, timeout=timeout, wait=wait,
     )  # fmt: skip
 
@@ -255,8 +258,8 @@ def _listed(entry: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pick(listed: list[dict[str, Any]], type_: str, mac: str) -> dict[str, Any]:
-    """The one NIC that is meant, with virsh's words where none or several are."""
+def pick(listed: list[dict[str, Any]], type_: str, mac: str) -> dict[str, Any]:
+    """The one NIC that is meant, with virsh's words where none or several are; see :func:`remove`."""
     fitting = [entry for entry in listed if entry["type"] == type_]
     if mac:
         for entry in fitting:

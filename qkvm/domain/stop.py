@@ -154,7 +154,7 @@ def _power_cycle(domain: Domain, timeout: float) -> None:
             session.execute("set-action", {"shutdown": "pause"})
             session.execute("system_powerdown")
     try:
-        _await_event(run, mark, "SHUTDOWN", timeout=timeout)
+        _await_poweroff(domain, run, mark, timeout)
         _await_event(run, mark, "STOP", timeout=timeout)
     except NotReached as error:
         raise NotReached(
@@ -165,6 +165,19 @@ def _power_cycle(domain: Domain, timeout: float) -> None:
         with domain.lock():
             if run.pid is not None:
                 _go_on(domain, run)
+
+
+def _await_poweroff(domain: Domain, run: Run, mark: int, timeout: float) -> None:
+    """Wait for the guest's power-off (SHUTDOWN), and press the power button again every few seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return _await_event(run, mark, "SHUTDOWN", timeout=min(_RESEND, left))
+        except NotReached:
+            if left <= _RESEND:
+                raise
+        _press(domain, run, run.pid)
 
 
 def _at_poweroff(run: Run) -> str:

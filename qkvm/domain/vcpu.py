@@ -43,12 +43,15 @@ def set_count(
     config: bool = False,
     current: bool = False,
     maximum: bool = False,
+    hotpluggable: bool = False,
     timeout: float = UNPLUG_TIMEOUT,
     wait: bool = True,
 ) -> int:
     """Plug or unplug vCPUs until ``count`` are plugged, and give the count that was reached.
 
     :param maximum: change the most that can be plugged instead; only in the definition.
+    :param hotpluggable: refuse where what is added could not be unplugged again. Wherever vCPUs can be plugged,
+        all but the first are plugged as devices, also those that a start brings, and can be unplugged.
     :param timeout: seconds for the guest to release each vCPU. :param wait: False asks and does not wait.
     :raises InvalidValue: more than the maximum. :raises NotReached: the guest did not release one in time.
     """
@@ -63,8 +66,12 @@ def set_count(
         run = domain.live if wanted.live else None
         if run is not None:
             _check_live(run, count)
+            if hotpluggable:
+                _refuse_fixed(definitions.started_with(run.record).machine)
         if wanted.config:
             _check_config(domain.definition.vcpus, count, maximum=maximum)
+            if hotpluggable:
+                _refuse_fixed(domain.definition.machine)
         if run is not None:
             _set_live(domain, run, count, timeout=timeout, wait=wait)
         if wanted.config:
@@ -82,10 +89,14 @@ def _check_live(run: Run, count: int) -> None:
     if count > run.vcpu_count():
         run.require_sound()
     if count != run.vcpu_count():
-        if not started.machine.hotplugs_vcpus:
-            raise InvalidState(f"machine {started.machine} can't plug vcpus while it runs")
+        _refuse_fixed(started.machine)
         if run.state()[0] == "paused" and count < run.vcpu_count():
             raise InvalidState("a paused guest can't release vcpus", hint="resume it first")
+
+
+def _refuse_fixed(machine: spec.Machine) -> None:
+    if not machine.hotplugs_vcpus:
+        raise InvalidState(f"machine {machine} can't plug vcpus while it runs")
 
 
 def _check_config(vcpus: spec.Vcpus, count: int, *, maximum: bool) -> None:

@@ -63,27 +63,34 @@ class Session:
             self._runner.close()
 
     def execute(
-        self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = COMMAND_TIMEOUT
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        fd: int | None = None,
+        timeout: float = COMMAND_TIMEOUT,
     ) -> Any:
         """Run a QMP command and give what it returns.
 
+        :param fd: goes along with the command (SCM_RIGHTS); the caller keeps its own.
         :raises CommandRefused: QEMU answered with an error. :raises MonitorTimeout: no answer in ``timeout`` s.
         :raises MonitorGone: QEMU ended meanwhile; whether the command ran can't be known.
         """
-        return self._run(self._client.execute(command, arguments), timeout, command)
 
-    def hmp(self, line: str) -> str:
+        async def step() -> Any:
+            if fd is not None:
+                self._client.send_fd_scm(fd)
+            return await self._client.execute(command, arguments)
+
+        return self._run(step(), timeout, command)
+
+    def hmp(self, line: str, *, fd: int | None = None) -> str:
         """Run a line of the human monitor and give its text (human-monitor-command)."""
-        return str(self.execute("human-monitor-command", {"command-line": line}))
+        return str(self.execute("human-monitor-command", {"command-line": line}, fd=fd))
 
     def send_fd(self, name: str, fd: int) -> None:
         """Give QEMU a copy of ``fd`` under ``name`` (getfd with SCM_RIGHTS); the caller keeps its own."""
-
-        async def send() -> None:
-            self._client.send_fd_scm(fd)
-            await self._client.execute("getfd", {"fdname": name})
-
-        self._run(send(), COMMAND_TIMEOUT, "getfd")
+        self.execute("getfd", {"fdname": name}, fd=fd)
 
     def add_fd(self, fd: int, *, fdset: int | None = None, opaque: str = "") -> int:
         """Give QEMU a copy of ``fd`` in a set of fds and give the set's number (add-fd with SCM_RIGHTS).
@@ -93,16 +100,10 @@ class Session:
         :param fdset: the number of the set, which is made where there is none; None: the first free one.
         :param opaque: what query-fdsets shows beside it.
         """
-
-        async def send() -> int:
-            self._client.send_fd_scm(fd)
-            arguments: dict[str, Any] = {"opaque": opaque} if opaque else {}
-            if fdset is not None:
-                arguments["fdset-id"] = fdset
-            answer: Any = await self._client.execute("add-fd", arguments)
-            return int(answer["fdset-id"])
-
-        return self._run(send(), COMMAND_TIMEOUT, "add-fd")
+        arguments: dict[str, Any] = {"opaque": opaque} if opaque else {}
+        if fdset is not None:
+            arguments["fdset-id"] = fdset
+        return int(self.execute("add-fd", arguments, fd=fd)["fdset-id"])
 
     async def _connect(self) -> None:
         sock = connect_unix(self._path)

@@ -114,7 +114,7 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool = Fa
         mode = os.O_RDONLY if readonly else os.O_RDWR
         fd = os.open(real, mode | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
-        raise os_error(error, f"disk {units.printable(path)}") from error
+        raise os_error(error, f"Cannot access storage file '{units.printable(path)}'") from error
     try:
         _check_kind(path, os.fstat(fd).st_mode)
         os.set_blocking(fd, True)
@@ -124,7 +124,7 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool = Fa
             os.pread(fd, 1, 0)
     except OSError as error:
         os.close(fd)
-        raise os_error(error, f"disk {units.printable(path)}") from error
+        raise os_error(error, f"Cannot access storage file '{units.printable(path)}'") from error
     except BaseException:
         os.close(fd)
         raise

@@ -30,11 +30,12 @@ class Lab:
         self.kernel = kernel
         self.initrd = initrd
 
-    def run(self, line: str) -> subprocess.CompletedProcess[str]:
+    def run(self, line: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run a qkvm command line (split as a shell would) in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "qkvm", "--root", self.root, *shlex.split(line)],
             capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, cwd=TOP,
+            pass_fds=pass_fds,
         )  # fmt: skip
 
     def ok(self, line: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -183,5 +184,49 @@ def test_monitor_commands(lab: Lab, vm: Domain) -> None:
     assert refused["error"]["class"] == "CommandNotFound"
     pretty = lab.ok("""qemu-monitor-command talker --pretty '{"execute":"query-status"}'""")
     assert pretty.startswith('{\n  "return": {\n')
-    for bad in ("'{'", "'[]'", """'{"execute": 1}'""", "query-status"):
+    for bad in (
+        "'{'",
+        "'[]'",
+        """'{"execute": 1}'""",
+        "query-status status",
+        "x --pass-fds y",
+        "x --pass-fds 0,0",
+    ):
         lab.fails(f"qemu-monitor-command talker {bad}")
+
+
+def test_monitor_commands_by_name(lab: Lab, vm: Domain) -> None:
+    """As in virsh a bare name is a command, and its arguments are members of an object, or one."""
+    assert json.loads(lab.ok("qemu-monitor-command talker query-status"))["return"]["running"] is True
+    refused = json.loads(lab.ok("qemu-monitor-command talker nonsense"))
+    assert refused == {"error": {"class": "CommandNotFound", "desc": "The command nonsense has not been found"}}
+    for arguments in (
+        """'"path":"/machine"' '"property":"type"'""",
+        """'{"path":"/machine","property":"type"}'""",
+    ):
+        answer = json.loads(lab.ok(f"qemu-monitor-command talker qom-get {arguments}"))
+        assert answer["return"].endswith("-machine")
+    assert "Messages:       tainted: custom monitor control commands issued\n" in lab.ok("dominfo talker")
+    assert json.loads(lab.ok("dominfo talker --json"))["messages"] == [
+        "tainted: custom monitor control commands issued"
+    ]
+
+
+def test_a_file_goes_along_with_a_monitor_command(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    (tmp_path / "passed").write_text("text")
+    with open(tmp_path / "passed") as file:
+        line = f"""qemu-monitor-command talker --pass-fds {file.fileno()} getfd '"fdname":"mine"'"""
+        assert f"Cannot duplicate FD {file.fileno()}: Bad file descriptor" in lab.fails(line)
+        assert lab.run(line, pass_fds=(file.fileno(),)).stdout == '{"return":{}}\n\n'
+        set_of_fds = lab.run(line.replace("getfd", "add-fd").partition(" '")[0], pass_fds=(file.fileno(),))
+    assert "QEMU drops a new set of fds as soon as this command ends" in set_of_fds.stderr
+    assert json.loads(set_of_fds.stdout)["return"]["fd"] > 2
+    assert vm.monitor_command("query-fdsets") == [], "it is as the warning tells"
+
+    def held() -> bool:
+        fds = Path(f"/proc/{vm.live.pid}/fd")
+        return str(tmp_path / "passed") in [os.readlink(fds / name) for name in os.listdir(fds)]
+
+    assert held(), "QEMU has it for later commands"
+    vm.monitor_command("closefd", {"fdname": "mine"})
+    assert not held()

@@ -148,6 +148,43 @@ def test_other_models_and_types(lab: Lab, vm: Domain) -> None:
         "<interface type='network'>\n  <source network='default'/>\n  <mac address='52:54:00:00:cc:09'/>\n"
         "</interface>\n\n"
     )
+
+
+def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> None:
+    (nic,) = vm.interfaces()
+    shown = lab.ok(f"detach-interface {vm.name} network --print-xml")
+    assert shown in f"{vm.xml()}\n" or all(line.strip() in vm.xml() for line in shown.splitlines())
+    assert f"<target dev='{nic.interface}'/>" in shown and f"<mac address='{nic.mac}'/>" in shown
+    shown = lab.ok(f"detach-interface {vm.name} network --print-xml --config")
+    assert "<target" not in shown and "<alias" not in shown and f"<mac address='{nic.mac}'/>" in shown
+    lab.fails(f"detach-interface {vm.name} bridge --print-xml")
+    for state in ("up", "down"):
+        shown = lab.ok(f"domif-setlink {vm.name} {nic.interface} {state} --print-xml")
+        assert f"<link state='{state}'/>" in shown and f"<target dev='{nic.interface}'/>" in shown
+        shown = lab.ok(f"domif-setlink {vm.name} {nic.mac} {state} --print-xml --config")
+        assert f"<link state='{state}'/>" in shown and "<target" not in shown
+    assert vm.interfaces()[0].link is True and len(vm.interfaces()) == 1, "nothing was changed"
+
+    options = "--model virtio --alias ua-second --inbound 100,200,300 --outbound 50 --mac 52:54:00:00:cc:0a"
+    shown = lab.ok(f"attach-interface {vm.name} network default {options} --target tap7 --script /x --print-xml")
+    assert shown.splitlines() == [
+        "<interface type='network'>", "  <source network='default'/>", "  <target dev='tap7'/>",
+        "  <mac address='52:54:00:00:cc:0a'/>", "  <script path='/x'/>", "  <model type='virtio'/>",
+        "  <alias name='ua-second'/>", "  <bandwidth>", "    <inbound average='100' peak='200' burst='300'/>",
+        "    <outbound average='50'/>", "  </bandwidth>", "</interface>", "",
+    ]  # fmt: skip
+    lab.ok(f"attach-interface {vm.name} network default {options} --persistent")
+    try:
+        for scope in ("", "--inactive"):
+            assert "<alias name='ua-second'/>" in lab.ok(f"dumpxml {vm.name} {scope}")
+        assert "ua-second" in {
+            one["name"] for one in vm.monitor_command("qom-list", {"path": "/machine/peripheral"})
+        }
+        assert "ua-second" in lab.fails(f"attach-interface {vm.name} network default --alias ua-second --live")
+    finally:
+        lab.ok(f"detach-device-alias {vm.name} ua-second --live --config")
+    assert "alias 'mine' of" in lab.fails(f"attach-interface {vm.name} network default --alias mine")
+    assert len(vm.interfaces()) == len(vm.definition.nics) == 1
     assert len(vm.interfaces()) == 1
     for options, words in (
         ("network nosuch", "no network with matching name 'nosuch'"),
@@ -214,7 +251,7 @@ def test_vcpus_of_the_definition(lab: Lab, domain_of: Register) -> None:
     assert "--config is required by option --maximum" in lab.fails("setvcpus paper 4 --live --maximum")
     assert "Can't set 0 processors" in lab.fails("setvcpus paper 0 --config")
     lab.ok("setvcpus paper 4 --config --maximum")
-    lab.ok("setvcpus paper 2")
+    lab.ok("setvcpus paper 2 --hotpluggable")
     assert (domain.definition.vcpus.current, domain.definition.vcpus.maximum) == (2, 4)
     lab.ok("setmaxmem paper 1G --config")
     lab.ok("setmem paper 1000000 --config")
@@ -224,6 +261,13 @@ def test_vcpus_of_the_definition(lab: Lab, domain_of: Register) -> None:
     lab.boot(domain)
     with Guest(domain) as guest:
         guest.until("cpus", "2")
+    # What a start has brought can be unplugged as well.
+    lab.ok("setvcpus paper 1 --live --hotpluggable")
+    with Guest(domain) as guest:
+        guest.until("cpus", "1")
+    assert "mutually exclusive" in lab.fails("setvcpus paper 1 --guest --hotpluggable")
+    domain_of(lab.define("solid", machine="microvm"))
+    assert "machine microvm can't plug vcpus" in lab.fails("setvcpus solid 1 --config --hotpluggable")
 
 
 def test_a_guest_that_keeps_its_vcpu(lab: Lab, domain_of: Register) -> None:

@@ -6,14 +6,14 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "attach-interface": (
         "domain",
         "attach network interface",
-        "<domain> <type> <source> [--target <string>] [--mac <string>] [--model=<string>] [--inbound=<string>] [--outbound=<string>] [--persistent] [--config] [--live] [--current] [--print-xml]",
+        "<domain> <type> <source> [--target <string>] [--mac <string>] [--script <string>] [--model <string>] [--alias <string>] [--inbound <string>] [--outbound <string>] [--persistent] [--config] [--live] [--current] [--print-xml] [--managed] [--source-mode=<string>]",
         "Failed to attach interface",
         "Attach new network interface.",
     ),
     "detach-interface": (
         "domain",
         "detach network interface",
-        "<domain> <type> [--mac <string>] [--persistent] [--config] [--live] [--current] [--timeout=<number>] [--no-wait]",
+        "<domain> <type> [--mac <string>] [--persistent] [--config] [--live] [--current] [--print-xml] [--timeout=<number>] [--no-wait]",
         "Failed to detach interface",
         "Detach network interface.",
     ),
@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "domif-setlink": (
         "domain",
         "set link state of a virtual interface",
-        "<domain> <interface> <state> [--config]",
+        "<domain> <interface> <state> [--config] [--print-xml]",
         "Failed to update interface link state",
         "Set link state of a domain's virtual interface.",
     ),
@@ -62,6 +62,12 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
+    ("attach-interface", "alias"): "custom alias name of interface device: ua-...",
+    ("attach-interface", "managed"): "detach the device from the host (not supported)",
+    ("attach-interface", "script"): "script used to bridge network interface (not supported)",
+    ("attach-interface", "source-mode"): "mode attribute of <source/> element (not supported)",
+    ("detach-interface", "print-xml"): "print XML document rather than detach the interface",
+    ("domif-setlink", "print-xml"): "print XML document rather than set the interface link state",
     ("attach-interface", "inbound"): "control domain's incoming traffics: average,peak,burst",
     ("attach-interface", "outbound"): "control domain's outgoing traffics: average,peak,burst",
     ("domiftune", "inbound"): "control domain's incoming traffics: average,peak,burst",

@@ -55,7 +55,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "start": (
         "domain",
         "start a (previously defined) inactive domain",
-        "<domain> [--console] [--paused] [--bypass-cache] [--force-boot] [--reset-nvram]",
+        "<domain> [--console] [--paused] [--autodestroy] [--bypass-cache] [--force-boot] [--pass-fds=<string>] [--reset-nvram]",
         "Failed to start domain '{domain}'",
         "Start a domain.",
     ),
@@ -74,6 +74,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("reboot", "mode"): "reboot mode: acpi|agent (agent first where none is given)",
     ("shutdown", "mode"): "shutdown mode: acpi|agent (agent first where none is given)",
     ("shutdown", "wait"): "wait until the domain is off",
+    ("start", "autodestroy"): "automatically destroy the guest when virsh disconnects (not supported)",
     ("start", "bypass-cache"): "avoid file system cache when loading",
     ("start", "domain"): "name of the inactive domain",
 }

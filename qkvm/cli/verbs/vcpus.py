@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "setvcpus": (
         "domain",
         "change number of virtual CPUs",
-        "<domain> <count:int> [--maximum] [--config] [--live] [--current] [--guest] [--timeout=<number>] [--no-wait]",
+        "<domain> <count:int> [--maximum] [--config] [--live] [--current] [--guest] [--hotpluggable] [--timeout=<number>] [--no-wait]",
         "",
         "Change the number of virtual CPUs in the guest domain.\nWaits until the guest has followed and says what was reached.",
     ),
@@ -40,6 +40,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("vcpucount", "config"): "get value to be used on next boot",
     ("vcpucount", "current"): "get value according to current domain state",
     ("setvcpus", "guest"): "modify cpu state in the guest",
+    ("setvcpus", "hotpluggable"): "make added vcpus hot(un)pluggable (they always are, or the machine can't)",
     ("vcpucount", "guest"): "retrieve vcpu count from the guest instead of the hypervisor",
     ("vcpucount", "live"): "get value from running domain",
     ("vcpucount", "maximum"): "get maximum count of vcpus",

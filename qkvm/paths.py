@@ -2,7 +2,7 @@
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
     var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/, tpm/
-    run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, last-id
+    run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
 Another root is another set that never meets the host's own. Paths are plain strings: a read verb has no
@@ -74,6 +74,11 @@ class Tree:
     def pool_runs(self) -> str:
         """Folder of the storage pools' states in this boot."""
         return join(self.run, "pools")
+
+    @property
+    def uplink_runs(self) -> str:
+        """Folder of the records of bridges that were made over NICs in this boot."""
+        return join(self.run, "uplinks")
 
     def domain_definition(self, name: str) -> str:
         """Definition file of one domain."""

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 def gc(context: Context, args: Args) -> None:
     """Forget what ended domains and earlier boots have left under run/."""
     from qkvm.domain import upkeep
+    from qkvm.net import uplink
 
+    for told in uplink.mend(context.tree):
+        context.say(f"{told[:1].upper()}{told[1:]}\n")
     for name in upkeep.collect(context.tree):
         context.say(f"Domain '{name}' collected\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import units
-from qkvm.domain import blocknodes, diskuse, media, plug
+from qkvm.domain import blockjob, blocknodes, diskuse, media, plug
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
 from qkvm.domain.disk import disk_entry, pick, plugged
@@ -248,6 +248,7 @@ def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, 
     if not bus.hotplugs:
         raise InvalidState(f"disk bus '{bus}' cannot be hot unplugged", hint="--config is for the next start")
     run.require_sound()
+    blockjob.refuse_busy(run, entry["target"])
     with domain.monitor() as session, Undo() as undo:
         blocknodes.sweep(run, session)
         if blocknodes.is_drive(entry) and entry["node"]:

@@ -104,10 +104,11 @@ def _save(
     running: bool | None,
     report: Report | None,
 ) -> None:
-    from qkvm.domain import stop
+    from qkvm.domain import blockjob, stop
 
     run = domain.live
     run.require_sound()
+    blockjob.refuse_busy(run)
     with domain.monitor() as session:
         state = _savable(session)
         present = pinned(run, session)

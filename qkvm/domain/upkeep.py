@@ -41,6 +41,10 @@ def pass_by(domain: Domain) -> None:
 
         # Who holds the lock now is another one: its process was killed.
         recover(domain, run)
+    if run.record.get("blockjobs"):
+        from qkvm.domain import jobend
+
+        jobend.pass_by(domain, run)
     if run.record.get("sidecars"):
         from qkvm.domain import sidecar
 

@@ -64,6 +64,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
     ),
     "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
+    "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
     "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",

@@ -12,7 +12,7 @@ import time
 from qkvm.errors import Busy, InvalidState
 from qkvm.files import entries
 from qkvm.host import journal, record
-from qkvm.host.process import lock_holder
+from qkvm.host.process import lock_holder, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,17 +233,20 @@ def open_life(folder: str) -> int:
 
 
 def settle(tree: Tree, name: str) -> None:
-    """Wait until a QEMU whose starter was killed is either up or gone; call it under the domain's lock.
+    """Wait until a QEMU whose starter was killed is up or gone, and one that is ending is gone.
 
-    :raises Busy: it is neither after some seconds.
+    Its first thread can have ended while the others still hold all that it had. Call it under the domain's lock.
+
+    :raises Busy: it is neither up nor gone after some seconds.
     """
     folder = tree.domain_run(name)
     deadline = time.monotonic() + _SETTLE_TIMEOUT
     while lives(folder):
-        if lock_holder(os.path.join(folder, "qemu.pid")) is not None:
+        holder = lock_holder(os.path.join(folder, "qemu.pid"))
+        if holder is not None and start_time(holder) is not None:
             return
         if time.monotonic() >= deadline:
-            raise Busy(f"a QEMU of an interrupted start of domain '{name}' comes neither up nor to an end")
+            raise Busy(f"a QEMU of domain '{name}' comes neither up nor to an end")
         time.sleep(0.005)
 
 

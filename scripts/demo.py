@@ -147,7 +147,7 @@ class Demo:
         seen = f"{addresses[0]['addr_info'][0]['local']}/{addresses[0]['addr_info'][0]['prefixlen']}"
         check(seen == actual.address, f"bridge {actual.bridge} has {seen}, not {actual.address}")
         backend = (self.host.network("default").record or {})["firewall"]
-        return f"{actual.subnet} on {actual.bridge}, MASQUERADE by {backend}, dnsmasq: {said}"
+        return f"{actual.subnets[0]} on {actual.bridge}, MASQUERADE by {backend}, dnsmasq: {said}"
 
     def install(self) -> str:
         """install."""

@@ -75,7 +75,8 @@ def net_start(context: Context, args: Args) -> None:
 def _tell_moved(context: Context, name: str, started: Started) -> None:
     if started.relocated:
         actual = started.definition
-        context.warn(f"{started.reason}: network {name} uses {actual.subnet} on bridge {actual.bridge}")
+        where = " and ".join(map(str, actual.subnets)) or "no address"
+        context.warn(f"{started.reason}: network {name} uses {where} on bridge {actual.bridge}")
 
 
 def net_destroy(context: Context, args: Args) -> None:
@@ -181,16 +182,23 @@ def net_dhcp_leases(context: Context, args: Args) -> None:
     if args.json:
         context.out(json_text([lease._asdict() for lease in leases]))
         return
-    prefix = network.info().active and network.actual.subnet.prefixlen or network.definition.subnet.prefixlen
+    definition = network.actual if network.active else network.definition
+    prefixes: dict[int, int] = {subnet.version: subnet.prefixlen for subnet in definition.subnets}
     rows = [
         (
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.expiry)) if lease.expiry else "-",
-            lease.mac, "ipv4", f"{lease.ip}/{prefix}", lease.hostname or "-", lease.client_id or "-",
+            lease.mac or "-", *_protocol(lease.ip, prefixes), lease.hostname or "-", lease.client_id or "-",
         )
         for lease in leases
     ]  # fmt: skip
     headers = ("Expiry Time", "MAC address", "Protocol", "IP address", "Hostname", "Client ID or DUID")
     context.out(table(headers, rows, header=not context.quiet))
+
+
+def _protocol(ip: str, prefixes: dict[int, int]) -> tuple[str, str]:
+    """The protocol of an address, and the address with its network's prefix."""
+    version = 6 if ":" in ip else 4
+    return f"ipv{version}", f"{ip}/{prefixes.get(version, 128 if version == 6 else 32)}"
 
 
 def net_uuid(context: Context, args: Args) -> None:

@@ -151,7 +151,7 @@ def hostname(domain: Domain, *, source: str = "agent") -> str:
     if source == "agent":
         with agents.session(domain) as agent:
             return str(_ask(agent, "hostname"))
-    from qkvm.net.dhcp import leases
+    from qkvm.net.lease import leases
 
     for nic in domain.live.devices("nics"):
         if nic["type"] != "network":

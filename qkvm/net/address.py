@@ -9,7 +9,7 @@ from qkvm import units
 from qkvm.errors import InvalidValue
 from qkvm.files import os_error
 from qkvm.net import run
-from qkvm.net.dhcp import is_ipv4, leases
+from qkvm.net.lease import is_ipv4, leases
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree

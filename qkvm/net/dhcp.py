@@ -1,4 +1,4 @@
-"""DHCP and DNS of a network: one dnsmasq, and the leases that it writes.
+"""DHCP and DNS of a network: one dnsmasq.
 
 dnsmasq turns itself into a daemon, and its parent ends with code 0 only when the daemon serves. Its identity
 is the pid from its pid file with that process's start time; a pid alone is never sent a signal.
@@ -7,17 +7,21 @@ is the pid from its pid file with that process's start time; a pid alone is neve
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import HostError, InvalidValue, ProgramFailed, TemplateError
 from qkvm.files import make_private_dir, read_bytes, write_atomic
-from qkvm.units import check_text, parse_mac, printable
+from qkvm.units import check_text, printable
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
+    from qkvm.spec.dhcp import DhcpHost
     from qkvm.spec.network import Network
 
 _TEMPLATE = "dnsmasq.conf.j2"
+
+_MOST_LEASES = 65536
 
 _GRACE = 5.0
 """Seconds that dnsmasq gets to end; it takes a few milliseconds."""
@@ -26,58 +30,11 @@ _EXIT_NETWORK = 2
 """dnsmasq(8): a problem with network access, such as a port that is taken."""
 
 
-class Lease(NamedTuple):
-    """One address that dnsmasq has given away; ``expiry`` in seconds since 1970, 0: never. Empty: unknown."""
-
-    expiry: int
-    mac: str
-    ip: str
-    hostname: str = ""
-    client_id: str = ""
-
-
 class Server(NamedTuple):
     """A running dnsmasq: pid, and start time in clock ticks since boot."""
 
     pid: int
     started: int
-
-
-def leases(path: str, now: float | None = None) -> list[Lease]:
-    """The leases in dnsmasq's lease file that have not expired at ``now`` (default: the present).
-
-    Host names and client ids are the guests' own words: what a terminal could act on is escaped. Lines that
-    are no IPv4 lease are left out.
-    """
-    import time
-
-    moment = time.time() if now is None else now
-    found = (_lease(line) for line in (read_bytes(path) or b"").split(b"\n"))
-    return [lease for lease in found if lease is not None and (lease.expiry == 0 or lease.expiry > moment)]
-
-
-def _lease(line: bytes) -> Lease | None:
-    """A line 'expiry mac ip hostname client-id'; None where it is none."""
-    fields = [field.decode("utf-8", "backslashreplace") for field in line.split(b" ")]
-    if len(fields) != 5 or not (fields[0].isascii() and fields[0].isdigit() and len(fields[0]) < 20):
-        return None
-    try:
-        mac = parse_mac(fields[1])
-    except InvalidValue:
-        return None
-    if not is_ipv4(fields[2]):
-        return None
-    hostname, client_id = ("" if field == "*" else printable(field) for field in fields[3:])
-    return Lease(expiry=int(fields[0]), mac=mac, ip=fields[2], hostname=hostname, client_id=client_id)
-
-
-def is_ipv4(text: str) -> bool:
-    """Whether a text is an IPv4 address in its one usual form; cheaper than the ipaddress module."""
-    parts = text.split(".")
-    return len(parts) == 4 and all(
-        part.isascii() and part.isdigit() and len(part) <= 3 and int(part) < 256 and str(int(part)) == part
-        for part in parts
-    )
 
 
 def config_path(tree: Tree, network: str) -> str:
@@ -103,17 +60,22 @@ def render(tree: Tree, definition: Network) -> str:
         loader=jinja2.FileSystemLoader([tree.templates, packaged_templates()]),
         undefined=jinja2.StrictUndefined, finalize=_finalize, trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    dhcp = definition.dhcp
+    own, own6 = definition.interface, definition.interface6
+    ranges = [found for found in (definition.dhcp, definition.ipv6 and definition.ipv6.dhcp) if found]
     try:
         return environment.get_template(_TEMPLATE).render(
-            bridge=definition.bridge,
-            domain=definition.domain,
+            net=definition,
             isolated=definition.mode.value == "isolated",
-            dhcp=dhcp,
-            netmask=str(definition.subnet.netmask),
-            lease_max=_addresses(dhcp.start, dhcp.end) if dhcp is not None else 0,
+            asks_only_given=any(not one.domain for one in definition.dns.forwarders),
+            serves_dhcp=bool(ranges or definition.hosts or definition.ipv6),
+            netmask=str(own.netmask) if own is not None else "",
+            subnet=str(own.network.network_address) if own is not None else "",
+            subnet6=str(own6.network.network_address) if own6 is not None else "",
+            lease_max=sum(_addresses(one.start, one.end) for one in ranges) + len(definition.hosts),
+            hosts=[_host_line(host) for host in definition.hosts],
             lease_file=tree.leases(definition.name),
             pid_file=pid_path(tree, definition.name),
+            script=script_path(tree, definition.name) if follows(definition) else "",
         )
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(error.name or _TEMPLATE, error.lineno, error.message or "syntax error") from error
@@ -130,10 +92,46 @@ def _finalize(value: object) -> object:
     return value
 
 
-def _addresses(start: str, end: str) -> int:
-    from ipaddress import IPv4Address
+def _host_line(host: DhcpHost) -> str:
+    """A host in the words of dnsmasq's dhcp-host: who it is, its address, its name."""
+    who = [host.mac] if host.mac else [f"id:{host.id}"] if host.id else []
+    address = [f"[{host.ip}]" if ":" in host.ip else host.ip] if host.ip else []
+    return ",".join([*who, *address, *([host.name] if host.name else [])])
 
-    return int(IPv4Address(end)) - int(IPv4Address(start)) + 1
+
+def _addresses(start: str, end: str) -> int:
+    """How many leases a range can have; of IPv6 as many as a host could bear."""
+    from ipaddress import ip_address
+
+    return min(int(ip_address(end)) - int(ip_address(start)) + 1, _MOST_LEASES)
+
+
+def script_path(tree: Tree, network: str) -> str:
+    """What a network's dnsmasq runs when a lease changes."""
+    return os.path.join(tree.network_run(network), "lease-changed")
+
+
+def follows(definition: Network) -> bool:
+    """Whether changed leases are to be looked at: forwards lead to guests by name."""
+    return any(not forward.address for forward in definition.forwards)
+
+
+def _write_script(tree: Tree, network: str) -> None:
+    """Write what brings forwards to their guests' present addresses.
+
+    dnsmasq runs it as root, with the guests' own words as arguments: it looks at none of them.
+    """
+    from shlex import quote
+
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    command = [sys.executable, "-m", "qkvm", "--root", tree.root, "net-forward", network, "refresh"]
+    text = (
+        "#!/bin/sh\n# dnsmasq runs this when a lease changes.\n"
+        f"PYTHONPATH={quote(package)} exec {' '.join(map(quote, command))} </dev/null >/dev/null 2>&1\n"
+    )
+    path = script_path(tree, network)
+    write_atomic(path, text)
+    os.chmod(path, 0o700)
 
 
 def start(tree: Tree, definition: Network) -> Server:
@@ -146,6 +144,8 @@ def start(tree: Tree, definition: Network) -> Server:
     program = find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
     config, pid_file = config_path(tree, definition.name), pid_path(tree, definition.name)
     write_atomic(config, render(tree, definition))
+    if follows(definition):
+        _write_script(tree, definition.name)
     make_private_dir(os.path.dirname(tree.leases(definition.name)))
     try:
         run([program, f"--conf-file={config}"])

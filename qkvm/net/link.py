@@ -1,4 +1,4 @@
-"""Network links of this host: bridges for networks, taps for guests.
+"""Network links of this host: taps for guests, and what is common to all.
 
 Everything made here carries a tag in its ifalias (``qkvm:net=NAME``, ``qkvm:dom=NAME``), and only what carries
 the tag is ever removed. Reads come from /proc/net/dev, which shows the reader's own network namespace; /sys
@@ -20,7 +20,7 @@ from qkvm.files import os_error
 from qkvm.units import check_interface_name, parse_mac
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network
+    from ipaddress import IPv4Network, IPv6Network
 
 _TUN = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -89,7 +89,7 @@ def counters(name: str) -> Counters:
     """Bytes, packets, errors and drops of a link since it was made. :raises NotFound: there is none."""
     values = _device_lines().get(name)
     if values is None:
-        raise _no_link(name)
+        raise no_link(name)
     return _parse_counters(values)
 
 
@@ -193,129 +193,40 @@ def plug(tap: str, bridge: str, mac: str, alias: str, *, ipr: Any = None) -> Non
         if kind(master) != "bridge":
             raise InvalidValue(f"interface {bridge} is not a bridge")
         if port is None:
-            raise _no_link(tap)
+            raise no_link(tap)
         route.link(
             "set", index=port["index"], address=host_side_mac(mac), ifalias=alias,
             master=master["index"], state="up",
         )  # fmt: skip
 
 
-# Bridges.
+# Addresses.
 
 
-def make_bridge(name: str, address: str, mac: str, alias: str, *, ipr: Any = None) -> None:
-    """Make a bridge with the host's address on it and set it up; nothing stays where a step fails.
+def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, str]]:
+    """Every subnet that an address or a route of this namespace covers, and words for who has it."""
+    from ipaddress import ip_address, ip_network
+    from socket import AF_INET, AF_INET6
 
-    :param address: with its prefix, '192.168.122.1/24'. :param mac: fixed, so that ports do not change it.
-    :raises AlreadyExists: there is a link of that name, whosever it is.
-    """
-    from ipaddress import IPv4Interface
-
-    interface = IPv4Interface(address)
-    with connection(ipr) as route, words(f"cannot make bridge {name}"):
-        if lookup(route, name) is not None:
-            raise AlreadyExists(f"interface {name} exists already", hint="another bridge name for the network")
-        route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
-        # The kernel ignores an ifalias when it makes a link, and forgets link addresses that come before up.
-        made = lookup(route, name)
-        if made is None:
-            raise _no_link(name)
-        try:
-            route.link("set", index=made["index"], ifalias=alias)
-            _disable_ipv6(name)
-            route.addr(
-                "add", index=made["index"], address=str(interface.ip), prefixlen=interface.network.prefixlen,
-                broadcast=str(interface.network.broadcast_address),
-            )  # fmt: skip
-            route.link("set", index=made["index"], state="up")
-        except BaseException:
-            route.link("del", index=made["index"])
-            raise
-
-
-def _disable_ipv6(name: str) -> None:
-    """Keep the host from giving itself a link-local address on a bridge whose network has no IPv6."""
-    try:
-        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w", encoding="ascii") as stream:
-            stream.write("1")
-    except FileNotFoundError:
-        pass  # A kernel without IPv6.
-    except OSError as error:
-        raise os_error(error, f"cannot disable IPv6 on {name}") from error
-
-
-def remove_bridge(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
-    """Remove a bridge of ours; False where it is gone already.
-
-    :param mac: what the record says it was made with; it tells a bridge that a crash left without its tag.
-    :raises HostError: a link of that name is not ours.
-    """
-    with connection(ipr) as route, words(f"cannot remove bridge {name}"):
-        found = lookup(route, name)
-        if found is None:
-            return False
-        tag = found.get_attr("IFLA_IFALIAS") or ""
-        untagged = not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac
-        if kind(found) != "bridge" or not (tag == alias or untagged):
-            raise HostError(
-                f"interface {name} was not made for this network: it is left as it is",
-                hint=f"its alias should be {alias}; ip link show {name}",
-            )
-        route.link("del", index=found["index"])
-        return True
-
-
-def bridge_is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
-    """Whether a bridge of that name carries our tag, or ``mac`` and no tag."""
-    with connection(ipr) as route, words(f"cannot read {name}"):
-        found = lookup(route, name)
-        if found is None or kind(found) != "bridge":
-            return False
-        tag = found.get_attr("IFLA_IFALIAS") or ""
-        return tag == alias or (not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac)
-
-
-def ports(bridge: str, *, ipr: Any = None) -> list[str]:
-    """The links on a bridge, sorted by name. :raises NotFound: there is no such bridge."""
-    with connection(ipr) as route, words(f"cannot list the ports of {bridge}"):
-        master = lookup(route, bridge)
-        if master is None:
-            raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
-        return sorted(
-            link.get_attr("IFLA_IFNAME")
-            for link in route.get_links()
-            if link.get_attr("IFLA_MASTER") == master["index"]
-        )
-
-
-def tagged_bridges(*, ipr: Any = None) -> dict[str, str]:
-    """Name and tag of every network bridge that any qkvm made in this network namespace."""
-    with connection(ipr) as route, words("cannot list the links"):
-        found = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or "" for link in route.get_links()}
-    return {name: tag for name, tag in found.items() if tag.startswith(network_tag(""))}
-
-
-def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network, str]]:
-    """Every IPv4 subnet that an address or a route of this namespace covers, and words for who has it."""
-    from ipaddress import IPv4Network
-    from socket import AF_INET
-
-    used: list[tuple[IPv4Network, str]] = []
+    used: list[tuple[IPv4Network | IPv6Network, str]] = []
     with connection(ipr) as route, words("cannot list addresses and routes"):
         interfaces = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
-        for item in route.get_addr(family=AF_INET):
-            local = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
-            owner = f"{interfaces.get(item['index'], '?')} ({local}/{item['prefixlen']})"
-            for address in {local, item.get_attr("IFA_ADDRESS")}:
-                if item["family"] == AF_INET and address:
-                    used.append((IPv4Network(f"{address}/{item['prefixlen']}", strict=False), owner))
-        for item in route.get_routes(family=AF_INET):
-            target = item.get_attr("RTA_DST")
-            if item["family"] != AF_INET or not target or item["dst_len"] < _DEFAULT_ROUTE_PREFIX:
-                continue
-            subnet = IPv4Network(f"{target}/{item['dst_len']}", strict=False)
-            device = interfaces.get(item.get_attr("RTA_OIF"), "")
-            used.append((subnet, f"the route to {subnet}" + (f" through {device}" if device else "")))
+        for family in (AF_INET, AF_INET6):
+            for item in route.get_addr(family=family):
+                local = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
+                owner = f"{interfaces.get(item['index'], '?')} ({local}/{item['prefixlen']})"
+                for address in {local, item.get_attr("IFA_ADDRESS")}:
+                    if item["family"] == family and address and not ip_address(address).is_link_local:
+                        used.append((ip_network(f"{address}/{item['prefixlen']}", strict=False), owner))
+            for item in route.get_routes(family=family):
+                target = item.get_attr("RTA_DST")
+                if item["family"] != family or not target or item["dst_len"] < _DEFAULT_ROUTE_PREFIX:
+                    continue
+                subnet = ip_network(f"{target}/{item['dst_len']}", strict=False)
+                if subnet.is_link_local or subnet.is_multicast:
+                    continue
+                device = interfaces.get(item.get_attr("RTA_OIF"), "")
+                used.append((subnet, f"the route to {subnet}" + (f" through {device}" if device else "")))
     return used
 
 
@@ -368,5 +279,6 @@ def kind(link: Any) -> str:
     return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
 
 
-def _no_link(name: str) -> NotFound:
+def no_link(name: str) -> NotFound:
+    """The error for a link that is not there."""
     return NotFound(f"no interface {name} on this host", kind="interface", name=name)

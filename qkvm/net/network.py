@@ -17,7 +17,7 @@ from qkvm.files import entries, locked, make_private_dir, read_bytes, remove, wr
 from qkvm.net import link, run
 
 if TYPE_CHECKING:
-    from qkvm.net.dhcp import Lease
+    from qkvm.net.lease import Lease
     from qkvm.net.run import Started
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
@@ -84,7 +84,7 @@ class Network:
         :raises AlreadyExists: the name belongs to another uuid, or the uuid to another name.
         """
         make_private_dir(tree.network_definitions)
-        with _locked(tree):
+        with locked_networks(tree):
             kept, definition = _complete(tree, text, path)
             _check_identity(tree, definition)
             write_atomic(tree.network_definition(definition.name), kept)
@@ -93,7 +93,7 @@ class Network:
     @classmethod
     def create(cls, tree: Tree, text: bytes | str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
         """Start a transient network from a text, gone when it is destroyed; raises what define and start do."""
-        with _locked(tree):
+        with locked_networks(tree):
             _, definition = _complete(tree, text, path)
             _check_identity(tree, definition)
             network = cls(tree, definition.name)
@@ -158,10 +158,10 @@ class Network:
 
     def dhcp_leases(self, mac: str | None = None) -> list[Lease]:
         """The addresses that its dnsmasq has given away, all or those of one MAC, by MAC."""
-        from qkvm.net import dhcp
+        from qkvm.net.lease import leases
 
         wanted = units.parse_mac(mac) if mac else ""
-        found = dhcp.leases(self.tree.leases(self.name))
+        found = leases(self.tree.leases(self.name))
         return sorted((lease for lease in found if wanted in ("", lease.mac)), key=lambda lease: lease.mac)
 
     # Changes of the definition.
@@ -170,21 +170,25 @@ class Network:
         """Have ``autostart`` start it, or not. :raises InvalidState: it is transient."""
         from msgspec.structs import replace
 
+        with locked_networks(self.tree):
+            if not self.persistent:
+                raise InvalidState("cannot set autostart for transient network")
+            self.store(replace(self.definition, autostart=on))
+
+    def store(self, definition: spec.Network) -> None:
+        """Write another definition in place of its own, comments kept; call it under the networks' lock."""
         from qkvm.spec import toml
 
-        with _locked(self.tree):
-            path = self.tree.network_definition(self.name)
-            text = read_bytes(path)
-            if text is None:
-                raise InvalidState("cannot set autostart for transient network")
-            write_atomic(path, toml.update(text.decode(), replace(self.definition, autostart=on)))
+        path = self.tree.network_definition(self.name)
+        text = read_bytes(path) or b""
+        write_atomic(path, toml.update(text.decode(), definition))
 
     def undefine(self) -> None:
         """Remove its definition. An active network runs on and is transient from then on.
 
         :raises InvalidState: it is transient already. :raises NotFound: there is no such network.
         """
-        with _locked(self.tree):
+        with locked_networks(self.tree):
             if not self.persistent:
                 self._of_record()
                 raise InvalidState(f"network '{self.name}' is transient: it has no definition")
@@ -202,7 +206,7 @@ class Network:
         :raises InvalidState: it is active. :raises AlreadyExists: its subnet or bridge is taken, and it is not
             relocatable. :raises HostError: the host lacks or refuses something.
         """
-        with _locked(self.tree):
+        with locked_networks(self.tree):
             return self._start(self.definition, firewall)
 
     def destroy(self) -> None:
@@ -211,7 +215,7 @@ class Network:
         :raises InvalidState: it is not active. :raises QkvmError: something could not be removed; its record
             stays, so that this can be tried again.
         """
-        with _locked(self.tree):
+        with locked_networks(self.tree):
             current = self.record
             if current is None:
                 raise self._not_active()
@@ -221,13 +225,17 @@ class Network:
 
     def _start(self, definition: spec.Network, firewall: str) -> Started:
         from qkvm.host import settings
+        from qkvm.net import forward
 
+        forward.refuse_taken(self.tree, definition)
         current = self.record
         if current is not None and run.is_ours(self.tree, current):
             raise InvalidState("network is already active")
         firewall = firewall or settings.load(self.tree).firewall
         run.take_down(self.tree, self.name, current)
-        return run.bring_up(self.tree, definition, firewall)
+        return run.bring_up(
+            self.tree, definition, firewall, lambda guest: forward.addresses_of(self.tree, definition, guest)
+        )
 
     def _of_record(self) -> spec.Network:
         current = self.record
@@ -273,7 +281,7 @@ def ensure_default(tree: Tree) -> None:
     from qkvm.spec.network import default_network
 
     make_private_dir(tree.network_definitions)
-    definition = default_network(units.random_uuid())
+    definition = default_network(units.random_uuid(), units.random_mac())
     write_atomic(tree.network_definition(definition.name), toml.dumps(definition))
 
 
@@ -284,7 +292,7 @@ def _not_found(text: str) -> NotFound:
 
 
 @contextmanager
-def _locked(tree: Tree) -> Iterator[None]:
+def locked_networks(tree: Tree) -> Iterator[None]:
     """Hold the lock of a root's networks."""
     make_private_dir(tree.run)
     make_private_dir(tree.network_runs)

@@ -6,19 +6,20 @@ Each thing is in the record before it is made, so that whoever comes after a cra
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.errors import QkvmError
 from qkvm.files import Undo, entries, make_private_dir, remove_dir
 from qkvm.host import record
-from qkvm.net import link
+from qkvm.net import bridge, link
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network
-
+    from qkvm.net.plan import FirewallPlan, Subnet
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
+
+    AddressesOf = Callable[[str], Iterable[str]]
 
 
 class Started(NamedTuple):
@@ -60,53 +61,94 @@ def is_ours(tree: Tree, current: dict[str, Any]) -> bool:
     """Whether the record's bridge is there and carries the network's tag."""
     if not link.present(current["bridge"]):
         return False
-    return link.bridge_is_ours(current["bridge"], link.network_tag(current["name"]))
+    if not definition_of(current).owns_bridge:
+        return True
+    return bridge.is_ours(current["bridge"], link.network_tag(current["name"]))
 
 
-def bring_up(tree: Tree, definition: spec.Network, firewall: str) -> Started:
+def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: AddressesOf) -> Started:
     """Make all that a network needs, or nothing. The caller holds the lock; nothing of the network is there.
 
+    :param addresses_of: the addresses of a domain on the network, for forwards that lead to it by name.
     :raises AlreadyExists: its subnet or bridge is taken, and it is not relocatable.
     :raises HostError: the host lacks or refuses something.
     """
+    if not definition.owns_bridge:
+        return _take_bridge(tree, definition)
     from qkvm import units
-    from qkvm.net import dhcp, forwarding
+    from qkvm.net import forwarding
     from qkvm.net.firewall import choose
-    from qkvm.net.plan import find_place, firewall_plan
+    from qkvm.net.plan import find_place, firewall_plan, targets
     from qkvm.spec import toml
-    from qkvm.spec.network import Mode
 
     name = definition.name
     with link.connection() as ipr, Undo() as undo:
-        place = find_place(definition, _used(tree, name, ipr), link.names())
+        place = find_place(definition, used_subnets(tree, name, ipr), link.names())
         actual = place.definition
-        plan = firewall_plan(actual)
+        plan = firewall_plan(actual, targets(actual, addresses_of))
         backend = choose(firewall)
         now = {
             "name": name, "bridge": actual.bridge, "firewall": backend.name,
             "definition": toml.to_plain(actual), "dnsmasq": None,
         }  # fmt: skip
-        mac = now["mac"] = units.random_mac()
+        mac = now["mac"] = actual.mac or units.random_mac()
         make_private_dir(tree.network_run(name))
         # One step undoes all: it is what destroy does, and where it fails itself the record stays for that.
         undo.add(take_down, tree, name, now)
         record.write(record_path(tree, name), now)
-        link.make_bridge(actual.bridge, actual.address, mac, link.network_tag(name), ipr=ipr)
-        if actual.mode is Mode.NAT:
-            forwarding.enable(tree)
-        backend.apply(plan)
-        server = dhcp.start(tree, actual)
-        record.write(record_path(tree, name), {**now, "dnsmasq": server._asdict()})
+        bridge.make(actual.bridge, actual.interfaces, mac, link.network_tag(name), mtu=actual.mtu, ipr=ipr)
+        forwarding.enable(tree, actual, ipr=ipr)
+        apply_rules(now, actual, plan)
+        serve(tree, actual, now)
         undo.commit()
     return Started(definition=actual, reason=place.reason)
 
 
-def _used(tree: Tree, name: str, ipr: Any) -> list[tuple[IPv4Network, str]]:
-    """The subnets that this host uses, and those of networks whose bridge a crash took."""
+def apply_rules(current: dict[str, Any], definition: spec.Network, plan: FirewallPlan) -> None:
+    """Bring the packet filter to a plan, with the backend that the network was started with."""
+    from qkvm.net import sysctl
+    from qkvm.net.firewall import backend
+
+    if plan.targets and definition.address:
+        # Answers of guests to the host's own 127.0.0.1; the plan's rules keep everything else of that out.
+        sysctl.write(f"net/ipv4/conf/{definition.bridge}/route_localnet", "1")
+    backend(current["firewall"]).apply(plan)
+
+
+def serve(tree: Tree, definition: spec.Network, current: dict[str, Any]) -> None:
+    """Start its dnsmasq, where it has an address to serve on, and record that."""
+    from qkvm.net import dhcp
+
+    if definition.interfaces:
+        server = dhcp.start(tree, definition)
+        current["dnsmasq"] = server._asdict()
+        record.write(record_path(tree, definition.name), current)
+
+
+def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
+    """Start a network on a bridge that is not qkvm's, or made over one of the host's NICs.
+
+    :raises NotFound: there is no such bridge.
+    """
+    from qkvm.spec import toml
+
+    name = definition.name
+    now = {"name": name, "bridge": definition.bridge, "definition": toml.to_plain(definition)}
+    with link.connection() as ipr, Undo() as undo:
+        make_private_dir(tree.network_run(name))
+        undo.add(take_down, tree, name, now)
+        record.write(record_path(tree, name), now)
+        bridge.require(definition.bridge, ipr=ipr)
+        undo.commit()
+    return Started(definition=definition, reason="")
+
+
+def used_subnets(tree: Tree, name: str, ipr: Any) -> list[tuple[Subnet, str]]:
+    """The subnets that this host uses, and those of other networks whose bridge a crash took."""
     used = link.used_subnets(ipr=ipr)
     for other, current in records(tree).items():
         if other != name:
-            used.append((definition_of(current).subnet, f"network '{other}'"))
+            used += [(subnet, f"network '{other}'") for subnet in definition_of(current).subnets]
     return used
 
 
@@ -117,11 +159,11 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
 
     :param current: its record; None only removes the folder of an earlier boot.
     """
-    if current is not None:
+    if current is not None and definition_of(current).owns_bridge:
         failures: list[Exception] = []
         with link.connection() as ipr:
             steps: tuple[Callable[[], object], ...] = (
-                lambda: _stop_dnsmasq(tree, current),
+                lambda: stop_dnsmasq(tree, current),
                 lambda: _remove_rules(current),
                 lambda: _remove_bridge(current, ipr),
                 lambda: _release_forwarding(tree, name, ipr),
@@ -138,13 +180,16 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
     remove_dir(tree.network_run(name))
 
 
-def _stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
+def stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
+    """End a network's dnsmasq, the one of its record or what a crash left of it."""
     from qkvm.net import dhcp
 
     if current["dnsmasq"]:
         dhcp.stop(dhcp.Server(**current["dnsmasq"]))
-    else:
+    if not current["dnsmasq"] or dhcp.follows(definition_of(current)):
+        # One that runs a script for leases has a second process for that.
         dhcp.stop_stray(tree, current["name"])
+    current["dnsmasq"] = None
 
 
 def _remove_rules(current: dict[str, Any]) -> None:
@@ -156,14 +201,13 @@ def _remove_rules(current: dict[str, Any]) -> None:
 
 def _remove_bridge(current: dict[str, Any], ipr: Any) -> None:
     """A link of that name that is not ours came after ours had gone: it is left alone."""
-    bridge, mac, tag = current["bridge"], current["mac"], link.network_tag(current["name"])
-    if link.bridge_is_ours(bridge, tag, mac=mac, ipr=ipr):
-        link.remove_bridge(bridge, tag, mac=mac, ipr=ipr)
+    name, mac, tag = current["bridge"], current["mac"], link.network_tag(current["name"])
+    if bridge.is_ours(name, tag, mac=mac, ipr=ipr):
+        bridge.remove(name, tag, mac=mac, ipr=ipr)
 
 
 def _release_forwarding(tree: Tree, name: str, ipr: Any) -> None:
     from qkvm.net import forwarding
 
-    others = [current for other, current in records(tree).items() if other != name]
-    if not any(current["definition"].get("mode", "nat") == "nat" for current in others):
-        forwarding.restore(tree, [current["bridge"] for current in others], ipr=ipr)
+    others = [definition_of(current) for other, current in records(tree).items() if other != name]
+    forwarding.restore(tree, [one for one in others if one.owns_bridge], ipr=ipr)

@@ -57,6 +57,7 @@ def _warm_up() -> None:
     nslab.legacy_rules()
     for table in ("filter", "nat", "mangle", "raw", "security"):
         nslab.sh("iptables-legacy", "-t", table, "-S")
+        nslab.sh("ip6tables-legacy", "-t", table, "-S")
 
 
 def _state() -> dict[str, Any]:

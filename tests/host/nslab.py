@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -254,9 +255,12 @@ def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> 
 
 
 def legacy_rules() -> list[str]:
-    """The legacy tables as iptables-save prints them, without dates and counters."""
-    lines = sh("iptables-legacy-save").splitlines()
-    return [line.partition(" [")[0] for line in lines if not line.startswith("#")]
+    """The legacy tables as iptables-save and ip6tables-save print them, without dates and counters."""
+    found = []
+    for program, version in (("iptables-legacy-save", ""), ("ip6tables-legacy-save", "6")):
+        lines = sh(program).splitlines()
+        found += [version + re.sub(r" \[\d+:\d+\]$", "", line) for line in lines if not line.startswith("#")]
+    return found
 
 
 def nft_rules() -> str:

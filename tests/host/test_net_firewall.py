@@ -12,14 +12,22 @@ import pytest
 
 from qkvm.errors import Busy, HostError, InvalidValue, MissingProgram
 from qkvm.net.firewall import Firewall, backend, choose, iptables, nftables
-from qkvm.net.plan import FirewallPlan
+from qkvm.net.plan import Family, FirewallPlan, Target
 from qkvm.spec.network import Mode
 from tests.host import nslab
 
 pytestmark = pytest.mark.usefixtures("netns")
 
-NAT = FirewallPlan(network="a+b@c.d", bridge="virbr0", subnet="192.168.122.0/24", mode=Mode.NAT)
-ISOLATED = FirewallPlan(network="iso", bridge="virbr1", subnet="10.1.0.0/16", mode=Mode.ISOLATED)
+NAT = FirewallPlan(
+    network="a+b@c.d", bridge="virbr0", subnets=("192.168.122.0/24", "fd00:1::/64"), mode=Mode.NAT,
+    translates=frozenset(Family),
+    targets=(
+        Target(protocol="tcp", listen="", ports=(8080, 8080), guest="192.168.122.9", to=(80, 80)),
+        Target(protocol="udp", listen="198.51.100.1", ports=(5000, 5009), guest="192.168.122.9", to=(5000, 5009)),
+        Target(protocol="tcp", listen="", ports=(8080, 8082), guest="fd00:1::9", to=(80, 82)),
+    ),
+)  # fmt: skip
+ISOLATED = FirewallPlan(network="iso", bridge="virbr1", subnets=("10.1.0.0/16",), mode=Mode.ISOLATED)
 BACKENDS = pytest.mark.parametrize("name", ["iptables", "nftables"])
 
 
@@ -33,7 +41,7 @@ def foreign() -> None:
     nslab.sh("iptables-legacy", "-A", "QKVM_MINE", "-m", "comment", "--comment", NAT.tag, "-j", "ACCEPT")
     nslab.sh("iptables-legacy", "-A", "INPUT", "-i", "virbr0", "-p", "udp", "--dport", "53", "-j", "ACCEPT")
     nslab.sh("iptables-legacy", "-A", "INPUT", "-m", "u32", "--u32", "0>>22&0x3C@0>>24=8", "-j", "DROP")
-    nslab.sh("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-s", NAT.subnet, "-j", "MASQUERADE")
+    nslab.sh("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.122.0/24", "-j", "MASQUERADE")
     nslab.sh("nft", "add", "table", "ip", "qkvm_other")
     nslab.sh("nft", "add", "table", "inet", nftables.table_name(NAT.network).replace("/", "_"))
 
@@ -96,7 +104,7 @@ def test_damage_is_seen_and_repaired(name: str) -> None:
 @BACKENDS
 def test_another_subnet_replaces_the_rules_of_the_old(name: str) -> None:
     firewall = backend(name)
-    moved = FirewallPlan(network=NAT.network, bridge="virbr5", subnet="192.168.200.0/24", mode=Mode.NAT)
+    moved = FirewallPlan(network=NAT.network, bridge="virbr5", subnets=("192.168.200.0/24",), mode=Mode.NAT)
     firewall.apply(NAT)
     firewall.apply(moved)
     assert firewall.missing(moved) == []
@@ -193,7 +201,7 @@ def test_a_commit_that_comes_too_late_is_made_again(monkeypatch: pytest.MonkeyPa
     theirs = ("iptables-legacy", "-A", "INPUT", "-s", "10.0.0.1", "-j", "DROP")
     commits = once(monkeypatch, before=lambda: lockless(*theirs), after=lambda: None)
     iptables.Iptables().apply(NAT)
-    assert len(commits) == 4
+    assert len(commits) == 6
     assert iptables.Iptables().missing(NAT) == []
     assert "-A INPUT -s 10.0.0.1/32 -j DROP" in nslab.legacy_rules()
     iptables.Iptables().remove(NAT)
@@ -204,7 +212,7 @@ def test_a_commit_that_another_undid_is_made_again(monkeypatch: pytest.MonkeyPat
     old = nslab.sh("iptables-legacy-save", "-t", "filter")
     commits = once(monkeypatch, before=lambda: None, after=lambda: lockless("iptables-legacy-restore", stdin=old))
     iptables.Iptables().apply(NAT)
-    assert len(commits) == 4
+    assert len(commits) == 6
     assert iptables.Iptables().missing(NAT) == []
     iptables.Iptables().remove(NAT)
 

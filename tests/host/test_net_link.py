@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 
 import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.net import link
+from qkvm.net import bridge, link
 from tests.host import nslab
 
 MAC = "52:54:00:ab:cd:ef"
 TAG = link.network_tag("n")
+HOST = [IPv4Interface("192.168.7.1/24")]
 pytestmark = pytest.mark.usefixtures("netns")
 
 
@@ -59,15 +61,15 @@ def test_bad_tap_names(name: str) -> None:
 
 
 def test_plug_tags_and_connects_a_tap() -> None:
-    link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+    bridge.make("br0", HOST, MAC, TAG)
     with link.open_tap() as tap:
         link.plug(tap.name, "br0", "52:54:00:12:34:56", link.domain_tag("vm"))
         assert attribute(tap.name, "IFLA_ADDRESS") == "fe:54:00:12:34:56"
         assert attribute(tap.name, "IFLA_IFALIAS") == "qkvm:dom=vm"
         assert attribute(tap.name, "IFLA_OPERSTATE") in ("UP", "UNKNOWN")
-        assert link.ports("br0") == [tap.name]
+        assert bridge.ports("br0") == [tap.name]
         assert attribute("br0", "IFLA_ADDRESS") == MAC
-    assert link.remove_bridge("br0", TAG)
+    assert bridge.remove("br0", TAG)
 
 
 def test_plug_refuses_what_is_no_bridge() -> None:
@@ -76,14 +78,14 @@ def test_plug_refuses_what_is_no_bridge() -> None:
             link.plug(tap.name, "nobridge", MAC, "x")
         with pytest.raises(InvalidValue, match="not a bridge"):
             link.plug(tap.name, other.name, MAC, "x")
-    link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+    bridge.make("br0", HOST, MAC, TAG)
     with pytest.raises(NotFound, match="vnet9"):
         link.plug("vnet9", "br0", MAC, "x")
-    link.remove_bridge("br0", TAG)
+    bridge.remove("br0", TAG)
 
 
 def test_a_bridge_has_what_it_was_asked_for() -> None:
-    link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+    bridge.make("br0", HOST, MAC, TAG)
     shown = nslab.sh("ip", "-d", "addr", "show", "br0")
     assert "inet 192.168.7.1/24 brd 192.168.7.255" in shown
     assert "inet6" not in shown
@@ -91,38 +93,38 @@ def test_a_bridge_has_what_it_was_asked_for() -> None:
     assert (attribute("br0", "IFLA_ADDRESS"), attribute("br0", "IFLA_IFALIAS")) == (MAC, TAG)
     with open("/proc/sys/net/ipv6/conf/br0/disable_ipv6", encoding="ascii") as stream:
         assert stream.read().strip() == "1"
-    assert link.tagged_bridges() == {"br0": TAG}
-    assert link.remove_bridge("br0", TAG) and not link.remove_bridge("br0", TAG)
+    assert bridge.tagged() == {"br0": TAG}
+    assert bridge.remove("br0", TAG) and not bridge.remove("br0", TAG)
 
 
 def test_a_link_of_another_is_neither_used_nor_removed() -> None:
     nslab.sh("ip", "link", "add", "br0", "type", "bridge")
     with pytest.raises(AlreadyExists, match="br0"):
-        link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+        bridge.make("br0", HOST, MAC, TAG)
     with pytest.raises(HostError, match="not made for this network"):
-        link.remove_bridge("br0", TAG, mac=MAC)
+        bridge.remove("br0", TAG, mac=MAC)
     nslab.sh("ip", "link", "set", "br0", "alias", link.network_tag("other"))
     with pytest.raises(HostError):
-        link.remove_bridge("br0", TAG)
-    assert not link.bridge_is_ours("br0", TAG, mac=str(attribute("br0", "IFLA_ADDRESS")))
+        bridge.remove("br0", TAG)
+    assert not bridge.is_ours("br0", TAG, mac=str(attribute("br0", "IFLA_ADDRESS")))
     remove("br0")
 
 
 def test_a_bridge_that_a_crash_left_untagged_is_known_by_its_mac() -> None:
     nslab.sh("ip", "link", "add", "br0", "address", MAC, "type", "bridge")
-    assert not link.bridge_is_ours("br0", TAG)
-    assert link.bridge_is_ours("br0", TAG, mac=MAC)
-    assert link.remove_bridge("br0", TAG, mac=MAC)
+    assert not bridge.is_ours("br0", TAG)
+    assert bridge.is_ours("br0", TAG, mac=MAC)
+    assert bridge.remove("br0", TAG, mac=MAC)
 
 
 def test_a_bridge_of_which_a_later_step_fails_is_not_left() -> None:
     with pytest.raises(HostError, match="cannot make bridge br0"):
-        link.make_bridge("br0", "192.168.7.1/24", MAC, "x" * 300)
+        bridge.make("br0", HOST, MAC, "x" * 300)
     assert not link.present("br0")
 
 
 def test_counters(make_guest: Callable[[str], nslab.Guest]) -> None:
-    link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+    bridge.make("br0", HOST, MAC, TAG)
     guest = make_guest("br0")
     guest.configure("192.168.7.2", 24)
     before = link.counters(guest.port)
@@ -132,11 +134,11 @@ def test_counters(make_guest: Callable[[str], nslab.Guest]) -> None:
     assert after.rx_errors == after.tx_dropped == 0
     with pytest.raises(NotFound):
         link.counters("vnet7")
-    link.remove_bridge("br0", TAG)
+    bridge.remove("br0", TAG)
 
 
 def test_subnets_in_use_by_address_and_by_route() -> None:
-    link.make_bridge("br0", "192.168.7.1/24", MAC, TAG)
+    bridge.make("br0", HOST, MAC, TAG)
     nslab.sh("ip", "route", "add", "10.9.0.0/16", "via", "192.168.7.9")
     nslab.sh("ip", "route", "add", "default", "via", "192.168.7.9")
     nslab.sh("ip", "route", "add", "128.0.0.0/1", "via", "192.168.7.9")
@@ -144,4 +146,4 @@ def test_subnets_in_use_by_address_and_by_route() -> None:
     assert ("192.168.7.0/24", "br0 (192.168.7.1/24)") in used
     assert ("10.9.0.0/16", "the route to 10.9.0.0/16 through br0") in used
     assert all(subnet.prefixlen >= 8 for subnet, _ in link.used_subnets())
-    link.remove_bridge("br0", TAG)
+    bridge.remove("br0", TAG)

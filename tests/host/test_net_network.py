@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from qkvm import units
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound, ProgramFailed
 from qkvm.host import record
-from qkvm.net import dhcp, link, run
+from qkvm.net import bridge, dhcp, link, run
 from qkvm.net.address import addresses
 from qkvm.net.firewall import backend
 from qkvm.net.network import Network, bridge_of, ensure_default, list_networks
@@ -380,7 +381,7 @@ def test_a_start_that_fails_half_way_leaves_nothing(root: Tree, lan: Network, fi
 
 
 def test_what_is_taken_is_refused_with_both_sides(root: Tree, lan: Network) -> None:
-    link.make_bridge("mine", "192.168.77.9/28", units.random_mac(), "somebody")
+    bridge.make("mine", [IPv4Interface("192.168.77.9/28")], units.random_mac(), "somebody")
     with pytest.raises(AlreadyExists, match=r"192\.168\.77\.0/24 .* in use by mine \(192\.168\.77\.9/28\)"):
         lan.start()
     nslab.sh("ip", "link", "del", "mine")

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from qkvm.spec import domain as spec
 from qkvm.spec import network
+from qkvm.spec.dns import DnsForwarder, DnsHost, DnsSrv, DnsTxt
 from qkvm.spec.libvirt import cpu, text
 from qkvm.spec.libvirt import network as networks
 from qkvm.spec.size import Size
@@ -358,15 +359,61 @@ SUBNETS = st.builds("10.{}.{}.1/24".format, st.integers(0, 255), st.integers(0, 
     SUBNETS,
     st.sampled_from(["", "lab.example"]),
     st.one_of(st.none(), st.integers(120, 1 << 20)),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "mac": st.just("52:54:00:0a:0b:0c"),
+            "mtu": st.just(1400),
+            "ipv6": st.sampled_from(
+                [
+                    network.Ipv6(address="fd00:1::1/64"),
+                    network.Ipv6(
+                        address="fd00:1::1/64", dhcp=network.DhcpRange(start="fd00:1::10", end="fd00:1::ff")
+                    ),
+                ]
+            ),
+            "boot": st.sampled_from(
+                [
+                    network.Boot(file="pxelinux.0"),
+                    network.Boot(file="a/b.efi", server="10.0.0.9"),
+                    network.Boot(tftp="/srv/tftp"),
+                    network.Boot(file="x", tftp="/srv/tftp"),
+                ]
+            ),
+            "dns": st.sampled_from(
+                [
+                    network.Dns(enable=False),
+                    network.Dns(
+                        forward_plain=False,
+                        forwarders=(
+                            DnsForwarder(address="192.0.2.1"),
+                            DnsForwarder(address="::1", domain="a.example"),
+                        ),
+                        hosts=(DnsHost(ip="10.1.2.3", names=("a", "b.example")),),
+                        txt=(DnsTxt(name="_x.example", value="some words"),),
+                        srv=(
+                            DnsSrv(
+                                service="ldap", protocol="tcp", target="a.example", port=389, priority=1, weight=2
+                            ),
+                            DnsSrv(service="http", protocol="tcp", domain="example"),
+                        ),
+                    ),
+                ]
+            ),
+        },
+    ),
 )
 def test_a_network_too(
-    name: str, uuid: str, mode: network.Mode, address: str, domain: str, lease: int | None
+    name: str, uuid: str, mode: network.Mode, address: str, domain: str, lease: int | None, more: dict[str, Any]
 ) -> None:
     prefix = address.removesuffix("1/24")
     dhcp = None
     if lease is not None:
         dhcp = network.DhcpRange(start=f"{prefix}2", end=f"{prefix}99", lease_seconds=lease)
-    written = network.Network(
-        name=name, uuid=uuid, mode=mode, bridge="virbr7", address=address, domain=domain, dhcp=dhcp
-    )
+    if mode is network.Mode.BRIDGE:
+        written = network.Network(name=name, uuid=uuid, mode=mode, bridge="br0")
+    else:
+        written = network.Network(
+            name=name, uuid=uuid, mode=mode, bridge="virbr7", address=address, domain=domain, dhcp=dhcp, **more
+        )
     assert networks.loads(networks.dumps(written), "") == written

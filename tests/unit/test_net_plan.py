@@ -67,7 +67,7 @@ def test_every_rule_is_bound_to_the_network(definition: Network) -> None:
     """No rule without the bridge or the subnet: it would be one for the whole host."""
     plan = firewall_plan(definition)
     for rule in rules(plan):
-        assert plan.bridge in (rule.in_interface, rule.out_interface) or rule.source == plan.subnet
+        assert plan.bridge in (rule.in_interface, rule.out_interface) or rule.source in plan.subnets
     for lines in iptables.lines(plan).values():
         assert all(plan.tag in line for line in lines)
     assert all(rule["comment"] == plan.tag for rule in nftables.table_rules(plan))
@@ -109,7 +109,7 @@ def test_table_names_are_nft_identifiers_and_differ(one: str, other: str) -> Non
 
 @given(NAMES)
 def test_tags_fit_what_the_kernel_keeps(name: str) -> None:
-    plan = FirewallPlan(network=name, bridge="b", subnet="10.0.0.0/24", mode=Mode.NAT)
+    plan = FirewallPlan(network=name, bridge="b", subnets=("10.0.0.0/24",), mode=Mode.NAT)
     assert len(plan.tag) < 128, "NFTNL_UDATA_COMMENT_MAXLEN of libnftnl; xt_comment and ifalias keep 256"
 
 
@@ -142,7 +142,7 @@ def test_the_administrators_template_comes_first(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     own = Path(tree.templates)
     own.mkdir(parents=True)
-    (own / "dnsmasq.conf.j2").write_text("interface={{ bridge }}\nserver=192.0.2.1\n")
+    (own / "dnsmasq.conf.j2").write_text("interface={{ net.bridge }}\nserver=192.0.2.1\n")
     assert dhcp.render(tree, NAT) == "interface=virbr0\nserver=192.0.2.1\n"
     (own / "dnsmasq.conf.j2").write_text("interface={{ brigde }}\n")
     with pytest.raises(TemplateError, match="brigde"):
@@ -211,5 +211,6 @@ SUBNETS = st.builds(
 @given(st.lists(SUBNETS, max_size=20), st.sets(st.sampled_from([f"virbr{n}" for n in range(5)])))
 def test_a_place_never_overlaps(used: list[IPv4Network], names: set[str]) -> None:
     definition = find_place(NAT, [(subnet, "x") for subnet in used], names).definition
-    assert not any(definition.subnet.overlaps(subnet) for subnet in used)
-    assert definition.bridge not in names and definition.subnet.prefixlen == 24
+    (chosen,) = definition.subnets
+    assert not any(chosen.overlaps(subnet) for subnet in used)
+    assert definition.bridge not in names and chosen.prefixlen == 24

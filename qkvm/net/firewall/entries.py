@@ -1,4 +1,4 @@
-"""The legacy tables' rules in raw form: struct ipt_entry of linux/netfilter_ipv4/ip_tables.h.
+"""The legacy tables' rules in raw form: struct ipt_entry of linux/netfilter_ipv4/ip_tables.h, or ip6t_entry.
 
 Foreign rules are looked at in this form only: they may use extensions that python-iptables does not find, and
 then it refuses to read them. A table is an iptc.Table that the caller has just refreshed.
@@ -33,6 +33,11 @@ def comment(entry: Any) -> str:
     return ""
 
 
+def header(entry: Any) -> bytes:
+    """A rule's addresses, interfaces and protocol: struct ipt_ip, or ip6t_ip6 of ip6_tables.h."""
+    return bytes(entry.ip if hasattr(entry, "ip") else entry.ipv6)
+
+
 def target(table: Any, entry: Any) -> str:
     """A rule's target or the chain that it jumps to."""
     return bytes(table.get_target(entry) or b"").decode("utf-8", "replace")
@@ -40,5 +45,5 @@ def target(table: Any, entry: Any) -> str:
 
 def is_jump(table: Any, entry: Any, chain: str) -> bool:
     """Whether a rule is our unconditional jump; a foreign one with conditions is not."""
-    conditions = entry.target_offset > ctypes.sizeof(entry) or any(bytes(entry.ip))
+    conditions = entry.target_offset > ctypes.sizeof(entry) or any(header(entry))
     return target(table, entry) == chain and not conditions

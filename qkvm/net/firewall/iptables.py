@@ -19,9 +19,11 @@ from typing import Any
 from qkvm.errors import Busy, HostError
 from qkvm.files import os_error
 from qkvm.net.firewall import entries
-from qkvm.net.plan import FirewallPlan, Hook, Rule, Verdict, rules
+from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 
 _CHAINS = {
+    Hook.DNAT: ("nat", "PREROUTING", "QKVM_PRE"),
+    Hook.DNAT_OWN: ("nat", "OUTPUT", "QKVM_PRO"),
     Hook.INPUT: ("filter", "INPUT", "QKVM_INP"),
     Hook.OUTPUT: ("filter", "OUTPUT", "QKVM_OUT"),
     # Inserted in this order, each first: packets meet FWX, then FWI, then FWO, as with libvirt.
@@ -33,10 +35,15 @@ _CHAINS = {
 }
 """Table, built-in chain and our chain of each hook."""
 
+_PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmpv6": "58"}
+"""python-iptables knows ICMPv6 by its number alone (RFC 4443)."""
+
+_REJECT = {Family.IP: "icmp-port-unreachable", Family.IP6: "icmp6-port-unreachable"}
+
 _HEADER = 32
 """Bytes of xt_entry_match and xt_entry_target in front of an extension's own (linux/netfilter/x_tables.h)."""
 
-_TABLES = ("filter", "nat", "mangle")
+_TABLES = tuple((family, name) for family in Family for name in ("filter", "nat", "mangle"))
 
 _LOCK_SECONDS = 30.0
 
@@ -46,12 +53,13 @@ _RETRIES = 20
 _HINT = "apt install iptables (its libraries are needed), and a kernel with the legacy ip_tables"
 
 
-def lines(plan: FirewallPlan) -> dict[str, list[str]]:
-    """The plan as iptables-save prints it, by table."""
+def lines(plan: FirewallPlan, family: Family = Family.IP) -> dict[str, list[str]]:
+    """The plan as iptables-save (ip6tables-save) prints it, by table."""
     found: dict[str, list[str]] = {}
     for rule in rules(plan):
-        table, _, chain = _CHAINS[rule.hook]
-        found.setdefault(table, []).append(_line(rule, chain, plan.tag))
+        if rule.family is family:
+            table, _, chain = _CHAINS[rule.hook]
+            found.setdefault(table, []).append(_line(rule, chain, plan.tag))
     return found
 
 
@@ -63,19 +71,21 @@ class Iptables:
     def check(self) -> None:
         """Read the tables, which loads them in this network namespace. :raises HostError: that is impossible."""
         with _locked():
-            for table in _TABLES:
-                _open(table)
+            for family, name in _TABLES:
+                # Those of IPv6 are loaded for a network that has it.
+                if family is Family.IP:
+                    _open((family, name))
 
     def apply(self, plan: FirewallPlan) -> None:
         """Bring the network's rules in all tables to what the plan says, others' left alone."""
         with _locked():
-            for table in _TABLES:
-                _until(table, lambda opened: _apply(opened, plan), lambda opened: not _lacks(opened, plan))
+            for table in _tables(plan):
+                _until(table, lambda opened: _apply(opened, plan), lambda opened: not _differs(opened, plan))
 
     def remove(self, plan: FirewallPlan) -> None:
         """Delete the network's rules, then those of our chains that are empty."""
         with _locked():
-            for table in _TABLES:
+            for table in _tables(plan):
                 _until(
                     table, lambda opened: _remove(opened, plan.tag), lambda opened: not _tagged(opened, plan.tag)
                 )
@@ -83,13 +93,19 @@ class Iptables:
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The plan's rules (and jumps to their chains) that are not in force."""
         with _locked():
-            return [line for table in _TABLES for line in _lacks(_open(table), plan)]
+            return [line for table in _tables(plan) for line in _lacks(_open(table), plan)]
 
 
 # One edit.
 
 
-def _until(table: str, edit: Callable[[Any], bool], done: Callable[[Any], bool]) -> None:
+def _tables(plan: FirewallPlan) -> list[tuple[Family, str]]:
+    """The tables that a network has rules in, or may have had: those of IPv6 only where it can have one."""
+    families = {Family.IP6 if ":" in subnet else Family.IP for subnet in plan.subnets} or set(Family)
+    return [table for table in _TABLES if table[0] in families]
+
+
+def _until(table: tuple[Family, str], edit: Callable[[Any], bool], done: Callable[[Any], bool]) -> None:
     """Edit a table until a fresh look shows the edit.
 
     The kernel refuses a commit (EAGAIN) where the number of rules has changed since they were read. Where a
@@ -105,14 +121,14 @@ def _until(table: str, edit: Callable[[Any], bool], done: Callable[[Any], bool])
             opened.commit()
         except iptc.IPTCError as error:
             if _errno() != errno.EAGAIN:
-                raise HostError(f"cannot change the {table} table: {os.strerror(_errno())}") from error
+                raise HostError(f"cannot change the {table[1]} table: {os.strerror(_errno())}") from error
             last = error
             time.sleep(0.001 * attempt)
             continue
         if done(_open(table)):
             return
     raise HostError(
-        f"the {table} table changes faster than it can be written",
+        f"the {table[1]} table changes faster than it can be written",
         hint="another program edits it without taking /run/xtables.lock",
     ) from last
 
@@ -121,8 +137,11 @@ def _apply(table: Any, plan: FirewallPlan) -> bool:
     """Bring an open table to the plan; False where nothing had to be changed."""
     changed = False
     for hook, (name, builtin, chain) in _CHAINS.items():
-        mine = [rule for rule in rules(plan) if rule.hook is hook]
-        if name != table.name or not mine:
+        if name != table.name:
+            continue
+        mine = _mine(table, plan, hook)
+        if not mine:
+            changed |= _clear(table, builtin, chain, plan.tag)
             continue
         if not table.is_chain(chain):
             table.create_chain(chain)
@@ -143,30 +162,38 @@ def _remove(table: Any, tag: str) -> bool:
     """Delete the tagged rules of an open table, and our chains that hold no rule; False where none was there."""
     changed = False
     for name, builtin, chain in _CHAINS.values():
-        if name != table.name or not table.is_chain(chain):
-            continue
-        ours = _ours(table, chain, tag)
-        _delete(table, chain, [number for number, _ in ours])
-        changed |= bool(ours)
-        if not entries.rules(table, chain):
-            _delete(
-                table,
-                builtin,
-                [
-                    n
-                    for n, entry in enumerate(entries.rules(table, builtin))
-                    if entries.is_jump(table, entry, chain)
-                ],
-            )
-            changed = True
-            # A foreign rule that jumps there keeps the chain alive.
-            if not any(
-                entries.target(table, entry) == chain
-                for other in table.chains
-                for entry in entries.rules(table, other.name)
-            ):
-                table.delete_chain(chain)
+        if name == table.name:
+            changed |= _clear(table, builtin, chain, tag)
     return changed
+
+
+def _clear(table: Any, builtin: str, chain: str, tag: str) -> bool:
+    """Delete the tagged rules of one of our chains, and the chain where it holds no rule then."""
+    if not table.is_chain(chain):
+        return False
+    ours = _ours(table, chain, tag)
+    _delete(table, chain, [number for number, _ in ours])
+    if entries.rules(table, chain):
+        return bool(ours)
+    jumps = enumerate(entries.rules(table, builtin))
+    _delete(table, builtin, [number for number, entry in jumps if entries.is_jump(table, entry, chain)])
+    # A foreign rule that jumps there keeps the chain alive.
+    if not any(
+        entries.target(table, entry) == chain
+        for other in table.chains
+        for entry in entries.rules(table, other.name)
+    ):
+        table.delete_chain(chain)
+    return True
+
+
+def _mine(table: Any, plan: FirewallPlan, hook: Hook) -> list[Rule]:
+    """The plan's rules of a hook that belong into an open table."""
+    return [rule for rule in rules(plan) if rule.hook is hook and rule.family is _family(table)]
+
+
+def _family(table: Any) -> Family:
+    return Family.IP6 if isinstance(table, _iptc().Table6) else Family.IP
 
 
 def _ensure_jump(table: Any, builtin: str, chain: str) -> bool:
@@ -183,8 +210,8 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
     """Lines of iptables-save that the plan asks for and an open table does not have."""
     lacking: list[str] = []
     for hook, (name, builtin, chain) in _CHAINS.items():
-        mine = [rule for rule in rules(plan) if rule.hook is hook]
-        if name != table.name or not mine:
+        mine = _mine(table, plan, hook) if name == table.name else []
+        if not mine:
             continue
         if not any(entries.is_jump(table, entry, chain) for entry in entries.rules(table, builtin)):
             lacking.append(f"-A {builtin} -j {chain}")
@@ -195,6 +222,15 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
             if _rule_content(_build(table, rule, plan.tag)) not in present
         ]
     return lacking
+
+
+def _differs(table: Any, plan: FirewallPlan) -> bool:
+    """Whether an open table lacks something of the plan, or has a tagged rule that is not of it."""
+    ours = sum(
+        len(_ours(table, chain, plan.tag)) for name, _, chain in _CHAINS.values() if name == table.name
+    )  # fmt: skip
+    wanted = sum(len(_mine(table, plan, hook)) for hook, (name, _, _) in _CHAINS.items() if name == table.name)
+    return ours != wanted or bool(_lacks(table, plan))
 
 
 def _tagged(table: Any, tag: str) -> bool:
@@ -223,9 +259,9 @@ def _rule_content(rule: Any) -> tuple[object, ...]:
     target = rule.target
     name = bytes(target.target.u.user.name)
     # Built-in targets hold a number there that is known only once the table is written.
-    data = b"" if name in (b"ACCEPT", b"RETURN") else bytes(target._target_buf[_HEADER : target.usersize])
+    data = b"" if name in (b"ACCEPT", b"DROP", b"RETURN") else bytes(target._target_buf[_HEADER : target.usersize])
     matches = tuple((match.name, bytes(match.match_buf[_HEADER : match.usersize])) for match in rule.matches)
-    return (bytes(rule.entry.ip), matches, name, data)
+    return (entries.header(rule.entry), matches, name, data)
 
 
 def _delete(table: Any, chain: str, numbers: list[int]) -> None:
@@ -245,7 +281,8 @@ def _new_rule(table: Any, entry: Any = None) -> Any:
     this network namespace for good.
     """
     iptc = _iptc()
-    kind = type("Rule", (iptc.Rule,), {"tables": [table]})
+    base = iptc.Rule6 if _family(table) is Family.IP6 else iptc.Rule
+    kind = type("Rule", (base,), {"tables": [table]})
     return kind(entry, iptc.Chain(table, "")) if entry is not None else kind()
 
 
@@ -264,22 +301,41 @@ def _build(table: Any, rule: Rule, tag: str) -> Any:
     if rule.out_interface:
         built.out_interface = rule.out_interface
     if rule.protocol:
-        built.protocol = rule.protocol
-    if rule.port:
-        _set(built.create_match(rule.protocol), dport=str(rule.port))
+        built.protocol = _PROTOCOLS[rule.protocol]
+    if rule.ports:
+        _set(built.create_match(rule.protocol), dport=_range(rule.ports, ":"))
+    if rule.local:
+        _set(built.create_match("addrtype"), dst_type="LOCAL")
     if rule.established:
         _set(built.create_match("conntrack"), ctstate="RELATED,ESTABLISHED")
+    if rule.translated:
+        _set(built.create_match("conntrack"), ctstate="DNAT")
     _set(built.create_match("comment"), comment=tag)
     target = built.create_target(rule.verdict.value)
     if rule.verdict is Verdict.REJECT:
-        _set(target, reject_with="icmp-port-unreachable")
+        _set(target, reject_with=_REJECT[rule.family])
     elif rule.verdict is Verdict.CHECKSUM:
         _set(target, checksum_fill="")
+    elif rule.verdict is Verdict.DNAT:
+        _set(target, to_destination=_destination(rule))
     elif rule.to_ports:
-        _set(target, to_ports=f"{rule.to_ports[0]}-{rule.to_ports[1]}")
+        _set(target, to_ports=_range(rule.to_ports, "-"))
     elif rule.verdict is Verdict.MASQUERADE:
         _set(target)
     return built
+
+
+def _range(ports: tuple[int, int], dash: str) -> str:
+    first, last = ports
+    return str(first) if first == last else f"{first}{dash}{last}"
+
+
+def _destination(rule: Rule) -> str:
+    """What DNAT changes a destination to: an address, with a port where that changes too."""
+    if rule.to_ports is None:
+        return rule.to
+    address = f"[{rule.to}]" if rule.family is Family.IP6 else rule.to
+    return f"{address}:{_range(rule.to_ports, '-')}"
 
 
 def _set(module: Any, **parameters: str) -> None:
@@ -305,18 +361,24 @@ def _line(rule: Rule, chain: str, tag: str) -> str:
     if rule.out_interface:
         words.append(f"-o {rule.out_interface}")
     if rule.protocol:
-        words.append(f"-p {rule.protocol}")
-    if rule.port:
-        words.append(f"-m {rule.protocol} --dport {rule.port}")
+        words.append(f"-p {'ipv6-icmp' if rule.protocol == 'icmpv6' else rule.protocol}")
+    if rule.ports:
+        words.append(f"-m {rule.protocol} --dport {_range(rule.ports, ':')}")
+    if rule.local:
+        words.append("-m addrtype --dst-type LOCAL")
     if rule.established:
         words.append("-m conntrack --ctstate RELATED,ESTABLISHED")
+    if rule.translated:
+        words.append("-m conntrack --ctstate DNAT")
     words.append(f'-m comment --comment "{tag}" -j {rule.verdict}')
     if rule.verdict is Verdict.REJECT:
-        words.append("--reject-with icmp-port-unreachable")
+        words.append(f"--reject-with {_REJECT[rule.family]}")
     elif rule.verdict is Verdict.CHECKSUM:
         words.append("--checksum-fill")
+    elif rule.verdict is Verdict.DNAT:
+        words.append(f"--to-destination {_destination(rule)}")
     elif rule.to_ports:
-        words.append(f"--to-ports {rule.to_ports[0]}-{rule.to_ports[1]}")
+        words.append(f"--to-ports {_range(rule.to_ports, '-')}")
     return " ".join(words)
 
 
@@ -337,10 +399,32 @@ def _iptc() -> Any:
                 # Version 1.2.0 has invalid escapes in its regular expressions.
                 warnings.simplefilter("ignore", (DeprecationWarning))
                 import iptc
+
+                _register_nat(iptc.xtables)
         except Exception as error:
             raise HostError(f"python-iptables cannot be loaded: {error}", hint=_HINT) from error
         _loaded = iptc
     return _loaded
+
+
+def _register_nat(xtables: Any) -> None:
+    """Make DNAT and MASQUERADE known for IPv6 as well.
+
+    libxt_NAT.so tells libxtables of its targets when it is loaded, and that takes those of the family in use
+    alone; it is loaded but once, for IPv4. So a copy of it is loaded for IPv6.
+    """
+    import ctypes
+
+    with open(os.path.join(xtables._xtables_libdir, "libxt_NAT.so"), "rb") as stream:
+        library = stream.read()
+    fd = os.memfd_create("libxt_NAT")
+    try:
+        os.write(fd, library)
+        xtables.xtables._xtables_set_nfproto(xtables.NFPROTO_IPV6)
+        ctypes.CDLL(f"/proc/self/fd/{fd}")
+    finally:
+        xtables.xtables._xtables_set_nfproto(xtables.NFPROTO_IPV4)
+        os.close(fd)
 
 
 def _errno() -> int:
@@ -348,15 +432,19 @@ def _errno() -> int:
     return int(_iptc().ip4tc._get_errno_loc()[0])
 
 
-def _open(name: str) -> Any:
+def _open(which: tuple[Family, str]) -> Any:
     """A table as the kernel has it now in this network namespace. :raises HostError: it has none."""
     iptc = _iptc()
+    family, name = which
     try:
         # Without autocommit no commit is made behind our back when a stale handle is freed.
-        table = iptc.Table(name, autocommit=False)
+        table = (iptc.Table6 if family is Family.IP6 else iptc.Table)(name, autocommit=False)
         table.refresh()
     except iptc.IPTCError as error:
-        raise HostError(f"cannot read the legacy {name} table: {os.strerror(_errno())}", hint=_HINT) from error
+        version = "IPv6 " if family is Family.IP6 else ""
+        raise HostError(
+            f"cannot read the legacy {version}{name} table: {os.strerror(_errno())}", hint=_HINT
+        ) from error
     return table
 
 
@@ -389,6 +477,6 @@ def _locked() -> Iterator[None]:
         yield
     finally:
         # The library keeps its tables for ever; an open one would keep a socket in this network namespace.
-        for table in iptc.Table._cache.values():
+        for table in (*iptc.Table._cache.values(), *iptc.Table6._cache.values()):
             table.close()
         os.close(fd)

@@ -11,22 +11,27 @@ import json
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.plan import FirewallPlan, Hook, Rule, Verdict, rules
-from qkvm.spec.network import Mode
+from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 
 _NFT = ("nft", "the packet filter of a network", "nftables")
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 _BASE_CHAINS = {
+    "prerouting": ("nat", "prerouting", -100),
+    "redirect": ("nat", "output", -100),
     "input": ("filter", "input", 0),
     "output": ("filter", "output", 0),
     "forward": ("filter", "forward", 0),
     "postrouting": ("nat", "postrouting", 100),
 }
-"""Type, hook and priority (NF_IP_PRI_FILTER and NF_IP_PRI_NAT_SRC of linux/netfilter_ipv4.h)."""
+"""Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h)."""
+
+_FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
 
 _CHAIN = {
+    Hook.DNAT: "prerouting",
+    Hook.DNAT_OWN: "redirect",
     Hook.INPUT: "input",
     Hook.OUTPUT: "output",
     Hook.FORWARD_CROSS: "forward",
@@ -43,18 +48,20 @@ def table_name(network: str) -> str:
 
 def document(plan: FirewallPlan) -> dict[str, Any]:
     """The transaction that leaves exactly the plan's table, whatever was in it before (libnftables-json(5))."""
-    table = {"family": "ip", "name": table_name(plan.network)}
-    # Deleting needs a table that is there, and adding one that is there already is no error.
-    commands: list[dict[str, Any]] = [*_removal(plan), {"add": {"table": table}}]
-    for name, (kind, hook, priority) in _BASE_CHAINS.items():
-        if kind == "nat" and plan.mode is not Mode.NAT:
+    commands, made = _removal(plan), table_rules(plan)
+    for family in _FAMILIES.values():
+        used = {rule["chain"] for rule in made if rule["family"] == family}
+        if not used:
             continue
-        chain = {
-            "family": "ip", "table": table["name"], "name": name,
-            "type": kind, "hook": hook, "prio": priority, "policy": "accept",
-        }  # fmt: skip
-        commands.append({"add": {"chain": chain}})
-    commands += [{"add": {"rule": rule}} for rule in table_rules(plan)]
+        commands.append({"add": {"table": {"family": family, "name": table_name(plan.network)}}})
+        for name, (kind, hook, priority) in _BASE_CHAINS.items():
+            if name in used:
+                chain = {
+                    "family": family, "table": table_name(plan.network), "name": name,
+                    "type": kind, "hook": hook, "prio": priority, "policy": "accept",
+                }  # fmt: skip
+                commands.append({"add": {"chain": chain}})
+    commands += [{"add": {"rule": rule}} for rule in made]
     return {"nftables": commands}
 
 
@@ -62,7 +69,7 @@ def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
     """The plan's rules in nft's JSON form, in order."""
     return [
         {
-            "family": "ip", "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
+            "family": _FAMILIES[rule.family], "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
             "comment": plan.tag, "expr": _expressions(rule),
         }
         for rule in rules(plan)
@@ -103,13 +110,17 @@ class Nftables:
 
 
 def _removal(plan: FirewallPlan) -> list[dict[str, Any]]:
-    table = {"family": "ip", "name": table_name(plan.network)}
-    return [{"add": {"table": table}}, {"delete": {"table": table}}]
+    """What leaves no table of the network. Deleting needs one that is there; adding it again is no error."""
+    found: list[dict[str, Any]] = []
+    for family in _FAMILIES.values():
+        table = {"family": family, "name": table_name(plan.network)}
+        found += [{"add": {"table": table}}, {"delete": {"table": table}}]
+    return found
 
 
 def _present_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
     name = table_name(plan.network)
-    listed = _nft("list", "ruleset", "ip")
+    listed = _nft("list", "ruleset")
     return [item["rule"] for item in listed if "rule" in item and item["rule"]["table"] == name]
 
 
@@ -120,7 +131,7 @@ def _comparable(rule: dict[str, Any]) -> str:
         right = expression.get("match", {}).get("right")
         if isinstance(right, list):
             right.sort()
-    return json.dumps([rule["chain"], expressions], sort_keys=True)
+    return json.dumps([rule["family"], rule["chain"], expressions], sort_keys=True)
 
 
 def _expressions(rule: Rule) -> list[dict[str, Any]]:
@@ -129,24 +140,34 @@ def _expressions(rule: Rule) -> list[dict[str, Any]]:
         found.append(_match({"meta": {"key": "iifname"}}, rule.in_interface))
     if rule.out_interface:
         found.append(_match({"meta": {"key": "oifname"}}, rule.out_interface))
+    family = _FAMILIES[rule.family]
     if rule.source:
-        found.append(_match(_payload("ip", "saddr"), _prefix(rule.source)))
+        found.append(_match(_payload(family, "saddr"), _prefix(rule.source)))
     if rule.destination:
         operator = "!=" if rule.not_destination else "=="
-        found.append(_match(_payload("ip", "daddr"), _prefix(rule.destination), operator))
-    if rule.port:
-        found.append(_match(_payload(rule.protocol, "dport"), rule.port))
+        found.append(_match(_payload(family, "daddr"), _prefix(rule.destination), operator))
+    if rule.ports:
+        found.append(_match(_payload(rule.protocol, "dport"), _span(rule.ports)))
     elif rule.protocol:
-        found.append(_match({"meta": {"key": "l4proto"}}, rule.protocol))
+        name = "ipv6-icmp" if rule.protocol == "icmpv6" else rule.protocol
+        found.append(_match({"meta": {"key": "l4proto"}}, name))
+    if rule.local:
+        found.append(_match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"))
     if rule.established:
         found.append(_match({"ct": {"key": "state"}}, ["established", "related"], "in"))
+    if rule.translated:
+        found.append(_match({"ct": {"key": "status"}}, "dnat", "in"))
     return [*found, _verdict(rule)]
 
 
 def _verdict(rule: Rule) -> dict[str, Any]:
     if rule.verdict is Verdict.REJECT:
         # nft lists its default, port unreachable, without any words, and reads both forms.
-        return {"reject": {"type": "icmp", "expr": "port-unreachable"}}
+        kind = "icmpv6" if rule.family is Family.IP6 else "icmp"
+        return {"reject": {"type": kind, "expr": "port-unreachable"}}
+    if rule.verdict is Verdict.DNAT:
+        where: dict[str, Any] = {"addr": rule.to}
+        return {"dnat": where | ({"port": _span(rule.to_ports)} if rule.to_ports else {})}
     if rule.verdict is Verdict.MASQUERADE:
         return {"masquerade": {"port": {"range": list(rule.to_ports)}} if rule.to_ports else None}
     return {rule.verdict.value.lower(): None}
@@ -160,9 +181,17 @@ def _payload(protocol: str, field: str) -> dict[str, Any]:
     return {"payload": {"protocol": protocol, "field": field}}
 
 
+def _span(ports: tuple[int, int]) -> Any:
+    return ports[0] if ports[0] == ports[1] else {"range": list(ports)}
+
+
 def _prefix(cidr: str) -> Any:
     address, _, length = cidr.partition("/")
-    return address if length == "32" else {"prefix": {"addr": address, "len": int(length)}}
+    return (
+        address
+        if length == ("128" if ":" in address else "32")
+        else {"prefix": {"addr": address, "len": int(length)}}
+    )
 
 
 def _nft(*arguments: str, stdin: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -1,35 +1,31 @@
-"""<network>: a NAT or isolated network with one IPv4 subnet, read into a definition and written from one.
+"""<network>: read into a definition and written from one.
 
-What is dropped by name: how many guests are connected, the bridge's MAC address, and its spanning tree, which a
-bridge of taps alone has no use for; qkvm's bridges have none.
+What is dropped by name: how many guests are connected, and the bridge's spanning tree, which a bridge of taps
+alone has no use for; qkvm's bridges have none. Forwards of ports have no words in libvirt's XML.
 """
 
 from __future__ import annotations
-
-from ipaddress import IPv4Network
 
 from msgspec.structs import replace
 
 from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import network as spec
+from qkvm.spec.libvirt.dns import read_dns, write_dns
+from qkvm.spec.libvirt.netip import read_ips, write_ips
 from qkvm.spec.libvirt.node import Node, Source
 from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
 from qkvm.units import printable
 
-_LEASE_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
-_LEASE = 3600
-"""Seconds of a lease where nothing is said: dnsmasq's own default."""
-
 _NOT_HERE = {
-    "bandwidth": "limits of a whole network are not supported",
     "virtualport": "virtual ports are not supported",
     "portgroup": "port groups are not supported",
-    "vlan": "VLAN tags are not supported",
+    "vlan": "a VLAN is a NIC's: give its <interface> one",
     "route": "static routes are not supported",
-    "dns": "dnsmasq answers with guests' names and what the host resolves; more is not supported",
-    "mtu": "an MTU of its own is not supported",
 }
+
+_MODES = {mode.value: mode for mode in spec.Mode if mode is not spec.Mode.ISOLATED}
 
 
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "") -> spec.Network:
@@ -57,110 +53,79 @@ def _read_network(root: Node, bridge: str) -> spec.Network:
         name = root.leaf("name")
         if name is None:
             raise root.malformed("<name> is missing")
-        mode = _read_forward(root)
-        found = root.child("bridge")
-        if found is not None:
-            with found:
-                bridge = found.take("name", bridge)
-                found.drop("stp", "delay")
-                found.only("macTableManager", "kernel")
-                found.only("zone")
-        mac = root.child("mac")
-        if mac is not None:
-            with mac:
-                mac.drop("address")
-        domain = root.child("domain")
-        domain_name = ""
-        if domain is not None:
-            with domain:
-                domain_name = domain.required("name")
-                # dnsmasq answers for it alone where it has one.
-                domain.only("localOnly", "yes")
+        mode, dev, nat6 = _read_forward(root)
+        mac, mtu, domain = root.child("mac"), root.child("mtu"), root.child("domain")
         for tag, why in _NOT_HERE.items():
             root.spoil(tag, why)
-        address, dhcp = _read_ip(root)
+        four, six = read_ips(root)
+        if nat6 and not six.address:
+            raise root.malformed("<nat ipv6='yes'> without an <ip family='ipv6'>")
+        limits = read_bandwidth(root.child("bandwidth"))
         return spec.Network(
-            name=name, uuid=(root.leaf("uuid") or "").strip(), mode=mode, bridge=bridge, address=address,
-            dhcp=dhcp, domain=domain_name,
+            name=name, uuid=(root.leaf("uuid") or "").strip(), mode=mode, dev=dev,
+            bridge=_read_bridge(root, bridge), mac=_only_attribute(mac, "address").lower(),
+            mtu=int(_only_attribute(mtu, "size") or 0), domain=_read_domain(domain),
+            address=four.address, dhcp=four.dhcp, hosts=(*four.hosts, *six.hosts), boot=four.boot,
+            ipv6=spec.Ipv6(address=six.address, dhcp=six.dhcp, nat=nat6) if six.address else None,
+            dns=read_dns(root.child("dns")), inbound=limits.get("inbound"), outbound=limits.get("outbound"),
         )  # fmt: skip
 
 
-def _read_forward(root: Node) -> spec.Mode:
+def _only_attribute(node: Node | None, name: str) -> str:
+    if node is None:
+        return ""
+    with node:
+        return str(node.number(name)) if name == "size" else node.required(name)
+
+
+def _read_bridge(root: Node, default: str) -> str:
+    found = root.child("bridge")
+    if found is None:
+        return default
+    with found:
+        found.drop("stp", "delay")
+        found.only("macTableManager", "kernel")
+        found.only("zone")
+        return found.take("name", default)
+
+
+def _read_domain(node: Node | None) -> str:
+    if node is None:
+        return ""
+    with node:
+        # dnsmasq answers for it alone where it has one.
+        node.only("localOnly", "yes")
+        return node.required("name")
+
+
+def _read_forward(root: Node) -> tuple[spec.Mode, str, bool]:
+    """The mode, the link that it leaves the host by, and whether IPv6 is hidden behind the host as well."""
     found = root.child("forward")
     if found is None:
-        return spec.Mode.ISOLATED
+        return spec.Mode.ISOLATED, "", False
     with found:
         word = found.take("mode", "nat")
-        if word != "nat":
+        if word not in _MODES:
             raise found.refusal(
-                f"mode '{printable(word)}' is not supported", hint="nat, or no <forward>; a NIC can join a bridge"
+                f"mode '{printable(word)}' is not supported", hint=f"{', '.join(_MODES)}, or no <forward>"
             )
-        if found.has("dev"):
-            found.unsupported("qkvm lets the host's routes choose the way out")
-            found.drop("dev")
-        found.spoil("interface", "qkvm lets the host's routes choose the way out")
-        nat = found.child("nat")
+        dev, inner = found.take("dev"), found.children("interface")
+        for one in inner:
+            with one:
+                one.drop("connections")
+                if one.take("dev") != dev:
+                    one.unsupported("guests go out by one link: that of <forward dev=…>")
+        nat, nat6 = found.child("nat"), False
         if nat is not None:
             with nat:
-                nat.only("ipv6", "no")
+                nat6 = nat.switch("ipv6")
                 nat.spoil("address", "the host chooses the address that guests come from")
                 ports = nat.child("port")
                 if ports is not None:
                     with ports:
                         ports.only("start", "1024")
                         ports.only("end", "65535")
-    return spec.Mode.NAT
-
-
-def _read_ip(root: Node) -> tuple[str, spec.DhcpRange | None]:
-    listed = root.children("ip")
-    ours = [one for one in listed if one.element.get("family", "ipv4") == "ipv4"]
-    for one in listed:
-        if one not in ours[:1]:
-            one.unsupported("a network has one IPv4 subnet")
-    if not ours:
-        raise root.refusal("a network without an IPv4 <ip> is not supported")
-    node = ours[0]
-    with node:
-        node.drop("family")
-        node.only("localPtr", "no")
-        address = node.required("address")
-        prefix, mask = node.take("prefix"), node.take("netmask")
-        node.spoil("tftp", "booting from the network is not supported")
-        return f"{address}/{prefix or _prefix(node, address, mask)}", _read_dhcp(node)
-
-
-def _prefix(node: Node, address: str, mask: str) -> int:
-    """The length of a prefix from its mask; without one it is that of the address's class."""
-    if not mask:
-        first = int(address.partition(".")[0]) if address[:1].isdigit() else 0
-        return 8 if first < 128 else 16 if first < 192 else 24
-    try:
-        return IPv4Network(f"0.0.0.0/{mask}").prefixlen
-    except ValueError:
-        raise node.malformed(f"netmask '{printable(mask)}' is not one") from None
-
-
-def _read_dhcp(node: Node) -> spec.DhcpRange | None:
-    found = node.child("dhcp")
-    if found is None:
-        return None
-    with found:
-        found.spoil("host", "fixed addresses are not supported")
-        found.spoil("bootp", "booting from the network is not supported")
-        one = found.child("range")
-        if one is None:
-            raise found.refusal("a DHCP server without a <range> is not supported")
-        with one:
-            lease = one.child("lease")
-            seconds = _LEASE
-            if lease is not None:
-                with lease:
-                    unit = lease.take("unit", "minutes")
-                    if unit not in _LEASE_UNITS:
-                        raise lease.malformed(f"unit '{printable(unit)}' is not known")
-                    seconds = lease.number_of(lease.required("expiry"), "expiry") * _LEASE_UNITS[unit]
-            return spec.DhcpRange(start=one.required("start"), end=one.required("end"), lease_seconds=seconds)
+    return _MODES[word], dev, nat6
 
 
 def dumps(network: spec.Network, *, connections: int = 0) -> str:
@@ -171,14 +136,24 @@ def dumps(network: spec.Network, *, connections: int = 0) -> str:
     root = xml.element("network", connections=connections or None)
     root.add("name", network.name)
     root.add("uuid", network.uuid)
-    if network.mode is spec.Mode.NAT:
-        root.add("forward", mode="nat").add("nat").add("port", start=1024, end=65535)
-    root.add("bridge", name=network.bridge, stp="off", delay=0)
+    if network.mode is not spec.Mode.ISOLATED:
+        forward = root.add("forward", mode=network.mode, dev=network.dev or None)
+        if network.mode is spec.Mode.NAT:
+            nat = forward.add("nat", ipv6="yes" if network.ipv6 is not None and network.ipv6.nat else None)
+            nat.add("port", start=1024, end=65535)
+        if network.dev:
+            forward.add("interface", dev=network.dev)
+    if network.owns_bridge:
+        root.add("bridge", name=network.bridge, stp="off", delay=0)
+    else:
+        root.add("bridge", name=network.bridge)
+    if network.mtu:
+        root.add("mtu", size=network.mtu)
+    if network.mac:
+        root.add("mac", address=network.mac)
     if network.domain:
         root.add("domain", name=network.domain, localOnly="yes")
-    ip = root.add("ip", address=network.interface.ip, netmask=network.interface.netmask)
-    if network.dhcp is not None:
-        one = ip.add("dhcp").add("range", start=network.dhcp.start, end=network.dhcp.end)
-        if network.dhcp.lease_seconds != _LEASE:
-            one.add("lease", expiry=network.dhcp.lease_seconds, unit="seconds")
+    write_dns(root, network.dns)
+    write_bandwidth(root, network.inbound, network.outbound)
+    write_ips(root, network)
     return xml.dump(root)

@@ -1,0 +1,216 @@
+"""Ports of the host that lead to guests: added, taken away, and kept on their guests' addresses.
+
+A forward to a guest by name needs that guest's address: the one that the network keeps for it, else the one that
+its dnsmasq gave it, else the one under which the host has met it. When a lease changes dnsmasq has the forwards
+looked at again (:mod:`qkvm.net.dhcp`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm.errors import AlreadyExists, InvalidState, NotFound
+from qkvm.files import Undo
+from qkvm.host import record
+from qkvm.net import run
+from qkvm.spec.forward import overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qkvm.net.network import Network
+    from qkvm.paths import Tree
+    from qkvm.spec import network as spec
+    from qkvm.spec.forward import Forward
+
+    Change = Callable[[tuple[Forward, ...]], tuple[Forward, ...]]
+
+_LISTEN = "0A"
+"""TCP_LISTEN of net/tcp_states.h, as /proc/net/tcp prints it."""
+
+
+class Entry(NamedTuple):
+    """A forward, where it leads to now ('' where its guest has no address), and whether it is in force."""
+
+    forward: Forward
+    addresses: tuple[str, ...]
+    live: bool
+    config: bool
+
+
+def listing(network: Network) -> list[Entry]:
+    """The forwards of a network: those that are in force, and those of its definition."""
+    config = network.definition.forwards if network.persistent else ()
+    actual = network.actual if network.active else None
+    live = actual.forwards if actual is not None else ()
+    found = []
+    for forward in dict.fromkeys((*live, *config)):
+        guests: tuple[str, ...] = (forward.address,) if forward.address else ()
+        if not guests and actual is not None:
+            guests = addresses_of(network.tree, actual, forward.guest)
+        found.append(Entry(forward, guests, forward in live, forward in config))
+    return found
+
+
+def add(network: Network, forward: Forward, *, live: bool, config: bool) -> None:
+    """Have a port lead to a guest, from now on (``live``), from the next start on (``config``), or both.
+
+    :raises AlreadyExists: the port is taken, by a program of the host or by another forward.
+    :raises InvalidState: the network is not active, or not persistent. :raises InvalidValue: it can't be right.
+    """
+    _change(network, lambda listed: (*listed, forward), live=live, config=config)
+
+
+def delete(network: Network, forward: Forward, *, live: bool, config: bool) -> None:
+    """Take a forward away: the one of this protocol, address and ports, wherever it leads.
+
+    :raises NotFound: there is none. :raises InvalidState: the network is not active, or not persistent.
+    """
+
+    def without(listed: tuple[Forward, ...]) -> tuple[Forward, ...]:
+        kept = tuple(one for one in listed if one.label != forward.label)
+        if kept == listed:
+            raise NotFound(
+                f"network '{network.name}' has no forward {forward.label}", kind="forward", name=forward.label
+            )
+        return kept
+
+    _change(network, without, live=live, config=config)
+
+
+def refresh(tree: Tree, name: str) -> None:
+    """Bring the rules of an active network to its guests' present addresses; another network has nothing to do."""
+    from qkvm.net.network import Network, locked_networks
+
+    with locked_networks(tree):
+        network = Network(tree, name)
+        if network.active:
+            _apply(network, network.actual)
+
+
+def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str, ...]:
+    """The addresses of a running domain on a network, at most one of each family."""
+    from qkvm.net.address import addresses
+
+    current = record.read(os.path.join(tree.domain_run(guest), "record.json")) or {}
+    macs = [
+        nic["mac"] for nic in current.get("nics", ())
+        if nic["type"] == "network" and nic["source"] == definition.name
+    ]  # fmt: skip
+    kept = [host.ip for host in definition.hosts if host.ip and host.mac in macs]
+    met = [one.ip for one in addresses(tree, dict.fromkeys(macs, definition.name))]
+    found: dict[bool, str] = {}
+    for address in (*kept, *met):
+        found.setdefault(":" in address, address)
+    return tuple(found.values())
+
+
+def refuse_taken(tree: Tree, definition: spec.Network) -> None:
+    """Refuse forwards whose ports are another's already.
+
+    :raises AlreadyExists: naming the port, and whose it is.
+    """
+    if not definition.forwards:
+        return
+    others = list(_others(tree, definition.name))
+    listening = list(_listening())
+    for forward in definition.forwards:
+        for name, other in others:
+            if overlap(forward, other):
+                raise AlreadyExists(f"forward {forward.label}: network '{name}' forwards {other.label}")
+        for protocol, address, port in listening:
+            if (
+                protocol == forward.protocol
+                and forward.first <= port <= forward.last
+                and (not address or not forward.listen or address == forward.listen)
+                and not (address and _is_loopback(address))
+            ):
+                raise AlreadyExists(
+                    f"forward {forward.label}: a program of this host has {protocol} port {port}",
+                    hint="ss -lnp shows which; take another port, or an address to listen on",
+                )
+
+
+def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
+    """The forwards of all other networks that are active."""
+    for other, current in run.records(tree).items():
+        if other != name:
+            for forward in run.definition_of(current).forwards:
+                yield other, forward
+
+
+def _listening() -> Iterator[tuple[str, str, int]]:
+    """Protocol, address ('' for all) and port of what programs of this network namespace listen on (proc(5))."""
+    for protocol in ("tcp", "udp"):
+        for suffix in ("", "6"):
+            try:
+                with open(f"/proc/thread-self/net/{protocol}{suffix}", encoding="ascii") as stream:
+                    lines = stream.read().splitlines()[1:]
+            except FileNotFoundError:
+                continue
+            for line in lines:
+                fields = line.split()
+                raw, _, port = fields[1].partition(":")
+                if protocol == "udp" or fields[3] == _LISTEN:
+                    yield protocol, _address(raw), int(port, 16)
+
+
+def _address(raw: str) -> str:
+    """An address of /proc/net/tcp: 32-bit words in the host's byte order, in hex; '' for the unspecified one."""
+    from ipaddress import ip_address
+
+    words = [bytes.fromhex(raw[start : start + 8])[::-1] for start in range(0, len(raw), 8)]
+    address = ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return "" if address.is_unspecified else str(mapped or address)
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")
+
+
+def _change(network: Network, change: Change, *, live: bool, config: bool) -> None:
+    from msgspec.structs import replace
+
+    from qkvm.net.network import locked_networks
+    from qkvm.spec.network import validate
+
+    with locked_networks(network.tree), Undo() as undo:
+        if live and not network.active:
+            raise InvalidState("network is not running")
+        if config and not network.persistent:
+            raise InvalidState("cannot change persistent config of a transient network")
+        if config:
+            before = network.definition
+            after = validate(replace(before, forwards=change(before.forwards)))
+            if not live:
+                refuse_taken(network.tree, after)
+            undo.add(network.store, before)
+            network.store(after)
+        if live:
+            actual = network.actual
+            after = validate(replace(actual, forwards=change(actual.forwards)))
+            fresh = tuple(one for one in after.forwards if one not in actual.forwards)
+            refuse_taken(network.tree, replace(after, forwards=fresh))
+            undo.add(_apply, network, actual)
+            _apply(network, after)
+        undo.commit()
+
+
+def _apply(network: Network, definition: spec.Network) -> None:
+    """Bring record and rules of an active network to a definition; only its forwards may differ."""
+    from qkvm.net import dhcp
+    from qkvm.net.plan import firewall_plan, targets
+    from qkvm.spec import toml
+
+    current = network.record
+    assert current is not None
+    served = dhcp.follows(run.definition_of(current)) == dhcp.follows(definition)
+    current["definition"] = toml.to_plain(definition)
+    record.write(run.record_path(network.tree, network.name), current)
+    found = targets(definition, lambda guest: addresses_of(network.tree, definition, guest))
+    run.apply_rules(current, definition, firewall_plan(definition, found))
+    if not served:
+        run.stop_dnsmasq(network.tree, current)
+        run.serve(network.tree, definition, current)

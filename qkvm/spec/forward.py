@@ -1,0 +1,128 @@
+"""A port of the host that leads to a guest."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import ip_address
+
+from msgspec import Struct
+
+from qkvm import units
+from qkvm.errors import AlreadyExists, InvalidValue
+
+
+class Protocol(StrEnum):
+    """What can be forwarded by port."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Forward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ports of the host's that lead to a guest's.
+
+    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host's, '' for all; ``guest`` a domain's name
+    or an address on the network; ``to`` the guest's (first) port, 0 for the same.
+    """
+
+    protocol: Protocol = Protocol.TCP
+    listen: str = ""
+    ports: str
+    guest: str
+    to: int = 0
+
+    @property
+    def first(self) -> int:
+        """The first of the host's ports."""
+        return int(self.ports.partition("-")[0])
+
+    @property
+    def last(self) -> int:
+        """The last of the host's ports."""
+        return int(self.ports.rpartition("-")[2])
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """The first and the last of the guest's ports."""
+        first = self.to or self.first
+        return first, first + self.last - self.first
+
+    @property
+    def address(self) -> str:
+        """The guest's address where the forward names that, else ''."""
+        try:
+            return str(ip_address(self.guest))
+        except ValueError:
+            return ""
+
+    @property
+    def label(self) -> str:
+        """The forward in words: 'tcp 8080' or 'udp 10.0.0.1:53-54'."""
+        listen = f"[{self.listen}]" if ":" in self.listen else self.listen
+        return f"{self.protocol} {listen}:{self.ports}" if listen else f"{self.protocol} {self.ports}"
+
+
+def parse_ports(text: str, what: str = "port") -> str:
+    """Ports in their usual form, '8080' or '8000-8010'. :raises InvalidValue: they are none."""
+    first, dash, last = text.partition("-")
+    numbers = [part for part in (first, last or first)]
+    if (dash and not last) or not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in numbers):
+        raise InvalidValue(f"{what} '{units.printable(text)}' is not one", hint="8080, or 8000-8010")
+    low, high = (int(part) for part in numbers)
+    if not 1 <= low <= 65535 or not 1 <= high <= 65535:
+        raise InvalidValue(f"{what} {text} is out of range", hint="1 to 65535")
+    if low > high:
+        raise InvalidValue(f"{what}s {text}: {low} is after {high}", hint=f"{high}-{low}")
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def check(forward: Forward) -> None:
+    """Refuse what can't be right whatever the network is. :raises InvalidValue: naming the value."""
+    if parse_ports(forward.ports) != forward.ports:
+        raise InvalidValue(f"port '{forward.ports}'", hint=parse_ports(forward.ports))
+    if forward.to:
+        parse_ports(str(forward.to), "guest's port")
+    if forward.target[1] > 65535:
+        raise InvalidValue(f"forward {forward.label}: the guest's ports would end at {forward.target[1]}")
+    if forward.listen:
+        _check_listen(forward)
+    if not forward.address:
+        units.check_name(forward.guest, "domain")
+
+
+def _check_listen(forward: Forward) -> None:
+    try:
+        listen = ip_address(forward.listen)
+    except ValueError as error:
+        raise InvalidValue(f"forward {forward.label}: {error}") from error
+    if str(listen) != forward.listen or listen.is_unspecified or listen.is_multicast:
+        raise InvalidValue(
+            f"forward {forward.label}: '{units.printable(forward.listen)}' is no address to listen on",
+            hint="one of the host's own, or none for all",
+        )
+    if forward.address and ip_address(forward.address).version != listen.version:
+        raise InvalidValue(f"forward {forward.label}: {forward.address} is of the other family")
+
+
+def overlap(one: Forward, other: Forward) -> bool:
+    """Whether some packet would belong to both."""
+    if one.protocol is not other.protocol or one.last < other.first or other.last < one.first:
+        return False
+    families = {ip_address(address).version for address in (one.listen, other.listen) if address}
+    # One that names an IPv4 guest takes no IPv6 packets, whatever it listens on.
+    guests = {ip_address(forward.address).version for forward in (one, other) if forward.address}
+    if len(families | guests) > 1:
+        return False
+    return not (one.listen and other.listen and one.listen != other.listen)
+
+
+def check_all(forwards: tuple[Forward, ...]) -> None:
+    """Check each, and that no two want the same port.
+
+    :raises InvalidValue: one can't be right. :raises AlreadyExists: two overlap.
+    """
+    for number, forward in enumerate(forwards):
+        check(forward)
+        for other in forwards[:number]:
+            if overlap(forward, other):
+                raise AlreadyExists(f"forward {forward.label} is in the way of forward {other.label}")

@@ -1,0 +1,76 @@
+"""<dns> of a network: read into what dnsmasq is to answer, and written from it."""
+
+from __future__ import annotations
+
+from qkvm.spec.dns import Dns, DnsForwarder, DnsHost, DnsSrv, DnsTxt
+from qkvm.spec.libvirt.node import Node
+from qkvm.xml import Element
+
+
+def read_dns(node: Node | None) -> Dns:
+    """What a <dns> says; the defaults where there is none."""
+    if node is None:
+        return Dns()
+    with node:
+        return Dns(
+            enable=node.switch("enable", True),
+            forward_plain=node.switch("forwardPlainNames", True),
+            forwarders=tuple(_forwarder(one) for one in node.children("forwarder")),
+            hosts=tuple(read_dns_host(one) for one in node.children("host")),
+            txt=tuple(read_txt(one) for one in node.children("txt")),
+            srv=tuple(read_srv(one) for one in node.children("srv")),
+        )
+
+
+def _forwarder(node: Node) -> DnsForwarder:
+    with node:
+        return DnsForwarder(address=node.take("addr"), domain=node.take("domain"))
+
+
+def read_dns_host(node: Node) -> DnsHost:
+    """<host ip=…><hostname>…</hostname></host>."""
+    with node:
+        names = []
+        for one in node.children("hostname"):
+            with one:
+                names.append(one.text().strip())
+        return DnsHost(ip=node.take("ip"), names=tuple(names))
+
+
+def read_txt(node: Node) -> DnsTxt:
+    """<txt name=… value=…/>."""
+    with node:
+        return DnsTxt(name=node.required("name"), value=node.take("value"))
+
+
+def read_srv(node: Node) -> DnsSrv:
+    """<srv service=… protocol=… …/>."""
+    with node:
+        return DnsSrv(
+            service=node.required("service"), protocol=node.required("protocol"),
+            domain=node.take("domain"), target=node.take("target"), port=node.number("port"),
+            priority=node.number("priority"), weight=node.number("weight"),
+        )  # fmt: skip
+
+
+def write_dns(root: Element, dns: Dns) -> None:
+    """Add a <dns>, where it says anything that is not there by itself."""
+    if dns == Dns():
+        return
+    element = root.add(
+        "dns", enable=None if dns.enable else "no", forwardPlainNames=None if dns.forward_plain else "no"
+    )
+    for forwarder in dns.forwarders:
+        element.add("forwarder", domain=forwarder.domain or None, addr=forwarder.address or None)
+    for txt in dns.txt:
+        element.add("txt", name=txt.name, value=txt.value)
+    for srv in dns.srv:
+        element.add(
+            "srv", service=srv.service, protocol=srv.protocol, domain=srv.domain or None,
+            target=srv.target or None, port=srv.port or None, priority=srv.priority or None,
+            weight=srv.weight or None,
+        )  # fmt: skip
+    for host in dns.hosts:
+        one = element.add("host", ip=host.ip)
+        for name in host.names:
+            one.add("hostname", name)

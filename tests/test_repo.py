@@ -28,7 +28,7 @@ SHARED = frozenset(("qkvm.host.record", "qkvm.host.process", "qkvm.host.settings
 OWNERS = {
     "subprocess": {"qkvm/host/process.py"},
     "pyroute2": {"qkvm/net/"},
-    "iptc": {"qkvm/net/firewall/iptables.py"},
+    "iptc": {"qkvm/net/firewall/xtables.py"},
     "qemu": {"qkvm/qmp/"},
     "pycdlib": {"qkvm/storage/iso.py"},
     "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp.py"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qkvm.errors import Busy, HostError, InvalidValue, MissingProgram
-from qkvm.net.firewall import Firewall, backend, choose, iptables, nftables
+from qkvm.net.firewall import Firewall, backend, choose, iptables, nftables, save, xtables
 from qkvm.net.plan import Family, FirewallPlan, Target
 from qkvm.spec.network import Mode
 from tests.host import nslab
@@ -117,7 +117,7 @@ def test_the_kernel_has_the_very_lines_of_the_plan() -> None:
     iptables.Iptables().apply(ISOLATED)
     present = nslab.legacy_rules()
     for plan in (NAT, ISOLATED):
-        for lines in iptables.lines(plan).values():
+        for lines in save.lines(plan).values():
             assert [line for line in present if line in lines and plan.tag in line]
             assert set(lines) <= set(present)
     assert [line for line in present if line.startswith("-A FORWARD")] == [
@@ -220,7 +220,7 @@ def test_a_commit_that_another_undid_is_made_again(monkeypatch: pytest.MonkeyPat
 def test_a_lock_that_is_held_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
-    monkeypatch.setattr(iptables, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(xtables, "_LOCK_SECONDS", 0.05)
     fd = os.open(os.environ["XTABLES_LOCKFILE"], os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     with pytest.raises(Busy, match="packet filter"):

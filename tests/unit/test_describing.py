@@ -408,13 +408,13 @@ def test_networks(host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.Mo
     again = host.network("lab").definition
     assert (again.uuid, again.bridge, again.autostart) == (definition.uuid, definition.bridge, True)
     assert '"name": "lab"' in verb("net-dumpxml", "lab", "--json")[1]
-    editor(tmp_path, monkeypatch, "true", 'sed -i s/254/99/ "$1"', 'sed -i s/nat/route/g "$1"')
+    editor(tmp_path, monkeypatch, "true", 'sed -i s/254/99/ "$1"', 'sed -i s/nat/vepa/g "$1"')
     assert verb("net-edit", "lab")[1] == "Network lab XML configuration not changed.\n\n"
     assert verb("net-edit", "lab")[1] == "Network lab XML configuration edited.\n\n"
     dhcp = host.network("lab").definition.dhcp
     assert dhcp is not None and dhcp.end == "10.9.8.99"
     code, _, err = verb("net-edit", "lab")
-    assert code == 1 and "element <forward>: mode 'route' is not supported" in err
-    path.write_text(NETWORK.replace("<forward/>", "<dns/>"))
-    words = f"error: Failed to define network from {path}: {path}:3: element <dns>: dnsmasq answers"
+    assert code == 1 and "element <forward>: mode 'vepa' is not supported" in err
+    path.write_text(NETWORK.replace("<forward/>", "<portgroup name='x'/>"))
+    words = f"error: Failed to define network from {path}: {path}:3: element <portgroup>: port groups"
     assert verb("net-define", str(path))[2].startswith(words)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidValue, TemplateError
 from qkvm.net import dhcp
-from qkvm.net.firewall import backend, iptables, nftables
+from qkvm.net.firewall import backend, nftables, save
 from qkvm.net.plan import FirewallPlan, Rule, find_place, firewall_plan, rules
 from qkvm.paths import Tree
 from qkvm.spec.network import DhcpRange, Mode, Network, default_network
@@ -35,7 +35,7 @@ ISOLATED = Network(
 
 
 def save_text(definition: Network) -> str:
-    tables = iptables.lines(firewall_plan(definition))
+    tables = save.lines(firewall_plan(definition))
     return "".join(f"*{table}\n" + "".join(f"{line}\n" for line in lines) for table, lines in tables.items())
 
 
@@ -68,23 +68,21 @@ def test_every_rule_is_bound_to_the_network(definition: Network) -> None:
     plan = firewall_plan(definition)
     for rule in rules(plan):
         assert plan.bridge in (rule.in_interface, rule.out_interface) or rule.source in plan.subnets
-    for lines in iptables.lines(plan).values():
+    for lines in save.lines(plan).values():
         assert all(plan.tag in line for line in lines)
     assert all(rule["comment"] == plan.tag for rule in nftables.table_rules(plan))
 
 
 def test_both_backends_make_every_rule_but_the_checksum() -> None:
     plan = firewall_plan(NAT)
-    assert sum(len(lines) for lines in iptables.lines(plan).values()) == len(rules(plan)) == 19
+    assert sum(len(lines) for lines in save.lines(plan).values()) == len(rules(plan)) == 19
     assert len(nftables.table_rules(plan)) == 18
 
 
 def test_an_isolated_network_has_no_nat_and_no_way_through() -> None:
     text = save_text(ISOLATED) + nft_text(ISOLATED)
     assert (
-        "MASQUERADE" not in text
-        and "masquerade" not in text
-        and "nat" not in iptables.lines(firewall_plan(ISOLATED))
+        "MASQUERADE" not in text and "masquerade" not in text and "nat" not in save.lines(firewall_plan(ISOLATED))
     )
     forwarded: list[Rule] = [rule for rule in rules(firewall_plan(ISOLATED)) if rule.hook.startswith("forward")]
     assert [str(rule.verdict) for rule in forwarded] == ["ACCEPT", "REJECT", "REJECT"]

@@ -12,55 +12,25 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from qkvm.errors import Busy, HostError
-from qkvm.files import os_error
+from qkvm.errors import HostError
 from qkvm.net.firewall import entries
+from qkvm.net.firewall.save import CHAINS, REJECT, destination, line, span
+from qkvm.net.firewall.xtables import errno_, library, lock, open_table
 from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
-
-_CHAINS = {
-    Hook.DNAT: ("nat", "PREROUTING", "QKVM_PRE"),
-    Hook.DNAT_OWN: ("nat", "OUTPUT", "QKVM_PRO"),
-    Hook.INPUT: ("filter", "INPUT", "QKVM_INP"),
-    Hook.OUTPUT: ("filter", "OUTPUT", "QKVM_OUT"),
-    # Inserted in this order, each first: packets meet FWX, then FWI, then FWO, as with libvirt.
-    Hook.FORWARD_OUT: ("filter", "FORWARD", "QKVM_FWO"),
-    Hook.FORWARD_IN: ("filter", "FORWARD", "QKVM_FWI"),
-    Hook.FORWARD_CROSS: ("filter", "FORWARD", "QKVM_FWX"),
-    Hook.NAT: ("nat", "POSTROUTING", "QKVM_PRT"),
-    Hook.MANGLE: ("mangle", "POSTROUTING", "QKVM_PRT"),
-}
-"""Table, built-in chain and our chain of each hook."""
 
 _PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmpv6": "58"}
 """python-iptables knows ICMPv6 by its number alone (RFC 4443)."""
-
-_REJECT = {Family.IP: "icmp-port-unreachable", Family.IP6: "icmp6-port-unreachable"}
 
 _HEADER = 32
 """Bytes of xt_entry_match and xt_entry_target in front of an extension's own (linux/netfilter/x_tables.h)."""
 
 _TABLES = tuple((family, name) for family in Family for name in ("filter", "nat", "mangle"))
 
-_LOCK_SECONDS = 30.0
-
 _RETRIES = 20
 """How often an edit that lost against a process without the lock is tried again."""
-
-_HINT = "apt install iptables (its libraries are needed), and a kernel with the legacy ip_tables"
-
-
-def lines(plan: FirewallPlan, family: Family = Family.IP) -> dict[str, list[str]]:
-    """The plan as iptables-save (ip6tables-save) prints it, by table."""
-    found: dict[str, list[str]] = {}
-    for rule in rules(plan):
-        if rule.family is family:
-            table, _, chain = _CHAINS[rule.hook]
-            found.setdefault(table, []).append(_line(rule, chain, plan.tag))
-    return found
 
 
 class Iptables:
@@ -70,21 +40,21 @@ class Iptables:
 
     def check(self) -> None:
         """Read the tables, which loads them in this network namespace. :raises HostError: that is impossible."""
-        with _locked():
+        with lock():
             for family, name in _TABLES:
                 # Those of IPv6 are loaded for a network that has it.
                 if family is Family.IP:
-                    _open((family, name))
+                    open_table((family, name))
 
     def apply(self, plan: FirewallPlan) -> None:
         """Bring the network's rules in all tables to what the plan says, others' left alone."""
-        with _locked():
+        with lock():
             for table in _tables(plan):
                 _until(table, lambda opened: _apply(opened, plan), lambda opened: not _differs(opened, plan))
 
     def remove(self, plan: FirewallPlan) -> None:
         """Delete the network's rules, then those of our chains that are empty."""
-        with _locked():
+        with lock():
             for table in _tables(plan):
                 _until(
                     table, lambda opened: _remove(opened, plan.tag), lambda opened: not _tagged(opened, plan.tag)
@@ -92,8 +62,8 @@ class Iptables:
 
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The plan's rules (and jumps to their chains) that are not in force."""
-        with _locked():
-            return [line for table in _tables(plan) for line in _lacks(_open(table), plan)]
+        with lock():
+            return [line for table in _tables(plan) for line in _lacks(open_table(table), plan)]
 
 
 # One edit.
@@ -111,21 +81,21 @@ def _until(table: tuple[Family, str], edit: Callable[[Any], bool], done: Callabl
     The kernel refuses a commit (EAGAIN) where the number of rules has changed since they were read. Where a
     program without the lock changed them and the number is the same, the later commit undoes the earlier.
     """
-    iptc = _iptc()
+    iptc = library()
     last: Exception | None = None
     for attempt in range(_RETRIES):
-        opened = _open(table)
+        opened = open_table(table)
         try:
             if not edit(opened):
                 return
             opened.commit()
         except iptc.IPTCError as error:
-            if _errno() != errno.EAGAIN:
-                raise HostError(f"cannot change the {table[1]} table: {os.strerror(_errno())}") from error
+            if errno_() != errno.EAGAIN:
+                raise HostError(f"cannot change the {table[1]} table: {os.strerror(errno_())}") from error
             last = error
             time.sleep(0.001 * attempt)
             continue
-        if done(_open(table)):
+        if done(open_table(table)):
             return
     raise HostError(
         f"the {table[1]} table changes faster than it can be written",
@@ -136,7 +106,7 @@ def _until(table: tuple[Family, str], edit: Callable[[Any], bool], done: Callabl
 def _apply(table: Any, plan: FirewallPlan) -> bool:
     """Bring an open table to the plan; False where nothing had to be changed."""
     changed = False
-    for hook, (name, builtin, chain) in _CHAINS.items():
+    for hook, (name, builtin, chain) in CHAINS.items():
         if name != table.name:
             continue
         mine = _mine(table, plan, hook)
@@ -161,7 +131,7 @@ def _apply(table: Any, plan: FirewallPlan) -> bool:
 def _remove(table: Any, tag: str) -> bool:
     """Delete the tagged rules of an open table, and our chains that hold no rule; False where none was there."""
     changed = False
-    for name, builtin, chain in _CHAINS.values():
+    for name, builtin, chain in CHAINS.values():
         if name == table.name:
             changed |= _clear(table, builtin, chain, tag)
     return changed
@@ -193,7 +163,7 @@ def _mine(table: Any, plan: FirewallPlan, hook: Hook) -> list[Rule]:
 
 
 def _family(table: Any) -> Family:
-    return Family.IP6 if isinstance(table, _iptc().Table6) else Family.IP
+    return Family.IP6 if isinstance(table, library().Table6) else Family.IP
 
 
 def _ensure_jump(table: Any, builtin: str, chain: str) -> bool:
@@ -209,7 +179,7 @@ def _ensure_jump(table: Any, builtin: str, chain: str) -> bool:
 def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
     """Lines of iptables-save that the plan asks for and an open table does not have."""
     lacking: list[str] = []
-    for hook, (name, builtin, chain) in _CHAINS.items():
+    for hook, (name, builtin, chain) in CHAINS.items():
         mine = _mine(table, plan, hook) if name == table.name else []
         if not mine:
             continue
@@ -217,7 +187,7 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
             lacking.append(f"-A {builtin} -j {chain}")
         present = [_content(table, entry) for _, entry in _ours(table, chain, plan.tag)]
         lacking += [
-            _line(rule, chain, plan.tag)
+            line(rule, chain, plan.tag)
             for rule in mine
             if _rule_content(_build(table, rule, plan.tag)) not in present
         ]
@@ -227,14 +197,14 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
 def _differs(table: Any, plan: FirewallPlan) -> bool:
     """Whether an open table lacks something of the plan, or has a tagged rule that is not of it."""
     ours = sum(
-        len(_ours(table, chain, plan.tag)) for name, _, chain in _CHAINS.values() if name == table.name
+        len(_ours(table, chain, plan.tag)) for name, _, chain in CHAINS.values() if name == table.name
     )  # fmt: skip
-    wanted = sum(len(_mine(table, plan, hook)) for hook, (name, _, _) in _CHAINS.items() if name == table.name)
+    wanted = sum(len(_mine(table, plan, hook)) for hook, (name, _, _) in CHAINS.items() if name == table.name)
     return ours != wanted or bool(_lacks(table, plan))
 
 
 def _tagged(table: Any, tag: str) -> bool:
-    return any(_ours(table, chain, tag) for name, _, chain in _CHAINS.values() if name == table.name)
+    return any(_ours(table, chain, tag) for name, _, chain in CHAINS.values() if name == table.name)
 
 
 # Rules of ours, as the library reads them.
@@ -271,7 +241,7 @@ def _delete(table: Any, chain: str, numbers: list[int]) -> None:
     """
     for number in reversed(numbers):
         if table._iptc.iptc_delete_num_entry(chain.encode(), number, table._handle) != 1:
-            raise _iptc().IPTCError(f"can't delete rule {number} of {chain}")
+            raise library().IPTCError(f"can't delete rule {number} of {chain}")
 
 
 def _new_rule(table: Any, entry: Any = None) -> Any:
@@ -280,7 +250,7 @@ def _new_rule(table: Any, entry: Any = None) -> Any:
     The library's own Rule opens all five tables to find out whether a target is a chain, which loads them in
     this network namespace for good.
     """
-    iptc = _iptc()
+    iptc = library()
     base = iptc.Rule6 if _family(table) is Family.IP6 else iptc.Rule
     kind = type("Rule", (base,), {"tables": [table]})
     return kind(entry, iptc.Chain(table, "")) if entry is not None else kind()
@@ -303,7 +273,7 @@ def _build(table: Any, rule: Rule, tag: str) -> Any:
     if rule.protocol:
         built.protocol = _PROTOCOLS[rule.protocol]
     if rule.ports:
-        _set(built.create_match(rule.protocol), dport=_range(rule.ports, ":"))
+        _set(built.create_match(rule.protocol), dport=span(rule.ports, ":"))
     if rule.local:
         _set(built.create_match("addrtype"), dst_type="LOCAL")
     if rule.established:
@@ -313,29 +283,16 @@ def _build(table: Any, rule: Rule, tag: str) -> Any:
     _set(built.create_match("comment"), comment=tag)
     target = built.create_target(rule.verdict.value)
     if rule.verdict is Verdict.REJECT:
-        _set(target, reject_with=_REJECT[rule.family])
+        _set(target, reject_with=REJECT[rule.family])
     elif rule.verdict is Verdict.CHECKSUM:
         _set(target, checksum_fill="")
     elif rule.verdict is Verdict.DNAT:
-        _set(target, to_destination=_destination(rule))
+        _set(target, to_destination=destination(rule))
     elif rule.to_ports:
-        _set(target, to_ports=_range(rule.to_ports, "-"))
+        _set(target, to_ports=span(rule.to_ports, "-"))
     elif rule.verdict is Verdict.MASQUERADE:
         _set(target)
     return built
-
-
-def _range(ports: tuple[int, int], dash: str) -> str:
-    first, last = ports
-    return str(first) if first == last else f"{first}{dash}{last}"
-
-
-def _destination(rule: Rule) -> str:
-    """What DNAT changes a destination to: an address, with a port where that changes too."""
-    if rule.to_ports is None:
-        return rule.to
-    address = f"[{rule.to}]" if rule.family is Family.IP6 else rule.to
-    return f"{address}:{_range(rule.to_ports, '-')}"
 
 
 def _set(module: Any, **parameters: str) -> None:
@@ -347,136 +304,3 @@ def _set(module: Any, **parameters: str) -> None:
     for name, value in parameters.items():
         setattr(module, name, value)
     module._final_check()
-
-
-def _line(rule: Rule, chain: str, tag: str) -> str:
-    """A rule of the plan in the words of iptables-save."""
-    words = [f"-A {chain}"]
-    if rule.source:
-        words.append(f"-s {rule.source}")
-    if rule.destination:
-        words.append(("! " if rule.not_destination else "") + f"-d {rule.destination}")
-    if rule.in_interface:
-        words.append(f"-i {rule.in_interface}")
-    if rule.out_interface:
-        words.append(f"-o {rule.out_interface}")
-    if rule.protocol:
-        words.append(f"-p {'ipv6-icmp' if rule.protocol == 'icmpv6' else rule.protocol}")
-    if rule.ports:
-        words.append(f"-m {rule.protocol} --dport {_range(rule.ports, ':')}")
-    if rule.local:
-        words.append("-m addrtype --dst-type LOCAL")
-    if rule.established:
-        words.append("-m conntrack --ctstate RELATED,ESTABLISHED")
-    if rule.translated:
-        words.append("-m conntrack --ctstate DNAT")
-    words.append(f'-m comment --comment "{tag}" -j {rule.verdict}')
-    if rule.verdict is Verdict.REJECT:
-        words.append(f"--reject-with {_REJECT[rule.family]}")
-    elif rule.verdict is Verdict.CHECKSUM:
-        words.append("--checksum-fill")
-    elif rule.verdict is Verdict.DNAT:
-        words.append(f"--to-destination {_destination(rule)}")
-    elif rule.to_ports:
-        words.append(f"--to-ports {_range(rule.to_ports, '-')}")
-    return " ".join(words)
-
-
-# The library and the lock.
-
-
-_loaded: Any = None
-
-
-def _iptc() -> Any:
-    """The library, loaded once. :raises HostError: its C libraries are missing."""
-    global _loaded
-    if _loaded is None:
-        import warnings
-
-        try:
-            with warnings.catch_warnings():
-                # Version 1.2.0 has invalid escapes in its regular expressions.
-                warnings.simplefilter("ignore", (DeprecationWarning))
-                import iptc
-
-                _register_nat(iptc.xtables)
-        except Exception as error:
-            raise HostError(f"python-iptables cannot be loaded: {error}", hint=_HINT) from error
-        _loaded = iptc
-    return _loaded
-
-
-def _register_nat(xtables: Any) -> None:
-    """Make DNAT and MASQUERADE known for IPv6 as well.
-
-    libxt_NAT.so tells libxtables of its targets when it is loaded, and that takes those of the family in use
-    alone; it is loaded but once, for IPv4. So a copy of it is loaded for IPv6.
-    """
-    import ctypes
-
-    with open(os.path.join(xtables._xtables_libdir, "libxt_NAT.so"), "rb") as stream:
-        library = stream.read()
-    fd = os.memfd_create("libxt_NAT")
-    try:
-        os.write(fd, library)
-        xtables.xtables._xtables_set_nfproto(xtables.NFPROTO_IPV6)
-        ctypes.CDLL(f"/proc/self/fd/{fd}")
-    finally:
-        xtables.xtables._xtables_set_nfproto(xtables.NFPROTO_IPV4)
-        os.close(fd)
-
-
-def _errno() -> int:
-    """The C library's errno: IPTCError carries only its words."""
-    return int(_iptc().ip4tc._get_errno_loc()[0])
-
-
-def _open(which: tuple[Family, str]) -> Any:
-    """A table as the kernel has it now in this network namespace. :raises HostError: it has none."""
-    iptc = _iptc()
-    family, name = which
-    try:
-        # Without autocommit no commit is made behind our back when a stale handle is freed.
-        table = (iptc.Table6 if family is Family.IP6 else iptc.Table)(name, autocommit=False)
-        table.refresh()
-    except iptc.IPTCError as error:
-        version = "IPv6 " if family is Family.IP6 else ""
-        raise HostError(
-            f"cannot read the legacy {version}{name} table: {os.strerror(_errno())}", hint=_HINT
-        ) from error
-    return table
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    """Hold the lock that iptables-legacy itself takes around every change (its --wait).
-
-    Not files.locked(), which removes the file afterwards: iptables does not look whether its lock still has a
-    name. :raises Busy: another program holds it for too long.
-    """
-    import fcntl
-
-    # Loading takes a fifth of a second, in which nobody should have to wait.
-    iptc = _iptc()
-    path = os.environ.get("XTABLES_LOCKFILE") or "/run/xtables.lock"
-    deadline = time.monotonic() + _LOCK_SECONDS
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise os_error(error, f"cannot lock {path}") from error
-    try:
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Busy(f"the packet filter is busy: another program holds {path}") from None
-                time.sleep(0.002)
-        yield
-    finally:
-        # The library keeps its tables for ever; an open one would keep a socket in this network namespace.
-        for table in (*iptc.Table._cache.values(), *iptc.Table6._cache.values()):
-            table.close()
-        os.close(fd)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from qkvm.net.run import Started
 
 
-def _network(context: Context, args: Args) -> Network:
+def find_network(context: Context, args: Args) -> Network:
+    """The network that a verb names by name or UUID. :raises NotFound: in virsh's words."""
     from qkvm.net.network import Network, ensure_default
 
     ensure_default(context.tree)
@@ -49,14 +50,14 @@ def net_create(context: Context, args: Args) -> None:
 
 def net_undefine(context: Context, args: Args) -> None:
     """Remove a network's definition."""
-    network = _network(context, args)
+    network = find_network(context, args)
     network.undefine()
     context.say(f"Network {network.name} has been undefined\n")
 
 
 def net_autostart(context: Context, args: Args) -> None:
     """Mark a network to start with the machine, or unmark it."""
-    network = _network(context, args)
+    network = find_network(context, args)
     off = args.flag("disable")
     network.set_autostart(not off)
     context.say(f"Network {network.name} {'unmarked' if off else 'marked'} as autostarted\n")
@@ -67,12 +68,14 @@ def net_start(context: Context, args: Args) -> None:
     from qkvm.domain.host import Host
 
     Host(context.tree.root).prepare()
-    network = _network(context, args)
+    network = find_network(context, args)
     _tell_moved(context, network.name, network.start())
     context.say(f"Network {network.name} started\n")
 
 
 def _tell_moved(context: Context, name: str, started: Started) -> None:
+    for warning in started.warnings:
+        context.warn(warning)
     if started.relocated:
         actual = started.definition
         where = " and ".join(map(str, actual.subnets)) or "no address"
@@ -81,7 +84,7 @@ def _tell_moved(context: Context, name: str, started: Started) -> None:
 
 def net_destroy(context: Context, args: Args) -> None:
     """Stop a network."""
-    network = _network(context, args)
+    network = find_network(context, args)
     network.destroy()
     context.say(f"Network {network.name} destroyed\n")
 
@@ -113,7 +116,7 @@ def net_list(context: Context, args: Args) -> None:
 
 def net_info(context: Context, args: Args) -> None:
     """Show a network."""
-    info = _network(context, args).info()
+    info = find_network(context, args).info()
     if args.json:
         context.out(json_text(info._asdict()))
         return
@@ -128,7 +131,7 @@ def net_dump(context: Context, args: Args) -> None:
     """Print a network's definition; of an active one that which it runs with."""
     from qkvm.spec import toml
 
-    network = _network(context, args)
+    network = find_network(context, args)
     context.out(toml.dumps(network.actual if network.active else network.definition))
 
 
@@ -139,7 +142,7 @@ def net_dumpxml(context: Context, args: Args) -> None:
     from qkvm.spec import toml
     from qkvm.spec.libvirt.network import dumps
 
-    network = _network(context, args)
+    network = find_network(context, args)
     active = network.active and not (args.flag("inactive") and network.persistent)
     definition = network.actual if active else network.definition
     if args.json:
@@ -158,7 +161,7 @@ def net_edit(context: Context, args: Args) -> None:
     from qkvm.errors import HostError, InvalidState
     from qkvm.spec.libvirt.network import dumps
 
-    network = _network(context, args)
+    network = find_network(context, args)
     if not network.persistent:
         raise InvalidState("transient networks do not have any persistent config")
     before, name = dumps(network.definition), network.name
@@ -177,7 +180,7 @@ def net_dhcp_leases(context: Context, args: Args) -> None:
     """Show the DHCP leases of a network."""
     import time
 
-    network = _network(context, args)
+    network = find_network(context, args)
     leases = network.dhcp_leases(args.text("mac"))
     if args.json:
         context.out(json_text([lease._asdict() for lease in leases]))
@@ -203,12 +206,12 @@ def _protocol(ip: str, prefixes: dict[int, int]) -> tuple[str, str]:
 
 def net_uuid(context: Context, args: Args) -> None:
     """Print the UUID of a network."""
-    context.out(f"{_network(context, args).info().uuid}\n")
+    context.out(f"{find_network(context, args).info().uuid}\n")
 
 
 def net_name(context: Context, args: Args) -> None:
     """Print the name of a network."""
-    context.out(f"{_network(context, args).name}\n")
+    context.out(f"{find_network(context, args).name}\n")
 
 
 def _yes(flag: bool) -> str:

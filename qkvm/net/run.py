@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 
 class Started(NamedTuple):
-    """Where a network was started; ``reason`` says why it was relocated and is empty where it was not."""
+    """Where a network was started; ``reason`` says why it was relocated and is empty where it was not.
+
+    ``warnings`` are sentences for the one who asked.
+    """
 
     definition: spec.Network
     reason: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def relocated(self) -> bool:
@@ -128,8 +132,9 @@ def serve(tree: Tree, definition: spec.Network, current: dict[str, Any]) -> None
 def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
     """Start a network on a bridge that is not qkvm's, or made over one of the host's NICs.
 
-    :raises NotFound: there is no such bridge.
+    :raises NotFound: there is no such bridge, or no such NIC. :raises HostError: the NIC can't be bridged.
     """
+    from qkvm.net import uplink
     from qkvm.spec import toml
 
     name = definition.name
@@ -138,9 +143,14 @@ def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
         make_private_dir(tree.network_run(name))
         undo.add(take_down, tree, name, now)
         record.write(record_path(tree, name), now)
+        warnings: tuple[str, ...] = ()
+        if definition.over and uplink.bridges(tree).get(definition.bridge) != definition.over:
+            now["over"] = definition.over
+            record.write(record_path(tree, name), now)
+            warnings = uplink.make(tree, definition.over, definition.bridge).warnings
         bridge.require(definition.bridge, ipr=ipr)
         undo.commit()
-    return Started(definition=definition, reason="")
+    return Started(definition=definition, reason="", warnings=warnings)
 
 
 def used_subnets(tree: Tree, name: str, ipr: Any) -> list[tuple[Subnet, str]]:
@@ -159,7 +169,13 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
 
     :param current: its record; None only removes the folder of an earlier boot.
     """
-    if current is not None and definition_of(current).owns_bridge:
+    definition = definition_of(current) if current is not None else None
+    if current is not None and "over" in current:
+        from qkvm.net import uplink
+
+        if uplink.bridges(tree).get(current["bridge"]) == current["over"]:
+            uplink.undo(tree, current["bridge"], force=True)
+    elif current is not None and definition is not None and definition.owns_bridge:
         failures: list[Exception] = []
         with link.connection() as ipr:
             steps: tuple[Callable[[], object], ...] = (

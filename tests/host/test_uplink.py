@@ -18,6 +18,7 @@ import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound, QkvmError
 from qkvm.host import record
+from qkvm.net import bridge as bridges
 from qkvm.net import link, rtnetlink, uplink
 from qkvm.paths import Tree
 from tests.host import nslab
@@ -172,7 +173,7 @@ def test_a_bridge_has_all_that_its_nic_had_and_gives_it_back(root: Tree, world: 
     shown = nslab.sh("ip", "-d", "link", "show", "br0")
     assert f"link/ether {MAC}" in shown and "mtu 1400" in shown and "alias qkvm:uplink=eth1" in shown
     assert "stp_state 0" in shown and "UP" in shown
-    assert link.ports("br0") == ["eth1"] and uplink.bridges(root) == {"br0": "eth1"}
+    assert bridges.ports("br0") == ["eth1"] and uplink.bridges(root) == {"br0": "eth1"}
     assert "192.0.2.77 dev br0" in nslab.sh("ip", "neigh", "show", "nud", "permanent")
     assert [told for told in made.warnings if "192.0.2.4/24 for" in told and "br0" in told]
     assert uplink.undo(root, "br0") == "eth1"

@@ -90,6 +90,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "cpumodels": (
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
     ),
+    "forwards": ("net-forward",),
     "networking": (
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",

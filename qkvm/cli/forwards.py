@@ -1,0 +1,92 @@
+"""Verbs on ports of the host that lead to guests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm.cli.output import json_text, table
+from qkvm.cli.parse import UsageError
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from qkvm.cli.main import Context
+    from qkvm.cli.parse import Args
+    from qkvm.net.forward import Entry
+    from qkvm.net.network import Network
+    from qkvm.spec.forward import Forward
+
+_ACTIONS = ("add", "delete", "list", "refresh")
+
+
+def net_forward(context: Context, args: Args) -> None:
+    """Add, delete or list the ports of the host that lead to a network's guests."""
+    from qkvm.cli.networking import find_network
+    from qkvm.net import forward
+
+    action = args.required("action")
+    if action not in _ACTIONS:
+        raise UsageError(f"unknown action '{printable(action)}'", hint=", ".join(_ACTIONS))
+    network = find_network(context, args)
+    if action == "list":
+        _list(context, args, network)
+    elif action == "refresh":
+        forward.refresh(context.tree, network.name)
+    else:
+        wanted = _forward(args, whole=action == "add")
+        live, config = _scope(args, network)
+        change = forward.add if action == "add" else forward.delete
+        change(network, wanted, live=live, config=config)
+        context.say(f"Forward {wanted.label} {'added' if action == 'add' else 'deleted'}\n")
+
+
+def _forward(args: Args, *, whole: bool) -> Forward:
+    """The forward that the options name; to delete one, its guest need not be named."""
+    from qkvm.spec.forward import Forward, Protocol, parse_ports
+
+    protocol = args.text("protocol") or "tcp"
+    if protocol not in ("tcp", "udp"):
+        raise UsageError(f"unknown protocol '{printable(protocol)}'", hint="tcp or udp")
+    guest = args.text("guest")
+    if whole and not guest:
+        raise UsageError("add needs a guest", hint="a domain's name, or an address on the network")
+    ports = args.text("ports")
+    if not ports:
+        raise UsageError("a port is needed", hint="8080, or 8000-8010")
+    return Forward(
+        protocol=Protocol(protocol), listen=args.text("listen") or "", ports=parse_ports(ports),
+        guest=guest or "any", to=args.number("to") or 0,
+    )  # fmt: skip
+
+
+def _scope(args: Args, network: Network) -> tuple[bool, bool]:
+    live, config = args.flag("live"), args.flag("config")
+    return (live, config) if live or config else (network.active, network.persistent)
+
+
+def _list(context: Context, args: Args, network: Network) -> None:
+    from qkvm.net import forward
+    from qkvm.spec import toml
+
+    found = forward.listing(network)
+    if args.json:
+        rows = [
+            {
+                **toml.to_plain(one.forward), "protocol": one.forward.protocol.value,
+                "addresses": list(one.addresses), "live": one.live, "config": one.config,
+            }
+            for one in found
+        ]  # fmt: skip
+        context.out(json_text(rows))
+        return
+    headers = ("Protocol", "Listen", "Ports", "Guest", "Address", "To", "State")
+    context.out(table(headers, [_row(one) for one in found], header=not context.quiet))
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    one = entry.forward
+    first, last = one.target
+    state = "live, config" if entry.live and entry.config else "live" if entry.live else "config"
+    return (
+        one.protocol.value, one.listen or "-", one.ports, one.guest, " ".join(entry.addresses) or "-",
+        str(first) if first == last else f"{first}-{last}", state,
+    )  # fmt: skip

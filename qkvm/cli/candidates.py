@@ -269,6 +269,18 @@ def _sources(typed: Typed, partial: str) -> Iterable[str]:
     return (name for name in link.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
+def _links(typed: Typed, partial: str) -> Iterable[str]:
+    from qkvm.net import link
+
+    return link.names()
+
+
+def _uplinks(typed: Typed, partial: str) -> Iterable[str]:
+    from qkvm.net import uplink
+
+    return uplink.bridges(typed.tree)
+
+
 def _events(typed: Typed, partial: str) -> Iterable[str]:
     from qkvm.domain.events import NAMES
 
@@ -309,10 +321,12 @@ _PROVIDERS: dict[str, Callable[[Typed, str], Iterable[str]]] = {
     "file": lambda typed, partial: _files(partial),
     "folder": lambda typed, partial: _folders(partial),
     "interface": _interfaces,
+    "link": _links,
     "mac": _macs,
     "network": _networks,
     "pool": _pools,
     "source": _sources,
     "topic": _topics,
+    "uplink": _uplinks,
     "volume": _volumes,
 }

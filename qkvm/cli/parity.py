@@ -41,13 +41,16 @@ PARTLY: dict[str, str] = {
     "pool-create": "type dir only",
     "pool-define": "type dir only",
     "vol-wipe": "algorithm zero only",
+    "iface-bridge": "until the machine boots; no --no-start: no configuration is kept",
+    "iface-unbridge": "bridges that iface-bridge made; no --no-start: no configuration is kept",
     "perf": "shows that no event counts; a counter needs a program that stays: perf stat -p PID",
 }
 """Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""
 
 _SECRETS = "nothing in qkvm uses a stored secret"
 _FILTERS = "guests' traffic is not filtered; a network's rules are made with the network"
-_INTERFACES = "the host's own interfaces are netplan's, ifupdown's or systemd-networkd's"
+_CONFIGURED = "no configuration of the host's is kept: netplan, ifupdown, NetworkManager do"
+_SNAPSHOT = "no configuration of the host's is kept to return to: netplan try does"
 _DEVICES = "it passes no devices of the host to guests"
 _PORTS = "a NIC and its port on a bridge are one thing here: see domiflist"
 _LAUNCH = "no AMD SEV guests"
@@ -66,7 +69,10 @@ NEVER: dict[str, str] = {
     "find-storage-pool-sources-as": "pools are folders: there is no server to ask",
     **dict.fromkeys(VIRSH["secret"], _SECRETS),
     **dict.fromkeys(VIRSH["filter"], _FILTERS),
-    **dict.fromkeys(VIRSH["interface"], _INTERFACES),
+    **dict.fromkeys(("iface-begin", "iface-commit", "iface-rollback"), _SNAPSHOT),
+    **dict.fromkeys(("iface-define", "iface-edit", "iface-undefine"), _CONFIGURED),
+    "iface-start": "up and down are for what configures the interface: ifup, nmcli, ip",
+    "iface-destroy": "up and down are for what configures the interface: ifdown, nmcli, ip",
     **dict.fromkeys(VIRSH["nodedev"], _DEVICES),
     **dict.fromkeys(("net-port-list", "net-port-create", "net-port-dumpxml", "net-port-delete"), _PORTS),
 }

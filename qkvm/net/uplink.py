@@ -94,19 +94,23 @@ def make(tree: Tree, nic: str, bridge: str, *, stp: bool = False, delay: int = 0
     return Made(bridge, nic, warnings)
 
 
-def undo(tree: Tree, bridge: str, *, force: bool = False) -> str:
+def undo(tree: Tree, bridge: str, *, alias: str = "", force: bool = False) -> str:
     """Give the NIC under a bridge all that the bridge has, and remove the bridge; or change nothing.
 
+    :param alias: the one that it was made with; whoever does not know it may not remove it.
     :param force: remove it though other links are on it too; they end up on no bridge.
     :returns: the NIC's name; '' where it is gone, and only the bridge was there to be removed.
     :raises NotFound: no bridge of that name was made over a NIC here.
-    :raises InvalidState: other links are on it, or it is no longer what was made.
+    :raises InvalidState: other links are on it, it is another's, or no longer what was made.
     """
     with _own(tree) as sock:
         now = _read(tree, bridge)
-        if now is None:
-            raise NotFound(f"no bridge {printable(bridge)} was made over a NIC here", kind="bridge", name=bridge)
         links = sock.dump(nl.GETLINK)
+        if now is None:
+            uplinkcheck.check_unknown(links, bridge)
+            raise NotFound(f"no bridge {printable(bridge)} was made over a NIC here", kind="bridge", name=bridge)
+        if now["alias"] != (alias or uplink_tag(now["nic"])):
+            uplinkcheck.refuse_owned(bridge, now["alias"])
         made = _bridge(links, now)
         nic = _nic(links, now)
         if made is None and any(link.text(nl.IFLA_IFNAME) == bridge for link in links):

@@ -15,6 +15,7 @@ from qkvm.units import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import NoReturn
 
 SYSFS = "/sys/class/net"
 RUN = "/run"
@@ -74,6 +75,30 @@ def check_bridge(links: Iterable[nl.Message], bridge: str) -> None:
     """:raises AlreadyExists: a link has that name."""
     if any(link.text(nl.IFLA_IFNAME) == bridge for link in links):
         raise AlreadyExists(f"Network device {bridge} already exists", hint="another name for the bridge")
+
+
+def check_unknown(links: Iterable[nl.Message], bridge: str) -> None:
+    """Say why a link that is there can't be taken apart, though no record tells of it.
+
+    :raises InvalidValue: it is no bridge. :raises InvalidState: it is somebody else's.
+    """
+    for link in links:
+        if link.text(nl.IFLA_IFNAME) == bridge:
+            if nl.kind_of(link) != "bridge":
+                raise InvalidValue(f"Device {bridge} is not a bridge")
+            refuse_owned(bridge, link.text(nl.IFLA_IFALIAS))
+
+
+def refuse_owned(bridge: str, alias: str) -> NoReturn:
+    """:raises InvalidState: always, with the owner that the bridge's alias names."""
+    _, network, name = alias.partition("qkvm:net=")
+    if network:
+        shown = printable(name)
+        raise InvalidState(f"bridge {bridge} is network '{shown}'s", hint=f"qkvm net-destroy {shown}")
+    raise InvalidState(
+        f"bridge {bridge} was not made over a NIC by this qkvm: it is left as it is",
+        hint="unbridge it with the tool that made it",
+    )
 
 
 def is_wireless(name: str) -> bool:

@@ -29,6 +29,7 @@ GROUPS = {
     "monitor": "Domain Monitoring",
     "events": "Domain Events",
     "host": "Host and Hypervisor",
+    "interface": "Interface",
     "network": "Networking",
     "pool": "Storage Pool",
     "volume": "Storage Volume",
@@ -91,6 +92,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
     ),
     "forwards": ("net-forward",),
+    "ifaces": (
+        "iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge",
+    ),
     "networking": (
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
@@ -117,7 +121,7 @@ RAW = frozenset({"install"})
 
 ANYBODY = frozenset({
     "cd", "complete", "completion", "connect", "echo", "exit", "freecell", "freepages", "help", "host-validate",
-    "hostname", "nodecpumap", "nodecpustats", "nodeinfo", "nodememstats", "pwd", "quit", "sysinfo", "uri",
+    "hostname", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "nodecpumap", "nodecpustats", "nodeinfo", "nodememstats", "pwd", "quit", "sysinfo", "uri",
     "version",
 })  # fmt: skip
 """Verbs that anybody may use: they look at no tree, or only at what they may."""

@@ -245,7 +245,7 @@ def split(option: str, text: str) -> Suboptions:
     last = ""
     for number, part in enumerate(text.replace(",,", "\0").split(",")):
         key, equals, value = part.replace("\0", ",").partition("=")
-        if option == "cpu" and not equals and key[:1] in "+-" and number:
+        if option == "cpu" and not equals and key[:1] in ("+", "-") and number:
             # '+vmx' and '-vmx' are short for force=vmx and disable=vmx.
             key, value = ("force" if key[0] == "+" else "disable"), key[1:]
         elif not equals and key in BARE.get(option, ()):

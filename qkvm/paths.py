@@ -108,6 +108,10 @@ class Tree:
         """DHCP leases of one network; they outlive its runs."""
         return join(self.state, "leases", f"{network}.leases")
 
+    def reservations(self, network: str) -> str:
+        """Addresses that DHCP keeps for NICs of one network; they outlive its runs."""
+        return join(self.state, "leases", f"{network}.kept")
+
     @property
     def saves(self) -> str:
         """Folder of the managed saves."""

@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import plug
+from qkvm.domain import nicguard, nicremains, plug
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for, nic_entry, used_places
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
-from qkvm.net import link
+from qkvm.net import link, port
 from qkvm.qemu import devices, render, slots
 from qkvm.qemu.slots import Board, Place
 from qkvm.spec import domain as spec
@@ -150,7 +150,9 @@ def _give(
         with link.open_tap(nic.target or "vnet%d") as tap:
             entry["target"] = tap.name
             write(run)
-            link.plug(tap.name, entry["bridge"], mac=nic.mac, alias=link.domain_tag(domain.name))
+            if nic.filter:
+                nicguard.apply(run, entry, nic, nicguard.own_addresses(domain.tree, nic))
+            port.plug(tap.name, entry["bridge"], nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))
             if nic.inbound or nic.outbound:
                 from qkvm.domain import nictune
 
@@ -175,10 +177,7 @@ def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
 
 
 def _forget(run: Run, entry: dict[str, Any]) -> None:
-    if entry.get("shaper"):
-        from qkvm.domain import nictune
-
-        nictune.release(run.name, entry)
+    nicremains.release(run.name, entry)
     run.record["nics"] = [other for other in run.record["nics"] if other["id"] != entry["id"]]
     write(run)
 

@@ -138,10 +138,3 @@ def release(name: str, entry: dict[str, Any]) -> None:
     shaper = entry.pop("shaper", "")
     if shaper:
         bandwidth.remove(shaper, link.domain_tag(name))
-
-
-def release_all(run: Run) -> None:
-    """The same for all NICs of a run that has ended; call it under the domain's lock."""
-    for entry in run.record["nics"]:
-        release(run.name, entry)
-    write(run)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import nictune
+from qkvm.domain import nicguard, nictune
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, NotFound
 from qkvm.files import Undo
-from qkvm.net import link
+from qkvm.net import link, port
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -47,7 +47,7 @@ def update(
 ) -> None:
     """Make the NIC of that MAC address what is described, live, in the definition, or both.
 
-    Live its cable, its limits, and the network or bridge that it is on can change.
+    Live its cable, its limits, its filter, its isolation, and the network or bridge that it is on can change.
 
     :raises NotFound: there is none. :raises InvalidState: something else differs from the running one.
     """
@@ -98,8 +98,16 @@ def _change(domain: Domain, run: Run, session: Session, entry: dict[str, Any], n
                 f"cannot modify network device {shown} from '{getattr(former, name)}' to '{getattr(nic, name)}'",
                 hint="--config changes it for the next start",
             )
+    if nic.filter or former.filter:
+        # Also where nothing of it has changed: somebody may have flushed the rules.
+        own = nicguard.own_addresses(domain.tree, nic) if nic.filter else ()
+        undo.add(nicguard.apply, run, entry, former, tuple(entry.get("own", ())))
+        nicguard.apply(run, entry, nic, own)
     if (nic.type, nic.source) != (former.type, former.source):
         _move(domain, run, entry, nic, former, undo)
+    elif nicguard.port_of(nic) != nicguard.port_of(former):
+        undo.add(port.change, entry["target"], nicguard.port_of(former))
+        port.change(entry["target"], nicguard.port_of(nic))
     limits = {name: getattr(nic, name) for name in nictune.DIRECTIONS}
     before = {name: getattr(former, name) for name in nictune.DIRECTIONS}
     if limits != before:
@@ -117,8 +125,8 @@ def _move(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic, former
         raise InvalidState(f"cannot modify network device type from '{former.type}' to '{nic.type}'")
     bridge, old = bridge_for(domain.tree, nic), str(entry["bridge"])
     tag = link.domain_tag(domain.name)
-    link.plug(entry["target"], bridge, mac=nic.mac, alias=tag)
-    undo.add(link.plug, entry["target"], old, nic.mac, tag)
+    undo.add(port.plug, entry["target"], old, nic.mac, tag, nicguard.port_of(former))
+    port.plug(entry["target"], bridge, nic.mac, tag, nicguard.port_of(nic))
     undo.add(_put, run, entry, {"bridge": old})
     _put(run, entry, {"bridge": bridge})
 

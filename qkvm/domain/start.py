@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import arrival, beside, blocknodes, firmware, placing, vncport
+from qkvm.domain import arrival, beside, blocknodes, firmware, nicguard, nicremains, placing, vncport
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
-from qkvm.net import link
+from qkvm.net import link, port
 from qkvm.qemu import disks, launch, ports
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources
@@ -110,6 +110,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         if ready.flash is not None:
             firmware.make_store(domain.tree, ready.flash, undo, reset=reset_nvram)
         place = placing.prepare(domain, run, ready.definition, undo)
+        addresses = nicguard.learn(domain.tree, ready.definition)
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
             sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
@@ -133,6 +134,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             place.take(pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
+            nicguard.apply_all(run, addresses, undo)
             _plug(domain, ready, taps)
         except (HostError, NotFound) as error:
             # A QEMU that has ended took its taps along; then its own words tell why.
@@ -142,7 +144,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         if any(nic.inbound or nic.outbound for nic in ready.definition.nics):
             from qkvm.domain import nictune
 
-            undo.add(nictune.release_all, run)
+            undo.add(nicremains.release_all, run)
             nictune.apply_all(domain, run)
         arrival.await_ready(domain, run, argv, pid, len(script))
         files.remove(vnc_secret(run.folder))
@@ -326,4 +328,4 @@ def _spawn(
 def _plug(domain: Domain, ready: _Prepared, taps: list[link.Tap | None]) -> None:
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
         if tap is not None:
-            link.plug(tap.name, bridge, mac=nic.mac, alias=link.domain_tag(domain.name))
+            port.plug(tap.name, bridge, nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qkvm import files
+from qkvm.domain import nicremains
 from qkvm.domain import run as runs
 from qkvm.host import journal, process
 
@@ -57,7 +58,7 @@ def pass_by(domain: Domain) -> None:
 
 
 def release(run: Run) -> None:
-    """Take away what does not end with QEMU: sidecars that hang, its control group, its NICs' queues.
+    """Take away what does not end with QEMU: sidecars that hang, its control group, its NICs' queues and filters.
 
     Call it under the domain's lock.
     """
@@ -69,10 +70,7 @@ def release(run: Run) -> None:
         from qkvm.domain import group
 
         group.release(run)
-    if any(entry.get("shaper") for entry in run.record["nics"]):
-        from qkvm.domain import nictune
-
-        nictune.release_all(run)
+    nicremains.release_all(run)
 
 
 def fold(run: Run) -> None:
@@ -103,9 +101,10 @@ def fold(run: Run) -> None:
 def collect(tree: Tree) -> list[str]:
     """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names.
 
-    Control groups that no record names go too, and kernels of installations that have ended.
+    Control groups that no record names go too, kernels of installations that have ended, and addresses that were
+    kept for their NICs.
     """
-    from qkvm.domain import group
+    from qkvm.domain import group, nicguard
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
     from qkvm.domain.install import collect_boot_files
@@ -137,4 +136,5 @@ def collect(tree: Tree) -> list[str]:
             if group.collect(tree, name):
                 collected.append(name)
     collected += collect_boot_files(tree)
+    nicguard.forget(tree)
     return sorted(set(collected))

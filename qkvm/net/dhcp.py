@@ -54,12 +54,14 @@ def render(tree: Tree, definition: Network) -> str:
     """
     import jinja2
 
+    from qkvm.net import reserve
     from qkvm.paths import packaged_templates
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([tree.templates, packaged_templates()]),
         undefined=jinja2.StrictUndefined, finalize=_finalize, trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    kept = reserve.kept(tree, definition)
     own, own6 = definition.interface, definition.interface6
     ranges = [found for found in (definition.dhcp, definition.ipv6 and definition.ipv6.dhcp) if found]
     try:
@@ -71,11 +73,12 @@ def render(tree: Tree, definition: Network) -> str:
             netmask=str(own.netmask) if own is not None else "",
             subnet=str(own.network.network_address) if own is not None else "",
             subnet6=str(own6.network.network_address) if own6 is not None else "",
-            lease_max=sum(_addresses(one.start, one.end) for one in ranges) + len(definition.hosts),
+            lease_max=sum(_addresses(one.start, one.end) for one in ranges) + len(definition.hosts) + len(kept),
             hosts=[_host_line(host) for host in definition.hosts],
             lease_file=tree.leases(definition.name),
             pid_file=pid_path(tree, definition.name),
             script=script_path(tree, definition.name) if follows(definition) else "",
+            kept=kept,
         )
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(error.name or _TEMPLATE, error.lineno, error.message or "syntax error") from error

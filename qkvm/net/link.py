@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
+from qkvm.errors import AlreadyExists, HostError, NotFound
 from qkvm.files import os_error
-from qkvm.units import check_interface_name, parse_mac
+from qkvm.units import check_interface_name
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -170,34 +170,6 @@ def open_tap(name: str = "vnet%d") -> Tap:
             raise AlreadyExists(f"interface {name} exists already", hint="another name, or none") from error
         raise os_error(error, f"cannot make tap {name}") from error
     return Tap(fd, struct.unpack(_IFREQ, answer)[0].rstrip(b"\0").decode())
-
-
-def host_side_mac(mac: str) -> str:
-    """The MAC of a tap whose guest has ``mac``: fe and the guest's last five octets.
-
-    A bridge takes the lowest MAC of its ports where it has none of its own; fe keeps guests out of that.
-    """
-    return "fe" + parse_mac(mac)[2:]
-
-
-def plug(tap: str, bridge: str, mac: str, alias: str, *, ipr: Any = None) -> None:
-    """Tag a tap, put it on a bridge and set it up.
-
-    :param mac: the guest's. :param alias: :func:`domain_tag`. :param ipr: an open IPRoute to use.
-    :raises NotFound: no such bridge (or tap). :raises InvalidValue: it is no bridge.
-    """
-    with connection(ipr) as route, words(f"cannot plug {tap} into {bridge}"):
-        master, port = lookup(route, bridge), lookup(route, tap)
-        if master is None:
-            raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
-        if kind(master) != "bridge":
-            raise InvalidValue(f"interface {bridge} is not a bridge")
-        if port is None:
-            raise no_link(tap)
-        route.link(
-            "set", index=port["index"], address=host_side_mac(mac), ifalias=alias,
-            master=master["index"], state="up",
-        )  # fmt: skip
 
 
 # Addresses.

@@ -164,6 +164,16 @@ class Network:
         found = leases(self.tree.leases(self.name))
         return sorted((lease for lease in found if wanted in ("", lease.mac)), key=lambda lease: lease.mac)
 
+    def keep_address(self, mac: str, wanted: str = "") -> str:
+        """The IPv4 address that its DHCP gives to a MAC from now on; see :func:`qkvm.net.reserve.keep`."""
+        from qkvm.net import reserve
+
+        with locked_networks(self.tree):
+            current = self.record
+            if current is None:
+                raise self._not_active()
+            return reserve.keep(self.tree, current, mac, wanted)
+
     # Changes of the definition.
 
     def set_autostart(self, on: bool) -> None:
@@ -195,7 +205,7 @@ class Network:
             remove(self.tree.network_definition(self.name))
             if not self.active:
                 run.take_down(self.tree, self.name, self.record)
-                remove(self.tree.leases(self.name))
+                _forget_guests(self.tree, self.name)
 
     # Start and end.
 
@@ -221,7 +231,7 @@ class Network:
                 raise self._not_active()
             run.take_down(self.tree, self.name, current)
             if not self.persistent:
-                remove(self.tree.leases(self.name))
+                _forget_guests(self.tree, self.name)
 
     def _start(self, definition: spec.Network, firewall: str) -> Started:
         from qkvm.host import settings
@@ -283,6 +293,12 @@ def ensure_default(tree: Tree) -> None:
     make_private_dir(tree.network_definitions)
     definition = default_network(units.random_uuid(), units.random_mac())
     write_atomic(tree.network_definition(definition.name), toml.dumps(definition))
+
+
+def _forget_guests(tree: Tree, name: str) -> None:
+    """Remove what a network has remembered of its guests."""
+    for path in (tree.leases(name), tree.reservations(name)):
+        remove(path)
 
 
 def _not_found(text: str) -> NotFound:

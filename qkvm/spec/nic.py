@@ -29,10 +29,34 @@ class NicModel(StrEnum):
     RTL8139 = "rtl8139"
 
 
+class NicFilter(StrEnum):
+    """What of a guest's frames is stopped on the host, in libvirt's words; ``clean-traffic`` is all of it."""
+
+    NONE = ""
+    CLEAN_TRAFFIC = "clean-traffic"
+    NO_MAC_SPOOFING = "no-mac-spoofing"
+    NO_IP_SPOOFING = "no-ip-spoofing"
+    NO_IPV6_SPOOFING = "no-ipv6-spoofing"
+    NO_ARP_SPOOFING = "no-arp-spoofing"
+    NO_ARP_MAC_SPOOFING = "no-arp-mac-spoofing"
+    NO_ARP_IP_SPOOFING = "no-arp-ip-spoofing"
+    NO_OTHER_L2_TRAFFIC = "no-other-l2-traffic"
+
+    @property
+    def needs_ipv4(self) -> bool:
+        """Whether it must know the guest's IPv4 address."""
+        return self in (
+            NicFilter.CLEAN_TRAFFIC, NicFilter.NO_IP_SPOOFING, NicFilter.NO_ARP_SPOOFING,
+            NicFilter.NO_ARP_IP_SPOOFING,
+        )  # fmt: skip
+
+
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface. ``source`` is a network's or bridge's name; ``target`` the tap's, chosen if empty.
 
-    ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's.
+    ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated``
+    keeps it from other isolated NICs of its bridge. ``filter`` stops what the guest forges; ``ip`` are its own
+    addresses then, beside the one that its network's DHCP gives it and its link-local one.
     """
 
     mac: str
@@ -45,6 +69,9 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mtu: int = 0
     inbound: Bandwidth | None = None
     outbound: Bandwidth | None = None
+    isolated: bool = False
+    filter: NicFilter = NicFilter.NONE
+    ip: tuple[str, ...] = ()
     alias: str = ""
     address: str = ""
 
@@ -63,8 +90,44 @@ def check_nic(nic: Nic) -> None:
         units.check_interface_name(nic.target)
     if nic.mtu:
         check.between(nic.mtu, 68, 65535, f"mtu of {nic.mac}")
+    _check_guard(nic)
     check.between(nic.boot_order, 0, 99, f"boot order of {nic.mac}")
     check_bandwidth(nic.inbound, f"inbound of {nic.mac}")
     check_bandwidth(nic.outbound, f"outbound of {nic.mac}")
     check.address(nic.address, nic.mac)
     check.alias(nic.alias, nic.mac)
+
+
+def _check_guard(nic: Nic) -> None:
+    """What keeps a NIC from others: it needs a port of a bridge, and addresses that a guest can have."""
+    if nic.type is NicType.USER:
+        for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filter")):
+            if asked:
+                raise InvalidValue(f"a NIC of type {nic.type} can't be {word}: it is on no bridge")
+    if nic.ip and not nic.filter:
+        raise InvalidValue(
+            f"ip of {nic.mac} says what a filter lets through, and there is none", hint='filter = "clean-traffic"'
+        )
+    for text in nic.ip:
+        _check_own_address(text, nic.mac)
+    check.once(nic.ip, f"ip of {nic.mac}")
+    if nic.filter.needs_ipv4 and nic.type is NicType.BRIDGE and not nic.ip:
+        raise InvalidValue(
+            f"filter {nic.filter} of {nic.mac}: nobody tells the guest's addresses on bridge {nic.source}",
+            hint='ip = ["192.0.2.5"] in the NIC, or a network of qkvm\'s with DHCP',
+        )
+
+
+def _check_own_address(text: str, mac: str) -> None:
+    from ipaddress import ip_address
+
+    try:
+        address = ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or "%" in text:
+        raise InvalidValue(f"ip '{units.printable(text)}' of {mac} is no address", hint="one without a prefix")
+    if str(address) != text:
+        raise InvalidValue(f"ip '{text}' of {mac} is not in its usual form", hint=str(address))
+    if address.is_unspecified or address.is_multicast or address.is_loopback or text == "255.255.255.255":
+        raise InvalidValue(f"ip {text} of {mac} can be no guest's address")

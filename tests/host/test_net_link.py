@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface
 import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.net import bridge, link
+from qkvm.net import bridge, link, port
 from tests.host import nslab
 
 MAC = "52:54:00:ab:cd:ef"
@@ -63,7 +63,7 @@ def test_bad_tap_names(name: str) -> None:
 def test_plug_tags_and_connects_a_tap() -> None:
     bridge.make("br0", HOST, MAC, TAG)
     with link.open_tap() as tap:
-        link.plug(tap.name, "br0", "52:54:00:12:34:56", link.domain_tag("vm"))
+        port.plug(tap.name, "br0", "52:54:00:12:34:56", link.domain_tag("vm"))
         assert attribute(tap.name, "IFLA_ADDRESS") == "fe:54:00:12:34:56"
         assert attribute(tap.name, "IFLA_IFALIAS") == "qkvm:dom=vm"
         assert attribute(tap.name, "IFLA_OPERSTATE") in ("UP", "UNKNOWN")
@@ -75,12 +75,12 @@ def test_plug_tags_and_connects_a_tap() -> None:
 def test_plug_refuses_what_is_no_bridge() -> None:
     with link.open_tap() as tap, link.open_tap() as other:
         with pytest.raises(NotFound, match="nobridge"):
-            link.plug(tap.name, "nobridge", MAC, "x")
+            port.plug(tap.name, "nobridge", MAC, "x")
         with pytest.raises(InvalidValue, match="not a bridge"):
-            link.plug(tap.name, other.name, MAC, "x")
+            port.plug(tap.name, other.name, MAC, "x")
     bridge.make("br0", HOST, MAC, TAG)
     with pytest.raises(NotFound, match="vnet9"):
-        link.plug("vnet9", "br0", MAC, "x")
+        port.plug("vnet9", "br0", MAC, "x")
     bridge.remove("br0", TAG)
 
 

@@ -58,6 +58,8 @@ SAME = {
     r"domain/devices/disk/(driver|target)@(name=qemu|type=raw|bus=scsi)": "the default",
     r"domain/devices/disk/driver": "the default",
     r"domain/devices/interface/driver(@name=qemu)?": "QEMU serves it",
+    r"domain/devices/interface/filterref/parameter(@(name=CTRL_IP_LEARNING|value=dhcp))?": "it is always so",
+    r"domain/devices/interface/port(@isolated=no)?": "the default",
     r"domain/devices/interface/(mac@address=52:54:00:.*|mac)": "a MAC address made up",
     r"domain/devices/interface/(model@type=rtl8139|model)": "libvirt's default",
     r"domain/devices/controller(@(type|index|model)=.*)?": "the machine's own, and libvirt's defaults",

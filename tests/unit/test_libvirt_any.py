@@ -124,6 +124,8 @@ BANDS = st.one_of(st.none(), st.builds(spec.Bandwidth, average=st.integers(1, 9)
 def nics(draw: st.DrawFn, number: int) -> spec.Nic:
     kind = draw(st.sampled_from(spec.NicType))
     user = kind is spec.NicType.USER
+    filtered = spec.NicFilter.NONE if user else draw(st.sampled_from(spec.NicFilter))
+    addresses = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.9", "fd00::1"]), min_size=1, unique=True)
     return spec.Nic(
         mac=f"52:54:00:00:00:{number:02x}",
         type=kind,
@@ -134,6 +136,9 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
         mtu=draw(st.sampled_from([0, 9000])),
         inbound=None if user else draw(BANDS),
         outbound=None if user else draw(BANDS),
+        isolated=not user and draw(st.booleans()),
+        filter=filtered,
+        ip=tuple(draw(addresses)) if filtered else (),
         alias=draw(st.sampled_from(["", f"ua-nic{number}"])),
         address=draw(st.sampled_from(["", f"0000:08:{number:02x}.0"])),
     )

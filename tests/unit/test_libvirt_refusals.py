@@ -62,6 +62,13 @@ UNSUPPORTED = [
     ("<target dev='vda'/>", "<target dev='vda' bus='xen'/>", 11, "<disk>: bus 'xen' of vda is not supported"),
     ("<interface type='network'>", "<interface type='direct'>", 12, "<interface>: type 'direct' is not"),
     ("<source network='default'/>", "<source network='default'/><vlan/>", 12, "<vlan>: VLAN tags are not"),
+    ("<source network='default'/>", "<source network='default'/><filterref filter='allow-dhcp'/>", 12, "'allow-d"),
+    (
+        "<source network='default'/>",
+        "<source network='default'/><filterref filter='clean-traffic'><parameter name='X' value='1'/></filterref>",
+        12,
+        "<parameter>: parameter 'X' is not supported (IP, IPV6)",
+    ),
     ("<source network='default'/>", "<source network='default' portgroup='x'/>", 12, "<source>: attribute port"),
     ("<serial type='pty'/>", "<serial type='pty'><log file='/x'/></serial>", 13, "<log>: qkvm keeps what"),
     ("<channel type='unix'>", "<channel type='spicevmc'>", 14, "<channel>: type 'spicevmc' is not"),

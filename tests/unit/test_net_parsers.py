@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvm.errors import InvalidValue, NotFound
-from qkvm.net import lease, link
+from qkvm.net import lease, link, port
 from qkvm.net.address import Neighbour, addresses, parse_arp
 from qkvm.net.lease import Lease, is_ipv4, leases
 from qkvm.paths import Tree
@@ -138,4 +138,4 @@ def test_links_by_proc() -> None:
 
 
 def test_the_hosts_side_of_a_guests_mac() -> None:
-    assert link.host_side_mac("52:54:00:AB:cd:ef") == "fe:54:00:ab:cd:ef"
+    assert port.host_side_mac("52:54:00:AB:cd:ef") == "fe:54:00:ab:cd:ef"

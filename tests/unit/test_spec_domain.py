@@ -18,6 +18,7 @@ from qkvm.spec.domain import (
     Machine,
     Memory,
     Nic,
+    NicFilter,
     NicModel,
     NicType,
     Vcpus,
@@ -32,6 +33,7 @@ from qkvm.spec.size import Size
 
 DISK = DISKS[0]
 NIC = NICS[0]
+CLEAN = replace(NIC, filter=NicFilter.CLEAN_TRAFFIC)
 
 
 def memory(current: int, maximum: int) -> Memory:
@@ -99,6 +101,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"nics": (replace(NIC, type=NicType.USER),)}, "neither source nor target"),
     ({"nics": (replace(NIC, type=NicType.USER, source="", target="tap0"),)}, "neither source nor target"),
     ({"nics": (replace(NIC, target="x" * 16),)}, "too long"),
+    ({"nics": (replace(NIC, type=NicType.USER, source="", isolated=True),)}, "type user can't be isolated"),
+    ({"nics": (replace(NIC, ip=("10.0.0.1",)),)}, "ip of 52:54:00:00:00:01 says what a filter lets through"),
+    ({"nics": (replace(CLEAN, type=NicType.BRIDGE, source="br0"),)}, "nobody tells the guest's addresses"),
+    ({"nics": (replace(CLEAN, ip=("10.0.0.1/24",)),)}, "is no address"),
+    ({"nics": (replace(CLEAN, ip=("fe80::1%eth0",)),)}, "is no address"),
+    ({"nics": (replace(CLEAN, ip=("FD00::1",)),)}, "is not in its usual form"),
+    ({"nics": (replace(CLEAN, ip=("0.0.0.0",)),)}, "can be no guest's"),
+    ({"nics": (replace(CLEAN, ip=("224.0.0.1",)),)}, "can be no guest's"),
+    ({"nics": (replace(CLEAN, ip=("10.0.0.1", "10.0.0.1")),)}, "ip of 52:54:00:00:00:01 10.0.0.1 is used twice"),
     ({"nics": (replace(NIC, target="a b"),)}, "is not allowed"),
     (
         {"nics": (replace(NIC, target="tap0"), replace(NIC, mac="52:54:00:00:00:09", target="tap0"))},

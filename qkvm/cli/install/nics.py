@@ -60,6 +60,8 @@ def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
         link=state == "up",
         boot_order=given.count("boot.order", minimum=1, maximum=99),
         mtu=given.count("mtu.size", maximum=65535),
+        filter=given.choice("filterref.filter", spec.NicFilter, spec.NicFilter.NONE),
+        isolated=given.flag("port.isolated"),
         alias=given.text("alias.name"),
         address=address(given),
     )

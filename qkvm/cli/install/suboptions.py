@@ -65,7 +65,7 @@ SUBOPTIONS: dict[str, str] = {
     ),
     "network": (
         "type network bridge source model.type|model mac.address|mac target.dev|~target link.state "
-        "boot.order mtu.size|~mtu " + PLACE
+        "boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated " + PLACE
     ),
     "graphics": "type listen port websocket keymap password",
     "video": ("model.type|~model|~type model.vgamem|~vgamem model.heads|~heads " + PCI),
@@ -240,7 +240,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "type": "a path tells files from devices",
     },
     "network": {
-        "filterref*": "nwfilter rules are not there yet",
+        "filterref*": "DHCP tells the filter the guest's address; ip = […] in the definition adds others",
         "virtualport*": "Open vSwitch and 802.1Qbg are not there yet",
         "source.mode": "macvtap is not there yet",
         "source.path": "vhost-user is not there yet",

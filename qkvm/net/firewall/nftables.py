@@ -11,9 +11,8 @@ import json
 from typing import Any
 
 from qkvm.errors import HostError
+from qkvm.net.firewall.nft import nft
 from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
-
-_NFT = ("nft", "the packet filter of a network", "nftables")
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -195,15 +194,4 @@ def _prefix(cidr: str) -> Any:
 
 
 def _nft(*arguments: str, stdin: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Run ``nft -j`` and give the objects of its answer; a transaction has none."""
-    from qkvm.host.process import find_program, run
-
-    program = find_program(*_NFT)
-    raw = run([program, "-j", *arguments], stdin=b"" if stdin is None else json.dumps(stdin).encode())
-    if not raw.strip():
-        return []
-    try:
-        answer = json.loads(raw)["nftables"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HostError(f"nft answered what is not its JSON: {raw[:80]!r}") from error
-    return list(answer)
+    return nft(*arguments, stdin=stdin, needed_for="the packet filter of a network")

@@ -7,7 +7,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
-from qkvm.spec.nic import Nic, NicModel, NicType
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -28,13 +28,14 @@ def read_interface(node: Node) -> Nic:
         node.only("trustGuestRxFilters", "no")
         bandwidth = read_bandwidth(node.child("bandwidth"))
         _read_driver(node)
-        node.spoil("filterref", "network filters are not supported")
         node.spoil("vlan", "VLAN tags are not supported")
         node.spoil("virtualport", "virtual ports are not supported")
+        filtered, addresses = _read_filter(node)
         return Nic(
             mac=_read_mac(node), type=kind, source=_read_source(node, kind), model=_read_model(node),
             target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
             boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
+            isolated=_read_isolated(node), filter=filtered, ip=addresses,
             alias=read_alias(node), address=read_address(node, "pci"),
         )  # fmt: skip
 
@@ -104,6 +105,39 @@ def _read_mtu(node: Node) -> int:
         return found.number_of(found.required("size"), "size")
 
 
+def _read_isolated(node: Node) -> bool:
+    found = node.child("port")
+    if found is None:
+        return False
+    with found:
+        return found.switch("isolated")
+
+
+_PARAMETERS = ("IP", "IPV6")
+"""What a filter is told of a guest: its own addresses."""
+
+
+def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
+    """<filterref>; the filters are those of libvirt's that have an own meaning here."""
+    found = node.child("filterref")
+    if found is None:
+        return NicFilter.NONE, ()
+    addresses = []
+    with found:
+        kind = found.one_of(found.required("filter"), "filter", NicFilter, NicFilter.NONE)
+        for parameter in found.children("parameter"):
+            with parameter:
+                name, value = parameter.required("name"), parameter.required("value")
+                if name in _PARAMETERS:
+                    addresses.append(value)
+                # How libvirt learns an address: here DHCP keeps one for the guest.
+                elif (name, value) not in (("CTRL_IP_LEARNING", "any"), ("CTRL_IP_LEARNING", "dhcp")):
+                    parameter.unsupported(
+                        f"parameter '{printable(name)}' is not supported", hint=", ".join(_PARAMETERS)
+                    )
+    return kind, tuple(addresses) if kind else ()
+
+
 def _read_driver(node: Node) -> None:
     """qkvm's NICs are served by QEMU itself, by one queue."""
     found = node.child("driver")
@@ -131,6 +165,12 @@ def write_interface(
     if target or nic.target:
         element.add("target", dev=target or nic.target)
     element.add("model", type=nic.model)
+    if nic.filter:
+        reference = element.add("filterref", filter=nic.filter)
+        for text in nic.ip:
+            reference.add("parameter", name="IPV6" if ":" in text else "IP", value=text)
+    if nic.isolated:
+        element.add("port", isolated="yes")
     if not nic.link:
         element.add("link", state="down")
     if nic.mtu:

@@ -1,0 +1,163 @@
+"""A real guest that forges what it sends: what of it the host sees, with a filter and without."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from qkvm.domain.domain import Domain
+from qkvm.host import process
+from tests.guest.conftest import Lab
+from tests.guest.guest import Guest
+from tests.host import nslab
+
+Register = Callable[[Domain], Domain]
+
+FIRST, SECOND, FORGED = "52:54:00:00:bb:01", "52:54:00:00:bb:02", "52:54:00:00:bb:99"
+BRIDGE, HOST, FORGED_IP = "virbr7", "192.168.77.1", "192.168.77.99"
+BODY = f'[[nics]]\nmac = "{FIRST}"\nsource = "kept"\nfilter = "clean-traffic"\nisolated = true\n'
+
+
+def _interface(mac: str, inside: str) -> str:
+    return (
+        f"<interface type='network'><mac address='{mac}'/><source network='kept'/>"
+        f"<model type='virtio'/>{inside}</interface>"
+    )
+
+
+NETWORK = f"""name = "kept"
+bridge = "{BRIDGE}"
+address = "{HOST}/24"
+mode = "isolated"
+[dhcp]
+start = "192.168.77.2"
+end = "192.168.77.60"
+"""
+
+
+@pytest.fixture(autouse=True)
+def network(lab: Lab, tmp_path: Path) -> Iterator[None]:
+    """A network whose dnsmasq has kept no address yet."""
+    (tmp_path / "kept.toml").write_text(NETWORK)
+    lab.ok(f"net-define {tmp_path / 'kept.toml'}")
+    lab.ok("net-start kept")
+    yield
+    lab.ok("net-destroy kept")
+    lab.ok("net-undefine kept")
+    assert not os.path.exists(lab.host.tree.reservations("kept"))
+
+
+CLEAN = "<filterref filter='clean-traffic'/><port isolated='yes'/>"
+
+
+def _forge(guest: Guest) -> dict[str, bool]:
+    """Have the guest forge a MAC, an IP and an ARP answer, and tell which of them the host has seen."""
+    address = guest.ask("ip -4 -o addr show dev eth0 | awk '{print $4}'")
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as ear:
+        ear.bind((BRIDGE, 3))
+        guest.ask(f"ip addr add {FORGED_IP}/24 dev eth0")
+        guest.ask(f"ping -c 1 -W 1 -I {FORGED_IP} {HOST} || true")
+        guest.ask(f"arping -c 1 -w 1 -U -I eth0 {FORGED_IP} || true")
+        guest.ask(f"ip addr del {FORGED_IP}/24 dev eth0")
+        guest.ask(f"ip link set eth0 down; ip link set eth0 address {FORGED}; ip link set eth0 up")
+        guest.ask(f"ping -c 1 -W 1 {HOST} || true")
+        guest.ask(f"ip link set eth0 down; ip link set eth0 address {FIRST}; ip link set eth0 up")
+        # What is honest still passes, and is the last to be seen.
+        guest.until(f"ping -c 1 -W 2 {HOST} >/dev/null && echo ok || true", "ok")
+        ear.settimeout(0)
+        seen = []
+        while True:
+            try:
+                seen.append(ear.recv(2048))
+            except BlockingIOError:
+                break
+    assert address == guest.ask("ip -4 -o addr show dev eth0 | awk '{print $4}'")
+    forged_mac, forged_ip = bytes.fromhex(FORGED.replace(":", "")), socket.inet_aton(FORGED_IP)
+    return {
+        "mac": any(raw[6:12] == forged_mac for raw in seen),
+        "ip": any(raw[12:14] == b"\x08\0" and raw[26:30] == forged_ip for raw in seen),
+        "arp": any(raw[12:14] == b"\x08\x06" and raw[28:32] == forged_ip for raw in seen),
+    }
+
+
+def _isolated(tap: str) -> bool:
+    shown = nslab.sh("bridge", "-d", "link", "show", "dev", tap)
+    assert "isolated" in shown
+    return "isolated on" in shown
+
+
+def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    domain = domain_of(lab.define("forger", body=BODY))
+    lab.boot(domain)
+    (tap,) = (nic.interface for nic in domain.interfaces())
+    kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
+    assert kept.startswith(f"{FIRST} 192.168.77.") and _isolated(tap)
+    address = kept.split()[1]
+    with Guest(domain) as guest:
+        # By DHCP, through the filter.
+        guest.until("ip -4 -o addr show dev eth0 | awk '{print $4}'", f"{address}/24")
+        assert address in lab.ok("domifaddr forger --source lease")
+        assert _forge(guest) == {"mac": False, "ip": False, "arp": False}
+
+        free, clean = tmp_path / "free.xml", tmp_path / "clean.xml"
+        free.write_text(_interface(FIRST, ""))
+        clean.write_text(_interface(FIRST, CLEAN))
+        lab.ok(f"update-device forger {free} --live")
+        assert "table bridge" not in nslab.nft_rules() and not _isolated(tap)
+        assert _forge(guest) == {"mac": True, "ip": True, "arp": True}
+        lab.ok(f"update-device forger {clean} --live")
+        assert _isolated(tap)
+        assert _forge(guest) == {"mac": False, "ip": False, "arp": False}
+        # Somebody has flushed the rules: saying it again puts them back.
+        nslab.sh("nft", "delete", "table", "bridge", nslab.nft_rules().split("table bridge ")[1].split()[0])
+        lab.ok(f"update-device forger {clean} --live")
+        assert nslab.nft_rules().count("table bridge") == 1
+
+        second = tmp_path / "second.xml"
+        second.write_text(_interface(SECOND, CLEAN))
+        lab.ok(f"attach-device forger {second} --live --config")
+        assert nslab.nft_rules().count("table bridge") == 2
+        assert _isolated(domain.interfaces()[1].interface)
+        shown = lab.ok("dumpxml forger")
+        assert shown.count("<filterref filter='clean-traffic'/>") == shown.count("<port isolated='yes'/>") == 2
+        guest.until("test -e /sys/class/net/eth1 && echo there || true", "there")
+        lab.ok(f"detach-interface forger network --mac {SECOND} --live --config")
+        assert nslab.nft_rules().count("table bridge") == 1
+
+
+def test_a_filter_ends_with_the_guest_and_the_address_stays(lab: Lab, domain_of: Register) -> None:
+    domain = domain_of(lab.define("ended", body=BODY))
+    domain.start()
+    assert nslab.nft_rules().count("table bridge") == 1
+    kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
+    pid = domain.live.pid
+    assert pid is not None
+    pidfd = process.open_pidfd(pid)
+    assert pidfd is not None
+    os.kill(pid, signal.SIGKILL)
+    assert process.ended(pidfd, 10)
+    os.close(pidfd)
+    assert "table bridge" in nslab.nft_rules(), "rules do not go with the tap"
+    domain.start()
+    assert nslab.nft_rules().count("table bridge") == 1, "the next start has taken the old ones away"
+    domain.destroy()
+    assert "table bridge" not in nslab.nft_rules()
+    assert Path(lab.host.tree.reservations("kept")).read_text("ascii") == kept
+
+    # On a bridge of the user's own nobody knows the address; on a network that gives none it must be said.
+    refused = lab.fails(f"attach-device ended {_file(lab, 'bridge', BRIDGE)} --config")
+    assert f"nobody tells the guest's addresses on bridge {BRIDGE}" in refused
+
+
+def _file(lab: Lab, kind: str, source: str) -> str:
+    path = Path(lab.root) / "nic.xml"
+    path.write_text(
+        f"<interface type='{kind}'><mac address='{SECOND}'/><source {kind}='{source}'/>"
+        f"<model type='virtio'/>{CLEAN}</interface>"
+    )
+    return str(path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,24 +52,29 @@ def dotted(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a module's syntax."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))))
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """Line and dotted name of every import, inside functions too; 'from qkvm import units' is qkvm.units."""
-    for node in ast.walk(tree(path)):
+    found = []
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)}:{node.lineno}: imports are absolute"
             assert node.module is not None
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield node.lineno, whole if is_module(whole) else node.module
+                found.append((node.lineno, whole if is_module(whole) else node.module))
+    return tuple(found)
 
 
+@functools.cache
 def is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return name.startswith("qkvm.") and (path.with_suffix(".py").exists() or path.joinpath("__init__.py").exists())
@@ -80,33 +85,32 @@ def part(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
-def ids(path: Path) -> str:
-    return relative(path)
+# Each rule is one test that lists all who break it: one a module would take as long as the rest of this tier.
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_imports_run_one_way(path: Path) -> None:
-    own = part(dotted(path))
-    if own not in LAYERS:
-        # qkvm/__init__.py is the public API and qkvm/__main__.py the way in: they stand above all layers.
-        assert own in ("", "__main__"), f"{relative(path)} belongs to no layer"
-        return
+def test_imports_run_one_way() -> None:
     wrong = []
-    for line, name in imports(path):
-        if not name.startswith("qkvm"):
+    for path in MODULES:
+        own = part(dotted(path))
+        if own not in LAYERS:
+            # qkvm/__init__.py is the public API and qkvm/__main__.py the way in: they stand above all layers.
+            assert own in ("", "__main__"), f"{relative(path)} belongs to no layer"
             continue
-        other = part(name)
-        assert other in LAYERS, f"{relative(path)}:{line} imports {name}, which belongs to no layer"
-        beside = {own, other} <= BASE or own == other or (own in MIDDLE and name in SHARED)
-        if not beside and LAYERS[other] >= LAYERS[own]:
-            wrong.append(f"{relative(path)}:{line} imports {name}")
+        for line, name in imports(path):
+            if not name.startswith("qkvm"):
+                continue
+            other = part(name)
+            assert other in LAYERS, f"{relative(path)}:{line} imports {name}, which belongs to no layer"
+            beside = {own, other} <= BASE or own == other or (own in MIDDLE and name in SHARED)
+            if not beside and LAYERS[other] >= LAYERS[own]:
+                wrong.append(f"{relative(path)}:{line} imports {name}")
     assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_each_foreign_package_has_its_place(path: Path) -> None:
+def test_each_foreign_package_has_its_place() -> None:
     wrong = [
         f"{relative(path)}:{line} imports {name}"
+        for path in MODULES
         for line, name in imports(path)
         for owner in [OWNERS.get(name.partition(".")[0])]
         if owner is not None and not any(relative(path).startswith(place) for place in owner)
@@ -114,25 +118,25 @@ def test_each_foreign_package_has_its_place(path: Path) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_one_module_starts_processes(path: Path) -> None:
-    if relative(path) == "qkvm/host/process.py":
-        return
+def test_one_module_starts_processes() -> None:
     wrong = [
         f"{relative(path)}:{node.lineno} uses os.{node.attr}"
-        for node in ast.walk(tree(path))
+        for path in MODULES
+        if relative(path) != "qkvm/host/process.py"
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
         if node.attr in STARTERS or node.attr.startswith(("exec", "spawn"))
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_modules_and_functions_are_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MODULE_LINES
+def test_modules_and_functions_are_short() -> None:
+    lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert not {name: count for name, count in lines.items() if count > MODULE_LINES}
     long = [
         f"{relative(path)}:{node.lineno} {node.name} has {length} lines"
-        for node in ast.walk(tree(path))
+        for path in MODULES
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for length in [(node.end_lineno or 0) - node.lineno + 1]
         if length > FUNCTION_LINES
@@ -141,17 +145,14 @@ def test_modules_and_functions_are_short(path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", verbs.FAMILIES)
-def test_every_family_has_its_table(family: str) -> None:
+def test_every_family_has_its_table_and_functions(family: str) -> None:
     table = importlib.import_module(f"qkvm.cli.verbs.{family}")
     assert tuple(sorted(table.VERBS)) == verbs.FAMILIES[family]
     assert {verb for verb, _ in table.OPTIONS} <= set(table.VERBS)
-
-
-@pytest.mark.parametrize("verb", verbs.names())
-def test_every_verb_has_its_function(verb: str) -> None:
-    entry = verbs.find(verb)
-    assert entry is not None
-    assert callable(getattr(importlib.import_module(entry.module), entry.function))
+    for verb in table.VERBS:
+        entry = verbs.find(verb)
+        assert entry is not None
+        assert callable(getattr(importlib.import_module(entry.module), entry.function)), verb
 
 
 def test_the_top_of_the_repository_is_small() -> None:

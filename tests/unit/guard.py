@@ -38,7 +38,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         module = _ForbiddenModule(name)
         # Taken from the module's dictionary, past __getattr__.
         module.__dict__["IPRoute"] = _refuse
+        if name in sys.modules:
+            # Parts that another tier's tests have loaded would be found past their package.
+            for part in [loaded for loaded in sys.modules if loaded.startswith(f"{name}.")]:
+                monkeypatch.delitem(sys.modules, part)
         monkeypatch.setitem(sys.modules, name, module)
-        # Parts that another tier's tests have loaded would be found past their package.
-        for part in [loaded for loaded in sys.modules if loaded.startswith(f"{name}.")]:
-            monkeypatch.delitem(sys.modules, part)

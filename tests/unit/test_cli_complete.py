@@ -272,25 +272,21 @@ def command(tmp_path: Path) -> Path:
     return folder
 
 
-def bash(command: Path, words: list[str]) -> list[str]:
-    """What bash is offered for the words, which are split as bash splits them."""
-    script = """
-        source <(qkvm completion bash)
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+BASH = """
+    source <(qkvm completion bash)
+    while [ $# -gt 0 ]; do
+        COMP_WORDS=("${@:2:$1}") COMP_CWORD=$(($1 - 1)) COMPREPLY=()
+        shift $(($1 + 1))
         _qkvm qkvm "${COMP_WORDS[-1]}"
-        printf '%s\\n' "${COMPREPLY[@]}"
-    """
-    done = subprocess.run(
-        ["bash", "-euc", script, "bash", *words],
-        env={**os.environ, "PATH": f"{command}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stderr == ""
-    return done.stdout.split("\n")[:-1]
+        printf '%s\\n' "${COMPREPLY[@]}" --
+    done
+"""
+"""Prints what bash offers for each of the lists of words that are given, each behind its length."""
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
+def test_bash(tree: Tree, command: Path) -> None:
+    """The words are split as bash splits them."""
+    lines: list[tuple[list[str], list[str]]] = [
         (["qkvm", "net-st"], ["net-start"]),
         (["qkvm", "start", ""], ["vm01", "vm02"]),
         (["qkvm", "start", "--domain", "=", "vm"], ["vm01", "vm02"]),
@@ -299,16 +295,18 @@ def bash(command: Path, words: list[str]) -> list[str]:
         (["qkvm", "domif-setlink", "vm01", ""], ["52:54:00:00:00:01"]),
         (["qkvm", "domif-setlink", "vm01", "52", ":", "54", ":", "0"], ["00:00:00:01"]),
         (["qkvm", "domif-setlink", "vm01", "52", ":"], ["54:00:00:00:01"]),
-        (
-            ["qkvm", "domif-setlink", "vm01", "52", ":", "54", ":", "00", ":", "00", ":", "00", ":", "01", "u"],
-            ["up"],
-        ),
+        (["qkvm", "domif-setlink", "vm01", "52", *[":", "54"], *[":", "00"] * 3, ":", "01", "u"], ["up"]),
         (["qkvm", "domif-setlink", "vm01", "x", "u"], ["up"]),
         (["qkvm", "nosuch", ""], []),
-    ],
-)
-def test_bash(words: list[str], expected: list[str], tree: Tree, command: Path) -> None:
-    assert [word for word in bash(command, words) if word] == expected
+    ]
+    given = [word for words, _ in lines for word in (str(len(words)), *words)]
+    done = subprocess.run(
+        ["bash", "-euc", BASH, "bash", *given],
+        env={**os.environ, "PATH": f"{command}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    offered = [[word for word in part.split("\n") if word] for part in done.stdout.split("--\n")[:-1]]
+    assert offered == [expected for _, expected in lines]
 
 
 def test_scripts_are_of_known_shells(capsys: pytest.CaptureFixture[str]) -> None:

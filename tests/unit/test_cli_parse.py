@@ -203,15 +203,15 @@ def test_synopsis_notation() -> None:
     assert not parse_synopsis("[[--c] <string>]...")["c"].required
 
 
-@pytest.mark.parametrize("name", names())
-def test_table(name: str) -> None:
-    verb = find(name)
-    assert verb is not None
-    options = parse_synopsis(verb.synopsis)
-    assert verb.summary
-    assert verb.headline.format_map({o.name: "x" for o in options.values() if o.required}) is not None
-    required = [option.required for option in options.values() if not option.repeated]
-    assert required == sorted(required, reverse=True), "required options come first"
+def test_tables() -> None:
+    for name in names():
+        verb = find(name)
+        assert verb is not None
+        options = parse_synopsis(verb.synopsis)
+        assert verb.summary, name
+        assert verb.headline.format_map({o.name: "x" for o in options.values() if o.required}) is not None, name
+        required = [option.required for option in options.values() if not option.repeated]
+        assert required == sorted(required, reverse=True), f"{name}: required options come first"
 
 
 WORDS = st.one_of(

@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/, tpm/
+    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -129,6 +129,15 @@ class Tree:
     def nvram(self, domain: str) -> str:
         """The UEFI variables of one domain, where its definition names no other file."""
         return join(self.nvrams, f"{domain}_VARS.qcow2")
+
+    @property
+    def snapshot_folders(self) -> str:
+        """Folder of the folders of the domains' snapshots."""
+        return join(self.state, "snapshots")
+
+    def snapshots(self, domain: str) -> str:
+        """Folder of what is known of one domain's snapshots."""
+        return join(self.snapshot_folders, domain)
 
     @property
     def seeds(self) -> str:

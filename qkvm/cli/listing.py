@@ -96,6 +96,9 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
     needs_saves = args.json or any(
         args.flag(name) for name in ("managed-save", "with-managed-save", "without-managed-save")
     )
+    needs_snapshots = args.json or args.flag("with-snapshot") or args.flag("without-snapshot")
+    if needs_snapshots:
+        from qkvm.domain import snapshotstore
     found = []
     for name in names(context.tree):
         domain = Domain(context.tree, name)
@@ -108,6 +111,8 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
             "state": state,
             "persistent": domain.is_persistent,
         }
+        if needs_snapshots:
+            entry["snapshots"] = len(snapshotstore.names(context.tree, name))
         if needs_saves:
             entry["managed_save"] = domain.has_managed_save
         if needs_definition or args.flag("uuid"):
@@ -145,6 +150,9 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
     elif not (args.flag("all") or active != args.flag("inactive")):
         return False
     if args.flag("persistent") != args.flag("transient") and entry["persistent"] != args.flag("persistent"):
+        return False
+    by_snapshots = args.flag("with-snapshot") != args.flag("without-snapshot")
+    if by_snapshots and bool(entry["snapshots"]) != args.flag("with-snapshot"):
         return False
     if args.flag("with-managed-save") != args.flag("without-managed-save"):
         return entry["managed_save"] == args.flag("with-managed-save")

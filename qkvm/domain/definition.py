@@ -188,15 +188,21 @@ def change(domain: Domain, edit: Callable[[spec.Domain], spec.Domain], undo: Und
 
 
 def undefine(
-    domain: Domain, *, managed_save: bool = False, nvram: bool | None = None, keep_tpm: bool = False
+    domain: Domain,
+    *,
+    managed_save: bool = False,
+    snapshots_metadata: bool = False,
+    nvram: bool | None = None,
+    keep_tpm: bool = False,
 ) -> list[str]:
     """Remove the definition (virsh undefine); disks stay. A running domain goes on as a transient one.
 
     :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them.
-        :param keep_tpm: keep its TPM's state. Those of a running one go when it ends. Gives warnings.
-    :raises InvalidState: it has a saved state, or variables, and nothing was said of them.
+    :param snapshots_metadata: forget its snapshots; what lies in images stays there.
+    :param keep_tpm: keep its TPM's state. Those of a running one go when it ends. Gives warnings.
+    :raises InvalidState: it has a saved state, snapshots or variables, and nothing was said of them.
     """
-    from qkvm.domain import firmware
+    from qkvm.domain import firmware, snapshotstore
     from qkvm.domain.save import discard_managed_save
 
     with domain.lock():
@@ -207,12 +213,19 @@ def undefine(
             raise InvalidState(
                 "Refusing to undefine while domain managed save image exists", hint="--managed-save removes it"
             )
+        snapshots = snapshotstore.names(domain.tree, domain.name)
+        if snapshots and not snapshots_metadata:
+            raise InvalidState(
+                f"cannot delete inactive domain with {len(snapshots)} snapshots",
+                hint="--snapshots-metadata forgets them, snapshot-delete takes them out of the images",
+            )
         stored = firmware.has_store(domain)
         if stored and nvram is None:
             raise InvalidState(
                 "cannot undefine domain with nvram", hint="--nvram removes it, --keep-nvram leaves it there"
             )
         discard_managed_save(domain)
+        snapshotstore.forget(domain.tree, domain.name)
         leaving = {"nvram": bool(nvram), "tpm": not keep_tpm}
         running, definition = domain.run if domain.is_running else None, _readable(domain)
         if running is not None:
@@ -241,6 +254,7 @@ def forget(
         ('nvram') and its TPM's state ('tpm') go; default: what undefine was told of them while it ran.
     """
     from qkvm.domain.install import forget_files
+    from qkvm.domain.snapshotstore import forget as forget_snapshots
 
     run = domain.run
     if leaving is None:
@@ -258,6 +272,7 @@ def forget(
         from qkvm.domain.tpm import remove_state
 
         remove_state(domain.tree, domain.name)
+    forget_snapshots(domain.tree, domain.name)
     remove_dir(domain.tree.domain_run(domain.name))
     remove(domain.tree.qemu_log(domain.name))
     remove(domain.tree.serial_log(domain.name))

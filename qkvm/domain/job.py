@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
 
-OPERATIONS = {"Save": 2, "Restore": 3, "Dump": 8}
+OPERATIONS = {"Save": 2, "Restore": 3, "Snapshot": 6, "Dump": 8}
 """Kinds of jobs, and libvirt's numbers for them (virDomainJobOperation)."""
 
 TYPES = ("None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled")
@@ -187,7 +187,12 @@ def _settle(run: Run, session: Any, job: dict[str, Any]) -> None:
 
     command = "query-dump" if job.get("memory_only") else "query-migrate"
     deadline = time.monotonic() + _SETTLE
-    while session.execute(command).get("status") in ("setup", "active", "device", "pre-switchover", "cancelling"):
+    while (status := session.execute(command).get("status")) in (
+        "setup", "active", "device", "pre-switchover", "cancelling",
+    ):  # fmt: skip
+        if status == "pre-switchover":
+            # It waits for who is no more.
+            session.execute("migrate_cancel")
         if time.monotonic() >= deadline:
             raise NotReached("QEMU goes on with what nobody waits for", asked=None, reached=None)
         time.sleep(0.01)

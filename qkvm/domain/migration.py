@@ -44,18 +44,27 @@ _POLL = 0.005
 _ENDED = frozenset(("completed", "failed", "cancelled"))
 
 
-def send(run: Run, session: Session, stream: StreamWriter, *, what: str, report: Report | None = None) -> None:
+def send(
+    run: Run,
+    session: Session,
+    stream: StreamWriter,
+    *,
+    what: str,
+    report: Report | None = None,
+    at_end: Callable[[], None] | None = None,
+) -> None:
     """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
 
-    :param what: the job, for errors: 'save'.
+    :param what: the job, for errors: 'save'. :param at_end: is called when the guest has been stopped and its
+        disks are still open, before the last of its state is written.
     :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
         In either case :func:`go_on` lets the guest go on as before.
     """
     mark = journal.size(run.journal)
     with Pump(stream.copy_from) as pump:
         try:
-            _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}")
-            status = _watch(run, session, mark, pump, report)
+            _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}", waits=at_end is not None)
+            status = _watch(run, session, mark, pump, report, at_end)
         except KeyboardInterrupt:
             stream.abandon()
             _give_up(run, session, mark, pump)
@@ -106,8 +115,11 @@ def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
             session.execute("closefd", {"fdname": _FD_NAME})
 
 
-def _give(session: Session, fd: int, command: str, uri: str) -> None:
-    session.execute("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]})
+def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False) -> None:
+    """Begin a migration; with ``waits`` QEMU stands still before its end (pause-before-switchover)."""
+    capabilities = {"events": True, "pause-before-switchover": waits}
+    listed = [{"capability": name, "state": state} for name, state in capabilities.items()]
+    session.execute("migrate-set-capabilities", {"capabilities": listed})
     if command == "migrate":
         session.execute("migrate-set-parameters", _LIMITS)
     session.send_fd(_FD_NAME, fd)
@@ -119,7 +131,14 @@ def _give(session: Session, fd: int, command: str, uri: str) -> None:
         raise
 
 
-def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | None) -> str:
+def _watch(
+    run: Run,
+    session: Session,
+    mark: int,
+    pump: Pump,
+    report: Report | None,
+    at_end: Callable[[], None] | None = None,
+) -> str:
     """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
     pump.close_far_end()
     offset, next_report = mark, time.monotonic() + _REPORT_EVERY
@@ -129,6 +148,12 @@ def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | N
         for event in events:
             if event["event"] == "MIGRATION" and event["data"]["status"] in _ENDED:
                 return str(event["data"]["status"])
+            if (
+                event["event"] == "MIGRATION"
+                and event["data"]["status"] == "pre-switchover"
+                and at_end is not None
+            ):
+                _at_end(session, at_end)
             if event["event"] == "MIGRATION_PASS" and event["data"]["pass"] == 2:
                 session.execute("migrate-set-parameters", _LAST_PASS, timeout=_PATIENCE)
         if not alive:
@@ -139,6 +164,16 @@ def _watch(run: Run, session: Session, mark: int, pump: Pump, report: Report | N
                 report(memory["remaining"], memory["total"])
             next_report = time.monotonic() + _REPORT_EVERY
         time.sleep(_POLL)
+
+
+def _at_end(session: Session, at_end: Callable[[], None]) -> None:
+    """Do what is to be done while QEMU waits, and have it go on; or give up."""
+    try:
+        at_end()
+    except BaseException:
+        session.execute("migrate_cancel", timeout=_PATIENCE)
+        raise
+    session.execute("migrate-continue", {"state": "pre-switchover"}, timeout=_PATIENCE)
 
 
 def _why(session: Session) -> str:

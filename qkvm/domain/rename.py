@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from qkvm import files, units
 from qkvm.domain import definition as definitions
+from qkvm.domain import snapshotstore
 from qkvm.domain.run import find, settle, write
 from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.spec import domain as spec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def rename(domain: Domain, name: str) -> None:
-    """Move the definition, variables, TPM, seed, logs and the last run's record to another name; disks stay.
+    """Move definition, variables, TPM, seed, snapshots, logs and the run's record to another name; disks stay.
 
     :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
     :raises AlreadyExists: there is a domain of that name.
@@ -46,7 +47,10 @@ def rename(domain: Domain, name: str) -> None:
         for path in lasting:
             if os.path.lexists(path(name)):
                 raise AlreadyExists(f"{path(name)} of an earlier domain '{name}' is there", hint="move it away")
+        if os.path.lexists(domain.tree.snapshots(name)):
+            raise AlreadyExists(f"{domain.tree.snapshots(name)} of an earlier domain '{name}' is there")
         _move_definition(domain, name, undo)
+        _move_snapshots(domain, other, undo)
         _move_run(domain, name, undo)
         for path in (domain.tree.qemu_log, domain.tree.serial_log, *lasting):
             _move(path(domain.name), path(name), undo)
@@ -67,6 +71,15 @@ def _move_definition(domain: Domain, name: str, undo: files.Undo) -> None:
     undo.add(files.remove, new)
     files.remove(old)
     undo.add(files.write_atomic, old, raw)
+
+
+def _move_snapshots(domain: Domain, other: Domain, undo: files.Undo) -> None:
+    """What is known of its snapshots: the definitions in it name the domain, too."""
+    if snapshotstore.has_pending(domain):
+        raise InvalidState(f"something is being done about snapshots of domain '{domain.name}'")
+    _move(domain.tree.snapshots(domain.name), domain.tree.snapshots(other.name), undo)
+    undo.add(snapshotstore.name_domain, other, domain.name)
+    snapshotstore.name_domain(other, other.name)
 
 
 def _move_run(domain: Domain, name: str, undo: files.Undo) -> None:

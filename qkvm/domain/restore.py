@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm import files
 from qkvm.domain import definition as definitions
 from qkvm.domain import job as jobs
-from qkvm.domain import migration
+from qkvm.domain import migration, snapshotstore
 from qkvm.domain.domain import Domain
 from qkvm.domain.save import used_name
 from qkvm.domain.saved import load
@@ -53,12 +53,16 @@ def restore(
         )
     domain = Domain(tree, saved.definition.name)
     with domain.lock():
+        if snapshotstore.has_pending(domain):
+            from qkvm.domain import snapshotpending
+
+            snapshotpending.recover(domain)
         _refuse_other(domain, saved.definition)
         if definition is not None:
             saved = saved._replace(definition=stability.fitted(definition, saved.definition))
         if not domain.is_persistent:
             definitions.refuse_clashes(tree, saved.definition)
-        return domain, _bring_back(
+        return domain, bring_back(
             domain, saved, bypass_cache=bypass_cache, running=running, reset_nvram=reset_nvram
         )
 
@@ -77,7 +81,7 @@ def start_managed(
         error.hint = f"qkvm start --force-boot {domain.name} throws it away and boots"
         raise
     _refuse_other(domain, saved.definition)
-    return _bring_back(
+    return bring_back(
         domain, saved, bypass_cache=bypass_cache, running=False if paused else None, reset_nvram=reset_nvram,
         managed=path,
     )  # fmt: skip
@@ -93,15 +97,20 @@ def _refuse_other(domain: Domain, saved: spec.Domain) -> None:
         )
 
 
-def _bring_back(
+def bring_back(
     domain: Domain,
     saved: SavedGuest,
     *,
-    bypass_cache: bool,
-    running: bool | None,
-    reset_nvram: bool,
+    bypass_cache: bool = False,
+    running: bool | None = None,
+    reset_nvram: bool = False,
     managed: str = "",
+    reason: str = "restored",
 ) -> list[str]:
+    """Start a QEMU with a saved guest; call it under the domain's lock. Gives warnings.
+
+    :param managed: the file, where it is to go with that. :param reason: virsh's for the state that follows.
+    """
     goes = saved.running if running is None else running
     handed_on = used_name(managed) if managed else ""
 
@@ -118,11 +127,11 @@ def _bring_back(
             if goes:
                 migration.go_on(run, session)
             else:
-                run.record["base_state"] = ["paused", "user"]
+                run.record["base_state"] = ["paused", "user" if reason == "restored" else reason]
             undo.commit()
         jobs.end(run, "Completed")
 
-    origin = Origin(saved.definition, "restored", saved.kept, take_up)
+    origin = Origin(saved.definition, reason, saved.kept, take_up)
     warnings = bring_up(domain, origin, reset_nvram=reset_nvram)
     if handed_on:
         files.remove(handed_on)

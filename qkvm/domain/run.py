@@ -155,7 +155,10 @@ class Run:
             if name == "RESUME":
                 return "running", self._resume_reason(event, begin)
             if name == "STOP":
-                return "paused", self._stop_reason(begin)
+                stopped = self.record.get("stopped", {})
+                return "paused", (
+                    str(stopped["reason"]) if stopped.get("at") == event["_offset"] else self._stop_reason(begin)
+                )
             if name == "WAKEUP":
                 return "running", "wakeup"
             if name in ("SUSPEND", "SUSPEND_DISK"):
@@ -169,6 +172,12 @@ class Run:
         """Say in the record, which the caller writes, why the guest has gone on just now."""
         for event in journal.newest(self.journal, frozenset(("RESUME",)), self._mark("journal_from")):
             self.record["resumed"] = {"at": event["_offset"], "reason": reason}
+            return
+
+    def mark_stopped(self, reason: str) -> None:
+        """The same of a guest that was stopped just now."""
+        for event in journal.newest(self.journal, frozenset(("STOP",)), self._mark("journal_from")):
+            self.record["stopped"] = {"at": event["_offset"], "reason": reason}
             return
 
     def _resume_reason(self, event: dict[str, Any], begin: int) -> str:

@@ -110,7 +110,7 @@ def _save(
     run.require_sound()
     blockjob.refuse_busy(run)
     with domain.monitor() as session:
-        state = _savable(session)
+        state = savable(session)
         present = pinned(run, session)
         wanted = present if definition is None else stability.fitted(definition, present)
         token = units.random_uuid()
@@ -134,7 +134,7 @@ def _save(
     stop.end(domain, run, "saved")
 
 
-def _savable(session: Session) -> str:
+def savable(session: Session) -> str:
     """Whether it is to run or be paused when it is restored.
 
     :raises InvalidState: QEMU can't save it as it is.

@@ -8,7 +8,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import arrival, beside, blocknodes, firmware, nicguard, nicremains, placing, vncport
+from qkvm.domain import (
+    arrival,
+    beside,
+    blocknodes,
+    firmware,
+    nicguard,
+    nicremains,
+    placing,
+    snapshotstore,
+    vncport,
+)
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import Run, open_life, settle, write
@@ -74,6 +84,11 @@ def start(
     :raises LaunchError: QEMU refused; its words, the log's place.
     """
     with domain.lock():
+        if snapshotstore.has_pending(domain):
+            # Its disks may be half of one state, and half of another.
+            from qkvm.domain import snapshotpending
+
+            snapshotpending.recover(domain)
         if domain.has_managed_save:
             from qkvm.domain import restore, save
 

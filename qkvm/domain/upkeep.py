@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qkvm import files
 from qkvm.domain import nicremains
 from qkvm.domain import run as runs
@@ -35,8 +37,15 @@ def pass_by(domain: Domain) -> None:
         for log in logs:
             files.trim_log(log, cap)
     run = domain.run
-    if run is None:
-        return
+    if run is not None:
+        _look_after(domain, run)
+    if os.path.lexists(os.path.join(domain.tree.snapshots(domain.name), "pending")):
+        from qkvm.domain import snapshotpending
+
+        snapshotpending.pass_by(domain)
+
+
+def _look_after(domain: Domain, run: Run) -> None:
     if "job" in run.record:
         from qkvm.domain.job import recover
 
@@ -116,6 +125,7 @@ def collect(tree: Tree) -> list[str]:
         tree.network_definitions,
         tree.pool_definitions,
         tree.nvrams,
+        *(tree.snapshots(name) for name in files.entries(tree.snapshot_folders)),
     ):
         files.sweep(folder)
     collected = []
@@ -134,6 +144,10 @@ def collect(tree: Tree) -> list[str]:
     for name in group.left_over(tree):
         with Domain(tree, name).lock():
             if group.collect(tree, name):
+                collected.append(name)
+    for name in files.entries(tree.snapshot_folders):
+        if os.path.lexists(os.path.join(tree.snapshots(name), "pending")):
+            with Domain(tree, name).lock():
                 collected.append(name)
     collected += collect_boot_files(tree)
     nicguard.forget(tree)

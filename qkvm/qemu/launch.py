@@ -122,16 +122,19 @@ class Kept(NamedTuple):
     """What devices had in an earlier run and must have again, or a saved state does not fit.
 
     ``nics`` are the ids of the definition's NICs in its order, ``places`` the labels of places by device id.
+    ``incoming`` tells whether the state comes as a stream, or lies in a disk's image.
     """
 
     nics: tuple[str, ...]
     places: dict[str, str]
+    incoming: bool = True
 
 
 def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     """Ids and places for every device of the definition, with what the host gave.
 
-    :param kept: ids and places of an earlier run; QEMU then waits for that run's state instead of booting.
+    :param kept: ids and places of an earlier run; where that run's state comes as a stream, QEMU
+        waits for it instead of booting.
     :raises InvalidState: more devices than the machine has slots for. :raises InvalidValue: an address that the
         machine doesn't have, or two devices in one place.
     """
@@ -182,7 +185,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         inputs=tuple(found_inputs),
         disks=tuple(found_disks),
         nics=tuple(found_nics),
-        incoming=kept is not None,
+        incoming=kept is not None and kept.incoming,
     )
 
 

@@ -64,6 +64,19 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
     return wanted
 
 
+def same(present: spec.Domain, past: spec.Domain) -> bool:
+    """Whether a machine is what it was, its devices on the same images and networks: a state of then fits it.
+
+    What the balloon leaves the guest is a part of the state.
+    """
+
+    def bare(domain: spec.Domain) -> spec.Domain:
+        hosts = {name: getattr(present, name) for name in _HOSTS}
+        return replace(domain, **hosts, memory=replace(domain.memory, current=present.memory.current))
+
+    return bare(present) == bare(past)
+
+
 def _cpu(text: str) -> tuple[str, ...]:
     """A CPU model with its features in one spelling: '+x' is 'x=on'."""
     signs = {"+": "on", "-": "off"}

@@ -39,6 +39,7 @@ def create(
     *,
     owner_folder: str,
     backing: tuple[str, str] | None = None,
+    chained: bool = False,
     preallocate: bool = False,
     watch: Callable[[int], object] | None = None,
 ) -> None:
@@ -46,6 +47,7 @@ def create(
 
     :param owner_folder: qkvm's own folder of images, made where it is missing.
     :param backing: path and format of an image that this one is made on top of; a size of 0 is that image's.
+    :param chained: whether that one is based on another one itself, which the caller knows of.
     :param preallocate: take all its space on the disk now; else it is sparse.
     :param watch: hears the bytes that are allocated, every now and then.
     :raises AlreadyExists: there is a file already; it is never written over.
@@ -60,7 +62,7 @@ def create(
     command = [process.find_program("qemu-img", "making a disk", "qemu-utils"), "create", "-q", "-f", fmt]
     size = f"{size_kib}k"
     if backing is not None:
-        check(*backing)
+        check(*backing, backing=chained)
         size = size if size_kib else str(virtual_size(*backing))
         # Unsafe (-u) is to leave the backing image alone: looking at it would follow what it names.
         command += ["-u", "-b", backing[0], "-F", backing[1]]

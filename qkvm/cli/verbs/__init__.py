@@ -31,6 +31,7 @@ GROUPS = {
     "host": "Host and Hypervisor",
     "interface": "Interface",
     "network": "Networking",
+    "snapshot": "Snapshot",
     "pool": "Storage Pool",
     "volume": "Storage Volume",
     "qkvm": "Qkvm itself",
@@ -108,6 +109,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
         "vol-dumpxml", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
         "vol-upload", "vol-wipe",
+    ),
+    "snapshots": (
+        "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
+        "snapshot-edit", "snapshot-info", "snapshot-list", "snapshot-parent", "snapshot-revert",
     ),
     "upkeep": ("gc",),
     "help": ("help",),

@@ -1,0 +1,120 @@
+"""Who is based on which image: what a snapshot, a definition or a running guest needs to stay as it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm import files
+from qkvm.domain import run as runs
+from qkvm.domain import snapshotstore as store
+from qkvm.domain.domain import Domain, names
+from qkvm.domain.snapshotdisks import spec_of
+from qkvm.errors import DefinitionError, InvalidState, NotFound
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qkvm.paths import Tree
+    from qkvm.spec.snapshot import Snapshot
+
+
+class Chain(NamedTuple):
+    """A disk's images, the one that is written to first, and who has it.
+
+    ``snapshot`` is the name of the snapshot that needs them, '' for a definition or a running guest.
+    """
+
+    domain: str
+    snapshot: str
+    target: str
+    images: tuple[str, ...]
+    frozen: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What errors call it."""
+        if self.snapshot:
+            return f"snapshot '{printable(self.snapshot)}' of domain '{self.domain}'"
+        return f"disk {self.target} of domain '{self.domain}'"
+
+
+def all_chains(tree: Tree) -> list[Chain]:
+    """The chains of all disks of all domains and their snapshots.
+
+    :raises DefinitionError: a snapshot is damaged. A damaged definition of another domain is passed over.
+    """
+    found: list[Chain] = []
+    for name in sorted({*names(tree), *files.entries(tree.snapshot_folders)}):
+        domain = Domain(tree, name)
+        with suppress(NotFound, DefinitionError):
+            found += _of_disks(domain.definition.disks, name)
+        for snapshot in store.load(domain).values():
+            found += of_snapshot(name, snapshot)
+    for run in runs.all_runs(tree):
+        if run.pid is not None:
+            found += _of_disks((spec_of(entry) for entry in run.devices("disks")), run.name)
+    return found
+
+
+def of_snapshot(domain: str, snapshot: Snapshot) -> Iterator[Chain]:
+    """What a snapshot needs; ``frozen`` where the uppermost image, too, must stay as it is."""
+    external = {disk.target for disk in snapshot.disks if disk.place == "external"}
+    for plain in (snapshot.definition, snapshot.inactive):
+        if plain is None:
+            continue
+        definition = toml.from_plain(plain, spec.Domain, snapshot.name)
+        for chain in _of_disks(definition.disks, domain):
+            yield chain._replace(snapshot=snapshot.name, frozen=chain.target in external)
+
+
+def _of_disks(disks: object, domain: str) -> Iterator[Chain]:
+    for disk in disks:  # type: ignore[attr-defined]
+        if disk.path:
+            yield Chain(domain, "", disk.target, (disk.path, *(layer.path for layer in disk.backing)))
+
+
+def above(chains: list[Chain], path: str) -> set[str]:
+    """The images that are based on this one directly."""
+    return {
+        chain.images[depth - 1]
+        for chain in chains
+        for depth, one in enumerate(chain.images)
+        if depth and one == path
+    }
+
+
+def users(chains: list[Chain], path: str) -> list[Chain]:
+    """Who needs an image, in whatever place."""
+    return [chain for chain in chains if path in chain.images]
+
+
+def refuse_needed(tree: Tree, paths: list[str], what: str) -> None:
+    """Refuse to write to images that others need as they are.
+
+    :param what: what would do so, for the error. :raises InvalidState: naming image and user.
+    """
+    for chain in all_chains(tree):
+        for path in paths:
+            if path in chain.images[1:] or (chain.frozen and path == chain.images[0]):
+                raise InvalidState(
+                    f"{what} would change {printable(path)}, which {chain.shown} is based on",
+                    hint="delete what was made of it later first",
+                )
+
+
+def sweep(domain: Domain) -> list[str]:
+    """Remove images that qkvm laid over others and that nobody needs any more; gives their paths."""
+    mine = store.layers(domain)
+    if not mine:
+        return []
+    needed = {path for chain in all_chains(domain.tree) for path in chain.images}
+    gone = sorted(mine - needed)
+    for path in gone:
+        files.remove(path)
+    if gone:
+        store.set_layers(domain, mine & needed)
+    return gone

@@ -1,0 +1,133 @@
+"""Delete snapshots (virsh snapshot-delete), in any position, and lose nothing that is not the snapshot itself.
+
+A state inside an image is removed from it. What an external one kept apart is brought together: the only image
+that is laid over its own is written into that (qemu-img commit), and who used it uses that one. Where several are
+laid over it, or another snapshot needs it as it is, it stays as a common base. Whatever is begun is completed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from qkvm.domain import blocknodes, snapshotchain, snapshotjobs, snapshotmemory, snapshotmerge, snapshotpending
+from qkvm.domain import snapshotdisks as disks
+from qkvm.domain import snapshotstore as store
+from qkvm.domain.run import settle
+from qkvm.domain.snapshotrevert import past
+from qkvm.errors import InvalidState
+from qkvm.spec.snapshot import EXTERNAL, INTERNAL, Snapshot
+from qkvm.storage import imagestates
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+
+
+def delete(
+    domain: Domain, name: str, *, children: bool = False, children_only: bool = False, metadata: bool = False
+) -> list[str]:
+    """Delete a snapshot, and give the names of all that are gone.
+
+    :param children: those that came of it, too. :param children_only: those alone.
+    :param metadata: forget it alone; what lies in images stays there.
+    :raises InvalidState: an image that would have to be written to is needed as it is, or in use.
+    """
+    with domain.lock():
+        settle(domain.tree, domain.name)
+        snapshotpending.recover(domain)
+        snapshots = store.load(domain)
+        store.find(domain, name)
+        gone = [] if children_only else [name]
+        if children or children_only:
+            gone += [one.name for one in store.descendants(snapshots, name)]
+        # From the leaves up, so that what is left is always a whole tree.
+        for one in reversed(gone):
+            _delete_one(domain, snapshots[one], metadata=metadata)
+        if children_only and store.current(domain) == "" and gone:
+            store.set_current(domain, name)
+        return gone
+
+
+def _delete_one(domain: Domain, snapshot: Snapshot, *, metadata: bool) -> None:
+    run = domain.run if domain.is_running else None
+    told: dict[str, Any] = {"snapshot": snapshot.to_plain(), "merges": []}
+    if not metadata:
+        _check(domain, run, snapshot)
+        if snapshot.is_external:
+            told["merges"] = snapshotmerge.plan(domain, run, snapshot)
+    told["metadata"] = metadata
+    with snapshotpending.work(domain, "delete", **told):
+        _complete(domain, run, snapshot, told)
+
+
+def _check(domain: Domain, run: Run | None, snapshot: Snapshot) -> None:
+    """Refuse what can't be written to now.
+
+    :raises InvalidState: a running guest reads an image that holds the snapshot, below another one.
+    """
+    if run is None:
+        return
+    written = {one.path for one in disks.of_run(run)}
+    below = {
+        layer.path for entry in run.devices("disks") for layer in disks.spec_of(entry).backing
+    } - written  # fmt: skip
+    for path in _inside(snapshot):
+        if path in below:
+            raise InvalidState(
+                f"{path} holds snapshot '{snapshot.name}', and lies below an image of the running domain",
+                hint="shut it down first",
+            )
+
+
+def _inside(snapshot: Snapshot) -> dict[str, bool]:
+    """The images that hold a state of the snapshot, and whether they are based on another one."""
+    places = {disk.target: disk.place for disk in snapshot.disks}
+    return {
+        one.path: bool(one.backing)
+        for one in disks.of_definition(past(snapshot))
+        if places.get(one.target) == INTERNAL
+    }
+
+
+def _complete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    if not told["metadata"]:
+        # A clone (snapshot-edit --clone) has the same states.
+        others = [one for one in store.load(domain).values() if one.name != snapshot.name]
+        if all(one.tag != snapshot.tag for one in others):
+            _remove_states(domain, run, snapshot)
+        for merge in told["merges"]:
+            snapshotmerge.merge(domain, run, merge)
+        if snapshot.memory == EXTERNAL:
+            snapshotmemory.remove(snapshot)
+    store.remove(domain, snapshot.name)
+    if not told["metadata"]:
+        snapshotchain.sweep(domain)
+
+
+def _remove_states(domain: Domain, run: Run | None, snapshot: Snapshot) -> None:
+    """Take the states out of the images: by the QEMU that has them open, else by qemu-img."""
+    images = _inside(snapshot)
+    nvram = disks.nvram_of(domain, past(snapshot)) if snapshot.nvram else None
+    if nvram is not None:
+        images[nvram.path] = False
+    if run is not None:
+        nodes = {one.path: one.node for one in disks.of_run(run)}
+        flash = run.record.get("flash")
+        if flash:
+            nodes[flash["path"]] = flash["node"]
+        with domain.monitor() as session:
+            blocknodes.sweep(run, session)
+            snapshotjobs.outcome(run, session)
+            snapshotjobs.dismiss_job(session)
+            mine = [nodes[path] for path in images if path in nodes]
+            snapshotjobs.delete(run, session, snapshot.tag, snapshotjobs.holding(session, snapshot.tag, mine))
+        images = {path: backing for path, backing in images.items() if path not in nodes}
+    for path, backing in images.items():
+        if os.path.lexists(path):
+            imagestates.remove(path, snapshot.tag, backing=backing)
+
+
+def recover_delete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete a deletion."""
+    _complete(domain, run, snapshot, told)

@@ -1,0 +1,167 @@
+"""Bring two images of a chain together: the upper one is written into the lower, which is all that is used then.
+
+It is done only where nobody needs either of them as it is. Every step can be done again: until the upper image is
+removed, it shows the same as before, whatever the lower one has of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm import files
+from qkvm.domain import definition as definitions
+from qkvm.domain import snapshotchain as chains
+from qkvm.domain import snapshotstore as store
+from qkvm.domain.disk import is_block
+from qkvm.errors import InvalidState
+from qkvm.spec import disk as spec
+from qkvm.spec import domain as domains
+from qkvm.spec import toml
+from qkvm.spec.snapshot import EXTERNAL, Snapshot
+from qkvm.storage import image, imagestates
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.domain.snapshotchain import Chain
+
+
+def plan(domain: Domain, run: Run | None, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What is to be brought together when a snapshot goes; nothing where its images are needed as they are.
+
+    :raises InvalidState: a running guest uses images that would be.
+    """
+    places = {disk.target: disk.place for disk in snapshot.disks}
+    others = [
+        chain
+        for chain in chains.all_chains(domain.tree)
+        if (chain.domain, chain.snapshot) != (domain.name, snapshot.name)
+    ]
+    merges = []
+    definition = toml.from_plain(snapshot.definition, domains.Domain, snapshot.name)
+    for disk in definition.disks:
+        upper = _upper(domain, others, disk) if places.get(disk.target) == EXTERNAL else ""
+        if upper:
+            _refuse_live(run, snapshot, disk.path, upper)
+            layers = [{"path": disk.path, "format": str(disk.format)}]
+            layers += [{"path": layer.path, "format": str(layer.format)} for layer in disk.backing]
+            merges.append({"target": disk.target, "upper": upper, "layers": layers})
+    return merges
+
+
+def _upper(domain: Domain, others: list[Chain], disk: spec.Disk) -> str:
+    """The image that is to be written into a disk's, '' where none is."""
+    lower = disk.path
+    if any(chain.images[0] == lower and (chain.frozen or not chain.snapshot) for chain in others):
+        return ""
+    above = chains.above(others, lower)
+    if len(above) != 1:
+        return ""
+    upper = above.pop()
+    using = chains.users(others, upper)
+    strangers = any(chain.domain != domain.name for chain in using)
+    inside = any(chain.snapshot and not chain.frozen and chain.images[0] == upper for chain in using)
+    if strangers or inside or imagestates.states(upper):
+        return ""
+    smaller = image.virtual_size(upper, "qcow2") < image.virtual_size(lower, disk.format)
+    return "" if smaller else upper
+
+
+def _refuse_live(run: Run | None, snapshot: Snapshot, *paths: str) -> None:
+    if run is None:
+        return
+    from qkvm.domain.snapshotdisks import spec_of
+
+    for entry in run.devices("disks"):
+        disk = spec_of(entry)
+        used = {disk.path, *(layer.path for layer in disk.backing)}
+        if used.intersection(paths):
+            raise InvalidState(
+                f"disk {disk.target} of the running domain is laid over snapshot '{printable(snapshot.name)}'",
+                hint="shut it down first",
+            )
+
+
+def merge(domain: Domain, run: Run | None, told: dict[str, Any]) -> None:
+    """Write the upper image into the lower, and have all that used it use that one."""
+    del run
+    upper, lower = told["upper"], told["layers"][0]
+    if os.path.lexists(upper):
+        commit(upper, told["layers"])
+        for child in sorted(chains.above(chains.all_chains(domain.tree), upper)):
+            _rebase(child, lower["path"], lower["format"])
+    leave_out(domain, upper)
+    if upper in store.layers(domain):
+        files.remove(upper)
+        store.set_layers(domain, store.layers(domain) - {upper})
+
+
+def commit(upper: str, layers: list[dict[str, str]]) -> None:
+    """Write what an image has of its own into the one below (qemu-img commit), whose own chain is said.
+
+    :raises ProgramFailed: an image is in use, or there is no room; nothing is lost then.
+    """
+    with ExitStack() as opened:
+        chain: dict[str, Any] | None = None
+        for depth in range(len(layers) - 1, -1, -1):
+            layer = layers[depth]
+            chain = _node(opened, layer["path"], layer["format"], chain, readonly=depth > 0)
+        top = _node(opened, upper, "qcow2", chain, readonly=False)
+        imagestates.qemu_img("commit", "-q", "-d", "json:" + json.dumps(top))
+
+
+def _node(
+    opened: ExitStack, path: str, fmt: str, below: dict[str, Any] | None, *, readonly: bool
+) -> dict[str, Any]:
+    fd = image.open_image(path, fmt, readonly=readonly, backing=below is not None)
+    opened.callback(os.close, fd)
+    driver = "host_device" if is_block(path) else "file"
+    node: dict[str, Any] = {
+        "driver": fmt, "file": {"driver": driver, "filename": f"/proc/{os.getpid()}/fd/{fd}"},
+    }  # fmt: skip
+    if fmt == "qcow2":
+        node["backing"] = below
+    return node
+
+
+def _rebase(path: str, lower: str, fmt: str) -> None:
+    """Write into an image's header what it is based on, for who looks; qkvm itself goes by the definition."""
+    fd = image.open_image(path, "qcow2", readonly=False, backing=True)
+    try:
+        words = ["-u", "-f", "qcow2", "-b", lower, "-F", fmt, f"/proc/{os.getpid()}/fd/{fd}"]
+        imagestates.qemu_img("rebase", "-q", *words)
+    finally:
+        os.close(fd)
+
+
+def leave_out(domain: Domain, path: str) -> None:
+    """Have the definition and all snapshots say that an image is no part of their chains any more."""
+    if domain.is_persistent:
+        definitions.change(domain, lambda present: without(present, path))
+    for snapshot in store.load(domain).values():
+        before = snapshot.to_plain()
+        for field in ("definition", "inactive"):
+            plain = getattr(snapshot, field)
+            if plain is not None:
+                changed = without(toml.from_plain(plain, domains.Domain, snapshot.name), path)
+                setattr(snapshot, field, toml.to_plain(changed))
+        if snapshot.to_plain() != before:
+            store.write(domain, snapshot)
+
+
+def without(definition: domains.Domain, path: str) -> domains.Domain:
+    """A definition whose disks do without an image: who was above it sits on what was below."""
+    return replace(definition, disks=tuple(_without(disk, path) for disk in definition.disks))
+
+
+def _without(disk: spec.Disk, path: str) -> spec.Disk:
+    if disk.path == path and disk.backing:
+        below, *rest = disk.backing
+        return replace(disk, path=below.path, format=below.format, backing=tuple(rest))
+    return replace(disk, backing=tuple(layer for layer in disk.backing if layer.path != path))

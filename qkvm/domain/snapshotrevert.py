@@ -1,0 +1,329 @@
+"""Go back to a snapshot (virsh snapshot-revert): disks, memory, and the hardware that it was taken with.
+
+A running QEMU whose machine is still the snapshot's loads it in place. Where a device was plugged or unplugged
+since, that QEMU is ended and one of the snapshot's own definition started, with its devices in their places.
+What is lost by it is the present state, and nothing that another snapshot or another domain needs.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm.domain import blocknodes, firmware, snapshotchain, snapshotjobs, snapshotpending, stop
+from qkvm.domain import definition as definitions
+from qkvm.domain import save as saving
+from qkvm.domain import snapshotdisks as disks
+from qkvm.domain import snapshotstore as store
+from qkvm.domain.migration import go_on
+from qkvm.domain.nic import bridge_for
+from qkvm.domain.run import settle, write
+from qkvm.domain.start import Origin, bring_up
+from qkvm.errors import CommandRefused, InvalidState
+from qkvm.files import Undo
+from qkvm.host import journal
+from qkvm.qemu.launch import Kept
+from qkvm.spec import domain as spec
+from qkvm.spec import stability, toml
+from qkvm.spec.snapshot import NO, RUNNING, Snapshot
+from qkvm.storage import image, imagestates
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.domain.snapshotdisks import Image
+    from qkvm.qmp.session import Session
+
+
+def revert(
+    domain: Domain,
+    name: str,
+    *,
+    running: bool | None = None,
+    force: bool = False,
+    reset_nvram: bool = False,
+) -> list[str]:
+    """Go back to a snapshot, and give warnings.
+
+    :param running: whether the guest is to run, or be paused; None: as it was then.
+    :param force: throw a managed save away, which would not fit any more.
+    :param reset_nvram: make the UEFI variables anew.
+    :raises InvalidState: the images do not hold it any more, or others need them as they are now.
+    :raises HostError: it could not be loaded; the domain is shut off then, with its disks as they were.
+    """
+    with domain.lock():
+        settle(domain.tree, domain.name)
+        snapshotpending.recover(domain)
+        snapshot = store.find(domain, name)
+        run = domain.run if domain.is_running else None
+        if domain.has_managed_save and not force:
+            raise InvalidState(
+                "the domain has a managed save, which would not fit its disks any more",
+                hint="--force throws it away",
+            )
+        if snapshot.has_memory and reset_nvram and snapshot.nvram:
+            raise InvalidState("the NVRAM is part of the snapshot's state, which would overwrite a new one")
+        if snapshot.is_external:
+            from qkvm.domain import snapshotback
+
+            return snapshotback.revert(domain, run, snapshot, running=running, reset_nvram=reset_nvram)
+        images = _images(domain, snapshot, reset_nvram=reset_nvram)
+        snapshotchain.refuse_needed(
+            domain.tree, [one.path for one in images if one.target], f"going back to snapshot '{name}'"
+        )
+        if snapshot.has_memory:
+            goes = snapshot.state == RUNNING if running is None else running
+            if run is not None and _fits(domain, run, snapshot):
+                _load_in_place(domain, run, snapshot, goes, images)
+                warnings: list[str] = []
+            else:
+                warnings = _load_in_new(domain, run, snapshot, goes, images)
+        else:
+            warnings = _go_back_cold(domain, run, snapshot, images, running, reset_nvram=reset_nvram)
+        saving.discard_managed_save(domain)
+        return warnings
+
+
+def _images(domain: Domain, snapshot: Snapshot, *, reset_nvram: bool) -> list[Image]:
+    """The images that hold a snapshot, the one with the memory first.
+
+    :raises InvalidState: one does not hold it any more.
+    """
+    definition = past(snapshot)
+    inside = {disk.target for disk in snapshot.disks if disk.place == "internal"}
+    found = [one for one in disks.of_definition(definition) if one.target in inside]
+    for number, one in enumerate(found):
+        image.check(one.path, one.format, backing=bool(one.backing))
+        states = {state.tag: state for state in imagestates.states(one.path)}
+        if snapshot.tag not in states:
+            raise InvalidState(f"{one.shown} ({one.path}) does not hold snapshot '{snapshot.name}' any more")
+        if not number and snapshot.has_memory and not states[snapshot.tag].memory:
+            raise InvalidState(f"{one.shown} ({one.path}) holds no memory for snapshot '{snapshot.name}'")
+    nvram = disks.nvram_of(domain, definition) if snapshot.nvram else None
+    if nvram is not None and imagestates.has(nvram.path, snapshot.tag):
+        found.append(nvram)
+    elif snapshot.nvram and not snapshot.has_memory and not reset_nvram:
+        raise InvalidState(
+            f"the domain's nvram does not hold snapshot '{snapshot.name}' any more",
+            hint="--reset-nvram makes it anew",
+        )
+    return found
+
+
+def past(snapshot: Snapshot) -> spec.Domain:
+    """What the domain was."""
+    return toml.from_plain(snapshot.definition, spec.Domain, snapshot.name)
+
+
+def kept_of(snapshot: Snapshot, *, incoming: bool) -> Kept:
+    """The places that its devices had."""
+    kept = snapshot.kept or {"nics": [], "places": {}}
+    return Kept(tuple(kept["nics"]), dict(kept["places"]), incoming)
+
+
+def restore_definition(
+    domain: Domain, snapshot: Snapshot, layers: dict[tuple[str, str], str] | None = None
+) -> None:
+    """Have the stored definition be that of the snapshot.
+
+    What is to start by itself is still the host's own affair, and a disk that is no part of it stays as it is now.
+    :param layers: new images over the disks' own.
+    """
+    if not domain.is_persistent:
+        return
+    then = past(snapshot) if snapshot.inactive is None else toml.from_plain(
+        snapshot.inactive, spec.Domain, snapshot.name
+    )  # fmt: skip
+
+    def edit(now: spec.Domain) -> spec.Domain:
+        kept = replace(then, autostart=now.autostart, autostart_order=now.autostart_order)
+        return with_present_disks(kept, now, snapshot, layers)
+
+    definitions.change(domain, edit)
+
+
+def with_present_disks(
+    then: spec.Domain, now: spec.Domain, snapshot: Snapshot, layers: dict[tuple[str, str], str] | None
+) -> spec.Domain:
+    """A definition of then, whose disks that are no part of the snapshot are those of now."""
+    from qkvm.domain.snapshotlayers import with_overlays
+
+    left_out = {disk.target for disk in snapshot.disks if disk.place == NO}
+    present = {disk.target: disk for disk in now.disks if disk.target in left_out}
+    chosen = tuple(present.get(disk.target, disk) for disk in then.disks)
+    return with_overlays(replace(then, disks=chosen), layers or {})
+
+
+def _fits(domain: Domain, run: Run, snapshot: Snapshot) -> bool:
+    """Whether a running QEMU is the machine that the snapshot was taken of, on the same images."""
+    if run.record.get("lost_vcpu") or run.state()[0] not in ("running", "paused"):
+        return False
+    with domain.monitor() as session:
+        blocknodes.sweep(run, session)
+        present = saving.pinned(run, session)
+        if session.execute("query-status")["status"] == "postmigrate":
+            return False
+    return stability.same(present, past(snapshot)) and saving.kept(run) == snapshot.kept
+
+
+def _nodes(run: Run, snapshot: Snapshot, session: Session) -> list[str]:
+    """QEMU's nodes of the images that hold the snapshot, that with the memory first."""
+    inside = {disk.target for disk in snapshot.disks if disk.place == "internal"}
+    nodes = [one.node for one in disks.of_run(run) if one.target in inside]
+    flash = run.record.get("flash")
+    if flash:
+        nodes += snapshotjobs.holding(session, snapshot.tag, [flash["node"]])
+    return nodes
+
+
+def _load_in_place(domain: Domain, run: Run, snapshot: Snapshot, goes: bool, images: list[Image]) -> None:
+    told = {
+        "snapshot": snapshot.to_plain(), "way": "load", "fresh": False, "phase": "stopping", "goes": goes,
+        "went": run.state()[0] == "running", "images": as_plain(images),
+    }  # fmt: skip
+    with snapshotpending.work(domain, "revert", **told) as work, domain.monitor() as session:
+        nodes = _nodes(run, snapshot, session)
+        session.execute("stop")
+        work.note(phase="loading")
+        snapshotjobs.load(run, session, snapshot.tag, nodes[0], nodes)
+        _loaded(domain, run, session, snapshot, goes)
+
+
+def _load_in_new(
+    domain: Domain, run: Run | None, snapshot: Snapshot, goes: bool, images: list[Image]
+) -> list[str]:
+    """In a QEMU of the snapshot's own definition, started for it."""
+    definition = past(snapshot)
+    refuse_unfit(domain, definition)
+    end_present(domain, run)
+    told = {
+        "snapshot": snapshot.to_plain(), "way": "load", "fresh": True, "phase": "starting", "goes": goes,
+        "went": False, "images": as_plain(images),
+    }  # fmt: skip
+    with snapshotpending.work(domain, "revert", **told) as work:
+
+        def take_up(fresh: Run) -> None:
+            with domain.monitor() as session:
+                nodes = _nodes(fresh, snapshot, session)
+                work.note(phase="loading")
+                snapshotjobs.load(fresh, session, snapshot.tag, nodes[0], nodes)
+                _loaded(domain, fresh, session, snapshot, goes)
+
+        origin = Origin(definition, "from snapshot", kept_of(snapshot, incoming=False), take_up)
+        return bring_up(domain, origin, paused=True)
+
+
+def as_plain(images: list[Image]) -> list[dict[str, Any]]:
+    """What is written down of images."""
+    return [{"path": one.path, "backing": bool(one.backing)} for one in images]
+
+
+def refuse_unfit(domain: Domain, definition: spec.Domain) -> None:
+    """Look for what a start would fail at, before the present guest is ended for it."""
+    for disk in definition.disks:
+        if disk.path:
+            image.check(disk.path, disk.format, backing=bool(disk.backing))
+        for depth, layer in enumerate(disk.backing):
+            image.check(layer.path, layer.format, backing=depth + 1 < len(disk.backing))
+    for nic in definition.nics:
+        bridge_for(domain.tree, nic)
+
+
+def end_present(domain: Domain, run: Run | None) -> None:
+    """End the guest that is there; its state is lost with it.
+
+    :raises InvalidState: a transient domain would be gone with it.
+    """
+    if run is None:
+        return
+    if not domain.is_persistent:
+        raise InvalidState(
+            "a transient domain ends with its QEMU, and its present hardware does not fit the snapshot's",
+            hint=f"qkvm dumpxml {domain.name} | qkvm define /dev/stdin",
+        )
+    stop.end(domain, run, "from snapshot")
+
+
+def _loaded(domain: Domain, run: Run, session: Session, snapshot: Snapshot, goes: bool) -> None:
+    """QEMU has it all: say so, and let the guest go. The job goes last, so that this can be done again."""
+    restore_definition(domain, snapshot)
+    store.set_current(domain, snapshot.name)
+    with suppress(CommandRefused):
+        # One that has no balloon, or a guest that has no driver for it.
+        actual = int(session.execute("query-balloon")["actual"]) // 1024
+        run.record["memory"] |= {"actual": actual, "since": journal.size(run.journal)}
+    if goes:
+        go_on(run, session)
+        run.mark_resumed("from snapshot")
+    else:
+        run.record["base_state"] = ["paused", "from snapshot"]
+        run.mark_stopped("from snapshot")
+    write(run)
+    snapshotjobs.dismiss_job(session)
+
+
+def _go_back_cold(
+    domain: Domain,
+    run: Run | None,
+    snapshot: Snapshot,
+    images: list[Image],
+    running: bool | None,
+    *,
+    reset_nvram: bool,
+) -> list[str]:
+    """To the disks of a domain that did not run."""
+    end_present(domain, run)
+    plain = as_plain(images)
+    told = {"snapshot": snapshot.to_plain(), "phase": "loading", "way": "cold", "images": plain}
+    with snapshotpending.work(domain, "revert", **told):
+        _apply(domain, snapshot, plain)
+    if reset_nvram:
+        renew_nvram(domain)
+    if running is None:
+        return []
+    return bring_up(domain, Origin(domain.definition, "from snapshot"), paused=not running)
+
+
+def renew_nvram(domain: Domain) -> None:
+    """Make the UEFI variables anew from their template."""
+    flash = firmware.choose(domain.tree, domain.definition)
+    if flash is not None:
+        with Undo() as undo:
+            firmware.make_store(domain.tree, flash, undo, reset=True)
+            undo.commit()
+
+
+def _apply(domain: Domain, snapshot: Snapshot, images: list[dict[str, Any]]) -> None:
+    for one in images:
+        imagestates.apply(one["path"], snapshot.tag, backing=one["backing"])
+    restore_definition(domain, snapshot)
+    store.set_current(domain, snapshot.name)
+
+
+def recover_revert(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete a return to a snapshot; one that had not begun to change anything is forgotten."""
+    if told["way"] == "layers":
+        from qkvm.domain import snapshotback
+
+        snapshotback.recover_revert(domain, run, snapshot, told)
+    elif run is None:
+        if told["phase"] == "loading":
+            _apply(domain, snapshot, told["images"])
+    else:
+        _recover_load(domain, run, snapshot, told)
+
+
+def _recover_load(domain: Domain, run: Run, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    with domain.monitor() as session:
+        found = snapshotjobs.outcome(run, session) if told["phase"] == "loading" else None
+        if found == "":
+            _loaded(domain, run, session, snapshot, told["goes"])
+        elif found is None and told["went"]:
+            go_on(run, session)
+    if found or (found is None and told["fresh"]):
+        stop.end(domain, run, "failed")
+    if found:
+        # What is on its disks need not belong together.
+        _apply(domain, snapshot, told["images"])

@@ -1,0 +1,175 @@
+"""What is kept of a snapshot: when it was taken, of what, where its state lies. Pure, and quick to load.
+
+Definitions are plain here, as a record has them: who lists snapshots has no need to read them.
+"""
+
+from __future__ import annotations
+
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.units import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+
+RUNNING, PAUSED, SHUTOFF, DISK = "running", "paused", "shutoff", "disk-snapshot"
+STATES = (RUNNING, PAUSED, SHUTOFF, DISK)
+"""What the guest was; of the last only the disks were kept (virDomainSnapshotState)."""
+
+NO, INTERNAL, EXTERNAL = "no", "internal", "external"
+PLACES = (NO, INTERNAL, EXTERNAL)
+"""Where a state lies: nowhere, in a disk's image, in a file of its own (virDomainSnapshotLocation)."""
+
+_NAME_BYTES = 200
+"""A name is a file's too, and a tag in images, which QEMU cuts off at 255."""
+
+
+class SnapshotDisk:
+    """What became of one disk: ``path`` is the image that was laid over an external one."""
+
+    __slots__ = ("format", "path", "place", "target")
+
+    def __init__(self, target: str, place: str, path: str = "", format: str = "qcow2") -> None:
+        self.target = target
+        self.place = place
+        self.path = path
+        self.format = format
+
+    def to_plain(self) -> dict[str, str]:
+        """As JSON has it."""
+        return {"target": self.target, "place": self.place, "path": self.path, "format": self.format}
+
+
+class Snapshot:
+    """A snapshot of a domain.
+
+    ``created`` are seconds since the epoch, ``parent`` is the snapshot that was current then, '' for none.
+    ``memory`` says where the guest's memory is, ``memory_file`` and ``token`` name the file of an external one.
+    ``definition`` is what the domain was, ``inactive`` the stored definition of one that ran. ``kept`` are the
+    places of devices (:class:`qkvm.qemu.launch.Kept`). ``nvram`` tells whether UEFI variables are in it. ``tag``
+    is the name of its states in images, which stays where it is renamed.
+    """
+
+    __slots__ = (
+        "created", "definition", "description", "disks", "inactive", "kept", "memory", "memory_file", "name",
+        "nvram", "parent", "state", "tag", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        state: str,
+        definition: dict[str, Any],
+        *,
+        created: int,
+        description: str = "",
+        parent: str = "",
+        memory: str = NO,
+        memory_file: str = "",
+        token: str = "",
+        disks: tuple[SnapshotDisk, ...] = (),
+        inactive: dict[str, Any] | None = None,
+        kept: dict[str, Any] | None = None,
+        nvram: bool = False,
+        tag: str = "",
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.definition = definition
+        self.created = created
+        self.description = description
+        self.parent = parent
+        self.memory = memory
+        self.memory_file = memory_file
+        self.token = token
+        self.disks = disks
+        self.inactive = inactive
+        self.kept = kept
+        self.nvram = nvram
+        self.tag = tag or tag_of(name)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the guest goes on where it was, or boots."""
+        return self.state in (RUNNING, PAUSED)
+
+    @property
+    def is_external(self) -> bool:
+        """Whether something of it lies in files of its own."""
+        return self.memory == EXTERNAL or any(disk.place == EXTERNAL for disk in self.disks)
+
+    @property
+    def location(self) -> str:
+        """Where it lies, in one word."""
+        return EXTERNAL if self.is_external else INTERNAL
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        plain: dict[str, Any] = {"version": VERSION}
+        for field in self.__slots__:
+            value = getattr(self, field)
+            plain[field] = [disk.to_plain() for disk in value] if field == "disks" else value
+        return plain
+
+
+def from_plain(plain: Any, path: str) -> Snapshot:
+    """A snapshot from what :meth:`Snapshot.to_plain` gave.
+
+    :raises DefinitionError: it is damaged, or a newer qkvm's.
+    """
+    try:
+        if plain["version"] > VERSION:
+            raise DefinitionError(path, f"it was written by a newer qkvm (version {plain['version']})")
+        given = {key: value for key, value in plain.items() if key != "version"}
+        disks = tuple(
+            SnapshotDisk(one["target"], one["place"], one["path"], one["format"]) for one in given.pop("disks")
+        )
+        found = Snapshot(**given, disks=disks)
+        if found.state not in STATES or found.memory not in PLACES:
+            raise ValueError(f"state '{found.state}', memory '{found.memory}'")
+        if not isinstance(found.definition, dict) or not isinstance(found.created, int):
+            raise ValueError("definition or time is missing")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DefinitionError(path, f"damaged: {error}") from error
+    return found
+
+
+def tag_of(name: str) -> str:
+    """The tag of a snapshot's state in an image.
+
+    QEMU takes a tag for the number of a state first (find_snapshot_by_id_or_name of block/qcow2-snapshot.c): a
+    small number as a tag would name another one.
+    """
+    return f"snapshot-{name}" if name.isdigit() and len(name) < 9 else name
+
+
+def check_name(name: str) -> str:
+    """A name that a snapshot can have; gives it back.
+
+    :raises InvalidValue: in libvirt's words where it has some.
+    """
+    shown = printable(name)
+    if not name:
+        raise InvalidValue("snapshot name must not be empty")
+    if "/" in name:
+        raise InvalidValue(f"invalid snapshot name '{shown}': name can't contain '/'")
+    if name[0] == ".":
+        raise InvalidValue(f"invalid snapshot name '{shown}': name can't start with '.'")
+    if len(name.encode("utf-8", "surrogatepass")) > _NAME_BYTES:
+        raise InvalidValue(f"snapshot name '{shown[:24]}…' is too long: {_NAME_BYTES} bytes at most")
+    if not name.isprintable() or name != name.strip():
+        raise InvalidValue(f"invalid snapshot name '{shown}': it has characters that can't be printed")
+    return name
+
+
+def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
+    """A plain snapshot without the passwords of its definitions' screens."""
+    shown = dict(plain)
+    for field in ("definition", "inactive"):
+        definition = shown[field]
+        if definition and definition.get("vnc"):
+            bare = {key: value for key, value in definition["vnc"].items() if key != "password"}
+            shown[field] = {**definition, "vnc": bare}
+    return shown

@@ -131,19 +131,28 @@ class Comparison:
         """The shape of each side's output; of an error, of its lines as one."""
         found = {}
         for side, answer in self.answers.items():
-            errors = [line.removeprefix("error: ") for line in str(answer["error"]).splitlines() if line]
-            error = [f"error: {': '.join(errors)}"] if errors else []
-            found[side] = shape(str(answer["output"])) + shape("\n".join(error))
+            errors = self.errors(side)
+            found[side] = shape(str(answer["output"])) + ([f"error: {': '.join(errors)}"] if errors else [])
         return found
 
+    def errors(self, side: str) -> list[str]:
+        """The shapes of the lines of a side's error, without their mark."""
+        lines = str(self.answers[side]["error"]).splitlines()
+        return shape("\n".join(line.removeprefix("error: ") for line in lines))
+
     def differs(self) -> bool:
-        """Whether exit codes or shapes differ; a hint that qkvm adds to an error is no difference."""
+        """Whether exit codes or shapes differ.
+
+        virsh's lines of an error, headline and reason in either order, are one line of qkvm's, which may have a
+        hint behind them.
+        """
         texts = self.texts()
         if self.answers["libvirt"]["code"] != self.answers["qkvm"]["code"]:
             return True
         theirs, ours = texts["libvirt"], texts["qkvm"]
-        if theirs and ours and theirs[-1].startswith("error: "):
-            return not (theirs[:-1] == ours[:-1] and ours[-1].startswith(theirs[-1]))
+        lines = self.errors("libvirt")
+        if lines and ours:
+            return theirs[:-1] != ours[:-1] or not all(line in ours[-1] for line in lines)
         return theirs != ours
 
     def show(self) -> str:
@@ -166,6 +175,10 @@ class Twins:
             text = XML.format(kernel=places["kernel"], initrd=places["initrd"], disk=disk)
             answer = side.ask("output", words=["define", "/dev/stdin"], stdin=text)
             pool = ["pool-define-as", "images", "dir", "--target", places["images"]]
+            if side.name == "qkvm":
+                # Its own default pool is that folder.
+                for words in (["pool-destroy", "default"], ["pool-undefine", "default"]):
+                    side.ask("output", words=words)
             for words in (pool, ["pool-start", "images"], ["pool-autostart", "images"]):
                 side.ask("output", words=words)
             if answer["code"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from qkvm.cli import common
 from qkvm.cli.output import json_text, table
+from qkvm.cli.parse import UsageError
+from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,12 +86,16 @@ def detach_disk(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         context.out(_drive_xml(domain, args, "target"))
         return
-    domain.detach_disk(
-        args.required("target"),
-        persistent=args.flag("persistent"),
-        **common.scope(args),
-        **common.patience(args),
-    )
+    try:
+        domain.detach_disk(
+            args.required("target"),
+            persistent=args.flag("persistent"),
+            **common.scope(args),
+            **common.patience(args),
+        )
+    except NotFound as error:
+        # Which disk is meant virsh finds out by itself: there is no headline in front of it.
+        raise UsageError(str(error), hint=error.hint) from error
     context.say("Disk detached successfully\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qkvm.cli import common
 from qkvm.cli.output import fields, json_text, table
 from qkvm.cli.parse import UsageError
-from qkvm.errors import InvalidValue
+from qkvm.errors import InvalidValue, NotFound
 from qkvm.units import parse_mac, printable
 
 TYPE_CHECKING = False
@@ -85,12 +85,15 @@ def domif_setlink(context: Context, args: Args) -> None:
     domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
     if state not in ("up", "down"):
         raise UsageError(f"invalid link state '{state}'", hint="up or down")
-    if args.flag("print-xml"):
-        inactive = args.flag("config")
+    inactive = args.flag("config")
+    try:
         mac = nic.find(nic.interfaces(domain, inactive=inactive), interface).mac
+    except NotFound as error:
+        raise UsageError(f"interface '{interface}' not found", hint=error.hint) from error
+    if args.flag("print-xml"):
         context.out(_described(domain, mac, inactive=inactive, link=state))
         return
-    nic.set_link(domain, interface, state == "up", config=args.flag("config"))
+    nic.set_link(domain, mac, state == "up", config=inactive)
     context.say("Device updated successfully\n")
 
 

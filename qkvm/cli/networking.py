@@ -22,7 +22,10 @@ def find_network(context: Context, args: Args) -> Network:
     try:
         return Network.lookup(context.tree, wanted)
     except NotFound as error:
-        raise NotFound(f"failed to get network '{wanted}'", kind="network", name=wanted) from error
+        raise NotFound(
+            f"failed to get network '{wanted}': Network not found: no network with matching name '{wanted}'",
+            kind="network", name=wanted,
+        ) from error  # fmt: skip
 
 
 def net_define(context: Context, args: Args) -> None:

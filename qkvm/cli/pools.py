@@ -32,7 +32,11 @@ def find(context: Context, wanted: str) -> Pool:
     try:
         return Pool.lookup(context.tree, wanted)
     except NotFound as error:
-        raise NotFound(f"failed to get pool '{printable(wanted)}'", kind="pool", name=wanted) from error
+        shown = printable(wanted)
+        raise NotFound(
+            f"failed to get pool '{shown}': Storage pool not found: no storage pool with matching name '{shown}'",
+            kind="pool", name=wanted,
+        ) from error  # fmt: skip
 
 
 def _pool(context: Context, args: Args) -> Pool:

@@ -147,7 +147,12 @@ def _add_route(sock: nl.Socket, message: Message, at: float, flags: int) -> None
         (kind, nl.u32(max(1, int.from_bytes(value, sys.byteorder) - passed)) if kind == nl.RTA_EXPIRES else value)
         for kind, value in message.attributes
     ]
-    sock.change(nl.NEWROUTE, Message(message.fixed, attributes), f"cannot set {_words(message)}", flags)
+    try:
+        sock.change(nl.NEWROUTE, Message(message.fixed, attributes), f"cannot set {_words(message)}", flags)
+    except HostError as error:
+        if message.get(nl.RTA_MULTIPATH) is not None:
+            error.hint = "it has several ways, and one may be dead: ip route"
+        raise
 
 
 def _delete_route(sock: nl.Socket, message: Message) -> None:

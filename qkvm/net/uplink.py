@@ -373,7 +373,7 @@ def _locked(tree: Tree) -> Iterator[None]:
 @contextmanager
 def _own(tree: Tree) -> Iterator[nl.Socket]:
     """The lock, a socket, and quiet: the hangup of a terminal whose connection stalls must not end it midway."""
-    held_back = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    held_back = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP}
     with _locked(tree), nl.Socket() as sock:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
         try:

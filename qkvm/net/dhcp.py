@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import HostError, InvalidValue, ProgramFailed, TemplateError
-from qkvm.files import make_private_dir, read_bytes, write_atomic
+from qkvm.files import make_private_dir, read_bytes, remove, write_atomic
 from qkvm.units import check_text, printable
 
 if TYPE_CHECKING:
@@ -137,6 +137,27 @@ def _write_script(tree: Tree, network: str) -> None:
     os.chmod(path, 0o700)
 
 
+def differs(tree: Tree, definition: Network) -> bool:
+    """Whether a network's dnsmasq was started with another configuration than it would be now."""
+    return read_bytes(config_path(tree, definition.name)) != render(tree, definition).encode()
+
+
+def check(tree: Tree, definition: Network) -> None:
+    """Have dnsmasq read a network's configuration, and do nothing else.
+
+    :raises ProgramFailed: it does not take it, in its own words.
+    """
+    from qkvm.host.process import find_program, run
+
+    program = find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
+    path = config_path(tree, definition.name) + ".tried"
+    try:
+        write_atomic(path, render(tree, definition))
+        run([program, "--test", f"--conf-file={path}"])
+    finally:
+        remove(path)
+
+
 def start(tree: Tree, definition: Network) -> Server:
     """Start a network's dnsmasq; it serves when this returns. The network's run folder must be there.
 
@@ -149,6 +170,8 @@ def start(tree: Tree, definition: Network) -> Server:
     write_atomic(config, render(tree, definition))
     if follows(definition):
         _write_script(tree, definition.name)
+    else:
+        remove(script_path(tree, definition.name))
     make_private_dir(os.path.dirname(tree.leases(definition.name)))
     try:
         run([program, f"--conf-file={config}"])

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.errors import AlreadyExists, InvalidState, NotFound
-from qkvm.files import Undo
+from qkvm.errors import AlreadyExists, NotFound
 from qkvm.host import record
 from qkvm.net import run
 from qkvm.spec.forward import overlap
@@ -86,7 +85,12 @@ def refresh(tree: Tree, name: str) -> None:
     with locked_networks(tree):
         network = Network(tree, name)
         if network.active:
-            _apply(network, network.actual)
+            adapt(network, network.actual)
+
+
+def adapt(network: Network, definition: spec.Network) -> None:
+    """Bring what runs of an active network to a definition; see :func:`qkvm.net.run.adapt`."""
+    run.adapt(network.tree, network.name, definition, lambda guest: addresses_of(network.tree, definition, guest))
 
 
 def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str, ...]:
@@ -171,46 +175,20 @@ def _is_loopback(address: str) -> bool:
 
 
 def _change(network: Network, change: Change, *, live: bool, config: bool) -> None:
+    def edit(before: spec.Network) -> spec.Network:
+        return validate(replace(before, forwards=change(before.forwards)))
+
+    def check(before: spec.Network, after: spec.Network, is_live: bool) -> None:
+        if is_live:
+            # Those that are in force have their ports already.
+            fresh = tuple(one for one in after.forwards if one not in before.forwards)
+            refuse_taken(network.tree, replace(after, forwards=fresh))
+        elif not live:
+            refuse_taken(network.tree, after)
+
     from msgspec.structs import replace
 
-    from qkvm.net.network import locked_networks
+    from qkvm.net.change import change as change_network
     from qkvm.spec.network import validate
 
-    with locked_networks(network.tree), Undo() as undo:
-        if live and not network.active:
-            raise InvalidState("network is not running")
-        if config and not network.persistent:
-            raise InvalidState("cannot change persistent config of a transient network")
-        if config:
-            before = network.definition
-            after = validate(replace(before, forwards=change(before.forwards)))
-            if not live:
-                refuse_taken(network.tree, after)
-            undo.add(network.store, before)
-            network.store(after)
-        if live:
-            actual = network.actual
-            after = validate(replace(actual, forwards=change(actual.forwards)))
-            fresh = tuple(one for one in after.forwards if one not in actual.forwards)
-            refuse_taken(network.tree, replace(after, forwards=fresh))
-            undo.add(_apply, network, actual)
-            _apply(network, after)
-        undo.commit()
-
-
-def _apply(network: Network, definition: spec.Network) -> None:
-    """Bring record and rules of an active network to a definition; only its forwards may differ."""
-    from qkvm.net import dhcp
-    from qkvm.net.plan import firewall_plan, targets
-    from qkvm.spec import toml
-
-    current = network.record
-    assert current is not None
-    served = dhcp.follows(run.definition_of(current)) == dhcp.follows(definition)
-    current["definition"] = toml.to_plain(definition)
-    record.write(run.record_path(network.tree, network.name), current)
-    found = targets(definition, lambda guest: addresses_of(network.tree, definition, guest))
-    run.apply_rules(current, definition, firewall_plan(definition, found))
-    if not served:
-        run.stop_dnsmasq(network.tree, current)
-        run.serve(network.tree, definition, current)
+    change_network(network, edit, check=check, live=live, config=config)

@@ -119,6 +119,32 @@ def apply_rules(current: dict[str, Any], definition: spec.Network, plan: Firewal
     backend(current["firewall"]).apply(plan)
 
 
+def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: AddressesOf) -> None:
+    """Bring what runs of a network to another definition: its record, its rules, its dnsmasq.
+
+    Addresses, bridge and mode must be the same. dnsmasq is started anew where it is to say something else; it
+    reads its configuration as root, and has ceased to be root. The caller holds the lock.
+
+    :raises ProgramFailed: dnsmasq does not take its configuration; the one that serves is left alone.
+    """
+    from qkvm.net import dhcp
+    from qkvm.net.plan import firewall_plan, targets
+    from qkvm.spec import toml
+
+    current = read(tree, name)
+    assert current is not None
+    serves = bool(definition.interfaces)
+    other = serves and (dhcp.find(tree, name) is None or dhcp.differs(tree, definition))
+    if other:
+        dhcp.check(tree, definition)
+    current["definition"] = toml.to_plain(definition)
+    record.write(record_path(tree, name), current)
+    apply_rules(current, definition, firewall_plan(definition, targets(definition, addresses_of)))
+    if other:
+        stop_dnsmasq(tree, current)
+        serve(tree, definition, current)
+
+
 def serve(tree: Tree, definition: spec.Network, current: dict[str, Any]) -> None:
     """Start its dnsmasq, where it has an address to serve on, and record that."""
     from qkvm.net import dhcp
@@ -202,7 +228,7 @@ def stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
 
     if current["dnsmasq"]:
         dhcp.stop(dhcp.Server(**current["dnsmasq"]))
-    if not current["dnsmasq"] or dhcp.follows(definition_of(current)):
+    if not current["dnsmasq"] or os.path.exists(dhcp.script_path(tree, current["name"])):
         # One that runs a script for leases has a second process for that.
         dhcp.stop_stray(tree, current["name"])
     current["dnsmasq"] = None

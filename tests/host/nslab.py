@@ -157,8 +157,8 @@ class Guest:
     def index(ipr: Any) -> int:
         return int(ipr.link("get", ifname="eth0")[0]["index"])
 
-    def dhcp(self, hostname: str = "") -> str:
-        """Get a lease and use it; gives the address."""
+    def lease(self, hostname: str = "") -> str:
+        """Get a lease, without using it; gives the address."""
         with self.namespace.open(socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
@@ -168,6 +168,11 @@ class Guest:
             given, self.options = self._ask(client, wanted, hostname)
         self.ip = socket.inet_ntoa(given)
         assert self.options[53] == b"\5", "the server refused what it had offered"
+        return self.ip
+
+    def dhcp(self, hostname: str = "") -> str:
+        """Get a lease and use it; gives the address."""
+        self.lease(hostname)
         router = self.options.get(3)
         self.configure(self.ip, bin(int.from_bytes(self.options[1], "big")).count("1"))
         if router:
@@ -227,11 +232,12 @@ def _dhcp_options(raw: bytes) -> dict[int, bytes]:
     return found
 
 
-def resolve(namespace: Namespace, server: str, name: str) -> str:
+def resolve(namespace: Namespace, server: str, name: str, *, timeout: float = 5.0) -> str:
     """The first A record that a DNS server gives for a name (RFC 1035), '' where it gives none."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
     question = b"\x12\x34\x01\x00" + struct.pack("!4H", 1, 0, 0, 0) + labels + struct.pack("!2H", 1, 1)
     with namespace.open(socket.SOCK_DGRAM) as client:
+        client.settimeout(timeout)
         client.sendto(question, (server, 53))
         answer = client.recv(512)
     if not struct.unpack_from("!H", answer, 6)[0]:

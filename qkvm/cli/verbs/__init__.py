@@ -100,6 +100,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
     ),
+    "netupdate": ("net-update",),
     "pools": (
         "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",
         "pool-define-as", "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list",

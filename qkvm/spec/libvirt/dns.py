@@ -37,19 +37,28 @@ def read_dns_host(node: Node) -> DnsHost:
         return DnsHost(ip=node.take("ip"), names=tuple(names))
 
 
-def read_txt(node: Node) -> DnsTxt:
-    """<txt name=… value=…/>."""
+def read_txt(node: Node, *, partial: bool = False) -> DnsTxt:
+    """<txt name=… value=…/>.
+
+    :param partial: the name alone will do: it stands for the record of that name.
+    """
     with node:
-        return DnsTxt(name=node.required("name"), value=node.take("value"))
+        value = node.take("value") if partial else node.required("value")
+        return DnsTxt(name=node.required("name"), value=value)
 
 
-def read_srv(node: Node) -> DnsSrv:
-    """<srv service=… protocol=… …/>."""
+def read_srv(node: Node, *, partial: bool = False) -> DnsSrv:
+    """<srv service=… protocol=… …/>.
+
+    :param partial: any of its words will do: they stand for all records that have them.
+    """
     with node:
+        service, protocol = (
+            node.take(name) if partial else node.required(name) for name in ("service", "protocol")
+        )
         return DnsSrv(
-            service=node.required("service"), protocol=node.required("protocol"),
-            domain=node.take("domain"), target=node.take("target"), port=node.number("port"),
-            priority=node.number("priority"), weight=node.number("weight"),
+            service=service, protocol=protocol, domain=node.take("domain"), target=node.take("target"),
+            port=node.number("port"), priority=node.number("priority"), weight=node.number("weight"),
         )  # fmt: skip
 
 

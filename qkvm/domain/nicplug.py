@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import nicguard, nicremains, plug
+from qkvm.domain import nicguard, nicopen, nicremains, plug
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for, nic_entry, used_places
 from qkvm.domain.run import write
@@ -121,7 +121,7 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
         ident = nic.alias or slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
         if ident in plug.peripherals(session):
             raise AlreadyExists(f"there is a device of alias {ident}")
-        device = devices.nic_device(machine, nic, ident, place, f"fd-{ident}", boot_index=nic.boot_order)
+        device = devices.nic_device(machine, nic, ident, place, devices.NicFds(), boot_index=nic.boot_order)
         entry = nic_entry(ident, place.label, nic, "", bridge, since=journal.size(run.journal))
         run.record["nics"].append(entry)
         undo.add(_forget, run, entry)
@@ -146,19 +146,16 @@ def _give(
 ) -> None:
     """Hand the tap to QEMU and plug what the part of the template says: the same as at a start."""
     nic = device.nic
-    if nic.type != "user":
-        with link.open_tap(nic.target or "vnet%d") as tap:
+    with ExitStack() as opened:
+        tap = nicopen.open_nic(nic, opened)
+        device = device._replace(fds=devices.NicFds.named(f"fd-{device.id}", len(tap.queues), len(tap.vhost)))
+        if tap.name:
             entry["target"] = tap.name
             write(run)
-            if nic.filter:
-                nicguard.apply(run, entry, nic, nicguard.own_addresses(domain.tree, nic))
-            port.plug(tap.name, entry["bridge"], nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))
-            if nic.inbound or nic.outbound:
-                from qkvm.domain import nictune
-
-                nictune.apply(domain, run, entry, {"inbound": nic.inbound, "outbound": nic.outbound})
-            session.send_fd(device.fd, tap.fd)
-            undo.add(_quietly, session, "closefd", {"fdname": device.fd})
+            _connect(domain, run, entry, nic)
+        for name, fd in zip((*device.fds.queues, *device.fds.vhost), tap.fds, strict=True):
+            session.send_fd(name, fd)
+            undo.add(_quietly, session, "closefd", {"fdname": name})
     options = render.render("parts/nic.j2", {"nic": device}, own=domain.tree.templates)
     for command, arguments in render.hotplug_commands(options):
         session.execute(command, arguments)
@@ -168,6 +165,17 @@ def _give(
         session.execute("set_link", {"name": device.id, "up": False})
     if device.id not in plug.peripherals(session):
         raise NotReached(f"QEMU took the NIC {nic.mac} but does not show it", asked=nic.mac, reached=None)
+
+
+def _connect(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic) -> None:
+    """Put a NIC's tap on its bridge, held to what the NIC may do there."""
+    if nic.filter:
+        nicguard.apply(run, entry, nic, nicguard.own_addresses(domain.tree, nic))
+    port.plug(entry["target"], entry["bridge"], nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))
+    if nic.inbound or nic.outbound:
+        from qkvm.domain import nictune
+
+        nictune.apply(domain, run, entry, {"inbound": nic.inbound, "outbound": nic.outbound})
 
 
 def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FIXED = {
     "model": "model",
+    "queues": "number of queues",
+    "vhost": "driver",
     "mtu": "mtu",
     "target": "target",
     "alias": "alias",

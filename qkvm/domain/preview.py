@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import beside, firmware, start, vncport
+from qkvm.domain import beside, firmware, nicopen, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import disks, launch, ports
+from qkvm.qemu.devices import NicFds
 from qkvm.qemu.launch import Resources
 from qkvm.qemu.render import Option
 from qkvm.spec import domain as spec
@@ -48,13 +49,20 @@ def command_line(
     return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
 
-def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[str], int]:
+def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[NicFds], int]:
     """The fds of the NICs, and the first one after them."""
-    fds, number = [], process.FIRST_FD + len(ports.sockets(definition))
+    number = process.FIRST_FD + len(ports.sockets(definition))
+
+    def take(count: int) -> tuple[str, ...]:
+        nonlocal number
+        number += count
+        return tuple(str(fd) for fd in range(number - count, number))
+
+    found = []
     for nic in definition.nics:
-        fds.append("" if nic.type is spec.NicType.USER else str(number))
-        number += nic.type is not spec.NicType.USER
-    return fds, number
+        vhost = take(nic.queues) if nicopen.uses_vhost(nic) else ()
+        found.append(NicFds(take(nic.queues) if nic.type is not spec.NicType.USER else (), vhost))
+    return found, number
 
 
 def _nominal_image_fds(definition: spec.Domain, first: int) -> dict[str, int]:

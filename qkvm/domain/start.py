@@ -14,6 +14,7 @@ from qkvm.domain import (
     blocknodes,
     firmware,
     nicguard,
+    nicopen,
     nicremains,
     placing,
     snapshotstore,
@@ -21,6 +22,7 @@ from qkvm.domain import (
 )
 from qkvm.domain.disk import disk_entry
 from qkvm.domain.nic import bridge_for, nic_entry
+from qkvm.domain.nicopen import Opened
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
@@ -129,12 +131,12 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
             sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
-            taps = [_open_tap(nic, opened) for nic in ready.definition.nics]
+            taps = [nicopen.open_nic(nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
             images = _open_images(ready.definition, opened)
             company = beside.open_sockets(ready.definition, opened)
-            plugged = [tap.fd for tap in taps if tap is not None]
+            plugged = [fd for tap in taps for fd in tap.fds]
             fds = [life, *sockets.values(), *plugged, *images.values(), *company.fds]
             given = company.add_to(_resources(domain, ready, run, sockets, taps, images))
             plan = launch.plan(ready.definition, given, origin.kept)
@@ -229,15 +231,6 @@ def _undo_run(domain: Domain, folder: str, former: dict[str, Any] | None) -> Non
         write(Run(folder, domain.name, former))
 
 
-def _open_tap(nic: spec.Nic, opened: ExitStack) -> link.Tap | None:
-    if nic.type is spec.NicType.USER:
-        return None
-    tap = opened.enter_context(link.open_tap(nic.target or "vnet%d"))
-    low, tap.fd = tap.fd, process.high_fd(tap.fd)
-    os.close(low)
-    return tap
-
-
 def _listen(run: Run, name: str, opened: ExitStack) -> int:
     with listen_unix(os.path.join(run.folder, name)) as sock:
         fd = process.high_fd(sock.fileno())
@@ -275,7 +268,7 @@ def _resources(
     ready: _Prepared,
     run: Run,
     sockets: dict[str, int],
-    taps: list[link.Tap | None],
+    taps: list[Opened],
     images: dict[str, int],
 ) -> Resources:
     vnc = ready.definition.vnc
@@ -286,7 +279,7 @@ def _resources(
         accel=ready.accel,
         user=ready.user,
         sockets=sockets,
-        nic_fds=tuple(str(tap.fd) if tap is not None else "" for tap in taps),
+        nic_fds=tuple(tap.numbers() for tap in taps),
         images=images,
         pidfile=os.path.join(domain.tree.domain_run(domain.name), "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
@@ -298,7 +291,7 @@ def _resources(
     )
 
 
-def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | None], argv: list[str]) -> None:
+def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv: list[str]) -> None:
     """Complete the record with what this run has, before QEMU is started."""
     run.record |= {
         "argv": argv,
@@ -313,7 +306,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[link.Tap | No
             for one in plan.controllers if one.place.label in plan.slots
         ],
         "nics": [
-            nic_entry(device.id, device.place.label, device.nic, tap.name if tap else "", bridge, since=0)
+            nic_entry(device.id, device.place.label, device.nic, tap.name, bridge, since=0)
             for device, tap, bridge in zip(plan.nics, taps, ready.bridges, strict=True)
         ],
     }  # fmt: skip
@@ -340,7 +333,7 @@ def _spawn(
         return process.spawn(argv, stdin=stdin, stdout=stdout, stderr=log, pass_fds=fds)
 
 
-def _plug(domain: Domain, ready: _Prepared, taps: list[link.Tap | None]) -> None:
+def _plug(domain: Domain, ready: _Prepared, taps: list[Opened]) -> None:
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
-        if tap is not None:
+        if tap.name:
             port.plug(tap.name, bridge, nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))

@@ -15,20 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.errors import AlreadyExists, HostError, NotFound
+from qkvm.errors import AlreadyExists, NotFound
 from qkvm.files import os_error
-from qkvm.units import check_interface_name
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
-
-_TUN = "/dev/net/tun"
-_TUNSETIFF = 0x400454CA
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x4000, 0x8000
-"""linux/if_tun.h; IFF_TUN_EXCL has the kernel refuse a name that exists instead of attaching to it."""
-
-_IFREQ = "16sH22x"
-"""struct ifreq of linux/if.h on 64-bit Linux as TUNSETIFF uses it: name and flags."""
 
 _DEFAULT_ROUTE_PREFIX = 8
 """Routes shorter than this are default routes, whole or in halves as VPNs set them: they clash with nothing."""
@@ -114,62 +105,6 @@ def wait_gone(name: str, timeout: float) -> bool:
             return False
         time.sleep(0.002)
     return True
-
-
-# Taps.
-
-
-class Tap:
-    """A tap and the fd that keeps it alive; whoever holds this object owns the fd and closes it.
-
-    The tap is not persistent: it vanishes with the last copy of its fd, however the holder ends.
-    """
-
-    __slots__ = ("fd", "name")
-
-    def __init__(self, fd: int, name: str) -> None:
-        self.fd = fd
-        self.name = name
-
-    def close(self) -> None:
-        """Close the fd, once; the tap goes with it unless a child holds a copy."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __enter__(self) -> Tap:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def open_tap(name: str = "vnet%d") -> Tap:
-    """Make a tap in this network namespace.
-
-    :param name: with ``%d``, which the kernel replaces by the first free number, or exact.
-    :raises AlreadyExists: the exact name is taken; a tap of somebody else's is never used.
-    :raises HostError: no tun driver, or no right to make one.
-    """
-    import fcntl
-    import struct
-
-    check_interface_name(name.replace("%d", "0", 1))
-    try:
-        fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            raise HostError(f"{_TUN} is missing: no taps for guests", hint="modprobe tun") from error
-        raise os_error(error, f"cannot open {_TUN}") from error
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
-    try:
-        answer = fcntl.ioctl(fd, _TUNSETIFF, struct.pack(_IFREQ, name.encode(), flags))
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL) and present(name):
-            raise AlreadyExists(f"interface {name} exists already", hint="another name, or none") from error
-        raise os_error(error, f"cannot make tap {name}") from error
-    return Tap(fd, struct.unpack(_IFREQ, answer)[0].rstrip(b"\0").decode())
 
 
 # Addresses.

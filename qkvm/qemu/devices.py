@@ -18,8 +18,21 @@ _NIC_DRIVERS = {
 }
 
 
+class NicFds(NamedTuple):
+    """Fds of a tap's queues, and of vhost-net for each: numbers cold, names given with getfd hot."""
+
+    queues: tuple[str, ...] = ()
+    vhost: tuple[str, ...] = ()
+
+    @classmethod
+    def named(cls, name: str, queues: int, vhost: int) -> NicFds:
+        """Names for so many, to be given with getfd: 'fd-net0', 'fd-net0-1' …"""
+        names = tuple(f"{name}-{number}" if number else name for number in range(queues + vhost))
+        return cls(names[:queues], names[queues:])
+
+
 class NicDevice(NamedTuple):
-    """A NIC: ``id`` of the device, ``fd`` of its tap (a number cold, a name given with getfd hot).
+    """A NIC: ``id`` of the device, ``fds`` that its back end is given.
 
     ``boot_index`` is its place in the firmware's order, 0 where it has none and needs no boot ROM.
     """
@@ -28,13 +41,18 @@ class NicDevice(NamedTuple):
     nic: Nic
     driver: str
     place: Place
-    fd: str
+    fds: NicFds
     boot_index: int = 0
 
     @property
     def backend(self) -> str:
         """Id of the netdev behind it."""
         return f"host-{self.id}"
+
+    @property
+    def vectors(self) -> int:
+        """Interrupt vectors of a card with several queues: one for each, for changes, and for control."""
+        return 2 * self.nic.queues + 2
 
 
 class VcpuDevice(NamedTuple):
@@ -48,10 +66,12 @@ class VcpuDevice(NamedTuple):
     thread: int
 
 
-def nic_device(machine: Machine, nic: Nic, ident: str, place: Place, fd: str, *, boot_index: int = 0) -> NicDevice:
+def nic_device(
+    machine: Machine, nic: Nic, ident: str, place: Place, fds: NicFds, *, boot_index: int = 0
+) -> NicDevice:
     """The device of a NIC on a machine; its alias, where it has one, is its id."""
     driver = "virtio-net-device" if machine is Machine.MICROVM else _NIC_DRIVERS[nic.model]
-    return NicDevice(nic.alias or ident, nic, driver, place, fd, boot_index)
+    return NicDevice(nic.alias or ident, nic, driver, place, fds, boot_index)
 
 
 def cpu_model(domain: Domain, accel: str) -> str:

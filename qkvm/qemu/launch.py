@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from qkvm.errors import InvalidState
 from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, slots
 from qkvm.qemu.controllers import ControllerDevice
-from qkvm.qemu.devices import NicDevice, VcpuDevice
+from qkvm.qemu.devices import NicDevice, NicFds, VcpuDevice
 from qkvm.qemu.disks import DiskDevice
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.inputs import InputDevice
@@ -61,7 +61,7 @@ class Resources(NamedTuple):
     accel: str
     user: str
     sockets: Mapping[str, int]
-    nic_fds: tuple[str, ...]
+    nic_fds: tuple[NicFds, ...]
     images: Mapping[str, int]
     pidfile: str
     serial_log: str
@@ -190,17 +190,17 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
 
 
 def _nics(
-    domain: Domain, board: Board, order: dict[str, int], fds: tuple[str, ...], kept: Kept | None
+    domain: Domain, board: Board, order: dict[str, int], fds: tuple[NicFds, ...], kept: Kept | None
 ) -> list[NicDevice]:
     idents = kept.nics if kept is not None else [f"net{number}" for number in range(len(domain.nics))]
     found = []
-    for ident, nic, fd in zip(idents, domain.nics, fds, strict=True):
+    for ident, nic, given in zip(idents, domain.nics, fds, strict=True):
         if kept is not None and not nic.address:
             place = slots.place(kept.places[ident])
         else:
             place = board.pluggable(nic.address)
         boot_index = order.get(nic.mac, 0)
-        found.append(devices.nic_device(domain.machine, nic, ident, place, fd, boot_index=boot_index))
+        found.append(devices.nic_device(domain.machine, nic, ident, place, given, boot_index=boot_index))
     return found
 
 

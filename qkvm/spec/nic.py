@@ -11,6 +11,9 @@ from qkvm.errors import InvalidValue
 from qkvm.spec import check
 from qkvm.spec.tuning import Bandwidth, check_bandwidth
 
+QUEUES_LIMIT = 256
+"""MAX_TAP_QUEUES of Linux's tun driver."""
+
 
 class NicType(StrEnum):
     """What a NIC is plugged into: a qkvm network, an existing bridge, or QEMU's own user-mode stack."""
@@ -27,6 +30,14 @@ class NicModel(StrEnum):
     E1000E = "e1000e"
     E1000 = "e1000"
     RTL8139 = "rtl8139"
+
+
+class Vhost(StrEnum):
+    """Whether the host's kernel serves a virtio NIC (vhost-net), or QEMU; ``auto``: the kernel where it can."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 class NicFilter(StrEnum):
@@ -54,6 +65,7 @@ class NicFilter(StrEnum):
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface. ``source`` is a network's or bridge's name; ``target`` the tap's, chosen if empty.
 
+    ``queues`` are pairs of them, for guests whose vCPUs share the work.
     ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated``
     keeps it from other isolated NICs of its bridge. ``filter`` stops what the guest forges; ``ip`` are its own
     addresses then, beside the one that its network's DHCP gives it and its link-local one.
@@ -65,6 +77,8 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: NicModel = NicModel.VIRTIO
     target: str = ""
     link: bool = True
+    queues: int = 1
+    vhost: Vhost = Vhost.AUTO
     boot_order: int = 0
     mtu: int = 0
     inbound: Bandwidth | None = None
@@ -90,12 +104,21 @@ def check_nic(nic: Nic) -> None:
         units.check_interface_name(nic.target)
     if nic.mtu:
         check.between(nic.mtu, 68, 65535, f"mtu of {nic.mac}")
+    _check_speed(nic)
     _check_guard(nic)
     check.between(nic.boot_order, 0, 99, f"boot order of {nic.mac}")
     check_bandwidth(nic.inbound, f"inbound of {nic.mac}")
     check_bandwidth(nic.outbound, f"outbound of {nic.mac}")
     check.address(nic.address, nic.mac)
     check.alias(nic.alias, nic.mac)
+
+
+def _check_speed(nic: Nic) -> None:
+    """Several queues, and the kernel's help, are virtio's and need a tap."""
+    check.between(nic.queues, 1, QUEUES_LIMIT, f"queues of {nic.mac}")
+    for asked, word in ((nic.queues > 1, "several queues"), (nic.vhost is Vhost.ON, "vhost")):
+        if asked and (nic.type is NicType.USER or nic.model is not NicModel.VIRTIO):
+            raise InvalidValue(f"a NIC of type {nic.type} and model {nic.model} has no {word}", hint="virtio")
 
 
 def _check_guard(nic: Nic) -> None:

@@ -20,6 +20,7 @@ Register = Callable[[Domain], Domain]
 
 FIRST, SECOND, FORGED = "52:54:00:00:bb:01", "52:54:00:00:bb:02", "52:54:00:00:bb:99"
 BRIDGE, HOST, FORGED_IP = "virbr7", "192.168.77.1", "192.168.77.99"
+THIRD = "52:54:00:00:bb:03"
 BODY = f'[[nics]]\nmac = "{FIRST}"\nsource = "kept"\nfilter = "clean-traffic"\nisolated = true\n'
 
 
@@ -85,6 +86,12 @@ def _forge(guest: Guest) -> dict[str, bool]:
     }
 
 
+def _queues(domain: Domain, tap: str) -> int:
+    """How many fds of a tap its QEMU holds."""
+    folder = Path(f"/proc/{domain.live.pid}/fdinfo")
+    return sum(f"iff:\t{tap}\n" in path.read_text("ascii") for path in folder.iterdir())
+
+
 def _isolated(tap: str) -> bool:
     shown = nslab.sh("bridge", "-d", "link", "show", "dev", tap)
     assert "isolated" in shown
@@ -92,9 +99,10 @@ def _isolated(tap: str) -> bool:
 
 
 def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
-    domain = domain_of(lab.define("forger", body=BODY))
+    quick = f'[[nics]]\nmac = "{THIRD}"\nsource = "kept"\nqueues = 3\nlink = false\n'
+    domain = domain_of(lab.define("forger", body=BODY + quick))
     lab.boot(domain)
-    (tap,) = (nic.interface for nic in domain.interfaces())
+    tap, wide = (nic.interface for nic in domain.interfaces())
     kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
     assert kept.startswith(f"{FIRST} 192.168.77.") and _isolated(tap)
     address = kept.split()[1]
@@ -118,14 +126,23 @@ def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> N
         lab.ok(f"update-device forger {clean} --live")
         assert nslab.nft_rules().count("table bridge") == 1
 
+        # Several queues, cold and hot: the card says so (VIRTIO_NET_F_MQ), and what is sent arrives.
+        assert _queues(domain, wide) == 3 and _queues(domain, tap) == 1
+        assert guest.ask("cut -c 23 /sys/class/net/eth0/device/features") == "0"
+        assert guest.ask("cut -c 23 /sys/class/net/eth1/device/features") == "1"
+        lab.ok(f"domif-setlink forger {THIRD} up")
+        guest.ask("ip link set eth0 down; ip link set eth1 up; ip addr add 192.168.77.70/24 dev eth1")
+        guest.until(f"ping -c 1 -W 2 {HOST} >/dev/null && echo ok || true", "ok")
+
         second = tmp_path / "second.xml"
-        second.write_text(_interface(SECOND, CLEAN))
+        second.write_text(_interface(SECOND, f"{CLEAN}<driver queues='2'/>"))
         lab.ok(f"attach-device forger {second} --live --config")
         assert nslab.nft_rules().count("table bridge") == 2
-        assert _isolated(domain.interfaces()[1].interface)
+        hot = domain.interfaces()[2].interface
+        assert _isolated(hot) and _queues(domain, hot) == 2
         shown = lab.ok("dumpxml forger")
         assert shown.count("<filterref filter='clean-traffic'/>") == shown.count("<port isolated='yes'/>") == 2
-        guest.until("test -e /sys/class/net/eth1 && echo there || true", "there")
+        guest.until("cut -c 23 /sys/class/net/eth2/device/features 2>&1 || true", "1")
         lab.ok(f"detach-interface forger network --mac {SECOND} --live --config")
         assert nslab.nft_rules().count("table bridge") == 1
 
@@ -148,6 +165,12 @@ def test_a_filter_ends_with_the_guest_and_the_address_stays(lab: Lab, domain_of:
     domain.destroy()
     assert "table bridge" not in nslab.nft_rules()
     assert Path(lab.host.tree.reservations("kept")).read_text("ascii") == kept
+
+    # Where the host's kernel is to serve a NIC and can't, nothing is started.
+    if not os.path.exists("/dev/vhost-net"):
+        insists = domain_of(lab.define("insists", body=BODY + 'vhost = "on"\n'))
+        assert "/dev/vhost-net is missing" in lab.fails("start insists")
+        assert not insists.is_running and "table bridge" not in nslab.nft_rules()
 
     # On a bridge of the user's own nobody knows the address; on a network that gives none it must be said.
     refused = lab.fails(f"attach-device ended {_file(lab, 'bridge', BRIDGE)} --config")

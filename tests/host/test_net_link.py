@@ -10,6 +10,7 @@ import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.net import bridge, link, port
+from qkvm.net import tap as taps
 from tests.host import nslab
 
 MAC = "52:54:00:ab:cd:ef"
@@ -28,16 +29,40 @@ def remove(name: str) -> None:
 
 
 def test_the_kernel_chooses_tap_names_and_taps_go_with_their_fd() -> None:
-    first, second = link.open_tap(), link.open_tap()
+    first, second = taps.open_tap(), taps.open_tap()
     assert (first.name, second.name) == ("vnet0", "vnet1")
-    assert not os.get_inheritable(first.fd)
+    assert not os.get_inheritable(first.fds[0])
     first.close()
     first.close()
     assert link.wait_gone("vnet0", 5)
-    with link.open_tap() as third:
+    with taps.open_tap() as third:
         assert third.name == "vnet0"
     second.close()
     assert link.wait_gone("vnet1", 5) and link.wait_gone("vnet0", 5)
+
+
+def test_a_tap_has_as_many_queues_as_fds() -> None:
+    with taps.open_tap("many", 3) as tap:
+        assert tap.name == "many" and len(tap.fds) == 3
+        # The tap is there as long as one of its queues is.
+        os.close(tap.fds.pop())
+        os.close(tap.fds.pop())
+        assert link.present("many")
+        with pytest.raises(AlreadyExists, match="many"):
+            taps.open_tap("many", 2)
+    assert link.wait_gone("many", 5)
+
+
+def test_vhost_is_refused_by_name_where_the_host_has_none() -> None:
+    if taps.has_vhost():
+        fds = taps.open_vhost(2)
+        assert len(set(fds)) == 2
+        for fd in fds:
+            os.close(fd)
+    else:
+        with pytest.raises(HostError, match="/dev/vhost-net is missing") as caught:
+            taps.open_vhost(2)
+        assert "vhost_net" in caught.value.hint
 
 
 def test_wait_gone_tells_of_what_stays() -> None:
@@ -47,22 +72,22 @@ def test_wait_gone_tells_of_what_stays() -> None:
 def test_a_tap_that_exists_is_never_used() -> None:
     nslab.sh("ip", "tuntap", "add", "mine", "mode", "tap")
     with pytest.raises(AlreadyExists, match="mine"):
-        link.open_tap("mine")
+        taps.open_tap("mine")
     assert attribute("mine", "IFLA_IFALIAS") is None
     remove("mine")
-    with link.open_tap("mine") as tap:
+    with taps.open_tap("mine") as tap:
         assert tap.name == "mine"
 
 
 @pytest.mark.parametrize("name", ["", "sixteen-bytes-xx", "a/b", "a b", "%d%d", "x%s", "all"])
 def test_bad_tap_names(name: str) -> None:
     with pytest.raises(InvalidValue):
-        link.open_tap(name)
+        taps.open_tap(name)
 
 
 def test_plug_tags_and_connects_a_tap() -> None:
     bridge.make("br0", HOST, MAC, TAG)
-    with link.open_tap() as tap:
+    with taps.open_tap() as tap:
         port.plug(tap.name, "br0", "52:54:00:12:34:56", link.domain_tag("vm"))
         assert attribute(tap.name, "IFLA_ADDRESS") == "fe:54:00:12:34:56"
         assert attribute(tap.name, "IFLA_IFALIAS") == "qkvm:dom=vm"
@@ -73,7 +98,7 @@ def test_plug_tags_and_connects_a_tap() -> None:
 
 
 def test_plug_refuses_what_is_no_bridge() -> None:
-    with link.open_tap() as tap, link.open_tap() as other:
+    with taps.open_tap() as tap, taps.open_tap() as other:
         with pytest.raises(NotFound, match="nobridge"):
             port.plug(tap.name, "nobridge", MAC, "x")
         with pytest.raises(InvalidValue, match="not a bridge"):

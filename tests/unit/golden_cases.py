@@ -6,6 +6,7 @@ one QMP command a line.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable
@@ -62,6 +63,7 @@ from qkvm.spec.domain import (
     Tpm,
     TpmModel,
     Vcpus,
+    Vhost,
     Video,
     Vnc,
     Watchdog,
@@ -80,6 +82,7 @@ NICS = (
     Nic(mac="52:54:00:00:00:01", source="default"),
     Nic(mac="52:54:00:00:00:02", type=NicType.BRIDGE, source="br0", model=NicModel.E1000E, target="tap7"),
 )
+QUICK_NIC = Nic(mac="52:54:00:00:00:04", source="default", queues=3, vhost=Vhost.ON)
 USER_NIC = Nic(mac="52:54:00:00:00:03", type=NicType.USER, link=False)
 DISKS = (
     Disk(path="/var/lib/qkvm/images/a, b.qcow2", format=DiskFormat.QCOW2, target="vda"),
@@ -128,6 +131,11 @@ def full(machine: Machine) -> Domain:
             root_ports=10,
         )
     )
+
+
+def queues(machine: Machine) -> Domain:
+    """NICs of several queues, and such that the host's kernel serves."""
+    return validate(replace(minimal(machine), nics=(QUICK_NIC, replace(NICS[0], vhost=Vhost.ON))))
 
 
 def user_nic(machine: Machine) -> Domain:
@@ -216,6 +224,7 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "full": full,
     "hardware": hardware,
     "user-nic": user_nic,
+    "queues": queues,
     "no-extras": no_extras,
     "ipv6-vnc": screen,
     "uefi": uefi,
@@ -225,9 +234,13 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
 
 def resources(domain: Domain, *, root: bool = False) -> Resources:
     """What the host would give, always the same; ``root`` is KVM with a QEMU that stays root."""
+    numbers = (str(number) for number in itertools.count(100 + len(ports.sockets(domain))))
     fds = tuple(
-        "" if nic.type is NicType.USER else str(100 + len(ports.sockets(domain)) + number)
-        for number, nic in enumerate(domain.nics)
+        devices.NicFds(
+            tuple(itertools.islice(numbers, 0 if nic.type is NicType.USER else nic.queues)),
+            tuple(itertools.islice(numbers, nic.queues if nic.vhost is Vhost.ON else 0)),
+        )
+        for nic in domain.nics
     )
     nodes = [layer.file_node for disk in domain.disks for layer in disks.layers(disk)]
     return Resources(
@@ -263,10 +276,15 @@ def options(domain: Domain, *, root: bool = False, kept: Kept | None = None) -> 
     return launch.command_line(domain, plan, own_templates="")
 
 
+def named_fds(nic: Nic) -> devices.NicFds:
+    """The names under which a NIC's fds are given to a running QEMU."""
+    return devices.NicFds.named("fd-net0", nic.queues, nic.queues if nic.vhost is Vhost.ON else 0)
+
+
 def hot_nic(machine: Machine, nic: Nic) -> list[tuple[str, dict[str, Any]]]:
     """What is sent to plug a NIC: place and id as the first free ones of the minimal domain."""
     place = slots.Board(minimal(machine)).pluggable()
-    device = devices.nic_device(machine, nic, "net0", place, "fd-net0")
+    device = devices.nic_device(machine, nic, "net0", place, named_fds(nic))
     return render.hotplug_commands(render.render("parts/nic.j2", {"nic": device}))
 
 
@@ -318,6 +336,7 @@ def cases() -> dict[str, str]:
         made[f"start-{feature}{'-paused' if paused else ''}.jsonl"] = _commands(script)
     for machine in (Machine.Q35, Machine.PC):
         made[f"{machine}-hot-nic.jsonl"] = _commands(hot_nic(machine, NICS[0]))
+        made[f"{machine}-hot-queues.jsonl"] = _commands(hot_nic(machine, QUICK_NIC))
         made[f"{machine}-hot-user-nic.jsonl"] = _commands(hot_nic(machine, USER_NIC))
         for disk in hardware(machine).disks:
             if disk.bus.hotplugs:

@@ -55,6 +55,8 @@ from qkvm.spec.domain import (
     MemoryBacking,
     MemorySource,
     MemTune,
+    Nic,
+    NicFilter,
     NicModel,
     NicType,
     NumaMode,
@@ -71,6 +73,7 @@ from qkvm.spec.domain import (
     Tpm,
     TpmModel,
     Vcpus,
+    Vhost,
     Video,
     Vnc,
     Watchdog,
@@ -554,6 +557,17 @@ def part_of(made: Domain, name: str) -> Any:
             (nic.type, nic.source, nic.model, nic.target, nic.link, nic.boot_order, nic.mtu) for nic in present
         ]
     return present
+
+
+def test_what_keeps_a_nic_apart_and_who_serves_it(tree: Tree) -> None:
+    line = "--network default,filterref=clean-traffic,port.isolated=yes,driver_queues=4,driver_name=vhost,mac="
+    (nic,) = built(tree, f"--name vm --install no_install=yes {line}52:54:00:00:00:01").definition.nics
+    assert nic == Nic(
+        mac="52:54:00:00:00:01", source="default", filter=NicFilter.CLEAN_TRAFFIC, isolated=True, queues=4,
+        vhost=Vhost.ON,
+    )  # fmt: skip
+    (nic,) = built(tree, "--name vm --install no_install=yes --network default,driver.name=qemu").definition.nics
+    assert (nic.vhost, nic.isolated, nic.filter) == (Vhost.OFF, False, NicFilter.NONE)
 
 
 def test_paths_are_made_absolute(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

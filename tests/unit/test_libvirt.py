@@ -57,7 +57,6 @@ SAME = {
     r"domain/devices/disk(@(type=file|device=disk))?": "the default",
     r"domain/devices/disk/(driver|target)@(name=qemu|type=raw|bus=scsi)": "the default",
     r"domain/devices/disk/driver": "the default",
-    r"domain/devices/interface/driver(@name=qemu)?": "QEMU serves it",
     r"domain/devices/interface/filterref/parameter(@(name=CTRL_IP_LEARNING|value=dhcp))?": "it is always so",
     r"domain/devices/interface/port(@isolated=no)?": "the default",
     r"domain/devices/interface/(mac@address=52:54:00:.*|mac)": "a MAC address made up",

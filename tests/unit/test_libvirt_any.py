@@ -125,14 +125,20 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
     kind = draw(st.sampled_from(spec.NicType))
     user = kind is spec.NicType.USER
     filtered = spec.NicFilter.NONE if user else draw(st.sampled_from(spec.NicFilter))
+    card = draw(st.sampled_from(spec.NicModel))
+    quick = not user and card is spec.NicModel.VIRTIO
+    queues = draw(st.integers(1, 4)) if quick else 1
+    vhost = draw(st.sampled_from(spec.Vhost if quick else (spec.Vhost.AUTO, spec.Vhost.OFF)))
     addresses = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.9", "fd00::1"]), min_size=1, unique=True)
     return spec.Nic(
         mac=f"52:54:00:00:00:{number:02x}",
         type=kind,
         source="" if user else draw(WORDS),
-        model=draw(st.sampled_from(spec.NicModel)),
+        model=card,
         target="" if user else draw(st.sampled_from(["", f"tap{number}"])),
         link=draw(st.booleans()),
+        queues=queues,
+        vhost=vhost,
         mtu=draw(st.sampled_from([0, 9000])),
         inbound=None if user else draw(BANDS),
         outbound=None if user else draw(BANDS),

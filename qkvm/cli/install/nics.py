@@ -60,11 +60,22 @@ def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
         link=state == "up",
         boot_order=given.count("boot.order", minimum=1, maximum=99),
         mtu=given.count("mtu.size", maximum=65535),
+        queues=given.count("driver.queues", 1, minimum=1),
+        vhost=_vhost(given),
         filter=given.choice("filterref.filter", spec.NicFilter, spec.NicFilter.NONE),
         isolated=given.flag("port.isolated"),
         alias=given.text("alias.name"),
         address=address(given),
     )
+
+
+def _vhost(given: Suboptions) -> spec.Vhost:
+    """Who serves the NIC, in libvirt's words."""
+    words = {"": spec.Vhost.AUTO, "vhost": spec.Vhost.ON, "qemu": spec.Vhost.OFF}
+    name = given.text("driver.name")
+    if name not in words:
+        raise UsageError(f"--network driver.name '{units.printable(name)}' is not known", hint="vhost or qemu")
+    return words[name]
 
 
 def _source(given: Suboptions) -> tuple[spec.NicType, str]:

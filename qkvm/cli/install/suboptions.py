@@ -65,7 +65,8 @@ SUBOPTIONS: dict[str, str] = {
     ),
     "network": (
         "type network bridge source model.type|model mac.address|mac target.dev|~target link.state "
-        "boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated " + PLACE
+        "boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated driver.name|~driver_name "
+        "driver.queues|~driver_queues " + PLACE
     ),
     "graphics": "type listen port websocket keymap password",
     "video": ("model.type|~model|~type model.vgamem|~vgamem model.heads|~heads " + PCI),
@@ -248,7 +249,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "source.portgroup": "networks have no port groups yet",
         "portgroup": "networks have no port groups yet",
         "rom.*": "QEMU brings the boot ROMs",
-        "driver.*": "queues and drivers of NICs stay as QEMU has them",
+        "driver.*": "name and queues are what can be said",
         "boot.loadparm": "it is for s390 machines",
         "trustGuestRxFilters": "it is macvtap's",
     },

@@ -7,7 +7,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, Vhost
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -27,7 +27,7 @@ def read_interface(node: Node) -> Nic:
         # The filter of a NIC that trusts its guest is none.
         node.only("trustGuestRxFilters", "no")
         bandwidth = read_bandwidth(node.child("bandwidth"))
-        _read_driver(node)
+        queues, vhost = _read_driver(node)
         node.spoil("vlan", "VLAN tags are not supported")
         node.spoil("virtualport", "virtual ports are not supported")
         filtered, addresses = _read_filter(node)
@@ -35,7 +35,7 @@ def read_interface(node: Node) -> Nic:
             mac=_read_mac(node), type=kind, source=_read_source(node, kind), model=_read_model(node),
             target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
             boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
-            isolated=_read_isolated(node), filter=filtered, ip=addresses,
+            queues=queues, vhost=vhost, isolated=_read_isolated(node), filter=filtered, ip=addresses,
             alias=read_alias(node), address=read_address(node, "pci"),
         )  # fmt: skip
 
@@ -138,13 +138,20 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
     return kind, tuple(addresses) if kind else ()
 
 
-def _read_driver(node: Node) -> None:
-    """qkvm's NICs are served by QEMU itself, by one queue."""
+_SERVERS = {"vhost": Vhost.ON, "qemu": Vhost.OFF}
+"""Who serves a NIC, in libvirt's words."""
+
+
+def _read_driver(node: Node) -> tuple[int, Vhost]:
+    """<driver>: how many pairs of queues, and who serves them."""
     found = node.child("driver")
-    if found is not None:
-        with found:
-            found.only("name", "qemu", why="QEMU itself serves qkvm's NICs")
-            found.only("queues", "1", why="qkvm's NICs have one queue")
+    if found is None:
+        return 1, Vhost.AUTO
+    with found:
+        name = found.take("name")
+        if name and name not in _SERVERS:
+            found.unsupported(f"name '{printable(name)}' is not supported", hint=", ".join(_SERVERS))
+        return found.number("queues", 1), _SERVERS.get(name, Vhost.AUTO)
 
 
 def write_interface(
@@ -165,6 +172,11 @@ def write_interface(
     if target or nic.target:
         element.add("target", dev=target or nic.target)
     element.add("model", type=nic.model)
+    if nic.vhost is not Vhost.AUTO or nic.queues > 1:
+        element.add(
+            "driver", name={told: name for name, told in _SERVERS.items()}.get(nic.vhost),
+            queues=nic.queues if nic.queues > 1 else None,
+        )  # fmt: skip
     if nic.filter:
         reference = element.add("filterref", filter=nic.filter)
         for text in nic.ip:

@@ -1,0 +1,65 @@
+"""Open what a NIC is given to QEMU with, at a start and at a hot plug."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm.host import process
+from qkvm.net import tap as taps
+from qkvm.qemu.devices import NicFds
+from qkvm.spec import domain as spec
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+
+class Opened(NamedTuple):
+    """A tap's name, the fds of its queues, and those of vhost-net for them, none where QEMU itself serves it."""
+
+    name: str
+    queues: tuple[int, ...]
+    vhost: tuple[int, ...]
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All of them."""
+        return self.queues + self.vhost
+
+    def numbers(self) -> NicFds:
+        """What a command line calls them."""
+        return NicFds(tuple(map(str, self.queues)), tuple(map(str, self.vhost)))
+
+
+NONE = Opened("", (), ())
+"""What a NIC of QEMU's own stack has."""
+
+
+def uses_vhost(nic: spec.Nic) -> bool:
+    """Whether the kernel is to serve a NIC: a virtio one, where the host can or the definition insists."""
+    if nic.type is spec.NicType.USER or nic.model is not spec.NicModel.VIRTIO:
+        return False
+    return nic.vhost is spec.Vhost.ON or (nic.vhost is spec.Vhost.AUTO and taps.has_vhost())
+
+
+def open_nic(nic: spec.Nic, opened: ExitStack) -> Opened:
+    """Make the tap of a NIC; all is closed with ``opened``, unless QEMU has copies.
+
+    The fds have numbers that a command line can name.
+
+    :raises AlreadyExists: its tap's name is taken. :raises HostError: no taps, or no vhost-net where it must be.
+    """
+    if nic.type is spec.NicType.USER:
+        return NONE
+    vhost = taps.open_vhost(nic.queues) if uses_vhost(nic) else []
+    vhost = [_high(fd, opened) for fd in vhost]
+    tap = taps.open_tap(nic.target or "vnet%d", nic.queues)
+    queues = [_high(fd, opened) for fd in tap.fds]
+    return Opened(tap.name, tuple(queues), tuple(vhost))
+
+
+def _high(low: int, opened: ExitStack) -> int:
+    fd = process.high_fd(low)
+    os.close(low)
+    opened.callback(os.close, fd)
+    return fd

@@ -331,15 +331,20 @@ def abort(domain: Domain, device: str, *, wait_end: bool = True) -> None:
         target = pick(plugged(run), device)["target"]
         job = _require(run, target)
         with domain.monitor() as session:
-            whole = job["kind"] == COPY and state(run, job)[0] == "ready"
-            job["phase"] = "finishing" if whole else "canceling"
-            write(run)
-            # A job that has just ended by itself is none to be canceled.
-            with suppress(CommandRefused):
-                session.execute("block-job-cancel", {"device": job["id"], "force": not whole})
-            if wait_end:
-                _await_end(run, job)
-                settle(domain, run, session)
+            cancel(domain, run, session, job, wait_end=wait_end)
+
+
+def cancel(domain: Domain, run: Run, session: Session, job: Job, *, wait_end: bool = True) -> None:
+    """As :func:`abort`, for a caller that holds the domain's lock and a session."""
+    whole = job["kind"] == COPY and state(run, job)[0] == "ready"
+    job["phase"] = "finishing" if whole else "canceling"
+    write(run)
+    # A job that has just ended by itself is none to be canceled.
+    with suppress(CommandRefused):
+        session.execute("block-job-cancel", {"device": job["id"], "force": not whole})
+    if wait_end:
+        _await_end(run, job)
+        settle(domain, run, session)
 
 
 def _await_end(run: Run, job: Job) -> None:

@@ -12,13 +12,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.domain import blocknodes, snapshotjobs, snapshotlayers, snapshotpending, stop
+from qkvm.domain import blockjob, blocknodes, snapshotchain, snapshotjobs, snapshotlayers, snapshotpending, stop
 from qkvm.domain import definition as definitions
 from qkvm.domain import save as saving
 from qkvm.domain import snapshotdisks as disks
 from qkvm.domain import snapshotstore as store
 from qkvm.domain.migration import go_on
 from qkvm.domain.run import settle
+from qkvm.domain.snapshotrevert import past
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue
 from qkvm.qemu import devices
 from qkvm.spec import snapshot as spec
@@ -70,6 +71,7 @@ def create(domain: Domain, wanted: Wanted) -> Snapshot:
             snapshot, images = _describe(domain, wanted, None, disks.of_definition(domain.definition), SHUTOFF)
         else:
             run.require_sound()
+            blockjob.refuse_busy(run)
             with domain.monitor() as session:
                 blocknodes.sweep(run, session)
                 state = DISK if wanted.disk_only else saving.savable(session)
@@ -233,6 +235,10 @@ def facts(snapshot: Snapshot, images: Sequence[Image], wanted: Wanted) -> dict[s
 def complete(domain: Domain, snapshot: Snapshot, metadata: bool) -> None:
     """Make a snapshot that was taken known, and the current one."""
     if metadata:
+        external = {disk.target for disk in snapshot.disks if disk.place == EXTERNAL}
+        for image in disks.of_definition(past(snapshot)):
+            if image.target in external:
+                snapshot.bases[image.path] = snapshotchain.stamp(image.path)
         store.write(domain, snapshot)
         store.set_current(domain, snapshot.name)
 

@@ -33,11 +33,17 @@ if TYPE_CHECKING:
 
 
 def revert(
-    domain: Domain, run: Run | None, snapshot: Snapshot, *, running: bool | None, reset_nvram: bool
+    domain: Domain, run: Run | None, snapshot: Snapshot, *, running: bool | None, force: bool, reset_nvram: bool
 ) -> list[str]:
     """As :func:`qkvm.domain.snapshotrevert.revert`, of an external snapshot; call it under the domain's lock."""
     if not domain.is_persistent:
         raise InvalidState("a transient domain can't go back to an external snapshot")
+    changed = snapshotchain.changed_base(snapshot)
+    if changed and not force:
+        raise InvalidState(
+            f"{changed} was written to since snapshot '{snapshot.name}' was taken, and is not what it was",
+            hint="--force goes back to what it is now",
+        )
     if snapshot.memory == EXTERNAL and not snapshotmemory.is_whole(snapshot):
         raise InvalidState(f"{snapshot.memory_file} does not hold the memory of snapshot '{snapshot.name}'")
     definition = past(snapshot)
@@ -62,7 +68,8 @@ def revert(
     discard_managed_save(domain)
     if snapshot.memory == EXTERNAL:
         saved = savedguests.load(snapshot.memory_file)
-        now = with_present_disks(saved.definition, present, snapshot, _overlays(layers))
+        # Not the definition in the file: images may have been brought together since.
+        now = with_present_disks(definition, present, snapshot, _overlays(layers))
         return restore.bring_back(domain, saved._replace(definition=now), running=running, reason="from snapshot")
     if running is None:
         return []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import files
@@ -104,6 +105,43 @@ def refuse_needed(tree: Tree, paths: list[str], what: str) -> None:
                     f"{what} would change {printable(path)}, which {chain.shown} is based on",
                     hint="delete what was made of it later first",
                 )
+
+
+def stamp(path: str) -> list[int]:
+    """What changes when an image is written to: its length, and the time of that in nanoseconds."""
+    info = os.stat(path)
+    return [info.st_size, info.st_mtime_ns]
+
+
+def changed_base(snapshot: Snapshot) -> str:
+    """The first image of an external snapshot that was written to since, or is gone; '' where none was.
+
+    qkvm writes to none of them. Others can: a commit by hand, or a guest that was given one of them.
+    """
+    for path, told in snapshot.bases.items():
+        if not os.path.exists(path) or (not path.startswith("/dev/") and stamp(path) != told):
+            return path
+    return ""
+
+
+@contextmanager
+def stamps_kept(domain: Domain) -> Iterator[None]:
+    """While qkvm itself writes to images without a change to what a guest sees: who trusted them does so after."""
+    trusting = {
+        (name, path)
+        for name, snapshot in store.load(domain).items()
+        for path, told in snapshot.bases.items()
+        if os.path.exists(path) and stamp(path) == told
+    }
+    try:
+        yield
+    finally:
+        for name, snapshot in store.load(domain).items():
+            trusted = [path for path in snapshot.bases if (name, path) in trusting and os.path.exists(path)]
+            fresh = snapshot.bases | {path: stamp(path) for path in trusted}
+            if fresh != snapshot.bases:
+                snapshot.bases = fresh
+                store.write(domain, snapshot)
 
 
 def sweep(domain: Domain) -> list[str]:

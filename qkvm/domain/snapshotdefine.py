@@ -95,7 +95,7 @@ def _checked(
         raise InvalidValue(f"cannot change between disk only and full system in snapshot {name}")
     definition = _definition(domain, told, former)
     own = told.own or (
-        {"kept": former.kept, "nvram": former.nvram, "token": former.token, "tag": former.tag} if former else {}
+        {name: getattr(former, name) for name in ("kept", "nvram", "token", "tag", "bases")} if former else {}
     )
     inactive = told.inactive
     return Snapshot(
@@ -104,7 +104,7 @@ def _checked(
         disks=told.disks or (former.disks if former is not None else ()),
         inactive=toml.to_plain(_valid(domain, inactive)) if inactive is not None else None,
         kept=own.get("kept"), nvram=bool(own.get("nvram")), token=str(own.get("token", "")),
-        tag=str(own.get("tag", "")),
+        tag=str(own.get("tag", "")), bases=dict(own.get("bases") or {}),
     )  # fmt: skip
 
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from qkvm.domain import blocknodes, snapshotchain, snapshotjobs, snapshotmemory, snapshotmerge, snapshotpending
+from qkvm.domain import (
+    blockjob,
+    blocknodes,
+    snapshotchain,
+    snapshotjobs,
+    snapshotmemory,
+    snapshotmerge,
+    snapshotpending,
+)
 from qkvm.domain import snapshotdisks as disks
 from qkvm.domain import snapshotstore as store
 from qkvm.domain.run import settle
@@ -51,14 +59,21 @@ def delete(
 
 def _delete_one(domain: Domain, snapshot: Snapshot, *, metadata: bool) -> None:
     run = domain.run if domain.is_running else None
+    if run is not None and not metadata:
+        blockjob.refuse_busy(run)
     told: dict[str, Any] = {"snapshot": snapshot.to_plain(), "merges": []}
     if not metadata:
         _check(domain, run, snapshot)
         if snapshot.is_external:
-            told["merges"] = snapshotmerge.plan(domain, run, snapshot)
+            told["merges"] = snapshotmerge.plan(domain, snapshot)
     told["metadata"] = metadata
-    with snapshotpending.work(domain, "delete", **told):
-        _complete(domain, run, snapshot, told)
+    with snapshotpending.work(domain, "delete", **told) as work:
+        try:
+            _complete(domain, run, snapshot, told)
+        except BaseException:
+            # It is not tried again by itself: the disk may be full, or the user may have had enough.
+            work.note(failed=True)
+            raise
 
 
 def _check(domain: Domain, run: Run | None, snapshot: Snapshot) -> None:
@@ -91,13 +106,20 @@ def _inside(snapshot: Snapshot) -> dict[str, bool]:
 
 
 def _complete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    if told["merges"]:
+        # From here on its images are not what they were.
+        if not snapshot.deleting:
+            snapshot.deleting = True
+            store.write(domain, snapshot)
+        with snapshotchain.stamps_kept(domain):
+            for merge in told["merges"]:
+                snapshotmerge.merge(domain, run, merge)
     if not told["metadata"]:
         # A clone (snapshot-edit --clone) has the same states.
         others = [one for one in store.load(domain).values() if one.name != snapshot.name]
         if all(one.tag != snapshot.tag for one in others):
-            _remove_states(domain, run, snapshot)
-        for merge in told["merges"]:
-            snapshotmerge.merge(domain, run, merge)
+            with snapshotchain.stamps_kept(domain):
+                _remove_states(domain, run, snapshot)
         if snapshot.memory == EXTERNAL:
             snapshotmemory.remove(snapshot)
     store.remove(domain, snapshot.name)
@@ -129,5 +151,6 @@ def _remove_states(domain: Domain, run: Run | None, snapshot: Snapshot) -> None:
 
 
 def recover_delete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    """Complete a deletion."""
-    _complete(domain, run, snapshot, told)
+    """Complete a deletion that was killed; one that has failed is left as it is, for the user to repeat."""
+    if not told.get("failed") and store.exists(domain, snapshot.name):
+        _complete(domain, run, snapshot, told)

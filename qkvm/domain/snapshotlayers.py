@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import files
-from qkvm.domain import blocknodes, guestfs, snapshotdisks, snapshotpending, stop
+from qkvm.domain import blocknodes, chain, guestfs, snapshotdisks, snapshotpending, stop
 from qkvm.domain import definition as definitions
 from qkvm.domain import snapshotstore as store
 from qkvm.domain.disk import plugged
@@ -23,7 +23,6 @@ from qkvm.errors import AgentError, HostError, InvalidState
 from qkvm.qemu import disks
 from qkvm.qemu.slots import Place
 from qkvm.spec import disk as spec
-from qkvm.spec import toml
 from qkvm.spec.domain import Domain as Definition
 from qkvm.spec.domain import Machine
 from qkvm.spec.snapshot import DISK, EXTERNAL, Snapshot
@@ -150,7 +149,7 @@ def _entry(run: Run, target: str) -> dict[str, Any]:
 def _open(
     domain: Domain, run: Run, session: Session, entry: dict[str, Any], layer: dict[str, Any], work: Work
 ) -> str:
-    """Give QEMU the new image, and give the name of its node; the lower one gets an fd for reading alone."""
+    """Give QEMU the new image, and give the name of its node."""
     disk = replace(snapshotdisks.spec_of(entry), path=layer["path"], format=spec.DiskFormat.QCOW2, backing=())
     machine = Machine(run.record["machine"])
     tag = blocknodes.next_tag(run)
@@ -162,13 +161,6 @@ def _open(
     fd = image.open_image(layer["path"], "qcow2", readonly=False, backing=True)
     try:
         blocknodes.open_nodes(session, device, {nodes.file_node: fd}, own=domain.tree.templates)
-    finally:
-        os.close(fd)
-    # QEMU opens the lower image anew, for reading, when it is one.
-    lower = list(entry["images"]["fdsets"].values())[-1]
-    fd = image.open_image(entry["path"], "raw")
-    try:
-        session.add_fd(fd, fdset=lower, opaque=entry["path"])
     finally:
         os.close(fd)
     return nodes.node
@@ -190,13 +182,8 @@ def settle(domain: Domain, run: Run | None, told: dict[str, Any]) -> None:
 def _settle_entry(run: Run, layer: dict[str, Any]) -> None:
     for entry in run.record["disks"]:
         if entry["id"] == layer.get("id") and entry["path"] == layer["base"]:
-            disk = overlaid(snapshotdisks.spec_of(entry), layer["path"])
-            nodes = [layer["node"], layer["file_node"], *entry["images"]["nodes"]]
-            fdsets = {**entry["images"]["fdsets"], layer["file_node"]: layer["fdset"]}
-            entry |= {
-                "node": layer["node"], "path": disk.path, "format": str(disk.format),
-                "spec": toml.to_plain(disk), "images": {"nodes": nodes, "fdsets": fdsets},
-            }  # fmt: skip
+            top = chain.Link(layer["path"], "qcow2", layer["node"], layer["file_node"], layer["fdset"])
+            chain.set_links(entry, [top, *chain.links(entry)])
 
 
 def overlaid(disk: spec.Disk, path: str) -> spec.Disk:
@@ -263,10 +250,8 @@ def _take_back(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[s
         with domain.monitor() as session:
             for layer in told["layers"]:
                 if layer.get("node"):
-                    blocknodes.close(session, {
-                        "nodes": [layer["node"], layer["file_node"]],
-                        "fdsets": {layer["file_node"]: layer["fdset"]},
-                    })  # fmt: skip
+                    top = chain.Link(layer["path"], "qcow2", layer["node"], layer["file_node"], layer["fdset"])
+                    blocknodes.close(session, chain.image_args([top]))
     else:
         for one in told["images"]:
             if not one["target"]:

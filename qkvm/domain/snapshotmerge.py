@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import files
+from qkvm.domain import blockcommit, blockjob, chain
 from qkvm.domain import definition as definitions
 from qkvm.domain import snapshotchain as chains
 from qkvm.domain import snapshotstore as store
-from qkvm.domain.disk import is_block
-from qkvm.errors import InvalidState
+from qkvm.domain.disk import is_block, plugged
+from qkvm.errors import QkvmError
 from qkvm.spec import disk as spec
 from qkvm.spec import domain as domains
 from qkvm.spec import toml
 from qkvm.spec.snapshot import EXTERNAL, Snapshot
 from qkvm.storage import image, imagestates
-from qkvm.units import printable
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from qkvm.domain.snapshotchain import Chain
 
 
-def plan(domain: Domain, run: Run | None, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """What is to be brought together when a snapshot goes; nothing where its images are needed as they are.
-
-    :raises InvalidState: a running guest uses images that would be.
-    """
+def plan(domain: Domain, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What is to be brought together when a snapshot goes; nothing where its images are needed as they are."""
     places = {disk.target: disk.place for disk in snapshot.disks}
     others = [
         chain
@@ -48,7 +45,6 @@ def plan(domain: Domain, run: Run | None, snapshot: Snapshot) -> list[dict[str, 
     for disk in definition.disks:
         upper = _upper(domain, others, disk) if places.get(disk.target) == EXTERNAL else ""
         if upper:
-            _refuse_live(run, snapshot, disk.path, upper)
             layers = [{"path": disk.path, "format": str(disk.format)}]
             layers += [{"path": layer.path, "format": str(layer.format)} for layer in disk.backing]
             merges.append({"target": disk.target, "upper": upper, "layers": layers})
@@ -73,33 +69,47 @@ def _upper(domain: Domain, others: list[Chain], disk: spec.Disk) -> str:
     return "" if smaller else upper
 
 
-def _refuse_live(run: Run | None, snapshot: Snapshot, *paths: str) -> None:
-    if run is None:
-        return
-    from qkvm.domain.snapshotdisks import spec_of
-
-    for entry in run.devices("disks"):
-        disk = spec_of(entry)
-        used = {disk.path, *(layer.path for layer in disk.backing)}
-        if used.intersection(paths):
-            raise InvalidState(
-                f"disk {disk.target} of the running domain is laid over snapshot '{printable(snapshot.name)}'",
-                hint="shut it down first",
-            )
-
-
 def merge(domain: Domain, run: Run | None, told: dict[str, Any]) -> None:
     """Write the upper image into the lower, and have all that used it use that one."""
-    del run
     upper, lower = told["upper"], told["layers"][0]
-    if os.path.lexists(upper):
+    if run is not None and {upper, lower["path"]} & _live_images(run):
+        _merge_live(domain, run, upper, lower["path"])
+    elif os.path.lexists(upper):
         commit(upper, told["layers"])
-        for child in sorted(chains.above(chains.all_chains(domain.tree), upper)):
+    if os.path.lexists(upper):
+        # QEMU itself writes into the headers of those that it has open.
+        live = _live_images(run) if run is not None else set()
+        for child in sorted(chains.above(chains.all_chains(domain.tree), upper) - live):
             _rebase(child, lower["path"], lower["format"])
-    leave_out(domain, upper)
+    leave_out(domain, upper, lower["path"])
     if upper in store.layers(domain):
         files.remove(upper)
         store.set_layers(domain, store.layers(domain) - {upper})
+
+
+def _live_images(run: Run) -> set[str]:
+    """The images that a running guest uses."""
+    return {link.path for entry in plugged(run) for link in chain.links(entry)}
+
+
+def _merge_live(domain: Domain, run: Run, upper: str, lower: str) -> None:
+    """Have QEMU do it (block-commit), while the guest goes on; what is begun already is waited for."""
+    with domain.monitor() as session:
+        for entry in plugged(run):
+            paths = [link.path for link in chain.links(entry)]
+            job = run.record.get("blockjobs", {}).get(entry["target"])
+            if upper not in paths:
+                continue
+            top = paths.index(upper)
+            if job is None:
+                job = blockcommit.begin(domain, run, session, entry, top, top + 1)
+            try:
+                if blockjob.await_held(domain, run, session, job) == "ready":
+                    blockjob.complete(domain, run, session, job)
+            except (KeyboardInterrupt, QkvmError):
+                if entry["target"] in run.record.get("blockjobs", {}):
+                    blockjob.cancel(domain, run, session, job)
+                raise
 
 
 def commit(upper: str, layers: list[dict[str, str]]) -> None:
@@ -108,11 +118,11 @@ def commit(upper: str, layers: list[dict[str, str]]) -> None:
     :raises ProgramFailed: an image is in use, or there is no room; nothing is lost then.
     """
     with ExitStack() as opened:
-        chain: dict[str, Any] | None = None
+        below: dict[str, Any] | None = None
         for depth in range(len(layers) - 1, -1, -1):
             layer = layers[depth]
-            chain = _node(opened, layer["path"], layer["format"], chain, readonly=depth > 0)
-        top = _node(opened, upper, "qcow2", chain, readonly=False)
+            below = _node(opened, layer["path"], layer["format"], below, readonly=depth > 0)
+        top = _node(opened, upper, "qcow2", below, readonly=False)
         imagestates.qemu_img("commit", "-q", "-d", "json:" + json.dumps(top))
 
 
@@ -140,8 +150,11 @@ def _rebase(path: str, lower: str, fmt: str) -> None:
         os.close(fd)
 
 
-def leave_out(domain: Domain, path: str) -> None:
-    """Have the definition and all snapshots say that an image is no part of their chains any more."""
+def leave_out(domain: Domain, path: str, lower: str) -> None:
+    """Have the definition and all snapshots say that an image is no part of their chains any more.
+
+    :param lower: the one that holds now what it held.
+    """
     if domain.is_persistent:
         definitions.change(domain, lambda present: without(present, path))
     for snapshot in store.load(domain).values():
@@ -151,6 +164,9 @@ def leave_out(domain: Domain, path: str) -> None:
             if plain is not None:
                 changed = without(toml.from_plain(plain, domains.Domain, snapshot.name), path)
                 setattr(snapshot, field, toml.to_plain(changed))
+        if path in snapshot.bases:
+            del snapshot.bases[path]
+            snapshot.bases[lower] = chains.stamp(lower)
         if snapshot.to_plain() != before:
             store.write(domain, snapshot)
 

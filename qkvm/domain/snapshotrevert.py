@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from qkvm.domain import blocknodes, firmware, snapshotchain, snapshotjobs, snapshotpending, stop
+from qkvm.domain import blockjob, blocknodes, firmware, snapshotchain, snapshotjobs, snapshotpending, stop
 from qkvm.domain import definition as definitions
 from qkvm.domain import save as saving
 from qkvm.domain import snapshotdisks as disks
@@ -48,7 +48,8 @@ def revert(
     """Go back to a snapshot, and give warnings.
 
     :param running: whether the guest is to run, or be paused; None: as it was then.
-    :param force: throw a managed save away, which would not fit any more.
+    :param force: throw a managed save away, which would not fit any more; and take images as they are that were
+        written to since.
     :param reset_nvram: make the UEFI variables anew.
     :raises InvalidState: the images do not hold it any more, or others need them as they are now.
     :raises HostError: it could not be loaded; the domain is shut off then, with its disks as they were.
@@ -57,7 +58,11 @@ def revert(
         settle(domain.tree, domain.name)
         snapshotpending.recover(domain)
         snapshot = store.find(domain, name)
+        if snapshot.deleting:
+            raise InvalidState(f"snapshot '{name}' was half deleted", hint="snapshot-delete completes that")
         run = domain.run if domain.is_running else None
+        if run is not None:
+            blockjob.refuse_busy(run)
         if domain.has_managed_save and not force:
             raise InvalidState(
                 "the domain has a managed save, which would not fit its disks any more",
@@ -68,7 +73,9 @@ def revert(
         if snapshot.is_external:
             from qkvm.domain import snapshotback
 
-            return snapshotback.revert(domain, run, snapshot, running=running, reset_nvram=reset_nvram)
+            return snapshotback.revert(
+                domain, run, snapshot, running=running, force=force, reset_nvram=reset_nvram
+            )
         images = _images(domain, snapshot, reset_nvram=reset_nvram)
         snapshotchain.refuse_needed(
             domain.tree, [one.path for one in images if one.target], f"going back to snapshot '{name}'"

@@ -49,12 +49,13 @@ class Snapshot:
     ``memory`` says where the guest's memory is, ``memory_file`` and ``token`` name the file of an external one.
     ``definition`` is what the domain was, ``inactive`` the stored definition of one that ran. ``kept`` are the
     places of devices (:class:`qkvm.qemu.launch.Kept`). ``nvram`` tells whether UEFI variables are in it. ``tag``
-    is the name of its states in images, which stays where it is renamed.
+    is the name of its states in images, which stays where it is renamed. ``bases`` are the images that an external
+    one leaves as they are, with length and time of the last change; ``deleting`` tells of one that is half gone.
     """
 
     __slots__ = (
-        "created", "definition", "description", "disks", "inactive", "kept", "memory", "memory_file", "name",
-        "nvram", "parent", "state", "tag", "token",
+        "bases", "created", "definition", "deleting", "description", "disks", "inactive", "kept", "memory",
+        "memory_file", "name", "nvram", "parent", "state", "tag", "token",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,8 @@ class Snapshot:
         kept: dict[str, Any] | None = None,
         nvram: bool = False,
         tag: str = "",
+        bases: dict[str, list[int]] | None = None,
+        deleting: bool = False,
     ) -> None:
         self.name = name
         self.state = state
@@ -89,6 +92,8 @@ class Snapshot:
         self.kept = kept
         self.nvram = nvram
         self.tag = tag or tag_of(name)
+        self.bases = bases if bases is not None else {}
+        self.deleting = deleting
 
     @property
     def has_memory(self) -> bool:

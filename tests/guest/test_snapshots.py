@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from qkvm.domain.chain import links
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import Lab, network_nic
-from tests.guest.guest import Guest
+from tests.guest.guest import Guest, wait_agent
 
 Register = Callable[[Domain], Domain]
 
@@ -34,6 +35,15 @@ def get(guest: Guest, target: str = "vda") -> str:
     """The word on a disk, read from the disk itself."""
     guest.ask("echo 3 >/proc/sys/vm/drop_caches")
     return guest.ask(f"dd if=/dev/{target} bs=512 skip=9 count=1 2>/dev/null | tr -d '\\0'").strip()
+
+
+def chain(domain: Domain, target: str) -> list[str]:
+    """Names of the images of a disk, in the definition and in the run alike."""
+    stored = next(disk for disk in domain.definition.disks if disk.target == target)
+    entry = next(entry for entry in domain.live.record["disks"] if entry["target"] == target)
+    told = [stored.path, *(layer.path for layer in stored.backing)]
+    assert [link.path for link in links(entry)] == told
+    return [os.path.basename(path) for path in told]
 
 
 def states(path: Path | str) -> list[str]:
@@ -98,3 +108,61 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
         assert get(guest) == "one"
     lab.ok("snapshot-delete snap --current")
     assert states(tmp_path / "disk.qcow2") == [] and not os.listdir(domain.tree.snapshots("snap"))
+
+
+def test_layers_while_it_writes(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """External ones of a running guest: disks alone with frozen file systems, and with its memory in a file."""
+    domain = lab.boot(domain_of(lab.define("layers", body=disk(tmp_path) + disk(tmp_path, "b.raw", "vdb"))))
+    guest_disk = tmp_path / "disk.qcow2"
+    wait_agent(domain)
+    with Guest(domain) as guest:
+        put(guest, "one")
+        put(guest, "raw", "vdb")
+        guest.ask("mkdir -p /tmp; echo one >/tmp/word")
+    assert "disk vdb is raw" in lab.fails("snapshot-create-as layers no")
+    assert "already exists" in lab.fails(
+        f"snapshot-create-as layers no --disk-only --diskspec vda,file={guest_disk}"
+    )
+    lab.ok("snapshot-create-as layers s1 --disk-only --quiesce")
+    assert domain.state == ("running", "booted") and lab.ok("domblklist layers").split()[-3:] == [
+        str(tmp_path / "disk.s1"), "vdb", str(tmp_path / "b.s1")
+    ]  # fmt: skip
+    with Guest(domain) as guest:
+        put(guest, "two")
+        put(guest, "more", "vdb")
+    memory = tmp_path / "memory"
+    lab.ok(f"snapshot-create-as layers s2 --memspec file={memory} --live")
+    assert domain.state[0] == "running" and memory.stat().st_size > 1 << 20
+    assert lab.ok("snapshot-info layers s2").split()[7:10] == ["running", "Location:", "external"]
+    with Guest(domain) as guest:
+        assert get(guest) == "two"
+        put(guest, "three")
+        guest.ask("echo three >/tmp/word")
+    lab.ok("snapshot-revert layers s2")
+    assert domain.state == ("running", "from snapshot")
+    with Guest(domain) as guest:
+        assert guest.ask("cat /tmp/word") == "one" and get(guest) == "two" and get(guest, "vdb") == "more"
+        put(guest, "four")
+    # Deleted while the guest goes on: the last one, the first one, and the one it came from.
+    lab.ok("snapshot-create-as layers s3 --disk-only")
+    with Guest(domain) as guest:
+        put(guest, "five")
+    lab.ok("snapshot-delete layers s3")
+    assert not (tmp_path / "disk.s3").exists() and len(chain(domain, "vda")) == 3
+    lab.ok("snapshot-delete layers s1")
+    assert len(chain(domain, "vda")) == 2 and chain(domain, "vdb")[1:] == ["b.raw"]
+    with Guest(domain) as guest:
+        assert get(guest) == "five" and get(guest, "vdb") == "more" and guest.ask("cat /tmp/word") == "one"
+    lab.ok("snapshot-revert layers s2 --paused")
+    assert domain.state == ("paused", "from snapshot")
+    domain.resume()
+    with Guest(domain) as guest:
+        assert guest.ask("cat /tmp/word") == "one" and get(guest) == "two" and get(guest, "vdb") == "more"
+        put(guest, "six")
+    lab.ok("snapshot-delete layers s2")
+    assert chain(domain, "vda") == ["disk.qcow2"] and chain(domain, "vdb") == ["b.raw"]
+    domain.destroy()
+    lab.boot(domain)
+    with Guest(domain) as guest:
+        assert get(guest) == "six" and get(guest, "vdb") == "more"
+    assert sorted(os.listdir(tmp_path)) == ["b.raw", "disk.qcow2"]

@@ -182,6 +182,8 @@ def test_layers(vm: Disks) -> None:
     vm.fails("snapshot-create-as vm x --diskspec vdz,snapshot=no --diskspec vdy", "no disk named 'vdy'")
     vm.fails("snapshot-create-as vm x --memspec /tmp/x", "memory state cannot be saved with offline")
     vm.fails("snapshot-create-as vm x --diskspec vda,snapshot=external --diskspec vdb,snapshot=internal", "mixing")
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -q -P 77 512k 64k", vm.root / "vda.s1"], check=True)
+    vm.fails("snapshot-revert vm s2", "was written to since snapshot 's2' was taken")
     # In the middle: what was laid over it goes into its own image.
     vm.ok("snapshot-delete vm s2")
     assert vm.chain() == ["vda.s3", "vda.s1", "vda.qcow2"] and vm.holds(4) and vm.holds(9, place="128k")

@@ -128,6 +128,9 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("snapshot-revert", "current"): "revert to current snapshot",
     ("snapshot-revert", "running"): "after reverting, change state to running",
     ("snapshot-revert", "paused"): "after reverting, change state to paused",
-    ("snapshot-revert", "force"): "throw a managed save away, which would not fit any more",
+    (
+        "snapshot-revert",
+        "force",
+    ): "throw a managed save away, and take images as they are that were written to since",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

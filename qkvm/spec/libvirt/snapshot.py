@@ -151,7 +151,7 @@ def dumps(snapshot: Snapshot, *, accel: str, secret: bool = False) -> str:
         inactive = _domain(snapshot.inactive, snapshot.name, accel, secret=secret)
         inactive.tag = "inactiveDomain"
         root.children.append(inactive)
-    own = {"kept": snapshot.kept, "nvram": snapshot.nvram, "tag": snapshot.tag, "token": snapshot.token}
+    own = {name: getattr(snapshot, name) for name in ("bases", "kept", "nvram", "tag", "token")}
     cookie = root.add("cookie")
     cookie.children.append(xml.element("qkvm:snapshot", json.dumps(own), **{"xmlns:qkvm": _NAMESPACE}))
     return xml.dump(root)

@@ -33,7 +33,7 @@ def blockcommit(context: Context, args: Args) -> None:
     domain, path = common.domain(context, args), args.required("path")
     job = library.commit(
         domain, path, base=args.text("base") or "", top=args.text("top") or "", shallow=args.flag("shallow"),
-        active=active, bandwidth=_bandwidth(args), delete=args.flag("delete"),
+        active=active, bandwidth=common.bandwidth(args), delete=args.flag("delete"),
         keep_relative=args.flag("keep-relative"),
     )  # fmt: skip
     if not waits:
@@ -62,7 +62,7 @@ def blockcopy(context: Context, args: Args) -> None:
     ends = args.flag("pivot") or args.flag("finish")
     waits = _waits(args, ends)
     tuning = library.Tuning(
-        _bandwidth(args), args.number("granularity") or 0, args.number("buf-size") or 0,
+        common.bandwidth(args), args.number("granularity") or 0, args.number("buf-size") or 0,
         args.flag("synchronous-writes"),
     )  # fmt: skip
     domain, path = common.domain(context, args), args.required("path")
@@ -86,7 +86,7 @@ def blockpull(context: Context, args: Args) -> None:
     waits = _waits(args, False)
     domain, path = common.domain(context, args), args.required("path")
     job = library.pull(
-        domain, path, base=args.text("base") or "", bandwidth=_bandwidth(args),
+        domain, path, base=args.text("base") or "", bandwidth=common.bandwidth(args),
         keep_relative=args.flag("keep-relative"),
     )  # fmt: skip
     if not waits:
@@ -112,7 +112,7 @@ def blockjob(context: Context, args: Args) -> None:
     if abort:
         return jobs.abort(domain, path, wait_end=not args.flag("async"))
     if args.has("bandwidth"):
-        return jobs.set_speed(domain, path, _bandwidth(args))
+        return jobs.set_speed(domain, path, common.bandwidth(args))
     return _show(context, args, path, jobs.info(domain, path))
 
 
@@ -188,22 +188,6 @@ def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
     with suppress(QkvmError):
         jobs.abort(domain, path, wait_end=not args.flag("async"))
     raise KeyboardInterrupt
-
-
-def _bandwidth(args: Args) -> int:
-    """--bandwidth in bytes a second: given in MiB, with --bytes as a number with or without a suffix."""
-    text = args.text("bandwidth")
-    if text is None:
-        return 0
-    if args.flag("bytes"):
-        if text.isascii() and text.isdigit():
-            return int(text[:20])
-        from qkvm.units import parse_size
-
-        return parse_size(text, default="B", what="bandwidth") * 1024
-    if not text.isascii() or not text.isdigit() or int(text[:20]) > 1 << 43:
-        raise UsageError(f"Scaled numeric value '{text}' for <--bandwidth> option is malformed or out of range")
-    return int(text) << 20
 
 
 def _destination(args: Args) -> Destination:

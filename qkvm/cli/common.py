@@ -60,6 +60,24 @@ def refuse(args: Args, reasons: Mapping[str, str]) -> None:
             raise InvalidValue(f"--{option} is not supported: {why}")
 
 
+def bandwidth(args: Args) -> int:
+    """--bandwidth in bytes a second: given in MiB, with --bytes as a number with or without a suffix."""
+    from qkvm.cli.parse import UsageError
+
+    text = args.text("bandwidth")
+    if text is None:
+        return 0
+    if args.flag("bytes"):
+        if text.isascii() and text.isdigit():
+            return int(text[:20])
+        from qkvm.units import parse_size
+
+        return parse_size(text, default="B", what="bandwidth") * 1024
+    if not text.isascii() or not text.isdigit() or int(text[:20]) > 1 << 43:
+        raise UsageError(f"Scaled numeric value '{text}' for <--bandwidth> option is malformed or out of range")
+    return int(text) << 20
+
+
 def read_text(path: str) -> tuple[str, str]:
     """The text of a file of the user's, /dev/stdin included, and its name for errors.
 

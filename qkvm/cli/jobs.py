@@ -63,10 +63,10 @@ def _statistics(job: jobs.Info) -> list[str]:
     values = job.values
     downtime = "Total downtime" if job.type == "Completed" else "Expected downtime"
     lines = [_line("Time elapsed", f"{values['time_elapsed']:<12} ms")]
-    for kind in ("data", "memory"):
+    for kind, label in (("data", "Data"), ("memory", "Memory"), ("disk", "File")):
         for what in ("processed", "remaining", "total"):
             if f"{kind}_{what}" in values:
-                lines.append(_line(f"{kind.capitalize()} {what}", _pretty(values[f"{kind}_{what}"])))
+                lines.append(_line(f"{label} {what}", _pretty(values[f"{kind}_{what}"])))
     if values.get("memory_bps"):
         lines.append(_line("Memory bandwidth", f"{_pretty(values['memory_bps'])}/s"))
     for name, label, unit in (

@@ -82,8 +82,10 @@ def entry_of(run: Run, device: str) -> dict[str, Any]:
 def refuse_busy(run: Run, target: str = "") -> None:
     """Refuse what does not go together with a job on that disk, or where none is named on any.
 
-    :raises InvalidState: there is one.
+    :raises InvalidState: there is one, or a backup.
     """
+    if run.record.get("backup"):
+        raise InvalidState("domain has an active backup job", hint="domjobinfo shows it, domjobabort ends it")
     for name in run.record.get("blockjobs", {}):
         if name == target:
             raise InvalidState(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
 
-OPERATIONS = {"Save": 2, "Restore": 3, "Snapshot": 6, "Dump": 8}
+OPERATIONS = {"Save": 2, "Restore": 3, "Snapshot": 6, "Dump": 8, "Backup": 9}
 """Kinds of jobs, and libvirt's numbers for them (virDomainJobOperation)."""
 
 TYPES = ("None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled")
@@ -82,7 +82,7 @@ def info(domain: Domain) -> Info:
     run = domain.live
     job = run.record.get("job")
     if job is None or process.start_time(job["pid"]) != job["pid_start"]:
-        return Info("None", "", {})
+        return _backup(domain) if "backup" in run.record else Info("None", "", {})
     answer: dict[str, Any] = {}
     if job["operation"] != "Restore":
         from qkvm.qmp.session import Session
@@ -91,6 +91,19 @@ def info(domain: Domain) -> Info:
         with Session(run.second_monitor, name=domain.name) as session:
             answer = session.execute(command, timeout=_ANSWER)
     return Info("Unbounded", job["operation"], _values(job, answer))
+
+
+def _backup(domain: Domain) -> Info:
+    """The backup that is under way."""
+    from qkvm.domain import backupjob
+
+    with domain.lock():
+        state = domain.live.record.get("backup")
+        if state is None:
+            return Info("None", "", {})
+        with domain.monitor() as session:
+            found = backupjob.progress(session, state)
+    return Info("Unbounded", "Backup", backupjob.values(state, found))
 
 
 def completed(domain: Domain, *, keep: bool = False) -> Info:
@@ -121,7 +134,10 @@ def abort(domain: Domain) -> None:
     run = domain.live
     job = run.record.get("job")
     if job is None or process.start_time(job["pid"]) != job["pid_start"]:
-        raise InvalidState("no job is active on the domain")
+        from qkvm.domain import backupjob
+
+        backupjob.abort(domain)
+        return
     if job.get("memory_only"):
         raise InvalidState("cannot abort memory-only dump", hint="QEMU has no command for it")
     if job["operation"] == "Restore":

@@ -8,6 +8,7 @@ received here: the journal has them all.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
@@ -31,10 +32,12 @@ class Session:
     """A connection to the monitor at ``path``, for use with ``with``.
 
     :param path: the socket. :param name: the domain, for errors.
+    :param sock: one that is connected already; the session closes it.
     """
 
-    def __init__(self, path: str, *, name: str) -> None:
+    def __init__(self, path: str, *, name: str, sock: socket.socket | None = None) -> None:
         self._path = path
+        self._connected = sock
         self._name = name
         self._runner = asyncio.Runner()
         self._client = QMPClient(f"qkvm-{name}")
@@ -106,7 +109,7 @@ class Session:
         return int(self.execute("add-fd", arguments, fd=fd)["fdset-id"])
 
     async def _connect(self) -> None:
-        sock = connect_unix(self._path)
+        sock = self._connected or connect_unix(self._path)
         try:
             await self._client.connect(sock)
             await self._client.execute("qmp_capabilities")

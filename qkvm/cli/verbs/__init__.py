@@ -67,6 +67,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
     "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
+    "backups": ("backup", "restore-backup"),
     "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",

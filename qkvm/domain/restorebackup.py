@@ -1,0 +1,106 @@
+"""A domain made of a backup: its disks anew, its UEFI variables, its definition; or nothing of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm import files, units
+from qkvm.domain import definition as definitions
+from qkvm.domain.domain import Domain
+from qkvm.errors import AlreadyExists, HostError
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.storage import backup as folders
+from qkvm.storage import image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.paths import Tree
+    from qkvm.storage.backup import Manifest
+
+    Report = Callable[[int, int], object]
+
+
+def contents(folder: str) -> Manifest:
+    """What a folder of backups holds.
+
+    :raises HostError: it holds none, or its manifest is damaged.
+    """
+    found = folders.load(units.check_path(os.path.abspath(folder), "folder"))
+    if found is None:
+        raise HostError(f"{folder} holds no {folders.MANIFEST} of backups")
+    return found
+
+
+def restore(tree: Tree, folder: str, *, name: str = "", number: int = 0, report: Report | None = None) -> Domain:
+    """Make a domain of a backup, which is checked first: each file's length and checksum, and what it is based on.
+
+    Disks are made where they were; with another name, or where a file is there already, among qkvm's images.
+
+    :param name: another name than it had: it gets a UUID and MAC addresses of its own then.
+    :param number: of the backup, 0 is the newest. :param report: hears the bytes that are made and all of them.
+    :raises AlreadyExists: there is such a domain. :raises HostError: the backup is damaged, or there is no room.
+    """
+    folder = units.check_path(os.path.abspath(folder), "folder")
+    manifest = contents(folder)
+    backup = manifest.find(number)
+    before = definitions.parse(backup.definition, f"{folder}/{folders.MANIFEST}")
+    wanted = _renamed(before, units.check_name(name, "domain")) if name and name != before.name else before
+    domain = Domain(tree, wanted.name)
+    with domain.lock(), files.Undo() as undo:
+        if domain.is_persistent or domain.is_running:
+            raise AlreadyExists(f"domain '{wanted.name}' already exists", hint="--name gives it another name")
+        definitions.refuse_clashes(tree, wanted)
+        for one in backup.images:
+            folders.check(folder, manifest, one)
+        total = sum(one.size for one in backup.disks)
+        done = 0
+        disks = list(wanted.disks)
+        for one in backup.disks:
+            path = _place(tree, one, wanted.name, renamed=wanted.name != before.name)
+            undo.add(files.remove, path)
+
+            def watch(taken: int, done: int = done) -> None:
+                if report is not None:
+                    report(done + taken, total)
+
+            folders.extract(folder, one, path, watch)
+            disks = [_on(disk, path, one) if disk.target == one.target else disk for disk in disks]
+            done += one.size
+        wanted = replace(wanted, disks=tuple(disks))
+        if backup.nvram is not None:
+            wanted = replace(wanted, boot=replace(wanted.boot, nvram=""))
+            path = tree.nvram(wanted.name)
+            files.make_private_dir(tree.nvrams)
+            if os.path.lexists(path):
+                raise AlreadyExists(f"{path} of an earlier domain '{wanted.name}' is there", hint="move it away")
+            undo.add(files.remove, path)
+            image.copy(os.path.join(folder, backup.nvram.file), "qcow2", path, "qcow2")
+        text = toml.update(backup.definition, spec.validate(wanted))
+        files.write_atomic(tree.domain_definition(wanted.name), text)
+        undo.commit()
+    return domain
+
+
+def _renamed(before: spec.Domain, name: str) -> spec.Domain:
+    nics = tuple(replace(nic, mac=units.random_mac()) for nic in before.nics)
+    return replace(before, name=name, uuid=units.random_uuid(), nics=nics)
+
+
+def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool) -> str:
+    """Where a disk is made: where it was, if that is free and this is its domain, else among the images."""
+    if not renamed and not os.path.lexists(one.path) and os.path.isdir(os.path.dirname(one.path)):
+        return one.path
+    files.make_private_dir(tree.images)
+    path = os.path.join(tree.images, f"{name}-{one.target}.{'qcow2' if one.format == 'qcow2' else 'img'}")
+    if os.path.lexists(path):
+        raise AlreadyExists(f"{path} exists already", hint="move it away, or --name gives the domain another name")
+    return path
+
+
+def _on(disk: spec.Disk, path: str, one: folders.Image) -> spec.Disk:
+    return replace(disk, path=path, format=spec.DiskFormat(one.format), backing=())

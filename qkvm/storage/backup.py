@@ -1,0 +1,287 @@
+"""A folder of backups: qcow2 images, each based on the one before it, and a manifest that says what they are.
+
+    manifest.json     what follows, in order; replaced as a whole when a backup is whole
+    0001-vda.qcow2    a full backup of a disk
+    0002-vda.qcow2    what had changed since, based on 0001-vda.qcow2 (its header says so, with the format)
+
+An image that the manifest does not name is of a backup that was broken off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from qkvm import files, units
+from qkvm.errors import HostError, InvalidValue
+from qkvm.host import process
+from qkvm.storage import format as formats
+from qkvm.storage import image
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MANIFEST = "manifest.json"
+
+_NAME = re.compile(r"(\d{4,})-([a-z0-9]+)\.qcow2")
+_CHUNK = 1 << 20
+
+
+class Image(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One disk in one backup: its file, the bytes that it holds in all and as a file, the file it is based on.
+
+    ``path`` and ``format`` are those of the disk itself. ``sha256`` is '' until it has been reckoned.
+    """
+
+    target: str
+    file: str
+    base: str = ""
+    size: int
+    length: int
+    sha256: str = ""
+    path: str
+    format: str
+
+
+class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One backup: its number, when (seconds since the epoch), how the guest was ('frozen', 'running', 'shut off').
+
+    ``definition`` is the domain's, as TOML. ``nvram`` are its UEFI variables.
+    """
+
+    number: int
+    time: float
+    guest: str
+    definition: str
+    disks: tuple[Image, ...]
+    nvram: Image | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """All its files."""
+        return (*self.disks, self.nvram) if self.nvram is not None else self.disks
+
+
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a folder holds: the domain's backups, oldest first. ``series`` sets it apart from other folders."""
+
+    kind: str = "qkvm-backup"
+    version: int = 1
+    name: str
+    uuid: str
+    series: str
+    backups: tuple[Backup, ...] = ()
+
+    @property
+    def last(self) -> Backup | None:
+        """The newest backup."""
+        return self.backups[-1] if self.backups else None
+
+    def find(self, number: int = 0) -> Backup:
+        """The backup of that number, 0 is the newest.
+
+        :raises InvalidValue: there is none.
+        """
+        for backup in self.backups:
+            if backup.number == number or (not number and backup is self.last):
+                return backup
+        raise InvalidValue(
+            f"there is no backup {number}" if number else "there is no backup yet",
+            hint="there are: " + ", ".join(str(backup.number) for backup in self.backups),
+        )
+
+    def image(self, file: str) -> Image:
+        """The image of that file.
+
+        :raises HostError: the manifest does not tell of it.
+        """
+        for backup in self.backups:
+            for one in backup.images:
+                if one.file == file:
+                    return one
+        raise HostError(f"the manifest does not tell of {printable(file)}, on which another image is based")
+
+
+def load(folder: str) -> Manifest | None:
+    """The manifest of a folder, None where there is none.
+
+    :raises HostError: it is damaged.
+    """
+    path = os.path.join(folder, MANIFEST)
+    raw = files.read_bytes(path)
+    if raw is None:
+        return None
+    try:
+        found = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise HostError(f"{path} is damaged: {error}") from error
+    if found.kind != "qkvm-backup" or found.version != 1:
+        raise HostError(f"{path} is of another version, or no manifest of backups")
+    for backup in found.backups:
+        for one in backup.images:
+            if not _NAME.fullmatch(one.file) or (one.base and not _NAME.fullmatch(one.base)):
+                raise HostError(f"{path} names {printable(one.file)}, which is no image of a backup")
+    return found
+
+
+def store(folder: str, manifest: Manifest) -> None:
+    """Write the manifest of a folder: the old one or the new one is there, whatever happens."""
+    raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    files.write_atomic(os.path.join(folder, MANIFEST), raw + b"\n")
+
+
+def change(folder: str, empty: Manifest, edit: Callable[[Manifest], Manifest]) -> Manifest:
+    """Replace the manifest of a folder by what ``edit`` makes of it, and of ``empty`` where there is none."""
+    with files.locked(os.path.join(folder, ".lock"), folder):
+        found = edit(load(folder) or empty)
+        store(folder, found)
+    return found
+
+
+def prepare(folder: str, name: str, uuid: str) -> Manifest:
+    """The folder, made where it is missing, and its manifest, an empty one where there is none.
+
+    :raises InvalidValue: it holds another domain's backups, or something else.
+    """
+    files.make_private_dir(folder)
+    found = load(folder)
+    if found is None:
+        others = [
+            entry for entry in os.listdir(folder) if not entry.startswith(".") and not _NAME.fullmatch(entry)
+        ]
+        if others:
+            raise InvalidValue(f"{folder} holds other files and no backups", hint="name a new or an empty folder")
+        return Manifest(name=name, uuid=uuid, series=os.urandom(4).hex())
+    if found.uuid != uuid:
+        raise InvalidValue(
+            f"{folder} holds backups of domain '{found.name}'", hint="each domain has a folder of its own"
+        )
+    return found
+
+
+def sweep(folder: str, manifest: Manifest) -> None:
+    """Remove images that the manifest does not name: of backups that were broken off."""
+    named = {one.file for backup in manifest.backups for one in backup.images}
+    for entry in os.listdir(folder):
+        if _NAME.fullmatch(entry) and entry not in named:
+            files.remove(os.path.join(folder, entry))
+
+
+def create(folder: str, file: str, size: int, base: str = "") -> None:
+    """Make the empty image of a backup, of ``size`` bytes, on top of another one of the same folder.
+
+    The base's name is relative, so that the folder can be moved, and nothing is opened for it.
+    """
+    path = os.path.join(folder, file)
+    program = process.find_program("qemu-img", "a backup", "qemu-utils")
+    words = ["-u", "-b", base, "-F", "qcow2"] if base else []
+    process.run([program, "create", "-q", "-f", "qcow2", *words, path, str(size)])
+    os.chmod(path, 0o600)
+
+
+def measured(folder: str, one: Image) -> Image:
+    """The image with its length, when it is on the disk."""
+    fd = os.open(os.path.join(folder, one.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+        return msgspec.structs.replace(one, length=os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def digest(folder: str, one: Image) -> str:
+    """The SHA-256 of an image's file.
+
+    :raises HostError: it is not there, or no regular file.
+    """
+    path = os.path.join(folder, one.file)
+    whole = hashlib.sha256()
+    fd = image.open_image(path, "qcow2", backing=bool(one.base))
+    try:
+        if os.fstat(fd).st_size != one.length:
+            raise HostError(f"{path} has {os.fstat(fd).st_size} bytes, and the manifest says {one.length}")
+        offset = 0
+        while raw := os.pread(fd, _CHUNK, offset):
+            whole.update(raw)
+            offset += len(raw)
+    except OSError as error:
+        raise files.os_error(error, f"cannot read {path}") from error
+    finally:
+        os.close(fd)
+    return whole.hexdigest()
+
+
+def add_digests(folder: str, manifest: Manifest) -> Manifest:
+    """The manifest with the checksums that it lacks, which are reckoned and written."""
+    lacking = [one for backup in manifest.backups for one in backup.images if not one.sha256]
+    found = {one.file: digest(folder, one) for one in lacking}
+
+    def known(one: Image) -> Image:
+        return one if one.sha256 else msgspec.structs.replace(one, sha256=found.get(one.file, ""))
+
+    def added(present: Manifest) -> Manifest:
+        backups = tuple(
+            msgspec.structs.replace(
+                backup,
+                disks=tuple(known(one) for one in backup.disks),
+                nvram=known(backup.nvram) if backup.nvram is not None else None,
+            )
+            for backup in present.backups
+        )
+        return msgspec.structs.replace(present, backups=backups)
+
+    return change(folder, manifest, added)
+
+
+def check(folder: str, manifest: Manifest, one: Image) -> None:
+    """Refuse an image that is not what the manifest says, or leads elsewhere; all its bases too.
+
+    :raises HostError: damaged, cut or exchanged. :raises InvalidValue: no qcow2 image, or with a data file.
+    """
+    here: Image | None = one
+    while here is not None:
+        path = os.path.join(folder, here.file)
+        found = digest(folder, here)
+        if here.sha256 and found != here.sha256:
+            raise HostError(f"{path} is damaged: its checksum is not that of the manifest")
+        fd = image.open_image(path, "qcow2", backing=bool(here.base))
+        try:
+            look = formats.look(fd)
+        finally:
+            os.close(fd)
+        if look.backing != here.base or (here.base and look.backing_format != "qcow2"):
+            raise HostError(f"{path} names '{printable(look.backing)}' as its base, and not '{here.base}'")
+        # Numbers grow along a chain: one that leads in a circle ends here.
+        if here.base and here.base >= here.file:
+            raise HostError(f"{path} is based on {here.base}, which is not older")
+        here = manifest.image(here.base) if here.base else None
+
+
+def extract(folder: str, one: Image, target: str, watch: Callable[[int], object] | None = None) -> None:
+    """Make a disk of an image and its bases, which were checked: of the format that it had, standing alone.
+
+    :param watch: hears the bytes that the new file has taken, every now and then.
+    """
+    units.check_path(target, "disk")
+    if os.path.lexists(target):
+        raise HostError(f"{target} exists already")
+
+    def look() -> None:
+        if watch is not None and os.path.exists(target):
+            watch(os.stat(target).st_blocks * 512)
+
+    program = process.find_program("qemu-img", "restoring a backup", "qemu-utils")
+    source = os.path.join(folder, one.file)
+    process.run_watched([program, "convert", "-f", "qcow2", "-O", one.format, source, target], look)
+    os.chmod(target, 0o600)
+    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

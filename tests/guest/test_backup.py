@@ -1,0 +1,237 @@
+"""Backups of running and stopped guests, full and incremental, and what is restored of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from qkvm.domain.domain import Domain
+from tests.guest.conftest import Lab
+from tests.guest.guest import Guest
+from tests.guest.test_blockjobs import MIB, chain, digest, killed, put
+from tests.guest.test_disks import left
+from tests.host import nslab
+
+Register = Callable[[Domain], Domain]
+
+
+@pytest.fixture
+def vm(lab: Lab, tmp_path: Path, domain_of: Register) -> Domain:
+    """A guest with a qcow2 disk on a base, and a raw one; it runs."""
+    domain = domain_of(lab.define("vm"))
+    domain.attach_disk(chain(tmp_path, "base", "disk"), config=True)
+    (tmp_path / "raw").mkdir()
+    domain.attach_disk(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), config=True)
+    return lab.boot(domain)
+
+
+def manifest(folder: Path) -> list[dict[str, object]]:
+    """The backups that a folder's manifest names."""
+    found: list[dict[str, object]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["backups"]
+    return found
+
+
+def bitmaps(domain: Domain) -> int:
+    """How many bitmaps the disks of a running domain have."""
+    nodes = domain.monitor_command("query-named-block-nodes", {"flat": True})
+    return sum(len(node.get("dirty-bitmaps", ())) for node in nodes)
+
+
+def counters(*images: Path) -> list[int]:
+    """The number that a guest has written last at MiB 3 of each disk."""
+    found = []
+    for path in images:
+        nslab.sh("qemu-img", "convert", "-O", "raw", str(path), f"{path}.raw")
+        with open(f"{path}.raw", "rb") as stream:
+            stream.seek(3 * MIB)
+            found.append(int(stream.read(512).split(b"\0")[0].split()[0]))
+        os.unlink(f"{path}.raw")
+    return found
+
+
+COUNT = (
+    "(i=0; while :; do i=$((i+1)); for d in vda vdb; do "
+    "echo $i | dd of=/dev/$d bs=512 seek=6144 conv=notrunc,sync,fsync 2>/dev/null; done; done) "
+    ">/dev/null 2>&1 & echo $! >/run/count"
+)
+"""Writes a number to both disks, first to the one and when it is there to the other, for ever."""
+
+
+def test_backups_of_a_guest(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """Full and incremental, running and not; everything is taken away, restored, and is what it was."""
+    to = tmp_path / "to"
+    backup = f"backup vm {to}"
+    assert "holds no backup to which this one could add" in lab.fails(f"{backup} --incremental")
+    with Guest(vm) as guest:
+        for disk in ("vda", "vdb"):
+            put(guest, 5, 3, f"first-{disk}", disk)
+        guest.ask(COUNT)
+    done = lab.run(f"{backup} --verbose --compress")
+    assert done.returncode == 0 and "Backup: [100.00 %]" in done.stderr, done.stderr
+    assert f"Backup 1 of domain 'vm' is in {to}: full" in done.stdout and bitmaps(vm) == 2
+    # Both disks are of one moment.
+    first, second = counters(to / "0001-vda.qcow2", to / "0001-vdb.qcow2")
+    assert first in (second, second + 1), "not of one moment"
+    with Guest(vm) as guest:
+        put(guest, 9, 1, "second")
+        # Zeros over what the first backup has: they must not let it shine through.
+        guest.ask("dd if=/dev/zero of=/dev/vda bs=1M seek=5 count=1 conv=notrunc,fsync 2>/dev/null")
+    lab.ok(f"{backup} --incremental")
+    first, second = counters(to / "0002-vda.qcow2", to / "0002-vdb.qcow2")
+    assert first in (second, second + 1), "not of one moment"
+    with Guest(vm) as guest:
+        guest.ask("kill $(cat /run/count); sync")
+        put(guest, 10, 1, "third", "vdb")
+    assert bitmaps(vm) == 2 and len(left(vm)[0]) == 6
+    # The bitmap of a qcow2 disk outlives QEMU, a raw one's does not.
+    vm.destroy()
+    lab.boot(vm)
+    with Guest(vm) as guest:
+        put(guest, 11, 1, "fourth")
+    done = lab.run(backup)
+    assert "disk vdb is copied in full: what has changed since backup 2 was not recorded" in done.stderr
+    assert ": partly incremental" in done.stdout
+    with Guest(vm) as guest:
+        put(guest, 12, 1, "fifth")
+        whole = [digest(guest, disk) for disk in ("vda", "vdb")]
+    vm.destroy()
+    assert lab.run(f"{backup} --incremental").returncode == 0
+    kinds = [row["kind"] for row in json.loads(lab.ok(f"restore-backup {to} --list --json"))["backups"]]
+    assert kinds == ["full", "incremental", "partly incremental", "partly incremental"]
+    assert [row["guest"] for row in manifest(to)] == ["running"] * 3 + ["shut off"]
+    definition = vm.definition
+    vm.undefine()
+    for path in ("disk", "base", "raw/disk"):
+        (tmp_path / path).unlink()
+    assert lab.ok(f"restore-backup {to}") == f"Domain 'vm' restored from {to}\n\n"
+    assert vm.definition == replace(
+        definition, disks=(replace(definition.disks[0], backing=()), definition.disks[1])
+    )
+    lab.boot(vm)
+    with Guest(vm) as guest:
+        assert [digest(guest, disk) for disk in ("vda", "vdb")] == whole
+    # An earlier one, beside it.
+    lab.ok(f"restore-backup {to} --name twin --number 1")
+    twin = lab.host.domain("twin")
+    assert twin.definition.uuid != definition.uuid and twin.definition.disks[0].path.endswith("twin-vda.qcow2")
+    nslab.sh("qemu-img", "compare", str(to / "0001-vda.qcow2"), twin.definition.disks[0].path)
+    twin.undefine()
+    assert "domain 'vm' already exists" in lab.fails(f"restore-backup {to}")
+
+
+def test_broken_off(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """Killed, canceled, without room: what the folder had stays good, and the next backup adds to that."""
+    to = tmp_path / "to"
+    backup = f"backup vm {to}"
+    lab.ok(backup)
+    with Guest(vm) as guest:
+        for disk in ("vda", "vdb"):
+            put(guest, 5, 3, f"first-{disk}", disk)
+    # Killed before it was begun, and when it had been.
+    killed(lab, "before:transaction", backup)
+    assert (to / "0002-vda.qcow2").exists() and len(manifest(to)) == 1
+    killed(lab, "after:transaction", f"{backup} --bandwidth 64k --bytes")
+    for line, words in (
+        ("detach-disk vm vda", "domain has an active backup job"),
+        ("blockpull vm vda", "domain has an active backup job"),
+        (f"backup vm {tmp_path}/other", "a backup of the domain is under way"),
+    ):
+        assert words in lab.fails(line), line
+    shown = lab.ok("domjobinfo vm")
+    assert "Operation:        Backup" in shown and "File total:       6.000 MiB" in shown
+    assert "begun by an earlier verb" in lab.ok(backup)
+    assert [len(row["disks"]) for row in manifest(to)] == [2, 2] and bitmaps(vm) == 2  # type: ignore[arg-type]
+    assert json.loads(lab.ok("domjobinfo vm --completed --json"))["type"] == "Completed"
+    # Canceled.
+    with Guest(vm) as guest:
+        put(guest, 5, 4, "again", "vdb")
+    killed(lab, "after:transaction", f"{backup} --bandwidth 64k --bytes")
+    lab.ok("domjobabort vm")
+    assert len(manifest(to)) == 2 and sorted(os.listdir(to))[-1] == "manifest.json" and bitmaps(vm) == 2
+    assert "no job is active on the domain" in lab.fails("domjobabort vm")
+    # No room.
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "small", small], check=True)
+    try:
+        message = lab.fails(f"backup vm {small}")
+        assert "backup failed: No space left on device (the file system of the backup is full)" in message
+        assert not [name for name in os.listdir(small) if name.endswith("qcow2")] and bitmaps(vm) == 2
+    finally:
+        subprocess.run(["umount", small], check=True)
+    with Guest(vm) as guest:
+        whole = [digest(guest, disk) for disk in ("vda", "vdb")]
+    vm.destroy()
+    # A QEMU that was killed has not written its bitmaps: this is not taken for "nothing has changed".
+    vm.start(paused=True)
+    pid = vm.live.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while vm.is_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    done = lab.run(backup)
+    assert (
+        "disk vda is copied in full: the bitmap of what has changed since backup 2 is inconsistent" in done.stderr
+    )
+    assert done.returncode == 0 and done.stdout.startswith(f"Backup 3 of domain 'vm' is in {to}: full")
+    _damaged(lab, to, tmp_path / "damaged")
+    lab.ok(f"restore-backup {to} --name again")
+    again = lab.boot(lab.host.domain("again"))
+    with Guest(again) as guest:
+        assert [digest(guest, disk) for disk in ("vda", "vdb")] == whole
+    again.destroy()
+    again.undefine()
+
+
+def _damaged(lab: Lab, good: Path, folder: Path) -> None:
+    """A backup that is not what its manifest says is refused, and nothing is left of the attempt."""
+    restore = f"restore-backup {folder} --name damaged --number 2"
+
+    def refused(words: str, spoil: Callable[[], object]) -> None:
+        subprocess.run(["cp", "-a", "--sparse=always", str(good), str(folder)], check=True)
+        spoil()
+        assert words in lab.fails(restore)
+        assert "damaged" not in lab.ok("list --all --name") and not lab.run("domid damaged").stdout.strip()
+        assert not [name for name in os.listdir(lab.host.tree.images) if name.startswith("damaged")]
+        subprocess.run(["rm", "-r", str(folder)], check=True)
+
+    def flip() -> None:
+        with open(folder / "0001-vda.qcow2", "r+b") as stream:
+            stream.seek(-1, os.SEEK_END)
+            last = stream.read(1)
+            stream.seek(-1, os.SEEK_END)
+            stream.write(bytes([last[0] ^ 1]))
+
+    def rename(old: str, new: str) -> None:
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        (folder / "manifest.json").write_text(text.replace(old, new), encoding="utf-8")
+
+    def link() -> None:
+        (folder / "0001-vda.qcow2").unlink()
+        (folder / "0001-vda.qcow2").symlink_to(good / "0001-vda.qcow2")
+
+    def lead_away() -> None:
+        image = folder / "0002-vda.qcow2"
+        nslab.sh("qemu-img", "rebase", "-u", "-b", "/etc/passwd", "-F", "raw", str(image))
+        rename_all = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for row in rename_all["backups"]:
+            for disk in row["disks"]:
+                disk["sha256"] = ""
+        (folder / "manifest.json").write_text(json.dumps(rename_all), encoding="utf-8")
+
+    refused("its checksum is not that of the manifest", flip)
+    refused("No such file or directory", (lambda: (folder / "0001-vdb.qcow2").unlink()))
+    refused("is a symbolic link", link)
+    refused("names '/etc/passwd' as its base, and not '0001-vda.qcow2'", lead_away)
+    refused("which is no image of a backup", lambda: rename("0001-vda.qcow2", "../x"))
+    refused("is damaged", lambda: rename('"backups"', "backups"))

@@ -34,8 +34,10 @@ def net_forward(context: Context, args: Args) -> None:
     else:
         wanted = _forward(args, whole=action == "add")
         live, config = _scope(args, network)
-        change = forward.add if action == "add" else forward.delete
-        change(network, wanted, live=live, config=config)
+        if action == "add":
+            forward.add(network, wanted, live=live, config=config)
+        else:
+            forward.delete(network, wanted.label, args.text("guest") or "", live=live, config=config)
         context.say(f"Forward {wanted.label} {'added' if action == 'add' else 'deleted'}\n")
 
 

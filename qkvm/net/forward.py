@@ -61,18 +61,19 @@ def add(network: Network, forward: Forward, *, live: bool, config: bool) -> None
     _change(network, lambda listed: (*listed, forward), live=live, config=config)
 
 
-def delete(network: Network, forward: Forward, *, live: bool, config: bool) -> None:
-    """Take a forward away: the one of this protocol, address and ports, wherever it leads.
+def delete(network: Network, label: str, guest: str = "", *, live: bool, config: bool) -> None:
+    """Take forwards away: those of a protocol, address and ports (:attr:`Forward.label`), to one guest or to any.
 
     :raises NotFound: there is none. :raises InvalidState: the network is not active, or not persistent.
     """
 
     def without(listed: tuple[Forward, ...]) -> tuple[Forward, ...]:
-        kept = tuple(one for one in listed if one.label != forward.label)
+        kept = tuple(one for one in listed if one.label != label or guest not in ("", one.guest))
         if kept == listed:
+            to = f" to {guest}" if guest else ""
             raise NotFound(
-                f"network '{network.name}' has no forward {forward.label}", kind="forward", name=forward.label
-            )
+                f"network '{network.name}' has no forward {label}{to}", kind="forward", name=label
+            )  # fmt: skip
         return kept
 
     _change(network, without, live=live, config=config)

@@ -96,12 +96,15 @@ def world(netns: nslab.Namespace) -> Iterator[nslab.Namespace]:
         ipr.link("add", ifname="uplink", kind="veth", peer={"ifname": "eth0", "net_ns_fd": outside.fd})
         index = ipr.link("get", ifname="uplink")[0]["index"]
         ipr.addr("add", index=index, address=nslab.OUTSIDE, prefixlen=24)
+        ipr.addr("add", index=index, address=nslab.OUTSIDE6, prefixlen=64, flags=nslab.NODAD)
         ipr.link("set", index=index, state="up")
     with outside.entered(), nslab.IPRoute() as ipr:
         inner = ipr.link("get", ifname="eth0")[0]["index"]
         ipr.addr("add", index=inner, address=nslab.WORLD, prefixlen=24)
+        ipr.addr("add", index=inner, address=nslab.WORLD6, prefixlen=64, flags=nslab.NODAD)
         ipr.link("set", index=inner, state="up")
         ipr.route("add", dst="0.0.0.0/0", gateway=nslab.OUTSIDE)
+        ipr.route("add", dst="::/0", gateway=nslab.OUTSIDE6)
     yield outside
     with nslab.IPRoute() as ipr:
         ipr.link("del", index=index)

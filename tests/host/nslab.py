@@ -20,6 +20,12 @@ from pyroute2.netlink.exceptions import NetlinkError
 WORLD, OUTSIDE = "203.0.113.2", "203.0.113.1"
 """The outside world's address (TEST-NET-3 of RFC 5737), and the host's own on the way there."""
 
+WORLD6, OUTSIDE6 = "2001:db8::2", "2001:db8::1"
+"""The same of IPv6 (RFC 3849)."""
+
+NODAD = 0x02
+"""IFA_F_NODAD of linux/if_addr.h: an address that is used at once."""
+
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 IPRoute: Any = vars(pyroute2)["IPRoute"]
@@ -80,9 +86,9 @@ class Namespace:
     def close(self) -> None:
         os.close(self.fd)
 
-    def open(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def open(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET) -> socket.socket:
         with self.entered():
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.settimeout(5.0)
         return made
 
@@ -92,11 +98,12 @@ class Namespace:
 
     def connect(self, address: tuple[str, int], *, source_port: int = 0, timeout: float = 5.0) -> socket.socket:
         """A TCP connection from within. :raises OSError: refused, unreachable, timed out."""
-        client = self.open()
+        client = self.open(family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         client.settimeout(timeout)
         try:
             if source_port:
-                client.bind(("0.0.0.0", source_port))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(("", source_port))
             client.connect(address)
         except BaseException:
             client.close()
@@ -105,13 +112,13 @@ class Namespace:
 
 
 class Server:
-    """A TCP server inside a namespace that greets whoever comes with the address it sees."""
+    """A TCP server of both families inside a namespace that greets whoever comes and keeps the address it sees."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
         self.seen: list[tuple[str, int]] = []
-        self._listener = namespace.open()
+        self._listener = namespace.open(family=socket.AF_INET6)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("0.0.0.0", port))
+        self._listener.bind(("::", port))
         self._listener.listen()
         self._listener.settimeout(None)
         self._worker = threading.Thread(target=self._serve)
@@ -124,7 +131,7 @@ class Server:
             except OSError:
                 return
             with connection:
-                self.seen.append(peer)
+                self.seen.append((peer[0].removeprefix("::ffff:"), peer[1]))
                 connection.sendall(b"hello")
 
     def close(self) -> None:
@@ -157,6 +164,11 @@ class Guest:
     def index(ipr: Any) -> int:
         return int(ipr.link("get", ifname="eth0")[0]["index"])
 
+    def flush(self) -> None:
+        """Forget all IPv4 addresses."""
+        with self.namespace.entered():
+            sh("ip", "-4", "addr", "flush", "dev", "eth0")
+
     def lease(self, hostname: str = "") -> str:
         """Get a lease, without using it; gives the address."""
         with self.namespace.open(socket.SOCK_DGRAM) as client:
@@ -182,11 +194,12 @@ class Guest:
     def configure(self, ip: str, prefix: int) -> None:
         self.ip = ip
         with self.namespace.entered(), IPRoute() as ipr:
-            ipr.addr("add", index=self.index(ipr), address=ip, prefixlen=prefix)
+            extra = {"flags": NODAD} if ":" in ip else {}
+            ipr.addr("add", index=self.index(ipr), address=ip, prefixlen=prefix, **extra)
 
     def route(self, gateway: str) -> None:
         with self.namespace.entered(), IPRoute() as ipr:
-            ipr.route("add", dst="0.0.0.0/0", gateway=gateway)
+            ipr.route("add", dst="::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway)
 
     def _ask(
         self, client: socket.socket, options: dict[int, bytes], hostname: str
@@ -211,7 +224,9 @@ class Guest:
         raise AssertionError("no DHCP answer within 10 s")
 
     def close(self) -> None:
-        """Take the port away; the namespace goes with its fd, the veth with the namespace."""
+        """Take the port away; the namespace goes with its fd, the veth with the namespace. Twice is once."""
+        if self.namespace.fd < 0:
+            return
         with IPRoute() as ipr:
             try:
                 ipr.link("del", index=ipr.link("get", ifname=self.port)[0]["index"])
@@ -219,6 +234,7 @@ class Guest:
                 if error.code != 19:
                     raise
         self.namespace.close()
+        self.namespace.fd = -1
 
 
 def _dhcp_options(raw: bytes) -> dict[int, bytes]:
@@ -282,8 +298,12 @@ def links() -> list[str]:
 
 
 def forwarding() -> str:
-    with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as stream:
-        return stream.read().strip()
+    """Whether the host forwards IPv4; with IPv6 where it forwards that: '1', '0', '1 and IPv6'."""
+    found = []
+    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        with open(f"/proc/sys/net/{key}", encoding="ascii") as stream:
+            found.append(stream.read().strip())
+    return found[0] + (" and IPv6" if found[1] == "1" else "")
 
 
 def processes_naming(text: str) -> list[int]:

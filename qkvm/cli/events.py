@@ -35,14 +35,14 @@ def event(context: Context, args: Args) -> int:
     if kind is not None and kind not in events.NAMES:
         raise UsageError(f"unknown event type {printable(kind)}", hint="--list shows them")
     found = events.watch(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
-    return _tell(context, args, (one for one in found if kind in (None, one.name)), _line)
+    return tell(context, args, (one for one in found if kind in (None, one.name)), _line)
 
 
 def qemu_monitor_event(context: Context, args: Args) -> int:
     """Print events as QEMU told them, as :func:`event` does."""
     wanted = _filter(args)
     found = events.watch_qemu(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
-    return _tell(context, args, (one for one in found if wanted(one.name)), _qemu_line)
+    return tell(context, args, (one for one in found if wanted(one.name)), _qemu_line)
 
 
 def _domain(context: Context, args: Args) -> str | None:
@@ -65,7 +65,7 @@ def _filter(args: Args) -> Callable[[str], bool]:
     return lambda name: bool(pattern.search(name) if args.flag("regex") else pattern.match(name))
 
 
-def _tell(context: Context, args: Args, found: Iterator[T], line: Callable[[T, Args], str]) -> int:
+def tell(context: Context, args: Args, found: Iterator[T], line: Callable[[T, Args], str]) -> int:
     """Print events as they come, one or with --loop all, and then virsh's words on how it ended."""
     count = 0
     try:
@@ -91,9 +91,9 @@ def _say(context: Context, args: Args, text: str) -> None:
 def _line(event: events.Event, args: Args) -> str:
     if args.json:
         return json.dumps(event._asdict()) + "\n"
-    stamp = f"{_stamp(event.time)}: " if args.flag("timestamp") else ""
+    when = f"{stamp(event.time)}: " if args.flag("timestamp") else ""
     subject = f" {printable(event.subject)}" if event.subject else ""
-    return f"{stamp}event '{event.name}' for domain '{event.domain}'{subject}{_detail(event.detail)}\n"
+    return f"{when}event '{event.name}' for domain '{event.domain}'{subject}{_detail(event.detail)}\n"
 
 
 def _detail(text: str) -> str:
@@ -109,8 +109,8 @@ def _qemu_line(event: events.QemuEvent, args: Args) -> str:
         return json.dumps(event._asdict()) + "\n"
     details = "<null>" if event.data is None else _json(event.data, args)
     if args.flag("timestamp"):
-        stamp = _stamp(event.seconds + event.microseconds / 1e6)
-        return f"{stamp}: event {event.name} for domain '{event.domain}': {details}\n"
+        when = stamp(event.seconds + event.microseconds / 1e6)
+        return f"{when}: event {event.name} for domain '{event.domain}': {details}\n"
     when = f"{event.seconds}.{event.microseconds:06}"
     return f"event {event.name} at {when} for domain '{event.domain}': {details}\n"
 
@@ -120,7 +120,7 @@ def _json(data: dict[str, Any], args: Args) -> str:
     return json.dumps(data, indent=2) if args.flag("pretty") else json.dumps(data, separators=(",", ":"))
 
 
-def _stamp(moment: float) -> str:
+def stamp(moment: float) -> str:
     """Seconds since the epoch as libvirt writes them: 2026-11-23 01:31:42.123+0000."""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
     return f"{whole}.{int(moment % 1 * 1000):03d}+0000"

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 def find_network(context: Context, args: Args) -> Network:
     """The network that a verb names by name or UUID. :raises NotFound: in virsh's words."""
+    return network_named(context, args.required("network"))
+
+
+def network_named(context: Context, wanted: str) -> Network:
+    """The network of that name or UUID. :raises NotFound: in virsh's words."""
     from qkvm.net.network import Network, ensure_default
 
     ensure_default(context.tree)
-    wanted = args.required("network")
     try:
         return Network.lookup(context.tree, wanted)
     except NotFound as error:

@@ -52,7 +52,7 @@ _FILTERS = "guests' traffic is not filtered; a network's rules are made with the
 _CONFIGURED = "no configuration of the host's is kept: netplan, ifupdown, NetworkManager do"
 _SNAPSHOT = "no configuration of the host's is kept to return to: netplan try does"
 _DEVICES = "it passes no devices of the host to guests"
-_PORTS = "a NIC and its port on a bridge are one thing here: see domiflist"
+_PORTS = "a port is made and removed with its NIC: attach-interface, detach-interface"
 _LAUNCH = "no AMD SEV guests"
 
 NEVER: dict[str, str] = {
@@ -74,7 +74,7 @@ NEVER: dict[str, str] = {
     "iface-start": "up and down are for what configures the interface: ifup, nmcli, ip",
     "iface-destroy": "up and down are for what configures the interface: ifdown, nmcli, ip",
     **dict.fromkeys(VIRSH["nodedev"], _DEVICES),
-    **dict.fromkeys(("net-port-list", "net-port-create", "net-port-dumpxml", "net-port-delete"), _PORTS),
+    **dict.fromkeys(("net-port-create", "net-port-delete"), _PORTS),
 }
 """Verb -> why it is not meant for qkvm. One that qkvm has anyway does not belong here."""
 

@@ -104,8 +104,17 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         forwarding.enable(tree, actual, ipr=ipr)
         apply_rules(now, actual, plan)
         serve(tree, actual, now)
+        _finish(tree, now)
         undo.commit()
     return Started(definition=actual, reason=place.reason)
+
+
+def _finish(tree: Tree, current: dict[str, Any]) -> None:
+    """Note that all is there, by an id of this run: who watches (:mod:`qkvm.net.events`) knows it by that."""
+    from qkvm import units
+
+    current["run"] = units.random_uuid()
+    record.write(record_path(tree, current["name"]), current)
 
 
 def apply_rules(current: dict[str, Any], definition: spec.Network, plan: FirewallPlan) -> None:
@@ -175,6 +184,7 @@ def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
             record.write(record_path(tree, name), now)
             warnings = uplink.make(tree, definition.over, definition.bridge).warnings
         bridge.require(definition.bridge, ipr=ipr)
+        _finish(tree, now)
         undo.commit()
     return Started(definition=definition, reason="", warnings=warnings)
 

@@ -83,6 +83,14 @@ def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
         guest.until(f"nics | grep -c {second.mac} || true", "1")
     found = json.loads(lab.ok(f"domifaddr {vm.name} --interface {second.mac} --source lease --wait --json"))
     assert found[0]["interface"] == second.interface and found[0]["prefix"] == 24
+    ports = {one["mac"]: one for one in json.loads(lab.ok("net-port-list default --json"))}
+    port = ports[second.mac]
+    assert {first.mac, second.mac} <= ports.keys() and port["interface"] == second.interface
+    assert port["uuid"] in lab.ok("net-port-list default --uuid").split()
+    assert lab.ok("net-port-list default").startswith(" UUID\n-----")
+    described = lab.ok(f"net-port-dumpxml default {port['uuid']}")
+    assert f"<mac address='{second.mac}'/>" in described and f"<name>{vm.name}</name>" in described
+    assert "failed to get network port" in lab.fails("net-port-dumpxml default x")
     assert "Please specify which one to detach using --mac" in lab.fails(f"detach-interface {vm.name} network")
 
     assert lab.ok(f"domif-getlink {vm.name} {second.mac}") == f"{second.mac} up\n"
@@ -100,6 +108,7 @@ def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
     line = f"detach-interface {vm.name} --type network --mac {second.mac} --persistent"
     assert lab.ok(line) == "Interface detached successfully\n\n"
     assert not link.present(second.interface)
+    assert port["uuid"] not in lab.ok("net-port-list default --uuid")
     assert [nic.mac for nic in vm.interfaces()] == [nic.mac for nic in vm.definition.nics] == [first.mac]
     with Guest(vm) as guest:
         assert second.mac not in guest.ask("nics")

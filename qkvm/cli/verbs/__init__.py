@@ -101,6 +101,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
     ),
+    "netevents": ("net-event",),
+    "netports": ("net-port-dumpxml", "net-port-list"),
     "netupdate": ("net-update",),
     "pools": (
         "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",

@@ -1,0 +1,66 @@
+"""Ports of a network: the NICs of running guests that are on it.
+
+libvirt has an object with a UUID for each. Here a port is its NIC, so that its UUID is made of the domain's UUID
+and the NIC's MAC (RFC 4122, 4.3): the same for as long as the domain has that NIC.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qkvm.domain.run import all_runs
+from qkvm.errors import NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qkvm.net.network import Network
+    from qkvm.xml import Element
+
+
+class Port(NamedTuple):
+    """One port: whose it is, the NIC's MAC, and the tap with the bridge that it is plugged into."""
+
+    uuid: str
+    domain: str
+    domain_uuid: str
+    mac: str
+    interface: str
+    bridge: str
+
+
+def ports(network: Network) -> list[Port]:
+    """The ports of a network, by domain."""
+    from uuid import UUID, uuid5
+
+    found = []
+    for run in all_runs(network.tree):
+        if run.pid is None:
+            continue
+        for nic in run.devices("nics"):
+            if nic["type"] == "network" and nic["source"] == network.name:
+                owner = str(run.record["uuid"])
+                ident = str(uuid5(UUID(owner), nic["mac"]))
+                found.append(Port(ident, run.name, owner, nic["mac"], nic["target"], nic["bridge"]))
+    return found
+
+
+def find(network: Network, uuid: str) -> Port:
+    """The port of a UUID. :raises NotFound: the network has none of it."""
+    for port in ports(network):
+        if port.uuid == uuid.lower():
+            return port
+    raise NotFound(f"network port not found: Network port with UUID {uuid} does not exist", kind="port", name=uuid)
+
+
+def describe(port: Port) -> Element:
+    """The <networkport> of a port."""
+    from qkvm import xml
+
+    root = xml.element("networkport")
+    root.add("uuid", port.uuid)
+    owner = root.add("owner")
+    owner.add("name", port.domain)
+    owner.add("uuid", port.domain_uuid)
+    root.add("mac", address=port.mac)
+    root.add("plug", type="network", bridge=port.bridge)
+    return root

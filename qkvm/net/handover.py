@@ -14,7 +14,6 @@ import sys
 import time
 
 from qkvm.errors import HostError
-from qkvm.net import raroute
 from qkvm.net import rtnetlink as nl
 from qkvm.net.holding import (
     FOREVER,
@@ -125,13 +124,13 @@ def _settle_group(
     names = [normal(message) for message in wanted]
     known = [normal(message) for message in there]
     if [name for name in known if name in names] != names:
-        if len(there) == len(wanted) == 1 and wanted[0].get(raroute.MARK) is None:
+        if len(there) == len(wanted) == 1:
             _add_route(sock, wanted[0], at, nl.CREATE | nl.REPLACE)
             return
         # One after the other goes to the end of the row; those before it still lead where they led.
         for message, name in zip(wanted, names, strict=True):
             if name in known:
-                _delete_route(sock, there[known.index(name)])
+                _delete_route(sock, message)
             try:
                 _add_route(sock, message, at, nl.CREATE | nl.APPEND)
             except HostError:
@@ -148,9 +147,6 @@ def _add_route(sock: nl.Socket, message: Message, at: float, flags: int) -> None
         (kind, nl.u32(max(1, int.from_bytes(value, sys.byteorder) - passed)) if kind == nl.RTA_EXPIRES else value)
         for kind, value in message.attributes
     ]
-    if message.get(raroute.MARK) is not None:
-        raroute.add(Message(message.fixed, attributes))
-        return
     try:
         sock.change(nl.NEWROUTE, Message(message.fixed, attributes), f"cannot set {_words(message)}", flags)
     except HostError as error:

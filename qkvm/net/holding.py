@@ -12,7 +12,6 @@ import struct
 import time
 
 from qkvm.errors import InvalidState
-from qkvm.net import raroute
 from qkvm.net import rtnetlink as nl
 from qkvm.net.rtnetlink import Message
 from qkvm.units import IFNAMSIZ_MAX, printable
@@ -111,7 +110,6 @@ def holding(sock: nl.Socket, place: Place, mac: str) -> Holding:
         if _address_index(message) == place.index and not _stays(message, mac)
     ]
     groups: list[list[Message]] = []
-    given = raroute.known()
     for members in route_groups(sock).values():
         mine = [message for message in members if involves(message, place.index)]
         for message in mine:
@@ -121,10 +119,7 @@ def holding(sock: nl.Socket, place: Place, mac: str) -> Holding:
                     hint="ip nexthop list; what is made of nexthop objects can't be moved to a bridge",
                 )
         if mine:
-            groups.append([
-                raroute.marked(message, place.name, given) if involves(message, place.index) else message
-                for message in members
-            ])  # fmt: skip
+            groups.append(members)
     # What has no gateway comes first: gateways are looked up in it.
     groups.sort(key=lambda members: any(_has_gateway(message) for message in members))
     return Holding(addresses, groups, _neighbours(sock, place.index), at)
@@ -338,10 +333,5 @@ def _distinct(routes: list[Message]) -> list[Message]:
 
 def normal(message: Message) -> tuple[object, ...]:
     """What makes two routes the same to whoever looks; the rest of their life does not."""
-    passing = [nl.RTA_EXPIRES, nl.RTA_UID, raroute.MARK]
-    fixed = message.fixed
-    if raroute.likely(message):
-        # A copy has the protocol of another, and no metrics yet.
-        fixed = fixed[:5] + b"\0" + fixed[6:]
-        passing.append(nl.RTA_METRICS)
-    return fixed, tuple(sorted(pair for pair in message.attributes if pair[0] not in passing))
+    told = sorted(pair for pair in message.attributes if pair[0] not in (nl.RTA_EXPIRES, nl.RTA_UID))
+    return message.fixed, tuple(told)

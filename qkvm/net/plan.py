@@ -1,4 +1,4 @@
-"""What a network asks of the packet filter, and where it can lie: pure data and pure functions.
+"""What a network asks of the packet filter: pure data and pure functions.
 
 The rules are libvirt's (FORWARD and NAT rules of a NAT network, network/bridge_driver_linux.c). Both firewall
 backends build theirs from this one table, so that they cannot drift apart.
@@ -7,16 +7,11 @@ backends build theirs from this one table, so that they cannot drift apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Network, IPv6Network
 
-from msgspec.structs import replace
-
-from qkvm.errors import AlreadyExists, InvalidValue
-from qkvm.spec.network import Mode, Network, relocated
-
-Subnet = IPv4Network | IPv6Network
+from qkvm.errors import InvalidValue
+from qkvm.spec.network import Mode, Network
 
 
 class Hook(StrEnum):
@@ -31,6 +26,13 @@ class Hook(StrEnum):
     FORWARD_OUT = "forward-out"
     NAT = "nat-postrouting"
     MANGLE = "mangle-postrouting"
+
+
+_NEEDLESS = (
+    (Hook.INPUT, "tcp", (67, 67)), (Hook.OUTPUT, "tcp", (68, 68)),
+    (Hook.OUTPUT, "tcp", (53, 53)), (Hook.OUTPUT, "udp", (53, 53)),
+)  # fmt: skip
+"""Services among libvirt's rules that no guest needs others to let pass."""
 
 
 class Verdict(StrEnum):
@@ -99,7 +101,8 @@ class FirewallPlan:
     """What one network needs: ``subnets`` in CIDR form; ``tag`` marks every rule that is made for it.
 
     ``translates`` are the families whose guests are hidden behind the host's addresses. ``dev`` is the only link
-    that guests may go out by, '' for any. ``serves_tftp``: dnsmasq hands out boot files.
+    that guests may go out by, '' for any. ``serves_tftp``: dnsmasq hands out boot files. ``opens``: these are
+    not the network's own rules, but what has to pass in the rulesets of others for those to have a say.
     """
 
     network: str
@@ -110,11 +113,17 @@ class FirewallPlan:
     dev: str = ""
     serves_tftp: bool = False
     targets: tuple[Target, ...] = ()
+    opens: bool = False
 
     @property
     def tag(self) -> str:
         """The comment that every rule of this network carries."""
         return f"qkvm:net={self.network}"
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether its guests may reach the world."""
+        return self.mode in (Mode.NAT, Mode.ROUTE)
 
     def subnet(self, family: Family) -> str:
         """The subnet of a family, '' where it has none."""
@@ -169,6 +178,8 @@ def rules(plan: FirewallPlan) -> tuple[Rule, ...]:
     """The rules of a plan, in the order in which packets must meet them."""
     if plan.mode in (Mode.OPEN, Mode.BRIDGE):
         return ()
+    if plan.opens:
+        return tuple(_openings(plan))
     found: list[Rule] = []
     for family in Family:
         subnet = plan.subnet(family)
@@ -182,6 +193,24 @@ def rules(plan: FirewallPlan) -> tuple[Rule, ...]:
     if plan.subnet(Family.IP):
         found += _checksum(plan)
     return tuple(found)
+
+
+def _openings(plan: FirewallPlan) -> Iterator[Rule]:
+    """All that the plan's own rules decide on, and the services: what those refuse stays refused."""
+    own = rules(replace(plan, opens=False))
+    for family in dict.fromkeys(rule.family for rule in own):
+        answers = family in plan.translates and not any(one.family is family for one in plan.targets)
+        ways = [(plan.bridge, "", False), ("", plan.bridge, answers)]
+        for inward, outward, established in ways if plan.leads_out else [(plan.bridge, plan.bridge, False)]:
+            yield Rule(
+                hook=Hook.FORWARD_CROSS, verdict=Verdict.ACCEPT, family=family, in_interface=inward,
+                out_interface=outward, established=established,
+            )  # fmt: skip
+    for rule in own:
+        # DNS answers are let out by whoever lets out answers; DHCP never goes by TCP.
+        needless = (rule.hook, rule.protocol, rule.ports) in _NEEDLESS
+        if rule.hook in (Hook.INPUT, Hook.OUTPUT) and rule.verdict is Verdict.ACCEPT and not needless:
+            yield rule
 
 
 def _services(plan: FirewallPlan, family: Family) -> Iterator[Rule]:
@@ -215,7 +244,7 @@ def _forward(plan: FirewallPlan, family: Family, mine: list[Target]) -> Iterator
             hook=Hook.FORWARD_IN, verdict=Verdict.ACCEPT, family=family, destination=_host(target.guest),
             out_interface=bridge, protocol=target.protocol, ports=target.to, translated=True,
         )  # fmt: skip
-    leads_out = plan.mode in (Mode.NAT, Mode.ROUTE) and subnet
+    leads_out = plan.leads_out and subnet
     if leads_out:
         yield Rule(
             hook=Hook.FORWARD_IN, verdict=Verdict.ACCEPT, family=family, destination=subnet, out_interface=bridge,
@@ -299,70 +328,3 @@ def _checksum(plan: FirewallPlan) -> Iterator[Rule]:
     yield Rule(
         hook=Hook.MANGLE, verdict=Verdict.CHECKSUM, out_interface=plan.bridge, protocol="udp", ports=(68, 68)
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a network goes: its definition as it will run, and why it is not the one asked for (or '')."""
-
-    definition: Network
-    reason: str = ""
-
-
-def find_place(
-    definition: Network, used: Iterable[tuple[Subnet, str]], links: Iterable[str]
-) -> Place:  # fmt: skip
-    """The definition itself, or where it may be relocated, one on the next free IPv4 subnet and bridge name.
-
-    :param used: subnets that are taken, each with words for who has it. :param links: names of all links.
-    :raises AlreadyExists: taken, and the definition may not move (or there is no room left).
-    """
-    taken, names = list(used), set(links)
-    own, bridge, reasons = definition.interface, definition.bridge, []
-    subnet = own.network if own is not None else None
-    for one in definition.subnets:
-        owner = _owner(one, taken)
-        if owner:
-            reasons.append(f"{one} is in use by {owner}")
-    moves = bool(reasons)
-    if bridge in names:
-        reasons.append(f"interface {bridge} exists already")
-    if not reasons:
-        return Place(definition=definition)
-    reason = " and ".join(reasons)
-    six = definition.interface6
-    if not definition.relocatable or (six is not None and _owner(six.network, taken)):
-        wanted = " and ".join(str(one) for one in definition.subnets) or "its bridge"
-        raise AlreadyExists(
-            f"network '{definition.name}' wants {wanted} on {definition.bridge}, but {reason}",
-            hint="another address or bridge in its definition, or relocatable = true",
-        )
-    if moves and subnet is not None:
-        free = free_subnet(taken, subnet.prefixlen)
-        if free is None:
-            raise AlreadyExists(f"network '{definition.name}': {reason}, and no other /{subnet.prefixlen} is free")
-        subnet = free
-    if bridge in names:
-        bridge = next(f"virbr{number}" for number in range(len(names) + 1) if f"virbr{number}" not in names)
-    if subnet is None:
-        return Place(definition=replace(definition, bridge=bridge), reason=reason)
-    return Place(definition=relocated(definition, subnet, bridge), reason=reason)
-
-
-def free_subnet(used: Iterable[tuple[Subnet, str]], prefix: int = 24) -> IPv4Network | None:
-    """The first subnet of libvirt's row that nobody uses; None where all are taken."""
-    taken = list(used)
-    return next((item for item in _candidates(prefix) if not _owner(item, taken)), None)
-
-
-def _owner(subnet: Subnet, used: list[tuple[Subnet, str]]) -> str:
-    return next((owner for other, owner in used if subnet.version == other.version and subnet.overlaps(other)), "")
-
-
-def _candidates(prefix: int) -> Iterator[IPv4Network]:
-    """Subnets of one size to try: 192.168.122.0 and up as libvirt's, then those of 10.0.0.0/8 (RFC 1918)."""
-    if prefix >= 24:
-        for third in range(122, 255):
-            yield IPv4Network(f"192.168.{third}.0/{prefix}")
-    for block in IPv4Network("10.0.0.0/8").subnets(new_prefix=min(prefix, 24)):
-        yield IPv4Network(f"{block.network_address}/{prefix}")

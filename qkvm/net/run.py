@@ -15,7 +15,9 @@ from qkvm.host import record
 from qkvm.net import bridge, link
 
 if TYPE_CHECKING:
-    from qkvm.net.plan import FirewallPlan, Subnet
+    from qkvm.net.firewall.obstacle import Obstacle
+    from qkvm.net.place import Subnet
+    from qkvm.net.plan import FirewallPlan
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
 
@@ -82,7 +84,8 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
     from qkvm import units
     from qkvm.net import forwarding
     from qkvm.net.firewall import choose
-    from qkvm.net.plan import find_place, firewall_plan, targets
+    from qkvm.net.place import find_place
+    from qkvm.net.plan import firewall_plan, targets
     from qkvm.spec import toml
 
     name = definition.name
@@ -91,9 +94,9 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         actual = place.definition
         plan = firewall_plan(actual, targets(actual, addresses_of))
         backend = choose(firewall)
-        now = {
+        now: dict[str, Any] = {
             "name": name, "bridge": actual.bridge, "firewall": backend.name,
-            "definition": toml.to_plain(actual), "dnsmasq": None,
+            "definition": toml.to_plain(actual), "dnsmasq": None, "openings": [],
         }  # fmt: skip
         mac = now["mac"] = actual.mac or units.random_mac()
         make_private_dir(tree.network_run(name))
@@ -102,11 +105,12 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         record.write(record_path(tree, name), now)
         bridge.make(actual.bridge, actual.interfaces, mac, link.network_tag(name), mtu=actual.mtu, ipr=ipr)
         forwarding.enable(tree, actual, ipr=ipr)
-        apply_rules(now, actual, plan)
+        obstacles = apply_rules(tree, now, actual, plan)
         serve(tree, actual, now)
         _finish(tree, now)
         undo.commit()
-    return Started(definition=actual, reason=place.reason)
+    warnings = tuple(f"{one.words}; qkvm net-check {name} tells what to do" for one in obstacles)
+    return Started(definition=actual, reason=place.reason, warnings=warnings)
 
 
 def _finish(tree: Tree, current: dict[str, Any]) -> None:
@@ -117,15 +121,24 @@ def _finish(tree: Tree, current: dict[str, Any]) -> None:
     record.write(record_path(tree, current["name"]), current)
 
 
-def apply_rules(current: dict[str, Any], definition: spec.Network, plan: FirewallPlan) -> None:
-    """Bring the packet filter to a plan, with the backend that the network was started with."""
+def apply_rules(
+    tree: Tree, current: dict[str, Any], definition: spec.Network, plan: FirewallPlan
+) -> list[Obstacle]:
+    """Bring the packet filter to a plan, with the backend that the network was started with.
+
+    Rulesets of others that would drop the packets are opened for them; gives those that could not be.
+    """
     from qkvm.net import sysctl
-    from qkvm.net.firewall import backend
+    from qkvm.net.firewall import backend, foreign
 
     if plan.targets and definition.address:
         # Answers of guests to the host's own 127.0.0.1; the plan's rules keep everything else of that out.
         sysctl.write(f"net/ipv4/conf/{definition.bridge}/route_localnet", "1")
     backend(current["firewall"]).apply(plan)
+    return foreign.open_all(
+        plan, current.setdefault("openings", []),
+        lambda: record.write(record_path(tree, definition.name), current), backend=current["firewall"],
+    )  # fmt: skip
 
 
 def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: AddressesOf) -> None:
@@ -148,7 +161,7 @@ def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: Address
         dhcp.check(tree, definition)
     current["definition"] = toml.to_plain(definition)
     record.write(record_path(tree, name), current)
-    apply_rules(current, definition, firewall_plan(definition, targets(definition, addresses_of)))
+    apply_rules(tree, current, definition, firewall_plan(definition, targets(definition, addresses_of)))
     if other:
         stop_dnsmasq(tree, current)
         serve(tree, definition, current)
@@ -245,10 +258,12 @@ def stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def _remove_rules(current: dict[str, Any]) -> None:
-    from qkvm.net.firewall import backend
+    from qkvm.net.firewall import backend, foreign
     from qkvm.net.plan import firewall_plan
 
-    backend(current["firewall"]).remove(firewall_plan(definition_of(current)))
+    plan = firewall_plan(definition_of(current))
+    foreign.close_all(plan, current.get("openings", []))
+    backend(current["firewall"]).remove(plan)
 
 
 def _remove_bridge(current: dict[str, Any], ipr: Any) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -461,60 +460,6 @@ def test_a_nic_without_a_carrier(root: Tree, world: nslab.Namespace) -> None:
     assert f"inet {HOST}/24" in nslab.sh("ip", "addr", "show", "dev", "br0")
     uplink.undo(root, "br0")
     same(before)
-
-
-def advertise(world: nslab.Namespace, lifetime: int) -> None:
-    """A router's advertisement of 2001:db8:f::/64 and of itself (RFC 4861, RFC 4862), to all on eth1."""
-    subnet = socket.inet_pton(socket.AF_INET6, "2001:db8:f::")
-    prefix = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, lifetime, lifetime, 0, subnet)
-    with world.entered(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as router:
-        router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-        index = socket.if_nametoindex("eth1")
-        message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0) + prefix
-        router.sendto(message, ("ff02::1", 0, 0, index))
-
-
-def test_what_a_router_has_given_moves_and_is_renewed(root: Tree, world: nslab.Namespace) -> None:
-    def left(name: str) -> int:
-        shown = nslab.sh("ip", "-6", "addr", "show", "dev", name)
-        found = re.search(r"2001:db8:f:.*\n +valid_lft (\d+)sec", shown)
-        return int(found[1]) if found else 0
-
-    def default(name: str) -> list[int]:
-        """How many seconds each default route of the kernel's own metric still has."""
-        shown = nslab.sh("ip", "-6", "route", "show", "default", "dev", name, "metric", "1024")
-        return [int(text) for text in re.findall(r"via fe80.*expires (\d+)sec", shown)]
-
-    advertise(world, 1000)
-    nslab.until(lambda: left("eth1") > 900 and default("eth1"), "an address")
-    before = host()
-    made = uplink.make(root, "eth1", "br0")
-    assert left("eth1") == 0 and 900 < left("br0") <= 1000
-    assert not default("eth1") and 900 < default("br0")[0] <= 1000
-    assert any("2001:db8:f:" in told for told in made.warnings)
-    advertise(world, 1800)
-    nslab.until(lambda: left("br0") > 1700, "the bridge's address renewed")
-    (seconds,) = default("br0")
-    assert seconds > 1700
-    uplink.undo(root, "br0")
-    assert left("eth1") > 1700
-    same({key: before[key] for key in ("links", "rules", "settings")})
-    advertise(world, 3000)
-    nslab.until(lambda: left("eth1") > 2900, "the NIC's address renewed")
-    (seconds,) = default("eth1")
-    assert seconds > 2900
-    # What the ioctl has made is shown as another protocol's.
-    passing = r" proto (ra|boot)\b|\b\d+sec\b| N\b"
-    assert sorted(re.sub(passing, "", host()["routes6"]).splitlines()) == sorted(
-        re.sub(passing, "", before["routes6"]).splitlines()
-    )
-
-
-def test_only_its_owner_removes_a_bridge(root: Tree, world: nslab.Namespace) -> None:
-    uplink.make(root, "eth2", "br0", alias=link.network_tag("lan"))
-    with pytest.raises(InvalidState, match="network 'lan's"):
-        uplink.undo(root, "br0")
-    assert uplink.undo(root, "br0", alias=link.network_tag("lan")) == "eth2"
 
 
 def test_a_route_with_a_dead_way_beside_is_told_of(root: Tree, world: nslab.Namespace) -> None:

@@ -16,7 +16,8 @@ from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidValue, TemplateError
 from qkvm.net import dhcp
 from qkvm.net.firewall import backend, nftables, save
-from qkvm.net.plan import FirewallPlan, Rule, find_place, firewall_plan, rules
+from qkvm.net.place import find_place
+from qkvm.net.plan import FirewallPlan, Rule, firewall_plan, rules
 from qkvm.paths import Tree
 from qkvm.spec.network import DhcpRange, Mode, Network, default_network
 

@@ -45,5 +45,9 @@ def target(table: Any, entry: Any) -> str:
 
 def is_jump(table: Any, entry: Any, chain: str) -> bool:
     """Whether a rule is our unconditional jump; a foreign one with conditions is not."""
-    conditions = entry.target_offset > ctypes.sizeof(entry) or any(header(entry))
-    return target(table, entry) == chain and not conditions
+    return is_plain(entry) and target(table, entry) == chain
+
+
+def is_plain(entry: Any) -> bool:
+    """Whether a rule has no conditions."""
+    return not (entry.target_offset > ctypes.sizeof(entry) or any(header(entry)))

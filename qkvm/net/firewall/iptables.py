@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.firewall import entries
+from qkvm.net.firewall import entries, legacy
 from qkvm.net.firewall.save import CHAINS, REJECT, destination, line, span
 from qkvm.net.firewall.xtables import errno_, library, lock, open_table
 from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
@@ -72,6 +72,10 @@ class Iptables:
 def _tables(plan: FirewallPlan) -> list[tuple[Family, str]]:
     """The tables that a network has rules in, or may have had: those of IPv6 only where it can have one."""
     families = {Family.IP6 if ":" in subnet else Family.IP for subnet in plan.subnets} or set(Family)
+    if plan.opens:
+        return [
+            (family, "filter") for family in Family if family in families and "filter" in legacy.loaded(family)
+        ]
     return [table for table in _TABLES if table[0] in families]
 
 
@@ -116,7 +120,6 @@ def _apply(table: Any, plan: FirewallPlan) -> bool:
         if not table.is_chain(chain):
             table.create_chain(chain)
             changed = True
-        changed |= _ensure_jump(table, builtin, chain)
         built = [_build(table, rule, plan.tag) for rule in mine]
         ours = _ours(table, chain, plan.tag)
         if [_content(table, entry) for _, entry in ours] == [_rule_content(rule) for rule in built]:
@@ -125,7 +128,7 @@ def _apply(table: Any, plan: FirewallPlan) -> bool:
         for rule in built:
             table.append_entry(chain, rule.rule)
         changed = True
-    return changed
+    return _ensure_jumps(table) or changed
 
 
 def _remove(table: Any, tag: str) -> bool:
@@ -166,14 +169,47 @@ def _family(table: Any) -> Family:
     return Family.IP6 if isinstance(table, library().Table6) else Family.IP
 
 
-def _ensure_jump(table: Any, builtin: str, chain: str) -> bool:
-    """A jump to our chain from a built-in one, in front of what is there; False where there is one."""
-    if any(entries.is_jump(table, entry, chain) for entry in entries.rules(table, builtin)):
-        return False
-    jump = _new_rule(table)
-    jump.create_target(chain)
-    table.insert_entry(builtin, jump.rule, 0)
-    return True
+def _ensure_jumps(table: Any) -> bool:
+    """Have the built-in chains jump to ours, once each and in order, in front of what drops everything.
+
+    False where they do. Rules of others that stand in front of them and drop less stay there.
+    """
+    changed = False
+    for builtin, chains in _jumps(table).items():
+        if _jumps_well(table, builtin, chains):
+            continue
+        numbers = [
+            number for number, entry in enumerate(entries.rules(table, builtin))
+            if any(entries.is_jump(table, entry, chain) for chain in chains)
+        ]  # fmt: skip
+        _delete(table, builtin, numbers)
+        for chain in reversed(chains):
+            jump = _new_rule(table)
+            jump.create_target(chain)
+            table.insert_entry(builtin, jump.rule, 0)
+        changed = True
+    return changed
+
+
+def _jumps(table: Any) -> dict[str, list[str]]:
+    """The chains of ours that an open table has, by the built-in one that jumps to them, in order."""
+    found: dict[str, list[str]] = {}
+    for name, builtin, chain in reversed(CHAINS.values()):
+        if name == table.name and table.is_chain(chain):
+            found.setdefault(builtin, []).append(chain)
+    return found
+
+
+def _jumps_well(table: Any, builtin: str, chains: list[str]) -> bool:
+    """Whether a built-in chain has our jumps once each, in order, in front of what drops everything."""
+    met: list[str] = []
+    for entry in entries.rules(table, builtin):
+        chain = entries.target(table, entry)
+        if legacy.drops(table, entry) and met != chains:
+            return False
+        if entries.is_plain(entry) and chain in chains:
+            met.append(chain)
+    return met == chains
 
 
 def _lacks(table: Any, plan: FirewallPlan) -> list[str]:

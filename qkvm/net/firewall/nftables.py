@@ -11,8 +11,10 @@ import json
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.firewall.nft import nft
+from qkvm.net.firewall.nft import nft, tables
 from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
+
+NEEDED_FOR = "the packet filter of a network"
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -69,7 +71,7 @@ def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
     return [
         {
             "family": _FAMILIES[rule.family], "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
-            "comment": plan.tag, "expr": _expressions(rule),
+            "comment": plan.tag, "expr": expressions(rule),
         }
         for rule in rules(plan)
         if rule.verdict is not Verdict.CHECKSUM
@@ -79,7 +81,7 @@ def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
 def table_count() -> int | None:
     """How many tables nft knows in this network namespace; None where nft is missing or does not work."""
     try:
-        return sum("table" in item for item in _nft("list", "tables"))
+        return len(tables(needed_for=NEEDED_FOR))
     except HostError:
         return None
 
@@ -91,15 +93,15 @@ class Nftables:
 
     def check(self) -> None:
         """List the tables. :raises HostError: nft is missing or does not work."""
-        _nft("list", "tables")
+        tables(needed_for=NEEDED_FOR)
 
     def apply(self, plan: FirewallPlan) -> None:
         """Replace the network's table by one that says the plan."""
-        _nft("-f", "-", stdin=document(plan))
+        call("-f", "-", stdin=document(plan))
 
     def remove(self, plan: FirewallPlan) -> None:
         """Delete the network's table; one that is gone is no error."""
-        _nft("-f", "-", stdin={"nftables": _removal(plan)})
+        call("-f", "-", stdin={"nftables": _removal(plan)})
 
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The plan's rules that are not in the network's table."""
@@ -119,8 +121,9 @@ def _removal(plan: FirewallPlan) -> list[dict[str, Any]]:
 
 def _present_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
     name = table_name(plan.network)
-    listed = _nft("list", "ruleset")
-    return [item["rule"] for item in listed if "rule" in item and item["rule"]["table"] == name]
+    present = [one for one in tables(needed_for=NEEDED_FOR) if one[1] == name]
+    listed = [item for family, _ in present for item in call("list", "table", family, name)]
+    return [item["rule"] for item in listed if "rule" in item]
 
 
 def _comparable(rule: dict[str, Any]) -> str:
@@ -133,7 +136,8 @@ def _comparable(rule: dict[str, Any]) -> str:
     return json.dumps([rule["family"], rule["chain"], expressions], sort_keys=True)
 
 
-def _expressions(rule: Rule) -> list[dict[str, Any]]:
+def expressions(rule: Rule) -> list[dict[str, Any]]:
+    """A rule's conditions and its verdict in nft's JSON form."""
     found = []
     if rule.in_interface:
         found.append(_match({"meta": {"key": "iifname"}}, rule.in_interface))
@@ -193,5 +197,6 @@ def _prefix(cidr: str) -> Any:
     )
 
 
-def _nft(*arguments: str, stdin: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    return nft(*arguments, stdin=stdin, needed_for="the packet filter of a network")
+def call(*arguments: str, stdin: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Run ``nft -j`` for a network's packet filter and give the objects of its answer."""
+    return nft(*arguments, stdin=stdin, needed_for=NEEDED_FOR)

@@ -31,6 +31,7 @@ def attach_interface(context: Context, args: Args) -> None:
         mac=args.text("mac") or "",
         target=args.text("target") or "",
         alias=args.text("alias") or "",
+        source_mode=args.text("source-mode") or "",
         persistent=args.flag("persistent"),
         **_bandwidth(args),
         **common.scope(args),
@@ -41,7 +42,6 @@ def attach_interface(context: Context, args: Args) -> None:
 _NOT_ATTACHED = {
     "script": "a NIC is plugged into its bridge by qkvm itself, which runs no scripts as root",
     "managed": "it is for devices of the host, and none is passed to a guest",
-    "source-mode": "it is for vhost-user, and a NIC is of a network, a bridge or QEMU's own stack",
 }
 """Options of attach-interface for what a NIC can't be."""
 
@@ -198,6 +198,9 @@ def _interface_xml(args: Args) -> str:
     lines = [f"<interface type={quoted(kind)}{managed}>"]
     if kind in ("network", "bridge"):
         lines.append(f"  <source {kind}={quoted(args.required('source'))}/>")
+    if kind == "direct":
+        mode = f" mode={quoted(args.text('source-mode'))}" if args.has("source-mode") else ""
+        lines.append(f"  <source dev={quoted(args.required('source'))}{mode}/>")
     for option, element in (
         ("target", "target dev"), ("mac", "mac address"), ("script", "script path"), ("model", "model type"),
         ("alias", "alias name"),

@@ -27,7 +27,7 @@ PARTLY: dict[str, str] = {
     "dompmsuspend": "duration is 0, as in libvirt",
     "create": "no --autodestroy, which needs a daemon, and no --pass-fds, which are for LXC",
     "start": "no --autodestroy, which needs a daemon, and no --pass-fds, which are for LXC",
-    "attach-interface": "no --script, --managed and --source-mode: for what a NIC can't be here",
+    "attach-interface": "no --script and --managed: for what a NIC can't be here",
     "qemu-monitor-command": "with --pass-fds getfd keeps the fd; a set that add-fd makes ends with the command",
     "domxml-from-native": "refuses, as libvirt does since 5.5",
     "attach-device": "network interfaces and disks",

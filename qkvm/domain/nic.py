@@ -65,11 +65,17 @@ def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, s
 
 
 def bridge_for(tree: Tree, nic: spec.Nic) -> str:
-    """The bridge that a NIC is to be plugged into, '' for type user.
+    """The bridge that a NIC is to be plugged into, '' for types user and direct.
 
     :raises NotFound: no such network or bridge. :raises InvalidState: the network is not active.
     """
     if nic.type == "user":
+        return ""
+    if nic.type == "direct":
+        if not link.present(nic.source):
+            from qkvm.net.macvtap import no_source
+
+            raise no_source(nic.source)
         return ""
     if nic.type == "network":
         from qkvm.net.network import bridge_of
@@ -122,19 +128,19 @@ def _with_link(present: spec.Domain, mac: str, up: bool) -> spec.Domain:
 
 
 def counters(domain: Domain, interface: str) -> dict[str, int]:
-    """Bytes, packets, errors and drops as the guest sees them (virsh domifstat): its rx is its tap's tx."""
+    """Bytes, packets, errors and drops as the guest sees them (virsh domifstat)."""
     domain.live  # noqa: B018  raises where it does not run
     nic = find(interfaces(domain), interface)
     if nic.interface == "-":
         raise InvalidState(f"NIC {nic.mac} has no tap, and QEMU counts nothing for it")
-    tap = link.counters(nic.interface)
+    seen = link.seen_by_guest(link.counters(nic.interface), macvtap=nic.type == "direct")
     return {
-        "rx_bytes": tap.tx_bytes,
-        "rx_packets": tap.tx_packets,
-        "rx_errs": tap.tx_errors,
-        "rx_drop": tap.tx_dropped,
-        "tx_bytes": tap.rx_bytes,
-        "tx_packets": tap.rx_packets,
-        "tx_errs": tap.rx_errors,
-        "tx_drop": tap.rx_dropped,
+        "rx_bytes": seen.rx_bytes,
+        "rx_packets": seen.rx_packets,
+        "rx_errs": seen.rx_errors,
+        "rx_drop": seen.rx_dropped,
+        "tx_bytes": seen.tx_bytes,
+        "tx_packets": seen.tx_packets,
+        "tx_errs": seen.tx_errors,
+        "tx_drop": seen.tx_dropped,
     }

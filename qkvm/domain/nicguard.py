@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qkvm.domain.run import write
-from qkvm.files import Undo
 from qkvm.net import guard, link
 from qkvm.net.port import Port
 from qkvm.spec import domain as spec
@@ -60,11 +59,10 @@ def apply(run: Run, entry: dict[str, Any], nic: spec.Nic, addresses: tuple[str, 
     return guard.apply(entry["target"], nic.filter, guard.own(nic.mac, addresses), link.domain_tag(run.name))
 
 
-def apply_all(run: Run, addresses: dict[str, tuple[str, ...]], undo: Undo) -> None:
+def apply_all(run: Run, addresses: dict[str, tuple[str, ...]]) -> None:
     """Put the filters of a run that starts in force."""
     for entry in run.record["nics"]:
         if entry["mac"] in addresses:
-            undo.add(release, entry)
             nic = toml.from_plain(entry["spec"], spec.Nic, "record")
             apply(run, entry, nic, addresses[nic.mac])
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from qkvm.domain.run import write
+from qkvm.errors import AlreadyExists
 from qkvm.host import process
+from qkvm.net import link
 from qkvm.net import tap as taps
 from qkvm.qemu.devices import NicFds
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
+
+    from qkvm.domain.run import Run
 
 
 class Opened(NamedTuple):
@@ -42,10 +47,10 @@ def uses_vhost(nic: spec.Nic) -> bool:
     return nic.vhost is spec.Vhost.ON or (nic.vhost is spec.Vhost.AUTO and taps.has_vhost())
 
 
-def open_nic(nic: spec.Nic, opened: ExitStack) -> Opened:
-    """Make the tap of a NIC; all is closed with ``opened``, unless QEMU has copies.
+def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
+    """Make the tap or macvtap of a NIC; all is closed with ``opened``, unless QEMU has copies.
 
-    The fds have numbers that a command line can name.
+    The fds have numbers that a command line can name. A macvtap is in the run's record first.
 
     :raises AlreadyExists: its tap's name is taken. :raises HostError: no taps, or no vhost-net where it must be.
     """
@@ -53,9 +58,32 @@ def open_nic(nic: spec.Nic, opened: ExitStack) -> Opened:
         return NONE
     vhost = taps.open_vhost(nic.queues) if uses_vhost(nic) else []
     vhost = [_high(fd, opened) for fd in vhost]
-    tap = taps.open_tap(nic.target or "vnet%d", nic.queues)
-    queues = [_high(fd, opened) for fd in tap.fds]
-    return Opened(tap.name, tuple(queues), tuple(vhost))
+    if nic.type is spec.NicType.DIRECT:
+        name, fds = _open_macvtap(run, nic)
+    else:
+        tap = taps.open_tap(nic.target or "vnet%d", nic.queues)
+        name, fds = tap.name, tap.fds
+    queues = [_high(fd, opened) for fd in fds]
+    return Opened(name, tuple(queues), tuple(vhost))
+
+
+def _open_macvtap(run: Run, nic: spec.Nic) -> tuple[str, list[int]]:
+    from qkvm.net import macvtap
+
+    name = nic.target or macvtap.free_name(link.names())
+    if link.present(name):
+        raise AlreadyExists(f"interface {name} exists already", hint="another name, or none")
+    index = macvtap.free_index()
+    run.record.setdefault("macvtaps", {})[name] = index
+    write(run)
+    try:
+        macvtap.make(name, index, nic.source, nic.source_mode, nic.mac, link.domain_tag(run.name))
+        return name, macvtap.open_queues(name, index, nic.queues)
+    except BaseException:
+        macvtap.remove(name, index)
+        del run.record["macvtaps"][name]
+        write(run)
+        raise
 
 
 def _high(low: int, opened: ExitStack) -> int:

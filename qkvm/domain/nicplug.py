@@ -39,6 +39,7 @@ def attach(
     mac: str = "",
     target: str = "",
     alias: str = "",
+    source_mode: str = "",
     live: bool = False,
     config: bool = False,
     current: bool = False,
@@ -48,12 +49,16 @@ def attach(
 ) -> str:
     """Plug a NIC into the running guest, the definition, or both, and give its MAC address.
 
-    :param type: 'network', 'bridge' or 'user'. :param persistent: the definition too, and live when it runs.
+    :param type: 'network', 'bridge', 'user' or 'direct'. :param source_mode: of the last: 'vepa', 'bridge' …
+    :param persistent: the definition too, and live when it runs.
     :param alias: its id in QEMU, which begins with ``ua-``; '' is chosen.
     :param inbound: the most that the guest receives. :param outbound: the most that it sends.
     :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
     """
-    nic = replace(_nic(type, source, model, mac, target), alias=alias, inbound=inbound, outbound=outbound)
+    nic = replace(
+        _nic(type, source, model, mac, target), source_mode=_mode(source_mode), alias=alias, inbound=inbound,
+        outbound=outbound,
+    )  # fmt: skip
     spec.check_nic(nic)
     attach_nic(domain, nic, live=live, config=config, current=current, persistent=persistent)
     return nic.mac
@@ -86,7 +91,7 @@ def _nic(type_: str, source: str, model: str, mac: str, target: str) -> spec.Nic
     except ValueError:
         raise InvalidValue(
             f"No support for {units.printable(type_)} in command 'attach-interface'",
-            hint="network, bridge or user",
+            hint=", ".join(spec.NicType),
         ) from None
     try:
         card = spec.NicModel(model)
@@ -95,9 +100,18 @@ def _nic(type_: str, source: str, model: str, mac: str, target: str) -> spec.Nic
             f"NIC model '{units.printable(model)}' is not known", hint=", ".join(spec.NicModel)
         ) from None
     # A tap name that qkvm gives is the kernel's to choose: libvirt ignores such a target in the same way.
-    chosen = "" if target.startswith("vnet") else target
+    chosen = "" if target.startswith(("vnet", "macvtap")) else target
     address = units.parse_mac(mac) if mac else units.random_mac()
     return spec.Nic(mac=address, type=kind, source=source, model=card, target=chosen)
+
+
+def _mode(text: str) -> spec.SourceMode:
+    try:
+        return spec.SourceMode(text or "vepa")
+    except ValueError:
+        raise InvalidValue(
+            f"source mode '{units.printable(text)}' is not known", hint=", ".join(spec.SourceMode)
+        ) from None
 
 
 def _with_nic(present: spec.Domain, nic: spec.Nic) -> spec.Domain:
@@ -147,11 +161,12 @@ def _give(
     """Hand the tap to QEMU and plug what the part of the template says: the same as at a start."""
     nic = device.nic
     with ExitStack() as opened:
-        tap = nicopen.open_nic(nic, opened)
+        tap = nicopen.open_nic(run, nic, opened)
         device = device._replace(fds=devices.NicFds.named(f"fd-{device.id}", len(tap.queues), len(tap.vhost)))
         if tap.name:
             entry["target"] = tap.name
             write(run)
+        if nic.type.has_port:
             _connect(domain, run, entry, nic)
         for name, fd in zip((*device.fds.queues, *device.fds.vhost), tap.fds, strict=True):
             session.send_fd(name, fd)
@@ -185,7 +200,7 @@ def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
 
 
 def _forget(run: Run, entry: dict[str, Any]) -> None:
-    nicremains.release(run.name, entry)
+    nicremains.release(run, entry)
     run.record["nics"] = [other for other in run.record["nics"] if other["id"] != entry["id"]]
     write(run)
 

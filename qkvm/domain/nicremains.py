@@ -1,4 +1,8 @@
-"""What of a NIC does not go with its tap, and is in its record's entry before it is made."""
+"""What of a NIC does not go with QEMU, and is in its run's record before it is made.
+
+An ifb of its bandwidth limit and a table of its filter are named in the NIC's entry, macvtaps in the record
+itself, with the indexes that they were made with.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +12,39 @@ if TYPE_CHECKING:
 
     from qkvm.domain.run import Run
 
-KEYS = ("shaper", "guard")
-"""An ifb of its bandwidth limit, a table of its filter."""
 
-
-def has(entry: dict[str, Any]) -> bool:
-    """Whether there is something of that kind."""
-    return any(entry.get(key) for key in KEYS)
-
-
-def release(name: str, entry: dict[str, Any]) -> None:
-    """Take it away; ``name`` is the domain's. The caller writes the record."""
+def release(run: Run, entry: dict[str, Any]) -> None:
+    """Take away what a NIC that is gone has left. The caller writes the record."""
     if entry.get("shaper"):
         from qkvm.domain import nictune
 
-        nictune.release(name, entry)
+        nictune.release(run.name, entry)
     if entry.get("guard"):
         from qkvm.domain import nicguard
 
         nicguard.release(entry)
+    _remove_macvtaps(run, [entry["target"]])
 
 
 def release_all(run: Run) -> None:
-    """The same for all NICs of a run that has ended; call it under the domain's lock."""
-    left = [entry for entry in run.record["nics"] if has(entry)]
-    if not left:
+    """The same for all NICs of a run that has ended or failed to start; call it under the domain's lock."""
+    left = [entry for entry in run.record["nics"] if entry.get("shaper") or entry.get("guard")]
+    macvtaps = list(run.record.get("macvtaps", {}))
+    if not left and not macvtaps:
         return
     from qkvm.domain.run import write
 
     for entry in left:
-        release(run.name, entry)
+        release(run, entry)
+    _remove_macvtaps(run, macvtaps)
     write(run)
+
+
+def _remove_macvtaps(run: Run, names: list[str]) -> None:
+    known: dict[str, int] = run.record.get("macvtaps", {})
+    for name in names:
+        if name in known:
+            from qkvm.net import macvtap
+
+            macvtap.remove(name, known[name])
+            del known[name]

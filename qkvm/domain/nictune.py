@@ -114,14 +114,16 @@ def apply(domain: Domain, run: Run, entry: dict[str, Any], wanted: Limits) -> No
         **{name: value for name, value in entry["spec"].items() if name not in DIRECTIONS},
         **{name: toml.to_plain(band) for name, band in wanted.items() if band is not None},
     }
-    if wanted["outbound"] is not None:
+    leaving, coming = wanted["inbound"], wanted["outbound"]
+    if entry["type"] == "direct":
+        # What the guest sends is sent by a macvtap, and received by a tap.
+        leaving, coming = coming, leaving
+    if coming is not None:
         # Named before it is made.
         entry["shaper"] = shaper
     write(run)
-    bandwidth.limit(
-        entry["target"], wanted["inbound"], wanted["outbound"], shaper=shaper, alias=link.domain_tag(domain.name)
-    )
-    if wanted["outbound"] is None and entry.pop("shaper", None):
+    bandwidth.limit(entry["target"], leaving, coming, shaper=shaper, alias=link.domain_tag(domain.name))
+    if coming is None and entry.pop("shaper", None):
         write(run)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FIXED = {
     "model": "model",
+    "source_mode": "source mode",
     "queues": "number of queues",
     "vhost": "driver",
     "mtu": "mtu",
@@ -123,7 +124,9 @@ def _change(domain: Domain, run: Run, session: Session, entry: dict[str, Any], n
 
 def _move(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic, former: spec.Nic, undo: Undo) -> None:
     """Put the tap on the bridge of another network; the guest is not told, and asks DHCP when it likes."""
-    if spec.NicType.USER in (nic.type, former.type):
+    if nic.type is former.type is spec.NicType.DIRECT:
+        raise InvalidState(f"cannot modify network device source from '{former.source}' to '{nic.source}'")
+    if not (nic.type.has_port and former.type.has_port):
         raise InvalidState(f"cannot modify network device type from '{former.type}' to '{nic.type}'")
     bridge, old = bridge_for(domain.tree, nic), str(entry["bridge"])
     tag = link.domain_tag(domain.name)

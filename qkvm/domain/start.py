@@ -124,6 +124,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         ident = ids.take(domain.tree)
         ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
+        undo.add(nicremains.release_all, run)
         if ready.flash is not None:
             firmware.make_store(domain.tree, ready.flash, undo, reset=reset_nvram)
         place = placing.prepare(domain, run, ready.definition, undo)
@@ -131,7 +132,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
             sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
-            taps = [nicopen.open_nic(nic, opened) for nic in ready.definition.nics]
+            taps = [nicopen.open_nic(run, nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
             images = _open_images(ready.definition, opened)
@@ -151,7 +152,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             place.take(pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
-            nicguard.apply_all(run, addresses, undo)
+            nicguard.apply_all(run, addresses)
             _plug(domain, ready, taps)
         except (HostError, NotFound) as error:
             # A QEMU that has ended took its taps along; then its own words tell why.
@@ -161,7 +162,6 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         if any(nic.inbound or nic.outbound for nic in ready.definition.nics):
             from qkvm.domain import nictune
 
-            undo.add(nicremains.release_all, run)
             nictune.apply_all(domain, run)
         arrival.await_ready(domain, run, argv, pid, len(script))
         files.remove(vnc_secret(run.folder))
@@ -335,5 +335,5 @@ def _spawn(
 
 def _plug(domain: Domain, ready: _Prepared, taps: list[Opened]) -> None:
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
-        if tap.name:
+        if nic.type.has_port:
             port.plug(tap.name, bridge, nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))

@@ -236,7 +236,7 @@ _ENDINGS = {"cumulative": "sum", "instant": "cur", "peak": "max"}
 
 
 def interface(sight: Sight) -> Values:
-    """What went through the NICs, as the guest sees it: its receiving is its tap's sending."""
+    """What went through the NICs, as the guest sees it."""
     run = sight.live
     if run is None:
         return {"net.count": len(sight.domain.definition.nics)}
@@ -248,15 +248,18 @@ def interface(sight: Sight) -> Values:
     for number, entry in enumerate(listed):
         tap = taps.get(entry["target"])
         if tap is not None:
-            found |= {f"net.{number}.{name}": value for name, value in _tap(entry["target"], tap).items()}
+            seen = link.seen_by_guest(tap, macvtap=entry["type"] == "direct")
+            found |= {f"net.{number}.{name}": value for name, value in _tap(entry["target"], seen).items()}
     return found
 
 
-def _tap(name: str, tap: Counters) -> Values:
+def _tap(name: str, seen: Counters) -> Values:
     return {
         "name": name,
-        "rx.bytes": tap.tx_bytes, "rx.pkts": tap.tx_packets, "rx.errs": tap.tx_errors, "rx.drop": tap.tx_dropped,
-        "tx.bytes": tap.rx_bytes, "tx.pkts": tap.rx_packets, "tx.errs": tap.rx_errors, "tx.drop": tap.rx_dropped,
+        "rx.bytes": seen.rx_bytes, "rx.pkts": seen.rx_packets,
+        "rx.errs": seen.rx_errors, "rx.drop": seen.rx_dropped,
+        "tx.bytes": seen.tx_bytes, "tx.pkts": seen.tx_packets,
+        "tx.errs": seen.tx_errors, "tx.drop": seen.tx_dropped,
     }  # fmt: skip
 
 

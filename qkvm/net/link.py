@@ -39,7 +39,7 @@ def domain_tag(name: str) -> str:
 
 
 class Counters(NamedTuple):
-    """What went through a link, as the host counts: a guest's receiving is its tap's sending."""
+    """What went through a link, as the host counts."""
 
     rx_bytes: int
     rx_packets: int
@@ -95,6 +95,13 @@ def _parse_counters(values: str) -> Counters:
         rx_bytes=number[0], rx_packets=number[1], rx_errors=number[2], rx_dropped=number[3],
         tx_bytes=number[8], tx_packets=number[9], tx_errors=number[10], tx_dropped=number[11],
     )  # fmt: skip
+
+
+def seen_by_guest(counted: Counters, *, macvtap: bool) -> Counters:
+    """A NIC's counters as its guest has them: what a tap sends is received there, and what a macvtap receives."""
+    if macvtap:
+        return counted
+    return Counters(*counted[4:], *counted[:4])
 
 
 def wait_gone(name: str, timeout: float) -> bool:

@@ -54,26 +54,27 @@ def open_tap(name: str = "vnet%d", queues: int = 1) -> Tap:
     """
     check_interface_name(name.replace("%d", "0", 1))
     tap = Tap(name, [])
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
     try:
         for number in range(queues):
             tap.fds.append(_open(_TUN, "no taps for guests", "modprobe tun"))
             # The first one makes it, the others are attached to what that has made.
-            tap.name = set_flags(tap.fds[-1], tap.name, flags | (0 if number else _IFF_TUN_EXCL))
+            tap.name = set_flags(tap.fds[-1], tap.name, several=queues > 1, fresh=not number)
     except BaseException:
         tap.close()
         raise
     return tap
 
 
-def set_flags(fd: int, name: str, flags: int) -> str:
-    """TUNSETIFF: make a tap of that name, or a queue of it; gives the real name.
+def set_flags(fd: int, name: str, *, several: bool, fresh: bool = False) -> str:
+    """TUNSETIFF: make a tap of that name where it is to be ``fresh``, or a queue of it; gives the real name.
 
-    :raises AlreadyExists: the name is taken.
+    :param several: whether it has several queues. :raises AlreadyExists: the name is taken.
     """
     import fcntl
     import struct
 
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+    flags |= (_IFF_MULTI_QUEUE if several else 0) | (_IFF_TUN_EXCL if fresh else 0)
     try:
         answer = fcntl.ioctl(fd, _TUNSETIFF, struct.pack(_IFREQ, name.encode(), flags))
     except OSError as error:

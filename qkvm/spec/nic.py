@@ -16,11 +16,28 @@ QUEUES_LIMIT = 256
 
 
 class NicType(StrEnum):
-    """What a NIC is plugged into: a qkvm network, an existing bridge, or QEMU's own user-mode stack."""
+    """What a NIC is plugged into: a qkvm network, an existing bridge, QEMU's own user-mode stack, or a NIC of the
+    host, by a macvtap on top of it.
+    """
 
     NETWORK = "network"
     BRIDGE = "bridge"
     USER = "user"
+    DIRECT = "direct"
+
+    @property
+    def has_port(self) -> bool:
+        """Whether it is a tap on a bridge."""
+        return self in (NicType.NETWORK, NicType.BRIDGE)
+
+
+class SourceMode(StrEnum):
+    """How the macvtaps of a NIC of the host, and that NIC, see each other (linux/if_link.h, macvlan modes)."""
+
+    VEPA = "vepa"
+    BRIDGE = "bridge"
+    PRIVATE = "private"
+    PASSTHROUGH = "passthrough"
 
 
 class NicModel(StrEnum):
@@ -63,7 +80,7 @@ class NicFilter(StrEnum):
 
 
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A network interface. ``source`` is a network's or bridge's name; ``target`` the tap's, chosen if empty.
+    """A network interface. ``source`` names a network, bridge or NIC; ``target`` the tap, chosen if empty.
 
     ``queues`` are pairs of them, for guests whose vCPUs share the work.
     ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated``
@@ -74,6 +91,7 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mac: str
     type: NicType = NicType.NETWORK
     source: str = ""
+    source_mode: SourceMode = SourceMode.VEPA
     model: NicModel = NicModel.VIRTIO
     target: str = ""
     link: bool = True
@@ -94,12 +112,14 @@ def check_nic(nic: Nic) -> None:
     """Source and names, and limits that make sense."""
     if nic.type is NicType.NETWORK:
         units.check_name(nic.source, "network")
-    elif nic.type is NicType.BRIDGE:
+    elif nic.type is not NicType.USER:
         units.check_interface_name(nic.source)
     elif nic.source or nic.target:
         raise InvalidValue("a NIC of type user has neither source nor target")
     elif nic.inbound or nic.outbound:
         raise InvalidValue("a NIC of type user has no bandwidth limits: there is no tap to set them on")
+    if nic.source_mode is not SourceMode.VEPA and nic.type is not NicType.DIRECT:
+        raise InvalidValue(f"source_mode of {nic.mac} is for type direct alone")
     if nic.target:
         units.check_interface_name(nic.target)
     if nic.mtu:
@@ -123,8 +143,8 @@ def _check_speed(nic: Nic) -> None:
 
 def _check_guard(nic: Nic) -> None:
     """What keeps a NIC from others: it needs a port of a bridge, and addresses that a guest can have."""
-    if nic.type is NicType.USER:
-        for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filter")):
+    if not nic.type.has_port:
+        for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filtered")):
             if asked:
                 raise InvalidValue(f"a NIC of type {nic.type} can't be {word}: it is on no bridge")
     if nic.ip and not nic.filter:

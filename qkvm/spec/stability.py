@@ -27,7 +27,10 @@ _HOSTS_OF: dict[type, tuple[str, ...]] = {
         "path", "format", "backing", "cache", "io", "discard", "detect_zeroes", "throttle", "shareable",
         "iothread",
     ),
-    spec.Nic: ("type", "source", "target", "link", "inbound", "outbound", "isolated", "filter", "ip", "vhost"),
+    spec.Nic: (
+        "type", "source", "source_mode", "target", "link", "inbound", "outbound", "isolated", "filter", "ip",
+        "vhost",
+    ),
     spec.Serial: ("kind", "path", "host", "port"),
     spec.Channel: ("kind", "path"),
     spec.Boot: ("kernel", "initrd", "cmdline", "loader", "nvram", "nvram_template"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ Register = Callable[[Domain], Domain]
 
 FIRST, SECOND, FORGED = "52:54:00:00:bb:01", "52:54:00:00:bb:02", "52:54:00:00:bb:99"
 BRIDGE, HOST, FORGED_IP = "virbr7", "192.168.77.1", "192.168.77.99"
-THIRD = "52:54:00:00:bb:03"
+THIRD, FOURTH, OUTSIDE = "52:54:00:00:bb:03", "52:54:00:00:bb:04", "10.77.0.1"
 BODY = f'[[nics]]\nmac = "{FIRST}"\nsource = "kept"\nfilter = "clean-traffic"\nisolated = true\n'
 
 
@@ -51,6 +52,23 @@ def network(lab: Lab, tmp_path: Path) -> Iterator[None]:
     lab.ok("net-destroy kept")
     lab.ok("net-undefine kept")
     assert not os.path.exists(lab.host.tree.reservations("kept"))
+
+
+@pytest.fixture
+def outside(lab: Lab) -> Iterator[nslab.Namespace]:
+    """Who is behind the host's NIC eth9."""
+    far = nslab.Namespace.new()
+    with nslab.IPRoute() as ipr:
+        ipr.link("add", ifname="eth9", kind="veth", peer={"ifname": "far", "net_ns_fd": far.fd})
+        ipr.link("set", index=ipr.link_lookup(ifname="eth9")[0], state="up")
+    with far.entered(), nslab.IPRoute() as ipr:
+        index = ipr.link_lookup(ifname="far")[0]
+        ipr.link("set", index=index, state="up")
+        ipr.addr("add", index=index, address=OUTSIDE, prefixlen=24)
+    yield far
+    with nslab.IPRoute() as ipr:
+        ipr.link("del", index=ipr.link_lookup(ifname="eth9")[0])
+    far.close()
 
 
 CLEAN = "<filterref filter='clean-traffic'/><port isolated='yes'/>"
@@ -86,6 +104,20 @@ def _forge(guest: Guest) -> dict[str, bool]:
     }
 
 
+def _kill(domain: Domain) -> None:
+    pid = domain.live.pid
+    assert pid is not None
+    pidfd = process.open_pidfd(pid)
+    assert pidfd is not None
+    os.kill(pid, signal.SIGKILL)
+    assert process.ended(pidfd, 10)
+    os.close(pidfd)
+
+
+def _macvtaps() -> list[str]:
+    return [line.split()[0] for line in nslab.links() if line.startswith("macvtap")]
+
+
 def _queues(domain: Domain, tap: str) -> int:
     """How many fds of a tap its QEMU holds."""
     folder = Path(f"/proc/{domain.live.pid}/fdinfo")
@@ -98,7 +130,26 @@ def _isolated(tap: str) -> bool:
     return "isolated on" in shown
 
 
-def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+def _go_out_by_a_macvtap(lab: Lab, guest: Guest, outside: nslab.Namespace) -> None:
+    """Plug a NIC that is a macvtap on the host's eth9, speak with who is behind that, and unplug it."""
+    words = "forger direct eth9 --source-mode bridge --mac"
+    assert "mode='bridge'" in lab.ok(f"attach-interface {words} {FOURTH} --print-xml")
+    lab.ok(f"attach-interface {words} {FOURTH} --live --config --model virtio")
+    (line,) = (line for line in lab.ok("domiflist forger").splitlines() if FOURTH in line)
+    assert line.split() == ["macvtap0", "direct", "eth9", "virtio", FOURTH]
+    assert lab.ok("dumpxml forger").count("<source dev='eth9' mode='bridge'/>") == 1
+    guest.until("test -e /sys/class/net/eth2 && echo there || true", "there")
+    guest.ask("ip link set eth2 up; ip addr add 10.77.0.2/24 dev eth2")
+    guest.until(f"ping -c 1 -W 2 {OUTSIDE} >/dev/null && echo ok || true", "ok")
+    counted = json.loads(lab.ok("domifstat forger macvtap0 --json"))
+    assert counted["rx_bytes"] >= 98 and counted["tx_bytes"] >= 98
+    lab.ok("domiftune forger macvtap0 --inbound 200 --outbound 100 --live")
+    guest.until(f"ping -c 1 -W 2 {OUTSIDE} >/dev/null && echo ok || true", "ok")
+    lab.ok(f"detach-interface forger direct --mac {FOURTH} --live --config")
+    assert not [line for line in nslab.links() if line.startswith(("macvtap", "qkvm-o"))]
+
+
+def test_a_guest_that_forges(lab: Lab, domain_of: Register, outside: nslab.Namespace, tmp_path: Path) -> None:
     quick = f'[[nics]]\nmac = "{THIRD}"\nsource = "kept"\nqueues = 3\nlink = false\n'
     domain = domain_of(lab.define("forger", body=BODY + quick))
     lab.boot(domain)
@@ -134,6 +185,8 @@ def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> N
         guest.ask("ip link set eth0 down; ip link set eth1 up; ip addr add 192.168.77.70/24 dev eth1")
         guest.until(f"ping -c 1 -W 2 {HOST} >/dev/null && echo ok || true", "ok")
 
+        _go_out_by_a_macvtap(lab, guest, outside)
+
         second = tmp_path / "second.xml"
         second.write_text(_interface(SECOND, f"{CLEAN}<driver queues='2'/>"))
         lab.ok(f"attach-device forger {second} --live --config")
@@ -147,23 +200,27 @@ def test_a_guest_that_forges(lab: Lab, domain_of: Register, tmp_path: Path) -> N
         assert nslab.nft_rules().count("table bridge") == 1
 
 
-def test_a_filter_ends_with_the_guest_and_the_address_stays(lab: Lab, domain_of: Register) -> None:
-    domain = domain_of(lab.define("ended", body=BODY))
+def test_a_filter_ends_with_the_guest_and_the_address_stays(
+    lab: Lab, domain_of: Register, outside: nslab.Namespace
+) -> None:
+    direct = f'[[nics]]\nmac = "{FOURTH}"\ntype = "direct"\nsource = "eth9"\nsource_mode = "private"\n'
+    domain = domain_of(lab.define("ended", body=BODY + direct))
     domain.start()
+    assert _macvtaps() == ["macvtap0"]
     assert nslab.nft_rules().count("table bridge") == 1
     kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
-    pid = domain.live.pid
-    assert pid is not None
-    pidfd = process.open_pidfd(pid)
-    assert pidfd is not None
-    os.kill(pid, signal.SIGKILL)
-    assert process.ended(pidfd, 10)
-    os.close(pidfd)
+    _kill(domain)
     assert "table bridge" in nslab.nft_rules(), "rules do not go with the tap"
+    assert _macvtaps() == ["macvtap0"], "nor does a macvtap"
+    lab.ok("gc")
+    assert "table bridge" not in nslab.nft_rules() and not _macvtaps()
     domain.start()
+    _kill(domain)
+    domain.start()
+    assert _macvtaps() == ["macvtap0"]
     assert nslab.nft_rules().count("table bridge") == 1, "the next start has taken the old ones away"
     domain.destroy()
-    assert "table bridge" not in nslab.nft_rules()
+    assert "table bridge" not in nslab.nft_rules() and not _macvtaps()
     assert Path(lab.host.tree.reservations("kept")).read_text("ascii") == kept
 
     # Where the host's kernel is to serve a NIC and can't, nothing is started.

@@ -131,7 +131,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         ("domif-setlink vm02 52:54", ["52:54:00:00:00:02"]),
         ("domif-setlink vm02 52:54:00:00:00:02 ", ["down", "up"]),
         ("domif-setlink nosuch ", ["--config", "--interface", "--print-xml", "--state"]),
-        ("attach-interface vm01 ", ["bridge", "network", "user"]),
+        ("attach-interface vm01 ", ["bridge", "direct", "network", "user"]),
         ("attach-interface vm01 network ", ["default", "lab"]),
         ("attach-interface vm01 user ", None),
         ("attach-interface vm01 network default --model e1000", ["e1000", "e1000e"]),

@@ -372,7 +372,7 @@ def test_options_that_are_not_there_have_their_reason(host: Host, verb: Verb, tm
         for words in (["create", str(tmp_path / "x")], ["start", "a"]):
             code, _, err = verb(*words, option)
             assert code == 1 and f"{option.partition('=')[0]} is not supported: " in err
-    for option in ("--script=/x", "--managed", "--source-mode=server"):
+    for option in ("--script=/x", "--managed"):
         code, _, err = verb("attach-interface", "a", "network", "default", "--config", option)
         assert code == 1 and f"{option.partition('=')[0]} is not supported: " in err
     for option in ("--remove-all-storage", "--storage=vda", "--wipe-storage", "--delete-storage-volume-snapshots"):

@@ -68,6 +68,7 @@ from qkvm.spec.domain import (
     Rng,
     Serial,
     SerialModel,
+    SourceMode,
     Throttle,
     Topology,
     Tpm,
@@ -565,6 +566,11 @@ def test_what_keeps_a_nic_apart_and_who_serves_it(tree: Tree) -> None:
     assert nic == Nic(
         mac="52:54:00:00:00:01", source="default", filter=NicFilter.CLEAN_TRAFFIC, isolated=True, queues=4,
         vhost=Vhost.ON,
+    )  # fmt: skip
+    line = "--network type=direct,source=eth0,source_mode=private,mac=52:54:00:00:00:01"
+    (nic,) = built(tree, f"--name vm --install no_install=yes {line}").definition.nics
+    assert nic == Nic(
+        mac="52:54:00:00:00:01", type=NicType.DIRECT, source="eth0", source_mode=SourceMode.PRIVATE
     )  # fmt: skip
     (nic,) = built(tree, "--name vm --install no_install=yes --network default,driver.name=qemu").definition.nics
     assert (nic.vhost, nic.isolated, nic.filter) == (Vhost.OFF, False, NicFilter.NONE)

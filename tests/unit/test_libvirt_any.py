@@ -123,8 +123,8 @@ BANDS = st.one_of(st.none(), st.builds(spec.Bandwidth, average=st.integers(1, 9)
 @st.composite
 def nics(draw: st.DrawFn, number: int) -> spec.Nic:
     kind = draw(st.sampled_from(spec.NicType))
-    user = kind is spec.NicType.USER
-    filtered = spec.NicFilter.NONE if user else draw(st.sampled_from(spec.NicFilter))
+    user, direct = kind is spec.NicType.USER, kind is spec.NicType.DIRECT
+    filtered = spec.NicFilter.NONE if user or direct else draw(st.sampled_from(spec.NicFilter))
     card = draw(st.sampled_from(spec.NicModel))
     quick = not user and card is spec.NicModel.VIRTIO
     queues = draw(st.integers(1, 4)) if quick else 1
@@ -134,6 +134,7 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
         mac=f"52:54:00:00:00:{number:02x}",
         type=kind,
         source="" if user else draw(WORDS),
+        source_mode=draw(st.sampled_from(spec.SourceMode)) if direct else spec.SourceMode.VEPA,
         model=card,
         target="" if user else draw(st.sampled_from(["", f"tap{number}"])),
         link=draw(st.booleans()),
@@ -142,7 +143,7 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
         mtu=draw(st.sampled_from([0, 9000])),
         inbound=None if user else draw(BANDS),
         outbound=None if user else draw(BANDS),
-        isolated=not user and draw(st.booleans()),
+        isolated=not user and not direct and draw(st.booleans()),
         filter=filtered,
         ip=tuple(draw(addresses)) if filtered else (),
         alias=draw(st.sampled_from(["", f"ua-nic{number}"])),

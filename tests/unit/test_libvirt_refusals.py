@@ -60,7 +60,13 @@ UNSUPPORTED = [
     ("<disk type='file'", "<disk type='file' device='lun'", 11, "<disk>: device 'lun' is not supported"),
     ("<target dev='vda'/>", "<target dev='vda'/><encryption />", 11, "<encryption>: not supported in"),
     ("<target dev='vda'/>", "<target dev='vda' bus='xen'/>", 11, "<disk>: bus 'xen' of vda is not supported"),
-    ("<interface type='network'>", "<interface type='direct'>", 12, "<interface>: type 'direct' is not"),
+    ("<interface type='network'>", "<interface type='vdpa'>", 12, "<interface>: type 'vdpa' is not"),
+    (
+        "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default'/>",
+        "<interface type='direct'><source dev='eth0' mode='macvlan'/>",
+        12,
+        "<source>: mode 'macvlan' is not supported",
+    ),
     ("<source network='default'/>", "<source network='default'/><vlan/>", 12, "<vlan>: VLAN tags are not"),
     ("<source network='default'/>", "<source network='default'/><filterref filter='allow-dhcp'/>", 12, "'allow-d"),
     (

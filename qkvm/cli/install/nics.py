@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from qkvm.cli.install.reader import Options
 
 _ABSENT = {
-    "direct": "macvtap is not there yet",
     "ethernet": "a tap is qkvm's own; bridge= puts it where you want it",
     "hostdev": "devices of the host are not handed out yet",
     "vhostuser": "vhost-user is not there yet",
@@ -55,6 +54,7 @@ def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
         mac=units.random_mac() if mac.upper() == "RANDOM" else units.parse_mac(mac),
         type=kind,
         source=source,
+        source_mode=given.choice("source.mode", spec.SourceMode, spec.SourceMode.VEPA),
         model=given.choice("model.type", spec.NicModel, profile.nic),
         target=given.text("target.dev"),
         link=state == "up",
@@ -83,7 +83,7 @@ def _source(given: Suboptions) -> tuple[spec.NicType, str]:
     kinds = [key for key in ("network", "bridge") if given.has(key)]
     word = given.text("type")
     if word in _ABSENT:
-        raise UsageError(f"--network type={word} is not supported: {_ABSENT[word]}", hint="network, bridge, user")
+        raise UsageError(f"--network type={word} is not supported: {_ABSENT[word]}", hint=", ".join(spec.NicType))
     if len(kinds) > 1 or (kinds and word not in ("", kinds[0])):
         raise UsageError("--network: network, bridge and user exclude each other")
     if kinds:
@@ -91,7 +91,7 @@ def _source(given: Suboptions) -> tuple[spec.NicType, str]:
         return spec.NicType(kinds[0]), given.text(kinds[0])
     if word == "user":
         return spec.NicType.USER, given.text("source")
-    if word in ("network", "bridge") and given.has("source"):
+    if word in ("network", "bridge", "direct") and given.has("source"):
         return spec.NicType(word), given.text("source")
     given.exclude("source", reason="type=network or type=bridge goes with it")
     return spec.NicType.NETWORK, word or "default"

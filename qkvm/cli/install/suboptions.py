@@ -64,9 +64,9 @@ SUBOPTIONS: dict[str, str] = {
         "iotune.write_bytes_sec iotune.total_iops_sec iotune.read_iops_sec iotune.write_iops_sec " + PLACE
     ),
     "network": (
-        "type network bridge source model.type|model mac.address|mac target.dev|~target link.state "
-        "boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated driver.name|~driver_name "
-        "driver.queues|~driver_queues " + PLACE
+        "type network bridge source source.mode|~source_mode model.type|model mac.address|mac "
+        "target.dev|~target link.state boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated "
+        "driver.name|~driver_name driver.queues|~driver_queues " + PLACE
     ),
     "graphics": "type listen port websocket keymap password",
     "video": ("model.type|~model|~type model.vgamem|~vgamem model.heads|~heads " + PCI),
@@ -243,7 +243,6 @@ REFUSED: dict[str, dict[str, str]] = {
     "network": {
         "filterref*": "DHCP tells the filter the guest's address; ip = […] in the definition adds others",
         "virtualport*": "Open vSwitch and 802.1Qbg are not there yet",
-        "source.mode": "macvtap is not there yet",
         "source.path": "vhost-user is not there yet",
         "source.type": "vhost-user is not there yet",
         "source.portgroup": "networks have no port groups yet",

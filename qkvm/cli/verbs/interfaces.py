@@ -65,7 +65,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("attach-interface", "alias"): "custom alias name of interface device: ua-...",
     ("attach-interface", "managed"): "detach the device from the host (not supported)",
     ("attach-interface", "script"): "script used to bridge network interface (not supported)",
-    ("attach-interface", "source-mode"): "mode attribute of <source/> element (not supported)",
+    ("attach-interface", "source-mode"): "mode attribute of <source/> element, of type direct",
     ("detach-interface", "print-xml"): "print XML document rather than detach the interface",
     ("domif-setlink", "print-xml"): "print XML document rather than set the interface link state",
     ("attach-interface", "inbound"): "control domain's incoming traffics: average,peak,burst",

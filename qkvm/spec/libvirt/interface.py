@@ -7,7 +7,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, Vhost
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -31,8 +31,9 @@ def read_interface(node: Node) -> Nic:
         node.spoil("vlan", "VLAN tags are not supported")
         node.spoil("virtualport", "virtual ports are not supported")
         filtered, addresses = _read_filter(node)
+        source, mode = _read_source(node, kind)
         return Nic(
-            mac=_read_mac(node), type=kind, source=_read_source(node, kind), model=_read_model(node),
+            mac=_read_mac(node), type=kind, source=source, source_mode=mode, model=_read_model(node),
             target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
             boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
             queues=queues, vhost=vhost, isolated=_read_isolated(node), filter=filtered, ip=addresses,
@@ -53,19 +54,21 @@ def _read_mac(node: Node) -> str:
             raise found.malformed(str(error)) from None
 
 
-def _read_source(node: Node, kind: NicType) -> str:
+def _read_source(node: Node, kind: NicType) -> tuple[str, SourceMode]:
     found = node.child("source")
     if found is None:
         if kind is NicType.USER:
-            return ""
+            return "", SourceMode.VEPA
         raise node.malformed("<source> is missing")
     with found:
         if kind is NicType.USER:
-            return ""
+            return "", SourceMode.VEPA
+        if kind is NicType.DIRECT:
+            return found.required("dev"), found.choice("mode", SourceMode, SourceMode.VEPA)
         if kind is NicType.NETWORK:
             # The bridge and port of a running guest.
             found.drop("bridge", "portid")
-        return found.required(str(kind))
+        return found.required(str(kind)), SourceMode.VEPA
 
 
 def _read_model(node: Node) -> NicModel:
@@ -168,6 +171,8 @@ def write_interface(
         element.add("source", network=nic.source, bridge=bridge or None)
     elif nic.type is NicType.BRIDGE:
         element.add("source", bridge=nic.source)
+    elif nic.type is NicType.DIRECT:
+        element.add("source", dev=nic.source, mode=nic.source_mode)
     write_bandwidth(element, nic.inbound, nic.outbound)
     if target or nic.target:
         element.add("target", dev=target or nic.target)

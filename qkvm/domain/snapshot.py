@@ -20,7 +20,7 @@ from qkvm.domain import snapshotstore as store
 from qkvm.domain.migration import go_on
 from qkvm.domain.run import settle
 from qkvm.domain.snapshotrevert import past
-from qkvm.errors import AlreadyExists, InvalidState, InvalidValue
+from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
 from qkvm.qemu import devices
 from qkvm.spec import snapshot as spec
 from qkvm.spec import toml
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
     from qkvm.domain.snapshotdisks import Image
     from qkvm.qmp.session import Session
+
+
+_NEXT_TO_NOTHING = 1 << 20
+"""Bytes; QEMU allocates some clusters at a time."""
 
 
 class Wanted(NamedTuple):
@@ -214,10 +218,22 @@ def _create_hot(domain: Domain, run: Run, snapshot: Snapshot, images: Sequence[I
     with snapshotpending.work(domain, "create", **told), domain.monitor() as session:
         if wanted.halt and goes_on:
             session.execute("stop")
-        snapshotjobs.save(run, session, snapshot.tag, nodes[0], nodes)
+        try:
+            snapshotjobs.save(run, session, snapshot.tag, nodes[0], nodes)
+        except HostError as error:
+            # QEMU calls it an I/O error.
+            if _is_full(images[0].path):
+                error.hint = f"the file system of {images[0].path} is full"
+            raise
         complete(domain, snapshot, wanted.metadata)
     if wanted.halt:
         stop.end(domain, run, "from snapshot")
+
+
+def _is_full(path: str) -> bool:
+    """Whether there is next to no room where an image lies."""
+    free = os.statvfs(path)
+    return free.f_bavail * free.f_frsize < _NEXT_TO_NOTHING
 
 
 def facts(snapshot: Snapshot, images: Sequence[Image], wanted: Wanted) -> dict[str, Any]:

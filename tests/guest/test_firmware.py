@@ -38,6 +38,15 @@ def _same(store: Path, template: Path) -> bool:
     )
 
 
+def _names(store: Path, name: str) -> bool:
+    """Whether a store of variables names one."""
+    raw = store.parent / "raw"
+    subprocess.run(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", store, raw], check=True)
+    found = name.encode("utf-16-le") in raw.read_bytes()
+    raw.unlink()
+    return found
+
+
 def test_variables_last(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     """The store is the domain's own: made at the first start, kept by restarts, held by snapshots, made anew."""
     before = _distribution()
@@ -55,22 +64,33 @@ def test_variables_last(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     with Guest(domain) as guest:
         guest.ask(MOUNT)
         guest.ask(rf"printf '\007\000\000\000lasting' >{VARIABLE}")
-    nodes = ["qcow2-vda", domain.live.record["flash"]["node"]]
-    job = {"job-id": "snap", "tag": "one", "vmstate": "qcow2-vda", "devices": nodes}
-    domain.monitor_command("snapshot-save", job)
-
-    def concluded() -> bool:
-        return bool(domain.monitor_command("query-jobs")[0]["status"] == "concluded")
-
-    nslab.until(concluded, "the snapshot", 60)
-    assert "error" not in domain.monitor_command("query-jobs")[0]
+    lab.ok("snapshot-create-as uefi one")
+    lab.ok("snapshot-create-as uefi two --disk-only")
+    later = VARIABLE.replace("qkvmTest", "qkvmLater")
+    add = rf"printf '\007\000\000\000late' >{later}; sync"
+    with Guest(domain) as guest:
+        guest.ask(add)
+        assert guest.ask(f"tail -c 4 {later}") == "late"
+    # Both hold the variables of then: without the memory, and with it.
+    lab.ok("snapshot-revert uefi two")
+    assert domain.state == ("shut off", "from snapshot")
+    assert _names(store, "qkvmTest") and not _names(store, "qkvmLater")
+    lab.ok("snapshot-delete uefi two")
+    for _ in ("in a new QEMU", "in place"):
+        lab.ok("snapshot-revert uefi one")
+        with Guest(domain) as guest:
+            guest.ask(f"umount /sys/firmware/efi/efivars; {MOUNT}")
+            assert guest.ask(f"tail -c 7 {VARIABLE}; ls {later} 2>/dev/null; true") == "lasting"
+            guest.ask(add)
     domain.shutdown(wait=True)
-    assert b"one" in subprocess.run(["qemu-img", "snapshot", "-l", store], capture_output=True, check=True).stdout
+    listed = subprocess.run(["qemu-img", "snapshot", "-l", store], capture_output=True, check=True).stdout
+    assert b"one" in listed and b"two" not in listed
     lab.boot(domain)
     with Guest(domain) as guest:
         guest.ask(MOUNT)
         assert guest.ask(f"tail -c 7 {VARIABLE}") == "lasting"
         assert guest.ask("cat /sys/firmware/efi/fw_platform_size") == "64"
+    lab.ok("snapshot-delete uefi one")
     assert "cannot undefine domain with nvram" in lab.fails("undefine uefi")
     domain.destroy()
     assert not _same(store, template)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from qkvm.domain import snapshotstore as store
 from qkvm.domain.chain import links
 from qkvm.domain.domain import Domain
-from tests.guest.conftest import Lab, network_nic
+from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, wait_agent
+from tests.guest.test_saving import small_filesystem
 
 Register = Callable[[Domain], Domain]
 
@@ -166,3 +171,107 @@ def test_layers_while_it_writes(lab: Lab, domain_of: Register, tmp_path: Path) -
     with Guest(domain) as guest:
         assert get(guest) == "six" and get(guest, "vdb") == "more"
     assert sorted(os.listdir(tmp_path)) == ["b.raw", "disk.qcow2"]
+
+
+def killed(lab: Lab, domain: Domain, line: str, when: str, *, qemu: bool = False) -> bool:
+    """Run a verb and kill it, or QEMU, as soon as it has written down ``when``; gives whether it came to that."""
+    victim = domain.live.pid if domain.is_running else None
+    verb = subprocess.Popen(
+        [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=TOP,
+    )  # fmt: skip
+    seen = False
+    while verb.poll() is None and not seen:
+        try:
+            seen = when in Path(store.pending_file(domain)).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+    if seen:
+        os.kill(victim if qemu and victim is not None else verb.pid, signal.SIGKILL)
+    _, words = verb.communicate(timeout=60)
+    assert "Traceback" not in words, words
+    return seen
+
+
+def test_killed_in_the_middle(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """qkvm or QEMU ends in the middle of each: what is there is of one piece, the next verb clears the rest."""
+    domain = lab.boot(domain_of(lab.define("frail", body=disk(tmp_path))))
+    image = tmp_path / "disk.qcow2"
+    begun = 0
+
+    def word(value: str) -> None:
+        with Guest(domain) as guest:
+            put(guest, value)
+            guest.ask(f"mkdir -p /tmp; echo {value} >/tmp/word")
+
+    def same() -> str:
+        """What is on the disk and in the memory alike, once nothing is pending any more."""
+        lab.ok("gc")
+        assert not os.path.exists(store.pending_file(domain)) and domain.state[0] == "running"
+        with Guest(domain) as guest:
+            assert get(guest) == guest.ask("cat /tmp/word")
+            return get(guest)
+
+    word("one")
+    lab.ok("snapshot-create-as frail base")
+    word("two")
+    # While it is taken: it is taken back, or was complete.
+    begun += killed(lab, domain, "snapshot-create-as frail s1", '"do": "create"')
+    assert same() == "two"
+    assert ("s1" in states(image)) == store.exists(domain, "s1")
+    memory = tmp_path / "memory"
+    begun += killed(lab, domain, f"snapshot-create-as frail s2 --memspec {memory}", '"phase": "made"')
+    assert same() == "two" and not store.exists(domain, "s2") and chain(domain, "vda") == ["disk.qcow2"]
+    assert not memory.exists() and not (tmp_path / "disk.s2").exists()
+    begun += killed(lab, domain, "snapshot-create-as frail s3 --disk-only", '"phase": "switched"')
+    assert same() == "two" and store.exists(domain, "s3") and chain(domain, "vda") == ["disk.s3", "disk.qcow2"]
+    word("three")
+    # While it is deleted: it is gone.
+    begun += killed(lab, domain, "snapshot-delete frail s3", '"do": "delete"')
+    assert same() == "three" and not store.exists(domain, "s3") and chain(domain, "vda") == ["disk.qcow2"]
+    # While the guest goes back: it is there, or had not left.
+    begun += killed(lab, domain, "snapshot-revert frail base", '"phase": "loading"')
+    assert same() in ("one", "three")
+    lab.ok("snapshot-revert frail base")
+    assert same() == "one"
+    word("four")
+    # QEMU ends: what the guest has synced is on the disk, and it boots.
+    begun += killed(lab, domain, "snapshot-create-as frail s4", '"do": "create"', qemu=True)
+    lab.ok("gc")
+    assert domain.state[0] == "shut off" and states(image) == sorted(store.load(domain))
+    lab.boot(domain)
+    with Guest(domain) as guest:
+        assert get(guest) == "four"
+    begun += killed(lab, domain, "snapshot-revert frail base", '"phase": "loading"', qemu=True)
+    lab.ok("gc")
+    assert not os.path.exists(store.pending_file(domain))
+    if domain.is_running:
+        # The kill came first, and hit the QEMU that was to be replaced.
+        domain.destroy()
+    subprocess.run(["qemu-img", "check", "-q", image], check=True)
+    assert begun >= 6
+
+
+def test_no_room(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """The file system of the images is full: an error that says so, and a guest that goes on."""
+    with small_filesystem(tmp_path) as small, ended(domain_of, lab, disk(Path(small), size="8M")) as domain:
+        with Guest(domain) as guest:
+            put(guest, "one")
+        message = lab.fails(f"snapshot-create-as tight s2 --memspec {small}/memory")
+        assert "No space left on device (the file system is full)" in message
+        assert domain.state[0] == "running" and os.listdir(small) == ["disk.qcow2"]
+        message = lab.fails("snapshot-create-as tight s1")
+        assert "QEMU could not save the snapshot: " in message and "disk.qcow2 is full" in message
+        assert domain.state[0] == "running" and states(f"{small}/disk.qcow2") == []
+        with Guest(domain) as guest:
+            assert get(guest) == "one"
+
+
+@contextmanager
+def ended(domain_of: Register, lab: Lab, body: str) -> Iterator[Domain]:
+    """A domain that is up, and is ended however the block ends: the file system of its disk is to go."""
+    domain = lab.boot(domain_of(lab.define("tight", body=body)))
+    try:
+        yield domain
+    finally:
+        domain.destroy()

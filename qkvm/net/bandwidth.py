@@ -66,6 +66,17 @@ def limit(
             _lead_over(route, port["index"], index)
 
 
+def apply_to_bridge(
+    bridge: str, inbound: Bandwidth | None, outbound: Bandwidth | None, *, shaper: str, alias: str, ipr: Any = None
+) -> None:
+    """Hold all guests of a network's bridge together to these limits; the same parameters as :func:`limit`.
+
+    The bridge's own link is passed by what goes between guests and the host, or through it; what one guest sends
+    to another is not.
+    """
+    limit(bridge, inbound, outbound, shaper=shaper, alias=alias, ipr=ipr)
+
+
 def remove(shaper: str, alias: str, *, ipr: Any = None) -> bool:
     """Remove an ifb that carries the tag; False where there is none.
 

@@ -104,6 +104,7 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         undo.add(take_down, tree, name, now)
         record.write(record_path(tree, name), now)
         bridge.make(actual.bridge, actual.interfaces, mac, link.network_tag(name), mtu=actual.mtu, ipr=ipr)
+        _limit(tree, actual, now, ipr)
         forwarding.enable(tree, actual, ipr=ipr)
         obstacles = apply_rules(tree, now, actual, plan)
         serve(tree, actual, now)
@@ -119,6 +120,19 @@ def _finish(tree: Tree, current: dict[str, Any]) -> None:
 
     current["run"] = units.random_uuid()
     record.write(record_path(tree, current["name"]), current)
+
+
+def _limit(tree: Tree, definition: spec.Network, current: dict[str, Any], ipr: Any) -> None:
+    """Hold all of a network's guests together to its limits of bandwidth."""
+    if definition.inbound or definition.outbound:
+        from qkvm.net import bandwidth
+
+        shaper = current["shaper"] = bandwidth.shaper_name(definition.bridge)
+        record.write(record_path(tree, definition.name), current)
+        bandwidth.apply_to_bridge(
+            definition.bridge, definition.inbound, definition.outbound, shaper=shaper,
+            alias=link.network_tag(definition.name), ipr=ipr,
+        )  # fmt: skip
 
 
 def apply_rules(
@@ -231,6 +245,7 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
                 lambda: stop_dnsmasq(tree, current),
                 lambda: _remove_rules(current),
                 lambda: _remove_bridge(current, ipr),
+                lambda: _remove_shaper(current, ipr),
                 lambda: _release_forwarding(tree, name, ipr),
             )
             for step in steps:
@@ -271,6 +286,13 @@ def _remove_bridge(current: dict[str, Any], ipr: Any) -> None:
     name, mac, tag = current["bridge"], current["mac"], link.network_tag(current["name"])
     if bridge.is_ours(name, tag, mac=mac, ipr=ipr):
         bridge.remove(name, tag, mac=mac, ipr=ipr)
+
+
+def _remove_shaper(current: dict[str, Any], ipr: Any) -> None:
+    if current.get("shaper"):
+        from qkvm.net import bandwidth
+
+        bandwidth.remove(current["shaper"], link.network_tag(current["name"]), ipr=ipr)
 
 
 def _release_forwarding(tree: Tree, name: str, ipr: Any) -> None:

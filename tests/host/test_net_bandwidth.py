@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
 
 from qkvm.errors import HostError, NotFound
-from qkvm.net import bandwidth
+from qkvm.net import bandwidth, link
+from qkvm.net.network import Network
+from qkvm.paths import Tree
 from qkvm.spec.tuning import Bandwidth
 from tests.host import nslab
 
@@ -131,3 +133,37 @@ def test_only_what_is_ours_is_taken_away(wire: Wire) -> None:
     assert not bandwidth.remove(shaper, TAG)
     with pytest.raises(NotFound, match="no interface nothere"):
         bandwidth.shaper_name("nothere")
+
+
+def test_a_network_holds_all_of_its_guests_together(
+    netns: nslab.Namespace, root: Tree, make_guest: Callable[[str], nslab.Guest]
+) -> None:
+    text = """name = "slow"
+mode = "isolated"
+bridge = "virbr3"
+address = "10.9.0.1/24"
+inbound = { average = 1000 }
+outbound = { average = 800 }
+"""
+    network = Network.define(root, text, "slow.toml")
+    network.start(firewall="nftables")
+    first, second = make_guest("virbr3"), make_guest("virbr3")
+    first.configure("10.9.0.2", 24)
+    second.configure("10.9.0.3", 24)
+    assert [line.split()[1] for line in nslab.links() if line.startswith("qkvm-o")] == [link.network_tag("slow")]
+    # Two at once get no more than one.
+    rates: list[float] = []
+    workers = [
+        threading.Thread(target=lambda guest=guest: rates.append(_rate(netns, guest.namespace, guest.ip)))
+        for guest in (first, second)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert 600 < sum(rates) < 1400, rates
+    assert 450 < _rate(first.namespace, netns, "10.9.0.1") < 1100
+    assert _rate(first.namespace, second.namespace, "10.9.0.3") > FREE, "what guests send each other is free"
+    network.destroy()
+    network.undefine()
+    assert not any(line.startswith("qkvm-o") for line in nslab.links())

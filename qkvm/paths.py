@@ -1,7 +1,7 @@
 """Where things lie: the tree under QKVM_ROOT.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: boot/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
+    var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -134,6 +134,15 @@ class Tree:
     def snapshot_folders(self) -> str:
         """Folder of the folders of the domains' snapshots."""
         return join(self.state, "snapshots")
+
+    @property
+    def checkpoint_folders(self) -> str:
+        """Folder of the folders of the domains' checkpoints."""
+        return join(self.state, "checkpoints")
+
+    def checkpoints(self, domain: str) -> str:
+        """Folder of what is known of one domain's checkpoints."""
+        return join(self.checkpoint_folders, domain)
 
     def snapshots(self, domain: str) -> str:
         """Folder of what is known of one domain's snapshots."""

@@ -57,7 +57,8 @@ def undefine(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     nvram = True if args.flag("nvram") else False if args.flag("keep-nvram") else None
     for warning in domain.undefine(
-        managed_save=args.flag("managed-save"), snapshots_metadata=args.flag("snapshots-metadata"), nvram=nvram,
+        managed_save=args.flag("managed-save"), snapshots_metadata=args.flag("snapshots-metadata"),
+        checkpoints_metadata=args.flag("checkpoints-metadata"), nvram=nvram,
         keep_tpm=args.flag("keep-tpm"),
     ):  # fmt: skip
         context.warn(warning)

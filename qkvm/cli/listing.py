@@ -97,8 +97,11 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
         args.flag(name) for name in ("managed-save", "with-managed-save", "without-managed-save")
     )
     needs_snapshots = args.json or args.flag("with-snapshot") or args.flag("without-snapshot")
+    needs_checkpoints = args.json or args.flag("with-checkpoint") or args.flag("without-checkpoint")
     if needs_snapshots:
         from qkvm.domain import snapshotstore
+    if needs_checkpoints:
+        from qkvm.domain import checkpointstore
     found = []
     for name in names(context.tree):
         domain = Domain(context.tree, name)
@@ -113,6 +116,8 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
         }
         if needs_snapshots:
             entry["snapshots"] = len(snapshotstore.names(context.tree, name))
+        if needs_checkpoints:
+            entry["checkpoints"] = len(checkpointstore.names(context.tree, name))
         if needs_saves:
             entry["managed_save"] = domain.has_managed_save
         if needs_definition or args.flag("uuid"):
@@ -153,6 +158,9 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
         return False
     by_snapshots = args.flag("with-snapshot") != args.flag("without-snapshot")
     if by_snapshots and bool(entry["snapshots"]) != args.flag("with-snapshot"):
+        return False
+    by_checkpoints = args.flag("with-checkpoint") != args.flag("without-checkpoint")
+    if by_checkpoints and bool(entry["checkpoints"]) != args.flag("with-checkpoint"):
         return False
     if args.flag("with-managed-save") != args.flag("without-managed-save"):
         return entry["managed_save"] == args.flag("with-managed-save")

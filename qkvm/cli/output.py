@@ -10,7 +10,7 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> str:
@@ -65,3 +65,27 @@ def json_text(value: object) -> str:
 def fields(items: Iterable[tuple[str, object]]) -> str:
     """One ``name           : value`` a line, as virsh shows parameters that can be set (schedinfo, memtune)."""
     return "".join(f"{name:<15}: {printable(str(value))}\n" for name, value in items)
+
+
+def draw_tree(children: Callable[[str], list[str]], start: str) -> str:
+    """A tree as virsh draws it: a line behind each that has children, an empty one behind the last.
+
+    :param children: of a name, the names below it; of '' the roots. :param start: draw only that one and below.
+    """
+    lines: list[str] = []
+
+    def draw(name: str, indent: str, *, root: bool, last: bool) -> None:
+        lines.append(f"{indent}{'' if root else '+- '}{name}")
+        if not root:
+            indent += "  " if last else "| "
+        below = sorted(children(name))
+        if below:
+            lines.append(f"{indent}  |")
+        for child in below:
+            draw(child, f"{indent}  ", root=False, last=child == below[-1])
+        if not below and last:
+            lines.append(indent)
+
+    for root in [start] if start else sorted(children("")):
+        draw(root, "", root=True, last=True)
+    return "".join(f"{printable(line)}\n" for line in lines)

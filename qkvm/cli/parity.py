@@ -36,6 +36,7 @@ PARTLY: dict[str, str] = {
     "undefine": "disks stay: no --storage, --remove-all-storage and their like yet",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
+    "backup-begin": "mode push only",
     "pool-create-as": "type dir only",
     "pool-define-as": "type dir only",
     "pool-create": "type dir only",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text, pairs, table
+from qkvm.cli.output import draw_tree, json_text, pairs, table
 from qkvm.cli.parse import UsageError
 from qkvm.domain import snapshotstore as store
 from qkvm.errors import NotFound, QkvmError
@@ -285,7 +285,7 @@ def snapshot_list(context: Context, args: Args) -> None:
     if start:
         store.find(domain, start)
     if args.flag("tree"):
-        return context.out(_tree(snapshots, start))
+        return context.out(draw_tree(lambda name: [one.name for one in store.children(snapshots, name)], start))
     listed = _listed(snapshots, args, start)
     if args.json:
         return context.out(json_text([_row(snapshots, one, current) for one in listed]))
@@ -341,26 +341,3 @@ def _listed(snapshots: Snapshots, args: Args, start: str) -> list[Snapshot]:
 
 def _when(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
-
-
-def _tree(snapshots: Snapshots, start: str) -> str:
-    """The tree as virsh draws it: a line behind each that has children, an empty one behind the last."""
-    lines: list[str] = []
-
-    def draw(name: str, indent: str, *, root: bool, last: bool) -> None:
-        lines.append(f"{indent}{'' if root else '+- '}{name}")
-        if not root:
-            indent += "  " if last else "| "
-        below = sorted(one.name for one in store.children(snapshots, name))
-        if below:
-            lines.append(f"{indent}  |")
-        for child in below:
-            draw(child, f"{indent}  ", root=False, last=child == below[-1])
-        if not below and last:
-            lines.append(indent)
-
-    for root in [start] if start else sorted(one.name for one in store.children(snapshots, "")):
-        draw(root, "", root=True, last=True)
-    from qkvm.units import printable
-
-    return "".join(f"{printable(line)}\n" for line in lines)

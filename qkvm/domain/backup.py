@@ -104,7 +104,7 @@ def backup(
 
 def _running(domain: Domain, run: Run, folder: str, options: Options) -> State:
     blockjob.refuse_busy(run)
-    entries = [entry for entry in plugged(run) if _counts(entry["spec"])]
+    entries = [entry for entry in plugged(run) if counts(entry["spec"])]
     flash = run.record.get("flash")
     variables = (flash["node"], flash["path"]) if flash else None
     with domain.monitor() as session:
@@ -122,7 +122,7 @@ def _stopped(domain: Domain, folder: str, options: Options, report: Report | Non
     if not domain.is_persistent:
         raise InvalidState("domain is not running")
     definition = domain.definition
-    listed = tuple(disk for disk in definition.disks if _counts(toml.to_plain(disk)))
+    listed = tuple(disk for disk in definition.disks if counts(toml.to_plain(disk)))
     if domain.has_managed_save:
         raise InvalidState(
             "the domain has a managed save, without which its disks are half of it", hint="start it first"
@@ -145,7 +145,7 @@ def _stopped(domain: Domain, folder: str, options: Options, report: Report | Non
     return state
 
 
-def _counts(disk: dict[str, Any]) -> bool:
+def counts(disk: dict[str, Any]) -> bool:
     """Whether a disk is backed up: one that the guest writes to, not a medium."""
     return disk.get("device", "disk") == "disk" and bool(disk.get("path")) and not disk.get("readonly")
 

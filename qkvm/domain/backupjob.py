@@ -64,6 +64,7 @@ def begin(
     run: Run | None,
     add: Sequence[tuple[str, str, bool]] = (),
     drop: Sequence[Bitmap] = (),
+    keep: bool = False,
     make: Callable[[], object],
     quiet: AbstractContextManager[object] | None = None,
     facts: State,
@@ -72,6 +73,7 @@ def begin(
 
     :param run: whose record is to tell of it; None where the caller holds the images open.
     :param add: bitmaps (node, name, whether it lasts) that record from that moment on.
+    :param keep: these stay also where the backup fails: they are of a checkpoint.
     :param make: makes the files. :param quiet: holds the guest's file systems still at that moment.
     :raises CommandRefused: QEMU did not begin it; all is as before.
     """
@@ -89,7 +91,7 @@ def begin(
         "jobs": {part.target: f"backup-{part.target}-{token}-job" for part in parts},
         "images": [link._asdict() for link in links.values()],
         "made": [part.path for part in parts if part.fresh],
-        "undo": [[node, name] for node, name, _ in add], "drop": [list(one) for one in drop],
+        "undo": [[node, name] for node, name, _ in add if not keep], "drop": [list(one) for one in drop],
         "canceled": False, **facts,
     }  # fmt: skip
     _tell(run, state)
@@ -97,13 +99,7 @@ def begin(
         make()
         for part in parts:
             _open(session, links[part.target], backed=part.backed)
-        actions: list[dict[str, Any]] = [
-            {"type": "block-dirty-bitmap-add", "data": {"node": node, "name": name, "persistent": lasts}}
-            for node, name, lasts in add
-        ]
-        actions += [
-            {"type": "blockdev-backup", "data": _arguments(part, links[part.target], state)} for part in parts
-        ]
+        actions = _actions(parts, links, state, add)
         with quiet or nullcontext():
             session.execute("transaction", {"actions": actions})
     except (MonitorTimeout, MonitorGone):
@@ -116,6 +112,19 @@ def begin(
     state["begun"] = True
     _tell(run, state)
     return state
+
+
+def _actions(
+    parts: Sequence[Part], links: dict[str, Link], state: State, add: Sequence[tuple[str, str, bool]]
+) -> list[dict[str, Any]]:
+    """What QEMU is to do at one moment: begin bitmaps, and copies of what there is or what has changed."""
+    actions: list[dict[str, Any]] = [
+        {"type": "block-dirty-bitmap-add", "data": {"node": node, "name": name, "persistent": lasts}}
+        for node, name, lasts in add
+    ]
+    for part in parts:
+        actions.append({"type": "blockdev-backup", "data": _arguments(part, links[part.target], state)})
+    return actions
 
 
 def _tell(run: Run | None, state: State | None) -> None:

@@ -192,6 +192,7 @@ def undefine(
     *,
     managed_save: bool = False,
     snapshots_metadata: bool = False,
+    checkpoints_metadata: bool = False,
     nvram: bool | None = None,
     keep_tpm: bool = False,
 ) -> list[str]:
@@ -199,10 +200,11 @@ def undefine(
 
     :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them.
     :param snapshots_metadata: forget its snapshots; what lies in images stays there.
+    :param checkpoints_metadata: forget its checkpoints; bitmaps in images stay there.
     :param keep_tpm: keep its TPM's state. Those of a running one go when it ends. Gives warnings.
-    :raises InvalidState: it has a saved state, snapshots or variables, and nothing was said of them.
+    :raises InvalidState: it has a saved state, snapshots, checkpoints or variables, and nothing was said of them.
     """
-    from qkvm.domain import firmware, snapshotstore
+    from qkvm.domain import checkpointstore, firmware, snapshotstore
     from qkvm.domain.save import discard_managed_save
 
     with domain.lock():
@@ -219,6 +221,12 @@ def undefine(
                 f"cannot delete inactive domain with {len(snapshots)} snapshots",
                 hint="--snapshots-metadata forgets them, snapshot-delete takes them out of the images",
             )
+        checkpoints = checkpointstore.names(domain.tree, domain.name)
+        if checkpoints and not checkpoints_metadata:
+            raise InvalidState(
+                f"cannot delete inactive domain with {len(checkpoints)} checkpoints",
+                hint="--checkpoints-metadata forgets them, checkpoint-delete takes them out of the images",
+            )
         stored = firmware.has_store(domain)
         if stored and nvram is None:
             raise InvalidState(
@@ -226,6 +234,7 @@ def undefine(
             )
         discard_managed_save(domain)
         snapshotstore.forget(domain.tree, domain.name)
+        checkpointstore.forget(domain.tree, domain.name)
         leaving = {"nvram": bool(nvram), "tpm": not keep_tpm}
         running, definition = domain.run if domain.is_running else None, _readable(domain)
         if running is not None:
@@ -253,6 +262,7 @@ def forget(
     :param definition: what it was; default: what it was started with. :param leaving: whether its UEFI variables
         ('nvram') and its TPM's state ('tpm') go; default: what undefine was told of them while it ran.
     """
+    from qkvm.domain.checkpointstore import forget as forget_checkpoints
     from qkvm.domain.install import forget_files
     from qkvm.domain.snapshotstore import forget as forget_snapshots
 
@@ -273,6 +283,7 @@ def forget(
 
         remove_state(domain.tree, domain.name)
     forget_snapshots(domain.tree, domain.name)
+    forget_checkpoints(domain.tree, domain.name)
     remove_dir(domain.tree.domain_run(domain.name))
     remove(domain.tree.qemu_log(domain.name))
     remove(domain.tree.serial_log(domain.name))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm import files, units
+from qkvm.domain import checkpointstore, snapshotstore
 from qkvm.domain import definition as definitions
-from qkvm.domain import snapshotstore
 from qkvm.domain.run import find, settle, write
 from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.spec import domain as spec
@@ -47,8 +47,9 @@ def rename(domain: Domain, name: str) -> None:
         for path in lasting:
             if os.path.lexists(path(name)):
                 raise AlreadyExists(f"{path(name)} of an earlier domain '{name}' is there", hint="move it away")
-        if os.path.lexists(domain.tree.snapshots(name)):
-            raise AlreadyExists(f"{domain.tree.snapshots(name)} of an earlier domain '{name}' is there")
+        for folder in (domain.tree.snapshots(name), domain.tree.checkpoints(name)):
+            if os.path.lexists(folder):
+                raise AlreadyExists(f"{folder} of an earlier domain '{name}' is there")
         _move_definition(domain, name, undo)
         _move_snapshots(domain, other, undo)
         _move_run(domain, name, undo)
@@ -74,10 +75,13 @@ def _move_definition(domain: Domain, name: str, undo: files.Undo) -> None:
 
 
 def _move_snapshots(domain: Domain, other: Domain, undo: files.Undo) -> None:
-    """What is known of its snapshots: the definitions in it name the domain, too."""
+    """What is known of its snapshots and checkpoints: the definitions in it name the domain, too."""
     if snapshotstore.has_pending(domain):
         raise InvalidState(f"something is being done about snapshots of domain '{domain.name}'")
     _move(domain.tree.snapshots(domain.name), domain.tree.snapshots(other.name), undo)
+    _move(domain.tree.checkpoints(domain.name), domain.tree.checkpoints(other.name), undo)
+    undo.add(checkpointstore.name_domain, other, domain.name)
+    checkpointstore.name_domain(other, other.name)
     undo.add(snapshotstore.name_domain, other, domain.name)
     snapshotstore.name_domain(other, other.name)
 

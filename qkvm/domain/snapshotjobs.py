@@ -38,8 +38,12 @@ def save(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str
 def load(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str]) -> None:
     """Bring a machine back that was kept; the job stays, to be dismissed when all else is done.
 
-    The guest must be stopped, and is so afterwards. :raises HostError: it could not be loaded.
+    The guest must be stopped, and is so afterwards. Bitmaps of what has changed since a backup go: they would not
+    tell of this change, and QEMU refuses it. :raises HostError: it could not be loaded.
     """
+    for node in session.execute("query-named-block-nodes", {"flat": True}):
+        for bitmap in node.get("dirty-bitmaps", ()) if node["node-name"] in nodes else ():
+            session.execute("block-dirty-bitmap-remove", {"node": node["node-name"], "name": bitmap["name"]})
     _run(run, session, "snapshot-load", "load", tag, nodes, vmstate, dismiss=False)
 
 

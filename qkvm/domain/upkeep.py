@@ -130,6 +130,7 @@ def collect(tree: Tree) -> list[str]:
         tree.pool_definitions,
         tree.nvrams,
         *(tree.snapshots(name) for name in files.entries(tree.snapshot_folders)),
+        *(tree.checkpoints(name) for name in files.entries(tree.checkpoint_folders)),
     ):
         files.sweep(folder)
     collected = []

@@ -88,8 +88,26 @@ def make(path: str, tag: str, *, backing: bool) -> None:
 
 
 def apply(path: str, tag: str, *, backing: bool) -> None:
-    """Give an image the content of a state (qemu-img snapshot -a); its present one is gone."""
+    """Give an image the content of a state (qemu-img snapshot -a); its present one is gone.
+
+    So are bitmaps of what has changed since a backup: they would not tell of this change, and QEMU refuses it.
+    """
+    if _has_bitmaps(path):
+        with _opened(path, backing) as name:
+            told = json.loads(qemu_img("info", "--output=json", name))
+            for bitmap in told["format-specific"]["data"].get("bitmaps", ()):
+                qemu_img("bitmap", "--remove", name, bitmap["name"])
     _change("-a", path, tag, backing)
+
+
+def _has_bitmaps(path: str) -> bool:
+    """Whether an image has dirty bitmaps: bit 0 of the autoclear features says so (docs/interop/qcow2.txt)."""
+    fd = image.open_image(path, "raw")
+    try:
+        header = os.pread(fd, 96, 0)
+    finally:
+        os.close(fd)
+    return len(header) == 96 and bool(header[95] & 1)
 
 
 def remove(path: str, tag: str, *, backing: bool) -> None:

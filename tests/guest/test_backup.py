@@ -8,11 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from qkvm.domain import backupbegin, backupjob
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
@@ -235,3 +237,112 @@ def _damaged(lab: Lab, good: Path, folder: Path) -> None:
     refused("names '/etc/passwd' as its base, and not '0001-vda.qcow2'", lead_away)
     refused("which is no image of a backup", lambda: rename("0001-vda.qcow2", "../x"))
     refused("is damaged", lambda: rename('"backups"', "backups"))
+
+
+def test_snapshots_between(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
+    """Who goes back to a snapshot changes the disk behind the bitmap's back: the next backup is a full one."""
+    vm = domain_of(lab.define("between"))
+    vm.attach_disk(chain(tmp_path, "disk"), config=True)
+    backup = f"backup between {tmp_path}/to"
+    lab.ok(backup)
+    lab.ok("snapshot-create-as between cold")
+    assert ": incremental" in lab.ok(backup)
+    lab.ok("snapshot-revert between cold")
+    done = lab.run(backup)
+    assert "disk vda is copied in full: what has changed since backup 2 was not recorded" in done.stderr
+    vm.start()
+    vm.suspend()
+    lab.ok("snapshot-create-as between hot")
+    assert ": incremental" in lab.ok(backup)
+    lab.ok("snapshot-revert between hot")
+    assert ": full" in lab.ok(backup)
+    # An overlay has no bitmap, and what lies below it is not all.
+    lab.ok("snapshot-create-as between over --disk-only")
+    assert ": full" in lab.ok(backup)
+    vm.destroy()
+    vm.undefine(snapshots_metadata=True)
+
+
+def same(image: Path, disk: Path) -> None:
+    """What an image and its bases hold is what a disk of a running guest holds."""
+    nslab.sh("qemu-img", "compare", "-U", str(image), str(disk))
+
+
+def finished(lab: Lab) -> None:
+    """Wait for the end of a backup, which must be a good one."""
+    deadline = time.monotonic() + 60
+    while json.loads(lab.ok("domjobinfo vm --json"))["type"] != "None":
+        assert time.monotonic() < deadline
+    assert json.loads(lab.ok("domjobinfo vm --completed --json"))["type"] == "Completed"
+
+
+def test_checkpoints(lab: Lab, vm: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints as virsh has them, and backups of what has changed since one."""
+    disk, one, two = tmp_path / "disk", tmp_path / "one", tmp_path / "two"
+    assert lab.ok("checkpoint-create-as vm first --description begin") == "Domain checkpoint first created\n"
+    assert "checkpoint for disk vdb unsupported for storage type raw" in lab.fails(
+        "checkpoint-create-as vm --diskspec vdb"
+    )
+    assert "already exists" in lab.fails("checkpoint-create-as vm first")
+    # A full backup, and from the same moment on a second checkpoint.
+    (tmp_path / "cp.xml").write_text("<domaincheckpoint><name>second</name></domaincheckpoint>", encoding="utf-8")
+    backup = tmp_path / "b.xml"
+    text = (
+        "<domainbackup{mode}>{since}<disks><disk name='vda' backup='yes'><target file='{path}'/></disk>"
+        "<disk name='vdb' backup='no'/></disks></domainbackup>"
+    )
+    backup.write_text(text.format(mode=" mode='pull'", since="", path=one), encoding="utf-8")
+    assert "mode 'pull' is not supported" in lab.fails(f"backup-begin vm {backup}")
+    backup.write_text(text.format(mode="", since="", path=one), encoding="utf-8")
+    assert lab.ok(f"backup-begin vm {backup} {tmp_path}/cp.xml") == "Backup started\n\n"
+    finished(lab)
+    same(one, disk)
+    with Guest(vm) as guest:
+        put(guest, 5, 2, "later")
+    assert "size='2097152'" in lab.ok("checkpoint-dumpxml vm second --size --no-domain")
+    assert lab.ok("checkpoint-list vm --tree") == "first\n  |\n  +- second\n    \n\n"
+    assert lab.ok("checkpoint-list vm --parent").splitlines()[3].split()[-1] == "first"
+    assert lab.ok("checkpoint-parent vm second") == "first\n" and "has no parent" in lab.fails(
+        "checkpoint-parent vm first"
+    )
+    assert "Descendants:    1" in lab.ok("checkpoint-info vm first")
+    assert (
+        lab.ok("list --with-checkpoint --name").split() == ["vm"]
+        and not lab.ok("list --without-checkpoint --name").split()
+    )
+    # What has changed since then.
+    backup.write_text(text.format(mode="", since="<incremental>second</incremental>", path=two), encoding="utf-8")
+    lab.ok(f"backup-begin vm {backup}")
+    finished(lab)
+    nslab.sh("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", str(one), "-F", "qcow2", str(two))
+    same(two, disk)
+    assert "exists already" in lab.fails(f"backup-begin vm {backup}")
+    # One that takes its time is shown, and canceled.
+    monkeypatch.setattr(backupbegin, "Part", partial(backupjob.Part, bandwidth=65536))
+    backupbegin.begin(vm)
+    shown = lab.ok("backup-dumpxml vm --xpath //disk/@backupmode")
+    assert shown.count("full") == 2 and len(list(tmp_path.rglob("disk.*"))) == 2
+    assert "active backup job" in lab.fails("backup-begin vm")
+    lab.ok("domjobabort vm")
+    assert not list(tmp_path.rglob("disk.*")) and bitmaps(vm) == 2
+    assert "no domain backup job present" in lab.fails("backup-dumpxml vm")
+    # What is known of one, forgotten and told anew, changed; and both taken away, of a guest that is off too.
+    told = tmp_path / "told.xml"
+    told.write_text(lab.ok("checkpoint-dumpxml vm second"), encoding="utf-8")
+    lab.ok("checkpoint-delete vm second --metadata")
+    assert bitmaps(vm) == 2
+    lab.ok(f"checkpoint-create vm {told} --redefine --redefine-validate")
+    monkeypatch.setenv("EDITOR", "sed -i s/begin/changed/")
+    assert lab.ok("checkpoint-edit vm first") == "Checkpoint first edited.\n\n"
+    assert json.loads(lab.ok("checkpoint-dumpxml vm first --json"))["description"] == "changed"
+    lab.ok("checkpoint-delete vm first --children-only")
+    assert bitmaps(vm) == 1 and lab.ok("checkpoint-list vm --name").split() == ["first"]
+    vm.destroy()
+    assert "cannot delete inactive domain with 1 checkpoints" in lab.fails("undefine vm")
+    lab.ok("checkpoint-create-as vm third")
+    lab.ok("checkpoint-delete vm first --children")
+    info = json.loads(
+        subprocess.run(["qemu-img", "info", "--output=json", disk], capture_output=True, check=True).stdout
+    )
+    assert "bitmaps" not in info["format-specific"]["data"]
+    assert not lab.ok("checkpoint-list vm --name").split()

@@ -29,9 +29,11 @@ GROUPS = {
     "monitor": "Domain Monitoring",
     "events": "Domain Events",
     "host": "Host and Hypervisor",
+    "checkpoint": "Checkpoint",
     "interface": "Interface",
     "network": "Networking",
     "snapshot": "Snapshot",
+    "backup": "Backup",
     "pool": "Storage Pool",
     "volume": "Storage Volume",
     "qkvm": "Qkvm itself",
@@ -68,6 +70,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
     "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
     "backups": ("backup", "restore-backup"),
+    "backupjobs": ("backup-begin", "backup-dumpxml"),
+    "checkpoints": (
+        "checkpoint-create", "checkpoint-create-as", "checkpoint-delete", "checkpoint-dumpxml", "checkpoint-edit",
+        "checkpoint-info", "checkpoint-list", "checkpoint-parent",
+    ),
     "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",

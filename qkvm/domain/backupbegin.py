@@ -1,0 +1,146 @@
+"""Backups as libvirt describes them (virsh backup-begin): of a running domain, into images of any name."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from qkvm import units
+from qkvm.domain import backup, backupjob, blockjob, blocknodes, checkpoint, diskuse
+from qkvm.domain import checkpointstore as store
+from qkvm.domain.backupjob import Part
+from qkvm.domain.disk import plugged
+from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
+from qkvm.files import Undo
+from qkvm.spec.checkpoint import BITMAP
+from qkvm.spec.libvirt import backup as libvirt
+from qkvm.spec.libvirt.backup import BackupDisk, Read
+from qkvm.storage import format as formats
+from qkvm.storage import image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qkvm.domain.checkpoint import Wanted
+    from qkvm.domain.domain import Domain
+
+    Entry = dict[str, Any]
+
+
+def begin(domain: Domain, told: Read | None = None, *, at_once: Wanted | None = None, reuse: bool = False) -> None:
+    """Begin a backup, which goes on by itself: domjobinfo shows it, domjobabort ends it, events tell of its end.
+
+    :param told: which disks, since when, where to; None copies all disks, each into a file beside it.
+    :param at_once: a checkpoint to be made at the same moment. It stays, also where the backup fails.
+    :param reuse: write to images that are there already.
+    :raises InvalidState: another job is under way, or a bitmap is not there or inconsistent.
+    """
+    with domain.lock(), Undo() as undo:
+        run = domain.live
+        blockjob.refuse_busy(run)
+        with domain.monitor() as session:
+            blocknodes.sweep(run, session)
+            entries = [entry for entry in plugged(run) if backup.counts(entry["spec"])]
+            nodes = {
+                node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})
+            }
+            disks = _chosen(domain, entries, told or Read("", None), reuse=reuse)
+            by_target = {entry["target"]: entry for entry in entries}
+            parts = []
+            for disk in disks:
+                if disk.included:
+                    node = by_target[disk.target]["node"]
+                    parts.append(_part(domain, disk, node, nodes[node], reuse=reuse))
+            add = []
+            if at_once is not None:
+                made = checkpoint.describe(domain, at_once, entries)
+                store.write(domain, made)
+                undo.add(store.remove, domain, made.name)
+                add = [
+                    (by_target[one.target]["node"], one.bitmap, True) for one in made.disks if one.kind == BITMAP
+                ]
+            sizes = {part.path: int(nodes[part.source]["image"]["virtual-size"]) for part in parts}
+
+            def make() -> None:
+                for part in parts:
+                    if part.fresh:
+                        size = -(-sizes[part.path] // 1024)
+                        image.create(part.path, part.format, size, owner_folder=domain.tree.images)
+
+            with diskuse.explained(domain, [part.path for part in parts]):
+                backupjob.begin(
+                    session, parts, run=run, add=add, keep=True, make=make, facts={"xml": libvirt.dumps(disks)}
+                )
+        undo.commit()
+
+
+def xml(domain: Domain) -> str:
+    """The description of the backup that is under way (virsh backup-dumpxml).
+
+    :raises InvalidState: there is none.
+    """
+    state = domain.live.record.get("backup")
+    if state is None or "xml" not in state:
+        raise InvalidState("no domain backup job present")
+    return str(state["xml"])
+
+
+def _chosen(domain: Domain, entries: Sequence[Entry], told: Read, *, reuse: bool) -> list[BackupDisk]:
+    """All disks of the domain, with what was left open chosen as libvirt does.
+
+    :raises NotFound: no such disk. :raises AlreadyExists: a target is there.
+    """
+    now = int(time.time())
+    named = {disk.target: disk for disk in told.disks or ()}
+    for target in named:
+        if target not in {entry["target"] for entry in entries} and named[target].included:
+            raise NotFound(f"no disk named '{units.printable(target)}'", kind="disk", name=target)
+    found = []
+    for entry in entries:
+        target = entry["target"]
+        disk = named.get(target, BackupDisk(target, told.disks is None))
+        if disk.included:
+            since = told.since if disk.since is None else disk.since
+            if since:
+                store.find(domain, since)
+            path = units.check_path(os.path.abspath(disk.path or f"{entry['path']}.{now}"), "backup")
+            disk = disk._replace(path=path, since=since)
+            _check_target(disk, reuse=reuse)
+        found.append(disk)
+    if not any(disk.included for disk in found):
+        raise InvalidValue("at least one disk must be backed up")
+    return found
+
+
+def _check_target(disk: BackupDisk, *, reuse: bool) -> None:
+    if disk.since and disk.format != "qcow2":
+        raise InvalidValue(f"disk {disk.target}: what has changed alone needs a qcow2 image to go into")
+    present = os.path.lexists(disk.path)
+    if (reuse or disk.block) and not present:
+        raise HostError(f"missing target file or device '{disk.path}' for disk '{disk.target}'")
+    if disk.block and not reuse and disk.format != "raw":
+        raise InvalidValue(f"block device {disk.path} gets no {disk.format} image made", hint="--reuse-external")
+    if present and not reuse and not disk.block:
+        raise AlreadyExists(
+            f"target file '{disk.path}' for disk '{disk.target}' exists already", hint="--reuse-external"
+        )
+
+
+def _part(domain: Domain, disk: BackupDisk, node: str, shown: dict[str, Any], *, reuse: bool) -> Part:
+    """The part of a disk in the jobs; what has changed is what the bitmap of its checkpoint marks."""
+    bitmap = ""
+    if disk.since:
+        bitmap = store.find(domain, disk.since).bitmap(disk.target)
+        if not bitmap:
+            raise InvalidState(f"checkpoint {disk.since} has no bitmap of disk {disk.target}")
+        checkpoint.usable(shown, disk.target, bitmap)
+    backed = False
+    if reuse and disk.format == "qcow2":
+        fd = image.open_image(disk.path, "raw")
+        try:
+            backed = bool(formats.look(fd).backing)
+        finally:
+            os.close(fd)
+    fresh = not reuse and not disk.block
+    return Part(disk.target, node, disk.path, disk.format, bitmap=bitmap, backed=backed, fresh=fresh)

@@ -1,0 +1,101 @@
+"""What is kept of a checkpoint: a moment from which on bitmaps in a domain's disks tell what has changed. Pure."""
+
+from __future__ import annotations
+
+from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec import snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = 1
+
+NO, BITMAP = "no", "bitmap"
+KINDS = (NO, BITMAP)
+"""What a checkpoint has of a disk (virDomainCheckpointType)."""
+
+
+class CheckpointDisk:
+    """What a checkpoint has of one disk: ``bitmap`` is the bitmap's name in it."""
+
+    __slots__ = ("bitmap", "kind", "target")
+
+    def __init__(self, target: str, kind: str, bitmap: str = "") -> None:
+        self.target = target
+        self.kind = kind
+        self.bitmap = bitmap
+
+    def to_plain(self) -> dict[str, str]:
+        """As JSON has it."""
+        return {"target": self.target, "kind": self.kind, "bitmap": self.bitmap}
+
+
+class Checkpoint:
+    """A checkpoint: ``created`` in seconds since the epoch, ``parent`` the one before it, '' for none.
+
+    ``definition`` is what the domain was then, as a record has it.
+    """
+
+    __slots__ = ("created", "definition", "description", "disks", "name", "parent")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        created: int,
+        disks: tuple[CheckpointDisk, ...],
+        definition: dict[str, Any],
+        description: str = "",
+        parent: str = "",
+    ) -> None:
+        self.name = name
+        self.created = created
+        self.disks = disks
+        self.definition = definition
+        self.description = description
+        self.parent = parent
+
+    def bitmap(self, target: str) -> str:
+        """The name of its bitmap in a disk, '' where it has none there."""
+        return next((disk.bitmap for disk in self.disks if disk.target == target and disk.kind == BITMAP), "")
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        plain: dict[str, Any] = {"version": VERSION}
+        for field in self.__slots__:
+            value = getattr(self, field)
+            plain[field] = [disk.to_plain() for disk in value] if field == "disks" else value
+        return plain
+
+
+def from_plain(plain: Any, path: str) -> Checkpoint:
+    """A checkpoint from what :meth:`Checkpoint.to_plain` gave.
+
+    :raises DefinitionError: it is damaged, or a newer qkvm's.
+    """
+    try:
+        if plain["version"] > VERSION:
+            raise DefinitionError(path, f"it was written by a newer qkvm (version {plain['version']})")
+        given = {key: value for key, value in plain.items() if key != "version"}
+        disks = tuple(CheckpointDisk(one["target"], one["kind"], one["bitmap"]) for one in given.pop("disks"))
+        found = Checkpoint(**given, disks=disks)
+        if not isinstance(found.definition, dict) or not isinstance(found.created, int):
+            raise ValueError("definition or time is missing")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DefinitionError(path, f"damaged: {error}") from error
+    return found
+
+
+def check_name(name: str) -> str:
+    """A name that a checkpoint and its bitmaps can have; gives it back.
+
+    :raises InvalidValue: none, or one that backups of qkvm's own use.
+    """
+    try:
+        snapshot.check_name(name)
+    except InvalidValue as error:
+        raise InvalidValue(str(error).replace("snapshot", "checkpoint"), hint=error.hint) from error
+    if name.startswith("qkvm-"):
+        raise InvalidValue("checkpoint names that begin with qkvm- are those of qkvm's own backups")
+    return name

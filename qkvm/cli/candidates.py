@@ -240,6 +240,13 @@ def _disks(typed: Typed, partial: str) -> Iterable[str]:
     return (entry["target"] for entry in _devices(typed, "disks") if entry.get("target"))
 
 
+def _snapshots(typed: Typed, partial: str) -> Iterable[str]:
+    from qkvm.domain import snapshotstore
+
+    domain = typed.domain()
+    return snapshotstore.names(typed.tree, domain.name) if domain is not None else ()
+
+
 def _devices(typed: Typed, kind: str) -> list[dict[str, str]]:
     """Entries of the record of the domain that was named while it runs, else of its definition."""
     domain = typed.domain()
@@ -325,6 +332,7 @@ _PROVIDERS: dict[str, Callable[[Typed, str], Iterable[str]]] = {
     "mac": _macs,
     "network": _networks,
     "pool": _pools,
+    "snapshot": _snapshots,
     "source": _sources,
     "topic": _topics,
     "uplink": _uplinks,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qkvm.qmp.agent import AgentSession
     from qkvm.qmp.session import Session
     from qkvm.spec import domain as spec
+    from qkvm.spec.snapshot import Snapshot
 
 
 class Domain:
@@ -133,6 +134,31 @@ class Domain:
         from qkvm.domain import save
 
         return save.remove_managed_save(self)
+
+    @property
+    def snapshots(self) -> dict[str, Snapshot]:
+        """Its snapshots by name (virsh snapshot-list)."""
+        from qkvm.domain import snapshotstore
+
+        return snapshotstore.load(self)
+
+    def create_snapshot(self, name: str = "", **options: Any) -> Snapshot:
+        """Take a snapshot (virsh snapshot-create-as); the options are those of snapshot.Wanted."""
+        from qkvm.domain import snapshot
+
+        return snapshot.create(self, snapshot.Wanted(name, **options))
+
+    def revert_to_snapshot(self, name: str, **options: Any) -> list[str]:
+        """Go back to a snapshot (virsh snapshot-revert) and give warnings; see snapshotrevert.revert."""
+        from qkvm.domain import snapshotrevert
+
+        return snapshotrevert.revert(self, name, **options)
+
+    def delete_snapshot(self, name: str, **options: Any) -> list[str]:
+        """Delete a snapshot (virsh snapshot-delete) and give the names of all that are gone."""
+        from qkvm.domain import snapshotdelete
+
+        return snapshotdelete.delete(self, name, **options)
 
     def dump(self, path: str, **options: Any) -> None:
         """Write its memory to a file (virsh dump); see dump.dump."""

@@ -18,6 +18,7 @@ from qkvm.domain import job as jobs
 from qkvm.domain import migration
 from qkvm.domain.run import settle
 from qkvm.errors import HostError, InvalidState, InvalidValue, MonitorError
+from qkvm.qemu import devices
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
 from qkvm.storage import savefile
@@ -161,6 +162,14 @@ def kept(run: Run) -> dict[str, Any]:
         "nics": [entry["id"] for entry in run.devices("nics")],
         "places": {entry["id"]: entry["place"] for entry in plugged},
     }
+
+
+def vcpus_in_order(run: Run) -> bool:
+    """Whether the vCPUs that are plugged are those that a start of as many would have."""
+    started = definitions.started_with(run.record)
+    present = {entry["id"] for entry in run.devices("vcpus")}
+    numbers = range(1, len(present) + 1)
+    return present == {devices.vcpu_device(started, run.record["accel"], number).id for number in numbers}
 
 
 def _take_back(run: Run, session: Session, stream: StreamWriter, error: BaseException, *, go_on: bool) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
 from qkvm.domain import blockjob, blocknodes, snapshotchain, snapshotjobs, snapshotlayers, snapshotpending, stop
-from qkvm.domain import definition as definitions
 from qkvm.domain import save as saving
 from qkvm.domain import snapshotdisks as disks
 from qkvm.domain import snapshotstore as store
@@ -21,7 +20,6 @@ from qkvm.domain.migration import go_on
 from qkvm.domain.run import settle
 from qkvm.domain.snapshotrevert import past
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
-from qkvm.qemu import devices
 from qkvm.spec import snapshot as spec
 from qkvm.spec import toml
 from qkvm.spec.snapshot import DISK, EXTERNAL, INTERNAL, NO, SHUTOFF, Snapshot, SnapshotDisk
@@ -193,12 +191,7 @@ def _check_live(run: Run, chosen: Sequence[SnapshotDisk], memory: str) -> None:
             raise InvalidValue("internal and full system snapshots require all disks to be selected for snapshot")
     elif any(disk.place == INTERNAL for disk in chosen):
         raise InvalidValue("external memory with internal disks is not supported")
-    started = definitions.started_with(run.record)
-    present = [entry["id"] for entry in run.devices("vcpus")]
-    in_order = [
-        devices.vcpu_device(started, run.record["accel"], number).id for number in range(1, len(present) + 1)
-    ]
-    if sorted(present) != sorted(in_order):
+    if not saving.vcpus_in_order(run):
         raise InvalidState("vcpus were unplugged out of order, and could not be plugged so again", hint="setvcpus")
 
 

@@ -53,10 +53,13 @@ def revert(
     nvram = _nvram(domain, snapshot, reset_nvram=reset_nvram)
     layers = [{"target": one.target, "base": one.path, "path": _fresh_path(one), "made": True} for one in bases]
     present = domain.definition
+    left = {
+        path for disk in present.disks for path in (disk.path, *(layer.path for layer in disk.backing)) if path
+    }
     end_present(domain, run)
     told = {
         "snapshot": snapshot.to_plain(), "way": "layers", "phase": "making", "layers": layers,
-        "images": as_plain(nvram),
+        "images": as_plain(nvram), "left": sorted(left),
     }  # fmt: skip
     with snapshotpending.work(domain, "revert", **told) as work:
         for layer, base in zip(layers, bases, strict=True):
@@ -110,7 +113,7 @@ def _complete(domain: Domain, snapshot: Snapshot, told: dict[str, Any]) -> None:
     store.set_layers(domain, store.layers(domain) | {layer["path"] for layer in told["layers"]})
     restore_definition(domain, snapshot, _overlays(told["layers"]))
     store.set_current(domain, snapshot.name)
-    snapshotchain.sweep(domain)
+    snapshotchain.sweep(domain, set(told["left"]))
 
 
 def recover_revert(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:

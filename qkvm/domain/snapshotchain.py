@@ -14,6 +14,8 @@ from qkvm.domain.snapshotdisks import spec_of
 from qkvm.errors import DefinitionError, InvalidState, NotFound
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
+from qkvm.storage import format as formats
+from qkvm.storage import image
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -144,15 +146,35 @@ def stamps_kept(domain: Domain) -> Iterator[None]:
                 store.write(domain, snapshot)
 
 
-def sweep(domain: Domain) -> list[str]:
-    """Remove images that qkvm laid over others and that nobody needs any more; gives their paths."""
+def layers_on(domain: Domain, path: str) -> set[str]:
+    """The images that qkvm laid over this one, by what they say themselves: also of a disk that was detached."""
+    found = set()
+    for layer in store.layers(domain):
+        if os.path.lexists(layer):
+            fd = image.open_image(layer, "raw")
+            try:
+                if formats.look(fd).backing == path:
+                    found.add(layer)
+            finally:
+                os.close(fd)
+    return found
+
+
+def sweep(domain: Domain, candidates: set[str]) -> list[str]:
+    """Remove those images that qkvm laid over others and that nobody needs any more; gives their paths.
+
+    :param candidates: what was used until now; the image of a disk that was detached some time is nobody's, and
+        still the user's.
+    """
     mine = store.layers(domain)
-    if not mine:
-        return []
     needed = {path for chain in all_chains(domain.tree) for path in chain.images}
-    gone = sorted(mine - needed)
-    for path in gone:
-        files.remove(path)
+    gone: list[str] = []
+    left = candidates & mine - needed
+    while free := sorted(path for path in left if not layers_on(domain, path)):
+        for path in free:
+            files.remove(path)
+        gone += free
+        left -= set(free)
     if gone:
-        store.set_layers(domain, mine & needed)
+        store.set_layers(domain, mine - set(gone))
     return gone

@@ -105,6 +105,12 @@ def _inside(snapshot: Snapshot) -> dict[str, bool]:
     }
 
 
+def _outside(snapshot: Snapshot) -> set[str]:
+    """The images that an external snapshot has kept as they were, and all that these are based on."""
+    chains = snapshotchain.of_snapshot("", snapshot)
+    return {path for chain in chains if chain.frozen for path in chain.images}
+
+
 def _complete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
     if told["merges"]:
         # From here on its images are not what they were.
@@ -124,7 +130,7 @@ def _complete(domain: Domain, run: Run | None, snapshot: Snapshot, told: dict[st
             snapshotmemory.remove(snapshot)
     store.remove(domain, snapshot.name)
     if not told["metadata"]:
-        snapshotchain.sweep(domain)
+        snapshotchain.sweep(domain, _outside(snapshot))
 
 
 def _remove_states(domain: Domain, run: Run | None, snapshot: Snapshot) -> None:

@@ -219,7 +219,7 @@ def recover_create(domain: Domain, run: Run | None, snapshot: Snapshot, told: di
             guestfs.thaw(domain)
     if switched:
         settle(domain, run, told)
-        complete(domain, _as_taken(snapshot), told["metadata"])
+        complete(domain, _as_taken(snapshot, told), told["metadata"])
     else:
         _take_back(domain, run, snapshot, told)
     if run is not None and told["goes_on"]:
@@ -227,12 +227,15 @@ def recover_create(domain: Domain, run: Run | None, snapshot: Snapshot, told: di
             go_on(run, session)
 
 
-def _as_taken(snapshot: Snapshot) -> Snapshot:
+def _as_taken(snapshot: Snapshot, told: dict[str, Any]) -> Snapshot:
     """What there is of a snapshot that was broken off: its disks, and its memory only where that is whole."""
     from qkvm.domain import snapshotmemory
 
     if snapshot.memory == EXTERNAL and not snapshotmemory.is_whole(snapshot):
         snapshot.state, snapshot.memory, snapshot.memory_file = DISK, "no", ""
+    # The UEFI variables are kept by the same transaction as the disks, which may never have been.
+    stores = [one["path"] for one in told["images"] if not one["target"]]
+    snapshot.nvram = all(imagestates.has(path, snapshot.tag) for path in stores) and bool(stores)
     return snapshot
 
 

@@ -56,14 +56,14 @@ def _upper(domain: Domain, others: list[Chain], disk: spec.Disk) -> str:
     lower = disk.path
     if any(chain.images[0] == lower and (chain.frozen or not chain.snapshot) for chain in others):
         return ""
-    above = chains.above(others, lower)
+    above = chains.above(others, lower) | chains.layers_on(domain, lower)
     if len(above) != 1:
         return ""
     upper = above.pop()
     using = chains.users(others, upper)
     strangers = any(chain.domain != domain.name for chain in using)
     inside = any(chain.snapshot and not chain.frozen and chain.images[0] == upper for chain in using)
-    if strangers or inside or imagestates.states(upper):
+    if not using or strangers or inside or imagestates.states(upper):
         return ""
     smaller = image.virtual_size(upper, "qcow2") < image.virtual_size(lower, disk.format)
     return "" if smaller else upper

@@ -111,7 +111,13 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
     lab.ok("snapshot-revert snap s1")
     with Guest(domain) as guest:
         assert get(guest) == "one"
+    lab.ok("snapshot-create-as snap s3 --halt")
+    assert domain.state == ("shut off", "from snapshot")
+    lab.ok("snapshot-revert snap s3")
+    with Guest(domain) as guest:
+        assert guest.ask("cat /tmp/word") == "one"
     lab.ok("snapshot-delete snap --current")
+    assert list(domain.snapshots) == ["s1"] and domain.delete_snapshot("s1") == ["s1"]
     assert states(tmp_path / "disk.qcow2") == [] and not os.listdir(domain.tree.snapshots("snap"))
 
 

@@ -250,6 +250,55 @@ def test_what_others_need_stays(vm: Disks) -> None:
     assert Domain(vm.domain.tree, "clone").definition.disks[0].backing[0].path == upper
 
 
+def test_a_detached_disk_stays(vm: Disks) -> None:
+    """The image of a disk that was detached is the user's, also where it was laid over another for a snapshot."""
+    vm.put(1, "vdb")
+    vm.ok("snapshot-create-as vm s1 --disk-only")
+    vm.put(2, "vdb")
+    vm.ok("snapshot-create-as vm s2 --disk-only")
+    vm.put(3, "vdb")
+    detached = vm.domain.definition.disks[1]
+    vm.ok("detach-disk vm vdb --config")
+    vm.ok("snapshot-delete vm s2")
+    vm.ok("snapshot-delete vm s1")
+    assert vm.chain() == ["vda.qcow2"]
+    assert sorted(path.name for path in vm.root.glob("vdb.*")) == ["vdb.qcow2", "vdb.s1", "vdb.s2"]
+    done = subprocess.run(["qemu-io", "-c", "read -P 3 0 64k", detached.path], capture_output=True, text=True)
+    assert done.returncode == 0 and "verification failed" not in done.stdout
+
+
+def test_made_up_names_and_managed_saves(vm: Disks) -> None:
+    names = []
+    for _ in range(2):
+        found = re.fullmatch(r"Domain snapshot (\d{10,}) created\n", vm.ok("snapshot-create vm"))
+        assert found is not None
+        names.append(int(found[1]))
+    assert names[0] < names[1]
+    os.makedirs(vm.domain.tree.saves, 0o700)
+    Path(vm.domain.tree.managed_save("vm")).write_bytes(b"state")
+    vm.fails("snapshot-create-as vm no", "the domain has a managed save")
+    vm.fails(f"snapshot-revert vm {names[0]}", "--force throws it away")
+    vm.ok(f"snapshot-revert vm {names[0]} --force")
+    assert not vm.domain.has_managed_save
+    vm.fails("snapshot-create vm --current", "--redefine is required by option --current")
+    vm.fails("snapshot-create vm --redefine", "--redefine needs the description")
+    vm.fails("snapshot-create-as vm no --quiesce", "--quiesce is for --disk-only snapshots of a running domain")
+    vm.fails("snapshot-create-as vm no --reuse-external", "--reuse-external is for external")
+    vm.fails("snapshot-create-as vm no --diskspec vda,x=y", "unable to parse diskspec: vda,x=y")
+    vm.fails("snapshot-create-as vm no --memspec x,y", "unable to parse memspec: x,y")
+    # One that somebody else has made, in a folder with a comma.
+    folder = vm.root / "a,b"
+    folder.mkdir()
+    shell = folder / "shell.qcow2"
+    base = vm.path("vda")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", shell], check=True)
+    spec = f"vda,file={shell}".replace("a,b", "a,,b")
+    vm.ok(f"snapshot-create-as vm made --disk-only --reuse-external --diskspec {spec} --diskspec vdb,snapshot=no")
+    assert vm.chain() == ["shell.qcow2", "vda.qcow2"]
+    vm.ok("snapshot-delete vm made")
+    assert vm.chain() == ["vda.qcow2"] and shell.exists(), "what qkvm did not make it does not remove"
+
+
 def test_edit_rename_redefine(vm: Disks, monkeypatch: pytest.MonkeyPatch) -> None:
     vm.put(1)
     vm.ok("snapshot-create-as vm s1 one")

@@ -209,7 +209,8 @@ def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
         if definition.over and uplink.bridges(tree).get(definition.bridge) != definition.over:
             now["over"] = definition.over
             record.write(record_path(tree, name), now)
-            warnings = uplink.make(tree, definition.over, definition.bridge).warnings
+            made = uplink.make(tree, definition.over, definition.bridge, alias=link.network_tag(name))
+            warnings = made.warnings
         bridge.require(definition.bridge, ipr=ipr)
         _finish(tree, now)
         undo.commit()
@@ -237,7 +238,7 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
         from qkvm.net import uplink
 
         if uplink.bridges(tree).get(current["bridge"]) == current["over"]:
-            uplink.undo(tree, current["bridge"], force=True)
+            uplink.undo(tree, current["bridge"], alias=link.network_tag(name), force=True)
     elif current is not None and definition is not None and definition.owns_bridge:
         failures: list[Exception] = []
         with link.connection() as ipr:
@@ -299,4 +300,4 @@ def _release_forwarding(tree: Tree, name: str, ipr: Any) -> None:
     from qkvm.net import forwarding
 
     others = [definition_of(current) for other, current in records(tree).items() if other != name]
-    forwarding.restore(tree, [one for one in others if one.owns_bridge], ipr=ipr)
+    forwarding.restore(tree, others, ipr=ipr)

@@ -18,7 +18,7 @@ from qkvm.sockets import connect_unix
 BOOT_TIMEOUT = 120.0
 """Seconds; the guest takes 2 to 3 under TCG on an idle machine."""
 
-ANSWER_TIMEOUT = 60.0
+ANSWER_TIMEOUT = 120.0
 
 
 class Guest:

@@ -144,6 +144,8 @@ def net_dump(context: Context, args: Args) -> None:
 
 def net_dumpxml(context: Context, args: Args) -> None:
     """Print a network's definition as libvirt's XML; of an active one that which it runs with."""
+    from msgspec.structs import replace
+
     from qkvm.cli.describing import print_xml
     from qkvm.domain.run import all_runs
     from qkvm.spec import toml
@@ -152,6 +154,9 @@ def net_dumpxml(context: Context, args: Args) -> None:
     network = find_network(context, args)
     active = network.active and not (args.flag("inactive") and network.persistent)
     definition = network.actual if active else network.definition
+    current = network.record if active else None
+    if current is not None and current.get("mac"):
+        definition = replace(definition, mac=current["mac"])
     if args.json:
         return context.out(json_text(toml.to_plain(definition)))
     guests = 0

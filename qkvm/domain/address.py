@@ -28,7 +28,8 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
     """IP addresses of the NICs (virsh domifaddr), matched by MAC address, each from the first source with it.
 
     The agent is asked where there is one, and left out where it doesn't answer at once. Its addresses are the
-    guest's word. :func:`of_guest` has them all, under the guest's names.
+    guest's word. :func:`of_guest` has them all, under the guest's names. Where sources are merged, what holds on
+    one link only is left out.
     """
     from qkvm.net import address
 
@@ -37,6 +38,8 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
         entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
     }
     found = address.addresses(domain.tree, networks, [source for source in sources if source != "agent"])
+    if len(sources) > 1:
+        found = [entry for entry in found if _leads_there(entry.ip)]
     known = {(entry.mac, entry.ip) for entry in found}
     if "agent" in sources:
         found += [
@@ -63,12 +66,9 @@ def _by_agent(domain: Domain) -> list[Address]:
 
 def _leads_there(ip: str) -> bool:
     """Whether others could reach the guest by an address: not its loopback's, nor one of a single link."""
-    from ipaddress import ip_address
-
-    if not ip:
-        return False
-    parsed = ip_address(ip)
-    return not parsed.is_link_local and not parsed.is_loopback
+    group = ip.partition(":")[0]
+    link_local = ip.startswith("169.254.") or (len(group) == 4 and group[:3] in ("fe8", "fe9", "fea", "feb"))
+    return bool(ip) and not link_local and not ip.startswith("127.") and ip != "::1"
 
 
 def of_guest(domain: Domain, *, within: float | None = None) -> list[Address]:
@@ -101,7 +101,7 @@ def wait(domain: Domain, *, sources: Sequence[str], interface: str | None, timeo
             found = _of_guest_in_time(domain, interface, last=now >= deadline or not timeout) if due else []
         else:
             found = _named(domain, [one for one in sources if one != "agent" or due], interface)
-        if found or not timeout:
+        if not timeout or any(_leads_there(entry.ip) for entry in found):
             return found
         if now >= deadline:
             raise NotReached(f"no NIC has an address after {timeout:g} s", asked="an address", reached=None)

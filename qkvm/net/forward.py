@@ -96,6 +96,8 @@ def adapt(network: Network, definition: spec.Network) -> None:
 
 def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str, ...]:
     """The addresses of a running domain on a network, at most one of each family."""
+    from ipaddress import ip_address
+
     from qkvm.net.address import addresses
 
     current = record.read(os.path.join(tree.domain_run(guest), "record.json")) or {}
@@ -104,7 +106,10 @@ def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str,
         if nic["type"] == "network" and nic["source"] == definition.name
     ]  # fmt: skip
     kept = [host.ip for host in definition.hosts if host.ip and host.mac in macs]
-    met = [one.ip for one in addresses(tree, dict.fromkeys(macs, definition.name))]
+    met = [
+        one.ip for one in addresses(tree, dict.fromkeys(macs, definition.name))
+        if any(ip_address(one.ip) in subnet for subnet in definition.subnets)
+    ]  # fmt: skip
     found: dict[bool, str] = {}
     for address in (*kept, *met):
         found.setdefault(":" in address, address)

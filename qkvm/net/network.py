@@ -346,12 +346,14 @@ def _uuid_of(network: Network) -> str:
 
 def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Network]:
     """A definition and the TOML that says it, with a uuid where it had none."""
+    from qkvm.net import auto
     from qkvm.net import text as texts
 
     return texts.read(
         text, path,
         uuid_of=lambda name: _uuid_of(Network(tree, name)),
         stored=lambda name: read_bytes(tree.network_definition(name)) or b"",
+        used=lambda name: auto.used(tree, name),
         free_bridge=lambda: _free_bridge(tree),
     )  # fmt: skip
 

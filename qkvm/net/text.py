@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
+from qkvm import units
 from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.net.place import Subnet
 from qkvm.net.plan import firewall_plan
 from qkvm.spec import network as spec
 from qkvm.spec import toml
@@ -33,18 +35,22 @@ def read(
     *,
     uuid_of: Callable[[str], str],
     stored: Callable[[str], bytes],
+    used: Callable[[str], Iterable[tuple[Subnet, str]]],
     free_bridge: Callable[[], str],
 ) -> tuple[str, spec.Network]:
     """A valid definition, and as the TOML to keep.
 
     :param uuid_of: the UUID of the network of that name, '' for none. :param stored: its text, for what an XML
-        can't say. :param free_bridge: a name for the bridge of one that names none.
+        can't say. :param used: see :func:`qkvm.net.auto.resolve`. :param free_bridge: a name for the bridge of
+        one that names none.
     """
+    from qkvm.net import auto
     from qkvm.spec.libvirt import network as libvirt
     from qkvm.spec.libvirt.text import looks_like_xml, name_of
 
     if not looks_like_xml(text):
         plain = toml.with_uuid(text, path, uuid_of)
+        plain = auto.resolve(plain, path, stored=stored, used=used, free_bridge=free_bridge)
         return plain, parse(plain, path)
     try:
         uuid = uuid_of(name_of(text, path))
@@ -61,8 +67,17 @@ def read(
 
 
 def _carried(definition: spec.Network, former: bytes) -> spec.Network:
+    """A definition from XML with what an XML can't say as it was, and with a MAC, as libvirt gives it one."""
     try:
         known = parse(former, "")
     except DefinitionError:
+        known = None
+    if known is not None:
+        same = definition.mode is spec.Mode.BRIDGE and definition.bridge == known.bridge
+        definition = replace(
+            definition, autostart=known.autostart, relocatable=known.relocatable, forwards=known.forwards,
+            over=known.over if same else "",
+        )  # fmt: skip
+    if definition.mac or not definition.owns_bridge:
         return definition
-    return replace(definition, autostart=known.autostart, relocatable=known.relocatable)
+    return replace(definition, mac=(known.mac if known is not None else "") or units.random_mac())

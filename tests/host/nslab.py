@@ -26,6 +26,9 @@ WORLD6, OUTSIDE6 = "2001:db8::2", "2001:db8::1"
 NODAD = 0x02
 """IFA_F_NODAD of linux/if_addr.h: an address that is used at once."""
 
+NODAD = 0x2
+"""IFA_F_NODAD of linux/if_addr.h."""
+
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 IPRoute: Any = vars(pyroute2)["IPRoute"]
@@ -151,6 +154,8 @@ class Guest:
         self.port = f"port{Guest.counter}"
         self.ip = ""
         self.options: dict[int, bytes] = {}
+        self.boot = "", ""
+        """The next server and the boot file of the last answer."""
         self.namespace = Namespace.new()
         with IPRoute() as ipr:
             ipr.link("add", ifname=self.port, kind="veth", peer={"ifname": "eth0", "net_ns_fd": self.namespace.fd})
@@ -169,7 +174,7 @@ class Guest:
         with self.namespace.entered():
             sh("ip", "-4", "addr", "flush", "dev", "eth0")
 
-    def lease(self, hostname: str = "") -> str:
+    def lease(self, hostname: str | bytes = "") -> str:
         """Get a lease, without using it; gives the address."""
         with self.namespace.open(socket.SOCK_DGRAM) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -182,7 +187,7 @@ class Guest:
         assert self.options[53] == b"\5", "the server refused what it had offered"
         return self.ip
 
-    def dhcp(self, hostname: str = "") -> str:
+    def dhcp(self, hostname: str | bytes = "") -> str:
         """Get a lease and use it; gives the address."""
         self.lease(hostname)
         router = self.options.get(3)
@@ -190,6 +195,51 @@ class Guest:
         if router:
             self.route(socket.inet_ntoa(router))
         return self.ip
+
+    def dhcp6(self) -> str:
+        """Get an IPv6 address by DHCPv6 (RFC 8415), without using it; '' where the server has none to give."""
+        duid = b"\0\3\0\1" + bytes.fromhex(self.mac.replace(":", ""))
+        mine = _option6(1, duid) + _option6(3, b"\0\0\0\7" + bytes(8)) + _option6(8, bytes(2))
+        with self.namespace.entered(), IPRoute() as ipr:
+            index = self.index(ipr)
+            client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            client.bind(("::", 546))
+            client.settimeout(1.0)
+            offered = self._ask6(client, index, 1, mine)
+            server = next(value for code, value in _options6(offered) if code == 2)
+            given = self._ask6(client, index, 3, mine + _option6(2, server))
+        for code, value in _options6(given):
+            for inner, address in _options6(value[12:]) if code == 3 else ():
+                if inner == 5:
+                    return socket.inet_ntop(socket.AF_INET6, address[:16])
+        return ""
+
+    def _ask6(self, client: socket.socket, index: int, kind: int, options: bytes) -> bytes:
+        """One DHCPv6 exchange, repeated until it is answered: the options of the answer."""
+        transaction = os.urandom(3)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                client.sendto(bytes([kind]) + transaction + options, ("ff02::1:2", 547, 0, index))
+                answer = client.recv(4096)
+            except OSError:
+                # No answer yet, or the interface has no address of its own yet to ask from.
+                time.sleep(0.05)
+                continue
+            if answer[1:4] == transaction:
+                return answer[4:]
+        raise AssertionError("no DHCPv6 answer within 30 s")
+
+    def addresses6(self) -> list[str]:
+        """The global IPv6 addresses that the guest has made itself."""
+        with self.namespace.entered(), IPRoute() as ipr:
+            listed = ipr.get_addr(family=socket.AF_INET6, index=self.index(ipr))
+        return [
+            str(one.get_attr("IFA_ADDRESS")) for one in listed
+            if one["scope"] == 0 and not one.get_attr("IFA_FLAGS") & 0x40
+        ]  # fmt: skip
 
     def configure(self, ip: str, prefix: int) -> None:
         self.ip = ip
@@ -202,13 +252,14 @@ class Guest:
             ipr.route("add", dst="::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway)
 
     def _ask(
-        self, client: socket.socket, options: dict[int, bytes], hostname: str
+        self, client: socket.socket, options: dict[int, bytes], hostname: str | bytes
     ) -> tuple[bytes, dict[int, bytes]]:
         """One DHCP exchange (RFC 2131), repeated until it is answered: yiaddr and options of the answer."""
         transaction = os.urandom(4)
         body = struct.pack("!4B4sHH4x4x4x4x", 1, 1, 6, 0, transaction, 0, 0x8000)
         body += bytes.fromhex(self.mac.replace(":", "")).ljust(16, b"\0") + bytes(192) + b"\x63\x82\x53\x63"
-        given = {**options, 55: bytes([1, 3, 6, 15])} | ({12: hostname.encode()} if hostname else {})
+        name = hostname.encode() if isinstance(hostname, str) else hostname
+        given = {**options, 55: bytes([1, 3, 6, 15])} | ({12: name} if name else {})
         for code, value in given.items():
             body += bytes([code, len(value)]) + value
         deadline = time.monotonic() + 10
@@ -220,6 +271,7 @@ class Guest:
             except TimeoutError:
                 continue
             if answer[4:8] == transaction:
+                self.boot = socket.inet_ntoa(answer[20:24]), answer[108:236].rstrip(b"\0").decode()
                 return answer[16:20], _dhcp_options(answer[240:])
         raise AssertionError("no DHCP answer within 10 s")
 
@@ -235,6 +287,17 @@ class Guest:
                     raise
         self.namespace.close()
         self.namespace.fd = -1
+
+
+def _option6(code: int, value: bytes) -> bytes:
+    return struct.pack("!2H", code, len(value)) + value
+
+
+def _options6(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(raw) >= 4:
+        code, size = struct.unpack_from("!2H", raw)
+        yield code, raw[4 : 4 + size]
+        raw = raw[4 + size :]
 
 
 def _dhcp_options(raw: bytes) -> dict[int, bytes]:

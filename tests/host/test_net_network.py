@@ -184,9 +184,11 @@ def test_leases_and_addresses(root: Tree, lan: Network, make_guest: MakeGuest) -
     (found,) = addresses(root, {guest.mac: "lan"}, ["lease"])
     assert found == (guest.mac, guest.ip, 24, "lease", "virbr7")
     (found,) = addresses(root, {guest.mac: None}, ["arp"])
-    assert found == (guest.mac, guest.ip, 0, "arp", "virbr7")
+    assert found == (guest.mac, guest.ip, 24, "arp", "virbr7")
     (found,) = addresses(root, {guest.mac: "lan"}, ["arp"])
-    assert found == (guest.mac, guest.ip, 24, "arp", "virbr7"), "the network's prefix is known"
+    assert found == (guest.mac, guest.ip, 24, "arp", "virbr7"), (
+        "the prefix is that of the host's own address there"
+    )
     assert [item.source for item in addresses(root, {guest.mac: "lan"})] == ["lease"]
     lan.destroy()
     assert lan.dhcp_leases() == [lease], "leases outlive the run"

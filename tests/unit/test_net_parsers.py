@@ -9,14 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvm.errors import InvalidValue, NotFound
-from qkvm.net import lease, link, port
-from qkvm.net.address import Neighbour, addresses, parse_arp
+from qkvm.net import lease, link, neighbour, port
+from qkvm.net.address import addresses
 from qkvm.net.lease import Lease, is_ipv4, leases
 from qkvm.paths import Tree
 
 GOOD = "2000 52:54:00:00:00:01 192.168.122.5 vm 01:52:54:00:00:00:01\n"
-
-HEADER = "IP address       HW type     Flags       HW address            Mask     Device\n"
 
 
 def lease_file(folder: Path, content: str | bytes) -> str:
@@ -95,25 +93,10 @@ def test_what_is_no_ipv4(text: str) -> None:
     assert not is_ipv4(text)
 
 
-def test_arp_entries() -> None:
-    text = HEADER + (
-        "192.168.122.5    0x1         0x2         52:54:00:00:00:01     *        virbr0\n"
-        "192.168.122.6    0x1         0x0         00:00:00:00:00:00     *        virbr0\n"
-        "192.168.122.7    0x1         0x0         52:54:00:00:00:07     *        virbr0\n"
-        "192.168.122.8    0x1         0x6         52:54:00:00:00:08     *        eth0\n"
-        "rubbish\n192.168.122.9 0x1 zz 52:54:00:00:00:09 * eth0\n"
-    )
-    assert parse_arp(text) == [
-        Neighbour("192.168.122.5", "52:54:00:00:00:01", "virbr0"),
-        Neighbour("192.168.122.8", "52:54:00:00:00:08", "eth0"),
-    ]
-
-
-@given(st.text(max_size=300))
-def test_no_arp_table_breaks_the_parser(text: str) -> None:
-    assert parse_arp("") == []
-    for entry in parse_arp(HEADER + text):
-        assert is_ipv4(entry.ip)
+def test_the_prefix_is_that_of_the_hosts_own_address_there() -> None:
+    own = [(b"\x0a\0\0\x01", 8), (b"\x0a\0\0\x01", 24), (bytes(15) + b"\1", 64)]
+    assert neighbour._prefix(b"\x0a\0\0\x63", own) == 24 and neighbour._prefix(b"\x0a\0\1\x63", own) == 8
+    assert neighbour._prefix(b"\x0b\0\0\1", own) == 0 and neighbour._prefix(bytes(16), own) == 64
 
 
 def test_addresses_by_lease_of_a_network_that_is_not_active(tmp_path: Path) -> None:

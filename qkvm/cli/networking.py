@@ -71,13 +71,18 @@ def net_autostart(context: Context, args: Args) -> None:
 
 
 def net_start(context: Context, args: Args) -> None:
-    """Start a network: bridge, packet-filter rules, dnsmasq."""
+    """Start a network: bridge, packet-filter rules, dnsmasq; or only print the rules."""
     from qkvm.domain.host import Host
 
+    firewall = args.text("firewall") or ""
+    if args.flag("dry-run"):
+        from qkvm.net.preview import preview
+
+        return context.out(preview(find_network(context, args), firewall))
     Host(context.tree.root).prepare()
     network = find_network(context, args)
-    _tell_moved(context, network.name, network.start())
-    context.say(f"Network {network.name} started\n")
+    _tell_moved(context, network.name, network.start(firewall=firewall))
+    return context.say(f"Network {network.name} started\n")
 
 
 def _tell_moved(context: Context, name: str, started: Started) -> None:

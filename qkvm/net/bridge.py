@@ -43,6 +43,15 @@ def make(
             raise
 
 
+def tag(name: str, alias: str, *, ipr: Any = None) -> None:
+    """Give a bridge its tag. :raises NotFound: there is no such link."""
+    with connection(ipr) as route, words(f"cannot tag bridge {name}"):
+        found = lookup(route, name)
+        if found is None:
+            raise no_link(name)
+        route.link("set", index=found["index"], ifalias=alias)
+
+
 def settle(name: str, addresses: Sequence[Interface], *, ipr: Any = None) -> None:
     """Give a bridge those of its addresses that it lacks, and set it up."""
     from socket import AF_INET6

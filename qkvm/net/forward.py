@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import AlreadyExists, NotFound
 from qkvm.host import record
-from qkvm.net import run
+from qkvm.net import run, sockets
 from qkvm.spec.forward import overlap
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from qkvm.spec.forward import Forward
 
     Change = Callable[[tuple[Forward, ...]], tuple[Forward, ...]]
-
-_LISTEN = "0A"
-"""TCP_LISTEN of net/tcp_states.h, as /proc/net/tcp prints it."""
 
 
 class Entry(NamedTuple):
@@ -121,25 +118,31 @@ def refuse_taken(tree: Tree, definition: spec.Network) -> None:
 
     :raises AlreadyExists: naming the port, and whose it is.
     """
+    for forward, owner in taken(tree, definition):
+        raise AlreadyExists(
+            f"forward {forward.label}: {owner}", hint="take another port, or an address to listen on"
+        )
+
+
+def taken(tree: Tree, definition: spec.Network) -> Iterator[tuple[Forward, str]]:
+    """The forwards whose ports are another's, each with words for who has it."""
     if not definition.forwards:
         return
     others = list(_others(tree, definition.name))
-    listening = list(_listening())
+    listening = sockets.listening()
     for forward in definition.forwards:
         for name, other in others:
             if overlap(forward, other):
-                raise AlreadyExists(f"forward {forward.label}: network '{name}' forwards {other.label}")
-        for protocol, address, port in listening:
+                yield forward, f"network '{name}' forwards {other.label}"
+        for one in listening:
             if (
-                protocol == forward.protocol
-                and forward.first <= port <= forward.last
-                and (not address or not forward.listen or address == forward.listen)
-                and not (address and _is_loopback(address))
+                one.protocol == forward.protocol
+                and forward.first <= one.port <= forward.last
+                and (not one.address or not forward.listen or one.address == forward.listen)
+                and not one.is_loopback
             ):
-                raise AlreadyExists(
-                    f"forward {forward.label}: a program of this host has {protocol} port {port}",
-                    hint="ss -lnp shows which; take another port, or an address to listen on",
-                )
+                yield forward, f"a program of this host has {one.protocol} port {one.port}: {sockets.owner(one)}"
+                break
 
 
 def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
@@ -148,36 +151,6 @@ def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
         if other != name:
             for forward in run.definition_of(current).forwards:
                 yield other, forward
-
-
-def _listening() -> Iterator[tuple[str, str, int]]:
-    """Protocol, address ('' for all) and port of what programs of this network namespace listen on (proc(5))."""
-    for protocol in ("tcp", "udp"):
-        for suffix in ("", "6"):
-            try:
-                with open(f"/proc/thread-self/net/{protocol}{suffix}", encoding="ascii") as stream:
-                    lines = stream.read().splitlines()[1:]
-            except FileNotFoundError:
-                continue
-            for line in lines:
-                fields = line.split()
-                raw, _, port = fields[1].partition(":")
-                if protocol == "udp" or fields[3] == _LISTEN:
-                    yield protocol, _address(raw), int(port, 16)
-
-
-def _address(raw: str) -> str:
-    """An address of /proc/net/tcp: 32-bit words in the host's byte order, in hex; '' for the unspecified one."""
-    from ipaddress import ip_address
-
-    words = [bytes.fromhex(raw[start : start + 8])[::-1] for start in range(0, len(raw), 8)]
-    address = ip_address(b"".join(words))
-    mapped = getattr(address, "ipv4_mapped", None)
-    return "" if address.is_unspecified else str(mapped or address)
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "::1" or address.startswith("127.")
 
 
 def _change(network: Network, change: Change, *, live: bool, config: bool) -> None:

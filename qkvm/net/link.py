@@ -117,8 +117,11 @@ def wait_gone(name: str, timeout: float) -> bool:
 # Addresses.
 
 
-def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, str]]:
-    """Every subnet that an address or a route of this namespace covers, and words for who has it."""
+def used_subnets(*, beside: str = "", ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, str]]:
+    """Every subnet that an address or a route of this namespace covers, and words for who has it.
+
+    :param beside: a link whose own are left out.
+    """
     from ipaddress import ip_address, ip_network
     from socket import AF_INET, AF_INET6
 
@@ -127,6 +130,8 @@ def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, st
         interfaces = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
         for family in (AF_INET, AF_INET6):
             for item in route.get_addr(family=family):
+                if interfaces.get(item["index"]) == beside:
+                    continue
                 local = item.get_attr("IFA_LOCAL") or item.get_attr("IFA_ADDRESS")
                 owner = f"{interfaces.get(item['index'], '?')} ({local}/{item['prefixlen']})"
                 for address in {local, item.get_attr("IFA_ADDRESS")}:
@@ -140,6 +145,8 @@ def used_subnets(*, ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, st
                 if subnet.is_link_local or subnet.is_multicast:
                     continue
                 device = interfaces.get(item.get_attr("RTA_OIF"), "")
+                if device and device == beside:
+                    continue
                 used.append((subnet, f"the route to {subnet}" + (f" through {device}" if device else "")))
     return used
 

@@ -93,7 +93,7 @@ def test_damage_is_seen_and_repaired(name: str) -> None:
     else:
         nslab.sh("nft", "flush", "chain", "ip", nftables.table_name(NAT.network), "forward")
     lacking = firewall.missing(NAT)
-    assert lacking and any("ctstate" in line or '"ct"' in line for line in lacking)
+    assert lacking and any("ctstate" in line or "ct state" in line for line in lacking)
     firewall.apply(NAT)
     assert firewall.missing(NAT) == []
     if name == "nftables":

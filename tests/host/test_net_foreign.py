@@ -30,6 +30,10 @@ address = "fd77::1/64"
 ports = "8022"
 guest = "192.168.77.50"
 to = 22
+
+[[dns.hosts]]
+ip = "192.168.77.9"
+names = ["printer.example"]
 """
 
 MakeGuest = Callable[[str], nslab.Guest]
@@ -179,7 +183,7 @@ def traffic(guest: nslab.Guest, world: nslab.Namespace) -> None:
         assert connection.recv(5) == b"hello"
     with world.connect((OUTSIDE, 8022)) as connection:
         assert connection.recv(5) == b"hello"
-    assert nslab.resolve(guest.namespace, "192.168.77.1", "nobody.example") == ""
+    assert nslab.resolve(guest.namespace, "192.168.77.1", "printer.example") == "192.168.77.9"
     with pytest.raises(ConnectionRefusedError):
         world.connect((guest.ip, 22))
 

@@ -104,6 +104,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "ifaces": (
         "iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge",
     ),
+    "netcheck": ("net-check", "net-repair"),
     "networking": (
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
         "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",

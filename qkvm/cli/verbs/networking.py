@@ -83,7 +83,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "net-start": (
         "network",
         "start a (previously defined) inactive network",
-        "<network>",
+        "<network> [--dry-run] [--firewall=<string>]",
         "Failed to start network {network}",
         "Start a network.",
     ),
@@ -117,6 +117,8 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("net-list", "persistent"): "list persistent networks",
     ("net-list", "transient"): "list transient networks",
     ("net-name", "network"): "network uuid",
+    ("net-start", "dry-run"): "only print the packet filter's rules, as iptables-save or nft text",
+    ("net-start", "firewall"): "iptables, nftables or auto; default: as the host's settings say",
     ("net-uuid", "network"): "network name",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

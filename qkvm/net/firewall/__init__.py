@@ -38,6 +38,9 @@ class Firewall(Protocol):
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The rules of the plan that are not in force, one line of text each."""
 
+    def surplus(self, plan: FirewallPlan) -> list[str]:
+        """The network's rules that the plan does not have, or has once and the tables twice; a line each."""
+
 
 def choose(setting: str = "auto") -> Firewall:
     """The backend for a new network.
@@ -48,6 +51,14 @@ def choose(setting: str = "auto") -> Firewall:
     chosen = backend(_live() if setting == "auto" else setting)
     chosen.check()
     return chosen
+
+
+def live_name(setting: str = "auto") -> str:
+    """The name of the backend that :func:`choose` would take, found without a look at whether it works.
+
+    :raises InvalidValue: an unknown setting.
+    """
+    return backend(_live(check=False) if setting == "auto" else setting).name
 
 
 def backend(name: str) -> Firewall:
@@ -63,8 +74,11 @@ def backend(name: str) -> Firewall:
     raise InvalidValue(f"unknown firewall '{name}'", hint="auto, iptables or nftables")
 
 
-def _live() -> str:
-    """The name of the backend whose tables this host uses."""
+def _live(*, check: bool = True) -> str:
+    """The name of the backend whose tables this host uses.
+
+    :param check: see whether legacy tables work, where nft does not; that loads them.
+    """
     from qkvm.net.firewall import nftables
 
     tables = nftables.table_count()
@@ -75,7 +89,8 @@ def _live() -> str:
     from qkvm.net.firewall import iptables
 
     try:
-        iptables.Iptables().check()
+        if check:
+            iptables.Iptables().check()
     except HostError as error:
         raise MissingProgram("nft", "the packet filter of a network", "nftables") from error
     return "iptables"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.firewall import nft, nftables
+from qkvm.net.firewall import nft, nftables, nfttext
 from qkvm.net.firewall.obstacle import Obstacle
 from qkvm.net.firewall.simulate import Outcome, Packet, outcome
 from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, rules
@@ -190,26 +190,40 @@ def _tool(base: Mapping[str, Any], inside: Mapping[str, Any]) -> str:
     return "nft"
 
 
-def _openings(plan: FirewallPlan, obstacle: Obstacle) -> list[dict[str, Any]]:
+def _opening_rules(plan: FirewallPlan, obstacle: Obstacle) -> list[Rule]:
     """The rules for one chain. They ask for no state, which iptables-nft could not list in its chains."""
-    found: list[list[dict[str, Any]]] = []
+    found: dict[str, Rule] = {}
     for rule in rules(replace(plan, opens=True)):
         if _HOOKS[rule.hook] == obstacle.hook and rule.family in _FAMILIES[obstacle.family]:
-            expressions = nftables.expressions(replace(rule, established=False))
-            if expressions not in found:
-                found.append(expressions)
+            plain = replace(rule, established=False)
+            found.setdefault(nfttext.line(plain), plain)
+    return list(found.values())
+
+
+def _openings(plan: FirewallPlan, obstacle: Obstacle) -> list[dict[str, Any]]:
     return [
         {
             "insert" if obstacle.handle else "add": {
                 "rule": {
                     "family": obstacle.family, "table": obstacle.table, "chain": obstacle.place,
-                    "comment": plan.tag, "expr": expressions,
+                    "comment": plan.tag, "expr": nftables.expressions(rule),
                     **({"handle": obstacle.handle} if obstacle.handle else {}),
                 }
             }
         }
-        for expressions in found
+        for rule in _opening_rules(plan, obstacle)
     ]  # fmt: skip
+
+
+def preview(plan: FirewallPlan) -> list[str]:
+    """What :func:`open_all` would put into nft's tables, in the words of nft."""
+    return [
+        f"{'insert' if one.handle else 'add'} rule {one.family} {one.table} {one.place}"
+        f'{f" handle {one.handle}" if one.handle else ""} {nfttext.line(rule)} comment "{plan.tag}"'
+        for one in obstacles(plan, ruleset())
+        if not (one.willed or one.locked)
+        for rule in _opening_rules(plan, one)
+    ]
 
 
 def _stale(plan: FirewallPlan, places: Sequence[Place]) -> list[dict[str, Any]]:

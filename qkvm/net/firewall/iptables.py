@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,11 @@ class Iptables:
         """The plan's rules (and jumps to their chains) that are not in force."""
         with lock():
             return [line for table in _tables(plan) for line in _lacks(open_table(table), plan)]
+
+    def surplus(self, plan: FirewallPlan) -> list[str]:
+        """The tagged rules that the plan does not have (that often), and the jumps beyond the first."""
+        with lock():
+            return [line for table in _tables(plan) for line in _excess(open_table(table), plan)]
 
 
 # One edit.
@@ -228,6 +234,22 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
             if _rule_content(_build(table, rule, plan.tag)) not in present
         ]
     return lacking
+
+
+def _excess(table: Any, plan: FirewallPlan) -> list[str]:
+    """What an open table has of ours beyond the plan, in words."""
+    found = []
+    for hook, (name, builtin, chain) in CHAINS.items():
+        if name != table.name or not table.is_chain(chain):
+            continue
+        left = Counter(_rule_content(_build(table, rule, plan.tag)) for rule in _mine(table, plan, hook))
+        for number, entry in _ours(table, chain, plan.tag):
+            left[_content(table, entry)] -= 1
+            if left[_content(table, entry)] < 0:
+                found.append(f"rule {number + 1} of {chain}")
+        jumps = sum(entries.is_jump(table, entry, chain) for entry in entries.rules(table, builtin))
+        found += [f"-A {builtin} -j {chain}"] * (jumps - 1)
+    return found
 
 
 def _differs(table: Any, plan: FirewallPlan) -> bool:

@@ -8,7 +8,8 @@ ends only its own base chain: a foreign chain at the same hook that drops has th
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 from qkvm.errors import HostError
 from qkvm.net.firewall.nft import nft, tables
@@ -18,21 +19,24 @@ NEEDED_FOR = "the packet filter of a network"
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
-_BASE_CHAINS = {
+BASE_CHAINS = {
     "prerouting": ("nat", "prerouting", -100),
-    "redirect": ("nat", "output", -100),
+    "locally": ("nat", "output", -100),
     "input": ("filter", "input", 0),
     "output": ("filter", "output", 0),
     "forward": ("filter", "forward", 0),
     "postrouting": ("nat", "postrouting", 100),
 }
-"""Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h)."""
+"""Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h).
 
-_FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
+No name may be a word of nft's own, which would read no ruleset that it has listed with such a chain.
+"""
+
+FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
 
 _CHAIN = {
     Hook.DNAT: "prerouting",
-    Hook.DNAT_OWN: "redirect",
+    Hook.DNAT_OWN: "locally",
     Hook.INPUT: "input",
     Hook.OUTPUT: "output",
     Hook.FORWARD_CROSS: "forward",
@@ -47,35 +51,56 @@ def table_name(network: str) -> str:
     return "qkvm_" + "".join(char if char in _PLAIN else f"/{ord(char):02x}" for char in network)
 
 
+class Table(NamedTuple):
+    """A table of a network's: its chains with the plan's rules."""
+
+    family: str
+    name: str
+    tag: str
+    chains: dict[str, list[Rule]]
+
+
+def tables_of(plan: FirewallPlan) -> list[Table]:
+    """The tables that a plan asks for, each with those chains that have rules."""
+    found = []
+    wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
+    for version, family in FAMILIES.items():
+        chains = {
+            name: [rule for rule in wanted if rule.family is version and _CHAIN[rule.hook] == name]
+            for name in BASE_CHAINS
+        }
+        if any(chains.values()):
+            used = {name: listed for name, listed in chains.items() if listed}
+            found.append(Table(family, table_name(plan.network), plan.tag, used))
+    return found
+
+
 def document(plan: FirewallPlan) -> dict[str, Any]:
     """The transaction that leaves exactly the plan's table, whatever was in it before (libnftables-json(5))."""
-    commands, made = _removal(plan), table_rules(plan)
-    for family in _FAMILIES.values():
-        used = {rule["chain"] for rule in made if rule["family"] == family}
-        if not used:
-            continue
-        commands.append({"add": {"table": {"family": family, "name": table_name(plan.network)}}})
-        for name, (kind, hook, priority) in _BASE_CHAINS.items():
-            if name in used:
-                chain = {
-                    "family": family, "table": table_name(plan.network), "name": name,
-                    "type": kind, "hook": hook, "prio": priority, "policy": "accept",
-                }  # fmt: skip
-                commands.append({"add": {"chain": chain}})
-    commands += [{"add": {"rule": rule}} for rule in made]
+    commands = _removal(plan)
+    for table in tables_of(plan):
+        commands.append({"add": {"table": {"family": table.family, "name": table.name}}})
+        for name in table.chains:
+            kind, hook, priority = BASE_CHAINS[name]
+            chain = {
+                "family": table.family, "table": table.name, "name": name,
+                "type": kind, "hook": hook, "prio": priority, "policy": "accept",
+            }  # fmt: skip
+            commands.append({"add": {"chain": chain}})
+    commands += [{"add": {"rule": rule}} for rule in table_rules(plan)]
     return {"nftables": commands}
 
 
 def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
     """The plan's rules in nft's JSON form, in order."""
-    return [
-        {
-            "family": _FAMILIES[rule.family], "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
-            "comment": plan.tag, "expr": expressions(rule),
-        }
-        for rule in rules(plan)
-        if rule.verdict is not Verdict.CHECKSUM
-    ]  # fmt: skip
+    return [_json(plan, rule) for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
+
+
+def _json(plan: FirewallPlan, rule: Rule) -> dict[str, Any]:
+    return {
+        "family": FAMILIES[rule.family], "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
+        "comment": plan.tag, "expr": expressions(rule),
+    }  # fmt: skip
 
 
 def table_count() -> int | None:
@@ -105,15 +130,29 @@ class Nftables:
 
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The plan's rules that are not in the network's table."""
-        wanted = table_rules(plan)
-        present = [_comparable(rule) for rule in _present_rules(plan)]
-        return [json.dumps(rule["expr"]) for rule in wanted if _comparable(rule) not in present]
+        from qkvm.net.firewall import nfttext
+
+        present = {_comparable(rule) for rule in _present_rules(plan)}
+        wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
+        return [nfttext.line(rule) for rule in wanted if _comparable(_json(plan, rule)) not in present]
+
+    def surplus(self, plan: FirewallPlan) -> list[str]:
+        """What the network's table holds beside the plan's rules, by whomever."""
+        left = Counter(_comparable(rule) for rule in table_rules(plan))
+        found = []
+        for rule in _present_rules(plan):
+            left[_comparable(rule)] -= 1
+            if left[_comparable(rule)] < 0:
+                found.append(
+                    f"table {rule['family']} {rule['table']}, chain {rule['chain']}, handle {rule['handle']}"
+                )
+        return found
 
 
 def _removal(plan: FirewallPlan) -> list[dict[str, Any]]:
     """What leaves no table of the network. Deleting needs one that is there; adding it again is no error."""
     found: list[dict[str, Any]] = []
-    for family in _FAMILIES.values():
+    for family in FAMILIES.values():
         table = {"family": family, "name": table_name(plan.network)}
         found += [{"add": {"table": table}}, {"delete": {"table": table}}]
     return found
@@ -143,7 +182,7 @@ def expressions(rule: Rule) -> list[dict[str, Any]]:
         found.append(_match({"meta": {"key": "iifname"}}, rule.in_interface))
     if rule.out_interface:
         found.append(_match({"meta": {"key": "oifname"}}, rule.out_interface))
-    family = _FAMILIES[rule.family]
+    family = FAMILIES[rule.family]
     if rule.source:
         found.append(_match(_payload(family, "saddr"), _prefix(rule.source)))
     if rule.destination:

@@ -31,6 +31,19 @@ def lines(plan: FirewallPlan, family: Family = Family.IP) -> dict[str, list[str]
     return found
 
 
+def document(plan: FirewallPlan, family: Family) -> list[str]:
+    """The same for iptables-restore --noflush: with our chains, and the jumps in front of what is there."""
+    found = []
+    for table, listed in lines(plan, family).items():
+        used = {text.split()[1] for text in listed}
+        places = [(builtin, chain) for name, builtin, chain in CHAINS.values() if name == table and chain in used]
+        found += [
+            f"*{table}", *(f":{chain} - [0:0]" for _, chain in places),
+            *(f"-I {builtin} -j {chain}" for builtin, chain in places), *listed, "COMMIT",
+        ]  # fmt: skip
+    return found
+
+
 def line(rule: Rule, chain: str, tag: str) -> str:
     """A rule of the plan in the words of iptables-save."""
     words = [f"-A {chain}"]

@@ -4,6 +4,11 @@ The pipe's other end is this process. Where it dies, QEMU finds nobody to write 
 go on by itself. For the same reason the guest is not stopped beforehand: QEMU stops it for the last pass, in
 which it answers nobody, and starts it again where that fails. When all of the memory has been written
 once, the pass with what has changed meanwhile is made the last.
+
+Under TCG the guest is stopped first. There a vCPU's thread looks whether a page's writes are to be noted, and then
+writes: where the thread is kept waiting in between (seen in QEMU 7.2.22 on a busy host), the page has gone out
+before the write and is not noted any more, and what is saved is damaged. KVM has the hardware note them. A guest
+that was stopped and whose saver was killed is let go on by the next verb (job.recover).
 """
 
 from __future__ import annotations
@@ -63,6 +68,8 @@ def send(
     mark = journal.size(run.journal)
     with Pump(stream.copy_from) as pump:
         try:
+            if run.record["accel"] == "tcg":
+                session.execute("stop")
             _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}", waits=at_end is not None)
             status = _watch(run, session, mark, pump, report, at_end)
         except KeyboardInterrupt:

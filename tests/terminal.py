@@ -26,7 +26,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options,
         )  # type: ignore[call-overload]  # fmt: skip
 
-    def expect(self, wanted: str, timeout: float = 30.0) -> str:
+    def expect(self, wanted: str, timeout: float = 60.0) -> str:
         """Read until the text is shown; gives what came up to its end, and forgets it."""
         deadline = time.monotonic() + timeout
         os.set_blocking(self.master, False)
@@ -51,6 +51,6 @@ class Terminal:
         """End what still runs, and the terminal."""
         if self.child.poll() is None:
             self.child.kill()
-        self.child.wait(30)
+        self.child.wait(60)
         os.close(self.master)
         os.close(self.slave)

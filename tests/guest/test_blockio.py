@@ -149,7 +149,7 @@ def test_a_threshold_is_told_of(lab: Lab, vm: Domain) -> None:
     from qkvm.host import journal
 
     found = journal.wait(
-        run.journal, 0, lambda event: event.get("event") == "BLOCK_WRITE_THRESHOLD", timeout=30,
+        run.journal, 0, lambda event: event.get("event") == "BLOCK_WRITE_THRESHOLD", timeout=60,
         alive=lambda: True, what="the threshold",
     )  # fmt: skip
     assert found["data"]["write-threshold"] == 20 * MIB

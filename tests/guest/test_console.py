@@ -51,7 +51,7 @@ def test_talk_and_leave(vm: Domain, terminal: Callable[..., Terminal]) -> None:
     console.expect("twice-42")
     assert not console.is_restored(), "keys must reach the guest one by one"
     console.type("\x1d")
-    assert console.child.wait(30) == 0
+    assert console.child.wait(60) == 0
     assert console.is_restored()
     with open(vm.tree.serial_log("talker"), "rb") as log:
         assert b"twice-42" in log.read()
@@ -63,7 +63,7 @@ def test_another_escape(vm: Domain, terminal: Callable[..., Terminal]) -> None:
     console.type("@esc echo \x1d; echo sum-$((20 + 3))\n")
     console.expect("sum-23")
     console.type("\x01")
-    assert console.child.wait(30) == 0 and console.is_restored()
+    assert console.child.wait(60) == 0 and console.is_restored()
 
 
 def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Terminal]) -> None:
@@ -73,14 +73,14 @@ def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Ter
     first.expect("here-2")
     second = terminal("console", "talker")
     second.expect("Active console session exists for this domain")
-    assert second.child.wait(30) == 1
+    assert second.child.wait(60) == 1
     third = terminal("console", "talker", "--force")
     third.expect("Escape character is ^]")
-    assert first.child.wait(30) != 0 and first.is_restored()
+    assert first.child.wait(60) != 0 and first.is_restored()
     third.type("@three echo there-$((1 + 2))\n")
     third.expect("there-3")
     third.type("\x1d")
-    assert third.child.wait(30) == 0
+    assert third.child.wait(60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -92,7 +92,7 @@ def test_terminal_is_restored_when_ended(
     console.type("@four echo up-$((2 + 2))\n")
     console.expect("up-4")
     os.kill(console.child.pid, number)
-    console.child.wait(30)
+    console.child.wait(60)
     assert console.is_restored()
 
 
@@ -101,7 +101,7 @@ def test_console_ends_with_the_guest(lab: Lab, domain_of: Register, terminal: Ca
     started = terminal("start", "brief", "--console")
     started.expect("guest: ready", 120)
     domain.destroy()
-    assert started.child.wait(30) == 0 and started.is_restored()
+    assert started.child.wait(60) == 0 and started.is_restored()
 
 
 def test_no_terminal_no_console(lab: Lab, vm: Domain) -> None:
@@ -132,7 +132,7 @@ def test_log_is_capped_by_verbs_that_pass(lab: Lab, domain_of: Register) -> None
 def test_vnc_answers(vm: Domain) -> None:
     shown = screen.display(vm)
     assert shown is not None
-    with socket.create_connection((shown.host, shown.port), timeout=30) as client:
+    with socket.create_connection((shown.host, shown.port), timeout=60) as client:
         assert client.recv(12).startswith(b"RFB 003.")
 
 
@@ -147,7 +147,7 @@ def test_events_are_told(lab: Lab, vm: Domain) -> None:
         vm.suspend()
         vm.resume()
         seen: list[str] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         os.set_blocking(watcher.stdout.fileno(), False)
         while not any("Suspended Paused" in line for line in seen):
             assert time.monotonic() < deadline, seen
@@ -159,7 +159,7 @@ def test_events_are_told(lab: Lab, vm: Domain) -> None:
                 vm.resume()
                 time.sleep(0.1)
         watcher.send_signal(signal.SIGINT)
-        assert watcher.wait(30) == 0
+        assert watcher.wait(60) == 0
     finally:
         watcher.kill()
         watcher.wait()

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -66,12 +67,17 @@ def shows(domain: Domain, text: str) -> None:
     nslab.until(lambda: text in media.screen_text(domain), f"'{text}' on the screen of {domain.name}", 90)
 
 
-def begin(lab: Lab, line: str) -> subprocess.Popen[str]:
-    """Run qkvm install beside the test."""
-    return subprocess.Popen(
+@contextmanager
+def begin(lab: Lab, line: str) -> Iterator[subprocess.Popen[str]]:
+    """Run qkvm install beside the test; what still runs then ends with the test, however that ends."""
+    with subprocess.Popen(
         [sys.executable, "-m", "qkvm", "--root", lab.root, "install", *shlex.split(line)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=TOP,
-    )  # fmt: skip
+    ) as child:  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_the_line_of_the_notes(lab: Lab, domain_named: Callable[[str], Domain], cds: dict[str, Path]) -> None:
@@ -95,7 +101,7 @@ def test_the_line_of_the_notes(lab: Lab, domain_named: Callable[[str], Domain], 
     assert " sda      -\n" in lab.ok(f"domblklist {name} --inactive")
     # The guest's reboot ends the first boot; the next one is of the disk, and the drive is empty.
     lab.ok(f"reset {name}")
-    assert installing.await_end(domain, 30)
+    assert installing.await_end(domain, 60)
     lab.ok(f"start {name}")
     shows(domain, "No bootable device")
     blocks = {block["qdev"]: block for block in domain.monitor_command("query-block")}
@@ -157,10 +163,9 @@ def test_a_guest_that_powers_off(lab: Lab, domain_named: Callable[[str], Domain]
     with begin(lab, line) as child:
         nslab.until(lambda: domain.is_running and domain.state[0] == "running", "the domain", 60)
         assert child.stdout is not None
-        while "Waiting for the installation" not in child.stdout.readline():
-            pass
+        assert any("Waiting for the installation" in said for said in child.stdout)
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=30)
+        child.communicate(timeout=60)
     assert child.returncode == 130 and domain.is_running
 
 
@@ -410,9 +415,9 @@ def test_progress_and_an_interrupt(
     line = f"--name slow {NOTHING} --boot hd --disk size=0.01,format=raw,sparse=no"
     program.write_text(SLOW.replace("STEPS", "600"))
     with begin(lab, line) as child:
-        nslab.until(lambda: files_of(lab), "the disk", 30)
+        nslab.until(lambda: files_of(lab), "the disk", 60)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (130, "")
     assert files_of(lab) == [] and not domain.is_persistent
     program.write_text(SLOW.replace("STEPS", "10"))
@@ -421,7 +426,7 @@ def test_progress_and_an_interrupt(
     try:
         shown = terminal.expect("Creating domain...", 60)
         terminal.expect("Domain creation completed.", 60)
-        assert terminal.child.wait(30) == 0
+        assert terminal.child.wait(60) == 0
     finally:
         terminal.close()
     # Each one is written over the one before; a pipe gets the first alone.
@@ -446,7 +451,7 @@ def test_an_installation_at_the_console(
         terminal.expect("Connected to domain 'seen'\n", 60)
         assert domain.live.id > first and domain.live.record["definition"].get("boot", {}) == {}
         terminal.type("\x1d")
-        assert terminal.child.wait(30) == 0
+        assert terminal.child.wait(60) == 0
         assert terminal.is_restored() and domain.is_running
     finally:
         terminal.close()
@@ -463,8 +468,8 @@ def test_a_console_that_is_left(lab: Lab, domain_named: Callable[[str], Domain])
         try:
             terminal.expect("Escape character is ^] (Ctrl + ])\n", 60)
             terminal.type("\x1d")
-            terminal.expect("Domain creation completed.\n", 30)
-            assert terminal.child.wait(30) == 0
+            terminal.expect("Domain creation completed.\n", 60)
+            assert terminal.child.wait(60) == 0
         finally:
             terminal.close()
         assert domain.is_running is running

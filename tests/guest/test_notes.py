@@ -115,7 +115,7 @@ def test_the_shell(lab: Lab, day: Domain) -> None:
         terminal.type("help list\n")
         assert "list - list domains" in terminal.expect("qkvm # ")
         terminal.type("quit\n")
-        assert terminal.child.wait(30) == 0
+        assert terminal.child.wait(60) == 0
 
 
 def test_the_ways_to_its_screen(lab: Lab, day: Domain, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_ways_to_its_screen(lab: Lab, day: Domain, tmp_path: Path) -> None:
         terminal.type("echo typed-$((40+2))\n")
         terminal.expect("typed-42")
         terminal.type("\x1d")
-        assert terminal.child.wait(30) == 0
+        assert terminal.child.wait(60) == 0
 
 
 def test_vcpus_are_plugged(lab: Lab, day: Domain) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
 from tests.host import nslab
+from tests.terminal import Terminal
 
 Register = Callable[[Domain], Domain]
 
@@ -168,24 +169,12 @@ def test_the_other_ports(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     domain = lab.boot(domain_of(lab.define("ports", body=body)))
     pty = lab.ok("ttyconsole ports").strip()
     assert pty.startswith("/dev/pts/") and Path(pty).is_char_device()
-    master, terminal = os.openpty()
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "qkvm", "--root", lab.root, "console", "ports"],
-            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, cwd=TOP,
-        )  # fmt: skip
-        heard = b""
-        os.write(master, b"\n@p1 echo over the $((40 + 2))th port\n")
-        while b"over the 42th port" not in heard:
-            heard += os.read(master, 4096)
-        os.write(master, b"\x1d")
-        assert child.wait(timeout=30) == 0
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-        os.close(master)
-        os.close(terminal)
+    command = [sys.executable, "-m", "qkvm", "--root", lab.root, "console", "ports"]
+    with closing(Terminal(command, cwd=TOP)) as terminal:
+        terminal.type("\n@p1 echo over the $((40 + 2))th port\n")
+        terminal.expect("over the 42th port")
+        terminal.type("\x1d")
+        assert terminal.child.wait(60) == 0
     assert "cannot find character device serial7" in lab.fails("console ports --devname serial7")
     assert "is of kind file" in lab.fails("console ports --devname serial2")
     assert "without a controlling TTY" in lab.fails("console ports --devname serial1")

@@ -124,7 +124,7 @@ def test_a_domain_outlives_the_shell_that_started_it(lab: Lab, vm: Domain, shell
         terminal.type("\x03")
         terminal.expect("qkvm # ")
         terminal.type("exit\n")
-        assert terminal.child.wait(30) == 0 and terminal.is_restored()
+        assert terminal.child.wait(60) == 0 and terminal.is_restored()
         assert lab.ok("domstate sleeper") == "running\n\n"
     finally:
         if sleeper.is_running:

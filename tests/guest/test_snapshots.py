@@ -254,7 +254,8 @@ def test_killed_in_the_middle(lab: Lab, domain_of: Register, tmp_path: Path) -> 
     if domain.is_running:
         # The kill came first, and hit the QEMU that was to be replaced.
         domain.destroy()
-    subprocess.run(["qemu-img", "check", "-q", image], check=True)
+    # A QEMU that was killed may leave clusters that nobody uses (3), and nothing worse.
+    assert subprocess.run(["qemu-img", "check", "-q", image], check=False).returncode in (0, 3)
     assert begun >= 6
 
 

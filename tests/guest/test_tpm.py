@@ -90,7 +90,7 @@ def test_tpm(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     # QEMU killed: swtpm goes by itself, and nothing of it is in the way of the next start.
     assert qemu is not None
     os.kill(qemu, signal.SIGKILL)
-    nslab.until(lambda: gone(pid), "the end of swtpm", 5)
+    nslab.until(lambda: gone(pid), "the end of swtpm")
     lab.boot(domain)
     with Guest(domain) as guest:
         assert b"lasting!" in tell(guest, COMMANDS["read"])
@@ -147,7 +147,7 @@ def test_what_a_killed_start_leaves(lab: Lab, domain_of: Register, monkeypatch: 
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
     killed_in("write", lambda _: os._exit(9))
-    nslab.until(lambda: not serving(domain), "nobody", 5)
+    nslab.until(lambda: not serving(domain), "nobody")
     killed_in("start", start_and_die)
     assert len(serving(domain)) == 1
     lab.ok("gc")

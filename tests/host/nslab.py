@@ -97,7 +97,7 @@ class Namespace:
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         with self.entered():
-            return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+            return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
     def connect(self, address: tuple[str, int], *, source_port: int = 0, timeout: float = 5.0) -> socket.socket:
         """A TCP connection from within. :raises OSError: refused, unreachable, timed out."""
@@ -326,12 +326,12 @@ def resolve(namespace: Namespace, server: str, name: str, *, timeout: float = 5.
 
 def sh(*argv: str, stdin: str = "") -> str:
     """A program's stdout; a failure is one of the test."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait for a condition to come true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -90,10 +90,10 @@ def test_a_guest_of_a_nat_network(
         assert connection.recv(5) == b"hello"
     seen, port = server.seen[0]
     assert seen == OUTSIDE and port >= 1024
-    assert guest.namespace.run("ping", "-c", "1", "-W", "5", WORLD).returncode == 0
+    assert guest.namespace.run("ping", "-c", "1", "-W", "30", WORLD).returncode == 0
 
     serve(guest.namespace, 80)
-    with socket.create_connection((guest.ip, 80), timeout=5) as connection:
+    with socket.create_connection((guest.ip, 80), timeout=30) as connection:
         assert connection.recv(5) == b"hello", "the host itself reaches its guests"
     with pytest.raises(ConnectionRefusedError):
         world.connect((guest.ip, 80))
@@ -336,16 +336,17 @@ def test_a_pid_that_is_another_process_now_is_left_alone(root: Tree, lan: Networ
     current = lan.record
     assert current is not None
     dhcp.stop(dhcp.Server(**current["dnsmasq"]))
-    stranger = subprocess.Popen(["sleep", "60"])
-    with open(dhcp.pid_path(root, "lan"), "w", encoding="ascii") as stream:
-        stream.write(f"{stranger.pid}\n")
-    # Start times count in ticks of 10 ms, and dnsmasq may have started in the stranger's.
-    wrong = {"pid": stranger.pid, "started": current["dnsmasq"]["started"] - 1}
-    record.write(run.record_path(root, "lan"), {**current, "dnsmasq": wrong})
-    lan.destroy()
-    assert stranger.poll() is None
-    stranger.kill()
-    stranger.wait()
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        try:
+            with open(dhcp.pid_path(root, "lan"), "w", encoding="ascii") as stream:
+                stream.write(f"{stranger.pid}\n")
+            # Start times count in ticks of 10 ms, and dnsmasq may have started in the stranger's.
+            wrong = {"pid": stranger.pid, "started": current["dnsmasq"]["started"] - 1}
+            record.write(run.record_path(root, "lan"), {**current, "dnsmasq": wrong})
+            lan.destroy()
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_a_record_of_an_earlier_boot_is_nothing(root: Tree, lan: Network) -> None:

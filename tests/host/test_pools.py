@@ -221,16 +221,17 @@ def test_a_killed_clone_leaves_nothing_after_the_next_verb(qkvm: Lines) -> None:
     with open(qkvm.images / "big.img", "r+b") as stream:
         for place in range(0, 4 << 30, 256 << 10):
             os.pwrite(stream.fileno(), b"x", place)
-    child = subprocess.Popen(qkvm.argv("vol-clone big.img copy.img default"), cwd=TOP)
-    deadline = time.monotonic() + 60
-    while not (part := [name for name in os.listdir(qkvm.images) if name.startswith(".qkvm-")]):
-        assert child.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-    child.send_signal(signal.SIGSTOP)
-    qkvm.ok("pool-refresh default")
-    assert set(part) <= set(os.listdir(qkvm.images)), "its maker lives"
-    child.kill()
-    child.wait()
+    with subprocess.Popen(qkvm.argv("vol-clone big.img copy.img default"), cwd=TOP) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while not (part := [name for name in os.listdir(qkvm.images) if name.startswith(".qkvm-")]):
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.001)
+            child.send_signal(signal.SIGSTOP)
+            qkvm.ok("pool-refresh default")
+            assert set(part) <= set(os.listdir(qkvm.images)), "its maker lives"
+        finally:
+            child.kill()
     assert "copy.img" not in qkvm.ok("vol-list default")
     qkvm.ok("vol-create-as default small.img 1M")
     assert sorted(os.listdir(qkvm.images)) == ["big.img", "small.img"]

@@ -76,7 +76,7 @@ def test_a_session(shell: Shell, tmp_path: Path) -> None:
     terminal.type("\n")
     terminal.expect(PROMPT)
     terminal.type("quit\n")
-    assert terminal.child.wait(30) == 0 and terminal.is_restored()
+    assert terminal.child.wait(60) == 0 and terminal.is_restored()
     history = tmp_path / "home/.cache/qkvm/history"
     assert history.read_text().splitlines() == [
         "echo a; echo 'b c'", "bogus", 'echo "x', "dominfo nosuch", "cd /usr", "pwd", "quit"
@@ -91,7 +91,7 @@ def test_ways_to_leave(shell: Shell, end: str) -> None:
     terminal.type("bogus\n")
     terminal.expect(PROMPT)
     terminal.type(end)
-    assert terminal.child.wait(30) == 0, "an error before does not count"
+    assert terminal.child.wait(60) == 0, "an error before does not count"
 
 
 def test_history_is_kept_and_limited(shell: Shell, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_history_is_kept_and_limited(shell: Shell, tmp_path: Path) -> None:
         first.type(f"echo {number}\n")
     first.expect(PROMPT)
     first.child.send_signal(signal.SIGHUP)
-    first.child.wait(30)
+    first.child.wait(60)
     history = tmp_path / "cache/qkvm/history"
     assert history.read_text() == "echo 2\necho 3\necho 4\n", "also where the terminal went away"
     assert history.stat().st_mode & 0o777 == 0o600
@@ -191,7 +191,7 @@ def test_an_interrupt_ends_a_script(environment: dict[str, str], tmp_path: Path)
         child.stdin.flush()
         assert child.stdout.readline() == "begun\n"
         child.send_signal(signal.SIGINT)
-        assert child.wait(30) == 130
+        assert child.wait(60) == 130
         assert child.stdout.read() + child.stderr.read() == ""
 
 

@@ -39,15 +39,13 @@ def domain(tmp_path: Path) -> Iterator[Domain]:
         "disks": [], "memory": {"actual": 1024, "maximum": 4096, "since": 0},
     }  # fmt: skip
     record.write(str(folder / "record.json"), contents)
-    holder = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(folder / "qemu.pid")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdin is not None and holder.stdout is not None
-    assert holder.stdout.readline() == b"locked\n"
-    yield Domain(host.tree, "played")
-    holder.stdin.close()
-    holder.wait(30)
-    holder.stdout.close()
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        # It ends with the end of what it reads.
+        yield Domain(host.tree, "played")
 
 
 def _event(name: str, **data: object) -> bytes:

@@ -36,8 +36,8 @@ QCOW2, RAW = spec.DiskFormat.QCOW2, spec.DiskFormat.RAW
 
 @pytest.fixture(scope="module")
 def booted(lab: Lab) -> Iterator[Domain]:
-    """A guest without disks."""
-    yield lab.boot(lab.define("jobs"))
+    """A guest without disks, but with a thread that can serve one."""
+    yield lab.boot(lab.define("jobs", body="[[iothreads]]\nid = 1\n"))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def header(path: Path) -> str:
 
 def test_commit(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     """Images in the middle, and then the one that the guest writes to, go down into their bases."""
-    vm.attach_disk(chain(tmp_path, "a", "b", "c", "d"), persistent=True)
+    vm.attach_disk(replace(chain(tmp_path, "a", "b", "c", "d"), iothread=1), persistent=True)
     with Guest(vm) as guest:
         see(guest, "vda")
         put(guest, 8, 4, "before")
@@ -175,9 +175,12 @@ def test_pull_and_copy(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     assert lab.ok(f"{copy} {tmp_path}/s --shallow --finish") == "\nSuccessfully copied\n"
     assert images(vm) == ["c", "a"] and header(tmp_path / "s") == f"{tmp_path}/a"
     # Limited, seen, let go, and while the guest writes.
-    assert lab.ok(f"{copy} {tmp_path}/r --format raw --bandwidth 1 --synchronous-writes") == "Block Copy started\n"
+    assert (
+        lab.ok(f"{copy} {tmp_path}/r --format raw --bandwidth 1k --bytes --synchronous-writes")
+        == "Block Copy started\n"
+    )
     shown = lab.run(f"blockjob {vm.name} vda")
-    assert "\nBlock Copy: [" in shown.stderr and "1048576 bytes/s (1.000 MiB/s)" in shown.stdout
+    assert "\nBlock Copy: [" in shown.stderr and "1024 bytes/s (1.000 KiB/s)" in shown.stdout
     assert "disk 'vda' not ready for pivot yet" in lab.fails(f"blockjob {vm.name} vda --pivot")
     lab.ok(f"blockjob {vm.name} vda --bandwidth 0")
     with Guest(vm) as guest:
@@ -265,7 +268,7 @@ def test_qkvm_killed(lab: Lab, vm: Domain, tmp_path: Path) -> None:
         assert (tmp_path / "copy").exists() and "blockjobs" in vm.live.record
         assert lab.ok(f"blockjob {vm.name} vda") == "No current block job for vda\n"
         assert not (tmp_path / "copy").exists() and len(left(vm)[0]) == 4
-    killed(lab, "after:blockdev-mirror", f"{copy} --bandwidth 1 --wait")
+    killed(lab, "after:blockdev-mirror", f"{copy} --bandwidth 1k --bytes --wait")
     assert json.loads(lab.ok(f"blockjob {vm.name} vda --json"))["kind"] == "Block Copy"
     lab.ok(f"blockjob {vm.name} vda --abort")
     assert not (tmp_path / "copy").exists() and images(vm) == ["b", "a"]
@@ -293,7 +296,7 @@ def test_qemu_killed(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     for verb, target, more in (
         ("blockcommit", "vda", "--active"), ("blockpull", "vdb", ""), ("blockcopy", "vdc", f"{tmp_path}/copy"),
     ):  # fmt: skip
-        lab.ok(f"{verb} {vm.name} {target} {more} --bandwidth 8k --bytes")
+        lab.ok(f"{verb} {vm.name} {target} {more} --bandwidth 1k --bytes")
     with Guest(vm) as guest:
         for target in targets:
             put(guest, 12, 1, f"meanwhile-{target}", target)

@@ -47,10 +47,7 @@ def loads(text: bytes | str, path: str) -> Read:
     with root:
         mode = root.take("mode", "push")
         if mode != "push":
-            raise root.refusal(
-                f"mode '{printable(mode)}' is not supported",
-                hint="push; a server of it would need a program that stays",
-            )
+            raise root.refusal(f"mode '{printable(mode)}' is not supported", hint="push")
         root.drop("id")
         since = (root.leaf("incremental") or "").strip()
         found = root.child("disks")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def port_of(nic: spec.Nic) -> Port:
     """What a NIC's port of its bridge has of its own."""
-    return Port(isolated=nic.isolated)
+    if nic.vlan is None:
+        return Port(isolated=nic.isolated)
+    untagged = nic.vlan.native if nic.vlan.trunk else nic.vlan.tags[0]
+    return Port(isolated=nic.isolated, vlans=nic.vlan.tags, untagged=untagged)
 
 
 def own_addresses(tree: Tree, nic: spec.Nic) -> tuple[str, ...]:

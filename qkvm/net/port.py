@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from qkvm.errors import InvalidValue, NotFound
-from qkvm.net import link
+from qkvm.net import link, vlan
 from qkvm.units import parse_mac
 
 
 class Port(NamedTuple):
-    """What a port has of its own; ``isolated`` lets nothing pass between it and other isolated ports."""
+    """What a port has of its own.
+
+    ``isolated`` lets nothing pass between it and other isolated ports. ``vlans`` are those that it is in, none are
+    the bridge's default; ``untagged`` is that of what has no tag, 0 where such frames are dropped.
+    """
 
     isolated: bool = False
+    vlans: tuple[int, ...] = ()
+    untagged: int = 0
 
 
 PLAIN = Port()
@@ -32,6 +38,7 @@ def plug(tap: str, bridge: str, mac: str, alias: str, wanted: Port = PLAIN, *, i
 
     :param mac: the guest's. :param alias: :func:`link.domain_tag`. :param ipr: an open IPRoute to use.
     :raises NotFound: no such bridge (or tap). :raises InvalidValue: it is no bridge.
+    :raises InvalidState: it does not filter VLANs.
     """
     with link.connection(ipr) as route, link.words(f"cannot plug {tap} into {bridge}"):
         master = link.lookup(route, bridge)
@@ -39,7 +46,10 @@ def plug(tap: str, bridge: str, mac: str, alias: str, wanted: Port = PLAIN, *, i
             raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
         if link.kind(master) != "bridge":
             raise InvalidValue(f"interface {bridge} is not a bridge")
-        index = _index(route, tap)
+        found = link.lookup(route, tap)
+        if found is None:
+            raise link.no_link(tap)
+        index = int(found["index"])
         plain = wanted == PLAIN
         route.link(
             "set", index=index, address=host_side_mac(mac), ifalias=alias, master=master["index"],
@@ -47,23 +57,23 @@ def plug(tap: str, bridge: str, mac: str, alias: str, wanted: Port = PLAIN, *, i
         )  # fmt: skip
         if not plain:
             # A port forgets what it was on another bridge, and can't be told before it is on this one.
-            _set(route, index, wanted)
+            _set(route, index, master, wanted)
             route.link("set", index=index, state="up")
 
 
 def change(tap: str, wanted: Port, *, ipr: Any = None) -> None:
     """Make a port that is on its bridge what is wanted. :raises NotFound: there is no such link."""
     with link.connection(ipr) as route, link.words(f"cannot change {tap}"):
-        _set(route, _index(route, tap), wanted)
+        port = link.lookup(route, tap)
+        if port is None:
+            raise link.no_link(tap)
+        (master,) = route.get_links(port.get_attr("IFLA_MASTER"))
+        _set(route, port["index"], master, wanted)
 
 
-def _set(route: Any, index: int, wanted: Port) -> None:
-    """linux/if_link.h: IFLA_BRPORT_ISOLATED."""
+def _set(route: Any, index: int, bridge: Any, wanted: Port) -> None:
+    """linux/if_link.h: IFLA_BRPORT_ISOLATED; linux/if_bridge.h: IFLA_BRIDGE_VLAN_INFO."""
     route.brport("set", index=index, isolated=int(wanted.isolated))
-
-
-def _index(route: Any, tap: str) -> int:
-    found = link.lookup(route, tap)
-    if found is None:
-        raise NotFound(f"no interface {tap} on this host", kind="interface", name=tap)
-    return int(found["index"])
+    if wanted.vlans:
+        vlan.require_filtering(route, bridge)
+    vlan.set_port(route, index, bridge, wanted.vlans, wanted.untagged)

@@ -76,7 +76,7 @@ from qkvm.spec.disk import (
     next_target,
     target_name,
 )
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, check_nic
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, Vlan, check_nic
 from qkvm.spec.size import Size
 from qkvm.spec.tuning import (
     Bandwidth,
@@ -103,8 +103,8 @@ __all__ = [
     "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory", "MemoryBacking",
     "MemorySource", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
     "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel",
-    "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "VCPU_LIMIT", "Vcpus", "Vhost", "Video", "Vnc",
-    "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth", "check_blkiotune",
+    "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "VCPU_LIMIT", "Vcpus", "Vhost", "Video", "Vlan",
+    "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth", "check_blkiotune",
     "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk", "check_filesystem",
     "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
     "check_smbios", "check_throttle", "check_topology", "check_vcpus", "check_vnc", "check_vnc_password",

@@ -79,6 +79,17 @@ class NicFilter(StrEnum):
         )  # fmt: skip
 
 
+class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The VLANs that a NIC is in (802.1Q). Of one, its guest knows nothing; of a ``trunk`` it has all tags.
+
+    ``native`` is the one of a trunk whose frames have no tag, 0 where such are dropped.
+    """
+
+    tags: tuple[int, ...]
+    trunk: bool = False
+    native: int = 0
+
+
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface. ``source`` names a network, bridge or NIC; ``target`` the tap, chosen if empty.
 
@@ -102,6 +113,7 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inbound: Bandwidth | None = None
     outbound: Bandwidth | None = None
     isolated: bool = False
+    vlan: Vlan | None = None
     filter: NicFilter = NicFilter.NONE
     ip: tuple[str, ...] = ()
     alias: str = ""
@@ -144,9 +156,11 @@ def _check_speed(nic: Nic) -> None:
 def _check_guard(nic: Nic) -> None:
     """What keeps a NIC from others: it needs a port of a bridge, and addresses that a guest can have."""
     if not nic.type.has_port:
-        for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filtered")):
+        for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filtered"), (nic.vlan, "in a VLAN")):
             if asked:
                 raise InvalidValue(f"a NIC of type {nic.type} can't be {word}: it is on no bridge")
+    if nic.vlan is not None:
+        _check_vlan(nic.vlan, nic)
     if nic.ip and not nic.filter:
         raise InvalidValue(
             f"ip of {nic.mac} says what a filter lets through, and there is none", hint='filter = "clean-traffic"'
@@ -159,6 +173,20 @@ def _check_guard(nic: Nic) -> None:
             f"filter {nic.filter} of {nic.mac}: nobody tells the guest's addresses on bridge {nic.source}",
             hint='ip = ["192.0.2.5"] in the NIC, or a network of qkvm\'s with DHCP',
         )
+
+
+def _check_vlan(vlan: Vlan, nic: Nic) -> None:
+    for tag in vlan.tags:
+        check.between(tag, 1, 4094, f"VLAN tag of {nic.mac}")
+    check.once(map(str, vlan.tags), f"VLAN tag of {nic.mac}")
+    if not vlan.tags:
+        raise InvalidValue(f"vlan of {nic.mac} has no tags", hint="tags = [42]")
+    if len(vlan.tags) > 1 and not vlan.trunk:
+        raise InvalidValue(f"several VLAN tags of {nic.mac} are a trunk", hint="trunk = true")
+    if vlan.native and (not vlan.trunk or vlan.native not in vlan.tags):
+        raise InvalidValue(f"native VLAN {vlan.native} of {nic.mac} is none of its trunk's")
+    if vlan.trunk and nic.filter:
+        raise InvalidValue(f"filter {nic.filter} of {nic.mac} can't look behind the tags of a trunk")
 
 
 def _check_own_address(text: str, mac: str) -> None:

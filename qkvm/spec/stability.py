@@ -29,7 +29,7 @@ _HOSTS_OF: dict[type, tuple[str, ...]] = {
     ),
     spec.Nic: (
         "type", "source", "source_mode", "target", "link", "inbound", "outbound", "isolated", "filter", "ip",
-        "vhost",
+        "vlan", "vhost",
     ),
     spec.Serial: ("kind", "path", "host", "port"),
     spec.Channel: ("kind", "path"),

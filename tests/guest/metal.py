@@ -8,12 +8,14 @@ ever: a guest that takes all the CPU time that it is given.
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
 
-PACKAGES = ("msgspec", "tomlkit", "jinja2", "markupsafe", "qemu")
+PACKAGES = ("msgspec", "tomlkit", "jinja2", "markupsafe", "qemu", "pyroute2")
 """What a start and the verbs on limits import from elsewhere."""
 
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu")
@@ -36,12 +38,13 @@ _LEFT_OUT = {
     "ensurepip",
     "lib2to3",
     "distutils",
-    "unittest",
     "pydoc_data",
     "tkinter",
     "turtledemo",
 }
 _SIZE = 320 << 20
+
+ENVIRONMENT = "PATH=/bin:/usr/bin PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1"
 
 DEFINITION = """name = "{name}"
 machine = "pc"
@@ -155,10 +158,18 @@ class Metal:
     def qkvm(self, line: str) -> str:
         """Run a qkvm command line there, and give what it prints; it must succeed."""
         python = os.path.realpath(sys.executable)
-        return self.sh(
-            "PATH=/bin:/usr/bin PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1 "
-            f"chroot /h {python} -m qkvm --root /r -q {line}"
-        )
+        return self.sh(f"{ENVIRONMENT} chroot /h {python} -m qkvm --root /r -q {line}")
+
+    def python(self, program: Path) -> str:
+        """Run a Python program there, with qkvm at hand, and give what it prints; it must succeed."""
+        # The console takes a line of 4000 characters, and no more.
+        packed = base64.b64encode(zlib.compress(program.read_bytes())).decode()
+        self.sh("rm -f /h/program")
+        for begin in range(0, len(packed), 3000):
+            self.sh(f"printf %s {packed[begin : begin + 3000]} >> /h/program")
+        unpack = "import base64,zlib;exec(zlib.decompress(base64.b64decode(open('/program').read())))"
+        python = os.path.realpath(sys.executable)
+        return self.sh(f"{ENVIRONMENT} chroot /h {python} -c {shlex.quote(unpack)}")
 
     def fails(self, line: str) -> str:
         """Run a qkvm command line that must fail, and give its one line of error."""

@@ -1,10 +1,11 @@
-"""What limits do, on a kernel that has all of cgroup v2: a host inside a guest (see metal.py)."""
+"""What limits and VLANs do, on a kernel that has all of cgroup v2 and of bridges: a host in a guest (metal.py)."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,34 @@ def test_a_tree_that_can_not_be_written(host: metal.Metal) -> None:
         assert words.splitlines()[-1].startswith("error: Failed to start domain 'busy'") and "'cpu'" in words
     finally:
         host.sh("mount -o remount,bind,rw /h/sys/fs/cgroup")
+
+
+def test_frames_stay_in_their_vlan(host: metal.Metal) -> None:
+    """Of which the kernel of a test machine may know nothing, nor of vhost-net."""
+    host.sh("modprobe -a bridge veth tun vhost_net")
+    told = json.loads(host.python(Path(__file__).with_name("vlanhost.py")))
+    assert "bridge br0 does not filter VLANs, and is not qkvm's to change" in told["refused"]
+    of_42 = {"trunk": "42", "native": "-"}
+    assert told["pictures"] == {
+        # The others of its kind are the host and nobody else here.
+        "plain": {"-": {}, "42": {}, "47": {}},
+        # A guest of one VLAN that sends a tag of its own does not get out by that.
+        "access": {"-": of_42, "42": of_42, "47": {}},
+        "other": {"-": {"trunk": "47", "native": "47"}, "42": {}, "47": {"trunk": "47", "native": "47"}},
+        "trunk": {
+            "-": {},
+            "42": {"access": "-", "native": "-"},
+            "47": {"other": "-", "native": "47"},
+        },
+        "native": {
+            "-": {"access": "-", "trunk": "42"},
+            "42": {"access": "-", "trunk": "42"},
+            "47": {"other": "-", "trunk": "47"},
+        },
+    }
+    assert told["moved"] == {"other": "-", "trunk": "47", "native": "47"}
+    assert told["back"] == {"plain": "-"}
+    # A whole domain, and a kernel thread for each pair of its NIC's queues.
+    assert told["started"]["vlans"] == [[42, 6]]
+    assert told["started"]["threads"] == 2
+    assert '"vhost": true' in told["started"]["argv"][0] and '"vhostfds"' in told["started"]["argv"][0]

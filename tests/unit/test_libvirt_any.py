@@ -120,6 +120,16 @@ def disks(draw: st.DrawFn, number: int) -> spec.Disk:
 BANDS = st.one_of(st.none(), st.builds(spec.Bandwidth, average=st.integers(1, 9), peak=st.sampled_from([0, 10])))
 
 
+VLANS = st.sampled_from(
+    [
+        None,
+        spec.Vlan(tags=(7,)),
+        spec.Vlan(tags=(7,), trunk=True),
+        spec.Vlan(tags=(4094, 1), trunk=True, native=1),
+    ]
+)
+
+
 @st.composite
 def nics(draw: st.DrawFn, number: int) -> spec.Nic:
     kind = draw(st.sampled_from(spec.NicType))
@@ -144,6 +154,7 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
         inbound=None if user else draw(BANDS),
         outbound=None if user else draw(BANDS),
         isolated=not user and not direct and draw(st.booleans()),
+        vlan=draw(VLANS) if not user and not direct and not filtered else None,
         filter=filtered,
         ip=tuple(draw(addresses)) if filtered else (),
         alias=draw(st.sampled_from(["", f"ua-nic{number}"])),

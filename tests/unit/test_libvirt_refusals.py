@@ -67,7 +67,12 @@ UNSUPPORTED = [
         12,
         "<source>: mode 'macvlan' is not supported",
     ),
-    ("<source network='default'/>", "<source network='default'/><vlan/>", 12, "<vlan>: VLAN tags are not"),
+    (
+        "<source network='default'/>",
+        "<source network='default'/><vlan><tag id='4' nativeMode='tagged'/></vlan>",
+        12,
+        "<tag>: nativeMode 'tagged' is not supported (untagged)",
+    ),
     ("<source network='default'/>", "<source network='default'/><filterref filter='allow-dhcp'/>", 12, "'allow-d"),
     (
         "<source network='default'/>",

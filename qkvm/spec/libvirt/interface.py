@@ -7,7 +7,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, Vlan
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -28,7 +28,6 @@ def read_interface(node: Node) -> Nic:
         node.only("trustGuestRxFilters", "no")
         bandwidth = read_bandwidth(node.child("bandwidth"))
         queues, vhost = _read_driver(node)
-        node.spoil("vlan", "VLAN tags are not supported")
         node.spoil("virtualport", "virtual ports are not supported")
         filtered, addresses = _read_filter(node)
         source, mode = _read_source(node, kind)
@@ -36,8 +35,8 @@ def read_interface(node: Node) -> Nic:
             mac=_read_mac(node), type=kind, source=source, source_mode=mode, model=_read_model(node),
             target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
             boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
-            queues=queues, vhost=vhost, isolated=_read_isolated(node), filter=filtered, ip=addresses,
-            alias=read_alias(node), address=read_address(node, "pci"),
+            queues=queues, vhost=vhost, isolated=_read_isolated(node), vlan=_read_vlan(node),
+            filter=filtered, ip=addresses, alias=read_alias(node), address=read_address(node, "pci"),
         )  # fmt: skip
 
 
@@ -116,6 +115,29 @@ def _read_isolated(node: Node) -> bool:
         return found.switch("isolated")
 
 
+def _read_vlan(node: Node) -> Vlan | None:
+    """<vlan>: libvirt takes several tags for a trunk, whether it says so or not."""
+    found = node.child("vlan")
+    if found is None:
+        return None
+    tags, native = [], 0
+    with found:
+        trunk = found.switch("trunk")
+        for tag in found.children("tag"):
+            with tag:
+                tags.append(tag.number_of(tag.required("id"), "id"))
+                mode = tag.take("nativeMode")
+                if mode not in ("", "untagged"):
+                    tag.unsupported(f"nativeMode '{printable(mode)}' is not supported", hint="untagged")
+                elif mode and native:
+                    raise tag.malformed("a trunk has one native VLAN")
+                elif mode:
+                    native = tags[-1]
+        if not tags:
+            raise found.malformed("<tag> is missing")
+    return Vlan(tags=tuple(tags), trunk=trunk or len(tags) > 1 or native > 0, native=native)
+
+
 _PARAMETERS = ("IP", "IPV6")
 """What a filter is told of a guest: its own addresses."""
 
@@ -186,6 +208,10 @@ def write_interface(
         reference = element.add("filterref", filter=nic.filter)
         for text in nic.ip:
             reference.add("parameter", name="IPV6" if ":" in text else "IP", value=text)
+    if nic.vlan is not None:
+        vlan = element.add("vlan", trunk="yes" if nic.vlan.trunk else None)
+        for tag in nic.vlan.tags:
+            vlan.add("tag", id=tag, nativeMode="untagged" if tag == nic.vlan.native else None)
     if nic.isolated:
         element.add("port", isolated="yes")
     if not nic.link:

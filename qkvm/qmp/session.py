@@ -47,6 +47,9 @@ class Session:
         self._client.negotiate = False
 
     def __enter__(self) -> Session:
+        # Where QEMU is killed the library leaves a task behind whose error nobody asks for, and which asyncio
+        # would print when it is forgotten. Who waits for an answer hears of it anyway.
+        self._runner.get_loop().set_exception_handler(lambda loop, context: None)
         try:
             self._run(self._connect(), CONNECT_TIMEOUT, "the greeting")
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -322,6 +323,18 @@ def test_the_end_during_a_command(serve: Serve) -> None:
 
     with serve(script) as session, pytest.raises(MonitorGone):
         session.execute("quit")
+
+
+def test_a_reset_is_no_noise(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A QEMU that is killed with a command unread resets the connection: that is told once, by the error."""
+
+    def script(peer: Peer) -> None:
+        peer.send(GREETING)
+        peer.sock.recv(1, socket.MSG_PEEK)
+
+    assert isinstance(opening(serve(script)), MonitorGone)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_nothing_comes_after_the_end(serve: Serve) -> None:

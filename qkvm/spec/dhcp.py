@@ -108,6 +108,8 @@ def _check_host(host: DhcpHost, label: str) -> None:
         raise InvalidValue(f"{label} is given nothing", hint="an ip or a name")
     if host.name:
         check_hostname(host.name, label)
+        if host.name in ("ignore", "infinite") or (host.name[:-1].isdigit() and host.name[-1] in "smhdw"):
+            raise InvalidValue(f"{label}: dnsmasq would not take '{host.name}' for a name there")
 
 
 def _is_duid(text: str) -> bool:
@@ -138,7 +140,8 @@ def check_boot(boot: Boot) -> None:
         raise InvalidValue("a boot server without a boot file", hint="file = …")
     if boot.file:
         units.check_text(boot.file, "boot file")
-        if len(boot.file.encode()) > _BOOT_NAME or set(boot.file) & set('",\\#'):
+        other = boot.file.startswith(("tag:", "net:")) or set(boot.file) & set('",\\#')
+        if other or len(boot.file.encode()) > _BOOT_NAME:
             raise InvalidValue(f"boot file '{units.printable(boot.file)}' can't be asked for by BOOTP")
     if boot.server:
         try:

@@ -61,14 +61,21 @@ class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a DNS name of letters, digits and hyphens (RFC 1123, section 2.1)."""
+    """Whether a text is a DNS name of letters, digits and hyphens (RFC 1123, section 2.1).
+
+    Its last label is no number: else it could be taken for an address, or for a time.
+    """
     labels = text.split(".")
-    return len(text) <= 253 and all(
-        0 < len(label) <= 63
-        and label.isascii()
-        and label.replace("-", "a").isalnum()
-        and label[0] != "-" != label[-1]
-        for label in labels
+    return (
+        len(text) <= 253
+        and not labels[-1].isdigit()
+        and all(
+            0 < len(label) <= 63
+            and label.isascii()
+            and label.replace("-", "a").isalnum()
+            and label[0] != "-" != label[-1]
+            for label in labels
+        )
     )
 
 

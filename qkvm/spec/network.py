@@ -214,10 +214,10 @@ def _check_mode(network: Network) -> None:
 
 def _check_address(text: str) -> None:
     try:
-        interface = IPv4Interface(text)
+        interface = IPv4Interface(text) if "/" in text else None
     except ValueError:
         interface = None
-    if interface is None or "/" not in text:
+    if interface is None or not text.rpartition("/")[2].isdigit():
         raise InvalidValue(
             f"address '{units.printable(text)}' is not an IPv4 address with its prefix",
             hint="the host's address on the bridge, such as 192.168.122.1/24",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from qkvm.cli.main import main
 from qkvm.errors import AlreadyExists
@@ -290,3 +292,43 @@ def test_what_is_left_to_qkvm(root: Tree, world: nslab.Namespace) -> None:
     lan.destroy()
     nslab.sh("ip", "addr", "del", "192.168.122.77/24", "dev", "uplink")
     nslab.sh("ip", "route", "del", "192.168.123.0/24", "dev", "uplink")
+
+
+MODES = {
+    "nat": 'address = "10.1.0.1/24"\nipv6 = { address = "fd00:1::1/64", nat = true }\ndev = "uplink"\n',
+    "route": 'address = "10.2.0.1/24"\n',
+    "open": 'ipv6 = { address = "fd00:3::1/64" }\nmtu = 1400\n',
+    "isolated": 'domain = "iso.example"\n',
+    "bridge": 'bridge = "br0"\n',
+}
+
+
+def test_every_mode_is_shown(root: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    def qkvm(line: str) -> str:
+        assert main(["--root", root.root, *line.split()]) == 0, line
+        return capsys.readouterr().out
+
+    for mode, text in MODES.items():
+        Network.define(root, f'name = "{mode}"\nmode = "{mode}"\n{text}', "x")
+    nslab.sh("ip", "link", "add", "br0", "type", "bridge")
+    Network(root, "bridge").start()
+    Network(root, "isolated").start()
+    listed = [line.split() for line in qkvm("net-list --all").splitlines()[2:] if line]
+    states = {row[0]: row[1] for row in listed}
+    assert states == dict.fromkeys(MODES, "inactive") | {"bridge": "active", "isolated": "active"}
+    for mode in MODES:
+        network = Network(root, mode)
+        before = network.definition
+        info = dict(line.split(":") for line in qkvm(f"net-info {mode}").splitlines() if line)
+        assert (info["Name"].strip(), info["Bridge"].strip()) == (mode, before.bridge)
+        xml = qkvm(f"net-dumpxml {mode} --inactive")
+        assert (f"<forward mode='{mode}'" in xml) == (mode != "isolated")
+        again = Network.define(root, xml, "x").definition
+        assert replace(again, mac="") == before and bool(again.mac) == (mode != "bridge")
+        assert json.loads(qkvm(f"net-dumpxml {mode} --json"))["name"] == mode
+    (mac,) = re.findall(r"<mac address='(.*?)'/>", qkvm("net-dumpxml isolated"))
+    link = nslab.sh("ip", "link", "show", "dev", Network(root, "isolated").definition.bridge)
+    assert f"link/ether {mac} " in link, "the one that the bridge has"
+    Network(root, "bridge").destroy()
+    Network(root, "isolated").destroy()
+    nslab.sh("ip", "link", "del", "br0")

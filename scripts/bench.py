@@ -256,6 +256,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="samples of each start (default 7)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there too")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a target is missed")
+    parser.add_argument("--network", action="store_true", help="measure throughput by iperf3 instead of verbs")
+    parser.add_argument("--seconds", type=int, default=5, metavar="N", help="of a throughput sample (default 5)")
     parser.add_argument("--no-libvirt", action="store_true", help="measure qkvm alone")
     found = parser.parse_args()
     if found.rounds < 1:
@@ -276,6 +278,8 @@ def bench(arguments: argparse.Namespace) -> int:
             f"  apt install --no-install-recommends {PACKAGES}\n"
             "brings it; --no-libvirt measures qkvm alone"
         )
+    if arguments.network:
+        return _network(arguments, with_libvirt)
     results = Results(arguments.rounds)
     with both(["libvirt", "qkvm"] if with_libvirt else ["qkvm"], guest_files()) as sides:
         Bench(sides, results).run(arguments.rounds, _tell)
@@ -292,6 +296,22 @@ def bench(arguments: argparse.Namespace) -> int:
         raise SideError(f"these processes of qkvm were left behind: {_describe(results.left['qkvm'])}")
     missed = [row.label for group, rows in GROUPS.items() for row in rows if results.met(group, row) is False]
     return 1 if arguments.check and missed else 0
+
+
+def _network(arguments: argparse.Namespace, with_libvirt: bool) -> int:
+    """Throughput instead of verbs."""
+    from scripts import bench_network
+
+    bench_network.require()
+    names = ["libvirt", "qkvm"] if with_libvirt else ["qkvm"]
+    found = bench_network.network_bench(names, arguments.rounds, arguments.seconds)
+    used = versions(libvirt=with_libvirt)
+    print(", ".join(f"{name} {version}" for name, version in used.items()) + f"; {arguments.rounds} rounds\n")
+    table, met = bench_network.report(found)
+    print(table)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"versions": used, "mbit_per_s": found}, indent=2) + "\n")
+    return 0 if met or not arguments.check else 1
 
 
 def main() -> int:

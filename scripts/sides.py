@@ -40,6 +40,9 @@ DEBIAN_PYTHON = "/usr/bin/python3"
 
 QEMU = "qemu-system-x86_64"
 READY = b"guest: ready"
+WORLD, WORLD_ADDRESS, OUTSIDE = "world", "203.0.113.2", "203.0.113.1"
+"""A namespace beyond a side's host, its address there, and the host's on the way (TEST-NET-3 of RFC 5737)."""
+
 PATIENCE = 120.0
 """Seconds that anything awaited may take: a guest's boot under TCG on a busy machine."""
 
@@ -181,6 +184,7 @@ class Side:
         self._calls = calls
         self._guest = guest
         self._kib = SIZES_KIB[-1]
+        self._servers: list[subprocess.Popen[bytes]] = []
 
     def serve(self) -> None:
         """Answer until the driver closes the line."""
@@ -293,8 +297,27 @@ class Side:
                 found.append((status["Name"], int(status["VmRSS"].split()[0])))
         return found
 
+    def do_world(self, port: int) -> None:
+        """Make a namespace beyond this side's host, and serve iperf3 there and on the host."""
+        for line in (
+            f"ip netns add {WORLD}", f"ip link add uplink type veth peer name eth0 netns {WORLD}",
+            f"ip addr add {OUTSIDE}/24 dev uplink", "ip link set uplink up",
+            f"ip -n {WORLD} addr add {WORLD_ADDRESS}/24 dev eth0", f"ip -n {WORLD} link set eth0 up",
+        ):  # fmt: skip
+            subprocess.run(line.split(), check=True)
+        for prefix in ("", f"ip netns exec {WORLD} "):
+            self._servers.append(
+                subprocess.Popen(
+                    f"{prefix}iperf3 --server --port {port}".split(),
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                )
+            )  # fmt: skip
+
     def do_close(self) -> None:
         """The domain is off: take the network away too."""
+        for server in self._servers:
+            server.terminate()
+            server.wait(PATIENCE)
         self._calls.close()
 
 
@@ -351,7 +374,7 @@ _NETWORK_XML = f"""
 
 
 def _xml(guest: dict[str, str], disk: Path, serial_log: Path) -> str:
-    """The same domain as that of _toml, with what qkvm gives to each: eight root ports, an RNG, no USB."""
+    """The same domain as that of _toml, with what qkvm gives to each: root ports, an RNG, an agent, no USB."""
     ports = "".join(f"<controller type='pci' index='{index}' model='pcie-root-port'/>" for index in range(1, 9))
     return f"""
 <domain type='qemu'>
@@ -372,6 +395,7 @@ def _xml(guest: dict[str, str], disk: Path, serial_log: Path) -> str:
       <mac address='{MAC}'/> <source network='{NETWORK}'/> <model type='virtio'/>
     </interface>
     <serial type='pty'><log file='{serial_log}'/></serial>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <memballoon model='virtio' freePageReporting='on'><stats period='5'/></memballoon>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
     <input type='keyboard' bus='ps2'/>

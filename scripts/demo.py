@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,9 +56,13 @@ def ping(address: str, *, timeout: float = 20.0) -> None:
 
 
 class Stage:
-    """A namespace that plays this host (none with ``here``), one that plays the outside world, a cable between."""
+    """A namespace that plays this host (none with ``here``), one that plays the outside world, a cable between.
 
-    def __init__(self, *, here: bool) -> None:
+    With ``drop``, 'nft' or 'legacy', its iptables of that kind drops what it should forward, as Docker's.
+    """
+
+    def __init__(self, *, here: bool, drop: str) -> None:
+        self.drop = drop
         self.host = "" if here else f"qkvm-demo-host-{os.getpid()}"
         self.world = f"qkvm-demo-world-{os.getpid()}"
         self.link = f"qkdemo{os.getpid() % 100000}"
@@ -75,6 +80,9 @@ class Stage:
             ):
                 run("ip", "addr", "add", f"{address}/30", "dev", link, namespace=namespace)
                 run("ip", "link", "set", link, "up", namespace=namespace)
+            if self.drop:
+                for program in ("iptables", "ip6tables"):
+                    run(f"{program}-{self.drop}", "-P", "FORWARD", "DROP", namespace=self.host)
         except BaseException:
             self.__exit__()
             raise
@@ -125,12 +133,14 @@ class Demo:
 
     def snapshot(self) -> dict[str, object]:
         """Everything that must be the same afterwards as before."""
-        rules = json.loads(run("nft", "-j", "list", "ruleset"))
-        legacy = run("iptables-legacy-save").splitlines()
+        rules = json.loads(run("nft", "-j", "--stateless", "list", "ruleset"))
+        legacy = [line.partition("[")[0] for line in run("iptables-legacy-save").splitlines()]
+        # A table that has been looked at is there from then on, with its built-in chains.
+        plain = re.compile(r"#|\*|COMMIT|:[A-Z]+ ACCEPT ")
         return {
             "links": [link["ifname"] for link in json.loads(run("ip", "-j", "link"))],
             "nft rules": [item for item in rules["nftables"] if "metainfo" not in item],
-            "iptables rules": [line.partition("[")[0] for line in legacy if not line.startswith("#")],
+            "iptables rules": [line for line in legacy if not plain.match(line)],
             "sysctls": [Path(f"/proc/sys/net/{name}").read_text() for name in SYSCTLS],
             "processes": processes_of(self.root),
             "files under run/": sorted(str(path) for path in Path(self.host.tree.run).rglob("*")),
@@ -367,10 +377,11 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if words[:1] == ["--on-stage"]:
         return play(words[1])
-    if set(words) - {"--here"}:
-        print("usage: scripts/demo [--here]", file=sys.stderr)
+    here, drop = words == ["--here"], next((kind for kind in ("nft", "legacy") if words == [f"--drop={kind}"]), "")
+    if words and not (here or drop):
+        print("usage: scripts/demo [--here | --drop=nft | --drop=legacy]", file=sys.stderr)
         return 1
-    with Stage(here="--here" in words) as stage:
+    with Stage(here=here, drop=drop) as stage:
         return stage.play()
 
 

@@ -21,6 +21,7 @@ from qkvm.net import check, link, port, repair, tap
 from qkvm.net.finding import Finding
 from qkvm.net.network import Network, locked_networks
 from qkvm.paths import Tree
+from scripts import rounds
 from tests.host import nslab
 from tests.host.nslab import OUTSIDE, WORLD
 from tests.host.test_net_foreign import DOCKER, FIREWALLD, NAT
@@ -101,6 +102,15 @@ def sysctl(name: str, value: str) -> None:
 
 
 # What others break, the kinds that it is told by, and words that name who or what it is.
+
+
+def bound(taken: socket.socket, address: tuple[str, int]) -> bool:
+    """Whether an address can be had: a process that was killed gives it back a moment after it is gone."""
+    try:
+        taken.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def kill_dnsmasq(network: Network) -> None:
@@ -283,7 +293,7 @@ def test_what_may_not_be_mended_is_left_and_named(lan: Network, root: Tree, worl
     lan.start(firewall="nftables")
     kill_dnsmasq(lan)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, socket.create_server(("0.0.0.0", 8022)):
-        taken.bind(("192.168.77.1", 53))
+        nslab.until(lambda: bound(taken, ("192.168.77.1", 53)), "the port that dnsmasq had")
         nslab.sh("ip", "link", "add", "tun0", "type", "veth", "peer", "name", "tun1")
         nslab.sh("ip", "addr", "add", "192.168.77.130/25", "dev", "tun0")
         nslab.sh("ip", "link", "set", "tun0", "up")
@@ -418,19 +428,8 @@ def test_a_dry_run_prints_what_a_start_makes(lan: Network, root: Tree, firewall:
 
 @BACKENDS
 def test_many_rounds_leave_nothing(lan: Network, root: Tree, firewall: str) -> None:
-    """Fifty; scripts/bench does a thousand. The fixtures look at links, rules, fds and children as well."""
-
-    def state() -> tuple[Any, ...]:
-        return (
-            nslab.links(), nslab.nft_rules(), nslab.legacy_rules(), nslab.forwarding(),
-            len(os.listdir("/proc/self/fd")), nslab.processes_naming(root.root),
-            sorted(nslab.files_under(root.run)),
-        )  # fmt: skip
-
-    lan.start(firewall=firewall)
-    lan.destroy()
-    before = state()
-    for _ in range(25):
-        lan.start(firewall=firewall)
-        lan.destroy()
-    assert state() == before
+    """Fifty in all; scripts/rounds does a thousand with each. The fixtures look at links, rules, fds as well."""
+    rounds.rounds(lan, 1, firewall)
+    before = rounds.state(root)
+    rounds.rounds(lan, 24, firewall)
+    assert rounds.state(root) == before

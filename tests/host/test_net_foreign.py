@@ -99,7 +99,7 @@ FIREWALLD = """table inet firewalld {
     ct status dnat accept
     iifname "lo" accept
     ct state invalid drop
-    ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24 } reject with icmpv6 addr-unreachable
+    ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002:c0a8::/32 } reject with icmpv6 addr-unreachable
     jump filter_FORWARD_ZONES
     reject with icmpx admin-prohibited
   }
@@ -107,35 +107,78 @@ FIREWALLD = """table inet firewalld {
     type filter hook output priority filter + 10; policy accept;
     ct state { established, related } accept
     oifname "lo" accept
-    ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002::/24 } reject with icmpv6 addr-unreachable
+    ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002:c0a8::/32 } reject with icmpv6 addr-unreachable
+    jump filter_OUTPUT_POLICIES_pre
+    jump filter_OUTPUT_POLICIES_post
+  }
+  chain filter_INPUT_POLICIES_pre {
+    jump filter_IN_policy_allow-host-ipv6
   }
   chain filter_INPUT_ZONES {
-    iifname "uplink" goto filter_IN_public
     goto filter_IN_public
   }
+  chain filter_INPUT_POLICIES_post { }
+  chain filter_FORWARD_POLICIES_pre { }
   chain filter_FORWARD_ZONES {
-    iifname "uplink" goto filter_FWD_public
     goto filter_FWD_public
   }
+  chain filter_FORWARD_POLICIES_post { }
+  chain filter_OUTPUT_POLICIES_pre { }
+  chain filter_OUTPUT_POLICIES_post { }
   chain filter_IN_public {
+    jump filter_INPUT_POLICIES_pre
+    jump filter_IN_public_pre
+    jump filter_IN_public_log
+    jump filter_IN_public_deny
     jump filter_IN_public_allow
+    jump filter_IN_public_post
+    jump filter_INPUT_POLICIES_post
     meta l4proto { icmp, ipv6-icmp } accept
     reject with icmpx admin-prohibited
   }
+  chain filter_IN_public_pre { }
+  chain filter_IN_public_log { }
+  chain filter_IN_public_deny { }
   chain filter_IN_public_allow {
     tcp dport 22 accept
     ip6 daddr fe80::/64 udp dport 546 accept
   }
+  chain filter_IN_public_post { }
   chain filter_FWD_public {
+    jump filter_FORWARD_POLICIES_pre
+    jump filter_FWD_public_pre
+    jump filter_FWD_public_log
+    jump filter_FWD_public_deny
     jump filter_FWD_public_allow
+    jump filter_FWD_public_post
+    jump filter_FORWARD_POLICIES_post
     reject with icmpx admin-prohibited
   }
-  chain filter_FWD_public_allow {
-    oifname "uplink" accept
+  chain filter_FWD_public_pre { }
+  chain filter_FWD_public_log { }
+  chain filter_FWD_public_deny { }
+  chain filter_FWD_public_allow { }
+  chain filter_FWD_public_post { }
+  chain filter_IN_policy_allow-host-ipv6 {
+    jump filter_IN_policy_allow-host-ipv6_pre
+    jump filter_IN_policy_allow-host-ipv6_log
+    jump filter_IN_policy_allow-host-ipv6_deny
+    jump filter_IN_policy_allow-host-ipv6_allow
+    jump filter_IN_policy_allow-host-ipv6_post
   }
+  chain filter_IN_policy_allow-host-ipv6_pre { }
+  chain filter_IN_policy_allow-host-ipv6_log { }
+  chain filter_IN_policy_allow-host-ipv6_deny { }
+  chain filter_IN_policy_allow-host-ipv6_allow {
+    icmpv6 type nd-neighbor-advert accept
+    icmpv6 type nd-neighbor-solicit accept
+    icmpv6 type nd-router-advert accept
+    icmpv6 type nd-redirect accept
+  }
+  chain filter_IN_policy_allow-host-ipv6_post { }
 }
 """
-"""The shape of firewalld 1.3's table with the zone public, its default."""
+"""The filter chains of firewalld 1.3.3 with its default zone, public, as nft lists them; two sets shortened."""
 
 
 @pytest.fixture

@@ -51,6 +51,18 @@ domstats --interface --block vm01
 domif-getlink vm01 {tap}
 net-dumpxml default
 net-info nosuch
+net-update default frob ip-dhcp-host <host/>
+net-update default add frob <host/>
+net-update default add bridge <bridge/>
+net-update default add ip-dhcp-host <foo/>
+net-update default delete dns-txt <txt\tname='t'/>
+net-update default add dns-txt <txt\tname='t'\tvalue='v'/>
+net-update default modify dns-txt <txt\tname='t'\tvalue='v'/>
+net-event
+net-event --list
+net-event --event foo
+net-port-list default
+net-port-list nosuch
 nodecpumap
 nodecpumap --pretty
 nodecpustats --percent
@@ -188,7 +200,7 @@ class Twins:
         """Give one command to both."""
         comparison = Comparison(line)
         for side in self._sides:
-            words = line.split(maxsplit=3) if '{"' in line else line.split()
+            words = line.split(maxsplit=3) if '{"' in line else line.split(" ")
             if any(word in ("{tap}", "{uuid}") for word in words):
                 words = [self._own(side, word) for word in words]
             comparison.answers[side.name] = side.ask("output", words=words)

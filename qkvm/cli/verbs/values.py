@@ -68,7 +68,7 @@ KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     ("detach-interface", "type"): ("network", "bridge", "user", "direct"),
     ("domdirtyrate-calc", "mode"): ("page-sampling", "dirty-bitmap", "dirty-ring"),
     ("domif-setlink", "state"): ("up", "down"),
-    ("domifaddr", "source"): ("lease", "arp"),
+    ("domifaddr", "source"): ("lease", "arp", "agent"),
     ("dump", "format"): ("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp"),
     ("help", "command"): "topic",
     ("iface-bridge", "interface"): "link",

@@ -27,7 +27,7 @@ from qkvm.host import journal
 from qkvm.qemu.launch import Kept
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
-from qkvm.spec.snapshot import NO, RUNNING, Snapshot
+from qkvm.spec.snapshot import NO, RUNNING, SHUTOFF, Snapshot
 from qkvm.storage import image, imagestates
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def past(snapshot: Snapshot) -> spec.Domain:
     return toml.from_plain(snapshot.definition, spec.Domain, snapshot.name)
 
 
-def kept_of(snapshot: Snapshot, *, incoming: bool) -> Kept:
-    """The places that its devices had."""
-    kept = snapshot.kept or {"nics": [], "places": {}}
-    return Kept(tuple(kept["nics"]), dict(kept["places"]), incoming)
+def kept_of(snapshot: Snapshot) -> Kept | None:
+    """The places that its devices had; None where nobody has told of any, as libvirt does not."""
+    kept = snapshot.kept
+    return Kept(tuple(kept["nics"]), dict(kept["places"]), incoming=False) if kept is not None else None
 
 
 def restore_definition(
@@ -140,11 +140,14 @@ def restore_definition(
     """
     if not domain.is_persistent:
         return
-    then = past(snapshot) if snapshot.inactive is None else toml.from_plain(
-        snapshot.inactive, spec.Domain, snapshot.name
-    )  # fmt: skip
+    then = past(snapshot)
+    if snapshot.inactive is not None:
+        then = toml.from_plain(snapshot.inactive, spec.Domain, snapshot.name)
 
     def edit(now: spec.Domain) -> spec.Domain:
+        if snapshot.inactive is None and snapshot.state != SHUTOFF:
+            # It had no stored definition then, only that of its run.
+            return with_present_disks(replace(now, disks=then.disks), now, snapshot, layers)
         kept = replace(then, autostart=now.autostart, autostart_order=now.autostart_order)
         return with_present_disks(kept, now, snapshot, layers)
 
@@ -222,7 +225,7 @@ def _load_in_new(
                 snapshotjobs.load(fresh, session, snapshot.tag, nodes[0], nodes)
                 _loaded(domain, fresh, session, snapshot, goes)
 
-        origin = Origin(definition, "from snapshot", kept_of(snapshot, incoming=False), take_up)
+        origin = Origin(definition, "from snapshot", kept_of(snapshot), take_up)
         return bring_up(domain, origin, paused=True)
 
 

@@ -90,6 +90,11 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
         guest.ask("echo two >/tmp/word")
     lab.ok("snapshot-create-as snap s2")
     assert states(extra) == ["s2"]
+    # What is told of it in XML is all that is known of it.
+    told = tmp_path / "s2.xml"
+    told.write_text(lab.ok("snapshot-dumpxml snap s2 --security-info"))
+    assert "<inactiveDomain type=" in told.read_text()
+    lab.ok(f"snapshot-create snap {told} --redefine")
     with Guest(domain) as guest:
         put(guest, "lost", "vdb")
     lab.ok("snapshot-revert snap s1 --paused")

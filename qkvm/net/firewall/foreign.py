@@ -11,6 +11,7 @@ there, and only rules with the tag in recorded places are ever removed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,9 @@ Place = dict[str, str]
 _HOOKS = {Hook.INPUT: "input", Hook.OUTPUT: "output", Hook.FORWARD_CROSS: "forward"}
 _FAMILIES = {"ip": (Family.IP,), "ip6": (Family.IP6,), "inet": tuple(Family)}
 _DOCKER = "DOCKER-USER"
+
+_RETRIES = 5
+"""How often rules are taken away from tables that another changes meanwhile."""
 
 
 def ruleset() -> list[dict[str, Any]]:
@@ -67,7 +71,8 @@ def open_all(plan: FirewallPlan, places: list[Place], keep: Callable[[], None], 
     :param backend: the network's; legacy tables are none of others where it has its own rules there.
     """
     if backend != "iptables":
-        _open_legacy(plan, places, keep)
+        with suppress(HostError):
+            _open_legacy(plan, places, keep)
     for obstacle in obstacles(plan, ruleset()):
         if obstacle.willed or obstacle.locked:
             continue
@@ -96,10 +101,16 @@ def close_all(plan: FirewallPlan, places: list[Place]) -> None:
         from qkvm.net.firewall.iptables import Iptables
 
         Iptables().remove(replace(plan, opens=True))
-    for place in places:
-        commands = _stale(plan, [place])
-        if commands:
+    for attempt in reversed(range(_RETRIES)):
+        commands = _stale(plan, places) if places else []
+        if not commands:
+            return
+        try:
             nftables.call("-f", "-", stdin={"nftables": commands})
+        except HostError:
+            # Another may have taken the chain away since it was listed, and the rules with it.
+            if not attempt:
+                raise
 
 
 def strays(plan: FirewallPlan, places: Sequence[Place], listed: Ruleset) -> list[str]:

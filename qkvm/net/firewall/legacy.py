@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+from qkvm.errors import HostError
 from qkvm.net.firewall import entries
 from qkvm.net.firewall.obstacle import Obstacle
 from qkvm.net.firewall.save import CHAINS
@@ -24,7 +26,10 @@ def loaded(family: Family) -> list[str]:
 
 
 def obstacles(plan: FirewallPlan) -> list[Obstacle]:
-    """The built-in chains that drop what the plan needs before, or without, a look at its rules there."""
+    """The built-in chains that drop what the plan needs before, or without, a look at its rules there.
+
+    Tables that are loaded and can't be read here are passed over: rules in nft's alone need not wait for them.
+    """
     families = [
         family for family in dict.fromkeys(rule.family for rule in rules(plan)) if "filter" in loaded(family)
     ]
@@ -32,8 +37,11 @@ def obstacles(plan: FirewallPlan) -> list[Obstacle]:
         return []
     from qkvm.net.firewall.xtables import lock, open_table
 
-    with lock():
-        return [found for family in families for found in _of_table(open_table((family, "filter")), family, plan)]
+    found: list[Obstacle] = []
+    with suppress(HostError), lock():
+        for family in families:
+            found += _of_table(open_table((family, "filter")), family, plan)
+    return found
 
 
 def drops(table: Any, entry: Any) -> bool:

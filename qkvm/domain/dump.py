@@ -44,7 +44,7 @@ def dump(
 
     :param memory_only: a core in ``format``; else the stream of a migration, which also has the devices' state.
     :param crash: end the guest afterwards. :param reset: press its reset button before it goes on.
-    :param live: do not stop it before QEMU itself has to: which is what is done in any case.
+    :param live: do not stop it before QEMU itself has to: which is what is done in any case where it can be.
     :param bypass_cache: write the file past the host's page cache.
     :param report: called now and then with the bytes that remain and the bytes in all.
     :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest goes on then.

@@ -1,14 +1,12 @@
 """A guest's state out of QEMU and into it: migration (qapi/migration.json) over a pipe, with a file behind it.
 
-The pipe's other end is this process. Where it dies, QEMU finds nobody to write to, gives up and lets the guest
-go on by itself. For the same reason the guest is not stopped beforehand: QEMU stops it for the last pass, in
-which it answers nobody, and starts it again where that fails. When all of the memory has been written
-once, the pass with what has changed meanwhile is made the last.
+The pipe's other end is this process. Where it dies, QEMU finds nobody to write to and gives up. Under KVM the
+guest is not stopped beforehand: QEMU stops it for the last pass, in which it answers nobody, and starts it again
+by itself where that fails. When all of the memory has been written once, the pass with what has changed meanwhile
+is made the last.
 
-Under TCG the guest is stopped first. There a vCPU's thread looks whether a page's writes are to be noted, and then
-writes: where the thread is kept waiting in between (seen in QEMU 7.2.22 on a busy host), the page has gone out
-before the write and is not noted any more, and what is saved is damaged. KVM has the hardware note them. A guest
-that was stopped and whose saver was killed is let go on by the next verb (job.recover).
+Under TCG, which loses writes, the guest is stopped first. One whose saver was killed is let go on by the next verb
+(job.recover).
 """
 
 from __future__ import annotations
@@ -60,6 +58,8 @@ def send(
 ) -> None:
     """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
 
+    Under TCG it is stopped from the beginning.
+
     :param what: the job, for errors: 'save'. :param at_end: is called when the guest has been stopped and its
         disks are still open, before the last of its state is written.
     :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
@@ -68,8 +68,8 @@ def send(
     mark = journal.size(run.journal)
     with Pump(stream.copy_from) as pump:
         try:
-            if run.record["accel"] == "tcg":
-                session.execute("stop")
+            if not tracks_writes(run):
+                session.execute("stop", timeout=_PATIENCE)
             _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}", waits=at_end is not None)
             status = _watch(run, session, mark, pump, report, at_end)
         except KeyboardInterrupt:
@@ -82,6 +82,17 @@ def send(
         raise pump.error
     if status == "failed":
         raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+
+
+def tracks_writes(run: Run) -> bool:
+    """Whether QEMU sees all that a running guest writes into memory that it has passed on already.
+
+    Under TCG it does not before 9.0: cpu_physical_memory_sync_dirty_bitmap takes the marks off the pages that were
+    written to, but leaves the vCPUs' TLBs believing that they are marked. What goes out in the second pass or a
+    later one, while the guest runs, goes out as it is; what the guest writes there before it next flushes its TLB
+    is in no pass. It comes back with a part of its memory as it was, its list of timers perhaps, and hangs.
+    """
+    return bool(run.record["accel"] == "kvm")
 
 
 def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:

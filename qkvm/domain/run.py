@@ -40,6 +40,9 @@ _SHUTDOWN_REASONS = {
 }
 
 
+_STOPPING_JOBS = {"Save": "saving", "Dump": "dumping", "Snapshot": "creating snapshot"}
+"""virsh's reasons for a guest that stands still for the time of a job."""
+
 _SETTLE_TIMEOUT = 30.0
 """Seconds for a QEMU to come up or to end; it takes 0.1."""
 
@@ -196,7 +199,7 @@ class Run:
         """Why QEMU stopped the guest: the event just before STOP tells, else the user asked."""
         job = self.record.get("job")
         if job and job.get("goes_on"):
-            return {"Save": "saving", "Dump": "dumping"}.get(job["operation"], "user")
+            return _STOPPING_JOBS.get(job["operation"], "user")
         causes = {
             "BLOCK_IO_ERROR": ("stop", "I/O error"),
             "WATCHDOG": ("pause", "watchdog"),

@@ -17,13 +17,18 @@ from typing import Any
 
 import pytest
 
+from qkvm.domain import migration
 from qkvm.domain.domain import Domain
 from qkvm.host import journal
 from qkvm.net import link
+from qkvm.qmp.session import Session
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, tsc_frequency, wait_ready
 
 Register = Callable[[Domain], Domain]
+
+MEMORY = 192
+"""MiB of a guest whose memory is looked at."""
 
 FIRST, SECOND = "52:54:00:00:aa:31", "52:54:00:00:aa:32"
 
@@ -384,18 +389,31 @@ def test_what_the_guest_can_not_see_may_change(
     assert "does not have managed save image" in lab.fails("managedsave-dumpxml moved")
 
 
-class Saver:
-    """A `qkvm save` in a process of its own, and on a disk that takes some seconds; caught at work."""
-
-    def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
-        code = """
-import sys, time
+def slow_disk(delay: float) -> str:
+    """Python that has each MiB that is written take so many seconds more."""
+    return f"""
+import time
 from qkvm.storage import stream
 write = stream._write_all
 def slow(fd, view):
-    time.sleep(0.1)
+    time.sleep({delay})
     write(fd, view)
 stream._write_all = slow
+"""
+
+
+class Saver:
+    """A `qkvm save` in a process of its own, and on a disk that takes some seconds; caught at work.
+
+    ``live`` has it done as under KVM, where the guest is not stopped beforehand; else it is done as under TCG.
+    """
+
+    def __init__(self, lab: Lab, domain: Domain, line: str, *, live: bool = False) -> None:
+        code = f"""
+import sys
+from qkvm.domain import migration
+migration.tracks_writes = lambda run: {live}
+{slow_disk(0.1)}
 from qkvm.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -476,14 +494,15 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
     assert goes_on(domain) and os.listdir(domain.tree.saves) == []
 
     # Killed: QEMU finds that nobody reads and gives up; the next verb sweeps, and lets a guest go on that waits.
-    with Saver(lab, domain, "managedsave restless") as saver:
-        saver.process.kill()
-        saver.end()
-    assert domain.live.record["accel"] == "tcg" or goes_on(domain)
-    assert len(os.listdir(domain.tree.saves)) == 1
-    assert "None" in lab.ok("domjobinfo restless")
-    lab.ok("gc")
-    assert goes_on(domain) and os.listdir(domain.tree.saves) == []
+    for live in (True, False):
+        with Saver(lab, domain, "managedsave restless", live=live) as saver:
+            saver.process.kill()
+            saver.end()
+        assert goes_on(domain) if live else domain.state == ("paused", "saving")
+        assert len(os.listdir(domain.tree.saves)) == 1
+        assert "None" in lab.ok("domjobinfo restless")
+        lab.ok("gc")
+        assert goes_on(domain) and os.listdir(domain.tree.saves) == []
 
     # No room.
     with small_filesystem(tmp_path) as small:
@@ -530,11 +549,14 @@ def goes_on(domain: Domain) -> bool:
     return domain.state[0] == "running"
 
 
-def killed_at(lab: Lab, where: str, what: str) -> None:
-    """Run qkvm in a process that is killed at a function, 'module:name', or behind it with '+' in front."""
+def killed_at(lab: Lab, where: str, what: str, *, first: str = "") -> None:
+    """Run qkvm in a process that is killed at a function, 'module:name', or behind it with '+' in front.
+
+    :param first: Python that the process runs before all else.
+    """
     module, _, name = where.lstrip("+").partition(":")
     holder, _, attribute = name.rpartition(".")
-    code = f"""
+    code = f"""{first}
 import os, sys
 import {module} as module
 holder = module.{holder} if {holder!r} else module
@@ -585,7 +607,44 @@ def test_killed_at_the_worst_moments(lab: Lab, domain_of: Register, tmp_path: os
     assert domain.state == ("running", "restored")
 
 
-def test_dumps(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+def memory_and_pid(domain: Domain) -> tuple[bytes, int]:
+    """What lies in the guest's RAM, read from QEMU's, which is left as it is; and QEMU's pid."""
+    pid = domain.live.pid
+    with Session(domain.live.second_monitor, name=domain.name) as session:
+        told = session.execute("human-monitor-command", {"command-line": "gpa2hva 0"})
+    found = re.search(r" is 0x([0-9a-f]+)", told)
+    assert pid is not None and found, told
+    with open(f"/proc/{pid}/mem", "rb") as stream:
+        stream.seek(int(found[1], 16))
+        return stream.read(MEMORY << 20), pid
+
+
+def test_all_of_the_memory_comes_back(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    """Each page of it, also where the guest has time to write into what has gone out already."""
+    memory = f'{{ current = "{MEMORY}MiB", maximum = "{MEMORY}MiB" }}'
+    domain, path = lab.boot(domain_of(lab.define("exact", memory=memory))), os.path.join(tmp_path, "state")
+    with Guest(domain) as guest:
+        start_counting(guest)
+    # As on a busy host: the disk is slow, and QEMU is told late that the next pass is to be the last.
+    late = (
+        "from qkvm.domain import migration\nmigration._LIMITS['downtime-limit'] = 1\nmigration._LAST_PASS = {}\n"
+    )
+    for _ in range(2):
+        # The file has its name, and QEMU has not been ended.
+        saving = f"save exact {path}"
+        killed_at(lab, "+qkvm.storage.stream:StreamWriter.commit", saving, first=late + slow_disk(0.02))
+        before, pid = memory_and_pid(domain)
+        lab.ok("gc")
+        lab.ok(f"restore {path} --paused")
+        after, other = memory_and_pid(domain)
+        assert pid != other and len(before) == len(after) == MEMORY << 20
+        pages = range(0, len(before), 4096)
+        assert not [hex(page) for page in pages if before[page : page + 4096] != after[page : page + 4096]]
+        domain.resume()
+        assert goes_on(domain)
+
+
+def test_dumps(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch) -> None:
     domain = lab.boot(domain_of(lab.define("dumped")))
     with Guest(domain) as guest:
         start_counting(guest)
@@ -609,6 +668,11 @@ def test_dumps(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> Non
     lab.ok(f"dump dumped {raw} --live")
     with open(raw, "rb") as stream:
         assert stream.read(4) == b"QEVM"
+    assert goes_on(domain)
+    with monkeypatch.context() as patch:
+        # As under KVM, where the guest is not stopped beforehand.
+        patch.setattr(migration, "tracks_writes", lambda _: True)
+        domain.dump(raw)
     assert goes_on(domain)
     assert "is a bare migration stream" in lab.fails(f"restore {raw}")
 

@@ -83,7 +83,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     **{(verb, "reuse-external"): "reuse any existing external files" for verb in VERBS},
     **{(verb, "quiesce"): "quiesce guest's file systems" for verb in VERBS},
     **{(verb, "atomic"): "require atomic operation (which it always is)" for verb in VERBS},
-    **{(verb, "live"): "take a live snapshot (which it is anyway)" for verb in VERBS},
+    **{(verb, "live"): "take a live snapshot (which it is anyway under KVM)" for verb in VERBS},
     **{(verb, "validate"): "validate the XML (which is always done)" for verb in VERBS},
     ("snapshot-create", "xmlfile"): "domain snapshot XML",
     ("snapshot-create", "redefine"): "redefine metadata for existing snapshot",

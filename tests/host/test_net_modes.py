@@ -87,6 +87,28 @@ def test_nat(
 
 
 @BACKENDS
+@pytest.mark.parametrize("group", ["224.0.0.251", "255.255.255.255"])
+def test_multicast_and_broadcast_keep_their_source(
+    root: Tree, firewall: str, group: str, make_guest: MakeGuest
+) -> None:
+    """They go to no host of the subnet, and would be masqueraded: from another port than that of the service."""
+    network = dual(root, "nat", "true")
+    network.start(firewall=firewall)
+    guest = plugged(make_guest, 50)
+    with guest.namespace.open(socket.SOCK_DGRAM) as listener, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        listener.bind(("", 5353))
+        if group.startswith("224"):
+            member = socket.inet_aton(group) + socket.inet_aton(f"{LAN}.50")
+            listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"virbr7")
+        sender.bind((f"{LAN}.1", 500))
+        sender.sendto(b"hello", (group, 5353))
+        assert listener.recvfrom(100) == (b"hello", (f"{LAN}.1", 500))
+    network.destroy()
+
+
+@BACKENDS
 def test_route(
     root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve
 ) -> None:  # fmt: skip

@@ -50,7 +50,7 @@ def restore_backup(context: Context, args: Args) -> None:
     Host(context.tree.root).prepare()
     domain = library.restore(
         context.tree, folder, name=args.text("name") or "", number=args.number("number") or 0,
-        report=_report(context, args, "Restore"),
+        in_place=args.flag("in-place"), report=_report(context, args, "Restore"),
     )  # fmt: skip
     _done(context, args, "Restore")
     if args.json:

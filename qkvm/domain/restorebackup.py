@@ -15,6 +15,7 @@ from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
 from qkvm.storage import image
+from qkvm.storage.pool import list_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,22 @@ def contents(folder: str) -> Manifest:
     return found
 
 
-def restore(tree: Tree, folder: str, *, name: str = "", number: int = 0, report: Report | None = None) -> Domain:
+def restore(
+    tree: Tree,
+    folder: str,
+    *,
+    name: str = "",
+    number: int = 0,
+    in_place: bool = False,
+    report: Report | None = None,
+) -> Domain:
     """Make a domain of a backup, which is checked first: each file's length and checksum, and what it is based on.
 
-    Disks are made where they were; with another name, or where a file is there already, among qkvm's images.
+    Disks are made where they were, if that is among qkvm's images or in the folder of a pool; else, with another
+    name, or where a file is there already, among the images.
 
     :param name: another name than it had: it gets a UUID and MAC addresses of its own then.
+    :param in_place: make disks where they were, wherever that is: the backup decides which files root writes.
     :param number: of the backup, 0 is the newest. :param report: hears the bytes that are made and all of them.
     :raises AlreadyExists: there is such a domain. :raises HostError: the backup is damaged, or there is no room.
     """
@@ -49,6 +60,7 @@ def restore(tree: Tree, folder: str, *, name: str = "", number: int = 0, report:
     manifest = contents(folder)
     backup = manifest.find(number)
     before = definitions.parse(backup.definition, f"{folder}/{folders.MANIFEST}")
+    _check_disks(before, backup.disks, folder)
     wanted = _renamed(before, units.check_name(name, "domain")) if name and name != before.name else before
     domain = Domain(tree, wanted.name)
     with domain.lock(), files.Undo() as undo:
@@ -61,7 +73,7 @@ def restore(tree: Tree, folder: str, *, name: str = "", number: int = 0, report:
         done = 0
         disks = list(wanted.disks)
         for one in backup.disks:
-            path = _place(tree, one, wanted.name, renamed=wanted.name != before.name)
+            path = _place(tree, one, wanted.name, renamed=wanted.name != before.name, in_place=in_place)
             undo.add(files.remove, path)
 
             def watch(taken: int, done: int = done) -> None:
@@ -86,14 +98,35 @@ def restore(tree: Tree, folder: str, *, name: str = "", number: int = 0, report:
     return domain
 
 
+def _check_disks(definition: spec.Domain, disks: tuple[folders.Image, ...], folder: str) -> None:
+    """Refuse disks that are not those of the definition, which was checked: their words become names of files.
+
+    :raises HostError: naming the disk.
+    """
+    known = {disk.target: (disk.path, disk.format.value) for disk in definition.disks}
+    for one in disks:
+        if known.get(one.target) != (one.path, one.format):
+            raise HostError(
+                f"{folder}/{folders.MANIFEST} is damaged: disk '{units.printable(one.target)}' is not that of the "
+                "definition beside it"
+            )
+
+
 def _renamed(before: spec.Domain, name: str) -> spec.Domain:
     nics = tuple(replace(nic, mac=units.random_mac()) for nic in before.nics)
     return replace(before, name=name, uuid=units.random_uuid(), nics=nics)
 
 
-def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool) -> str:
-    """Where a disk is made: where it was, if that is free and this is its domain, else among the images."""
-    if not renamed and not os.path.lexists(one.path) and os.path.isdir(os.path.dirname(one.path)):
+def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool, in_place: bool) -> str:
+    """Where a disk is made: where it was, if that is free, for disks, and its domain's; else among the images.
+
+    A backup may be anybody's: its word alone must not have root write a file of its choice.
+    """
+    former = os.path.realpath(os.path.dirname(one.path))
+    homes = {
+        os.path.realpath(path) for path in (tree.images, *(pool.definition.path for pool in list_pools(tree)))
+    }
+    if not renamed and not os.path.lexists(one.path) and (in_place or former in homes) and os.path.isdir(former):
         return one.path
     files.make_private_dir(tree.images)
     path = os.path.join(tree.images, f"{name}-{one.target}.{'qcow2' if one.format == 'qcow2' else 'img'}")

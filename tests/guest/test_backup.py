@@ -113,7 +113,7 @@ def test_backups_of_a_guest(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     vm.undefine()
     for path in ("disk", "base", "raw/disk"):
         (tmp_path / path).unlink()
-    assert lab.ok(f"restore-backup {to}") == f"Domain 'vm' restored from {to}\n\n"
+    assert lab.ok(f"restore-backup {to} --in-place") == f"Domain 'vm' restored from {to}\n\n"
     assert vm.definition == replace(
         definition, disks=(replace(definition.disks[0], backing=()), definition.disks[1])
     )

@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "restore-backup": (
         "qkvm",
         "make a domain of a backup",
-        "<from> [--name=<string>] [--number=<number>] [--list] [--verbose] [--json]",
+        "<from> [--name=<string>] [--number=<number>] [--in-place] [--list] [--verbose] [--json]",
         "Failed to restore the backup in {from}",
         "Check a backup, make its disks and its definition anew; or list what the folder holds.",
     ),
@@ -29,6 +29,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("backup", "to"): "folder of this domain's backups; it is made where it is missing",
     ("backup", "verbose"): "display the progress",
     ("restore-backup", "from"): "folder of backups",
+    ("restore-backup", "in-place"): "make disks where they were, wherever that is; for backups that you trust",
     ("restore-backup", "list"): "list the backups in the folder, and restore nothing",
     ("restore-backup", "name"): "give the domain another name, with a UUID and MAC addresses of its own",
     ("restore-backup", "number"): "number of the backup (default: the newest)",

@@ -1,0 +1,84 @@
+"""A backup may be anybody's: what its manifest says names no file of root's choosing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qkvm.domain import restorebackup
+from qkvm.domain.host import Host
+from qkvm.errors import HostError, QkvmError
+from qkvm.paths import Tree
+from tests.host import nslab
+
+UUID = "702ec947-419d-405a-ba80-ba4e81a9f7b2"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A root of the test's own, prepared."""
+    top = tmp_path / "root"
+    top.mkdir(mode=0o700)
+    Host(str(top)).prepare()
+    return Tree(str(top))
+
+
+def forge(folder: Path, path: str, lies: dict[str, Any]) -> Path:
+    """A folder with one backup of one raw disk, true but for the lies."""
+    folder.mkdir(mode=0o700)
+    image = folder / "0001-vda.qcow2"
+    nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M")
+    raw = image.read_bytes()
+    disk = {
+        "target": "vda", "file": image.name, "size": 1 << 20, "length": len(raw),
+        "sha256": hashlib.sha256(raw).hexdigest(), "path": path, "format": "raw",
+    } | lies  # fmt: skip
+    text = (
+        f"name = 'vm'\nuuid = '{UUID}'\nmemory = {{ current = '64MiB', maximum = '64MiB' }}\n"
+        f"[[disks]]\npath = '{path}'\nformat = 'raw'\ntarget = 'vda'\n"
+    )
+    backup = {"number": 1, "time": 1.0, "guest": "shut off", "definition": text, "disks": [disk]}
+    manifest = {
+        "kind": "qkvm-backup", "version": 1, "name": "vm", "uuid": UUID, "series": "x", "backups": [backup],
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_disk_is_made_among_disks(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "cron.d").mkdir()
+    wished = tmp_path / "cron.d/job"
+    folder = forge(tmp_path / "backup", str(wished), {})
+    domain = restorebackup.restore(tree, str(folder))
+    (disk,) = domain.definition.disks
+    assert disk.path == f"{tree.images}/vm-vda.img" and Path(disk.path).stat().st_size == 1 << 20
+    assert not wished.exists()
+    domain.undefine()
+    assert restorebackup.restore(tree, str(folder), in_place=True).definition.disks[0].path == str(wished)
+    assert wished.exists()
+
+
+def test_one_that_was_among_images_comes_back_there(tree: Tree, tmp_path: Path) -> None:
+    path = f"{tree.images}/disk.raw"
+    assert restorebackup.restore(tree, str(forge(tmp_path / "b", path, {}))).definition.disks[0].path == path
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"target": "../../../../escaped"}, {"target": "vdb"}, {"path": "/etc/cron.d/job"}, {"format": "vmdk"},
+        {"file": "../0001-vda.qcow2"}, {"file": "/etc/passwd"}, {"sha256": "0" * 64}, {"length": 1},
+    ],
+)  # fmt: skip
+def test_lies_are_refused_before_anything_is_made(tree: Tree, tmp_path: Path, lies: dict[str, Any]) -> None:
+    folder = forge(tmp_path / "b", f"{tree.images}/disk.raw", lies)
+    before = nslab.files_under(str(tmp_path))
+    with pytest.raises(HostError):
+        restorebackup.restore(tree, str(folder))
+    assert nslab.files_under(str(tmp_path)) == before
+    with pytest.raises(QkvmError):
+        Host(tree.root).domain("vm")

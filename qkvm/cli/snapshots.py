@@ -7,6 +7,7 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, table
 from qkvm.cli.parse import UsageError
+from qkvm.domain import lineage
 from qkvm.domain import snapshotstore as store
 from qkvm.errors import NotFound, QkvmError
 from qkvm.spec.snapshot import DISK, EXTERNAL, PLACES, SHUTOFF, Snapshot, SnapshotDisk
@@ -244,9 +245,9 @@ def _row(snapshots: Snapshots, snapshot: Snapshot, current: str) -> dict[str, An
     return {
         "name": snapshot.name, "description": snapshot.description, "created": snapshot.created,
         "state": snapshot.state, "location": snapshot.location, "memory": snapshot.memory,
-        "current": snapshot.name == current, "parent": store.parent_of(snapshots, snapshot) or None,
-        "children": len(store.children(snapshots, snapshot.name)),
-        "descendants": len(store.descendants(snapshots, snapshot.name)),
+        "current": snapshot.name == current, "parent": lineage.parent_of(snapshots, snapshot) or None,
+        "children": len(lineage.children(snapshots, snapshot.name)),
+        "descendants": len(lineage.descendants(snapshots, snapshot.name)),
         "disks": [disk.to_plain() for disk in snapshot.disks],
     }  # fmt: skip
 
@@ -285,7 +286,7 @@ def snapshot_list(context: Context, args: Args) -> None:
     if start:
         store.find(domain, start)
     if args.flag("tree"):
-        return context.out(draw_tree(lambda name: [one.name for one in store.children(snapshots, name)], start))
+        return context.out(draw_tree(lambda name: [one.name for one in lineage.children(snapshots, name)], start))
     listed = _listed(snapshots, args, start)
     if args.json:
         return context.out(json_text([_row(snapshots, one, current) for one in listed]))
@@ -294,7 +295,7 @@ def snapshot_list(context: Context, args: Args) -> None:
     headers = ["Name", "Creation Time", "State"] + (["Parent"] if args.flag("parent") else [])
     rows = [
         [one.name, _when(one.created), one.state]
-        + ([store.parent_of(snapshots, one)] if args.flag("parent") else [])
+        + ([lineage.parent_of(snapshots, one)] if args.flag("parent") else [])
         for one in listed
     ]
     return context.out(table(headers, rows, header=not context.quiet))
@@ -322,10 +323,10 @@ def _listed(snapshots: Snapshots, args: Args, start: str) -> list[Snapshot]:
     """The snapshots that are asked for, in the order that is."""
     if start:
         whole = args.flag("descendants")
-        listed = store.descendants(snapshots, start) if whole else store.children(snapshots, start)
+        listed = lineage.descendants(snapshots, start) if whole else lineage.children(snapshots, start)
     else:
-        listed = store.children(snapshots, "") if args.flag("roots") else store.descendants(snapshots, "")
-    parents = {store.parent_of(snapshots, one) for one in snapshots.values()}
+        listed = lineage.children(snapshots, "") if args.flag("roots") else lineage.descendants(snapshots, "")
+    parents = {lineage.parent_of(snapshots, one) for one in snapshots.values()}
     found = []
     for one in listed:
         is_so = {

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.domain import backup, blockjob
+from qkvm.domain import backup, blockjob, lineage
 from qkvm.domain import checkpointstore as store
 from qkvm.domain import definition as definitions
 from qkvm.domain.disk import plugged
@@ -133,7 +133,7 @@ def delete(
     with domain.lock():
         checkpoints = store.load(domain)
         found = store.find(domain, name)
-        below = store.descendants(checkpoints, name)
+        below = lineage.descendants(checkpoints, name)
         gone = [*([found] if not children_only else []), *(below if children or children_only else [])]
         if not metadata:
             with disks_of(domain) as (session, entries):
@@ -196,7 +196,7 @@ def redefine(domain: Domain, told: Read, *, validate: bool = False) -> Checkpoin
         if told.parent and not store.exists(domain, told.parent):
             raise InvalidValue(f"parent {told.parent} for checkpoint {name} not found")
         present = store.load(domain)
-        if told.parent == name or told.parent in {one.name for one in store.descendants(present, name)}:
+        if told.parent == name or told.parent in {one.name for one in lineage.descendants(present, name)}:
             raise InvalidValue(f"checkpoint {name} can't come after itself")
         disks = tuple(
             CheckpointDisk(disk.target, disk.kind, (disk.bitmap or name) if disk.kind == BITMAP else "")

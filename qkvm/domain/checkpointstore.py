@@ -9,6 +9,7 @@ import json
 import os
 
 from qkvm import files
+from qkvm.domain import lineage
 from qkvm.errors import DefinitionError, NotFound
 from qkvm.spec.checkpoint import Checkpoint, from_plain
 from qkvm.units import printable
@@ -106,28 +107,10 @@ def name_domain(domain: Domain, name: str) -> None:
         write(domain, checkpoint)
 
 
-# The tree that they make, which is a line as long as none is told anew.
-
-
 def current(checkpoints: Mapping[str, Checkpoint]) -> str:
-    """The name of the one that was made last, '' for none: the parent of the next."""
-    leaves = [one for one in checkpoints.values() if not children(checkpoints, one.name)]
+    """The name of the one that was made last, '' for none: the parent of the next.
+
+    Their tree is a line as long as none is told anew.
+    """
+    leaves = [one for one in checkpoints.values() if not lineage.children(checkpoints, one.name)]
     return max(leaves, key=lambda one: (one.created, one.name)).name if leaves else ""
-
-
-def children(checkpoints: Mapping[str, Checkpoint], name: str) -> list[Checkpoint]:
-    """Those that were made when this one was the last; '' gives the roots."""
-    return [one for one in checkpoints.values() if parent_of(checkpoints, one) == name]
-
-
-def parent_of(checkpoints: Mapping[str, Checkpoint], checkpoint: Checkpoint) -> str:
-    """A checkpoint's parent, '' where it has none that is there."""
-    return checkpoint.parent if checkpoint.parent in checkpoints else ""
-
-
-def descendants(checkpoints: Mapping[str, Checkpoint], name: str) -> list[Checkpoint]:
-    """Children, their children and so on, each behind its parent; '' gives all."""
-    found: list[Checkpoint] = []
-    for child in children(checkpoints, name):
-        found += [child, *descendants(checkpoints, child.name)]
-    return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import snapshotpending
+from qkvm.domain import lineage, snapshotpending
 from qkvm.domain import snapshotstore as store
 from qkvm.domain.snapshotrevert import past
 from qkvm.errors import HostError, InvalidState, InvalidValue
@@ -63,7 +63,7 @@ def rename(domain: Domain, name: str, told: Read, *, keep: bool) -> Snapshot:
         store.write(domain, snapshot)
         if not keep:
             was_current = store.current(domain) == name
-            for child in store.children(snapshots, name):
+            for child in lineage.children(snapshots, name):
                 child.parent = snapshot.name
                 store.write(domain, child)
             store.remove(domain, name)
@@ -119,7 +119,7 @@ def _check_parent(name: str, parent: str, snapshots: Mapping[str, Snapshot]) -> 
             return
         if here == name:
             raise InvalidValue(f"parent {parent} would create cycle to {name}")
-        here = store.parent_of(snapshots, snapshots[here])
+        here = lineage.parent_of(snapshots, snapshots[here])
 
 
 def _definition(domain: Domain, told: Read, former: Snapshot | None) -> domains.Domain:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain import (
     blockjob,
     blocknodes,
+    lineage,
     snapshotchain,
     snapshotjobs,
     snapshotmemory,
@@ -48,7 +49,7 @@ def delete(
         store.find(domain, name)
         gone = [] if children_only else [name]
         if children or children_only:
-            gone += [one.name for one in store.descendants(snapshots, name)]
+            gone += [one.name for one in lineage.descendants(snapshots, name)]
         # From the leaves up, so that what is left is always a whole tree.
         for one in reversed(gone):
             _delete_one(domain, snapshots[one], metadata=metadata)

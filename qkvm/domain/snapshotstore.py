@@ -20,8 +20,6 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from qkvm.domain.domain import Domain
     from qkvm.paths import Tree
 
@@ -154,24 +152,3 @@ def name_domain(domain: Domain, name: str) -> None:
 def forget(tree: Tree, name: str) -> None:
     """Remove all that is known of a domain's snapshots; what lies in images stays there."""
     files.remove_dir(tree.snapshots(name))
-
-
-# The tree that they make.
-
-
-def children(snapshots: Mapping[str, Snapshot], name: str) -> list[Snapshot]:
-    """Those that were taken when this one was current; '' gives the roots."""
-    return [one for one in snapshots.values() if parent_of(snapshots, one) == name]
-
-
-def parent_of(snapshots: Mapping[str, Snapshot], snapshot: Snapshot) -> str:
-    """A snapshot's parent, '' where it has none that is there."""
-    return snapshot.parent if snapshot.parent in snapshots else ""
-
-
-def descendants(snapshots: Mapping[str, Snapshot], name: str) -> list[Snapshot]:
-    """Children, their children and so on, each behind its parent; '' gives all."""
-    found: list[Snapshot] = []
-    for child in children(snapshots, name):
-        found += [child, *descendants(snapshots, child.name)]
-    return found

@@ -92,10 +92,7 @@ def check_name(name: str) -> str:
 
     :raises InvalidValue: none, or one that backups of qkvm's own use.
     """
-    try:
-        snapshot.check_name(name)
-    except InvalidValue as error:
-        raise InvalidValue(str(error).replace("snapshot", "checkpoint"), hint=error.hint) from error
+    snapshot.check_name(name, "checkpoint")
     if name.startswith("qkvm-"):
         raise InvalidValue("checkpoint names that begin with qkvm- are those of qkvm's own backups")
     return name

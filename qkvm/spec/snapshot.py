@@ -150,22 +150,22 @@ def tag_of(name: str) -> str:
     return f"snapshot-{name}" if name.isdigit() and len(name) < 9 else name
 
 
-def check_name(name: str) -> str:
-    """A name that a snapshot can have; gives it back.
+def check_name(name: str, kind: str = "snapshot") -> str:
+    """A name that a snapshot, or a checkpoint, can have; gives it back.
 
     :raises InvalidValue: in libvirt's words where it has some.
     """
     shown = printable(name)
     if not name:
-        raise InvalidValue("snapshot name must not be empty")
+        raise InvalidValue(f"{kind} name must not be empty")
     if "/" in name:
-        raise InvalidValue(f"invalid snapshot name '{shown}': name can't contain '/'")
+        raise InvalidValue(f"invalid {kind} name '{shown}': name can't contain '/'")
     if name[0] == ".":
-        raise InvalidValue(f"invalid snapshot name '{shown}': name can't start with '.'")
+        raise InvalidValue(f"invalid {kind} name '{shown}': name can't start with '.'")
     if len(name.encode("utf-8", "surrogatepass")) > _NAME_BYTES:
-        raise InvalidValue(f"snapshot name '{shown[:24]}…' is too long: {_NAME_BYTES} bytes at most")
+        raise InvalidValue(f"{kind} name '{shown[:24]}…' is too long: {_NAME_BYTES} bytes at most")
     if not name.isprintable() or name != name.strip():
-        raise InvalidValue(f"invalid snapshot name '{shown}': it has characters that can't be printed")
+        raise InvalidValue(f"invalid {kind} name '{shown}': it has characters that can't be printed")
     return name
 
 

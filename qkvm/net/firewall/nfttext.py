@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qkvm.net.firewall import nftables
+from qkvm.net.firewall.save import span
 from qkvm.net.plan import Family, FirewallPlan, Rule, Verdict
 
 _REJECT = {Family.IP: "icmp", Family.IP6: "icmpv6"}
@@ -28,7 +29,7 @@ def line(rule: Rule) -> str:
     if rule.destination:
         words.append(f"{family} daddr {'!= ' if rule.not_destination else ''}{_address(rule.destination)}")
     if rule.ports:
-        words.append(f"{rule.protocol} dport {_span(rule.ports)}")
+        words.append(f"{rule.protocol} dport {span(rule.ports, '-')}")
     elif rule.protocol:
         words.append(f"meta l4proto {'ipv6-icmp' if rule.protocol == 'icmpv6' else rule.protocol}")
     if rule.local:
@@ -59,14 +60,10 @@ def _verdict(rule: Rule) -> str:
         return f"reject with {_REJECT[rule.family]} port-unreachable"
     if rule.verdict is Verdict.DNAT:
         address = f"[{rule.to}]" if rule.to_ports and rule.family is Family.IP6 else rule.to
-        return f"dnat to {address}" + (f":{_span(rule.to_ports)}" if rule.to_ports else "")
+        return f"dnat to {address}" + (f":{span(rule.to_ports, '-')}" if rule.to_ports else "")
     if rule.verdict is Verdict.MASQUERADE:
-        return "masquerade" + (f" to :{_span(rule.to_ports)}" if rule.to_ports else "")
+        return "masquerade" + (f" to :{span(rule.to_ports, '-')}" if rule.to_ports else "")
     return rule.verdict.value.lower()
-
-
-def _span(ports: tuple[int, int]) -> str:
-    return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
 
 
 def _address(cidr: str) -> str:

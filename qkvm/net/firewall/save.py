@@ -78,7 +78,7 @@ def line(rule: Rule, chain: str, tag: str) -> str:
 
 
 def span(ports: tuple[int, int], dash: str) -> str:
-    """Ports as iptables writes them: one, or the first and the last."""
+    """Ports as a text has them: one, or the first and the last, with what iptables or nft puts in between."""
     first, last = ports
     return str(first) if first == last else f"{first}{dash}{last}"
 

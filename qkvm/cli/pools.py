@@ -134,12 +134,8 @@ def pool_delete(context: Context, args: Args) -> None:
 
 def pool_refresh(context: Context, args: Args) -> None:
     """Remove what volumes that were not finished have left; the list of volumes is always fresh."""
-    from qkvm.storage.making import sweep
-    from qkvm.storage.volume import folder
-
     pool = _pool(context, args)
-    with folder(pool) as at:
-        sweep(context.tree, at)
+    pool.backend.sweep()
     context.say(f"Pool {pool.name} refreshed\n")
 
 

@@ -67,8 +67,8 @@ def vol_path(context: Context, args: Args) -> None:
 
 
 def vol_key(context: Context, args: Args) -> None:
-    """Print the key of a volume, which is its path."""
-    vol_path(context, args)
+    """Print the key of a volume."""
+    context.out(f"{printable(_volume(context, args).info().key)}\n")
 
 
 def vol_name(context: Context, args: Args) -> None:

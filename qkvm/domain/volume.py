@@ -12,7 +12,7 @@ from qkvm.errors import InvalidState, InvalidValue, QkvmError
 from qkvm.files import Undo
 from qkvm.storage import format as formats
 from qkvm.storage import making
-from qkvm.storage.volume import Volume, folder, noted_format, open_file
+from qkvm.storage.volume import Volume, noted_format
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -52,12 +52,8 @@ def format_of(volume: Volume, given: str = "") -> str:
 
     if given:
         return str(volume_format(given))
-    with folder(volume.pool) as at:
-        fd = open_file(at, volume.name)
-        try:
-            noted, look = noted_format(fd), formats.look(fd).format
-        finally:
-            os.close(fd)
+    with volume.opened() as fd:
+        noted, look = noted_format(fd), formats.look(fd).format
     found = noted or _format_said(volume.pool.tree, volume.path)
     if found:
         return found

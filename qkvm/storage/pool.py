@@ -1,4 +1,4 @@
-"""A storage pool and its verbs: a folder, a definition, and a word on whether it is in use in this boot.
+"""A storage pool and its verbs: a definition, what it is made of, and a word on whether it is in use in this boot.
 
 No daemon holds pools open, so being active is a word that is kept: run/qkvm/pools/NAME.json says it for this
 boot, with the definition that the pool was started with. Where nothing says it, a pool is active when it is marked
@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
-from qkvm.files import entries, locked, make_private_dir, os_error, read_bytes, remove, write_atomic
+from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
+from qkvm.files import entries, locked, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.host import record
+from qkvm.storage.backend import backend_of
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
+    from qkvm.storage.backend import Backend
 
 
 class Info(NamedTuple):
@@ -109,7 +111,7 @@ class Pool:
     def active(self) -> bool:
         """Whether it is in use in this boot, and its folder is there."""
         try:
-            return self._said_active() and os.path.isdir(self.actual.path)
+            return self._said_active() and backend_of(self.tree, self.actual).present()
         except DefinitionError:
             return False
 
@@ -148,19 +150,21 @@ class Pool:
         return self.definition if current is None or not current["active"] else self._of_record()
 
     @property
-    def path(self) -> str:
-        """Its folder. :raises InvalidState: it is not active."""
+    def backend(self) -> Backend:
+        """What it is made of. :raises InvalidState: it is not active."""
         if not self.active:
             raise InvalidState(f"storage pool '{self.name}' is not active", hint=f"qkvm pool-start {self.name}")
-        return self.actual.path
+        return backend_of(self.tree, self.actual)
+
+    @property
+    def path(self) -> str:
+        """Its folder. :raises InvalidState: it is not active."""
+        return self.backend.definition.path
 
     def info(self) -> Info:
-        """Name, uuid, state and sizes, the latter of the file system that the folder lies on (statvfs(3))."""
-        capacity = available = 0
+        """Name, uuid, state and sizes."""
         active = self.active
-        if active:
-            found = os.statvfs(self.actual.path)
-            capacity, available = found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize
+        capacity, available = self.backend.space() if active else (0, 0)
         return Info(
             self.name, self.uuid, active, self.persistent, self.autostart,
             capacity, capacity - available, available,
@@ -172,11 +176,9 @@ class Pool:
 
         if inactive or not self.active:
             return libvirt.dumps(self.definition)
-        info, found = self.info(), os.stat(self.actual.path)
+        info = self.info()
         space = libvirt.Space(info.capacity, info.allocation, info.available)
-        return libvirt.dumps(
-            self.actual, space=space, owner=libvirt.Owner(found.st_mode, found.st_uid, found.st_gid)
-        )
+        return libvirt.dumps(self.actual, space=space, owner=self.backend.owner())
 
     # Changes.
 
@@ -231,27 +233,21 @@ class Pool:
         """
         with _locked(self.tree):
             self._refuse_active()
-            _build(self.definition)
+            backend_of(self.tree, self.definition).build()
 
     def delete(self) -> None:
         """Remove its folder, which must be empty. :raises InvalidState: it is active."""
         with _locked(self.tree):
             self._refuse_active()
-            path = self.definition.path
-            try:
-                os.rmdir(path)
-            except OSError as error:
-                raise os_error(error, f"failed to remove pool '{path}'") from error
+            backend_of(self.tree, self.definition).delete()
 
     def _start(self, definition: spec.Pool, build: bool) -> None:
         from qkvm.spec import toml
 
+        backend = backend_of(self.tree, definition)
         if build:
-            _build(definition)
-        try:
-            os.listdir(definition.path)
-        except OSError as error:
-            raise os_error(error, f"cannot open directory '{definition.path}'") from error
+            backend.build()
+        backend.start()
         record.write(self.tree.pool_run(self.name), {"active": True, "definition": toml.to_plain(definition)})
 
     def _keep_state(self) -> None:
@@ -311,29 +307,6 @@ def ensure_default(tree: Tree) -> None:
         make_private_dir(folder)
     definition = default_pool(units.random_uuid(), tree.images)
     write_atomic(tree.pool_definition(definition.name), toml.dumps(definition))
-
-
-def _build(definition: spec.Pool) -> None:
-    """Make a folder and the missing ones above it; what fails on the way takes away what was made here."""
-    path, made = definition.path, False
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        try:
-            os.mkdir(path, 0o700)
-            made = True
-        except FileExistsError:
-            if not os.path.isdir(path):
-                raise HostError(f"cannot build pool '{definition.name}': {path} is not a folder") from None
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fchown(fd, definition.owner, definition.group)
-            os.fchmod(fd, int(definition.mode, 8))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if made:
-            os.rmdir(path)
-        raise os_error(error, f"cannot make {path}") from error
 
 
 @contextmanager

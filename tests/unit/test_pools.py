@@ -19,7 +19,7 @@ from qkvm.spec import toml
 from qkvm.spec.disk import DiskFormat
 from qkvm.spec.libvirt import pool as libvirt
 from qkvm.spec.size import Size
-from qkvm.storage import content, making, volume
+from qkvm.storage import content, making, unfinished, volume
 from qkvm.storage import format as formats
 from qkvm.storage.pool import Pool, ensure_default, list_pools
 
@@ -231,8 +231,8 @@ def test_what_is_half_made_is_undone(tree: Tree, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     assert os.listdir(tree.images) == ["v"]
     # Of a maker that was killed, its file is there and its lock is not; of one that works, both.
-    token = f"{volume.PART}{__import__('zlib').crc32(tree.root.encode()):08x}-0"
-    other = f"{volume.PART}00000000-0"
+    token = f"{unfinished.PREFIX}{__import__('zlib').crc32(tree.root.encode()):08x}-0"
+    other = f"{unfinished.PREFIX}00000000-0"
     for name in (f"{token}1", f"{token}2", other):
         (Path(tree.images) / name).touch()
     with locked(os.path.join(tree.pool_runs, f"{token}2.lock"), "a maker"):

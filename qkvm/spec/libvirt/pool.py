@@ -175,6 +175,7 @@ class Told(NamedTuple):
 
     name: str
     path: str
+    key: str
     type: str
     format: str
     capacity: int
@@ -192,7 +193,7 @@ def dump_volume(told: Told) -> str:
     """The description of a volume that is there."""
     root = xml.element("volume", type=told.type)
     root.add("name", told.name)
-    root.add("key", told.path)
+    root.add("key", told.key)
     root.add("source", "\n  ")
     for name in ("capacity", "allocation", "physical"):
         root.add(name, getattr(told, name), unit="bytes")

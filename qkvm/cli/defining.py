@@ -6,11 +6,13 @@ from qkvm.cli import common
 from qkvm.cli.output import json_text
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidValue
+from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.ownstorage import Step, Wanted
 
 
 def define(context: Context, args: Args) -> None:
@@ -48,21 +50,52 @@ def _tell(context: Context, warnings: list[str] | None) -> None:
 
 
 def undefine(context: Context, args: Args) -> None:
-    """Remove a definition; disks stay."""
+    """Remove a definition, and those of its disks that are to go."""
     args.exclusive("nvram", "keep-nvram")
     args.exclusive("tpm", "keep-tpm")
-    for option in ("storage", "remove-all-storage", "delete-storage-volume-snapshots", "wipe-storage"):
-        if args.has(option):
-            raise InvalidValue(f"--{option} is not there yet: disks stay, and are to be removed by hand")
+    steps: list[Step] = []
+    storage = _storage(context, args, steps)
     domain = common.domain(context, args)
     nvram = True if args.flag("nvram") else False if args.flag("keep-nvram") else None
     for warning in domain.undefine(
         managed_save=args.flag("managed-save"), snapshots_metadata=args.flag("snapshots-metadata"),
         checkpoints_metadata=args.flag("checkpoints-metadata"), nvram=nvram,
-        keep_tpm=args.flag("keep-tpm"),
+        keep_tpm=args.flag("keep-tpm"), storage=storage,
     ):  # fmt: skip
         context.warn(warning)
     context.say(f"Domain '{domain.name}' has been undefined\n")
+    for step in steps:
+        context.say(f"Volume '{printable(step.target)}'({printable(step.path)}) removed.\n")
+
+
+def _storage(context: Context, args: Args, removed: list[Step]) -> Wanted | None:
+    """Which disks go with the domain, None for none; ``removed`` gets those that have gone."""
+    named, everything = args.text("storage"), args.flag("remove-all-storage")
+    if named is None and not everything:
+        for option in ("wipe-storage", "delete-storage-volume-snapshots"):
+            if args.flag(option):
+                raise UsageError(f"'--{option}' requires '--storage <string>' or '--remove-all-storage'")
+        return None
+    if named is not None and everything:
+        raise UsageError("Specified both --storage and --remove-all-storage")
+    from qkvm.domain import ownstorage
+
+    def watch(step: Step) -> None:
+        shown = f"'{printable(step.target)}'({printable(step.path)})"
+        if step.what == ownstorage.KEPT:
+            context.warn(f"Storage volume {shown} {step.words}")
+        elif step.what == ownstorage.WIPING:
+            context.say(f"Wiping volume {shown} ... ")
+            context.flush()
+        elif step.what == ownstorage.WIPED:
+            context.say("Done.\n")
+        else:
+            removed.append(step)
+
+    disks = [part.replace("\0", ",") for part in (named or "").replace(",,", "\0").split(",")]
+    if named is not None and not all(disks):
+        raise UsageError("--storage needs targets or paths of disks, with commas between them")
+    return ownstorage.Wanted(disks if named is not None else (), args.flag("wipe-storage"), watch)
 
 
 def domrename(context: Context, args: Args) -> None:

@@ -33,7 +33,6 @@ PARTLY: dict[str, str] = {
     "attach-device": "network interfaces and disks",
     "detach-device": "network interfaces and disks",
     "update-device": "network interfaces, and media of drives",
-    "undefine": "disks stay: no --storage, --remove-all-storage and their like yet",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
     "backup-begin": "mode push only",

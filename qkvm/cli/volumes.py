@@ -167,10 +167,8 @@ def vol_delete(context: Context, args: Args) -> None:
     """Remove a volume."""
     from qkvm.domain.volume import delete
 
-    if args.flag("delete-snapshots"):
-        raise InvalidValue("--delete-snapshots is for volumes of a server; a file's snapshots go with it")
     volume = _volume(context, args)
-    delete(volume)
+    delete(volume, states=args.flag("delete-snapshots"))
     context.say(f"Vol {volume.name} deleted\n")
 
 

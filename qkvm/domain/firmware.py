@@ -134,19 +134,31 @@ def has_store(domain: Domain) -> bool:
     return bool(path) and os.path.lexists(path)
 
 
-def outside_store(tree: Tree, definition: spec.Domain | None) -> str:
-    """The file of a domain's variables where it lies outside qkvm's own folder, else ''."""
-    path = store_path(tree, definition) if definition is not None else ""
-    return path if path and os.path.dirname(path) != tree.nvrams else ""
+def kept_store(domain: Domain, definition: spec.Domain | None) -> str:
+    """Why the file of a domain's variables stays where the domain goes, for a warning; '' where it is its own.
+
+    A definition can name any file of the host: the distribution's, or that of another domain.
+
+    :param definition: None for a damaged one.
+    """
+    from qkvm.domain import imageuse
+
+    path = store_path(domain.tree, definition) if definition is not None else domain.tree.nvram(domain.name)
+    if not path:
+        return ""
+    if os.path.dirname(path) != domain.tree.nvrams:
+        return f"nvram {path} is outside {domain.tree.nvrams} and stays"
+    user = imageuse.other_user(domain.tree, path, domain.name)
+    return f"nvram {path} is {user} too, and stays" if user else ""
 
 
 def remove_store(domain: Domain, definition: spec.Domain | None) -> None:
-    """Remove a domain's variables, where they lie in qkvm's own folder: others stay.
+    """Remove a domain's variables, unless :func:`kept_store` says why not.
 
-    A definition can name any file of the host, the distribution's too. :param definition: None for a damaged one.
+    :param definition: None for a damaged one.
     """
     path = store_path(domain.tree, definition) if definition is not None else domain.tree.nvram(domain.name)
-    if path and not outside_store(domain.tree, definition):
+    if path and not kept_store(domain, definition):
         files.remove(path)
 
 

@@ -41,6 +41,13 @@ def refuse_used(volume: Volume) -> None:
         )
 
 
+def refuse_needed(volume: Volume, *, states: bool = True) -> None:
+    """Refuse to change what others are based on; see :func:`qkvm.domain.imageuse.refuse_needed`."""
+    from qkvm.domain import imageuse
+
+    imageuse.refuse_needed(volume.pool.tree, volume.path, volume.name, states=states)
+
+
 def format_of(volume: Volume, given: str = "") -> str:
     """The format of a volume: as given, as it was made in, or as a definition says; else raw, if it looks so.
 
@@ -65,9 +72,16 @@ def format_of(volume: Volume, given: str = "") -> str:
     return "raw"
 
 
-def delete(volume: Volume) -> None:
-    """Remove a volume. :raises InvalidState: a running domain uses it."""
-    refuse_used(volume)
+def delete(volume: Volume, *, states: bool = False, checked: bool = False) -> None:
+    """Remove a volume.
+
+    :param states: also where snapshots of a domain have states in it.
+    :param checked: the caller has looked who needs it.
+    :raises InvalidState: a running domain uses it, or others are based on it.
+    """
+    if not checked:
+        refuse_used(volume)
+        refuse_needed(volume, states=not states)
     making.delete(volume)
 
 
@@ -79,6 +93,7 @@ def resize(
     :param delta: ``size`` is how much larger it becomes, or smaller with ``shrink``. :param fmt: its format.
     """
     refuse_used(volume)
+    refuse_needed(volume, states=False)
     fmt = format_of(volume, fmt)
     if delta:
         info = volume.info()
@@ -89,17 +104,23 @@ def resize(
     making.resize(volume, size, fmt=fmt, shrink=shrink, allocate=allocate)
 
 
-def wipe(volume: Volume) -> None:
-    """Write zeros over a volume. :raises InvalidState: a running domain uses it."""
-    refuse_used(volume)
+def wipe(volume: Volume, *, checked: bool = False) -> None:
+    """Write zeros over a volume.
+
+    :param checked: the caller has looked who needs it. :raises InvalidState: as :func:`delete`.
+    """
+    if not checked:
+        refuse_used(volume)
+        refuse_needed(volume)
     making.wipe(volume)
 
 
 def upload(
     volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
 ) -> None:  # fmt: skip
-    """Write a file into a volume; see :func:`qkvm.storage.making.upload`."""
+    """Write a file into a volume; see :func:`qkvm.storage.making.upload`, and :func:`delete` for who needs it."""
     refuse_used(volume)
+    refuse_needed(volume)
     making.upload(volume, source, offset=offset, length=length, sparse=sparse)
 
 

@@ -375,8 +375,6 @@ def test_options_that_are_not_there_have_their_reason(host: Host, verb: Verb, tm
     for option in ("--script=/x", "--managed"):
         code, _, err = verb("attach-interface", "a", "network", "default", "--config", option)
         assert code == 1 and f"{option.partition('=')[0]} is not supported: " in err
-    for option in ("--remove-all-storage", "--storage=vda", "--wipe-storage", "--delete-storage-volume-snapshots"):
-        assert "is not there yet" in verb("undefine", "a", option)[2]
     assert "mutually exclusive" in verb("undefine", "a", "--nvram", "--keep-nvram")[2]
     taken = ("--nvram", "--tpm", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
     assert verb("undefine", "a", *taken)[1] == "Domain 'a' has been undefined\n\n"

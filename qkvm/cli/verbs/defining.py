@@ -78,7 +78,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "undefine a domain",
         "<domain> [--managed-save] [--storage <string>] [--remove-all-storage] [--delete-storage-volume-snapshots] [--wipe-storage] [--snapshots-metadata] [--checkpoints-metadata] [--nvram] [--keep-nvram] [--tpm] [--keep-tpm]",
         "Failed to undefine domain '{domain}'",
-        "Undefine an inactive domain, or convert persistent to transient.",
+        "Undefine an inactive domain, or convert persistent to transient. Its disks stay, unless --storage or\n--remove-all-storage says otherwise; they go before the definition does.",
     ),
 }
 

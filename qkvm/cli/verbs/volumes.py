@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "delete a vol",
         "<vol> [--pool <string>] [--delete-snapshots]",
         "Failed to delete vol {vol}",
-        "Remove a volume that no running domain uses.",
+        "Remove a volume that no running domain uses, and that nothing else is based on.",
     ),
     "vol-download": (
         "volume",
@@ -139,7 +139,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("vol-create-from", "prealloc-metadata"): "preallocate metadata (for qcow2 instead of full allocation)",
     ("vol-create-from", "reflink"): "share the blocks with the copy (btrfs, xfs)",
     ("vol-create-from", "vol"): "input vol name or key",
-    ("vol-delete", "delete-snapshots"): "refused: a file's snapshots go with it",
+    ("vol-delete", "delete-snapshots"): "remove it also where snapshots have states in it",
     ("vol-download", "file"): "file",
     ("vol-download", "length"): "amount of data to download",
     ("vol-download", "offset"): "volume offset to download from",

@@ -25,6 +25,7 @@ from qkvm.errors import AgentError, Busy, InvalidState, InvalidValue, QkvmError
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
 from qkvm.storage import image
+from qkvm.storage import seed as seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,8 @@ def _running(domain: Domain, run: Run, folder: str, options: Options) -> State:
         text = (
             toml.dumps(definitions.present(run)) if not domain.is_persistent else definitions.stored_text(domain)
         )
-        return _begin(domain, session, run, folder, options, _Source(entries, variables, text, guest))
+        source = _Source(entries, variables, text, guest, _seed(domain))
+        return _begin(domain, session, run, folder, options, source)
 
 
 def _stopped(domain: Domain, folder: str, options: Options, report: Report | None) -> State:
@@ -130,7 +132,7 @@ def _stopped(domain: Domain, folder: str, options: Options, report: Report | Non
     with offline.opened(domain, listed) as (session, entries):
         store = firmware.store_path(domain.tree, definition) if firmware.has_store(domain) else ""
         variables = ("", store) if store else None
-        source = _Source(entries, variables, definitions.stored_text(domain), "shut off")
+        source = _Source(entries, variables, definitions.stored_text(domain), "shut off", _seed(domain))
         state = _begin(domain, session, None, folder, options, source)
         try:
             found = backupjob.await_held(session, state, report)
@@ -152,13 +154,25 @@ def counts(disk: dict[str, Any]) -> bool:
 
 class _Source(NamedTuple):
     """What is backed up: entries of disks, node ('' where it is not open) and path of the UEFI variables, the
-    definition's text, how the guest is.
+    definition's text, how the guest is, its seed.
     """
 
     entries: list[dict[str, Any]]
     variables: tuple[str, str] | None
     text: str
     guest: str
+    seed: folders.Seed | None
+
+
+def _seed(domain: Domain) -> folders.Seed | None:
+    """The cloud-init seed that is kept with the domain."""
+    path = domain.tree.seed(domain.name)
+    if not os.path.lexists(path):
+        return None
+    texts = seeds.read(path)
+    return folders.Seed(
+        path=path, user_data=texts.user_data, meta_data=texts.meta_data, network_config=texts.network_config
+    )
 
 
 class _Plan:
@@ -202,7 +216,7 @@ class _Plan:
         """What the state of the jobs tells for the time after them."""
         entry = folders.Backup(
             number=self.number, time=time.time(), guest=source.guest, definition=source.text,
-            disks=tuple(self.images), nvram=nvram,
+            disks=tuple(self.images), nvram=nvram, seed=source.seed,
         )  # fmt: skip
         manifest = self.manifest
         return {

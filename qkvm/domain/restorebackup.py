@@ -1,4 +1,4 @@
-"""A domain made of a backup: its disks anew, its UEFI variables, its definition; or nothing of it."""
+"""A domain made of a backup: its disks anew, its UEFI variables, its seed, its definition; or nothing of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
-from qkvm.storage import image
+from qkvm.storage import image, seed
 from qkvm.storage.pool import list_pools
 
 if TYPE_CHECKING:
@@ -86,16 +86,31 @@ def restore(
         wanted = replace(wanted, disks=tuple(disks))
         if backup.nvram is not None:
             wanted = replace(wanted, boot=replace(wanted.boot, nvram=""))
-            path = tree.nvram(wanted.name)
-            files.make_private_dir(tree.nvrams)
-            if os.path.lexists(path):
-                raise AlreadyExists(f"{path} of an earlier domain '{wanted.name}' is there", hint="move it away")
-            undo.add(files.remove, path)
+            path = _claim(tree.nvrams, tree.nvram(wanted.name), wanted.name, undo)
             image.copy(os.path.join(folder, backup.nvram.file), "qcow2", path, "qcow2")
+        if backup.seed is not None:
+            wanted = _with_seed(tree, wanted, backup.seed, undo)
         text = toml.update(backup.definition, spec.validate(wanted))
         files.write_atomic(tree.domain_definition(wanted.name), text)
         undo.commit()
     return domain
+
+
+def _claim(folder: str, path: str, name: str, undo: files.Undo) -> str:
+    """The path of a file that a domain has by its name, which is to be made: none is there, or it is refused."""
+    files.make_private_dir(folder)
+    if os.path.lexists(path):
+        raise AlreadyExists(f"{path} of an earlier domain '{name}' is there", hint="move it away")
+    undo.add(files.remove, path)
+    return path
+
+
+def _with_seed(tree: Tree, wanted: spec.Domain, found: folders.Seed, undo: files.Undo) -> spec.Domain:
+    """Make the seed anew; the definition with it in the drive in which it was."""
+    path = _claim(tree.seeds, tree.seed(wanted.name), wanted.name, undo)
+    seed.write(path, seed.Seed(found.user_data, found.meta_data, found.network_config))
+    disks = (replace(disk, path=path) if disk.path == found.path else disk for disk in wanted.disks)
+    return replace(wanted, disks=tuple(disks))
 
 
 def _check_disks(definition: spec.Domain, disks: tuple[folders.Image, ...], folder: str) -> None:

@@ -49,10 +49,20 @@ class Image(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: str
 
 
+class Seed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A domain's cloud-init seed: where the definition had it, and its texts."""
+
+    path: str
+    user_data: str
+    meta_data: str
+    network_config: str = ""
+
+
 class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One backup: its number, when (seconds since the epoch), how the guest was ('frozen', 'running', 'shut off').
 
-    ``definition`` is the domain's, as TOML. ``nvram`` are its UEFI variables.
+    ``definition`` is the domain's, as TOML. ``nvram`` are its UEFI variables. ``seed`` goes with a domain that is
+    undefined, so that a backup has it too.
     """
 
     number: int
@@ -61,6 +71,7 @@ class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     definition: str
     disks: tuple[Image, ...]
     nvram: Image | None = None
+    seed: Seed | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -11,8 +11,9 @@ import pytest
 
 from qkvm.domain import restorebackup
 from qkvm.domain.host import Host
-from qkvm.errors import HostError, QkvmError
+from qkvm.errors import AlreadyExists, HostError, QkvmError
 from qkvm.paths import Tree
+from qkvm.storage import seed
 from tests.host import nslab
 
 UUID = "702ec947-419d-405a-ba80-ba4e81a9f7b2"
@@ -82,3 +83,29 @@ def test_lies_are_refused_before_anything_is_made(tree: Tree, tmp_path: Path, li
     assert nslab.files_under(str(tmp_path)) == before
     with pytest.raises(QkvmError):
         Host(tree.root).domain("vm")
+
+
+def test_a_seed_comes_back_among_seeds(tree: Tree, tmp_path: Path) -> None:
+    """It is written where a domain of that name has its seed, wherever it was; a drive of that path gets it."""
+    former = tmp_path / "elsewhere.iso"
+    folder = forge(tmp_path / "b", f"{tree.images}/disk.raw", {})
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (backup,) = manifest["backups"]
+    backup["definition"] += (
+        f"[[disks]]\npath = '{former}'\nformat = 'raw'\ntarget = 'sda'\nbus = 'sata'\ndevice = 'cdrom'\n"
+    )
+    backup["seed"] = {"path": str(former), "user_data": "#cloud-config\n", "meta_data": "instance-id: x\n"}
+    path.write_text(json.dumps(manifest))
+    for name in ("", "twin"):
+        domain = restorebackup.restore(tree, str(folder), name=name)
+        made = tree.seed(name or "vm")
+        assert [disk.path for disk in domain.definition.disks][1] == made and not former.exists()
+        assert seed.read(made) == seed.Seed("#cloud-config\n", "instance-id: x\n")
+    domain.undefine()
+    Path(tree.images, "twin-vda.img").unlink()
+    seed.write(tree.seed("twin"), seed.Seed("other", "other"))
+    before = nslab.files_under(str(tmp_path))
+    with pytest.raises(AlreadyExists, match="of an earlier domain 'twin'"):
+        restorebackup.restore(tree, str(folder), name="twin")
+    assert nslab.files_under(str(tmp_path)) == before and seed.read(tree.seed("twin")).user_data == "other"

@@ -1,0 +1,129 @@
+"""A Debian as its users run it: UEFI, systemd, cloud-init, the agent; snapshots and backups while it writes."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qkvm.domain.domain import Domain
+from tests.guest.conftest import TOP, Lab
+from tests.guest.guest import wait_agent
+from tests.guest.test_backup import manifest
+
+# Made before this process enters a namespace, from which nothing can be downloaded.
+pytestmark = pytest.mark.usefixtures("debian_disk")
+
+BOOT = 300.0
+"""Seconds; firmware and systemd take 40 under TCG on an idle machine."""
+
+USER_DATA = r"""#cloud-config
+hostname: seeded
+write_files:
+- path: /srv/writer
+  content: |
+    # Writes a file, and when it is on the disk its checksum into a list, for ever.
+    cd /srv/data
+    i=0
+    while :; do
+        i=$((i + 1))
+        head -c 65536 /dev/urandom >$i
+        sync $i
+        sha256sum $i >>../sums
+        sync ../sums
+    done
+runcmd:
+- mkdir /srv/data
+- touch /srv/sums
+"""
+
+SYSTEM = "find /usr/bin /usr/lib/systemd /etc/cloud -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum"
+
+NUMBER = "wc -l </srv/sums"
+
+
+@pytest.fixture(scope="session")
+def debian_disk() -> str:
+    """A disk with Debian, to make others from."""
+    made = subprocess.run([str(TOP / "scripts/make-debian")], stdout=subprocess.PIPE, text=True, check=True)
+    return made.stdout.strip().removeprefix("DISK=")
+
+
+def sh(domain: Domain, command: str) -> str:
+    """What a command prints that the guest's agent runs; it must succeed."""
+    with domain.agent(timeout=120) as agent:
+        arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
+        pid = agent.execute("guest-exec", arguments, kind=dict[str, Any])["pid"]
+        deadline = time.monotonic() + BOOT
+        while not (done := agent.execute("guest-exec-status", {"pid": pid}, kind=dict[str, Any]))["exited"]:
+            assert time.monotonic() < deadline, f"the guest's '{command}' does not end"
+            time.sleep(0.05)
+    out, err = (base64.b64decode(done.get(name, "")).decode() for name in ("out-data", "err-data"))
+    assert done["exitcode"] == 0, f"the guest's '{command}' ended with {done['exitcode']}: {out}{err}"
+    return out.strip()
+
+
+def goes_on(domain: Domain, more: int) -> None:
+    """Wait until the guest's writer has written some files more than it has."""
+    begin, deadline = int(sh(domain, NUMBER)), time.monotonic() + BOOT
+    while int(sh(domain, NUMBER)) < begin + more:
+        assert time.monotonic() < deadline, "the guest writes no more"
+
+
+def verify(domain: Domain, system: str, least: int) -> None:
+    """All that was written and listed is there as it was, and so are Debian's own files."""
+    assert int(sh(domain, NUMBER)) >= least
+    sh(domain, "cd /srv/data && sha256sum --quiet -c ../sums")
+    assert sh(domain, SYSTEM) == system
+
+
+def test_backups_of_a_debian(
+    lab: Lab, debian_disk: str, tmp_path: Path, domain_of: Callable[[Domain], Domain]
+) -> None:
+    """A seed is applied; what is gone for good comes back from a full backup and two that add to it."""
+    seed = tmp_path / "user-data"
+    seed.write_text(USER_DATA, encoding="utf-8")
+    lab.ok(
+        "install --name deb --osinfo debian12 --memory 512 --vcpus 2 --import --boot uefi --graphics none "
+        f"--disk size=2,backing_store={debian_disk},backing_format=qcow2 --network network=default "
+        f"--cloud-init user-data={seed} --noautoconsole"
+    )
+    deb = domain_of(lab.host.domain("deb"))
+    wait_agent(deb, timeout=BOOT)
+    assert sh(deb, "cloud-init status --wait | tail -1") == "status: done"
+    assert sh(deb, "systemctl is-system-running --wait") == "running"
+    assert sh(deb, "cat /proc/1/comm /sys/firmware/efi/fw_platform_size") == "systemd\n64"
+    assert sh(deb, "hostname; ls /srv") == "seeded\ndata\nsums\nwriter"
+    system = sh(deb, SYSTEM)
+    sh(deb, "systemd-run --quiet --unit=writer sh /srv/writer")
+    goes_on(deb, 5)
+    then = int(sh(deb, NUMBER))
+    lab.ok("snapshot-create-as deb written")
+    backups, least = tmp_path / "backups", 0
+    for kind in ("--full", "--incremental", "--incremental"):
+        goes_on(deb, 5)
+        least = int(sh(deb, NUMBER))
+        assert f": {kind[2:]}" in lab.ok(f"backup deb {backups} {kind}")
+    assert [one["guest"] for one in manifest(backups)] == ["frozen"] * 3
+    lab.ok("snapshot-revert deb written")
+    # The guest opens its port anew in the first moments.
+    wait_agent(deb)
+    goes_on(deb, 5)
+    sh(deb, "systemctl stop writer")
+    verify(deb, system, then + 5)
+    lab.ok("destroy deb")
+    lab.ok("undefine deb --nvram --snapshots-metadata --remove-all-storage")
+    assert not os.listdir(lab.host.tree.images) and not os.listdir(lab.host.tree.seeds)
+    lab.ok(f"restore-backup {backups}")
+    lab.ok("start deb")
+    wait_agent(deb, timeout=BOOT)
+    verify(deb, system, least)
+    assert int(sh(deb, NUMBER)) < least + 200
+    deb.shutdown(wait=True)
+    lab.ok("undefine deb --nvram --remove-all-storage")

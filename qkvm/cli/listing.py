@@ -55,7 +55,11 @@ def dominfo(context: Context, args: Args) -> None:
     if run is not None and pid is not None and run.record.get("taints"):
         from qkvm.domain import taint
 
-        messages = taint.messages(run)
+        messages += taint.messages(run)
+    if run is not None and pid is not None and run.record.get("sidecars"):
+        from qkvm.domain import sidecar
+
+        messages += sidecar.messages(run)
     if args.json:
         return context.out(json_text({
             "id": run.id if run is not None and pid is not None else None,

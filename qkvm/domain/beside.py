@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.domain import sidecar, tpm
+from qkvm.domain import share, sidecar, tpm
 from qkvm.host import settings
 
 if TYPE_CHECKING:
@@ -14,47 +14,69 @@ if TYPE_CHECKING:
     from qkvm.domain.placing import Place
     from qkvm.domain.run import Run
     from qkvm.files import Undo
+    from qkvm.paths import Tree
     from qkvm.qemu.launch import Resources
     from qkvm.spec import domain as spec
 
 
-class Sockets(NamedTuple):
-    """The ends of each sidecar's socket."""
+class Company(NamedTuple):
+    """The ends of each sidecar's socket, and the folders that are shared."""
 
     tpm: sidecar.Ends | None
+    shares: tuple[share.Opened, ...]
 
     @property
     def fds(self) -> list[int]:
-        """QEMU's ends."""
-        return [self.tpm.qemu] if self.tpm is not None else []
+        """What QEMU gets."""
+        return [*([self.tpm.qemu] if self.tpm is not None else []), *(one.qemu for one in self.shares)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not go as it is meant."""
+        return [one.warning for one in self.shares if one.warning]
 
     def add_to(self, given: Resources) -> Resources:
         """What the host gives a start, with these."""
-        return given._replace(tpm_fd=self.tpm.qemu if self.tpm is not None else 0)
+        return given._replace(
+            tpm_fd=self.tpm.qemu if self.tpm is not None else 0, shares=tuple(one.qemu for one in self.shares)
+        )
 
 
-def check(definition: spec.Domain) -> None:
-    """Refuse a definition that asks for programs which are not there.
+def check(tree: Tree, definition: spec.Domain, user: str) -> None:
+    """Refuse a definition that asks for programs which are not there, or folders that can't be shared.
 
-    :raises MissingProgram: naming the package.
+    :param user: QEMU's; '' where it stays root. :raises MissingProgram: naming the package.
     """
     if definition.tpm is not None:
         tpm.check()
+    share.check(tree, definition, as_root=not user)
 
 
-def open_sockets(definition: spec.Domain, opened: ExitStack) -> Sockets:
-    """Make the sockets, closed with ``opened``: then QEMU and the sidecars alone have them."""
-    return Sockets(tpm.open_socket(opened) if definition.tpm is not None else None)
+def open_sockets(domain: Domain, run: Run, definition: spec.Domain, user: str, opened: ExitStack) -> Company:
+    """Make the sockets and hold the folders, closed with ``opened``: QEMU and its sidecars keep their own."""
+    ids = settings.user_ids(user) if user and definition.filesystems else None
+    return Company(
+        tpm.open_socket(opened) if definition.tpm is not None else None,
+        tuple(
+            share.hold(domain.tree, run, one, f"fs{number}", ids, opened)
+            for number, one in enumerate(definition.filesystems)
+        ),
+    )
 
 
-def nominal(definition: spec.Domain, first: int) -> Sockets:
+def nominal(definition: spec.Domain, first: int) -> Company:
     """The ends that :func:`open_sockets` would make where the first free fd is ``first``."""
-    return Sockets(sidecar.Ends(first, 0) if definition.tpm is not None else None)
+    ends = sidecar.Ends(first, 0) if definition.tpm is not None else None
+    first += ends is not None
+    shares = (share.Opened(one, "", number) for number, one in enumerate(definition.filesystems, first))
+    return Company(ends, tuple(shares))
 
 
-def start(domain: Domain, run: Run, definition: spec.Domain, sockets: Sockets, place: Place, undo: Undo) -> None:
+def start(domain: Domain, run: Run, definition: spec.Domain, company: Company, place: Place, undo: Undo) -> None:
     """Start the sidecars; QEMU, which is started next, finds them at the ends of its sockets."""
     undo.add(sidecar.end, run, 0.1)
-    if definition.tpm is not None and sockets.tpm is not None:
+    if definition.tpm is not None and company.tpm is not None:
         user = settings.tpm_user(settings.load(domain.tree).user, run.id)
-        tpm.start(domain.tree, run, definition.tpm, sockets.tpm, user, place)
+        tpm.start(domain.tree, run, definition.tpm, company.tpm, user, place)
+    for one in company.shares:
+        share.serve(domain.tree, run, one, place)

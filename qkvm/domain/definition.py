@@ -84,13 +84,16 @@ def present(run: Run) -> spec.Domain:
         nics=tuple(
             replace(toml.from_plain(entry["spec"], spec.Nic, "record"), link=entry["link"]) for entry in nics
         ),
+        filesystems=tuple(
+            toml.from_plain(entry["spec"], spec.Filesystem, "record") for entry in run.devices("filesystems")
+        ),
         root_ports=_spare_ports(run) if started.machine is spec.Machine.Q35 else started.root_ports,
     )
 
 
 def _spare_ports(run: Run) -> int:
     """How many places for pluggable devices nobody has taken."""
-    taken = {entry["place"] for kind in ("disks", "nics") for entry in run.devices(kind)}
+    taken = {entry["place"] for kind in ("disks", "nics", "filesystems") for entry in run.devices(kind)}
     return sum(slot not in taken for slot in run.record["slots"])
 
 

@@ -78,6 +78,7 @@ def _live(run: Run, definition: spec.Domain) -> Live:
             **{alias_key(one): controller_id(one) for one in definition.controllers},
             **{entry["mac"]: entry["id"] for entry in nics},
             **{entry["target"]: entry["id"] for entry in disks},
+            **{f"filesystem {entry['target']}": entry["id"] for entry in run.devices("filesystems")},
         },
         vnc_port=_vnc_port(run),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.domain import diskplug, media, nicplug, nicupdate
+from qkvm.domain import diskplug, media, nicplug, nicupdate, shareplug
 from qkvm.domain import scope as scopes
 from qkvm.domain.disk import plugged
 from qkvm.errors import InvalidState, InvalidValue, NotFound
@@ -20,7 +20,7 @@ from qkvm.units import printable
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
 
-Device = spec.Disk | spec.Nic
+Device = spec.Disk | spec.Nic | spec.Filesystem
 
 
 class _Kind(NamedTuple):
@@ -59,7 +59,8 @@ def update(domain: Domain, described: bytes | str, path: str, *, force: bool = F
     if isinstance(device.device, spec.Nic) and not device.has_mac:
         raise InvalidValue("a network device is told by its MAC address", hint="<mac address='…'/>")
     if force and not isinstance(device.device, spec.Disk):
-        raise InvalidValue("force is for trays that a guest has locked; a network device has none")
+        kind = "network device" if isinstance(device.device, spec.Nic) else "filesystem"
+        raise InvalidValue(f"force is for trays that a guest has locked; a {kind} has none")
     options = {"force": True, **scope} if force else scope
     _kind(device.device).update(domain, device.device, **options)
 
@@ -84,11 +85,19 @@ def detach_alias(
         return
 
     def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
-        for nic in listed:
-            if alias and nic["alias"] == alias:
-                return nic
+        for device in listed:
+            if alias and device["alias"] == alias:
+                return device
         raise NotFound(f"no device found with alias {printable(alias)}", kind="device", name=alias)
 
+    shares = (
+        [entry["id"] for entry in run.devices("filesystems")] if run is not None and run.pid is not None else []
+    )
+    if domain.is_persistent:
+        shares += [share.alias for share in domain.definition.filesystems]
+    if alias and alias in shares:
+        shareplug.detach(domain, choose, **scope, **patience)
+        return
     nicplug.remove(domain, choose, **scope, **patience)
 
 
@@ -166,9 +175,28 @@ _LEFT_OPEN = ("alias", "address", "throttle", "boot_order")
 """What a description need not name: then it stays as it is."""
 
 
+# Shared folders.
+
+
+def _attach_share(domain: Domain, share: spec.Filesystem, **scope: Any) -> list[str]:
+    shareplug.attach(domain, share, **scope)
+    return []
+
+
+def _detach_share(domain: Domain, described: text.Described, **options: Any) -> None:
+    share = described.device
+    assert isinstance(share, spec.Filesystem)
+    shareplug.detach(domain, shareplug.pick(share), **options)
+
+
+def _update_share(domain: Domain, share: spec.Filesystem, **scope: Any) -> None:
+    raise InvalidState("nothing of a filesystem can change in place", hint="detach it, and attach it anew")
+
+
 _KINDS: dict[type, _Kind] = {
     spec.Nic: _Kind(_attach_nic, _detach_nic, nicupdate.update),
     spec.Disk: _Kind(_attach_disk, _detach_disk, _update_disk),
+    spec.Filesystem: _Kind(_attach_share, _detach_share, _update_share),
 }
 
 

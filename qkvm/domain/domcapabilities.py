@@ -139,7 +139,7 @@ _VIDEOS = {
 }  # fmt: skip
 _NICS = {"virtio": "virtio-net-pci", "e1000e": "e1000e", "e1000": "e1000", "rtl8139": "rtl8139"}
 _CHANNELS = ("pty", "unix", "tcp", "file", "null")
-_FILESYSTEMS = {"9p": ("path", "virtio-9p-pci"), "virtiofs": ("virtiofs", "vhost-user-fs-pci")}
+_FILESYSTEMS = {"path": "virtio-9p", "virtiofs": "vhost-user-fs"}
 
 
 def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[str]]]:
@@ -152,9 +152,6 @@ def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[s
         buses = [bus for bus in buses if bus != "ide"]
     tpms = [str(model) for model in spec.TpmModel if model in has]
     swtpm = programs.is_installed("swtpm") and "emulator" in emulator.tpms
-    shares = [_FILESYSTEMS[word] for word in spec.FilesystemDriver if word in _FILESYSTEMS]
-    if not programs.is_installed("virtiofsd"):
-        shares.remove(_FILESYSTEMS["virtiofs"])
     return {
         "disk": {
             "diskDevice": _offered(spec.DiskKind, _DISK_KINDS, has),
@@ -169,7 +166,7 @@ def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[s
             "model": ["virtio"] if "virtio-rng-pci" in has else [],
             "backendModel": ["random"] if "rng-random" in has else [],
         },
-        "filesystem": {"driverType": [word for word, device in shares if device in has]},
+        "filesystem": {"driverType": _shares(has, "pci")},
         "tpm": {"model": tpms if swtpm else [], "backendModel": ["emulator"] if tpms and swtpm else []},
         "redirdev": {},
         "channel": {"type": [word for word in _CHANNELS if word in set(spec.PortKind)]},
@@ -189,11 +186,19 @@ def _microvm(emulator: Emulator) -> dict[str, dict[str, list[str]]]:
             "model": ["virtio"] if "virtio-rng-device" in has else [],
             "backendModel": ["random"] if "rng-random" in has else [],
         },
-        "filesystem": {},
+        "filesystem": {"driverType": _shares(has, "device")},
         "tpm": {},
         "redirdev": {},
         "channel": {"type": [word for word in _CHANNELS if word in set(spec.PortKind)]},
     }
+
+
+def _shares(has: frozenset[str], bus: str) -> list[str]:
+    """The ways to share a folder, in libvirt's words."""
+    there = programs.is_installed("virtiofsd")
+    return [
+        word for word, device in _FILESYSTEMS.items() if f"{device}-{bus}" in has and (there or word != "virtiofs")
+    ]
 
 
 def _offered(words: Iterable[str], devices: dict[str, str], has: frozenset[str]) -> list[str]:

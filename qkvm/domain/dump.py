@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm import units
 from qkvm.domain import job as jobs
-from qkvm.domain import migration, stop
+from qkvm.domain import migration, share, stop
 from qkvm.domain.pump import Pump
 from qkvm.errors import Aborted, CommandRefused, HostError, InvalidValue, MonitorError, MonitorGone
 from qkvm.host import journal
@@ -59,6 +59,8 @@ def dump(
         run = domain.live
         run.require_sound()
         with domain.monitor() as session:
+            if not memory_only:
+                share.refuse_unsavable(run, session, "dumped with its devices")
             goes_on = str(session.execute("query-status")["status"]) == "running"
             stream = StreamWriter(path, bypass_cache=bypass_cache)
             jobs.begin(run, "Dump", temporary=stream.temporary, goes_on=goes_on, memory_only=memory_only)

@@ -208,7 +208,7 @@ def _from_record(one: _Watch) -> Iterator[Event]:
 
 
 def _devices(run: runs.Run) -> set[str]:
-    return {str(entry["id"]) for kind in ("nics", "disks") for entry in run.record.get(kind, ())}
+    return {str(entry["id"]) for kind in ("nics", "disks", "filesystems") for entry in run.record.get(kind, ())}
 
 
 def _ending(one: _Watch) -> str:

@@ -51,7 +51,9 @@ def free_slots(domain: Domain) -> int | None:
 
 def used_places(run: Run) -> list[str]:
     """Labels of the places that what is plugged into a run has taken."""
-    return [entry["place"] for kind in ("nics", "disks", "controllers") for entry in run.devices(kind)]
+    return [
+        entry["place"] for kind in ("nics", "disks", "controllers", "filesystems") for entry in run.devices(kind)
+    ]
 
 
 def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, since: int) -> dict[str, Any]:

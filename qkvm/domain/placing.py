@@ -74,6 +74,11 @@ def prepare(domain: Domain, run: Run, definition: spec.Domain, undo: Undo) -> Pl
     return Place(run, definition, group)
 
 
+def present(run: Run, definition: spec.Domain) -> Place:
+    """The place of a run that is there, for a program that joins it."""
+    return Place(run, definition, groups.any_group_of(run))
+
+
 def _limit(run: Run, definition: spec.Domain) -> None:
     """Write the limits of the whole group; those of threads are checked here and written when there are any."""
     tune, memory, io = definition.cputune, definition.memtune, definition.blkiotune

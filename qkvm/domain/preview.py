@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import beside, firmware, nicopen, start, vncport
+from qkvm.domain import beside, firmware, nicopen, share, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import disks, launch, ports
 from qkvm.qemu.devices import NicFds
@@ -24,7 +24,7 @@ def command_line(
 
     :param template: path of another template than the machine's. :param definition: another than the domain's.
     """
-    definition = domain.definition if definition is None else definition
+    definition = share.decided(domain.definition if definition is None else definition)
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     folder = domain.tree.domain_run(domain.name)

@@ -123,7 +123,7 @@ class Run:
             )
 
     def devices(self, kind: str) -> list[dict[str, Any]]:
-        """Entries of a kind (nics, vcpus, disks, controllers) but those that QEMU has reported as gone since."""
+        """Entries of a kind (nics, vcpus, disks …) but those that QEMU has reported as gone since."""
         listed: list[dict[str, Any]] = self.record.get(kind, [])
         oldest = min((entry["since"] for entry in listed), default=0)
         gone: dict[str, int] = {}

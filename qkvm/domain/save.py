@@ -105,12 +105,13 @@ def _save(
     running: bool | None,
     report: Report | None,
 ) -> None:
-    from qkvm.domain import blockjob, stop
+    from qkvm.domain import blockjob, share, stop
 
     run = domain.live
     run.require_sound()
     blockjob.refuse_busy(run)
     with domain.monitor() as session:
+        share.refuse_unsavable(run, session, "saved")
         state = savable(session)
         present = pinned(run, session)
         wanted = present if definition is None else stability.fitted(definition, present)
@@ -157,10 +158,12 @@ def pinned(run: Run, session: Session) -> spec.Domain:
 
 def kept(run: Run) -> dict[str, Any]:
     """Ids and places of the devices of a run, as a plain form of :class:`qkvm.qemu.launch.Kept`."""
-    plugged = [entry for kind in ("controllers", "disks", "nics") for entry in run.devices(kind)]
+    plugged = [entry for kind in ("controllers", "disks", "nics", "filesystems") for entry in run.devices(kind)]
+    shares = [entry["id"] for entry in run.devices("filesystems")]
     return {
         "nics": [entry["id"] for entry in run.devices("nics")],
         "places": {entry["id"]: entry["place"] for entry in plugged},
+        **({"filesystems": shares} if shares else {}),
     }
 
 

@@ -39,7 +39,11 @@ def load(path: str) -> SavedGuest:
         definition = toml.from_plain(told["definition"], spec.Domain, path)
         # The ports that are free of a guest with few devices may be more than a definition may ask for.
         spec.validate(replace(definition, root_ports=0))
-        kept = Kept(tuple(told["kept"]["nics"]), dict(told["kept"]["places"]))
+        kept = Kept(
+            tuple(told["kept"]["nics"]),
+            dict(told["kept"]["places"]),
+            filesystems=tuple(told["kept"].get("filesystems", ())),
+        )
         return SavedGuest(saved, definition, kept, told["state"] == "running")
     except (KeyError, TypeError, ValueError, QkvmError) as error:
         raise HostError(f"{path} is damaged: {error}") from error

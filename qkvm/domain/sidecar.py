@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.domain.run import write
-from qkvm.files import read_bytes
+from qkvm.files import read_bytes, remove
 from qkvm.host import process
 
 if TYPE_CHECKING:
@@ -79,6 +79,16 @@ def end(run: Run, patience: float = GOES_WITHIN) -> None:
     write(run)
 
 
+def end_one(run: Run, name: str) -> None:
+    """See the one of that name end whose QEMU has hung up, or end it; absence is no error."""
+    listed = run.record.get("sidecars", [])
+    for entry in listed:
+        if entry["name"] == name:
+            end_process(entry["pid"], entry["started"])
+    run.record["sidecars"] = [entry for entry in listed if entry["name"] != name]
+    remove(_log(run, name))
+
+
 def end_process(pid: int, started: int | None, patience: float = GOES_WITHIN) -> None:
     """See one end by itself, or end it."""
     pidfd = process.open_pidfd(pid, started)
@@ -103,6 +113,15 @@ def failure(run: Run) -> str:
             if words.strip():
                 return f"{entry['name']}: {process.last_line(words)}"
     return ""
+
+
+def messages(run: Run) -> list[str]:
+    """What dominfo says of those that have ended while their QEMU lives on: nothing takes their place."""
+    return [
+        f"{entry['name']} has ended: what it served hangs in the guest until it is destroyed and started anew"
+        for entry in run.record.get("sidecars", [])
+        if process.start_time(entry["pid"]) != entry["started"]
+    ]
 
 
 def logs(run: Run) -> list[str]:

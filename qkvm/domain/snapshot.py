@@ -12,7 +12,16 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.domain import blockjob, blocknodes, snapshotchain, snapshotjobs, snapshotlayers, snapshotpending, stop
+from qkvm.domain import (
+    blockjob,
+    blocknodes,
+    share,
+    snapshotchain,
+    snapshotjobs,
+    snapshotlayers,
+    snapshotpending,
+    stop,
+)
 from qkvm.domain import save as saving
 from qkvm.domain import snapshotdisks as disks
 from qkvm.domain import snapshotstore as store
@@ -76,6 +85,8 @@ def create(domain: Domain, wanted: Wanted) -> Snapshot:
             blockjob.refuse_busy(run)
             with domain.monitor() as session:
                 blocknodes.sweep(run, session)
+                if not wanted.disk_only:
+                    share.refuse_unsavable(run, session, "kept in a snapshot with its memory")
                 state = DISK if wanted.disk_only else saving.savable(session)
                 saving.savable(session)
                 snapshot, images = _describe(domain, wanted, run, disks.of_run(run), state, session)

@@ -127,7 +127,10 @@ def past(snapshot: Snapshot) -> spec.Domain:
 def kept_of(snapshot: Snapshot) -> Kept | None:
     """The places that its devices had; None where nobody has told of any, as libvirt does not."""
     kept = snapshot.kept
-    return Kept(tuple(kept["nics"]), dict(kept["places"]), incoming=False) if kept is not None else None
+    if kept is None:
+        return None
+    shares = tuple(kept.get("filesystems", ()))
+    return Kept(tuple(kept["nics"]), dict(kept["places"]), filesystems=shares, incoming=False)
 
 
 def restore_definition(

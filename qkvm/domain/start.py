@@ -17,6 +17,7 @@ from qkvm.domain import (
     nicopen,
     nicremains,
     placing,
+    share,
     snapshotstore,
     vncport,
 )
@@ -136,7 +137,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             life = open_life(run.folder)
             opened.callback(os.close, life)
             images = _open_images(ready.definition, opened)
-            company = beside.open_sockets(ready.definition, opened)
+            company = beside.open_sockets(domain, run, ready.definition, ready.user, opened)
             plugged = [fd for tap in taps for fd in tap.fds]
             fds = [life, *sockets.values(), *plugged, *images.values(), *company.fds]
             given = company.add_to(_resources(domain, ready, run, sockets, taps, images))
@@ -169,24 +170,25 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         if origin.load is not None:
             origin.load(run)
         undo.commit()
-        return [ready.warning] if ready.warning else []
+        return [*filter(None, (ready.warning,)), *company.warnings]
 
 
 def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
-    definition = origin.definition
+    definition = share.decided(origin.definition)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     chosen, warning = accel.choose(definition.accel)
     for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
         if path:
             firmware.check_readable(path, what)
-    beside.check(definition)
+    user = settings.run_as(config.user, ident)
+    beside.check(domain.tree, definition, user)
     for disk in definition.disks:
         _check_images(disk)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
-        origin, definition, bridges, chosen, warning, settings.run_as(config.user, ident), binary,
+        origin, definition, bridges, chosen, warning, user, binary,
         vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
     )  # fmt: skip
 
@@ -216,7 +218,7 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
         "memory": {
             "actual": ready.definition.memory.current, "maximum": ready.definition.memory.maximum, "since": 0,
         },
-        "vcpus": [], "nics": [], "disks": [],
+        "vcpus": [], "nics": [], "disks": [], "filesystems": [],
     })  # fmt: skip
     write(run)
     return run
@@ -305,6 +307,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv
             {"id": one.id, "since": 0, "place": one.place.label}
             for one in plan.controllers if one.place.label in plan.slots
         ],
+        "filesystems": [share.entry(device, since=0) for device in plan.shares],
         "nics": [
             nic_entry(device.id, device.place.label, device.nic, tap.name, bridge, since=0)
             for device, tap, bridge in zip(plan.nics, taps, ready.bridges, strict=True)

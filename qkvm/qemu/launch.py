@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qkvm.errors import InvalidState
-from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, slots
+from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, shares, slots
 from qkvm.qemu.controllers import ControllerDevice
 from qkvm.qemu.devices import NicDevice, NicFds, VcpuDevice
 from qkvm.qemu.disks import DiskDevice
@@ -14,6 +13,7 @@ from qkvm.qemu.firmware import Flash
 from qkvm.qemu.inputs import InputDevice
 from qkvm.qemu.ports import PortDevice
 from qkvm.qemu.render import Option, render
+from qkvm.qemu.shares import ShareDevice
 from qkvm.qemu.slots import Board, Place, Port
 from qkvm.spec.domain import (
     DiskBus,
@@ -56,6 +56,7 @@ class Resources(NamedTuple):
     ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of disks'
     images by protocol node. ``folder`` is the run's, ``vnc_secret`` a file with the VNC password, '' for none.
     ``flash`` is UEFI firmware, None is the BIOS. ``tpm_fd`` is connected to the swtpm of a domain that has one.
+    ``shares`` are fds of what QEMU gets of each shared folder.
     """
 
     accel: str
@@ -71,6 +72,7 @@ class Resources(NamedTuple):
     vnc_secret: str
     flash: Flash | None = None
     tpm_fd: int = 0
+    shares: tuple[int, ...] = ()
 
 
 class ImageFd(NamedTuple):
@@ -115,19 +117,22 @@ class Launch(NamedTuple):
     inputs: tuple[InputDevice, ...]
     disks: tuple[DiskDevice, ...]
     nics: tuple[NicDevice, ...]
+    shares: tuple[ShareDevice, ...]
     incoming: bool = False
 
 
 class Kept(NamedTuple):
     """What devices had in an earlier run and must have again, or a saved state does not fit.
 
-    ``nics`` are the ids of the definition's NICs in its order, ``places`` the labels of places by device id.
-    ``incoming`` tells whether the state comes as a stream, or lies in a disk's image.
+    ``nics`` are the ids of the definition's NICs in its order, ``filesystems`` those of its shares, ``places`` the
+    labels of places by device id. ``incoming`` tells whether the state comes as a stream, or lies in a disk's
+    image.
     """
 
     nics: tuple[str, ...]
     places: dict[str, str]
     incoming: bool = True
+    filesystems: tuple[str, ...] = ()
 
 
 def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
@@ -138,7 +143,6 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     :raises InvalidState: more devices than the machine has slots for. :raises InvalidValue: an address that the
         machine doesn't have, or two devices in one place.
     """
-    _refuse_what_is_not_there(domain)
     board = Board(domain)
     fixed = _fixed_places(domain, board)
     places = kept.places if kept is not None else {}
@@ -148,6 +152,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     order = bootorder.boot_indexes(domain)
     found_disks = disks.disks(domain, board, order, places)
     found_nics = _nics(domain, board, order, given.nic_fds, kept)
+    found_shares = shares.shares(domain, board, given.shares, kept.filesystems if kept is not None else (), places)
     head, *features = devices.cpu_model(domain, given.accel).split(",")
     return Launch(
         accel=given.accel,
@@ -185,6 +190,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         inputs=tuple(found_inputs),
         disks=tuple(found_disks),
         nics=tuple(found_nics),
+        shares=tuple(found_shares),
         incoming=kept is not None and kept.incoming,
     )
 
@@ -202,15 +208,6 @@ def _nics(
         boot_index = order.get(nic.mac, 0)
         found.append(devices.nic_device(domain.machine, nic, ident, place, given, boot_index=boot_index))
     return found
-
-
-def _refuse_what_is_not_there(domain: Domain) -> None:
-    """Refuse by name what a definition has a word for and no start takes yet.
-
-    :raises InvalidState: it asks for that.
-    """
-    if domain.filesystems:
-        raise InvalidState("folders of the host can't be shared with a domain yet", hint="leave filesystems out")
 
 
 def vnc_option(vnc: Vnc, given: Resources) -> str:

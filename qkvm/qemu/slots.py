@@ -194,7 +194,8 @@ def next_id(prefix: str, used: Iterable[str]) -> str:
 def _unplaced(domain: Domain) -> int:
     """How many pluggable devices named no place."""
     disks = sum(disk.bus is DiskBus.VIRTIO and not disk.address for disk in domain.disks)
-    return disks + sum(not nic.address for nic in domain.nics)
+    named = [*(nic.address for nic in domain.nics), *(share.address for share in domain.filesystems)]
+    return disks + named.count("")
 
 
 def _addresses(domain: Domain) -> list[str]:

@@ -205,7 +205,11 @@ class FilesystemDriver(StrEnum):
 
 
 class AccessMode(StrEnum):
-    """What owners and modes in a 9p share mean (virtfs security_model)."""
+    """What owners and modes of files mean in a share.
+
+    passthrough: they are the host's own. mapped: they are kept beside each file, for the guest alone. squash: they
+    are the host's own as far as QEMU's user can set them, and not otherwise. virtiofs has passthrough alone.
+    """
 
     MAPPED = "mapped"
     PASSTHROUGH = "passthrough"
@@ -213,15 +217,25 @@ class AccessMode(StrEnum):
 
 
 class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A folder of the host, ``source``, that the guest mounts by its tag, ``target``."""
+    """A folder of the host, ``source``, that the guest mounts by its tag, ``target``.
+
+    ``file_mode`` and ``folder_mode`` are octal: what the host sees of new files in a 9p share of mapped access.
+    """
 
     source: str
     target: str
     driver: FilesystemDriver = FilesystemDriver.AUTO
     access: AccessMode = AccessMode.MAPPED
+    file_mode: str = ""
+    folder_mode: str = ""
     readonly: bool = False
     alias: str = ""
     address: str = ""
+
+    @property
+    def needs_9p(self) -> bool:
+        """Whether it asks for what virtiofs has not."""
+        return self.access is AccessMode.SQUASH or bool(self.file_mode or self.folder_mode)
 
 
 class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -331,13 +345,28 @@ def check_controller(controller: Controller) -> None:
 
 
 def check_filesystem(share: Filesystem) -> None:
-    """A folder's path, and a tag that a guest can mount by."""
+    """A folder's path but the root's, a tag that a guest can mount by, and modes that its driver has."""
     units.check_path(share.source, "filesystem")
+    if not share.source.strip("/"):
+        raise InvalidValue("the whole of the host can't be shared", hint="name a folder")
     if not re.fullmatch(r"[A-Za-z0-9_./-]{1,31}", share.target):
         raise InvalidValue(
             f"tag '{units.printable(share.target)}' of filesystem {share.source} is not allowed",
             hint="31 letters, digits and _./- at most",
         )
+    if share.driver is FilesystemDriver.VIRTIOFS and share.needs_9p:
+        raise InvalidValue(
+            f"filesystem {share.target}: virtiofs only supports passthrough accessmode, and no fmode or dmode",
+            hint="driver 9p has them",
+        )
+    for mode in filter(None, (share.file_mode, share.folder_mode)):
+        if share.access is not AccessMode.MAPPED:
+            raise InvalidValue(f"filesystem {share.target}: fmode and dmode are for accessmode mapped")
+        if not re.fullmatch(r"0?[0-7]{3}", mode):
+            raise InvalidValue(
+                f"filesystem {share.target}: mode '{units.printable(mode)}' is not octal", hint="such as 0640"
+            )
+    check.address(share.address, f"filesystem {share.target}")
     check.alias(share.alias, share.target)
 
 

@@ -383,7 +383,7 @@ def _check_microvm(domain: Domain) -> None:
     for disk in domain.disks:
         if disk.bus is not DiskBus.VIRTIO:
             raise InvalidValue(f"machine microvm has no bus {disk.bus} for disk {disk.target}", hint="virtio")
-    for what in ("controllers", "inputs", "watchdog", "tpm", "filesystems", "panic"):
+    for what in ("controllers", "inputs", "watchdog", "tpm", "panic"):
         if getattr(domain, what):
             raise InvalidValue(f"machine microvm has no place for {what}", hint="machine q35")
     if any(serial.model is not SerialModel.ISA for serial in domain.serials[:1]) or len(domain.serials) > 1:

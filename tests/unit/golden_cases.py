@@ -15,11 +15,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from qkvm.qemu import controllers, devices, disks, launch, ports, render, slots
+from qkvm.qemu import controllers, devices, disks, launch, ports, render, shares, slots
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
     AGENT_CHANNEL,
+    AccessMode,
     Balloon,
     Boot,
     BootDevice,
@@ -37,6 +38,8 @@ from qkvm.spec.domain import (
     DiskKind,
     Domain,
     Features,
+    Filesystem,
+    FilesystemDriver,
     Firmware,
     Input,
     InputBus,
@@ -209,6 +212,18 @@ def hardware(machine: Machine) -> Domain:
     )  # fmt: skip
 
 
+def shared(machine: Machine) -> Domain:
+    """Folders of the host by virtiofs, and by 9p in each of its ways."""
+    folders = (
+        Filesystem(source="/srv/a, b", target="data"),
+        Filesystem(
+            source="/srv/c", target="c/d", driver=FilesystemDriver.NINEP, file_mode="640", folder_mode="0750"
+        ),
+        Filesystem(source="/srv/e", target="e", access=AccessMode.SQUASH, readonly=True),
+    )
+    return shares.chosen(validate(replace(minimal(machine), filesystems=folders)), virtiofs=True)
+
+
 def uefi(machine: Machine) -> Domain:
     """UEFI and a TPM: with Secure Boot on a q35, without on a pc; a microvm has a BIOS of one's own."""
     boot = Boot(firmware=Firmware.UEFI, secure=machine is Machine.Q35)
@@ -227,6 +242,7 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "queues": queues,
     "no-extras": no_extras,
     "ipv6-vnc": screen,
+    "shared": shared,
     "uefi": uefi,
     "kvm-as-root": minimal,
 }
@@ -257,6 +273,7 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
         vnc_secret=f"/run/qkvm/domains/{domain.name}/vnc.secret" if domain.vnc and domain.vnc.password else "",
         flash=_flash(domain),
         tpm_fd=109 if domain.tpm else 0,
+        shares=tuple(range(120, 120 + len(domain.filesystems))),
     )
 
 

@@ -10,10 +10,19 @@ import pytest
 from golden_cases import FOLDER, MACHINES, NICS, QUICK_NIC, USER_NIC
 from msgspec.structs import replace
 
-from qkvm.errors import InvalidState
-from qkvm.qemu import devices, launch, render
+from qkvm.qemu import devices, launch, render, shares
+from qkvm.qemu.launch import Kept
 from qkvm.qemu.slots import Place
-from qkvm.spec.domain import Filesystem, Machine, Nic, Vcpus
+from qkvm.spec.domain import (
+    AccessMode,
+    Filesystem,
+    FilesystemDriver,
+    Machine,
+    MemoryBacking,
+    MemorySource,
+    Nic,
+    Vcpus,
+)
 
 CASES = golden_cases.cases()
 
@@ -84,11 +93,40 @@ def test_what_restores_a_state_neither_moves_the_balloon_nor_goes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "virtiofsd", "driver", "access"),
     [
-        ({"filesystems": (Filesystem(source="/srv", target="srv"),)}, "can't be shared"),
+        ({}, True, "virtiofs", "passthrough"),
+        ({}, False, "9p", "mapped"),
+        ({"access": AccessMode.SQUASH}, True, "9p", "squash"),
+        ({"file_mode": "0600"}, True, "9p", "mapped"),
+        ({"driver": FilesystemDriver.NINEP, "access": AccessMode.PASSTHROUGH}, True, "9p", "passthrough"),
+        ({"driver": FilesystemDriver.VIRTIOFS}, False, "virtiofs", "passthrough"),
     ],
 )
-def test_what_no_start_takes_yet_is_refused_by_name(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(InvalidState, match=words):
-        golden_cases.options(replace(golden_cases.minimal(Machine.Q35), **changes))
+def test_who_serves_a_share(changes: dict[str, Any], virtiofsd: bool, driver: str, access: str) -> None:
+    share = replace(Filesystem(source="/srv", target="srv"), **changes)
+    given = replace(golden_cases.minimal(Machine.Q35), filesystems=(share,))
+    domain = shares.chosen(given, virtiofs=virtiofsd)
+    assert (domain.filesystems[0].driver, domain.filesystems[0].access) == (driver, access)
+    assert domain.memory_backing.shared == (driver == "virtiofs")
+    assert shares.chosen(domain, virtiofs=not virtiofsd) == domain
+
+
+def test_memory_that_is_shared_for_virtiofs_stays_of_its_kind() -> None:
+    share = Filesystem(source="/srv", target="srv")
+    given = replace(golden_cases.minimal(Machine.Q35), filesystems=(share,))
+    for backing in (MemoryBacking(source=MemorySource.FILE), MemoryBacking(hugepages=True)):
+        domain = shares.chosen(replace(given, memory_backing=backing), virtiofs=True)
+        assert domain.memory_backing.hugepages == backing.hugepages
+        assert (domain.memory_backing.source is MemorySource.FILE) == (backing.source is MemorySource.FILE)
+        (memory,) = [option.value for option in golden_cases.options(domain) if '"ram0"' in option.argv()[-1]]
+        assert isinstance(memory, dict) and memory["share"] is True and memory["qom-type"] != "memory-backend-ram"
+
+
+def test_shares_that_are_restored_keep_their_places() -> None:
+    """The first of three was unplugged before the guest was saved."""
+    domain = golden_cases.shared(Machine.Q35)
+    kept = Kept(nics=(), places={"fs1": "rp2:0x0", "fs2": "rp3:0x0"}, filesystems=("fs1", "fs2"))
+    domain = replace(domain, filesystems=domain.filesystems[1:])
+    plan = launch.plan(domain, golden_cases.resources(domain), kept)
+    assert [(one.id, one.place.label) for one in plan.shares] == [("fs1", "rp2:0x0"), ("fs2", "rp3:0x0")]

@@ -473,6 +473,9 @@ LINES: dict[str, dict[str, object]] = {
             ),
         )
     },
+    "--filesystem source.dir=/a,target.dir=tag,fmode=0640,dmode=750": {
+        "filesystems": (Filesystem(source="/a", target="tag", file_mode="0640", folder_mode="750"),),
+    },
     "--filesystem /a,tag,driver.type=virtiofs,mode=passthrough": {
         "filesystems": (
             Filesystem(

@@ -233,6 +233,8 @@ def filesystems(options: Options) -> tuple[spec.Filesystem, ...]:
                 target=given.text("target"),
                 driver=choose(spec.FilesystemDriver, driver, "--filesystem driver.type"),
                 access=given.choice("accessmode", spec.AccessMode, spec.AccessMode.MAPPED),
+                file_mode=given.text("fmode"),
+                folder_mode=given.text("dmode"),
                 readonly=given.flag("readonly"),
                 alias=given.text("alias.name"),
                 address=address(given),

@@ -85,7 +85,9 @@ SUBOPTIONS: dict[str, str] = {
     "sound": "model",
     "audio": "type",
     "tpm": "backend.type|~type model backend.version|~version backend.device.path|~path",
-    "filesystem": ("source|source.dir target|target.dir accessmode|~mode readonly driver.type type " + PLACE),
+    "filesystem": (
+        "source|source.dir target|target.dir accessmode|~mode fmode dmode readonly driver.type type " + PLACE
+    ),
     "panic": "model",
     "hostdev": "name",
     "smartcard": "mode",
@@ -299,9 +301,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "active_pcr_banks*": "it is not there yet",
     },
     "filesystem": {
-        "fmode": "it is not there yet",
-        "dmode": "it is not there yet",
-        "multidevs": "it is not there yet",
+        "multidevs": "remap is what is done in any case",
         "binary.*": "virtiofsd runs as qkvm starts it",
         "driver.*": "driver.type says virtiofs or 9p",
         "space_*": "it is for containers",

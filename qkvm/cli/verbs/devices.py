@@ -8,7 +8,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "attach device from an XML file",
         "<domain> <file> [--persistent] [--config] [--live] [--current]",
         "Failed to attach device from {file}",
-        "Attach device from an XML <file>: an <interface> or a <disk>.",
+        "Attach device from an XML <file>: an <interface>, a <disk>, or a <filesystem> (by virtiofs where it runs).",
     ),
     "detach-device": (
         "domain",

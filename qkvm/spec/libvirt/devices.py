@@ -165,7 +165,11 @@ def extras_of(domain: spec.Domain) -> Extras:
     serials = [*(one for one in domain.serials if one.model is not SerialModel.VIRTIO)]
     serials += [one for one in domain.serials if one.model is SerialModel.VIRTIO]
     terminals = [str(number) for number, serial in enumerate(serials) if serial.kind is PortKind.PTY]
-    chosen = [share.target for share in domain.filesystems if share.driver is FilesystemDriver.AUTO]
+    chosen = [
+        share.target
+        for share in domain.filesystems
+        if share.driver is FilesystemDriver.AUTO and not share.needs_9p
+    ]
     found = {"pty": " ".join(terminals), "auto": " ".join(chosen)}
     return {name: text for name, text in found.items() if text}
 

@@ -49,6 +49,8 @@ def read_filesystem(node: Node) -> Filesystem:
         if node.take("type", "mount") != "mount":
             raise node.refusal("only folders of the host can be shared", hint="type='mount'")
         access = node.choice("accessmode", AccessMode, AccessMode.PASSTHROUGH)
+        node.only("multidevs", "remap", "default")
+        modes = [node.take(name) for name in ("fmode", "dmode")]
         driver = node.child("driver")
         word = "path"
         if driver is not None:
@@ -57,6 +59,7 @@ def read_filesystem(node: Node) -> Filesystem:
                 if word not in ("path", "virtiofs"):
                     raise driver.refusal(f"'{printable(word)}' is not supported", hint="path, virtiofs")
                 driver.only("wrpolicy", "writeback")
+                driver.only("queue", "1024")
         source, target = node.child("source"), node.child("target")
         if source is None or target is None:
             raise node.malformed("<source> and <target> are needed")
@@ -65,21 +68,24 @@ def read_filesystem(node: Node) -> Filesystem:
         kind = FilesystemDriver.VIRTIOFS if word == "virtiofs" else FilesystemDriver.NINEP
         return Filesystem(
             source=folder, target=tag, driver=kind, access=access, readonly=node.present("readonly"),
-            alias=read_alias(node), address=read_address(node, "pci"),
+            file_mode=modes[0], folder_mode=modes[1], alias=read_alias(node), address=read_address(node, "pci"),
         )  # fmt: skip
 
 
 def write_filesystem(parent: Element, share: Filesystem, places: Places) -> None:
-    """<filesystem>; driver auto is written as virtiofs."""
-    ninep = share.driver is FilesystemDriver.NINEP
-    element = parent.add("filesystem", type="mount", accessmode=share.access if ninep else "passthrough")
+    """<filesystem>; driver auto is written as virtiofs where that can be."""
+    ninep = share.driver is FilesystemDriver.NINEP or share.needs_9p
+    element = parent.add(
+        "filesystem", type="mount", accessmode=share.access if ninep else "passthrough",
+        fmode=share.file_mode or None, dmode=share.folder_mode or None,
+    )  # fmt: skip
     if not ninep:
         element.add("driver", type="virtiofs")
     element.add("source", dir=share.source)
     element.add("target", dir=share.target)
     if share.readonly:
         element.add("readonly")
-    places.write(element, share.alias, share.address)
+    places.write(element, share.alias, share.address, key=f"filesystem {share.target}")
 
 
 def read_watchdog(node: Node) -> Watchdog:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import domain as spec
-from qkvm.spec.libvirt import disk, interface
+from qkvm.spec.libvirt import disk, fittings, interface
 from qkvm.spec.libvirt.devices import Live
 from qkvm.spec.libvirt.domain import read_domain, write_domain
 from qkvm.spec.libvirt.node import Node, Source
@@ -61,13 +61,15 @@ def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: 
     return xml.dump(write_domain(domain, accel=accel, live=live, secret=secret))
 
 
-_DEVICES: dict[str, Any] = {"disk": disk.read_disk, "interface": interface.read_interface}
+_DEVICES: dict[str, Any] = {
+    "disk": disk.read_disk, "interface": interface.read_interface, "filesystem": fittings.read_filesystem,
+}  # fmt: skip
 
 
 class Described(NamedTuple):
     """A device that was read; ``has_mac`` tells whether a MAC address was named, or is a new one."""
 
-    device: spec.Disk | spec.Nic
+    device: spec.Disk | spec.Nic | spec.Filesystem
     has_mac: bool
 
 

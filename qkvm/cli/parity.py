@@ -35,7 +35,7 @@ PARTLY: dict[str, str] = {
     "update-device": "network interfaces, and media of drives",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
-    "backup-begin": "mode push only",
+    "backup-begin": "no TLS in mode pull",
     "net-update": "no portgroup; one range of addresses and one forward-interface, as a definition has",
     "pool-create-as": "type dir only",
     "pool-define-as": "type dir only",

@@ -18,7 +18,7 @@ import msgspec
 from qkvm import units
 from qkvm.domain import backupjob, blockjob, blocknodes
 from qkvm.domain import definition as definitions
-from qkvm.domain.backupjob import Part
+from qkvm.domain.backuppart import Part
 from qkvm.domain.disk import plugged
 from qkvm.domain.run import settle
 from qkvm.errors import AgentError, Busy, InvalidState, InvalidValue, QkvmError

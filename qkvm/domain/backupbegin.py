@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from qkvm import units
-from qkvm.domain import backup, backupjob, blockjob, blocknodes, checkpoint, diskuse
+from qkvm.domain import backup, backupjob, backuppull, blockjob, blocknodes, checkpoint, diskuse
 from qkvm.domain import checkpointstore as store
-from qkvm.domain.backupjob import Part
+from qkvm.domain.backuppart import Part
 from qkvm.domain.disk import plugged
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo
+from qkvm.host import foreignsocket
+from qkvm.spec import check
 from qkvm.spec.checkpoint import BITMAP
 from qkvm.spec.libvirt import backup as libvirt
-from qkvm.spec.libvirt.backup import BackupDisk, Read
+from qkvm.spec.libvirt.backup import BackupDisk, Read, Server
 from qkvm.storage import format as formats
 from qkvm.storage import image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from socket import socket
 
+    from qkvm.domain.chain import Link
     from qkvm.domain.checkpoint import Wanted
     from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
 
     Entry = dict[str, Any]
 
@@ -31,7 +38,8 @@ if TYPE_CHECKING:
 def begin(domain: Domain, told: Read | None = None, *, at_once: Wanted | None = None, reuse: bool = False) -> None:
     """Begin a backup, which goes on by itself: domjobinfo shows it, domjobabort ends it, events tell of its end.
 
-    :param told: which disks, since when, where to; None copies all disks, each into a file beside it.
+    :param told: which disks, since when, where to; None copies all disks, each into a file beside it. With a
+        server nothing is copied: others pull from there, until domjobabort ends it.
     :param at_once: a checkpoint to be made at the same moment. It stays, also where the backup fails.
     :param reuse: write to images that are there already.
     :raises InvalidState: another job is under way, or a bitmap is not there or inconsistent.
@@ -45,7 +53,9 @@ def begin(domain: Domain, told: Read | None = None, *, at_once: Wanted | None = 
             nodes = {
                 node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})
             }
-            disks = _chosen(domain, entries, told or Read("", None), reuse=reuse)
+            told = told or Read("", None)
+            server = backuppull.chosen(domain, told.server) if told.server is not None else None
+            disks = _chosen(domain, entries, told, reuse=reuse)
             by_target = {entry["target"]: entry for entry in entries}
             parts = []
             for disk in disks:
@@ -60,18 +70,46 @@ def begin(domain: Domain, told: Read | None = None, *, at_once: Wanted | None = 
                 add = [
                     (by_target[one.target]["node"], one.bitmap, True) for one in made.disks if one.kind == BITMAP
                 ]
-            sizes = {part.path: int(nodes[part.source]["image"]["virtual-size"]) for part in parts}
-
-            def make() -> None:
-                for part in parts:
-                    if part.fresh:
-                        size = -(-sizes[part.path] // 1024)
-                        image.create(part.path, part.format, size, owner_folder=domain.tree.images)
-
             with diskuse.explained(domain, [part.path for part in parts]):
-                backupjob.begin(
-                    session, parts, run=run, add=add, keep=True, make=make, facts={"xml": libvirt.dumps(disks)}
-                )
+                _begin(domain, run, session, parts, disks, server, add, nodes)
+        undo.commit()
+
+
+def _begin(
+    domain: Domain,
+    run: Run,
+    session: Session,
+    parts: Sequence[Part],
+    disks: Sequence[BackupDisk],
+    server: Server | None,
+    add: Sequence[tuple[str, str, bool]],
+    nodes: dict[str, Any],
+) -> None:
+    """Make images, and the socket of a server, and begin."""
+    with Undo() as undo, ExitStack() as stack:
+        sockets: list[socket] = []
+
+        def make() -> None:
+            for part in parts:
+                if part.fresh:
+                    size = -(-int(nodes[part.source]["image"]["virtual-size"]) // 1024)
+                    image.create(part.path, part.format, size, owner_folder=domain.tree.images)
+            if server is not None:
+                # Behind the stack, which closes it.
+                undo.add(backuppull.remove_socket, server.socket)
+                sockets.append(stack.enter_context(backuppull.listen(server)))
+                facts["local"].append(foreignsocket.name_of(sockets[0]))
+
+        def serve(links: Mapping[str, Link]) -> None:
+            backuppull.serve(session, sockets[0], parts, links, facts)
+
+        facts: dict[str, Any] = {"xml": libvirt.dumps(disks, server)}
+        if server is not None:
+            facts |= {"socket": server.socket, "local": [], "pid": run.pid}
+        backupjob.begin(
+            session, parts, run=run, add=add, keep=True, make=make, serve=serve if server is not None else None,
+            facts=facts,
+        )  # fmt: skip
         undo.commit()
 
 
@@ -106,10 +144,15 @@ def _chosen(domain: Domain, entries: Sequence[Entry], told: Read, *, reuse: bool
                 store.find(domain, since)
             path = units.check_path(os.path.abspath(disk.path or f"{entry['path']}.{now}"), "backup")
             disk = disk._replace(path=path, since=since)
+            if told.server is not None:
+                marks = (disk.marks or f"backup-{target}") if since else ""
+                disk = disk._replace(export=disk.export or target, marks=marks)
             _check_target(disk, reuse=reuse)
         found.append(disk)
     if not any(disk.included for disk in found):
         raise InvalidValue("at least one disk must be backed up")
+    check.once([disk.export for disk in found], "exportname")
+    check.once([disk.path for disk in found], "image of the backup")
     return found
 
 
@@ -143,4 +186,7 @@ def _part(domain: Domain, disk: BackupDisk, node: str, shown: dict[str, Any], *,
         finally:
             os.close(fd)
     fresh = not reuse and not disk.block
-    return Part(disk.target, node, disk.path, disk.format, bitmap=bitmap, backed=backed, fresh=fresh)
+    return Part(
+        disk.target, node, disk.path, disk.format, bitmap=bitmap, backed=backed, fresh=fresh, export=disk.export,
+        marks=disk.marks,
+    )  # fmt: skip

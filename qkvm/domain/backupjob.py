@@ -3,7 +3,8 @@
 What is under way is a plain ``state``: in the record of a running domain (key ``backup``), so that the next verb
 knows it when this process was killed, else in the hands of who has the images open. It says what follows from
 either end: ``drop`` are bitmaps that go when it has succeeded, ``undo`` those that go when it has not, with the
-files ``made``.
+files ``made``. One that others pull has a ``socket``, '' where it is an address, the ``local`` name that
+QEMU's sockets have there, and goes on until it is canceled.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
-from qkvm.domain import blocknodes, chain, jobend
+from qkvm.domain import backuppart, backuppull, blocknodes, chain, jobend
 from qkvm.domain.chain import Link
 from qkvm.domain.run import Run, write
 from qkvm.errors import Aborted, CommandRefused, HostError, InvalidState, MonitorError, MonitorGone, MonitorTimeout
 from qkvm.host import journal
-from qkvm.qemu.disks import LayerNodes
-from qkvm.spec.disk import DiskFormat
-from qkvm.storage import image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from qkvm.domain.backuppart import Part
     from qkvm.domain.domain import Domain
     from qkvm.qmp.session import Session
 
@@ -40,23 +39,6 @@ _SETTLE = 60.0
 """Seconds that canceled jobs have to end."""
 
 
-class Part(NamedTuple):
-    """One disk of a backup: its node, and the image that gets it. ``bitmap`` '' copies all, else what it marks.
-
-    ``backed``: the image's header names a base, which is not opened. ``fresh``: it was made for this backup.
-    """
-
-    target: str
-    source: str
-    path: str
-    format: str
-    bitmap: str = ""
-    compress: bool = False
-    backed: bool = False
-    fresh: bool = True
-    bandwidth: int = 0
-
-
 def begin(
     session: Session,
     parts: Sequence[Part],
@@ -67,6 +49,7 @@ def begin(
     keep: bool = False,
     make: Callable[[], object],
     quiet: AbstractContextManager[object] | None = None,
+    serve: Callable[[Mapping[str, Link]], object] | None = None,
     facts: State,
 ) -> State:
     """Begin all parts at one moment (transaction of blockdev-backup), told of before; gives the state.
@@ -75,6 +58,7 @@ def begin(
     :param add: bitmaps (node, name, whether it lasts) that record from that moment on.
     :param keep: these stay also where the backup fails: they are of a checkpoint.
     :param make: makes the files. :param quiet: holds the guest's file systems still at that moment.
+    :param serve: has others pull from the images, which it gets by target.
     :raises CommandRefused: QEMU did not begin it; all is as before.
     """
     token = os.urandom(3).hex()
@@ -97,11 +81,14 @@ def begin(
     _tell(run, state)
     try:
         make()
+        _tell(run, state)
         for part in parts:
-            _open(session, links[part.target], backed=part.backed)
-        actions = _actions(parts, links, state, add)
+            backuppart.open_image(session, part, links[part.target])
+        actions = backuppart.actions(parts, links, state["jobs"], add)
         with quiet or nullcontext():
             session.execute("transaction", {"actions": actions})
+        if serve is not None:
+            _serve(session, state, links, serve, add)
     except (MonitorTimeout, MonitorGone):
         # Whether it was begun can't be known: whoever passes by next sees it.
         raise
@@ -114,17 +101,24 @@ def begin(
     return state
 
 
-def _actions(
-    parts: Sequence[Part], links: dict[str, Link], state: State, add: Sequence[tuple[str, str, bool]]
-) -> list[dict[str, Any]]:
-    """What QEMU is to do at one moment: begin bitmaps, and copies of what there is or what has changed."""
-    actions: list[dict[str, Any]] = [
-        {"type": "block-dirty-bitmap-add", "data": {"node": node, "name": name, "persistent": lasts}}
-        for node, name, lasts in add
-    ]
-    for part in parts:
-        actions.append({"type": "blockdev-backup", "data": _arguments(part, links[part.target], state)})
-    return actions
+def _serve(
+    session: Session,
+    state: State,
+    links: Mapping[str, Link],
+    serve: Callable[[Mapping[str, Link]], object],
+    add: Sequence[tuple[str, str, bool]],
+) -> None:
+    """Serve what was begun, or take that back."""
+    try:
+        serve(links)
+    except (MonitorTimeout, MonitorGone):
+        raise
+    except BaseException:
+        _end_jobs(session, state)
+        for ident in state["jobs"].values():
+            session.execute("job-dismiss", {"id": ident})
+        _drop(session, [(node, name) for node, name, _ in add])
+        raise
 
 
 def _tell(run: Run | None, state: State | None) -> None:
@@ -133,31 +127,6 @@ def _tell(run: Run | None, state: State | None) -> None:
         if state is None:
             del run.record["backup"]
         write(run)
-
-
-def _arguments(part: Part, link: Link, state: State) -> dict[str, Any]:
-    copied = {"sync": "full"}
-    changed = {"sync": "bitmap", "bitmap": part.bitmap, "bitmap-mode": "never"}
-    return {
-        "job-id": state["jobs"][part.target], "device": part.source, "target": link.node,
-        "compress": part.compress, "speed": part.bandwidth, "auto-dismiss": False,
-        **(changed if part.bitmap else copied),
-    }  # fmt: skip
-
-
-def _open(session: Session, link: Link, *, backed: bool) -> None:
-    """Open the image that a disk is copied to; what its header names as its base is left alone."""
-    layer = LayerNodes(link.node, link.file_node, link.path, DiskFormat(link.format), False, "", link.fdset)
-    fd = image.open_image(link.path, link.format, readonly=False, backing=backed)
-    try:
-        session.add_fd(fd, fdset=link.fdset, opaque=link.path)
-    finally:
-        os.close(fd)
-    session.execute(
-        "blockdev-add", {"driver": layer.file_driver, "node-name": link.file_node, "filename": layer.filename}
-    )
-    form = {"driver": link.format, "node-name": link.node, "file": link.file_node}
-    session.execute("blockdev-add", form | ({"backing": None} if link.format == "qcow2" else {}))
 
 
 # How far it is.
@@ -301,13 +270,20 @@ def cancel(domain: Domain, run: Run) -> None:
     state["canceled"] = True
     write(run)
     with domain.monitor() as session:
-        for ident in state["jobs"].values():
-            with suppress(CommandRefused):
-                session.execute("job-cancel", {"id": ident})
-        deadline = time.monotonic() + _SETTLE
-        while not progress(session, state).ended and time.monotonic() < deadline:
-            time.sleep(_POLL)
+        _end_jobs(session, state)
         settle(domain, run, session)
+
+
+def _end_jobs(session: Session, state: State) -> None:
+    """Cancel all jobs, and see them end; what is served is cut off before it is no longer what it was."""
+    if "socket" in state:
+        backuppull.stop(session, state)
+    for ident in state["jobs"].values():
+        with suppress(CommandRefused):
+            session.execute("job-cancel", {"id": ident})
+    deadline = time.monotonic() + _SETTLE
+    while not progress(session, state).ended and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def pass_by(domain: Domain, run: Run) -> None:
@@ -315,6 +291,10 @@ def pass_by(domain: Domain, run: Run) -> None:
     state = run.record["backup"]
     if run.pid is None:
         settle(domain, run, None)
+    elif "socket" in state and not state["begun"]:
+        # Who was to have QEMU serve it was killed: nobody knows of it.
+        with suppress(MonitorError):
+            cancel(domain, run)
     elif not state["begun"] or _is_over(run, state):
         from qkvm.qmp.session import Session
 
@@ -354,6 +334,8 @@ def conclude(domain: Domain, session: Session | None, state: State, error: str) 
         for ident in state["jobs"].values():
             with suppress(CommandRefused):
                 session.execute("job-dismiss", {"id": ident})
+        if "socket" in state:
+            backuppull.stop(session, state)
         # Only a closed image has all that was written to it.
         _close(session, state)
     if not error:
@@ -377,11 +359,14 @@ def _accept(state: State) -> None:
 
 def _take_back(session: Session | None, state: State, *, added: bool) -> None:
     if session is not None:
+        if "socket" in state:
+            backuppull.stop(session, state)
         _close(session, state)
         if added:
             _drop(session, state["undo"])
     for path in state["made"]:
         files.remove(path)
+    backuppull.remove_socket(state.get("socket", ""))
 
 
 def _close(session: Session, state: State) -> None:

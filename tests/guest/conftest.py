@@ -143,7 +143,7 @@ def _remove(domain: Domain) -> None:
     if domain.is_running:
         domain.destroy()
     if domain.is_persistent:
-        domain.undefine(nvram=True, snapshots_metadata=True)
+        domain.undefine(nvram=True, snapshots_metadata=True, checkpoints_metadata=True)
 
 
 def _clear(lab: Lab) -> None:

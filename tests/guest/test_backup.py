@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from qkvm.domain import backupbegin, backupjob
+from qkvm.domain import backupbegin, backuppart
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, wait_agent
@@ -307,7 +307,7 @@ def test_checkpoints(lab: Lab, vm: Domain, tmp_path: Path, monkeypatch: pytest.M
         "<disk name='vdb' backup='no'/></disks></domainbackup>"
     )
     backup.write_text(text.format(mode=" mode='pull'", since="", path=one), encoding="utf-8")
-    assert "mode 'pull' is not supported" in lab.fails(f"backup-begin vm {backup}")
+    assert "pull mode needs a <server>" in lab.fails(f"backup-begin vm {backup}")
     backup.write_text(text.format(mode="", since="", path=one), encoding="utf-8")
     assert lab.ok(f"backup-begin vm {backup} {tmp_path}/cp.xml") == "Backup started\n\n"
     finished(lab)
@@ -333,7 +333,7 @@ def test_checkpoints(lab: Lab, vm: Domain, tmp_path: Path, monkeypatch: pytest.M
     same(two, disk)
     assert "exists already" in lab.fails(f"backup-begin vm {backup}")
     # One that takes its time is shown, and canceled.
-    monkeypatch.setattr(backupbegin, "Part", partial(backupjob.Part, bandwidth=1024))
+    monkeypatch.setattr(backupbegin, "Part", partial(backuppart.Part, bandwidth=1024))
     backupbegin.begin(vm)
     shown = lab.ok("backup-dumpxml vm --xpath //disk/@backupmode")
     assert shown.count("full") == 2 and len(list(tmp_path.rglob("disk.*"))) == 2

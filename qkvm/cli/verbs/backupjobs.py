@@ -8,7 +8,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "Start a disk backup of a live domain",
         "<domain> [--backupxml <string>] [--checkpointxml <string>] [--reuse-external]",
         "",
-        "Start a backup of a running domain's disks into images that the XML names; it goes on by itself.",
+        "Start a backup of a running domain's disks into images that the XML names; it goes on by itself. In mode pull\nothers copy them, over NBD, until domjobabort ends it.",
     ),
     "backup-dumpxml": (
         "backup",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+from contextlib import contextmanager
 
 from qkvm.cli.output import json_text, pairs, table
 from qkvm.cli.parse import UsageError
@@ -16,6 +18,8 @@ from qkvm.units import parse_bytes, pretty_size, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
@@ -133,11 +137,51 @@ def vol_create_from(context: Context, args: Args) -> None:
     )
     if wanted.backing:
         raise InvalidValue("a volume that is made from another one has that one's backing volume")
-    made = guarded.clone(
-        source, pool, wanted, fmt=guarded.format_of(source, args.text("input-format") or ""),
-        reflink=args.flag("reflink"), preallocate=args.flag("prealloc-metadata"), grow=wanted.capacity * 1024,
-    )  # fmt: skip
+    fmt = guarded.format_of(source, args.text("input-format") or "", convert=True)
+    with _progress(context, args) as report:
+        made = guarded.clone(
+            source, pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
+            preallocate=args.flag("prealloc-metadata"), grow=wanted.capacity * 1024, report=report,
+        )  # fmt: skip
     context.say(f"Vol {made.name} created from input vol {source.name}\n")
+
+
+def vol_import(context: Context, args: Args) -> None:
+    """Make a volume of an image that lies anywhere."""
+    from qkvm.domain.volume import take
+    from qkvm.spec import pool as spec
+    from qkvm.spec.size import Size
+
+    pool, path = _pool(context, args), os.path.abspath(args.required("file"))
+    fmt = spec.volume_format(args.text("format") or "qcow2")
+    name = args.text("name") or f"{os.path.splitext(os.path.basename(path))[0]}.{fmt}"
+    wanted = spec.validate_volume(spec.Volume(name=name, capacity=Size(0), format=fmt))
+    with _progress(context, args) as report:
+        take(path, pool, wanted, fmt=args.text("input-format") or "", report=report)
+    context.say(f"Vol {wanted.name} created from {printable(path)}\n")
+
+
+@contextmanager
+def _progress(context: Context, args: Args) -> Iterator[Callable[[float], object] | None]:
+    """What says on stderr how far a conversion is, as the jobs on disks do, for who looks or asks for it."""
+    if not args.flag("verbose") and not (sys.stdout and sys.stdout.isatty()):
+        yield None
+        return
+    shown = False
+
+    def report(share: float) -> None:
+        nonlocal shown
+        shown = True
+        context.progress(f"\rConverting: [{share:5.2f} %]")
+
+    try:
+        yield report
+    except BaseException:
+        if shown:
+            context.progress("\n")
+        raise
+    if shown:
+        context.progress("\rConverting: [100.00 %]\n")
 
 
 def vol_clone(context: Context, args: Args) -> None:

@@ -89,7 +89,7 @@ def of_definition(definition: spec.Domain, *, backing: bool) -> Values:
 
 def _file_sizes(path: str, fmt: str) -> Values:
     from qkvm.errors import InvalidValue
-    from qkvm.storage import image
+    from qkvm.storage import qcow2
 
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -98,7 +98,7 @@ def _file_sizes(path: str, fmt: str) -> Values:
     try:
         info, head = os.fstat(fd), os.read(fd, 112)
         size = os.lseek(fd, 0, os.SEEK_END)
-        capacity = image.parse_header(head, path).size if fmt == "qcow2" else size
+        capacity = qcow2.parse(head, path).size if fmt == "qcow2" else size
     except (OSError, InvalidValue):
         return {}
     finally:

@@ -108,14 +108,14 @@ def make_store(tree: Tree, flash: Flash, undo: files.Undo, *, reset: bool = Fals
         raise HostError(f"folder {folder} for nvram is not there")
     if not there:
         undo.add(files.remove, flash.variables)
-    image.copy(flash.template, flash.template_format, flash.variables, flash.variables_format)
+    image.copy(os.path.realpath(flash.template), flash.template_format, flash.variables, flash.variables_format)
 
 
 def _check_size(flash: Flash) -> None:
     """Code and variables of one build fill the flash together: a store of another size would not be found."""
     if not flash.template:
         return
-    wanted = image.virtual_size(flash.template, flash.template_format)
+    wanted = image.virtual_size(os.path.realpath(flash.template), flash.template_format)
     found = image.virtual_size(flash.variables, flash.variables_format)
     if found != wanted:
         raise InvalidState(

@@ -80,7 +80,7 @@ def restore(
                 if report is not None:
                     report(done + taken, total)
 
-            folders.extract(folder, one, path, watch)
+            folders.extract(folder, manifest, one, path, watch)
             disks = [_on(disk, path, one) if disk.target == one.target else disk for disk in disks]
             done += one.size
         wanted = replace(wanted, disks=tuple(disks))

@@ -18,13 +18,13 @@ from qkvm.domain import blockcommit, blockjob, chain
 from qkvm.domain import definition as definitions
 from qkvm.domain import snapshotchain as chains
 from qkvm.domain import snapshotstore as store
-from qkvm.domain.disk import is_block, plugged
+from qkvm.domain.disk import plugged
 from qkvm.errors import QkvmError
 from qkvm.spec import disk as spec
 from qkvm.spec import domain as domains
 from qkvm.spec import toml
 from qkvm.spec.snapshot import EXTERNAL, Snapshot
-from qkvm.storage import image, imagestates
+from qkvm.storage import image, imagestates, qemuimg
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -123,7 +123,8 @@ def commit(upper: str, layers: list[dict[str, str]]) -> None:
             layer = layers[depth]
             below = _node(opened, layer["path"], layer["format"], below, readonly=depth > 0)
         top = _node(opened, upper, "qcow2", below, readonly=False)
-        imagestates.qemu_img("commit", "-q", "-d", "json:" + json.dumps(top))
+        size = image.virtual_size(upper, "qcow2")
+        qemuimg.run("commit", "-q", "-d", "json:" + json.dumps(top), needed_for="snapshots", size=size)
 
 
 def _node(
@@ -131,21 +132,15 @@ def _node(
 ) -> dict[str, Any]:
     fd = image.open_image(path, fmt, readonly=readonly, backing=below is not None)
     opened.callback(os.close, fd)
-    driver = "host_device" if is_block(path) else "file"
-    node: dict[str, Any] = {
-        "driver": fmt, "file": {"driver": driver, "filename": f"/proc/{os.getpid()}/fd/{fd}"},
-    }  # fmt: skip
-    if fmt == "qcow2":
-        node["backing"] = below
-    return node
+    return qemuimg.node(fd, fmt, below)
 
 
 def _rebase(path: str, lower: str, fmt: str) -> None:
     """Write into an image's header what it is based on, for who looks; qkvm itself goes by the definition."""
     fd = image.open_image(path, "qcow2", readonly=False, backing=True)
     try:
-        words = ["-u", "-f", "qcow2", "-b", lower, "-F", fmt, f"/proc/{os.getpid()}/fd/{fd}"]
-        imagestates.qemu_img("rebase", "-q", *words)
+        words = ["-u", "-f", "qcow2", "-b", lower, "-F", fmt, qemuimg.name(fd)]
+        qemuimg.run("rebase", "-q", *words, needed_for="snapshots")
     finally:
         os.close(fd)
 

@@ -16,6 +16,8 @@ from qkvm.storage.volume import Volume, noted_format
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
     from qkvm.storage.pool import Pool
@@ -48,28 +50,37 @@ def refuse_needed(volume: Volume, *, states: bool = True) -> None:
     imageuse.refuse_needed(volume.pool.tree, volume.path, volume.name, states=states)
 
 
-def format_of(volume: Volume, given: str = "") -> str:
+def format_of(volume: Volume, given: str = "", *, convert: bool = False) -> str:
     """The format of a volume: as given, as it was made in, or as a definition says; else raw, if it looks so.
 
     What the first bytes look like decides nothing: a guest may have written them.
 
+    :param convert: whether those are allowed that can only be converted.
     :raises InvalidValue: nothing tells it, and it looks like an image.
     """
-    from qkvm.spec.pool import volume_format
+    from qkvm.spec.pool import input_format, volume_format
 
     if given:
-        return str(volume_format(given))
+        return input_format(given) if convert else str(volume_format(given))
     with volume.opened() as fd:
         noted, look = noted_format(fd), formats.look(fd).format
     found = noted or _format_said(volume.pool.tree, volume.path)
     if found:
         return found
     if look != "raw":
-        raise InvalidValue(
-            f"volume '{printable(volume.name)}' looks like {look}, but its format must be said: it is not guessed",
-            hint="--format qcow2 or raw",
-        )
+        raise unsaid(f"volume '{printable(volume.name)}'", look, "--input-format" if convert else "--format")
     return "raw"
+
+
+def unsaid(what: str, look: str, option: str) -> InvalidValue:
+    """The error about an image whose format nobody has said; what it looks like is a hint and no more."""
+    from qkvm.spec.pool import INPUT_FORMATS
+
+    listed = INPUT_FORMATS if option == "--input-format" else INPUT_FORMATS[:2]
+    return InvalidValue(
+        f"{what} looks like {look}, but its format must be said: it is not guessed",
+        hint=f"{option} {look}, if it is one" if look in listed else f"{option} " + " or ".join(listed),
+    )
 
 
 def delete(volume: Volume, *, states: bool = False, checked: bool = False) -> None:
@@ -127,6 +138,7 @@ def upload(
 def clone(
     source: Volume, pool: Pool, wanted: spec.Volume,
     *, fmt: str = "", reflink: bool = False, preallocate: bool = False, grow: int = 0,
+    report: Callable[[float], object] | None = None,
 ) -> Volume:  # fmt: skip
     """Make a volume of another one's content; see :func:`qkvm.storage.making.clone`.
 
@@ -136,13 +148,38 @@ def clone(
     refuse_used(source)
     if preallocate:
         fmt = format_of(source, fmt)
-    made = making.clone(source, pool, wanted, fmt=fmt, reflink=reflink, preallocate=preallocate)
+    made = making.clone(source, pool, wanted, fmt=fmt, reflink=reflink, preallocate=preallocate, report=report)
     if grow > made.info().capacity:
         with Undo() as undo:
             undo.add(making.delete, made)
             making.resize(made, grow, fmt=str(wanted.format))
             undo.commit()
     return made
+
+
+def take(
+    path: str, pool: Pool, wanted: spec.Volume, *, fmt: str = "", report: Callable[[float], object] | None = None
+) -> Volume:  # fmt: skip
+    """Make a volume of an image that lies anywhere, written anew; see :func:`qkvm.storage.making.convert`.
+
+    :param fmt: the image's format, one of spec.pool.INPUT_FORMATS; it is not guessed.
+    :raises InvalidState: a running domain may be writing to the image.
+    """
+    from qkvm.spec.pool import input_format
+    from qkvm.storage import image
+
+    name = user(pool.tree, path)
+    if name:
+        raise InvalidState(f"'{printable(path)}' is in use by domain '{name}'", hint=f"qkvm shutdown {name}")
+    if fmt:
+        input_format(fmt)
+    fd = image.open_image(path, "raw")
+    try:
+        if not fmt:
+            raise unsaid(printable(path), formats.look(fd).format, "--input-format")
+        return making.convert(fd, path, fmt, pool, wanted, report=report)
+    finally:
+        os.close(fd)
 
 
 def _defined(domain: Domain) -> list[str]:

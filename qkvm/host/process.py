@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from qkvm.host.confine import Limits
+
 _FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
 
 FIRST_FD = 100
@@ -93,10 +95,12 @@ def run(
     timeout: float = 30.0,
     folder: str = "/",
     user: tuple[int, int] | None = None,
+    limits: Limits | None = None,
 ) -> bytes:
     """Run a program to its end and give its stdout; its locale is C.
 
     :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
+    :param limits: what it may take; it has no network then.
 
     The whole of ``stdin`` is there before the program starts: it reads all of it also where this process is
     killed meanwhile.
@@ -106,8 +110,8 @@ def run(
     import signal
     import subprocess
 
-    command = list(argv)
-    name = os.path.basename(command[0])
+    name = os.path.basename(argv[0])
+    command = list(argv) if limits is None else limits.around(argv)
     try:
         with open(os.memfd_create(f"stdin of {name}"), "w+b") as given:
             given.write(stdin)
@@ -129,28 +133,32 @@ def run(
     except OSError as error:
         raise os_error(error, f"cannot start {command[0]}") from error
     if done.returncode:
-        words = done.stderr.decode("utf-8", "replace").strip()
-        raise ProgramFailed(
-            f"{name} failed ({describe_exit(done.returncode)}): {last_line(words)}",
-            argv=command, code=done.returncode, stderr=words,
-        )  # fmt: skip
+        raise _failure(argv, done.returncode, done.stderr, limits)
     return done.stdout
 
 
-def run_watched(argv: Sequence[str], watch: Callable[[], object], *, interval: float = 0.2) -> None:
+def run_watched(
+    argv: Sequence[str],
+    watch: Callable[[], object],
+    *,
+    interval: float = 0.2,
+    stdout: int | None = None,
+    limits: Limits | None = None,
+) -> None:
     """Run a program that may take long to its end; its locale is C, its folder /.
 
     :param watch: is called every ``interval`` seconds meanwhile; where it raises, or the user interrupts, the
-        program is killed.
+        program is killed. :param stdout: an fd for what it prints, None for nowhere.
+    :param limits: what it may take; it has no network then.
     :raises ProgramFailed: exit code not 0.
     """
     import subprocess
 
-    command = list(argv)
+    command = list(argv) if limits is None else limits.around(argv)
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            cwd="/", env=_environment(),
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.PIPE, cwd="/", env=_environment(),
         )  # fmt: skip
     except OSError as error:
         raise os_error(error, f"cannot start {command[0]}") from error
@@ -166,11 +174,7 @@ def run_watched(argv: Sequence[str], watch: Callable[[], object], *, interval: f
             child.kill()
             raise
     if child.returncode:
-        words = said.decode("utf-8", "replace").strip()
-        raise ProgramFailed(
-            f"{os.path.basename(command[0])} failed ({describe_exit(child.returncode)}): {last_line(words)}",
-            argv=command, code=child.returncode, stderr=words,
-        )  # fmt: skip
+        raise _failure(argv, child.returncode, said, limits)
 
 
 def foreground(argv: Sequence[str]) -> int:
@@ -304,6 +308,16 @@ def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "(it said nothing)"
+
+
+def _failure(argv: Sequence[str], code: int, stderr: bytes, limits: Limits | None) -> ProgramFailed:
+    """The error about a program that has failed; one that was over its limits is said to be."""
+    words = stderr.decode("utf-8", "replace").strip()
+    over = limits.exceeded(code, words) if limits is not None else ""
+    return ProgramFailed(
+        f"{os.path.basename(argv[0])} {over or f'failed ({describe_exit(code)}): {last_line(words)}'}",
+        argv=list(argv), code=code, stderr=words,
+    )  # fmt: skip
 
 
 def _identity(user: tuple[int, int] | None) -> dict[str, Any]:

@@ -19,6 +19,9 @@ TYPES = (
 )  # fmt: skip
 """The types of pools that libvirt 9.0 has, in its order."""
 
+INPUT_FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed")
+"""Formats of images that a volume can be made of, in QEMU's names; it is converted from all but the first two."""
+
 VOLUME_NAME_MAX = 255
 """Longest name of a volume in bytes: NAME_MAX of linux/limits.h."""
 
@@ -122,6 +125,15 @@ def volume_format(text: str, what: str = "volume format") -> DiskFormat:
         raise InvalidValue(
             f"{what} '{units.printable(text)}' is not supported", hint=" or ".join(DiskFormat)
         ) from None
+
+
+def input_format(text: str) -> str:
+    """One of the formats that can be converted."""
+    if text not in INPUT_FORMATS:
+        raise InvalidValue(
+            f"input format '{units.printable(text)}' is not supported", hint=", ".join(INPUT_FORMATS)
+        )
+    return text
 
 
 def _check_owner(item: Pool | Volume) -> None:

@@ -10,8 +10,10 @@ An image that the manifest does not name is of a backup that was broken off.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +23,7 @@ from qkvm import files, units
 from qkvm.errors import HostError, InvalidValue
 from qkvm.host import process
 from qkvm.storage import format as formats
-from qkvm.storage import image
+from qkvm.storage import image, qcow2, qemuimg
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -274,25 +276,33 @@ def check(folder: str, manifest: Manifest, one: Image) -> None:
         here = manifest.image(here.base) if here.base else None
 
 
-def extract(folder: str, one: Image, target: str, watch: Callable[[int], object] | None = None) -> None:
-    """Make a disk of an image and its bases, which were checked: of the format that it had, standing alone.
+def extract(
+    folder: str, manifest: Manifest, one: Image, target: str, watch: Callable[[int], object] | None = None
+) -> None:
+    """Make a disk of an image and its bases, which :func:`check` has found well: alone, in the format that it had.
 
     :param watch: hears the bytes that the new file has taken, every now and then.
     """
     units.check_path(target, "disk")
     if os.path.lexists(target):
         raise HostError(f"{target} exists already")
+    with ExitStack() as opened:
+        source, size = _node(folder, manifest, one, opened)
+        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        opened.callback(os.close, fd)
 
-    def look() -> None:
-        if watch is not None and os.path.exists(target):
-            watch(os.stat(target).st_blocks * 512)
+        def look(_: float) -> None:
+            if watch is not None:
+                watch(os.fstat(fd).st_blocks * 512)
 
-    program = process.find_program("qemu-img", "restoring a backup", "qemu-utils")
-    source = os.path.join(folder, one.file)
-    process.run_watched([program, "convert", "-f", "qcow2", "-O", one.format, source, target], look)
-    os.chmod(target, 0o600)
-    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+        qemuimg.convert("json:" + json.dumps(source), qemuimg.name(fd), one.format, size=size, report=look)
         os.fsync(fd)
-    finally:
-        os.close(fd)
+
+
+def _node(folder: str, manifest: Manifest, one: Image, opened: ExitStack) -> tuple[dict[str, object], int]:
+    """An image on its bases as qemu-img takes it, each of them opened here; and its virtual size."""
+    path = os.path.join(folder, one.file)
+    fd = image.open_image(path, "qcow2", backing=bool(one.base))
+    opened.callback(os.close, fd)
+    below = _node(folder, manifest, manifest.image(one.base), opened)[0] if one.base else None
+    return qemuimg.node(fd, "qcow2", below), qcow2.parse(os.pread(fd, qcow2.LENGTH, 0), path).size

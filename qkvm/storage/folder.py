@@ -160,7 +160,7 @@ class Folder(Backend):
 
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
         """Make an empty file or image. The backing image is not opened but to look at its kind."""
-        from qkvm.storage import content, imagefile
+        from qkvm.storage import content, image, imagefile
 
         fmt, size = str(wanted.format), wanted.capacity * 1024
         if preallocate and fmt != "qcow2":
@@ -168,7 +168,7 @@ class Folder(Backend):
         if wanted.backing:
             if preallocate:
                 raise InvalidValue("metadata preallocation conflicts with backing store")
-            imagefile.check_backing(wanted.backing, str(wanted.backing_format))
+            image.check(wanted.backing, str(wanted.backing_format), backing=None)
         with self.new(wanted) as fd:
             taken = wanted.allocation
             if fmt == "raw":
@@ -204,14 +204,14 @@ class Folder(Backend):
 
     def resize(self, name: str, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
         """Cut or grow a file or an image."""
-        from qkvm.storage import content, imagefile
+        from qkvm.storage import content, imagefile, qcow2
 
         with self.opened(name, write=True) as fd:
-            before = os.fstat(fd).st_size if fmt == "raw" else imagefile.check_header(fd, name).size
+            before = os.fstat(fd).st_size if fmt == "raw" else qcow2.check(fd, name, None).size
             if size < before and not shrink:
                 raise shrinks(before)
             if fmt != "raw":
-                imagefile.resize(fd, size, before, name, allocate=allocate)
+                imagefile.resize(self.tree, fd, size, before, name, allocate=allocate)
                 return
             content.claim(fd, name)
             content.set_size(fd, size, name)

@@ -5,31 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from qkvm import units
-from qkvm.errors import AlreadyExists, HostError, InvalidValue, ProgramFailed
+from qkvm.errors import AlreadyExists, HostError, ProgramFailed
 from qkvm.files import make_private_dir, os_error, remove
 from qkvm.host import process
+from qkvm.storage import qcow2, qemuimg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEADER = struct.Struct(">4sIQIIQ")
-"""magic, version, backing_file_offset, backing_file_size, cluster_bits, size (docs/interop/qcow2.txt)."""
-
-_INCOMPATIBLE = struct.Struct(">Q")
-_EXTERNAL_DATA = 1 << 2
-
-
-class Header(NamedTuple):
-    """What the header of a qcow2 image says: virtual size in bytes, and whether it needs other files."""
-
-    size: int
-    has_backing_file: bool
-    has_data_file: bool
 
 
 def create(
@@ -93,21 +78,21 @@ def _preallocate(command: list[str], path: str, size: str, watch: Callable[[int]
         process.run_watched([*command, "-o", "preallocation=full", path, size], look)
 
 
-def check(path: str, fmt: str, *, backing: bool = False) -> None:
+def check(path: str, fmt: str, *, backing: bool | None = False) -> None:
     """Refuse what :func:`open_image` refuses."""
     os.close(open_image(path, fmt, backing=backing))
 
 
-def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool = False) -> int:
+def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool | None = False) -> int:
     """An fd of an image, for the caller to close; refuse one that would lead QEMU to other files.
 
     What was looked at is what the fd leads to, whatever becomes of the path. A symbolic link at its end is
     followed under /dev alone: elsewhere, who can write to the folder could lead root to any file.
 
     :param readonly: whether it is opened for reading alone. :param backing: whether the definition names the
-        image that it is based on; what the image itself says of that is never followed.
+        image that it is based on, None where either is well; what the image itself says of that is never followed.
     :raises HostError: not there, not readable, neither a regular file nor a block device.
-    :raises InvalidValue: not of that format, or it needs a file that the definition does not name.
+    :raises InvalidValue: not of that format, damaged, made to do harm, or in need of a file that nobody names.
     """
     real = os.path.realpath(path) if path.startswith("/dev/") else path
     try:
@@ -121,7 +106,7 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool = Fa
         _check_kind(path, os.fstat(fd).st_mode)
         os.set_blocking(fd, True)
         if fmt == "qcow2":
-            _check_header(os.pread(fd, 112, 0), path, backing)
+            qcow2.check(fd, path, backing)
         else:
             os.pread(fd, 1, 0)
     except OSError as error:
@@ -137,7 +122,7 @@ def looks_like_qcow2(path: str) -> bool:
     """Whether an image begins as a qcow2 image does, which a guest can write into a raw one: to warn, no more."""
     fd = open_image(path, "raw")
     try:
-        return os.pread(fd, 4, 0) == _QCOW2_MAGIC
+        return os.pread(fd, 4, 0) == qcow2.MAGIC
     finally:
         os.close(fd)
 
@@ -154,61 +139,36 @@ def _check_kind(path: str, mode: int) -> None:
         raise HostError(f"disk {shown} is neither a regular file nor a block device")
 
 
-def _check_header(raw: bytes, path: str, backing: bool) -> None:
-    header = parse_header(raw, path)
-    if header.has_backing_file != backing:
-        raise InvalidValue(
-            f"disk {path} has a backing file, and the definition does not name it"
-            if header.has_backing_file
-            else f"disk {path} has no backing file, and the definition names one",
-            hint="a [[disks.backing]] with path and format says it; qemu-img rebase -b '' makes it stand alone",
-        )
-    if header.has_data_file:
-        raise InvalidValue(f"disk {path} keeps its data in another file, which is not supported")
-
-
 def virtual_size(path: str, fmt: str) -> int:
     """How many bytes a guest sees of an image.
 
     :raises HostError: not there or not readable. :raises InvalidValue: not of that format.
     """
+    fd = open_image(path, fmt, backing=None)
     try:
-        with open(path, "rb") as stream:
-            # A block device has no size of its own to be asked for.
-            return stream.seek(0, os.SEEK_END) if fmt != "qcow2" else parse_header(stream.read(112), path).size
+        # A block device has no size of its own to be asked for.
+        return qcow2.parse(os.pread(fd, qcow2.LENGTH, 0), path).size if fmt == "qcow2" else os.lseek(fd, 0, 2)
     except OSError as error:
         raise os_error(error, path) from error
+    finally:
+        os.close(fd)
 
 
 def copy(source: str, source_format: str, target: str, target_format: str) -> None:
     """Make ``target`` a copy of an image, mode 0600; it is there whole or not at all, and replaces what is there.
 
-    :raises HostError: it can't be made.
+    :raises HostError: it can't be made. :raises InvalidValue: :func:`open_image` refuses the source.
     """
-    program = process.find_program("qemu-img", "making an image", "qemu-utils")
     temporary = f"{target}.new{os.getpid()}"
     remove(temporary)
+    fd = open_image(source, source_format)
     try:
-        process.run([program, "convert", "-f", source_format, "-O", target_format, source, temporary])
-        os.chmod(temporary, 0o600)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)):
+            size = virtual_size(source, source_format)
+            qemuimg.convert(qemuimg.opened(fd, source_format), temporary, target_format, size=size)
         os.rename(temporary, target)
     except OSError as error:
         raise os_error(error, f"cannot make {target}") from error
     finally:
+        os.close(fd)
         remove(temporary)
-
-
-def parse_header(raw: bytes, path: str) -> Header:
-    """The header of a qcow2 image from its first bytes.
-
-    :raises InvalidValue: it is not one.
-    """
-    if len(raw) < _QCOW2_HEADER.size or raw[:4] != _QCOW2_MAGIC:
-        raise InvalidValue(
-            f"disk {units.printable(path)} is not a qcow2 image", hint='format = "raw", if it is one'
-        )
-    _, version, backing, _, _, size = _QCOW2_HEADER.unpack_from(raw)
-    if version not in (2, 3):
-        raise InvalidValue(f"disk {path} is a qcow2 image of version {version}; 2 and 3 are known")
-    features = _INCOMPATIBLE.unpack_from(raw, 72)[0] if version == 3 and len(raw) >= 80 else 0
-    return Header(size, backing != 0, bool(features & _EXTERNAL_DATA))

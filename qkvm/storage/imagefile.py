@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
-from qkvm.errors import HostError, InvalidState, InvalidValue
-from qkvm.host import process
+from qkvm.errors import InvalidState, InvalidValue, QkvmError
+from qkvm.storage import foreign, qcow2, qemuimg
 from qkvm.storage import format as formats
-from qkvm.storage import image
 from qkvm.units import printable
 
-_PATIENCE = 86400.0
-"""Seconds that qemu-img may take; an interrupt ends it earlier."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.paths import Tree
 
 
 def create(fd: int, size: int, *, kind: str = "", backing: tuple[str, str] | None = None) -> None:
@@ -28,72 +30,70 @@ def create(fd: int, size: int, *, kind: str = "", backing: tuple[str, str] | Non
     if backing is not None:
         # -u: the file that it names is not opened.
         words += ["-u", "-b", backing[0], "-F", backing[1]]
-    _qemu_img("create", "-q", "-f", "qcow2", *words, _proc(fd), f"{size}")
+    qemuimg.run(
+        "create", "-q", "-f", "qcow2", *words, qemuimg.name(fd), f"{size}", needed_for="volumes", size=size
+    )
 
 
-def convert(origin: int, fmt: str, fd: int, target: str, *, preallocate: bool = False) -> None:
-    """Write what an image holds into another one; a block device gets all its bytes."""
+def convert(
+    origin: int,
+    fmt: str,
+    fd: int,
+    target: str,
+    *,
+    size: int,
+    preallocate: bool = False,
+    report: Callable[[float], object] | None = None,
+) -> None:
+    """Write what an image holds into another one, whose format is ``target``; a block device gets all its bytes.
+
+    :param size: the virtual size, of an image that :func:`check_alone` has found well.
+    :param report: hears the share that is done, 0 to 100.
+    """
     words = ["-o", "preallocation=metadata"] if preallocate else []
     # -n: a block device is there already, and what it holds is not taken for zeros.
     words += ["-n"] if stat.S_ISBLK(os.fstat(fd).st_mode) else []
-    _qemu_img("convert", "-q", "-f", fmt, "-O", target, *words, _proc(origin), _proc(fd))
+    qemuimg.convert(qemuimg.opened(origin, fmt), qemuimg.name(fd), target, *words, size=size, report=report)
 
 
-def resize(fd: int, size: int, before: int, name: str, *, allocate: bool = False) -> None:
+def resize(tree: Tree, fd: int, size: int, before: int, name: str, *, allocate: bool = False) -> None:
     """Give a qcow2 image another capacity in bytes.
 
     :raises InvalidState: the end of what it is based on would show in it.
     """
-    if _backing_size(fd) > before:
+    if _backing_size(tree, fd) > before:
         raise InvalidState(
             f"volume '{printable(name)}' is smaller than its backing volume, whose end would show in it"
         )
     words = ["--shrink"] if size < before else ["--preallocation=falloc"] if allocate else []
     # Without its backing image, which is not needed and not opened.
-    opened = f'json:{{"driver":"qcow2","backing":null,"file":{{"driver":"file","filename":"{_proc(fd)}"}}}}'
-    _qemu_img("resize", "-q", *words, opened, f"{size}")
+    qemuimg.run(
+        "resize", "-q", *words, qemuimg.opened(fd, "qcow2"), f"{size}",
+        needed_for="volumes", size=max(size, before),
+    )  # fmt: skip
 
 
-def check_backing(path: str, fmt: str) -> None:
-    """Look whether a backing image is what it is said to be; it may itself have one."""
+def check_alone(fd: int, fmt: str, name: str) -> int:
+    """Refuse to convert an image that would lead qemu-img to other files; gives its virtual size."""
+    if fmt == "raw":
+        return os.lseek(fd, 0, os.SEEK_END)
+    if fmt != "qcow2":
+        return foreign.check(fd, fmt, name)
+    header = qcow2.check(fd, name, None)
+    if header.has_backing_file:
+        named = printable(formats.look(fd).backing)
+        raise InvalidValue(f"'{printable(name)}' has a backing file, '{named}', and can't be converted")
+    return header.size
+
+
+def _backing_size(tree: Tree, fd: int) -> int:
+    """Capacity of the volume that a qcow2 volume is based on, as its first bytes tell it.
+
+    0 where it has none, and where that is no volume: what an image names is not opened, wherever it may be.
+    """
+    from qkvm.storage.volume import lookup
+
     try:
-        image.check(path, fmt)
-    except InvalidValue:
-        image.check(path, fmt, backing=True)
-
-
-def check_header(fd: int, name: str) -> image.Header:
-    """The header of a qcow2 image. :raises InvalidValue: it is none, or keeps its data in another file."""
-    header = image.parse_header(os.pread(fd, 112, 0), name)
-    if header.has_data_file:
-        raise InvalidValue(f"volume '{printable(name)}' keeps its data in another file, which is not supported")
-    return header
-
-
-def check_alone(fd: int, fmt: str, name: str) -> None:
-    """Refuse to convert an image that would lead qemu-img to other files."""
-    if fmt == "qcow2" and check_header(fd, name).has_backing_file:
-        raise InvalidValue(f"volume '{printable(name)}' has a backing file and can't be converted")
-
-
-def _backing_size(fd: int) -> int:
-    """Capacity of the file that a qcow2 volume is based on, as its first bytes tell it; 0 where it has none."""
-    path = formats.look(fd).backing
-    try:
-        below = image.open_image(path, "raw") if path.startswith("/") else -1
-    except HostError:
+        return lookup(tree, formats.look(fd).backing).info().capacity
+    except QkvmError:
         return 0
-    if below < 0:
-        return 0
-    try:
-        return formats.look(below).capacity or os.lseek(below, 0, os.SEEK_END)
-    finally:
-        os.close(below)
-
-
-def _proc(fd: int) -> str:
-    return f"/proc/{os.getpid()}/fd/{fd}"
-
-
-def _qemu_img(*words: str) -> None:
-    process.run([process.find_program("qemu-img", "volumes", "qemu-utils"), *words], timeout=_PATIENCE)

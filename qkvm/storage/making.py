@@ -12,8 +12,12 @@ from qkvm.storage.volume import Volume, note_format, noted_format
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.spec import pool as spec
     from qkvm.storage.pool import Pool
+
+    Report = Callable[[float], object]
 
 
 def create(pool: Pool, wanted: spec.Volume, *, preallocate: bool = False) -> Volume:
@@ -36,28 +40,52 @@ def clone(
     fmt: str = "",
     reflink: bool = False,
     preallocate: bool = False,
+    report: Report | None = None,
 ) -> Volume:
     """Make a volume that holds what another one does: byte for byte, so that nothing in it is interpreted.
 
     :param fmt: the other one's format: it is converted where ``wanted.format`` is another one; '' copies.
     :param reflink: share the blocks instead of copying them. :param preallocate: rewrite a qcow2 volume with the
-        metadata for its whole size.
+        metadata for its whole size. :param report: hears the share of a conversion that is done, 0 to 100.
     :raises AlreadyExists: there is a volume of that name. :raises HostError: no room, or no way to share blocks.
+    :raises InvalidValue: the other one can't be converted: it is damaged, or needs other files.
     """
-    with source.opened() as origin, pool.backend.new(wanted) as fd:
+    with source.opened() as origin:
         target = str(wanted.format) if fmt else noted_format(origin)
         if preallocate and target != "qcow2":
             raise InvalidValue("metadata preallocation only available with qcow2")
         if preallocate or (fmt and fmt != target):
             if reflink:
                 raise InvalidValue("blocks can't be shared with a volume that is written anew")
-            imagefile.check_alone(origin, fmt, source.name)
-            imagefile.convert(origin, fmt, fd, target, preallocate=preallocate)
-        elif reflink:
-            content.share(origin, fd)
-        else:
-            _copy_all(origin, fd, wanted.name)
-        note_format(fd, target)
+            return convert(origin, source.name, fmt, pool, wanted, preallocate=preallocate, report=report)
+        with pool.backend.new(wanted) as fd:
+            if reflink:
+                content.share(origin, fd)
+            else:
+                _copy_all(origin, fd, wanted.name)
+            note_format(fd, target)
+    return Volume(pool, wanted.name)
+
+
+def convert(
+    origin: int, name: str, fmt: str, pool: Pool, wanted: spec.Volume,
+    *, preallocate: bool = False, report: Report | None = None,
+) -> Volume:  # fmt: skip
+    """Make a volume with what a guest would see of an image, written anew in ``wanted.format``, sparse.
+
+    :param origin: an fd of the image, which stays open. :param name: its name, for the error.
+    :param fmt: its format, one of spec.pool.INPUT_FORMATS. :param report: hears the share that is done, 0 to 100.
+    :raises AlreadyExists: there is a volume of that name. :raises ProgramFailed: qemu-img gave up.
+    :raises InvalidValue: the image is damaged, or needs other files.
+    """
+    from msgspec.structs import replace
+
+    from qkvm.spec.size import Size
+
+    size = imagefile.check_alone(origin, fmt, name)
+    with pool.backend.new(replace(wanted, capacity=Size(max(wanted.capacity, -(-size // 1024))))) as fd:
+        imagefile.convert(origin, fmt, fd, str(wanted.format), size=size, preallocate=preallocate, report=report)
+        note_format(fd, str(wanted.format))
     return Volume(pool, wanted.name)
 
 

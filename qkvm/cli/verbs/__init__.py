@@ -119,7 +119,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "volumes": (
         "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
-        "vol-dumpxml", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
+        "vol-dumpxml", "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
         "vol-upload", "vol-wipe",
     ),
     "snapshots": (

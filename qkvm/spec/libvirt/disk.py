@@ -89,7 +89,8 @@ def _read_driver(node: Node) -> dict[str, Any]:
             values["format"] = DiskFormat(word)
         except ValueError:
             raise node.refusal(
-                f"format '{printable(word)}' is not supported", hint=f"{', '.join(DiskFormat)}; qemu-img converts"
+                f"format '{printable(word)}' is not supported",
+                hint=f"{', '.join(DiskFormat)}; qkvm vol-import converts",
             ) from None
         cache, io = found.take("cache", "default"), found.take("io")
         values |= {

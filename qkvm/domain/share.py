@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import sidecar
+from qkvm.domain.run import write
 from qkvm.errors import HostError, InvalidState, InvalidValue, ProgramFailed
 from qkvm.files import os_error
 from qkvm.host import process, programs
@@ -191,7 +192,8 @@ def serve(tree: Tree, run: Run, held: Opened, place: Place) -> None:
     places = [os.path.realpath(one) for one in _PLACES if os.path.isdir(one)]
     root = os.path.realpath(tree.root)
     where = next(one for one in places if os.path.commonpath((one, root)) != one)
-    options = [f"--fd={held.own}", *_options(program, where)]
+    # The words that QEMU's own virtiofsd (up to 7.2) and the one in Rust that followed it both know.
+    options = [f"--fd={held.own}", "-o", f"source={where},sandbox=namespace,xattr"]
     mounts.in_own_namespace(
         held.tree, where,
         lambda: sidecar.start(run, place, name_of(held.ident), [program, *options], held.own),
@@ -203,14 +205,14 @@ def name_of(ident: str) -> str:
     return f"virtiofsd-{ident}"
 
 
-def _options(program: str, folder: str) -> list[str]:
-    """The folder and its confinement, in the words of this virtiofsd: QEMU's own (7.2), or the one in Rust.
-
-    The latter tells of itself (vhost-user.json, the feature separate-options).
-    """
-    if b'"separate-options"' in process.run([program, "--print-capabilities"]):
-        return [f"--shared-dir={folder}", "--sandbox=namespace", "--xattr"]
-    return ["-f", "-o", f"source={folder},sandbox=namespace,xattr"]
+def end_released(run: Run) -> None:
+    """End the virtiofsd of shares that the guest released after nobody waited any more."""
+    present = {one["id"] for one in run.devices("filesystems")}
+    for one in run.record.get("filesystems", ()):
+        name = name_of(one["id"])
+        if one["id"] not in present and any(other["name"] == name for other in run.record["sidecars"]):
+            sidecar.end_one(run, name, 0.0)
+            write(run)
 
 
 def entry(device: ShareDevice, *, since: int) -> dict[str, Any]:

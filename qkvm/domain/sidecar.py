@@ -79,12 +79,12 @@ def end(run: Run, patience: float = GOES_WITHIN) -> None:
     write(run)
 
 
-def end_one(run: Run, name: str) -> None:
+def end_one(run: Run, name: str, patience: float = GOES_WITHIN) -> None:
     """See the one of that name end whose QEMU has hung up, or end it; absence is no error."""
     listed = run.record.get("sidecars", [])
     for entry in listed:
         if entry["name"] == name:
-            end_process(entry["pid"], entry["started"])
+            end_process(entry["pid"], entry["started"], patience)
     run.record["sidecars"] = [entry for entry in listed if entry["name"] != name]
     remove(_log(run, name))
 

@@ -60,8 +60,9 @@ def _look_after(domain: Domain, run: Run) -> None:
 
         jobend.pass_by(domain, run)
     if run.record.get("sidecars"):
-        from qkvm.domain import sidecar
+        from qkvm.domain import share, sidecar
 
+        share.end_released(run)
         for log in sidecar.logs(run):
             files.trim_log(log, SIDECAR_LOG_CAP)
     if run.pid is not None:

@@ -204,7 +204,17 @@ def test_descriptions_of_devices() -> None:
     assert not text.load_device("<interface type='user'/>", "d.xml").has_mac
     disk = text.load_device("<disk><source file='/a'/><target dev='vda'/></disk>", "d.xml").device
     assert isinstance(disk, spec.Disk) and disk.bus is spec.DiskBus.VIRTIO
+    share = text.load_device(
+        "<filesystem multidevs='remap'><driver type='virtiofs' queue='1024'/><source dir='/a'/><target dir='t'/>"
+        "</filesystem>", "d.xml",
+    ).device  # fmt: skip
+    assert isinstance(share, spec.Filesystem) and share.driver is spec.FilesystemDriver.VIRTIOFS
     for document, words in (
+        (
+            "<filesystem><driver type='mtp'/><source dir='/a'/><target dir='t'/></filesystem>",
+            "d.xml:1: element <driver>: 'mtp' is not supported",
+        ),
+        ("<filesystem type='ram'/>", "d.xml:1: element <filesystem>: only folders of the host can be shared"),
         ("<hostdev/>", "d.xml:1: element <hostdev>: such a device can't be plugged"),
         ("<disk>\n<odd/><target dev='vda'/></disk>", "d.xml:2: element <odd>: not supported in <disk>"),
         ("<interface type='hostdev'/>", "d.xml:1: element <interface>: type 'hostdev' is not supported"),

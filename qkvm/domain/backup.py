@@ -253,7 +253,7 @@ def _begin(
 
     return backupjob.begin(
         session, plan.parts, run=run, add=plan.add, drop=plan.drop, make=make, facts=state,
-        quiet=_frozen(domain, state) if run is not None and options.freeze else None,
+        quiet=_frozen(domain, run, state) if run is not None and options.freeze else None,
     )  # fmt: skip
 
 
@@ -303,35 +303,25 @@ def _nvram(
 
 
 @contextmanager
-def _frozen(domain: Domain, facts: State) -> Iterator[None]:
+def _frozen(domain: Domain, run: Run, facts: State) -> Iterator[None]:
     """Hold the guest's file systems still, where an agent does so; where not, the state says why not."""
     from qkvm.domain import agent, guestfs
 
-    frozen = False
+    held = 0
     if agent.is_there(domain):
         try:
-            frozen = guestfs.freeze(domain) > 0
+            held = guestfs.hold(domain, run)
         except AgentError as error:
             facts["notes"].append(f"the guest's file systems were not frozen: {error}")
-            with _ignored():
-                guestfs.thaw(domain)
     try:
         yield
     finally:
-        if frozen:
+        if held:
             try:
-                guestfs.thaw(domain)
+                guestfs.let_go(domain, run)
             except QkvmError as error:
                 facts["notes"].append(f"the guest's file systems could not be thawed: {error}")
             facts["entry"]["guest"] = "frozen"
-
-
-@contextmanager
-def _ignored() -> Iterator[None]:
-    try:
-        yield
-    except QkvmError:
-        return
 
 
 def accept(state: State) -> None:

@@ -59,6 +59,8 @@ def create(domain: Domain, wanted: Wanted, *, quiesce: bool = False) -> Checkpoi
     :param quiesce: have the guest's agent freeze its file systems for the moment.
     :raises AlreadyExists: there is one of that name. :raises InvalidState: a disk can't keep a bitmap.
     """
+    from qkvm.domain import guestfs
+
     with domain.lock(), Undo() as undo:
         with disks_of(domain) as (session, entries):
             found = describe(domain, wanted, entries)
@@ -72,22 +74,10 @@ def create(domain: Domain, wanted: Wanted, *, quiesce: bool = False) -> Checkpoi
                 }}
                 for disk in found.disks if disk.kind == BITMAP
             ]  # fmt: skip
-            with quiet(domain) if quiesce else nullcontext():
+            with guestfs.quiet(domain, domain.live) if quiesce else nullcontext():
                 session.execute("transaction", {"actions": actions})
         undo.commit()
     return found
-
-
-@contextmanager
-def quiet(domain: Domain) -> Iterator[None]:
-    """Hold the guest's file systems still; there must be an agent that does so."""
-    from qkvm.domain import guestfs
-
-    guestfs.freeze(domain)
-    try:
-        yield
-    finally:
-        guestfs.thaw(domain)
 
 
 def describe(domain: Domain, wanted: Wanted, entries: Sequence[Entry]) -> Checkpoint:

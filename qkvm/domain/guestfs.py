@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct, UnsetType
 
 from qkvm.domain import agent as agents
 from qkvm.domain import guestinfo
-from qkvm.errors import AgentUnresponsive, InvalidState, InvalidValue, MonitorError, NotReached
+from qkvm.domain.run import write
+from qkvm.errors import AgentError, AgentUnresponsive, InvalidState, InvalidValue, MonitorError, NotReached
 from qkvm.qemu.disks import drive_address
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.domain import Domain
     from qkvm.domain.guestinfo import DiskAddress, Filesystem
+    from qkvm.domain.run import Run
     from qkvm.qmp.agent import AgentSession
 
 FREEZE_PATIENCE = 60.0
@@ -80,6 +83,56 @@ def thaw(domain: Domain, mountpoints: Sequence[str] = ()) -> int:
         if _status(agent) != "thawed":
             raise NotReached("the guest's file systems are still frozen", asked="thawed", reached="frozen")
     return count
+
+
+@contextmanager
+def quiet(domain: Domain, run: Run) -> Iterator[None]:
+    """Hold the guest's file systems still, for who has the domain's lock; there must be an agent that does so."""
+    hold(domain, run)
+    try:
+        yield
+    finally:
+        let_go(domain, run)
+
+
+def hold(domain: Domain, run: Run) -> int:
+    """Freeze all file systems for a moment, and give how many were.
+
+    The record tells of it before: where this process is killed, the next verb that passes by thaws them. Call it
+    under the domain's lock.
+
+    :raises AgentError: they were not frozen, and are thawed if they were after all.
+    """
+    run.record["frozen"] = True
+    write(run)
+    try:
+        return freeze(domain)
+    except AgentError:
+        pass_by(domain, run)
+        raise
+
+
+def let_go(domain: Domain, run: Run) -> None:
+    """Thaw what :func:`hold` has frozen; a guest that was stopped is thawed by the first verb once it runs.
+
+    :raises AgentError: the agent did not do so.
+    """
+    if run.state()[0] != "running":
+        return
+    thaw(domain)
+    del run.record["frozen"]
+    write(run)
+
+
+def pass_by(domain: Domain, run: Run) -> None:
+    """Thaw what a process has left frozen that was killed; a guest that is paused is thawed when it runs."""
+    if run.pid is not None and run.state()[0] != "running":
+        return
+    # An agent that is not there, or does not answer, could not be told in any other way.
+    with suppress(AgentError, InvalidState):
+        thaw(domain)
+    del run.record["frozen"]
+    write(run)
 
 
 def trim(domain: Domain, *, minimum: int = 0) -> tuple[Trimmed, ...]:

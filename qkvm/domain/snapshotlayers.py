@@ -7,7 +7,7 @@ there on it does no harm to take it for the disk, whatever was killed when.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from qkvm.domain import snapshotstore as store
 from qkvm.domain.disk import plugged
 from qkvm.domain.migration import go_on
 from qkvm.domain.run import write
-from qkvm.errors import AgentError, HostError, InvalidState
+from qkvm.errors import HostError, InvalidState
 from qkvm.qemu import disks
 from qkvm.qemu.slots import Place
 from qkvm.spec import disk as spec
@@ -127,15 +127,10 @@ def _switch_hot(
 
             snapshotmemory.save(domain, run, session, snapshot, work, switch)
         else:
-            if wanted.halt:
-                session.execute("stop")
-            if wanted.quiesce:
-                work.note(frozen=True)
-                guestfs.freeze(domain)
-            switch()
-            if wanted.quiesce:
-                guestfs.thaw(domain)
-                work.note(frozen=False)
+            with guestfs.quiet(domain, run) if wanted.quiesce else nullcontext():
+                if wanted.halt:
+                    session.execute("stop")
+                switch()
 
 
 def _entry(run: Run, target: str) -> dict[str, Any]:
@@ -213,10 +208,6 @@ def recover_create(domain: Domain, run: Run | None, snapshot: Snapshot, told: di
     elif not switched:
         # A running guest whose QEMU has ended since, and nobody knows when.
         switched = told["phase"] == "made"
-    if run is not None and told.get("frozen"):
-        # An agent that is not there, or does not answer, could not be told in any other way.
-        with suppress(AgentError, InvalidState):
-            guestfs.thaw(domain)
     if switched:
         settle(domain, run, told)
         complete(domain, _as_taken(snapshot, told), told["metadata"])

@@ -51,6 +51,10 @@ def _look_after(domain: Domain, run: Run) -> None:
 
         # Who holds the lock now is another one: its process was killed.
         recover(domain, run)
+    if run.record.get("frozen"):
+        from qkvm.domain import guestfs
+
+        guestfs.pass_by(domain, run)
     if run.record.get("backup"):
         from qkvm.domain import backupjob
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from qkvm.domain import backupbegin, backuppart
 from qkvm.domain.domain import Domain
-from tests.guest.conftest import Lab
+from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, wait_agent
 from tests.guest.test_blockjobs import MIB, chain, digest, killed, put
 from tests.guest.test_disks import left
@@ -172,13 +173,7 @@ def test_broken_off(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     vm.destroy()
     # A QEMU that was killed has not written its bitmaps: this is not taken for "nothing has changed".
     vm.start(paused=True)
-    pid = vm.live.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while vm.is_running:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    end_qemu(vm)
     done = lab.run(backup)
     assert (
         "disk vda is copied in full: the bitmap of what has changed since backup 2 is inconsistent" in done.stderr
@@ -235,6 +230,70 @@ def _damaged(lab: Lab, good: Path, folder: Path) -> None:
     refused("names '/etc/passwd' as its base, and not '0001-vda.qcow2'", lead_away)
     refused("which is no image of a backup", lambda: rename("0001-vda.qcow2", "../x"))
     refused("is damaged", lambda: rename('"backups"', "backups"))
+
+
+def test_killed_while_the_guest_holds_still(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    """A guest left frozen by a qkvm that was killed is thawed by the next verb; and QEMU may be killed."""
+    to = tmp_path / "to"
+    with Guest(vm) as guest:
+        guest.ask("mkdir -p /mnt && mke2fs /dev/vdb >/dev/null && mount -t ext2 /dev/vdb /mnt")
+    wait_agent(vm)
+    lab.ok(f"backup vm {to}")
+    checkpoint = "checkpoint-create-as vm never --diskspec vda --quiesce"
+    snapshot = "snapshot-create-as vm never --disk-only --quiesce --diskspec vdb,snapshot=no"
+    for line in (f"backup vm {to}", checkpoint, snapshot):
+        killed(lab, "before:transaction", line)
+        assert vm.live.record["frozen"], line
+        lab.ok("gc")
+        assert "thawed" in lab.ok('qemu-agent-command vm \'{"execute":"guest-fsfreeze-status"}\''), line
+        with Guest(vm) as guest:
+            guest.ask("echo word >/mnt/file; sync")
+    assert (
+        lab.ok("checkpoint-list vm --name").split() == ["never"] and not lab.ok("snapshot-list vm --name").strip()
+    )
+    assert len(manifest(to)) == 1 and sorted(os.listdir(tmp_path / "raw")) == ["disk"]
+    lab.ok("checkpoint-delete vm never")
+    # QEMU ends in the middle of one.
+    with Guest(vm) as guest:
+        put(guest, 5, 3, "synced")
+        whole = digest(guest)
+    killed(lab, "after:transaction", f"backup vm {to} --bandwidth 1k --bytes")
+    end_qemu(vm)
+    lab.boot(vm)
+    with Guest(vm) as guest:
+        assert digest(guest) == whole
+    assert len(manifest(to)) == 1
+    done = lab.run(f"backup vm {to}")
+    assert "disk vda is copied in full" in done.stderr and "Backup 2 of" in done.stdout
+    # qkvm ends while it copies the images of a domain that is off, in a QEMU of its own.
+    vm.destroy()
+    with Path(tmp_path / "words").open("wb") as words:
+        argv = [sys.executable, "-m", "qkvm", "--root", lab.root, "backup", "vm", str(to), "--bandwidth=1"]
+        verb = subprocess.Popen(argv, stdout=words, stderr=words, cwd=TOP)
+        deadline = time.monotonic() + 60
+        while not (to / "0003-vdb.qcow2").exists():
+            assert time.monotonic() < deadline and verb.poll() is None
+            time.sleep(0.01)
+        verb.kill()
+        verb.wait()
+    nslab.sh("qemu-img", "check", "-q", str(tmp_path / "disk"))
+    assert "Backup 3 of" in lab.ok(f"backup vm {to}") and len(manifest(to)) == 3
+    lab.ok(f"restore-backup {to} --name anew")
+    anew = lab.host.domain("anew")
+    for made, before in zip(anew.definition.disks, vm.definition.disks, strict=True):
+        nslab.sh("qemu-img", "compare", made.path, before.path)
+    anew.undefine()
+
+
+def end_qemu(vm: Domain) -> None:
+    """Kill a domain's QEMU, and see it gone."""
+    pid = vm.live.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while vm.is_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:

@@ -529,11 +529,11 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
 
 
 @contextmanager
-def small_filesystem(tmp_path: os.PathLike[str]) -> Iterator[str]:
-    """A file system of 16 MiB."""
+def small_filesystem(tmp_path: os.PathLike[str], size: str = "16m") -> Iterator[str]:
+    """A file system of that size, in a folder 'small'."""
     small = os.path.join(tmp_path, "small")
     os.mkdir(small)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "small", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", small], check=True)
     try:
         yield small
     finally:

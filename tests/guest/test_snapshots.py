@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,6 +278,26 @@ def test_no_room(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
         assert domain.state[0] == "running" and states(f"{small}/disk.qcow2") == []
         with Guest(domain) as guest:
             assert get(guest) == "one"
+
+
+def test_an_overlay_that_finds_no_room(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """The guest stops before anything is lost, and when there is room again it goes on."""
+    body = disk(tmp_path, size="16M")
+    with small_filesystem(tmp_path, "2m") as small, ended(domain_of, lab, body) as domain:
+        lab.ok(f"snapshot-create-as tight base --disk-only --diskspec vda,file={small}/over")
+        with Guest(domain) as guest:
+            guest.ask("head -c 6291456 /dev/urandom >/run/data")
+            guest.ask(
+                "(dd if=/run/data of=/dev/vda bs=1M seek=4 conv=fsync && echo whole >/run/done) 2>/dev/null &"
+            )
+            deadline = time.monotonic() + 60
+            while domain.state != ("paused", "I/O error"):
+                assert time.monotonic() < deadline and domain.state[0] == "running"
+                time.sleep(0.02)
+            subprocess.run(["mount", "-o", "remount,size=16m", small], check=True)
+            lab.ok("resume tight")
+            guest.until("cat /run/done 2>/dev/null; true", "whole")
+            guest.ask("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M skip=4 count=6 | cmp - /run/data")
 
 
 @contextmanager

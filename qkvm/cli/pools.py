@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from qkvm.spec import pool as spec
     from qkvm.storage.pool import Info
 
+_GROUP = ("source-dev", "source-name", "source-format")
+"""What tells of a volume group."""
+
 _FOREIGN = (
-    "source-host", "source-path", "source-dev", "source-name", "source-format", "auth-type", "auth-username",
-    "secret-usage", "secret-uuid", "adapter-name", "adapter-wwnn", "adapter-wwpn", "adapter-parent",
-    "adapter-parent-wwnn", "adapter-parent-wwpn", "adapter-parent-fabric-wwn", "source-protocol-ver",
-    "source-initiator",
+    "source-host", "source-path", "auth-type", "auth-username", "secret-usage", "secret-uuid", "adapter-name",
+    "adapter-wwnn", "adapter-wwpn", "adapter-parent", "adapter-parent-wwnn", "adapter-parent-wwpn",
+    "adapter-parent-fabric-wwn", "source-protocol-ver", "source-initiator",
 )  # fmt: skip
 """What tells where other types of pools are."""
 
@@ -67,23 +69,25 @@ def pool_define_as(context: Context, args: Args) -> None:
 def pool_create(context: Context, args: Args) -> None:
     """Start a transient pool from a file."""
     from qkvm.cli.common import read_text
+    from qkvm.domain import pool as guarded
 
-    _refuse_overwrite(args)
+    build, overwrite = _build_flags(args)
     ensure_default(context.tree)
-    pool = Pool.create(context.tree, *read_text(args.required("file")), build=args.flag("build"))
+    pool = guarded.create(context.tree, *read_text(args.required("file")), build=build, overwrite=overwrite)
     context.say(f"Pool {pool.name} created from {args.required('file')}\n")
 
 
 def pool_create_as(context: Context, args: Args) -> None:
     """Start a transient pool from options."""
+    from qkvm.domain import pool as guarded
     from qkvm.spec import toml
 
-    _refuse_overwrite(args)
+    build, overwrite = _build_flags(args)
     wanted = _from_options(args)
     if args.flag("print-xml"):
         return _print(context, wanted)
     ensure_default(context.tree)
-    pool = Pool.create(context.tree, toml.dumps(wanted), "definition", build=args.flag("build"))
+    pool = guarded.create(context.tree, toml.dumps(wanted), "definition", build=build, overwrite=overwrite)
     return context.say(f"Pool {pool.name} created\n")
 
 
@@ -104,29 +108,35 @@ def pool_autostart(context: Context, args: Args) -> None:
 
 def pool_start(context: Context, args: Args) -> None:
     """Make a pool active."""
-    _refuse_overwrite(args)
+    from qkvm.domain import pool as guarded
+
+    build, overwrite = _build_flags(args)
     pool = _pool(context, args)
-    pool.start(build=args.flag("build"))
+    guarded.start(pool, build=build, overwrite=overwrite)
     context.say(f"Pool {pool.name} started\n")
 
 
 def pool_destroy(context: Context, args: Args) -> None:
     """Make a pool inactive."""
+    from qkvm.domain.pool import destroy
+
     pool = _pool(context, args)
-    pool.destroy()
+    destroy(pool)
     context.say(f"Pool {pool.name} destroyed\n")
 
 
 def pool_build(context: Context, args: Args) -> None:
-    """Make a pool's folder."""
-    _refuse_overwrite(args)
+    """Make a pool's folder or volume group."""
+    from qkvm.domain.pool import build
+
+    args.exclusive("overwrite", "no-overwrite")
     pool = _pool(context, args)
-    pool.build()
+    build(pool, overwrite=args.flag("overwrite"))
     context.say(f"Pool {pool.name} built\n")
 
 
 def pool_delete(context: Context, args: Args) -> None:
-    """Remove a pool's empty folder."""
+    """Remove a pool's empty folder or volume group."""
     pool = _pool(context, args)
     pool.delete()
     context.say(f"Pool {pool.name} deleted\n")
@@ -183,10 +193,8 @@ def pool_info(context: Context, args: Args) -> None:
 def pool_list(context: Context, args: Args) -> None:
     """List pools: the active ones, or with --all and --inactive the others too."""
     ensure_default(context.tree)
-    if not _has_dir(args.text("type")):
-        found: list[Info] = []
-    else:
-        found = [pool.info() for pool in list_pools(context.tree)]
+    types = _types(args.text("type"))
+    found = [pool.info() for pool in list_pools(context.tree) if not types or pool.type in types]
     if not args.flag("all"):
         found = [info for info in found if info.active != args.flag("inactive")]
     if args.flag("persistent") != args.flag("transient"):
@@ -223,40 +231,75 @@ def pool_uuid(context: Context, args: Args) -> None:
 
 def pool_capabilities(context: Context, args: Args) -> None:
     """Print what pools can be."""
+    from qkvm.host.programs import is_installed
     from qkvm.spec.libvirt.pool import capabilities
 
-    context.out(capabilities())
+    context.out(capabilities(lvm=is_installed("lvm")))
 
 
-def _has_dir(text: str | None) -> bool:
-    """Whether a list of types of pools has the one that there is."""
+def find_storage_pool_sources(context: Context, args: Args) -> None:
+    """Print what pools of a type could be made of; no description narrows that down here."""
+    if args.has("srcSpec"):
+        raise InvalidValue("--srcSpec says where to look, and volume groups are of this host", hint="leave it out")
+    _print_sources(context, args)
+
+
+def find_storage_pool_sources_as(context: Context, args: Args) -> None:
+    """Print what pools of a type could be made of."""
+    for name in ("host", "port", "initiator"):
+        if args.has(name):
+            raise InvalidValue(f"--{name} says where to look, and volume groups are of this host")
+    _print_sources(context, args)
+
+
+def _print_sources(context: Context, args: Args) -> None:
+    from qkvm.spec.libvirt.pool import dump_sources
+    from qkvm.storage import lvm
+
+    kinds = _types(args.required("type"))
+    if kinds != ["logical"]:
+        raise InvalidValue(f"pool type '{','.join(kinds)}' does not support source discovery", hint="logical")
+    context.out(dump_sources((group.name, group.devices) for group in lvm.groups()))
+
+
+def _types(text: str | None) -> list[str]:
+    """The types of pools in a list of them; none where there is no list."""
     from qkvm.spec.pool import TYPES
 
-    if text is None:
-        return True
-    for word in text.split(","):
+    words = [] if text is None else text.split(",")
+    for word in words:
         if word not in TYPES:
             raise UsageError(f"Invalid pool type '{printable(word)}'", hint=", ".join(TYPES))
-    return "dir" in text.split(",")
+    return words
 
 
 def _from_options(args: Args) -> spec.Pool:
+    from msgspec.structs import replace
+
     from qkvm.spec import pool as spec
     from qkvm.units import random_uuid
 
-    kind = args.required("type")
-    if kind != "dir":
+    kind, target = args.required("type"), args.text("target")
+    if kind not in tuple(spec.PoolType):
         raise InvalidValue(
-            f"pools of type '{printable(kind)}' are not supported", hint="a folder: dir --target PATH"
+            f"pools of type '{printable(kind)}' are not supported",
+            hint="a folder: dir --target PATH; a volume group of LVM's: logical --source-name GROUP",
         )
-    for name in _FOREIGN:
+    for name in _FOREIGN if kind == "logical" else (*_FOREIGN, *_GROUP):
         if args.has(name):
-            raise InvalidValue(f"--{name} means nothing for a pool of type dir", hint="--target PATH")
-    target = args.text("target")
-    if not target:
+            hint = "--source-name GROUP" if kind == "logical" else "--target PATH"
+            raise InvalidValue(f"--{name} means nothing for a pool of type {kind}", hint=hint)
+    wanted = spec.Pool(name=args.required("name"), uuid=random_uuid(), type=spec.PoolType(kind))
+    path = "/" + os.path.abspath(target).lstrip("/") if target else ""
+    if kind == "logical":
+        if args.text("source-format") not in (None, "lvm2"):
+            raise InvalidValue("the format of a volume group is lvm2", hint="leave out --source-format")
+        devices = tuple(device for device in (args.text("source-dev") or "").split(",") if device)
+        group = args.text("source-name") or ""
+        return spec.validate(replace(wanted, path=path, volume_group=group, devices=devices))
+    if not path:
         raise InvalidValue("a pool of type dir needs its folder", hint="--target PATH")
-    path = "/" + os.path.abspath(target).lstrip("/")
-    return spec.validate(spec.Pool(name=args.required("name"), uuid=random_uuid(), path=path))
+    return spec.validate(replace(wanted, path=path))
 
 
 def _print(context: Context, wanted: spec.Pool) -> None:
@@ -265,10 +308,13 @@ def _print(context: Context, wanted: spec.Pool) -> None:
     context.out(dumps(wanted))
 
 
-def _refuse_overwrite(args: Args) -> None:
+def _build_flags(args: Args) -> tuple[bool, bool]:
+    """Whether a pool is built before it is started, and whether devices may carry something then."""
+    args.exclusive("overwrite", "no-overwrite")
     for name in ("overwrite", "no-overwrite"):
-        if args.given(name):
-            raise InvalidValue(f"--{name} means nothing for a pool of type dir: no file system is made")
+        if args.flag(name) and not args.flag("build"):
+            raise InvalidValue(f"--{name} means nothing where nothing is built", hint="--build")
+    return args.flag("build"), args.flag("overwrite")
 
 
 def _state(info: Info) -> str:

@@ -106,12 +106,15 @@ def vol_create_as(context: Context, args: Args) -> None:
     if given:
         backing = volumes.lookup(context.tree, given, None if "/" in given else pool).path
     fmt, below, taken = args.text("format"), args.text("backing-vol-format"), args.text("allocation")
+    kind = pool.backend.definition.type
+    if kind is spec.PoolType.LOGICAL and below == "lvm2":
+        below = None
     wanted = spec.validate_volume(spec.Volume(
         name=args.required("name"), capacity=_kib(args.required("capacity"), "capacity"),
         allocation=None if taken is None else _kib(taken, "allocation"),
         format=spec.volume_format(fmt) if fmt else DiskFormat.RAW, backing=backing,
         backing_format=spec.volume_format(below, "backing format") if below else None,
-    ))  # fmt: skip
+    ), kind)  # fmt: skip
     if args.flag("print-xml"):
         return context.out(describe_volume(wanted))
     create(pool, wanted, preallocate=args.flag("prealloc-metadata"))
@@ -122,8 +125,9 @@ def vol_create(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML."""
     from qkvm.storage.making import create
 
-    wanted = _described(args)
-    create(_pool(context, args), wanted, preallocate=args.flag("prealloc-metadata"))
+    pool = _pool(context, args)
+    wanted = _described(args, pool)
+    create(pool, wanted, preallocate=args.flag("prealloc-metadata"))
     context.say(f"Vol {wanted.name} created from {args.required('file')}\n")
 
 
@@ -131,7 +135,8 @@ def vol_create_from(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML, with another one's content."""
     from qkvm.domain import volume as guarded
 
-    wanted, pool = _described(args), _pool(context, args)
+    pool = _pool(context, args)
+    wanted = _described(args, pool)
     source = volumes.lookup(
         context.tree, args.required("vol"), find(context, args.text("inputpool") or args.required("pool"))
     )
@@ -153,9 +158,12 @@ def vol_import(context: Context, args: Args) -> None:
     from qkvm.spec.size import Size
 
     pool, path = _pool(context, args), os.path.abspath(args.required("file"))
-    fmt = spec.volume_format(args.text("format") or "qcow2")
-    name = args.text("name") or f"{os.path.splitext(os.path.basename(path))[0]}.{fmt}"
-    wanted = spec.validate_volume(spec.Volume(name=name, capacity=Size(0), format=fmt))
+    kind, stem = pool.backend.definition.type, os.path.splitext(os.path.basename(path))[0]
+    is_file = kind is spec.PoolType.DIR
+    fmt = spec.volume_format(args.text("format") or ("qcow2" if is_file else "raw"))
+    name = args.text("name") or (f"{stem}.{fmt}" if is_file else stem)
+    # Its capacity is the image's, whatever is asked for here.
+    wanted = spec.validate_volume(spec.Volume(name=name, capacity=Size(1), format=fmt), kind)
     with _progress(context, args) as report:
         take(path, pool, wanted, fmt=args.text("input-format") or "", report=report)
     context.say(f"Vol {wanted.name} created from {printable(path)}\n")
@@ -197,7 +205,7 @@ def vol_clone(context: Context, args: Args) -> None:
     wanted = spec.validate_volume(spec.Volume(
         name=args.required("newname"), capacity=Size(-(-source.info().capacity // 1024)),
         format=spec.volume_format(fmt or "raw"),
-    ))  # fmt: skip
+    ), source.pool.backend.definition.type)  # fmt: skip
     if args.flag("print-xml"):
         return context.out(describe_volume(wanted))
     guarded.clone(
@@ -291,11 +299,11 @@ def vol_download(context: Context, args: Args) -> None:
         os.close(fd)
 
 
-def _described(args: Args) -> spec.Volume:
+def _described(args: Args, pool: Pool) -> spec.Volume:
     from qkvm.cli.common import read_text
     from qkvm.spec.libvirt.pool import load_volume
 
-    return load_volume(*read_text(args.required("file")))
+    return load_volume(*read_text(args.required("file")), pool.backend.definition.type)
 
 
 def _kib(text: str, what: str) -> Size:

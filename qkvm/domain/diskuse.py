@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -66,10 +67,15 @@ def user_of(tree: Tree, path: str) -> tuple[str, str] | None:
     return None
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two paths are of one file or block device, or are one path of nothing."""
+    return one == other or ((found := _identity(one)) is not None and found == _identity(other))
+
+
 def _identity(path: str) -> tuple[int, int, int] | None:
-    """What is the same for all names of one file or block device."""
+    """What is the same for all names of one file or block device, of which there may be several nodes."""
     try:
         info = os.stat(path)
     except OSError:
         return None
-    return info.st_dev, info.st_ino, info.st_rdev
+    return (0, 0, info.st_rdev) if stat.S_ISBLK(info.st_mode) else (info.st_dev, info.st_ino, 0)

@@ -138,9 +138,8 @@ def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool, in_place
     A backup may be anybody's: its word alone must not have root write a file of its choice.
     """
     former = os.path.realpath(os.path.dirname(one.path))
-    homes = {
-        os.path.realpath(path) for path in (tree.images, *(pool.definition.path for pool in list_pools(tree)))
-    }
+    folders_of_pools = [pool.definition.path for pool in list_pools(tree) if pool.type == "dir"]
+    homes = {os.path.realpath(path) for path in (tree.images, *folders_of_pools)}
     if not renamed and not os.path.lexists(one.path) and (in_place or former in homes) and os.path.isdir(former):
         return one.path
     files.make_private_dir(tree.images)

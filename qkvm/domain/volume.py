@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from qkvm.domain import run as runs
-from qkvm.domain.diskuse import user_of
+from qkvm.domain.diskuse import same, user_of
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import InvalidState, InvalidValue, QkvmError
 from qkvm.files import Undo
@@ -29,7 +29,7 @@ def user(tree: Tree, path: str) -> str:
     if found is not None:
         return found[0]
     for run in runs.all_runs(tree):
-        if run.pid is not None and any(_same(path, image) for image in _defined(Domain(tree, run.name))):
+        if run.pid is not None and any(same(path, image) for image in images_of(Domain(tree, run.name))):
             return run.name
     return ""
 
@@ -86,14 +86,17 @@ def unsaid(what: str, look: str, option: str) -> InvalidValue:
 def delete(volume: Volume, *, states: bool = False, checked: bool = False) -> None:
     """Remove a volume.
 
-    :param states: also where snapshots of a domain have states in it.
+    :param states: also where snapshots of a domain have states in it, and with LVM's snapshots of it.
     :param checked: the caller has looked who needs it.
-    :raises InvalidState: a running domain uses it, or others are based on it.
+    :raises InvalidState: a running domain uses it or a snapshot that would go with it, or others are based on it.
     """
     if not checked:
         refuse_used(volume)
         refuse_needed(volume, states=not states)
-    making.delete(volume)
+        for name in volume.pool.backend.snapshots(volume.name) if states else ():
+            refuse_used(Volume(volume.pool, name))
+            refuse_needed(Volume(volume.pool, name))
+    making.delete(volume, snapshots=states)
 
 
 def resize(
@@ -101,9 +104,12 @@ def resize(
 ) -> None:
     """Give a volume another capacity in bytes; see :func:`qkvm.storage.making.resize`.
 
+    A logical volume may grow while a guest runs on it: blockresize tells the guest.
+
     :param delta: ``size`` is how much larger it becomes, or smaller with ``shrink``. :param fmt: its format.
     """
-    refuse_used(volume)
+    if shrink or volume.pool.type == "dir":
+        refuse_used(volume)
     refuse_needed(volume, states=False)
     fmt = format_of(volume, fmt)
     if delta:
@@ -149,7 +155,7 @@ def clone(
     if preallocate:
         fmt = format_of(source, fmt)
     made = making.clone(source, pool, wanted, fmt=fmt, reflink=reflink, preallocate=preallocate, report=report)
-    if grow > made.info().capacity:
+    if grow and grow > made.info().capacity:
         with Undo() as undo:
             undo.add(making.delete, made)
             making.resize(made, grow, fmt=str(wanted.format))
@@ -182,7 +188,7 @@ def take(
         os.close(fd)
 
 
-def _defined(domain: Domain) -> list[str]:
+def images_of(domain: Domain) -> list[str]:
     """The images that a definition names; a damaged one names none."""
     try:
         disks = domain.definition.disks
@@ -201,12 +207,5 @@ def _format_said(tree: Tree, path: str) -> str:
             continue
         layers = [(disk.path, disk.format) for disk in disks]
         layers += [(layer.path, layer.format) for disk in disks for layer in disk.backing]
-        said |= {str(fmt) for image, fmt in layers if image and _same(path, image)}
+        said |= {str(fmt) for image, fmt in layers if image and same(path, image)}
     return said.pop() if len(said) == 1 else ""
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return one == other or os.path.samefile(one, other)
-    except OSError:
-        return False

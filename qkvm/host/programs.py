@@ -21,6 +21,7 @@ KNOWN = {
     "qemu-img": Program("making and looking at disks", "qemu-utils"),
     "dnsmasq": Program("DHCP and DNS of networks", "dnsmasq-base"),
     "fallocate": Program("capping a journal", "util-linux"),
+    "lvm": Program("pools of type logical", "lvm2"),
     "swtpm": Program("a TPM in a guest", "swtpm"),
     "swtpm_setup": Program("making a TPM for a guest", "swtpm-tools"),
     "virtiofsd": Program(

@@ -7,6 +7,7 @@ import re
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.errors import InvalidValue
@@ -26,10 +27,23 @@ VOLUME_NAME_MAX = 255
 """Longest name of a volume in bytes: NAME_MAX of linux/limits.h."""
 
 
+LVM_NAME_MAX = 127
+"""Longest name of a volume group or logical volume in bytes: NAME_LEN of lvm2, less its NUL."""
+
+_LVM_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
+_LVM_PREFIXES = ("snapshot", "pvmove")
+_LVM_PARTS = (
+    "_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_iorig", "_imeta", "_mimage", "_mlog", "_pmspare", "_rimage",
+    "_rmeta", "_tdata", "_tmeta", "_tpool", "_vdata", "_vorigin", "_vpool", "_wcorig",
+)  # fmt: skip
+"""What LVM keeps for the volumes that it makes by itself (lvmraid(7), lvmthin(7), lib/misc/lvm-string.c)."""
+
+
 class PoolType(StrEnum):
-    """What a pool is made of; a folder, here."""
+    """What a pool is made of: a folder, or a volume group of LVM's."""
 
     DIR = "dir"
+    LOGICAL = "logical"
 
 
 class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,12 +51,17 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``path`` is the folder. ``mode`` (octal), ``owner`` and ``group`` are those that pool-build makes it with; -1
     is the user who builds it. With ``autostart`` it is active from the boot on, unless it was destroyed since.
+
+    A logical pool has a ``volume_group``, the pool's name where it is not said, and the path /dev/GROUP. On
+    ``devices`` pool-build makes the group.
     """
 
     name: str
     uuid: str
     type: PoolType = PoolType.DIR
-    path: str
+    path: str = ""
+    volume_group: str = ""
+    devices: tuple[str, ...] = ()
     mode: str = "0711"
     owner: int = -1
     group: int = -1
@@ -72,12 +91,16 @@ def default_pool(uuid: str, images: str) -> Pool:
 
 
 def validate(pool: Pool) -> Pool:
-    """Check what types can't; gives the pool back.
+    """Check what types can't; gives the pool back, whole.
 
     :raises InvalidValue: naming the value and what would be right.
     """
     units.check_name(pool.name, "pool")
     units.parse_uuid(pool.uuid)
+    if pool.type is PoolType.LOGICAL:
+        return _validate_logical(pool)
+    if pool.volume_group or pool.devices:
+        raise InvalidValue(f"a pool of type {pool.type} has no volume group and no devices", hint="path")
     units.check_path(pool.path, "path of the pool")
     if os.path.normpath(pool.path) != pool.path or pool.path.startswith("//"):
         raise InvalidValue(
@@ -88,10 +111,30 @@ def validate(pool: Pool) -> Pool:
     return pool
 
 
-def validate_volume(volume: Volume) -> Volume:
-    """Check what types can't of a volume that is to be made; gives it back."""
-    check_volume_name(volume.name)
+def _validate_logical(pool: Pool) -> Pool:
+    group = check_lvm_name(pool.volume_group or pool.name, "volume group")
+    path = f"/dev/{group}"
+    if pool.path not in ("", path):
+        raise InvalidValue(
+            f"path of the pool '{units.printable(pool.path)}' is not that of its volume group", hint=path
+        )
+    if (pool.mode, pool.owner, pool.group) != ("0711", -1, -1):
+        raise InvalidValue("a pool of type logical has no mode, owner and group")
+    for device in pool.devices:
+        units.check_path(device, "device of the pool")
+        if not device.startswith("/dev/"):
+            raise InvalidValue(f"device of the pool '{units.printable(device)}' is no block device", hint="/dev/…")
+    if len(set(pool.devices)) < len(pool.devices):
+        raise InvalidValue("a device of the pool is named twice")
+    return replace(pool, path=path, volume_group=group)
+
+
+def validate_volume(volume: Volume, kind: PoolType = PoolType.DIR) -> Volume:
+    """Check what types can't of a volume that is to be made in a pool of that type; gives it back."""
     _check_owner(volume)
+    if kind is PoolType.LOGICAL:
+        return _validate_logical_volume(volume)
+    check_volume_name(volume.name)
     if volume.backing:
         units.check_path(volume.backing, "backing volume")
         if volume.format is DiskFormat.RAW:
@@ -104,6 +147,36 @@ def validate_volume(volume: Volume) -> Volume:
     elif volume.backing_format is not None:
         raise InvalidValue("a backing format without a backing volume means nothing")
     return volume
+
+
+def _validate_logical_volume(volume: Volume) -> Volume:
+    check_lvm_name(volume.name, "volume")
+    if volume.format is not DiskFormat.RAW:
+        raise InvalidValue(f"a logical volume is raw: it is no {volume.format} image", hint="--format raw")
+    if not volume.capacity:
+        raise InvalidValue("a logical volume has at least one extent", hint="a capacity of more than 0")
+    if volume.backing:
+        units.check_path(volume.backing, "backing volume")
+    if volume.backing_format not in (None, DiskFormat.RAW):
+        raise InvalidValue("the backing volume of a snapshot is a logical volume", hint="leave out its format")
+    return replace(volume, backing_format=None)
+
+
+def check_lvm_name(name: str, what: str) -> str:
+    """A name that LVM takes for a volume group or a logical volume (lvm(8), VALID NAMES); gives it back."""
+    shown = units.printable(name)
+    if len(name) > LVM_NAME_MAX:
+        raise InvalidValue(f"{what} name '{shown[:24]}…' is longer than LVM's {LVM_NAME_MAX} bytes")
+    if not _LVM_NAME.fullmatch(name) or name in (".", ".."):
+        raise InvalidValue(
+            f"{what} name '{shown}' is none that LVM takes",
+            hint="letters, digits, + _ . -, and no - at its beginning",
+        )
+    reserved = [word for word in _LVM_PREFIXES if name.startswith(word)]
+    reserved += [word for word in _LVM_PARTS if word in name]
+    if reserved and what == "volume":
+        raise InvalidValue(f"{what} name '{shown}' is kept for LVM itself, for its '{reserved[0]}'")
+    return name
 
 
 def check_volume_name(name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
+from qkvm.errors import InvalidState
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -33,8 +35,11 @@ class Backend(ABC):
     # The pool.
 
     @abstractmethod
-    def present(self) -> bool:
-        """Whether what it is made of is there, as far as can be seen without running a program."""
+    def present(self, *, started: bool) -> bool:
+        """Whether what it is made of is there.
+
+        :param started: whether it was started in this boot; else it is active by its mark alone.
+        """
 
     @abstractmethod
     def space(self) -> Space:
@@ -45,12 +50,16 @@ class Backend(ABC):
         """Whose it is, where it belongs to somebody."""
 
     @abstractmethod
-    def build(self) -> None:
+    def build(self, *, overwrite: bool = False) -> None:
         """Make what it is made of; what fails on the way takes away what was made here."""
 
     @abstractmethod
     def start(self) -> None:
         """Have its volumes usable. :raises HostError: what it is made of is not there."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Have its volumes usable no longer, where that is more than a word."""
 
     @abstractmethod
     def delete(self) -> None:
@@ -65,6 +74,10 @@ class Backend(ABC):
     @abstractmethod
     def volumes(self) -> list[Info]:
         """All of them, by name."""
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is a volume of that name."""
 
     @abstractmethod
     def info(self, name: str) -> Info | None:
@@ -87,16 +100,42 @@ class Backend(ABC):
         """Make an empty volume; see :func:`qkvm.storage.making.create`."""
 
     @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a volume. Nothing that it leads to is touched."""
+    def snapshots(self, name: str) -> list[str]:
+        """The volumes that are snapshots of one, and go with it."""
+
+    @abstractmethod
+    def remove(self, name: str, *, snapshots: bool = False) -> None:
+        """Remove a volume. Nothing that it leads to is touched. :param snapshots: with its snapshots."""
 
     @abstractmethod
     def resize(self, name: str, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
         """Give a volume another capacity; see :func:`qkvm.storage.making.resize`."""
 
+    def wipe(self, name: str) -> None:
+        """Write zeros over a volume; it is raw from then on."""
+        from qkvm.storage import content
+        from qkvm.storage.volume import note_format
+
+        with self.opened(name, write=True) as fd:
+            content.claim(fd, name)
+            content.wipe(fd, name)
+            note_format(fd, "raw")
+
+
+def shrinks(before: int) -> InvalidState:
+    """The error about a volume that would become smaller though nobody allows it."""
+    return InvalidState(
+        "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
+        hint=f"it is {before} bytes",
+    )
+
 
 def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
     """The backend of a pool's type."""
+    if definition.type == "logical":
+        from qkvm.storage.logical import Logical
+
+        return Logical(tree, definition)
     from qkvm.storage.folder import Folder
 
     return Folder(tree, definition)

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
+from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.files import os_error
 from qkvm.storage import format as formats
 from qkvm.storage import unfinished
-from qkvm.storage.backend import Backend, Space
+from qkvm.storage.backend import Backend, Space, shrinks
 from qkvm.storage.volume import Info, not_found, note_format, noted_format
 from qkvm.units import printable
 
@@ -42,7 +42,7 @@ class Folder(Backend):
 
     # The pool.
 
-    def present(self) -> bool:
+    def present(self, *, started: bool) -> bool:
         """Whether there is a folder."""
         return os.path.isdir(self.path)
 
@@ -55,8 +55,10 @@ class Folder(Backend):
         """Whose the folder is."""
         return _owner(os.stat(self.path))
 
-    def build(self) -> None:
+    def build(self, *, overwrite: bool = False) -> None:
         """Make it and the missing ones above it; one that is there gets the definition's mode and owner, too."""
+        if overwrite:
+            raise InvalidValue("--overwrite means nothing for a pool of type dir: no file system is made")
         path, made = self.path, False
         try:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
@@ -86,6 +88,9 @@ class Folder(Backend):
         except OSError as error:
             raise os_error(error, f"cannot open directory '{self.path}'") from error
 
+    def stop(self) -> None:
+        """Nothing is to be done: what is in it stays as it is."""
+
     def delete(self) -> None:
         """Remove the folder, which must be empty."""
         try:
@@ -105,6 +110,10 @@ class Folder(Backend):
         with self._open() as at:
             found = (self._info(at, name) for name in sorted(os.listdir(at)))
             return [info for info in found if info is not None]
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of that name that is a volume."""
+        return self.info(name) is not None
 
     def info(self, name: str) -> Info | None:
         """What is to see of one entry; None where there is none, or it is no volume."""
@@ -182,7 +191,11 @@ class Folder(Backend):
                 )
             note_format(fd, fmt)
 
-    def remove(self, name: str) -> None:
+    def snapshots(self, name: str) -> list[str]:
+        """None that are volumes of their own: an image has its own in it."""
+        return []
+
+    def remove(self, name: str, *, snapshots: bool = False) -> None:
         """Remove a file, or an empty folder."""
         from qkvm.storage import content
 
@@ -260,14 +273,6 @@ class Folder(Backend):
             return None
         look = _look(at, name)
         return Info(name, whole, whole, "file", look.format, look.capacity or found.st_size, taken, found.st_size)
-
-
-def shrinks(before: int) -> InvalidState:
-    """The error about a volume that would become smaller though nobody allows it."""
-    return InvalidState(
-        "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
-        hint=f"it is {before} bytes",
-    )
 
 
 def _owner(found: os.stat_result) -> Owner:

@@ -39,6 +39,8 @@ def create(
     """
     if os.path.lexists(path):
         raise AlreadyExists(f"{path} exists already")
+    if path.startswith("/dev/") and not path.startswith("/dev/shm/"):
+        raise HostError(f"no image is made under /dev: {units.printable(path)}", hint="vol-create-as, lvcreate")
     folder = os.path.dirname(path)
     if folder == owner_folder:
         make_private_dir(folder)

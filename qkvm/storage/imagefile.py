@@ -50,10 +50,11 @@ def convert(
     :param size: the virtual size, of an image that :func:`check_alone` has found well.
     :param report: hears the share that is done, 0 to 100.
     """
-    words = ["-o", "preallocation=metadata"] if preallocate else []
-    # -n: a block device is there already, and what it holds is not taken for zeros.
-    words += ["-n"] if stat.S_ISBLK(os.fstat(fd).st_mode) else []
-    qemuimg.convert(qemuimg.opened(origin, fmt), qemuimg.name(fd), target, *words, size=size, report=report)
+    words, opened = ["-o", "preallocation=metadata"] if preallocate else [], qemuimg.name(fd)
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        # -n: it is there already, and what it holds is not taken for zeros. QEMU's lock on it is its maker's.
+        words, opened = ["-n"], qemuimg.opened(fd, target, locking=False)
+    qemuimg.convert(qemuimg.opened(origin, fmt), opened, target, *words, size=size, report=report)
 
 
 def resize(tree: Tree, fd: int, size: int, before: int, name: str, *, allocate: bool = False) -> None:

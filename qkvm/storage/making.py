@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from qkvm.errors import HostError, InvalidValue
 from qkvm.files import os_error
+from qkvm.spec.size import Size
 from qkvm.storage import content, imagefile
 from qkvm.storage.volume import Volume, note_format, noted_format
 from qkvm.units import printable
@@ -54,15 +57,17 @@ def clone(
         target = str(wanted.format) if fmt else noted_format(origin)
         if preallocate and target != "qcow2":
             raise InvalidValue("metadata preallocation only available with qcow2")
-        if preallocate or (fmt and fmt != target):
+        anew = preallocate or bool(fmt and fmt != target)
+        if anew:
             if reflink:
                 raise InvalidValue("blocks can't be shared with a volume that is written anew")
             return convert(origin, source.name, fmt, pool, wanted, preallocate=preallocate, report=report)
-        with pool.backend.new(wanted) as fd:
+        size = content.size_of(origin)
+        with pool.backend.new(_with_room(wanted, size)) as fd:
             if reflink:
                 content.share(origin, fd)
             else:
-                _copy_all(origin, fd, wanted.name)
+                _copy_all(origin, fd, size, wanted.name)
             note_format(fd, target)
     return Volume(pool, wanted.name)
 
@@ -78,20 +83,20 @@ def convert(
     :raises AlreadyExists: there is a volume of that name. :raises ProgramFailed: qemu-img gave up.
     :raises InvalidValue: the image is damaged, or needs other files.
     """
-    from msgspec.structs import replace
-
-    from qkvm.spec.size import Size
-
     size = imagefile.check_alone(origin, fmt, name)
-    with pool.backend.new(replace(wanted, capacity=Size(max(wanted.capacity, -(-size // 1024))))) as fd:
+    with pool.backend.new(_with_room(wanted, size)) as fd:
         imagefile.convert(origin, fmt, fd, str(wanted.format), size=size, preallocate=preallocate, report=report)
+        _clear_rest(fd, size, wanted.name)
         note_format(fd, str(wanted.format))
     return Volume(pool, wanted.name)
 
 
-def delete(volume: Volume) -> None:
-    """Remove a volume: a file, or an empty folder. Nothing that it leads to is touched."""
-    volume.pool.backend.remove(volume.name)
+def delete(volume: Volume, *, snapshots: bool = False) -> None:
+    """Remove a volume: a file, an empty folder, a logical volume. Nothing that it leads to is touched.
+
+    :param snapshots: with its snapshots that are volumes of their own. :raises InvalidState: it has such.
+    """
+    volume.pool.backend.remove(volume.name, snapshots=snapshots)
 
 
 def resize(volume: Volume, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
@@ -106,10 +111,7 @@ def resize(volume: Volume, size: int, *, fmt: str, shrink: bool = False, allocat
 
 def wipe(volume: Volume) -> None:
     """Write zeros over a volume; it is raw from then on."""
-    with volume.opened(write=True) as fd:
-        content.claim(fd, volume.name)
-        content.wipe(fd, volume.name)
-        note_format(fd, "raw")
+    volume.pool.backend.wipe(volume.name)
 
 
 def upload(
@@ -124,7 +126,7 @@ def upload(
     name = printable(volume.name)
     with volume.opened(write=True) as fd:
         content.claim(fd, volume.name)
-        before = os.fstat(fd).st_size
+        before, fixed = content.size_of(fd), content.is_block(fd)
         content.range_of(before, offset, length, volume.name)
         try:
             size = os.fstat(source).st_size if os.lseek(source, 0, os.SEEK_CUR) == 0 else None
@@ -132,6 +134,8 @@ def upload(
             size = None
         if size is not None and length is not None and size > length:
             raise InvalidValue(f"the file is longer ({size} bytes) than --length {length}")
+        if fixed and size is not None and offset + size > before:
+            raise InvalidValue(f"the file is longer ({size} bytes) than volume '{name}' from there on")
         note_format(fd, "")
         try:
             if size is None:
@@ -140,7 +144,8 @@ def upload(
             elif sparse:
                 _punch(fd, offset, size)
                 content.copy(source, 0, fd, offset, size)
-                os.ftruncate(fd, max(before, offset + size))
+                if not fixed:
+                    os.ftruncate(fd, max(before, offset + size))
             else:
                 _reserve(fd, offset, size, before, volume.name)
                 content.copy(source, 0, fd, offset, size, sparse=False)
@@ -154,7 +159,7 @@ def download(
 ) -> None:
     """Write a volume's bytes to ``target``. :param sparse: leave its holes holes, where the target is a file."""
     with volume.opened() as fd:
-        count = content.range_of(os.fstat(fd).st_size, offset, length, volume.name)
+        count = content.range_of(content.size_of(fd), offset, length, volume.name)
         try:
             if sparse:
                 content.copy(fd, offset, target, 0, count)
@@ -166,17 +171,35 @@ def download(
             raise os_error(error, f"cannot download volume '{printable(volume.name)}'") from error
 
 
-def _copy_all(origin: int, fd: int, name: str) -> None:
+def _with_room(wanted: spec.Volume, size: int) -> spec.Volume:
+    """A volume that is to be made, with a capacity that ``size`` bytes fit in."""
+    return replace(wanted, capacity=max(wanted.capacity, Size(-(-size // 1024))))
+
+
+def _copy_all(origin: int, fd: int, size: int, name: str) -> None:
     try:
-        size = os.fstat(origin).st_size
-        content.copy(origin, 0, fd, 0, size)
-        os.ftruncate(fd, size)
+        # Of a block device nothing is zeros that nobody has written there.
+        content.copy(origin, 0, fd, 0, size, sparse=not content.is_block(fd))
+        if not content.is_block(fd):
+            os.ftruncate(fd, size)
     except OSError as error:
         raise os_error(error, f"cannot copy to volume '{printable(name)}'") from error
+    _clear_rest(fd, size, name)
+
+
+def _clear_rest(fd: int, size: int, name: str) -> None:
+    """Make zeros of what is behind the content of a block device, which was somebody's."""
+    try:
+        if content.is_block(fd):
+            content.zero(fd, size, content.size_of(fd))
+    except OSError as error:
+        raise os_error(error, f"cannot clear the end of volume '{printable(name)}'") from error
 
 
 def _reserve(fd: int, offset: int, size: int, before: int, name: str) -> None:
     """Have room for what is written next, or be as before."""
+    if content.is_block(fd):
+        return
     try:
         content.allocate(fd, offset + size, name, begin=offset)
     except HostError:
@@ -186,8 +209,5 @@ def _reserve(fd: int, offset: int, size: int, before: int, name: str) -> None:
 
 def _punch(fd: int, offset: int, size: int) -> None:
     """Make what lies in a range zeros: what the holes of the source stand for."""
-    end = min(offset + size, os.fstat(fd).st_size)
-    zeros = bytes(1 << 20)
-    for begin, stop in content.extents(fd, offset, end):
-        while begin < stop:
-            begin += os.pwrite(fd, zeros[: stop - begin], begin)
+    for begin, stop in content.extents(fd, offset, min(offset + size, content.size_of(fd))):
+        content.zero(fd, begin, stop)

@@ -2,7 +2,7 @@
 
 No daemon holds pools open, so being active is a word that is kept: run/qkvm/pools/NAME.json says it for this
 boot, with the definition that the pool was started with. Where nothing says it, a pool is active when it is marked
-for autostart. One whose folder is gone is inactive, whatever is said.
+for autostart. One whose folder or volume group is gone is inactive, whatever is said.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
+from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, locked, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.host import record
 from qkvm.storage.backend import backend_of
@@ -29,6 +29,7 @@ class Info(NamedTuple):
 
     name: str
     uuid: str
+    type: str
     active: bool
     persistent: bool
     autostart: bool
@@ -79,7 +80,7 @@ class Pool:
         """
         make_private_dir(tree.pool_definitions)
         with _locked(tree):
-            text, definition = _complete(tree, text, path)
+            text, definition = complete(tree, text, path)
             pool = cls(tree, definition.name)
             _check_identity(tree, definition)
             pool._keep_state()
@@ -87,17 +88,17 @@ class Pool:
         return pool
 
     @classmethod
-    def create(cls, tree: Tree, text: str, path: str, *, build: bool = False) -> Pool:
+    def create(cls, tree: Tree, text: str, path: str, *, build: bool = False, overwrite: bool = False) -> Pool:
         """Start a transient pool, gone when it is destroyed; raises what define and start do, and
         :raises AlreadyExists: there is a pool of that name.
         """
         with _locked(tree):
-            _, definition = _complete(tree, text, path)
+            _, definition = complete(tree, text, path)
             pool = cls(tree, definition.name)
             if any(found.name == pool.name for found in list_pools(tree)):
                 raise AlreadyExists(f"pool '{pool.name}' already exists", hint=f"qkvm pool-start {pool.name}")
             _check_identity(tree, definition)
-            pool._start(definition, build)
+            pool._start(definition, build, overwrite)
         return pool
 
     # What it is.
@@ -109,9 +110,9 @@ class Pool:
 
     @property
     def active(self) -> bool:
-        """Whether it is in use in this boot, and its folder is there."""
+        """Whether it is in use in this boot, and what it is made of is there."""
         try:
-            return self._said_active() and backend_of(self.tree, self.actual).present()
+            return self._said_active() and backend_of(self.tree, self.actual).present(started=self._is_said())
         except DefinitionError:
             return False
 
@@ -150,6 +151,14 @@ class Pool:
         return self.definition if current is None or not current["active"] else self._of_record()
 
     @property
+    def type(self) -> str:
+        """Its type, '' where its definition is damaged."""
+        try:
+            return str(self.actual.type)
+        except DefinitionError:
+            return ""
+
+    @property
     def backend(self) -> Backend:
         """What it is made of. :raises InvalidState: it is not active."""
         if not self.active:
@@ -163,10 +172,17 @@ class Pool:
 
     def info(self) -> Info:
         """Name, uuid, state and sizes."""
-        active = self.active
-        capacity, available = self.backend.space() if active else (0, 0)
+        capacity = available = 0
+        active = False
+        try:
+            if self._said_active():
+                backend = backend_of(self.tree, self.actual)
+                active = backend.present(started=self._is_said())
+                capacity, available = backend.space() if active else (0, 0)
+        except (DefinitionError, HostError):
+            active = False
         return Info(
-            self.name, self.uuid, active, self.persistent, self.autostart,
+            self.name, self.uuid, self.type, active, self.persistent, self.autostart,
             capacity, capacity - available, available,
         )  # fmt: skip
 
@@ -203,50 +219,51 @@ class Pool:
             remove(self.tree.pool_definition(self.name))
             remove(self.tree.pool_run(self.name))
 
-    def start(self, *, build: bool = False) -> None:
-        """Have it active. :param build: make its folder first.
+    def start(self, *, build: bool = False, overwrite: bool = False) -> None:
+        """Have it active. :param build: make what it is made of first; see :meth:`build`.
 
-        :raises InvalidState: it is active. :raises HostError: its folder is not there.
+        :raises InvalidState: it is active. :raises HostError: what it is made of is not there.
         """
         with _locked(self.tree):
             if self.active:
                 raise InvalidState(f"storage pool '{self.name}' is already active")
-            self._start(self.definition, build)
+            self._start(self.definition, build, overwrite)
 
     def destroy(self) -> None:
-        """Have it inactive until it is started, or until the next boot; nothing in it is touched.
+        """Have it inactive until it is started, or until the next boot; nothing in it is changed.
 
-        :raises InvalidState: it is not active.
+        :raises InvalidState: it is not active. :raises HostError: a logical volume is in use.
         """
         with _locked(self.tree):
             if not self._said_active():
                 raise InvalidState(f"storage pool '{self.name}' is not active")
+            backend_of(self.tree, self.actual).stop()
             if self.persistent:
                 record.write(self.tree.pool_run(self.name), {"active": False})
             else:
                 remove(self.tree.pool_run(self.name))
 
-    def build(self) -> None:
-        """Make its folder, with the mode and owner of the definition; one that is there gets these.
+    def build(self, *, overwrite: bool = False) -> None:
+        """Make its folder, with the mode and owner of the definition, or its volume group on its devices.
 
-        :raises InvalidState: it is active.
+        :param overwrite: devices may carry something. :raises InvalidState: it is active.
         """
         with _locked(self.tree):
             self._refuse_active()
-            backend_of(self.tree, self.definition).build()
+            backend_of(self.tree, self.definition).build(overwrite=overwrite)
 
     def delete(self) -> None:
-        """Remove its folder, which must be empty. :raises InvalidState: it is active."""
+        """Remove its folder or volume group, which must be empty. :raises InvalidState: it is active."""
         with _locked(self.tree):
             self._refuse_active()
             backend_of(self.tree, self.definition).delete()
 
-    def _start(self, definition: spec.Pool, build: bool) -> None:
+    def _start(self, definition: spec.Pool, build: bool, overwrite: bool) -> None:
         from qkvm.spec import toml
 
         backend = backend_of(self.tree, definition)
         if build:
-            backend.build()
+            backend.build(overwrite=overwrite)
         backend.start()
         record.write(self.tree.pool_run(self.name), {"active": True, "definition": toml.to_plain(definition)})
 
@@ -260,6 +277,10 @@ class Pool:
     def _said_active(self) -> bool:
         current = record.read(self.tree.pool_run(self.name))
         return self.autostart if current is None else bool(current["active"])
+
+    def _is_said(self) -> bool:
+        """Whether it was started or destroyed in this boot, rather than left to its mark."""
+        return record.read(self.tree.pool_run(self.name)) is not None
 
     def _of_record(self) -> spec.Pool:
         from qkvm.spec import pool, toml
@@ -339,7 +360,7 @@ def _parse(text: bytes | str, path: str) -> spec.Pool:
         raise DefinitionError(path, str(error), hint=error.hint) from error
 
 
-def _complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
+def complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
     """A definition and its text in TOML, with a uuid where it had none."""
     from qkvm.spec import toml
     from qkvm.spec.libvirt import pool as libvirt

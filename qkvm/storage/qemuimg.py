@@ -123,6 +123,9 @@ def node(fd: int, fmt: str, backing: dict[str, object] | None = None) -> dict[st
     return found
 
 
-def opened(fd: int, fmt: str, backing: dict[str, object] | None = None) -> str:
-    """An image as an argument of qemu-img."""
-    return "json:" + json.dumps(node(fd, fmt, backing))
+def opened(fd: int, fmt: str, backing: dict[str, object] | None = None, *, locking: bool = True) -> str:
+    """An image as an argument of qemu-img. :param locking: whether QEMU's lock is taken, which may be held."""
+    found = node(fd, fmt, backing)
+    if not locking and isinstance(found["file"], dict):
+        found["file"]["locking"] = "off"
+    return "json:" + json.dumps(found)

@@ -136,9 +136,9 @@ def _of_key(tree: Tree, key: str, pool: Pool | None) -> Volume | None:
 
 
 def _in(pool: Pool, name: str) -> Volume:
-    volume = Volume(pool, name)
     try:
-        volume.info()
+        if not pool.backend.has(name):
+            raise not_found(name)
     except (UnicodeError, ValueError):
         raise not_found(name) from None
-    return volume
+    return Volume(pool, name)

@@ -133,8 +133,8 @@ def test_a_pools_life(qkvm: Lines, tmp_path: Path) -> None:
     qkvm.ok("pool-destroy lab")
     qkvm.fails("pool-create-as x fs", "pools of type 'fs' are not supported")
     qkvm.fails(f"pool-define-as x dir --source-host h --target {folder}", "--source-host means nothing")
-    for name in ("pool-event --list", "find-storage-pool-sources-as netfs"):
-        qkvm.fails(name, "is not meant for qkvm")
+    qkvm.fails("pool-event --list", "is not meant for qkvm")
+    qkvm.fails("find-storage-pool-sources-as netfs", "pool type 'netfs' does not support source discovery")
 
 
 def qemu_info(path: Path) -> dict[str, object]:

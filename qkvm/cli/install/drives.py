@@ -182,8 +182,18 @@ class Drives:
         name = domain_name(self._options)
         suffix = "" if target == spec.target_name(spec.bus_of(target), 0) and not self.disks else f"-{target}"
         fmt = given.choice("format", spec.DiskFormat, spec.DiskFormat(_DEFAULT_FORMAT))
-        folder = Pool.lookup(self._tree, given.text("pool")).path if given.has("pool") else self._tree.images
+        folder = self._folder(given.text("pool")) if given.has("pool") else self._tree.images
         return os.path.join(folder, f"{name}{suffix}.{fmt}")
+
+    def _folder(self, name: str) -> str:
+        """The folder of a pool in which an image can be made."""
+        pool = Pool.lookup(self._tree, name)
+        if pool.type != "dir":
+            raise UsageError(
+                f"--disk pool={pool.name}: no image is made in a pool of type {pool.type}",
+                hint=f"qkvm vol-create-as {pool.name} VOLUME SIZE, then --disk vol={pool.name}/VOLUME",
+            )
+        return pool.path
 
     def _volume(self, given: Suboptions) -> Volume:
         """The volume of vol=POOL/VOLUME, or pool= and source.volume=.

@@ -113,7 +113,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "netports": ("net-port-dumpxml", "net-port-list"),
     "netupdate": ("net-update",),
     "pools": (
-        "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",
+        "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",
         "pool-define-as", "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list",
         "pool-name", "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
     ),

@@ -1,10 +1,11 @@
-"""<pool> and <volume>: folders and the files in them, read into definitions and written from them.
+"""<pool> and <volume>: folders and volume groups and what is in them, read into definitions and written from them.
 
 What is dropped by name: sizes that libvirt measures, timestamps, keys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -53,13 +54,17 @@ def loads(text: bytes | str, path: str, *, known_uuid: str = "") -> spec.Pool:
 def _read_pool(root: Node) -> spec.Pool:
     with root:
         kind = root.required("type")
-        if kind != "dir":
-            raise root.refusal(f"type '{printable(kind)}' is not supported", hint="pools are folders: dir")
+        if kind not in tuple(spec.PoolType):
+            raise root.refusal(
+                f"type '{printable(kind)}' is not supported", hint="folders: dir; LVM's volume groups: logical"
+            )
         name = root.leaf("name")
         if name is None:
             raise root.malformed("<name> is missing")
         uuid = (root.leaf("uuid") or "").strip()
         root.drop_children("capacity", "allocation", "available")
+        if kind == "logical":
+            return _read_logical(root, spec.Pool(name=name, uuid=uuid, type=spec.PoolType.LOGICAL))
         source = root.child("source")
         if source is not None:
             with source:
@@ -74,6 +79,27 @@ def _read_pool(root: Node) -> spec.Pool:
             pool = spec.Pool(name=name, uuid=uuid, path=path.rstrip("/") or "/")
             mode, owner, group = _read_permissions(target)
     return replace(pool, mode=mode or pool.mode, owner=owner, group=group)
+
+
+def _read_logical(root: Node, pool: spec.Pool) -> spec.Pool:
+    """The volume group and its devices; whose the nodes of its volumes are is not the pool's."""
+    source, target = root.child("source"), root.child("target")
+    if target is not None:
+        with target:
+            target.drop_children("permissions")
+            pool = replace(pool, path=(target.leaf("path") or "").rstrip("/"))
+    if source is None:
+        return pool
+    with source:
+        devices = []
+        for device in source.children("device"):
+            with device:
+                devices.append(device.required("path"))
+        form = source.child("format")
+        if form is not None:
+            with form:
+                form.only("type", "lvm2", "unknown")
+        return replace(pool, volume_group=source.leaf("name") or "", devices=tuple(devices))
 
 
 def _read_permissions(target: Node) -> tuple[str, int, int]:
@@ -96,7 +122,10 @@ def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = 
     root.add("uuid", pool.uuid)
     for name, size in (space or Space())._asdict().items():
         root.add(name, size, unit="bytes")
-    root.add("source", "\n  ")
+    if pool.type is spec.PoolType.LOGICAL:
+        _write_group(root, pool.volume_group, pool.devices)
+    else:
+        root.add("source", "\n  ")
     target = root.add("target")
     target.add("path", pool.path)
     if owner is not None:
@@ -104,6 +133,22 @@ def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = 
     elif pool.owner >= 0 or pool.group >= 0 or pool.mode != "0711":
         _write_permissions(target, Owner(int(pool.mode, 8), pool.owner, pool.group))
     return xml.dump(root)
+
+
+def dump_sources(groups: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """Volume groups that pools could be made of, each with its devices (virsh find-storage-pool-sources)."""
+    root = xml.element("sources")
+    for name, devices in groups:
+        _write_group(root, name, devices)
+    return xml.dump(root)
+
+
+def _write_group(root: xml.Element, name: str, devices: Iterable[str]) -> None:
+    source = root.add("source")
+    for device in devices:
+        source.add("device", path=device)
+    source.add("name", name)
+    source.add("format", type="lvm2")
 
 
 def _write_permissions(target: xml.Element, owner: Owner) -> None:
@@ -115,22 +160,22 @@ def _write_permissions(target: xml.Element, owner: Owner) -> None:
         found.add("group", owner.gid)
 
 
-def load_volume(text: bytes | str, path: str) -> spec.Volume:
-    """A volume that is to be made, from a description of libvirt's.
+def load_volume(text: bytes | str, path: str, kind: spec.PoolType = spec.PoolType.DIR) -> spec.Volume:
+    """A volume that is to be made in a pool of that type, from a description of libvirt's.
 
     :raises DefinitionError: see :func:`loads`.
     """
     try:
-        return spec.validate_volume(_read_volume(root_of(text, Source(path), "volume")))
+        return spec.validate_volume(_read_volume(root_of(text, Source(path), "volume"), kind), kind)
     except DefinitionError:
         raise
     except InvalidValue as error:
         raise DefinitionError(path, str(error), hint=error.hint) from error
 
 
-def _read_volume(root: Node) -> spec.Volume:
+def _read_volume(root: Node, kind: spec.PoolType) -> spec.Volume:
     with root:
-        root.only("type", "file")
+        root.only("type", "block" if kind is spec.PoolType.LOGICAL else "file")
         root.drop_children("key", "physical", "source")
         name = root.leaf("name")
         if name is None:
@@ -171,7 +216,10 @@ def _size(node: Node) -> Size:
 
 
 class Told(NamedTuple):
-    """What there is to tell of a volume that is there; times in nanoseconds; '' of ``backing`` is none."""
+    """What there is to tell of a volume that is there; times in nanoseconds; '' of ``backing`` is none.
+
+    ``extents`` are the parts of devices that it lies on, each with its device, first byte and end.
+    """
 
     name: str
     path: str
@@ -187,6 +235,7 @@ class Told(NamedTuple):
     ctime: int
     backing: str = ""
     backing_format: str = ""
+    extents: tuple[tuple[str, int, int], ...] = ()
 
 
 def dump_volume(told: Told) -> str:
@@ -194,12 +243,13 @@ def dump_volume(told: Told) -> str:
     root = xml.element("volume", type=told.type)
     root.add("name", told.name)
     root.add("key", told.key)
-    root.add("source", "\n  ")
+    _write_extents(root.add("source", "" if told.extents else "\n  "), told.extents)
     for name in ("capacity", "allocation", "physical"):
         root.add(name, getattr(told, name), unit="bytes")
     target = root.add("target")
     target.add("path", told.path)
-    target.add("format", type=told.format)
+    if told.format:
+        target.add("format", type=told.format)
     _write_permissions(target, told.owner)
     times = target.add("timestamps")
     for name in ("atime", "mtime", "ctime"):
@@ -211,6 +261,15 @@ def dump_volume(told: Told) -> str:
         if told.backing_format:
             backing.add("format", type=told.backing_format)
     return xml.dump(root)
+
+
+def _write_extents(source: xml.Element, extents: Iterable[tuple[str, int, int]]) -> None:
+    """The extents, those that follow each other on one device under one <device>, as libvirt has them."""
+    path, device = "", source
+    for where, start, end in extents:
+        if where != path:
+            path, device = where, source.add("device", path=where)
+        device.add("extent", start=start, end=end)
 
 
 def describe_volume(volume: spec.Volume) -> str:
@@ -228,11 +287,18 @@ def describe_volume(volume: spec.Volume) -> str:
     return xml.dump(root)
 
 
-def capabilities() -> str:
-    """What pools can be (virsh pool-capabilities)."""
+def capabilities(*, lvm: bool) -> str:
+    """What pools can be (virsh pool-capabilities). :param lvm: whether this host has LVM's programs."""
     root = xml.element("storagepoolCapabilities")
     for kind in spec.TYPES:
-        pool = root.add("pool", type=kind, supported="yes" if kind == "dir" else "no")
+        supported = kind == "dir" or (kind == "logical" and lvm)
+        pool = root.add("pool", type=kind, supported="yes" if supported else "no")
+        if kind == "logical":
+            options = pool.add("poolOptions")
+            options.add("defaultFormat", type="lvm2")
+            values = options.add("enum", name="sourceFormatType")
+            for value in ("unknown", "lvm2"):
+                values.add("value", value)
         if kind == "dir":
             options = pool.add("volOptions")
             options.add("defaultFormat", type="raw")

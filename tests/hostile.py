@@ -87,7 +87,7 @@ def qcow2_images(bait: bytes = b"/etc/shadow") -> dict[str, tuple[bytes, str]]:
             qcow2(states=1, states_place=4 * CLUSTER, tail=images.state(entries=1 << 31)),
             "2147483648 L1",
         ),
-        "vmdk": (images.vmdk(), "is not a qcow2 image"),
+        "vmdk": (images.vmdk(), "is not a qcow2 image: it looks like vmdk"),
         "empty": (b"", "is not a qcow2 image"),
     }
 

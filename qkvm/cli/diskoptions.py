@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain.disk import is_block
 from qkvm.errors import InvalidValue
 from qkvm.spec import domain as spec
+from qkvm.spec.disk import format_hint
 from qkvm.units import parse_count, printable
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def _choice(kind: type[StrEnum], text: str, what: str, *, other: str = "") -> An
     try:
         return kind("" if other and text == other else text)
     except ValueError:
-        known = ", ".join(word for word in (other, *kind) if word)
+        listed = ", ".join(word for word in (other, *kind) if word)
+        known = format_hint(text) if kind is spec.DiskFormat else listed
         raise InvalidValue(f"{what} '{printable(text)}' is not supported", hint=known) from None
 
 

@@ -11,13 +11,14 @@ import fcntl
 import os
 import select
 import struct
+from contextlib import contextmanager
 
 from qkvm.errors import MissingProgram, ProgramFailed
 from qkvm.files import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from qkvm.host.confine import Limits
@@ -155,26 +156,53 @@ def run_watched(
     import subprocess
 
     command = list(argv) if limits is None else limits.around(argv)
+    child: subprocess.Popen[bytes] | None = None
     try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if stdout is None else stdout,
-            stderr=subprocess.PIPE, cwd="/", env=_environment(),
-        )  # fmt: skip
-    except OSError as error:
-        raise os_error(error, f"cannot start {command[0]}") from error
-    with child:
-        try:
-            while True:
-                try:
-                    _, said = child.communicate(timeout=interval)
-                    break
-                except subprocess.TimeoutExpired:
-                    watch()
-        except BaseException:
+        with _uninterrupted():
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if stdout is None else stdout,
+                stderr=subprocess.PIPE, cwd="/", env=_environment(),
+            )  # fmt: skip
+        while True:
+            try:
+                _, said = child.communicate(timeout=interval)
+                break
+            except subprocess.TimeoutExpired:
+                watch()
+    except BaseException as error:
+        if child is not None:
             child.kill()
-            raise
+            child.communicate()
+        elif isinstance(error, OSError):
+            raise os_error(error, f"cannot start {command[0]}") from error
+        raise
     if child.returncode:
         raise _failure(argv, child.returncode, said, limits)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A block that ^C does not end in its middle: a child that was just made would run on, known to nobody."""
+    import signal
+    import threading
+
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal pending
+        pending = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pending:
+        signal.raise_signal(signal.SIGINT)
 
 
 def foreground(argv: Sequence[str]) -> int:

@@ -20,6 +20,16 @@ class DiskFormat(StrEnum):
     RAW = "raw"
 
 
+CONVERTED = ("vmdk", "vdi", "vhdx", "vpc", "qed")
+"""Formats of images that a disk can't be, and that one can be made of; in QEMU's names."""
+
+
+def format_hint(word: str) -> str:
+    """The formats that there are, for an error about another one, and what to do with an image of that."""
+    known = ", ".join(DiskFormat)
+    return f"{known}; qkvm vol-import converts" if word in CONVERTED else known
+
+
 class DiskBus(StrEnum):
     """How a disk is attached; behaviour that differs lies here."""
 

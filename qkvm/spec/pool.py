@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.errors import InvalidValue
-from qkvm.spec.disk import DiskFormat
+from qkvm.spec.disk import CONVERTED, DiskFormat, format_hint
 from qkvm.spec.size import Size
 
 TYPES = (
@@ -20,8 +20,8 @@ TYPES = (
 )  # fmt: skip
 """The types of pools that libvirt 9.0 has, in its order."""
 
-INPUT_FORMATS = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed")
-"""Formats of images that a volume can be made of, in QEMU's names; it is converted from all but the first two."""
+INPUT_FORMATS = (*map(str, DiskFormat), *CONVERTED)
+"""Formats of images that a volume can be made of."""
 
 VOLUME_NAME_MAX = 255
 """Longest name of a volume in bytes: NAME_MAX of linux/limits.h."""
@@ -195,9 +195,7 @@ def volume_format(text: str, what: str = "volume format") -> DiskFormat:
     try:
         return DiskFormat(text)
     except ValueError:
-        raise InvalidValue(
-            f"{what} '{units.printable(text)}' is not supported", hint=" or ".join(DiskFormat)
-        ) from None
+        raise InvalidValue(f"{what} '{units.printable(text)}' is not supported", hint=format_hint(text)) from None
 
 
 def input_format(text: str) -> str:

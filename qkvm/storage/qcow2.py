@@ -12,6 +12,8 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import InvalidValue
+from qkvm.spec.disk import CONVERTED
+from qkvm.storage import format as formats
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def check(fd: int, path: str, backing: bool | None) -> Header:
     :raises InvalidValue: with what is wrong. :raises OSError: it can't be read.
     """
     raw = os.pread(fd, LENGTH, 0)
+    _refuse_other(fd, raw, path)
     header = parse(raw, path)
     if len(raw) < _HEADER.size:
         raise _bad(path, "is cut within its header")
@@ -113,6 +116,13 @@ def check(fd: int, path: str, backing: bool | None) -> Header:
     for _ in states(fd, path):
         pass
     return header
+
+
+def _refuse_other(fd: int, raw: bytes, path: str) -> None:
+    """Say of an image of another format what to do with it."""
+    look = formats.look(fd).format if raw[:4] != MAGIC else ""
+    if look in CONVERTED:
+        raise _bad(path, f"is not a qcow2 image: it looks like {look}", f"qkvm vol-import --input-format {look}")
 
 
 def _bad(path: str, words: str, hint: str = "") -> InvalidValue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from qkvm.cli.main import main
 from qkvm.errors import InvalidValue, ProgramFailed
+from qkvm.host import process
 from qkvm.host.confine import Limits
 from qkvm.storage import image, qemuimg
 from tests import hostile, images
@@ -326,6 +328,22 @@ def test_a_killed_conversion_leaves_what_the_next_maker_clears(run: Run, tmp_pat
     assert [name[:6] for name in os.listdir(folder)] == [".qkvm-"]
     assert run("vol-create-as", "default", "next", "1M")[0] == 0
     assert os.listdir(folder) == ["next"]
+
+
+def test_an_interrupt_right_after_the_start_of_a_program_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *words: object, **options: object) -> None:
+            super().__init__(*words, **options)  # type: ignore[call-overload]
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.run_watched(["/bin/sleep", "1000"], lambda: None)
+    assert [child.returncode for child in started] == [-signal.SIGKILL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_image_is_copied_as_it_was_opened(tmp_path: Path) -> None:

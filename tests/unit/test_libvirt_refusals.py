@@ -53,7 +53,7 @@ UNSUPPORTED = [
     ("<vcpu>1", "<vcpu placement='auto'>1", 5, "<vcpu>: placement 'auto' is not supported"),
     ("<acpi/>", "<acpi/><gic version='3'/>", 7, "<gic>: not supported in <features>"),
     ("machine='q35'", "machine='pc-q35-rhel8.6.0'", 6, "<type>: machine 'pc-q35-rhel8.6.0' is not"),
-    ("type='raw'", "type='vmdk'", 11, "<disk>: format 'vmdk' is not supported (qcow2, raw; qkvm vol-import"),
+    ("type='raw'", "type='vmdk'", 11, "format 'vmdk' is not supported (qcow2, raw; qkvm vol-import converts)"),
     ("type='raw'", "type='raw' copy_on_read='on'", 11, "<driver>: copy_on_read 'on' is not supported"),
     ("type='raw'", "type='raw' cache='odd'", 11, "<driver>: cache 'odd' is not supported (known: none,"),
     ("<disk type='file'", "<disk type='network'", 11, "<disk>: type 'network' is not supported: qkvm opens files"),

@@ -12,6 +12,7 @@ from qkvm.cli.install.suboptions import BARE, CPU_LISTS, POSITIONS, REPEATED, SU
 from qkvm.cli.install.suboptions import REFUSED as REFUSED_SUBOPTIONS
 from qkvm.cli.install.table import ALIASES, OPTIONS, REFUSED
 from qkvm.cli.parse import UsageError
+from qkvm.spec.disk import DiskFormat, format_hint
 from qkvm.units import parse_count, printable
 
 T = TypeVar("T", bound=StrEnum)
@@ -141,7 +142,8 @@ def choose(kind: type[T], text: str, what: str) -> T:
     try:
         return kind(text)
     except ValueError:
-        raise UsageError(f"{what} '{printable(text)}' is not known", hint=", ".join(filter(None, kind))) from None
+        hint = format_hint(text) if kind is DiskFormat else ", ".join(filter(None, kind))
+        raise UsageError(f"{what} '{printable(text)}' is not known", hint=hint) from None
 
 
 def read(words: list[str]) -> Options:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from qkvm.spec.disk import Cache, DetectZeroes, Discard, Disk, DiskBus, DiskFormat, DiskKind, Io, Layer
+from qkvm.spec.disk import (
+    Cache,
+    DetectZeroes,
+    Discard,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    DiskKind,
+    Io,
+    Layer,
+    format_hint,
+)
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_iotune, write_iotune
@@ -88,10 +99,7 @@ def _read_driver(node: Node) -> dict[str, Any]:
         try:
             values["format"] = DiskFormat(word)
         except ValueError:
-            raise node.refusal(
-                f"format '{printable(word)}' is not supported",
-                hint=f"{', '.join(DiskFormat)}; qkvm vol-import converts",
-            ) from None
+            raise node.refusal(f"format '{printable(word)}' is not supported", hint=format_hint(word)) from None
         cache, io = found.take("cache", "default"), found.take("io")
         values |= {
             "cache": found.one_of("" if cache == "default" else cache, "cache", Cache, Cache.DEFAULT),
@@ -145,7 +153,7 @@ def _read_layer(node: Node) -> Layer:
         try:
             form = DiskFormat(word)
         except ValueError:
-            raise format_.refusal(f"'{printable(word)}' is not supported", hint=", ".join(DiskFormat)) from None
+            raise format_.refusal(f"'{printable(word)}' is not supported", hint=format_hint(word)) from None
     path = _read_source(node, kind)
     if not path:
         raise node.malformed("<source> is missing")

@@ -36,9 +36,20 @@ def net_forward(context: Context, args: Args) -> None:
         live, config = _scope(args, network)
         if action == "add":
             forward.add(network, wanted, live=live, config=config)
+            _warn_of_unknown(context, wanted)
         else:
             forward.delete(network, wanted.label, args.text("guest") or "", live=live, config=config)
         context.say(f"Forward {wanted.label} {'added' if action == 'add' else 'deleted'}\n")
+
+
+def _warn_of_unknown(context: Context, wanted: Forward) -> None:
+    """Say that a guest is not there: it may be made later, or its name be mistyped."""
+    from qkvm.domain.domain import names
+
+    if not wanted.address and wanted.guest not in names(context.tree):
+        context.warn(
+            f"there is no domain '{printable(wanted.guest)}' yet; the forward leads nowhere until there is"
+        )
 
 
 def _forward(args: Args, *, whole: bool) -> Forward:

@@ -166,11 +166,11 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
     by_checkpoints = args.flag("with-checkpoint") != args.flag("without-checkpoint")
     if by_checkpoints and bool(entry["checkpoints"]) != args.flag("with-checkpoint"):
         return False
-    if args.flag("with-managed-save") != args.flag("without-managed-save"):
-        return entry["managed_save"] == args.flag("with-managed-save")
-    if args.flag("autostart") != args.flag("no-autostart"):
-        return entry["autostart"] == args.flag("autostart")
-    return True
+    by_saves = args.flag("with-managed-save") != args.flag("without-managed-save")
+    if by_saves and entry["managed_save"] != args.flag("with-managed-save"):
+        return False
+    by_autostart = args.flag("autostart") != args.flag("no-autostart")
+    return not by_autostart or entry["autostart"] == args.flag("autostart")
 
 
 def _autostarts(domain: Domain) -> bool:

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
     from qkvm.storage.stream import StreamWriter
 
-_SAVABLE = {"running": "running", "paused": "paused", "io-error": "paused", "watchdog": "paused"}
-"""States of QEMU in which a guest can be saved, and what it is restored into."""
+_SAVABLE = {
+    "running": "running", "paused": "paused", "prelaunch": "paused", "io-error": "paused", "watchdog": "paused",
+}  # fmt: skip
+"""States of QEMU in which a guest can be saved, and what it is restored into; prelaunch is start --paused."""
 
 _HINTS = {
     "suspended": "qkvm dompmwakeup wakes it",

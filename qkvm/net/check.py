@@ -105,6 +105,9 @@ def _taps(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
     for one in plugged.astray(tree, name, definition.bridge):
         words = f"{one.tap} of domain {one.domain} is not on bridge {definition.bridge}, or not up"
         yield Finding(name, "tap-astray", words, mends=True)
+    for one in plugged.unguarded(tree, name):
+        words = f"the filter of {one.tap} of domain {one.domain} is gone, or a part of it: its guest may forge"
+        yield Finding(name, "filter-missing", words, mends=True)
 
 
 def _forwarding(name: str, definition: spec.Network) -> Iterator[Finding]:

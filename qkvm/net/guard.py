@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 
-from qkvm.errors import NotFound
+from qkvm.errors import NotFound, ProgramFailed
 from qkvm.net.firewall.nft import nft
 from qkvm.spec.nic import NicFilter
 from qkvm.units import parse_mac
@@ -86,6 +86,27 @@ def apply(tap: str, kind: NicFilter, mine: Own, alias: str) -> None:
 def remove(table: str) -> None:
     """Delete a tap's table; one that is gone is no error."""
     nft("-f", "-", stdin={"nftables": _removal(table)}, needed_for=_NEED)
+
+
+def intact(tap: str, kind: NicFilter, mine: Own, alias: str) -> bool:
+    """Whether the table of a tap is there with all its chains and rules, and none besides."""
+    wanted = document(tap, kind, mine, alias)["nftables"]
+    try:
+        found = nft("list", "table", "bridge", table_name(tap), needed_for=_NEED)
+    except (NotFound, ProgramFailed):
+        return False
+    return _picture([one["add"] for one in wanted if "add" in one]) == _picture(found)
+
+
+def _picture(objects: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The chains and the comments of their rules: nft tells expressions in its own way."""
+    found = []
+    for one in objects:
+        if "chain" in one:
+            found.append(("chain", str(one["chain"]["name"]), str(one["chain"].get("hook", ""))))
+        if "rule" in one:
+            found.append(("rule", str(one["rule"]["chain"]), str(one["rule"].get("comment", ""))))
+    return sorted(found)
 
 
 def document(tap: str, kind: NicFilter, mine: Own, alias: str) -> dict[str, Any]:

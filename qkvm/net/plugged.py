@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.files import entries
+from qkvm.files import entries, locked
 from qkvm.host import record
-from qkvm.net import link, port
+from qkvm.net import guard, link, port
 from qkvm.net import rtnetlink as nl
+from qkvm.spec.nic import NicFilter
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 
 class Plugged(NamedTuple):
-    """A guest's tap; ``isolated`` is its port's."""
+    """A guest's tap; ``isolated`` is its port's, ``filter`` that of what it sends, with ``own`` addresses."""
 
     domain: str
     tap: str
     mac: str
     isolated: bool
+    filter: str = ""
+    own: tuple[str, ...] = ()
 
 
 def taps(tree: Tree, network: str) -> list[Plugged]:
@@ -33,8 +36,29 @@ def taps(tree: Tree, network: str) -> list[Plugged]:
             belongs = (nic["type"], nic["source"]) == ("network", network) and not nic.get("gone")
             if belongs and present.get(nic["target"]) == link.domain_tag(domain):
                 isolated = bool(nic.get("spec", {}).get("isolated"))
-                found.append(Plugged(domain, nic["target"], nic["mac"], isolated))
+                kind = nic["spec"]["filter"] if nic.get("guard") else ""
+                found.append(Plugged(domain, nic["target"], nic["mac"], isolated, kind, tuple(nic.get("own", ()))))
     return found
+
+
+def unguarded(tree: Tree, network: str) -> list[Plugged]:
+    """Those of them whose filter is gone, or not whole any more."""
+    return [one for one in taps(tree, network) if one.filter and not guard.intact(*_guard(one))]
+
+
+def guard_again(tree: Tree, one: Plugged, network: str) -> None:
+    """Put the filter of a tap back, as its guest's record has it.
+
+    :raises Busy: a verb on the domain is at work, and may be changing it.
+    """
+    with locked(os.path.join(tree.domain_runs, f".{one.domain}.lock"), f"domain '{one.domain}'", timeout=0.0):
+        for now in taps(tree, network):
+            if now.tap == one.tap and now.filter:
+                guard.apply(*_guard(now))
+
+
+def _guard(one: Plugged) -> tuple[str, NicFilter, guard.Own, str]:
+    return one.tap, NicFilter(one.filter), guard.own(one.mac, one.own), link.domain_tag(one.domain)
 
 
 def astray(tree: Tree, network: str, bridge: str) -> list[Plugged]:

@@ -60,6 +60,12 @@ def _mend(tree: Tree, current: dict[str, Any], definition: spec.Network, kinds: 
             steps.append(lambda: _mend_bridge(current, definition))
         if "forwarding-off" in kinds:
             steps.append(lambda: forwarding.enable(tree, definition))
+    if "filter-missing" in kinds:
+        # Before a tap is on its bridge again.
+        steps += [
+            lambda one=one: plugged.guard_again(tree, one, definition.name)  # type: ignore[misc]
+            for one in plugged.unguarded(tree, definition.name)
+        ]
     steps.append(lambda: _replug(tree, definition))
     if definition.owns_bridge and (anew or kinds & _BY_RULES):
         steps.append(lambda: _adapt(tree, current, definition, anew=anew))

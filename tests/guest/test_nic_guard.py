@@ -13,6 +13,7 @@ import pytest
 
 from qkvm.domain.domain import Domain
 from qkvm.host import process
+from qkvm.net.firewall import nft
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
 from tests.host import nslab
@@ -209,6 +210,18 @@ def test_a_filter_ends_with_the_guest_and_the_address_stays(
     assert _macvtaps() == ["macvtap0"]
     assert nslab.nft_rules().count("table bridge") == 1
     kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
+    # Somebody has flushed it: that is seen, and mended.
+    table = next(name for family, name in nft.tables(needed_for="tests") if family == "bridge")
+    whole = nslab.nft_rules()
+    for words in (f"delete table bridge {table}", f"flush table bridge {table}"):
+        nslab.sh("nft", *words.split())
+        assert (
+            "of domain ended is gone, or a part of it: its guest may forge [filter-missing]"
+            in lab.run("net-check kept").stdout
+        )
+        assert "[filter-missing]" in lab.run("net-repair kept").stdout
+        assert "filter-missing" not in lab.run("net-check kept").stdout
+    assert sorted(nslab.nft_rules().splitlines()) == sorted(whole.splitlines())
     _kill(domain)
     assert "table bridge" in nslab.nft_rules(), "rules do not go with the tap"
     assert _macvtaps() == ["macvtap0"], "nor does a macvtap"

@@ -223,7 +223,8 @@ def test_a_managed_save_is_taken_up_by_the_next_start(lab: Lab, domain_of: Regis
     assert "Managed save:   yes" in lab.ok("dominfo kept")
     assert "saved" in lab.ok("list --all --managed-save") and "saved" not in lab.ok("list --all")
     assert lab.ok("list --all --with-managed-save --name").split() == ["kept"]
-    assert lab.ok("list --all --without-managed-save --name").split() == []
+    for others in ("--without-managed-save", "--with-managed-save --autostart"):
+        assert lab.ok(f"list --all {others} --name").split() == []
     assert "Refusing to undefine while domain managed save image exists" in lab.fails("undefine kept")
 
     assert lab.ok("start kept") == "Domain 'kept' started\n\n"

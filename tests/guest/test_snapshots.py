@@ -17,7 +17,7 @@ from qkvm.domain import snapshotstore as store
 from qkvm.domain.chain import links
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab, network_nic
-from tests.guest.guest import Guest, wait_agent
+from tests.guest.guest import Guest, log_size, wait_agent, wait_ready
 from tests.guest.test_saving import small_filesystem
 
 Register = Callable[[Domain], Domain]
@@ -308,3 +308,19 @@ def ended(domain_of: Register, lab: Lab, body: str) -> Iterator[Domain]:
         yield domain
     finally:
         domain.destroy()
+
+
+def test_a_guest_that_has_not_run_yet(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """Started with --paused it is before its first instruction: kept so, saved so, and boots from there."""
+    domain = domain_of(lab.define("fresh", body=disk(tmp_path)))
+    domain.start(paused=True)
+    lab.ok("snapshot-create-as fresh inside")
+    lab.ok("snapshot-create-as fresh laid --disk-only")
+    assert domain.state == ("paused", "starting up")
+    lab.ok("managedsave fresh")
+    lab.ok("start fresh")
+    assert domain.state[0] == "paused"
+    lab.ok("snapshot-delete fresh laid")
+    mark = log_size(domain)
+    lab.ok("snapshot-revert fresh inside --running")
+    wait_ready(domain, mark)

@@ -224,7 +224,9 @@ def test_the_verb(root: Tree, capfd: pytest.CaptureFixture[str]) -> None:
     network = dual(root, "nat")
     assert qkvm("net-forward", "lan", "add", "8080", f"{LAN}.9", "80") == (0, "Forward tcp 8080 added\n\n", "")
     network.start()
-    qkvm("net-forward", "lan", "add", "5000-5009", "web", "--protocol", "udp", "--listen", f"{LAN}.1")
+    fresh = ("net-forward", "lan", "add", "5000-5009", "web", "--protocol", "udp", "--listen", f"{LAN}.1")
+    missing = "warning: there is no domain 'web' yet; the forward leads nowhere until there is\n"
+    assert qkvm(*fresh) == (0, "Forward udp 192.168.77.1:5000-5009 added\n\n", missing)
     assert qkvm("net-forward", "lan", "list")[1] == (
         " Protocol   Listen         Ports       Guest          Address        To          State\n"
         "-----------------------------------------------------------------------------------------------\n"
@@ -242,4 +244,7 @@ def test_the_verb(root: Tree, capfd: pytest.CaptureFixture[str]) -> None:
         code, out, error = qkvm("net-forward", "lan", *words.split())
         assert code == 1 and not out.strip() and error.count("\n") == 1, words
     assert qkvm("net-forward", "lan", "delete", "8080")[0] == 0
+    os.makedirs(root.domain_definitions, 0o700, exist_ok=True)
+    Path(root.domain_definition("web")).touch()
+    assert qkvm("net-forward", "lan", "add", "8081", "web") == (0, "Forward tcp 8081 added\n\n", "")
     network.destroy()

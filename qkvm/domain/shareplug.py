@@ -59,10 +59,10 @@ def _plug(domain: Domain, run: Run, share: spec.Filesystem) -> None:
     """The folder, its virtiofsd, the socket between that and QEMU, the device: all undone where one fails."""
     started = definitions.started_with(run.record)
     (share,) = sharing.decided(replace(started, filesystems=(share,))).filesystems
-    _refuse_unpluggable(run, started, share)
-    sharing.check_one(domain.tree, share, as_root=False)
     with domain.monitor() as session, Undo() as undo, ExitStack() as opened:
         _sweep(run, session)
+        _refuse_unpluggable(run, started, share)
+        sharing.check_one(domain.tree, share, as_root=False)
         place = _place(run, started, share)
         ident = share.alias or slots.next_id("fs", [entry["id"] for entry in run.record["filesystems"]])
         if ident in plug.peripherals(session):
@@ -143,8 +143,13 @@ def _forget(run: Run, entry: dict[str, Any]) -> None:
 
 
 def _sweep(run: Run, session: Session) -> None:
-    """Hang up on the virtiofsd of shares that a guest released after nobody waited any more."""
-    present = {entry["id"] for entry in run.devices("filesystems")}
+    """Hang up on the virtiofsd of shares that a guest released after nobody waited any more.
+
+    Those too that who was to plug them, and was killed, has left in the record.
+    """
+    if not run.record["filesystems"]:
+        return
+    present = {entry["id"] for entry in run.devices("filesystems")} & plug.peripherals(session)
     for entry in list(run.record["filesystems"]):
         if entry["id"] not in present:
             _quietly(session, "chardev-remove", {"id": f"chr-{entry['id']}"})
@@ -172,6 +177,9 @@ def detach(
             live, config = live or domain.is_running, True
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         run = domain.live if wanted.live else None
+        if run is not None:
+            with domain.monitor() as session:
+                _sweep(run, session)
         entry = choose([_listed(one) for one in run.devices("filesystems")]) if run is not None else None
         if wanted.config:
             stored = choose([_told(share) for share in domain.definition.filesystems])["target"]

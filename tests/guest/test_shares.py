@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import sidecar
+from qkvm.domain import shareplug, sidecar
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError, MissingProgram
 from qkvm.host import process, programs
+from qkvm.spec import domain as spec
 from tests.guest import guest as guests
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
@@ -112,6 +114,7 @@ def _virtiofs(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     with Guest(domain) as guest:
         guest.ask(f"mkdir -p /mnt/rw; mount -t virtiofs rw /mnt/rw; sha256sum /mnt/rw/data | grep {SUM}")
     _plugged(lab, domain, tmp_path)
+    _killed_plugging(lab, domain, tmp_path)
     _killed(lab, domain, other)
 
 
@@ -178,6 +181,39 @@ def _plugged(lab: Lab, domain: Domain, tmp_path: Path) -> None:
     assert "matching filesystem device was not found" in lab.fails(f"detach-device vm {described}")
 
 
+def killed_in_sidecar(act: Callable[[], object]) -> None:
+    """Do it in a process that is killed as soon as a virtiofsd has been started."""
+    started = sidecar.start
+
+    def start_and_die(*arguments: Any, **options: Any) -> None:
+        started(*arguments, **options)
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            sidecar.start = start_and_die
+            act()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def _killed_plugging(lab: Lab, domain: Domain, tmp_path: Path) -> None:
+    """What who was killed had begun is no share, and in nobody's way."""
+    more = spec.Filesystem(source=f"{tmp_path}/more", target="more", driver=spec.FilesystemDriver.VIRTIOFS)
+    before = serving(lab)
+    killed_in_sidecar(lambda: shareplug.attach(domain, more, live=True))
+    nslab.until(lambda: serving(lab) == before, "the end of virtiofsd")
+    lab.ok(f"attach-device vm {tmp_path}/share.xml")
+    with Guest(domain) as guest:
+        guest.ask("mount -t virtiofs more /mnt/m && cat /mnt/m/two && umount /mnt/m")
+    lab.ok(f"detach-device vm {tmp_path}/share.xml")
+    killed_in_sidecar(lambda: shareplug.attach(domain, more, live=True))
+    assert "matching filesystem device was not found" in lab.fails(f"detach-device vm {tmp_path}/share.xml")
+    assert [entry["id"] for entry in domain.live.record["filesystems"]] == ["fs0", "fs1"]
+
+
 def _killed(lab: Lab, domain: Domain, other: Domain) -> None:
     """Who is killed takes along what serves it; a virtiofsd that is killed is told of, and its guest runs on."""
     (entry,) = other.live.record["sidecars"]
@@ -197,26 +233,10 @@ def _killed(lab: Lab, domain: Domain, other: Domain) -> None:
     domain.destroy()
 
 
-def test_what_a_killed_start_leaves(
-    lab: Lab, domain_of: Register, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_a_killed_start_leaves(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     domain = domain_of(lab.define("half", body=share(tmp_path, "rw")))
-    started = sidecar.start
-
-    def start_and_die(*arguments: Any, **options: Any) -> None:
-        started(*arguments, **options)
-        os._exit(9)
-
     with none_left(lab):
-        monkeypatch.setattr(sidecar, "start", start_and_die)
-        child = os.fork()
-        if child == 0:
-            try:
-                domain.start()
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-        monkeypatch.undo()
+        killed_in_sidecar(domain.start)
         lab.ok("gc")
         assert not serving(lab) and lab.ok("domstate half") == "shut off\n\n"
         assert not [name for name in os.listdir(domain.tree.domain_run("half")) if name.startswith("fs0")]
@@ -318,8 +338,11 @@ def test_refusals(lab: Lab, domain_of: Register, monkeypatch: pytest.MonkeyPatch
     lab.ok(f"define {tmp_path}/bad.xml")
     assert "accessmode passthrough by 9p needs a QEMU that runs as root" in lab.fails("start bad")
     Path(domain.tree.settings).write_text('user = "root"\n')
+    shown = shlex.split(lab.ok("domargv bad"))
     lab.ok("start bad --paused")
-    assert "security_model=passthrough" in " ".join(domain.live.record["argv"])
+    argv = domain.live.record["argv"]
+    (option,) = [word for word in argv if word.startswith("local,id=")]
+    assert "security_model=passthrough" in option and option in shown
     lab.ok("destroy bad")
     Path(domain.tree.settings).unlink()
     # Without a virtiofsd it is 9p that serves, and what is for virtiofs alone is refused.

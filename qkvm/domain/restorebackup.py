@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
-from qkvm.storage import image, seed
+from qkvm.storage import seed, unfinished
 from qkvm.storage.pool import list_pools
 
 if TYPE_CHECKING:
@@ -63,31 +64,28 @@ def restore(
     _check_disks(before, backup.disks, folder)
     wanted = _renamed(before, units.check_name(name, "domain")) if name and name != before.name else before
     domain = Domain(tree, wanted.name)
-    with domain.lock(), files.Undo() as undo:
+    with domain.lock(), files.Undo() as undo, ExitStack() as making:
         if domain.is_persistent or domain.is_running:
             raise AlreadyExists(f"domain '{wanted.name}' already exists", hint="--name gives it another name")
         definitions.refuse_clashes(tree, wanted)
         for one in backup.images:
             folders.check(folder, manifest, one)
-        total = sum(one.size for one in backup.disks)
-        done = 0
-        disks = list(wanted.disks)
-        for one in backup.disks:
-            path = _place(tree, one, wanted.name, renamed=wanted.name != before.name, in_place=in_place)
-            undo.add(files.remove, path)
+        images, wanted = _plan(tree, backup, wanted, renamed=wanted.name != before.name, in_place=in_place)
+        made, done, total = [], 0, sum(one.size for one, _ in images)
+        for one, path in images:
 
             def watch(taken: int, done: int = done) -> None:
                 if report is not None:
                     report(done + taken, total)
 
-            folders.extract(folder, manifest, one, path, watch)
-            disks = [_on(disk, path, one) if disk.target == one.target else disk for disk in disks]
+            new = making.enter_context(unfinished.file(tree, os.path.dirname(path)))
+            folders.extract(folder, manifest, one, new, watch)
+            made.append((new, path))
             done += one.size
-        wanted = replace(wanted, disks=tuple(disks))
-        if backup.nvram is not None:
-            wanted = replace(wanted, boot=replace(wanted.boot, nvram=""))
-            path = _claim(tree.nvrams, tree.nvram(wanted.name), wanted.name, undo)
-            image.copy(os.path.join(folder, backup.nvram.file), "qcow2", path, "qcow2")
+        # Who is killed before this has left nothing under a name, and what it has left goes with the next one.
+        for new, path in made:
+            unfinished.name(new, path)
+            undo.add(files.remove, path)
         if backup.seed is not None:
             wanted = _with_seed(tree, wanted, backup.seed, undo)
         text = toml.update(backup.definition, spec.validate(wanted))
@@ -96,18 +94,35 @@ def restore(
     return domain
 
 
-def _claim(folder: str, path: str, name: str, undo: files.Undo) -> str:
-    """The path of a file that a domain has by its name, which is to be made: none is there, or it is refused."""
+def _plan(
+    tree: Tree, backup: folders.Backup, wanted: spec.Domain, *, renamed: bool, in_place: bool
+) -> tuple[list[tuple[folders.Image, str]], spec.Domain]:
+    """Where each image of a backup is made, and the definition with the disks and UEFI variables there."""
+    images, disks = [], list(wanted.disks)
+    for one in backup.disks:
+        path = _place(tree, one, wanted.name, renamed=renamed, in_place=in_place)
+        images.append((one, path))
+        disks = [_on(disk, path, one) if disk.target == one.target else disk for disk in disks]
+    wanted = replace(wanted, disks=tuple(disks))
+    if backup.nvram is not None:
+        path = _free(tree.nvrams, tree.nvram(wanted.name), wanted.name)
+        images.append((replace(backup.nvram, format="qcow2"), path))
+        wanted = replace(wanted, boot=replace(wanted.boot, nvram=""))
+    return images, wanted
+
+
+def _free(folder: str, path: str, name: str) -> str:
+    """The path of a file that a domain has by its name, if none is there."""
     files.make_private_dir(folder)
     if os.path.lexists(path):
         raise AlreadyExists(f"{path} of an earlier domain '{name}' is there", hint="move it away")
-    undo.add(files.remove, path)
     return path
 
 
 def _with_seed(tree: Tree, wanted: spec.Domain, found: folders.Seed, undo: files.Undo) -> spec.Domain:
     """Make the seed anew; the definition with it in the drive in which it was."""
-    path = _claim(tree.seeds, tree.seed(wanted.name), wanted.name, undo)
+    path = _free(tree.seeds, tree.seed(wanted.name), wanted.name)
+    undo.add(files.remove, path)
     seed.write(path, seed.Seed(found.user_data, found.meta_data, found.network_config))
     disks = (replace(disk, path=path) if disk.path == found.path else disk for disk in wanted.disks)
     return replace(wanted, disks=tuple(disks))

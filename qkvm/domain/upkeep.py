@@ -8,6 +8,7 @@ from qkvm import files
 from qkvm.domain import nicremains
 from qkvm.domain import run as runs
 from qkvm.host import journal, process
+from qkvm.storage import unfinished
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def collect(tree: Tree) -> list[str]:
         *(tree.checkpoints(name) for name in files.entries(tree.checkpoint_folders)),
     ):
         files.sweep(folder)
+    for folder in (tree.images, tree.nvrams):
+        unfinished.clear(tree, folder)
     collected = []
     for name in files.entries(tree.domain_runs):
         domain = Domain(tree, name)

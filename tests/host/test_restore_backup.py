@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qkvm.domain import restorebackup
+from qkvm.domain import restorebackup, upkeep
 from qkvm.domain.host import Host
 from qkvm.errors import AlreadyExists, HostError, QkvmError
 from qkvm.paths import Tree
@@ -109,3 +113,21 @@ def test_a_seed_comes_back_among_seeds(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(AlreadyExists, match="of an earlier domain 'twin'"):
         restorebackup.restore(tree, str(folder), name="twin")
     assert nslab.files_under(str(tmp_path)) == before and seed.read(tree.seed("twin")).user_data == "other"
+
+
+def test_one_that_is_killed_is_cleared_by_the_next(tree: Tree, tmp_path: Path) -> None:
+    """Nothing of a half-made disk has a name; what there is goes with gc, and with the next restore."""
+    (tmp_path / "path").mkdir()
+    program = tmp_path / "path/qemu-img"
+    program.write_text("#!/bin/sh\nkill -9 $PPID\n", encoding="utf-8")
+    program.chmod(0o755)
+    folder = forge(tmp_path / "b", f"{tree.images}/disk.raw", {})
+    argv = [sys.executable, "-m", "qkvm", "--root", tree.root, "restore-backup", str(folder)]
+    environment = os.environ | {"PATH": f"{tmp_path}/path:{os.environ['PATH']}"}
+    for clear in (lambda: upkeep.collect(tree), lambda: restorebackup.restore(tree, str(folder))):
+        done = subprocess.run(argv, env=environment, capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert [name[:6] for name in os.listdir(tree.images)] == [".qkvm-"]
+        clear()
+        assert not [name for name in os.listdir(tree.images) if name.startswith(".")]
+    assert os.listdir(tree.images) == ["disk.raw"] and Host(tree.root).domain("vm").is_persistent

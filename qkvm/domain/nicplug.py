@@ -125,12 +125,11 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
         raise InvalidState(f"machine {machine} can't plug devices while it runs")
     spec.check_nic(nic)
     run.require_sound()
-    present = run.devices("nics")
-    if any(entry["mac"] == nic.mac for entry in present):
-        raise InvalidValue(f"mac address {nic.mac} is used twice in one domain")
     bridge = bridge_for(domain.tree, nic)
     with domain.monitor() as session, Undo() as undo:
         _sweep(run, session)
+        if any(entry["mac"] == nic.mac for entry in run.devices("nics")):
+            raise InvalidValue(f"mac address {nic.mac} is used twice in one domain")
         place = _place(run, nic)
         ident = nic.alias or slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
         if ident in plug.peripherals(session):
@@ -206,11 +205,19 @@ def _forget(run: Run, entry: dict[str, Any]) -> None:
 
 
 def _sweep(run: Run, session: Session) -> None:
-    """Take away the back ends of NICs that a guest released after nobody waited any more."""
-    present = {entry["id"] for entry in run.devices("nics")}
+    """Take away the back ends of NICs that a guest released after nobody waited any more.
+
+    Those too that who was to plug them, and was killed, has left in the record.
+    """
+    if not run.record["nics"]:
+        return
+    present = {entry["id"] for entry in run.devices("nics")} & plug.peripherals(session)
     for entry in list(run.record["nics"]):
         if entry["id"] not in present:
             _quietly(session, "netdev_del", {"id": f"host-{entry['id']}"})
+            queues = int(entry["spec"].get("queues") or 1)
+            for name in devices.NicFds.named(f"fd-{entry['id']}", 2 * queues, 0).queues:
+                _quietly(session, "closefd", {"fdname": name})
             _forget(run, entry)
 
 
@@ -258,6 +265,9 @@ def remove(
             live, config = live or domain.is_running, True
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         run = domain.live if wanted.live else None
+        if run is not None:
+            with domain.monitor() as session:
+                _sweep(run, session)
         mac = choose([_listed(entry) for entry in run.devices("nics")])["mac"] if run is not None else ""
         if wanted.config:
             listed = [

@@ -12,6 +12,8 @@ from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.net import link
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest
+from tests.guest.test_blockjobs import killed
+from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 
@@ -113,6 +115,22 @@ def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
     with Guest(vm) as guest:
         assert second.mac not in guest.ask("nics")
     assert "No interface with MAC address" in lab.fails(f"detach-interface {vm.name} network --mac {second.mac}")
+
+
+def test_killed_while_a_nic_is_plugged(lab: Lab, vm: Domain) -> None:
+    """The next one that is attached or detached finds nothing in its way, and no tap is left over."""
+    mac, taps = "52:54:00:00:cc:77", nslab.links()
+    line = f"{vm.name} network default --mac {mac} --model virtio --live"
+    for moment in ("before:getfd", "before:netdev_add", "before:device_add", "after:device_add"):
+        killed(lab, moment, f"attach-interface {line}")
+        if moment == "before:getfd":
+            assert "No interface with" in lab.fails(f"detach-interface {vm.name} network --mac {mac} --live")
+            assert nslab.links() == taps
+            lab.ok(f"attach-interface {line}")
+        elif moment != "after:device_add":
+            lab.ok(f"attach-interface {line}")
+        lab.ok(f"detach-interface {vm.name} network --mac {mac} --live")
+        assert nslab.links() == taps, moment
 
 
 def test_live_and_config_are_told_apart(lab: Lab, vm: Domain) -> None:

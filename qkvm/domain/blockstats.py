@@ -42,7 +42,11 @@ def of_run(
             row = _named(str(disk["target"]), paths[depth] if depth < len(paths) else "")
             row["backingIndex"] = depth + 1
             row |= {name: int(layer["stats"][key]) for name, key in _COUNTERS if key in layer["stats"]}
-            rows.append(row | _sizes(layer, by_name))
+            sizes = _sizes(layer, by_name)
+            if sizes.get("physical") == 0:
+                # A block device has no blocks in a file system, which is what QEMU tells.
+                sizes |= {"physical": _file_sizes(str(row.get("path", "")), "raw").get("physical", 0)}
+            rows.append(row | sizes)
     return _numbered(rows)
 
 

@@ -59,6 +59,13 @@ def test_block_devices_with_all_their_layers() -> None:
     assert found["block.1.capacity"] == 512
 
 
+def test_a_disk_without_blocks_in_a_file_system_has_its_length(tmp_path: Path) -> None:
+    (tmp_path / "device").write_bytes(bytes(8192))
+    nodes = [{"node-name": "qcow2-vda", "image": {"virtual-size": 8192, "actual-size": 0}}]
+    disks = [DISKS[0] | {"path": str(tmp_path / "device")}]
+    assert blockstats.of_run(disks, STATS, nodes, backing=False)["block.0.physical"] == 8192
+
+
 def test_disks_of_a_domain_that_does_not_run(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(8192))
     disks = tuple(

@@ -57,6 +57,8 @@ def begin(domain: Domain, told: Read | None = None, *, at_once: Wanted | None = 
             server = backuppull.chosen(domain, told.server) if told.server is not None else None
             disks = _chosen(domain, entries, told, reuse=reuse)
             by_target = {entry["target"]: entry for entry in entries}
+            if server is not None:
+                backuppull.refuse_threaded(run, [by_target[one.target]["spec"] for one in disks if one.included])
             parts = []
             for disk in disks:
                 if disk.included:

@@ -10,12 +10,13 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qkvm import files
-from qkvm.errors import AlreadyExists, CommandRefused, HostError
+from qkvm.domain import definition
+from qkvm.errors import AlreadyExists, CommandRefused, HostError, InvalidState
 from qkvm.host import foreignsocket
 from qkvm.sockets import connect_unix, listen_unix
 from qkvm.spec.libvirt.backup import Server
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from qkvm.domain.backuppart import Part
     from qkvm.domain.chain import Link
     from qkvm.domain.domain import Domain
+    from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
 
     State = dict[str, Any]
@@ -49,6 +51,21 @@ def chosen(domain: Domain, server: Server) -> Server:
     if not os.path.isdir(os.path.dirname(path)):
         raise HostError(f"folder {os.path.dirname(path)} for the socket is not there")
     return Server(path)
+
+
+def refuse_threaded(run: Run, disks: Iterable[dict[str, Any]]) -> None:
+    """Refuse to serve disks of iothreads: QEMU (seen in 7.2.22) aborts when a client of such a one goes.
+
+    :param disks: their specs in the run's record. :raises InvalidState: naming the first.
+    """
+    controllers = definition.present(run).controllers
+    threaded = any(one.iothread for one in controllers)
+    for disk in disks:
+        if disk.get("iothread") or (threaded and disk.get("bus") == "scsi"):
+            raise InvalidState(
+                f"disk {disk['target']} is served by an iothread, and QEMU would abort when a client of it goes",
+                hint="qkvm backup, or backup-begin in mode push",
+            )
 
 
 def listen(server: Server) -> socket.socket:

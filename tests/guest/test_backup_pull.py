@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from qkvm.domain import backupbegin, backupjob
+from qkvm.domain import backupbegin, backupjob, iothread
 from qkvm.domain.domain import Domain
 from qkvm.errors import QkvmError
 from qkvm.spec.libvirt import backup as libvirt
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
 from tests.guest.test_backup import vm
-from tests.guest.test_blockjobs import MIB, SIZE, digest, killed, put
+from tests.guest.test_blockjobs import MIB, SIZE, chain, digest, killed, put
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -166,6 +167,14 @@ def refused(vm: Domain, folder: Path) -> None:
             with pytest.raises(QkvmError, match=words):
                 begin(vm, where, disks)
             assert sorted(path.name for path in folder.rglob("*")) == before
+    # QEMU would abort when a client goes.
+    iothread.add(vm, 1, live=True)
+    vm.attach_disk(replace(chain(folder, "threaded"), target="vdc", iothread=1), live=True)
+    with pytest.raises(QkvmError, match="disk vdc is served by an iothread"):
+        begin(vm, INSIDE, "")
+    begin(vm, INSIDE, scratch)
+    backupjob.abort(vm)
+    vm.detach_disk("vdc", live=True)
     # Somebody else has QEMU serve something.
     place = {"type": "unix", "data": {"path": f"{folder}/other", "abstract": True}}
     vm.monitor_command("nbd-server-start", {"addr": place})

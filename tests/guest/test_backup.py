@@ -265,8 +265,11 @@ def test_killed_while_the_guest_holds_still(lab: Lab, vm: Domain, tmp_path: Path
     assert len(manifest(to)) == 1
     done = lab.run(f"backup vm {to}")
     assert "disk vda is copied in full" in done.stderr and "Backup 2 of" in done.stdout
+    # A guest that is to end with a snapshot is frozen before it stands still: then its agent could not be asked.
+    wait_agent(vm)
+    lab.ok("snapshot-create-as vm off --disk-only --quiesce --halt --diskspec vdb,snapshot=no")
+    assert vm.state == ("shut off", "from snapshot")
     # qkvm ends while it copies the images of a domain that is off, in a QEMU of its own.
-    vm.destroy()
     with Path(tmp_path / "words").open("wb") as words:
         argv = [sys.executable, "-m", "qkvm", "--root", lab.root, "backup", "vm", str(to), "--bandwidth=1"]
         verb = subprocess.Popen(argv, stdout=words, stderr=words, cwd=TOP)

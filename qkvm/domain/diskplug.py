@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -45,6 +46,7 @@ def attach(
     :raises AlreadyExists: there is a disk of that target. :raises Busy: the image is in use.
     """
     spec.check_disk(disk)
+    warnings = _warnings(disk)
     with domain.lock(), Undo() as undo:
         if persistent:
             live, config = live or domain.is_running, True
@@ -54,7 +56,7 @@ def attach(
         if wanted.live and not _insert(domain, domain.live, disk):
             _plug(domain, domain.live, disk)
         undo.commit()
-    return _warnings(disk)
+    return warnings
 
 
 def _insert(domain: Domain, run: Run, disk: spec.Disk) -> bool:
@@ -88,7 +90,10 @@ def _refuse_target(target: str, present: list[str]) -> None:
 
 
 def _warnings(disk: spec.Disk) -> list[str]:
-    if disk.path and disk.format is spec.DiskFormat.RAW and image.looks_like_qcow2(disk.path):
+    # As in libvirt a definition may name an image that is not there yet: a start refuses it.
+    if not os.path.exists(disk.path):
+        return []
+    if disk.format is spec.DiskFormat.RAW and image.looks_like_qcow2(disk.path):
         shown = units.printable(disk.path)
         return [f"disk {shown} begins as a qcow2 image does, but is used as raw (qcow2 would have to be said)"]
     return []

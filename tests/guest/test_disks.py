@@ -346,6 +346,14 @@ def test_killed_while_it_plugs(lab: Lab, vm: Domain, tmp_path: Path, moment: str
     assert left(vm) == ([], [])
 
 
+def test_a_disk_that_is_not_there_yet(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    """A definition takes it, as virsh's does; a start does not."""
+    domain = domain_of(lab.define("early"))
+    assert lab.ok(f"attach-disk early {tmp_path}/later.img vdb") == "Disk attached successfully\n\n"
+    assert [disk.target for disk in domain.definition.disks] == ["vdb"]
+    assert "later.img': No such file or directory" in lab.fails("start early")
+
+
 @pytest.mark.parametrize("command", ["blockdev-open-tray", "blockdev-remove-medium", "blockdev-insert-medium"])
 def test_killed_while_it_changes_media(lab: Lab, vm: Domain, tmp_path: Path, command: str) -> None:
     first, second = image(tmp_path, "1.iso"), image(tmp_path, "2.iso")

@@ -8,6 +8,7 @@ mount_setattr(2), move_mount(2); libc has no wrappers of them in Debian 12.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import threading
@@ -114,10 +115,13 @@ def in_own_namespace(tree: int, place: str, start: Callable[[], T]) -> T:
         try:
             libc = ctypes.CDLL(None, use_errno=True)
             _check(libc.unshare(_CLONE_NEWNS))
-            _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
+            _leave_group(libc)
             _call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, target, _MOVE_MOUNT_F_EMPTY_PATH)
         except OSError as error:
             failure.append(os_error(error, "cannot make a mount of a folder"))
+            return
+        except HostError as error:
+            failure.append(error)
             return
         try:
             outcome.append(start())
@@ -130,6 +134,19 @@ def in_own_namespace(tree: int, place: str, start: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def _leave_group(libc: ctypes.CDLL) -> None:
+    """Have no mount that this thread makes be seen in the host's namespace. :raises HostError: / is no mount."""
+    try:
+        _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise HostError(
+            "virtiofs needs a root folder that is a mount, which a plain chroot has not",
+            hint="mount --bind FOLDER FOLDER before the chroot",
+        ) from error
 
 
 def _set(tree: int, attributes: int, namespace: int = 0) -> None:

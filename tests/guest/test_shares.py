@@ -24,6 +24,9 @@ from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
 from tests.host import nslab
 
+# Made before this process enters a namespace, from which nothing can be downloaded.
+pytestmark = pytest.mark.usefixtures("full_guest")
+
 Register = Callable[[Domain], Domain]
 
 DATA = bytes(range(256)) * 2048
@@ -235,7 +238,7 @@ def test_what_a_killed_start_leaves(lab: Lab, domain_of: Register, tmp_path: Pat
         assert not [name for name in os.listdir(domain.tree.domain_run("half")) if name.startswith("fs0")]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def full_guest() -> tuple[str, str]:
     """Kernel and initramfs of a guest whose kernel has 9p."""
     made = subprocess.run(

@@ -89,7 +89,10 @@ def _row(backup: Backup) -> dict[str, object]:
     import msgspec
 
     plain: dict[str, object] = msgspec.to_builtins(backup)
-    return {"kind": _kind(backup), **{key: value for key, value in plain.items() if key != "definition"}}
+    del plain["definition"]
+    # What is printed may be kept in logs, and a seed may hold passwords.
+    plain["seed"] = backup.seed is not None
+    return {"kind": _kind(backup), **plain}
 
 
 def _report(context: Context, args: Args, label: str) -> Callable[[int, int], None] | None:

@@ -101,6 +101,9 @@ def test_a_seed_comes_back_among_seeds(tree: Tree, tmp_path: Path) -> None:
     )
     backup["seed"] = {"path": str(former), "user_data": "#cloud-config\n", "meta_data": "instance-id: x\n"}
     path.write_text(json.dumps(manifest))
+    argv = [sys.executable, "-m", "qkvm", "--root", tree.root, "restore-backup", str(folder), "--list", "--json"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert json.loads(shown)["backups"][0]["seed"] is True and "cloud-config" not in shown
     for name in ("", "twin"):
         domain = restorebackup.restore(tree, str(folder), name=name)
         made = tree.seed(name or "vm")

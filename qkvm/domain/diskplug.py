@@ -14,11 +14,11 @@ from qkvm.domain import scope as scopes
 from qkvm.domain.disk import disk_entry, pick, plugged
 from qkvm.domain.nic import used_places
 from qkvm.domain.run import write
-from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.errors import AlreadyExists, InvalidState, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.qemu import controllers, disks, render, slots
-from qkvm.qemu.slots import Board, Place
+from qkvm.qemu.slots import Place
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage import image
@@ -157,7 +157,7 @@ def _device(run: Run, machine: spec.Machine, disk: spec.Disk) -> DiskDevice:
     """The disk at its place, with names for its nodes that no earlier disk of this run had."""
     place = Place("", "")
     if disk.bus is spec.DiskBus.VIRTIO:
-        place = _place(run, disk)
+        place = plug.place(run, disk.address)
     known = [toml.from_plain(one["spec"], spec.Controller, "record") for one in _with_spec(run)]
     known += definitions.started_with(run.record).controllers
     model = "virtio-scsi"
@@ -169,16 +169,6 @@ def _device(run: Run, machine: spec.Machine, disk: spec.Disk) -> DiskDevice:
 
 def _with_spec(run: Run) -> list[dict[str, Any]]:
     return [entry for entry in run.devices("controllers") if "spec" in entry]
-
-
-def _place(run: Run, disk: spec.Disk) -> Place:
-    used = used_places(run)
-    if not disk.address:
-        return slots.take(run.record["slots"], used)
-    place = Board(definitions.started_with(run.record)).at(disk.address)
-    if place.label in used:
-        raise InvalidValue(f"Attempted double use of PCI Address {disk.address}")
-    return place
 
 
 def _give(domain: Domain, run: Run, session: Session, device: DiskDevice, fds: dict[str, int], undo: Undo) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from qkvm.domain import blocknodes, diskuse
+from qkvm.domain import blocknodes, diskuse, plug
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
 from qkvm.domain.disk import disk_entry, pick, plugged
@@ -150,14 +149,14 @@ def swap(session: Session, entry: dict[str, Any], node: str, *, force: bool, tim
     tray = "tray_open" in before
     if tray and not before["tray_open"]:
         _open_tray(session, entry, force=force, timeout=timeout)
-        undo.add(_quietly, session, "blockdev-close-tray", ident)
+        undo.add(plug.quietly, session, "blockdev-close-tray", ident)
     inserted = before.get("inserted", {}).get("node-name", "")
     if inserted:
         session.execute("blockdev-remove-medium", ident)
-        undo.add(_quietly, session, "blockdev-insert-medium", {**ident, "node-name": inserted})
+        undo.add(plug.quietly, session, "blockdev-insert-medium", {**ident, "node-name": inserted})
     if node:
         session.execute("blockdev-insert-medium", {**ident, "node-name": node})
-        undo.add(_quietly, session, "blockdev-remove-medium", ident)
+        undo.add(plug.quietly, session, "blockdev-remove-medium", ident)
     if tray:
         session.execute("blockdev-close-tray", ident)
     reached = blocknodes.medium(session, entry["id"])
@@ -180,8 +179,3 @@ def _open_tray(session: Session, entry: dict[str, Any], *, force: bool, timeout:
                 hint="the guest uses the medium; --force takes it away all the same",
             )  # fmt: skip
         time.sleep(_POLL)
-
-
-def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
-    with suppress(CommandRefused):
-        session.execute(command, arguments)

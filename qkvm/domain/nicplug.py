@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -11,14 +11,13 @@ from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain import nicguard, nicopen, nicremains, plug
 from qkvm.domain import scope as scopes
-from qkvm.domain.nic import bridge_for, nic_entry, used_places
+from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import write
-from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.net import link, port
 from qkvm.qemu import devices, render, slots
-from qkvm.qemu.slots import Board, Place
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
         _sweep(run, session)
         if any(entry["mac"] == nic.mac for entry in run.devices("nics")):
             raise InvalidValue(f"mac address {nic.mac} is used twice in one domain")
-        place = _place(run, nic)
+        place = plug.place(run, nic.address)
         ident = nic.alias or slots.next_id("net", [entry["id"] for entry in run.record["nics"]])
         if ident in plug.peripherals(session):
             raise AlreadyExists(f"there is a device of alias {ident}")
@@ -141,17 +140,6 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
         write(run)
         _give(domain, run, session, device, entry, undo)
         undo.commit()
-
-
-def _place(run: Run, nic: spec.Nic) -> Place:
-    """The place that its address names, else the next free one."""
-    used = used_places(run)
-    if not nic.address:
-        return slots.take(run.record["slots"], used)
-    place = Board(definitions.started_with(run.record)).at(nic.address)
-    if place.label in used:
-        raise InvalidValue(f"Attempted double use of PCI Address {nic.address}")
-    return place
 
 
 def _give(
@@ -169,12 +157,12 @@ def _give(
             _connect(domain, run, entry, nic)
         for name, fd in zip((*device.fds.queues, *device.fds.vhost), tap.fds, strict=True):
             session.send_fd(name, fd)
-            undo.add(_quietly, session, "closefd", {"fdname": name})
+            undo.add(plug.quietly, session, "closefd", {"fdname": name})
     options = render.render("parts/nic.j2", {"nic": device}, own=domain.tree.templates)
     for command, arguments in render.hotplug_commands(options):
         session.execute(command, arguments)
         if command == "netdev_add":
-            undo.add(_quietly, session, "netdev_del", {"id": device.backend})
+            undo.add(plug.quietly, session, "netdev_del", {"id": device.backend})
     if not nic.link:
         session.execute("set_link", {"name": device.id, "up": False})
     if device.id not in plug.peripherals(session):
@@ -190,12 +178,6 @@ def _connect(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic) -> 
         from qkvm.domain import nictune
 
         nictune.apply(domain, run, entry, {"inbound": nic.inbound, "outbound": nic.outbound})
-
-
-def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
-    """Undo a step; once netdev_add has taken an fd there is none left to close, and that is well."""
-    with suppress(CommandRefused):
-        session.execute(command, arguments)
 
 
 def _forget(run: Run, entry: dict[str, Any]) -> None:
@@ -214,10 +196,10 @@ def _sweep(run: Run, session: Session) -> None:
     present = {entry["id"] for entry in run.devices("nics")} & plug.peripherals(session)
     for entry in list(run.record["nics"]):
         if entry["id"] not in present:
-            _quietly(session, "netdev_del", {"id": f"host-{entry['id']}"})
+            plug.quietly(session, "netdev_del", {"id": f"host-{entry['id']}"})
             queues = int(entry["spec"].get("queues") or 1)
             for name in devices.NicFds.named(f"fd-{entry['id']}", 2 * queues, 0).queues:
-                _quietly(session, "closefd", {"fdname": name})
+                plug.quietly(session, "closefd", {"fdname": name})
             _forget(run, entry)
 
 

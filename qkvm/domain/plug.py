@@ -1,15 +1,21 @@
-"""What plugging and unplugging of every kind of device share: see what is there, ask for release, wait for it."""
+"""What plugging and unplugging of every kind of device share: what is there, a place, release and its wait."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from qkvm.domain import definition as definitions
+from qkvm.domain.nic import used_places
 from qkvm.domain.run import write
-from qkvm.errors import CommandRefused, NotReached
+from qkvm.errors import CommandRefused, InvalidValue, NotReached
 from qkvm.host import journal
+from qkvm.qemu import slots
+from qkvm.qemu.slots import Board
 
 if TYPE_CHECKING:
     from qkvm.domain.run import Run
+    from qkvm.qemu.slots import Place
     from qkvm.qmp.session import Session
 
 TIMEOUT = 30.0
@@ -19,6 +25,29 @@ TIMEOUT = 30.0
 def peripherals(session: Session) -> set[str]:
     """Ids of the devices that QEMU has (qom-list of /machine/peripheral)."""
     return {child["name"] for child in session.execute("qom-list", {"path": "/machine/peripheral"})}
+
+
+def place(run: Run, address: str) -> Place:
+    """The place on a bus that an address names, else the next free one.
+
+    :raises InvalidValue: it is taken. :raises InvalidState: no slot is left.
+    """
+    used = used_places(run)
+    if not address:
+        return slots.take(run.record["slots"], used)
+    found = Board(definitions.started_with(run.record)).at(address)
+    if found.label in used:
+        raise InvalidValue(f"Attempted double use of PCI Address {address}")
+    return found
+
+
+def quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
+    """Undo a step; QEMU refuses that where there is nothing to undo any more, and that is well.
+
+    Of an fd there is none left to close, for one, once netdev_add or chardev-add has taken it.
+    """
+    with suppress(CommandRefused):
+        session.execute(command, arguments)
 
 
 def release(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -11,13 +11,11 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import placing, plug, sidecar
 from qkvm.domain import scope as scopes
 from qkvm.domain import share as sharing
-from qkvm.domain.nic import used_places
 from qkvm.domain.run import write
-from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotFound, NotReached
+from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.qemu import render, shares, slots
-from qkvm.qemu.slots import Board, Place
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def _plug(domain: Domain, run: Run, share: spec.Filesystem) -> None:
         _sweep(run, session)
         _refuse_unpluggable(run, started, share)
         sharing.check_one(domain.tree, share, as_root=False)
-        place = _place(run, started, share)
+        place = plug.place(run, share.address)
         ident = share.alias or slots.next_id("fs", [entry["id"] for entry in run.record["filesystems"]])
         if ident in plug.peripherals(session):
             raise AlreadyExists(f"there is a device of alias {ident}")
@@ -106,33 +104,17 @@ def _refuse_unpluggable(run: Run, started: spec.Domain, share: spec.Filesystem) 
         )
 
 
-def _place(run: Run, started: spec.Domain, share: spec.Filesystem) -> Place:
-    used = used_places(run)
-    if not share.address:
-        return slots.take(run.record["slots"], used)
-    place = Board(started).at(share.address)
-    if place.label in used:
-        raise InvalidValue(f"Attempted double use of PCI Address {share.address}")
-    return place
-
-
 def _connect(session: Session, backend: str, fd: int, undo: Undo) -> None:
     """Give QEMU the connected socket as a chardev (chardev-add)."""
     name = f"fd-{backend}"
     session.send_fd(name, fd)
-    undo.add(_quietly, session, "closefd", {"fdname": name})
+    undo.add(plug.quietly, session, "closefd", {"fdname": name})
     address = {"type": "fd", "data": {"str": name}}
     session.execute(
         "chardev-add",
         {"id": backend, "backend": {"type": "socket", "data": {"addr": address, "server": False}}},
     )
-    undo.add(_quietly, session, "chardev-remove", {"id": backend})
-
-
-def _quietly(session: Session, command: str, arguments: dict[str, Any]) -> None:
-    """Undo a step; an fd that chardev-add has taken is not there to be closed any more, and that is well."""
-    with suppress(CommandRefused):
-        session.execute(command, arguments)
+    undo.add(plug.quietly, session, "chardev-remove", {"id": backend})
 
 
 def _forget(run: Run, entry: dict[str, Any]) -> None:
@@ -152,7 +134,7 @@ def _sweep(run: Run, session: Session) -> None:
     present = {entry["id"] for entry in run.devices("filesystems")} & plug.peripherals(session)
     for entry in list(run.record["filesystems"]):
         if entry["id"] not in present:
-            _quietly(session, "chardev-remove", {"id": f"chr-{entry['id']}"})
+            plug.quietly(session, "chardev-remove", {"id": f"chr-{entry['id']}"})
             _forget(run, entry)
 
 

@@ -7,6 +7,7 @@ The guest of scripts/make-guest answers a line '@ID COMMAND' with '@ID begin', t
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -118,6 +119,17 @@ def tsc_frequency() -> str:
         if line.startswith("cpu MHz"):
             return f"tsc_early_khz={round(float(line.split(':')[1]) * 1000)}"
     raise AssertionError("/proc/cpuinfo tells no frequency")
+
+
+def end_qemu(domain: Domain) -> None:
+    """Kill a domain's QEMU, and see it gone."""
+    pid = domain.live.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while domain.is_running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_agent(domain: Domain, *, timeout: float = BOOT_TIMEOUT) -> None:

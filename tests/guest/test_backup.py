@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from qkvm.domain import backupbegin, backuppart
 from qkvm.domain.domain import Domain
 from tests.guest.conftest import TOP, Lab
-from tests.guest.guest import Guest, wait_agent
+from tests.guest.guest import Guest, end_qemu, wait_agent
 from tests.guest.test_blockjobs import MIB, chain, digest, killed, put
 from tests.guest.test_disks import left
 from tests.host import nslab
@@ -286,17 +285,6 @@ def test_killed_while_the_guest_holds_still(lab: Lab, vm: Domain, tmp_path: Path
     for made, before in zip(anew.definition.disks, vm.definition.disks, strict=True):
         nslab.sh("qemu-img", "compare", made.path, before.path)
     anew.undefine()
-
-
-def end_qemu(vm: Domain) -> None:
-    """Kill a domain's QEMU, and see it gone."""
-    pid = vm.live.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while vm.is_running:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:

@@ -12,7 +12,8 @@ from qkvm.host import accel, cpu, node, numa, smbios, suspend, sysfs
 if TYPE_CHECKING:
     from typing import Any
 
-    from qkvm.domain.emulator import Emulator, Machine
+    from qkvm.domain.emulator import Emulator
+    from qkvm.qemu.abilities import MachineType
 
 
 def facts(emulator: Emulator) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def has_iommu(root: str = "") -> bool:
     return bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", ""))
 
 
-def is_supported(machine: Machine) -> bool:
+def is_supported(machine: MachineType) -> bool:
     """Whether qkvm has a template for a machine type."""
     return machine.name == "microvm" or machine.name.startswith(("pc-q35-", "pc-i440fx-"))
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from qkvm.domain.emulator import Emulator, Machine
+    from qkvm.domain.emulator import Emulator
     from qkvm.host.firmware import Image
+    from qkvm.qemu.abilities import MachineType
 
 ACCELS = {"kvm": "kvm", "qemu": "tcg"}
 """libvirt's word for a type of domain -> the accelerator."""
@@ -43,7 +44,7 @@ def choose_type(emulator: Emulator, wanted: str = "") -> str:
     return wanted
 
 
-def choose_machine(emulator: Emulator, wanted: str = "") -> Machine:
+def choose_machine(emulator: Emulator, wanted: str = "") -> MachineType:
     """The machine type of that name or alias; default: the one that definitions have by default.
 
     :raises InvalidValue: the emulator has none of that name.
@@ -65,7 +66,7 @@ _KVM_CAP_MAX_VCPUS = 66
 """Of linux/kvm.h."""
 
 
-def vcpu_limit(machine: Machine, kind: str) -> int:
+def vcpu_limit(machine: MachineType, kind: str) -> int:
     """The most vCPUs that a domain of this machine and type can have."""
     found = min(machine.cpu_max, spec.VCPU_LIMIT)
     if kind == "kvm":
@@ -81,7 +82,7 @@ def vcpu_limit(machine: Machine, kind: str) -> int:
     return found
 
 
-def facts(emulator: Emulator, machine: Machine, kind: str) -> dict[str, Any]:
+def facts(emulator: Emulator, machine: MachineType, kind: str) -> dict[str, Any]:
     """All that a domain can be made of. An empty list of a part's values means that there is no such part."""
     builds = _firmware(emulator, machine)
     return {
@@ -99,7 +100,7 @@ def facts(emulator: Emulator, machine: Machine, kind: str) -> dict[str, Any]:
     }
 
 
-def _firmware(emulator: Emulator, machine: Machine) -> list[Image]:
+def _firmware(emulator: Emulator, machine: MachineType) -> list[Image]:
     from qkvm.host import firmware
 
     return [] if machine.name == "microvm" else firmware.images(emulator.arch, machine.name)
@@ -142,7 +143,7 @@ _CHANNELS = ("pty", "unix", "tcp", "file", "null")
 _FILESYSTEMS = {"path": "virtio-9p", "virtiofs": "vhost-user-fs"}
 
 
-def _devices(emulator: Emulator, machine: Machine) -> dict[str, dict[str, list[str]]]:
+def _devices(emulator: Emulator, machine: MachineType) -> dict[str, dict[str, list[str]]]:
     """For each kind of device its properties and their values, in libvirt's words."""
     has = emulator.devices
     if machine.name == "microvm":

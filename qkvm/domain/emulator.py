@@ -1,8 +1,7 @@
 """What an emulator can do, by asking it.
 
-A QEMU without a machine is started with a script of QMP commands that ends in ``quit`` as its whole input: it
-answers them and ends, also when whoever asked is killed meanwhile. Three such runs tell everything; what they
-said is kept under var/lib/ and holds for the same program, boot and KVM.
+What the program can do by itself is asked by abilities.py; here is what depends on the host too. What it said is
+kept, and holds for the same program, boot and KVM.
 """
 
 from __future__ import annotations
@@ -10,29 +9,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from qkvm import files, units
+from qkvm import units
+from qkvm.domain import abilities, kept
 from qkvm.errors import HostError, InvalidValue, ProgramFailed
 from qkvm.host import process, record, settings, sysfs
 from qkvm.paths import Tree
-
-_VERSION = 1
-"""Of the kept answers; others are asked for anew."""
-
-_KEPT_MAX = 16
-"""Emulators whose answers are kept; one host rarely has more than two."""
-
-
-class Machine(Struct, frozen=True, kw_only=True):
-    """A machine type: its name, the other one that it also goes by, and the most vCPUs it takes."""
-
-    name: str
-    alias: str = ""
-    cpu_max: int = 1
-    deprecated: bool = False
-    default: bool = False
+from qkvm.qemu.abilities import Abilities
+from qkvm.qmp import oneshot
 
 
 class CpuModel(Struct, frozen=True, kw_only=True):
@@ -51,21 +36,14 @@ class CpuModel(Struct, frozen=True, kw_only=True):
     deprecated: bool = False
 
 
-class Emulator(Struct, frozen=True, kw_only=True):
-    """What one emulator program can do.
+class Emulator(Abilities, frozen=True, kw_only=True):
+    """What one emulator program can do, and what it makes of this host.
 
     ``best`` has the features of the fullest CPU that each working accelerator gives, in QEMU's names.
     ``tpms`` are the kinds of TPM backends, ``features`` all the CPU features that it has a name for. ``sev`` is
     what it told of AMD's SEV; where that is not there, ``sev_refusal`` has its words.
     """
 
-    path: str
-    version: str
-    package: str
-    arch: str
-    machines: tuple[Machine, ...]
-    devices: frozenset[str]
-    commands: frozenset[str]
     tpms: tuple[str, ...]
     features: frozenset[str]
     models: tuple[CpuModel, ...]
@@ -78,21 +56,9 @@ class Emulator(Struct, frozen=True, kw_only=True):
         """The accelerators that work, the faster one first."""
         return [name for name in ("kvm", "tcg") if name in self.best]
 
-    def machine(self, name: str) -> Machine | None:
-        """The machine type of that name or alias."""
-        return next((entry for entry in self.machines if name in (entry.name, entry.alias)), None)
-
     def model(self, name: str) -> CpuModel | None:
         """The CPU model of that name."""
         return next((entry for entry in self.models if entry.name == name), None)
-
-
-class _Kept(Struct, frozen=True, kw_only=True):
-    """The answers, and what they hold for."""
-
-    version: int
-    key: list[str | int]
-    emulator: Emulator
 
 
 def find(tree: Tree, *, binary: str = "", arch: str = "") -> Emulator:
@@ -104,15 +70,7 @@ def find(tree: Tree, *, binary: str = "", arch: str = "") -> Emulator:
     """
     wanted = check_arch(arch) if arch else ""
     path = _program(tree, binary, wanted)
-    key = _key(path)
-    folder = os.path.join(tree.state, "emulators")
-    if os.path.lexists(folder):
-        files.check_private_dir(folder)
-    kept = os.path.join(folder, f"{os.path.basename(path)}.json")
-    found = _load(kept, key)
-    if found is None:
-        found = _ask(path)
-        _keep(tree, kept, _Kept(version=_VERSION, key=key, emulator=found))
+    found = kept.recall(tree, path, "host", _key(path), Emulator, lambda: _ask(tree, path))
     if wanted and wanted != found.arch:
         raise InvalidValue(f"invalid argument: emulator '{path}' is for {found.arch}, not for {wanted}")
     return found
@@ -153,86 +111,40 @@ def _program(tree: Tree, binary: str, arch: str) -> str:
     return process.find_program(chosen, needed, f"qemu-system-{_ARCHES[arch or 'x86_64']}")
 
 
-def _key(path: str) -> list[str | int]:
+def _key(path: str) -> kept.Key:
     """What the answers hold for: the program, this boot (kernel, microcode), and the KVM that there is now."""
-    try:
-        info = os.stat(path)
-    except OSError as error:
-        raise files.os_error(error, f"Cannot check QEMU binary {path}") from error
     nested = (sysfs.text(f"/sys/module/{module}/parameters/nested") or "" for module in ("kvm_intel", "kvm_amd"))
-    return [
-        path, os.path.realpath(path), info.st_size, info.st_mtime_ns, record.boot_id(), int(_opens_kvm()), *nested
-    ]  # fmt: skip
+    return [*kept.program_key(path), record.boot_id(), int(_opens_kvm()), *nested]
 
 
 def _opens_kvm() -> bool:
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def _load(path: str, key: list[str | int]) -> Emulator | None:
-    """The kept answers, None where there are none that hold; damaged ones are none."""
-    raw = files.read_bytes(path)
-    if raw is None:
-        return None
-    try:
-        kept = msgspec.json.decode(raw, type=_Kept)
-    except msgspec.DecodeError:
-        return None
-    return kept.emulator if kept.version == _VERSION and kept.key == key else None
-
-
-def _keep(tree: Tree, path: str, kept: _Kept) -> None:
-    """Keep the answers; where that can't be done the next one asks again."""
-    folder = os.path.dirname(path)
-    if not os.path.isdir(tree.root):
-        return
-    try:
-        files.make_private_dir(tree.state)
-        files.make_private_dir(folder)
-        others = files.entries(folder, ".json")
-        if len(others) >= _KEPT_MAX:
-            for name in others:
-                files.remove(os.path.join(folder, f"{name}.json"))
-        files.write_atomic(path, msgspec.json.encode(kept))
-    except HostError:
-        pass
-
-
-def _ask(path: str) -> Emulator:
+def _ask(tree: Tree, path: str) -> Emulator:
     """Ask the program everything."""
-    answers = _converse(path, "tcg", [
-        ("query-version", {}), ("query-target", {}), ("query-machines", {}), ("qom-list-types", {}),
-        ("query-qmp-schema", {}), ("query-cpu-definitions", {}), ("query-kvm", {}), ("query-tpm-types", {}),
-        _expansion("max"),
+    able = abilities.find(tree, path)
+    definitions, kvm, tpms, fullest_of_tcg = oneshot.ask(path, "tcg", [
+        ("query-cpu-definitions", {}), ("query-kvm", {}), ("query-tpm-types", {}), _expansion("max"),
     ])  # fmt: skip
-    version, target, machines, types, schema, definitions, kvm, tpms, best = answers
-    if not isinstance(version, dict) or not isinstance(target, dict) or not isinstance(schema, list):
-        raise HostError(f"{path} is no QEMU that answers QMP", hint="qkvm needs QEMU 7.2 or newer")
     names = [entry["name"] for entry in definitions if _is_offered(entry)] if isinstance(definitions, list) else []
-    expanded = _converse(path, "tcg", [_expansion(name) for name in names])
+    expanded = oneshot.ask(path, "tcg", [_expansion(name) for name in names])
     lacking = {"tcg": _lacking(definitions)}
-    fullest = {"tcg": _model("max", best)}
+    fullest = {"tcg": _model("max", fullest_of_tcg)}
     sev: Any = "KVM is not available"
     if isinstance(kvm, dict) and kvm["present"] and _opens_kvm():
         try:
-            found, best, sev = _converse(path, "kvm", [
+            found, best, sev = oneshot.ask(path, "kvm", [
                 ("query-cpu-definitions", {}), _expansion("host"), ("query-sev-capabilities", {}),
             ])  # fmt: skip
             lacking["kvm"], fullest["kvm"] = _lacking(found), _model("host", best)
         except ProgramFailed:
             # QEMU opens /dev/kvm and finds that it is of no use: then it is not there.
             pass
-    number = version["qemu"]
     return Emulator(
-        path=path,
-        version=f"{number['major']}.{number['minor']}.{number['micro']}",
-        package=version.get("package", ""),
-        arch={"i386": "i686", "arm": "armv7l"}.get(target["arch"]) or target["arch"],
-        machines=tuple(_machine(entry) for entry in machines),
-        devices=frozenset(entry["name"] for entry in types),
-        commands=frozenset(entry["name"] for entry in schema if entry["meta-type"] == "command"),
+        **structs.asdict(able),
         tpms=tuple(tpms) if isinstance(tpms, list) else (),
-        features=_features(answers[-1]),
+        features=_features(fullest_of_tcg),
         models=tuple(
             _model(name, answer, lacking, definitions)
             for name, answer in sorted(zip(names, expanded, strict=True), key=lambda pair: pair[0].lower())
@@ -246,40 +158,6 @@ def _ask(path: str) -> Emulator:
 def _expansion(name: str) -> tuple[str, dict[str, Any]]:
     """The command for all features of a model's definition, by the one name that each has."""
     return "query-cpu-model-expansion", {"type": "static", "model": {"name": name}}
-
-
-def _converse(path: str, accel: str, commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """Start the program, run QMP commands and give what each returned; a refusal is its text.
-
-    :raises HostError: it does not speak QMP. :raises ProgramFailed: it does not start.
-    """
-    script = [("qmp_capabilities", {}), *commands, ("quit", {})]
-    lines = (
-        {"execute": name, "arguments": arguments, "id": number} for number, (name, arguments) in enumerate(script)
-    )
-    argv = [
-        path, "-S", "-machine", f"none,accel={accel}", "-nodefaults", "-no-user-config", "-display", "none",
-        "-qmp", "stdio",
-    ]  # fmt: skip
-    said = process.run(argv, stdin=b"".join(msgspec.json.encode(line) + b"\n" for line in lines), timeout=60)
-    answers: dict[int, Any] = {}
-    for line in said.splitlines():
-        try:
-            answer = msgspec.json.decode(line)
-        except msgspec.DecodeError:
-            continue
-        if isinstance(answer, dict) and isinstance(answer.get("id"), int):
-            answers[answer["id"]] = answer["return"] if "return" in answer else answer["error"]["desc"]
-    if len(answers) < len(script) - 1:
-        raise HostError(f"{path} is no QEMU that answers QMP", hint="qkvm needs QEMU 7.2 or newer")
-    return [answers[number] for number in range(1, len(commands) + 1)]
-
-
-def _machine(entry: dict[str, Any]) -> Machine:
-    return Machine(
-        name=entry["name"], alias=entry.get("alias", ""), cpu_max=entry["cpu-max"],
-        deprecated=entry.get("deprecated", False), default=entry.get("is-default", False),
-    )  # fmt: skip
 
 
 def _is_offered(entry: dict[str, Any]) -> bool:

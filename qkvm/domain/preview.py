@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import beside, firmware, nicopen, share, start, vncport
+from qkvm.domain import abilities, beside, firmware, nicopen, share, start, vncport
 from qkvm.host import accel, ids, process, settings
-from qkvm.qemu import disks, launch, ports
+from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.devices import NicFds
 from qkvm.qemu.launch import Resources
 from qkvm.qemu.render import Option
@@ -27,12 +27,14 @@ def command_line(
     definition = share.decided(domain.definition if definition is None else definition)
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
+    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     folder = domain.tree.domain_run(domain.name)
     nic_fds, number = _nominal_nic_fds(definition)
     images = _nominal_image_fds(definition, number)
     given = Resources(
         accel=chosen,
         user=settings.run_as(config.user, ids.last(domain.tree) + 1),
+        quirks=quirks.needed(abilities.find(domain.tree, binary)),
         sockets={ident: process.FIRST_FD + number for number, ident in enumerate(ports.sockets(definition))},
         nic_fds=tuple(nic_fds),
         images=images,
@@ -45,7 +47,6 @@ def command_line(
         flash=firmware.choose(domain.tree, definition),
     )
     plan = launch.plan(definition, beside.nominal(definition, number + len(images)).add_to(given))
-    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
 
 

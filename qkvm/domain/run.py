@@ -111,6 +111,12 @@ class Run:
             return int(event["data"]["actual"]) // 1024
         return int(memory["actual"])
 
+    def needs(self, quirk: str) -> bool:
+        """Whether this QEMU needs a workaround (see qemu/quirks.py)."""
+        # A run that was started before there were records of them is of a QEMU that needs them.
+        quirks = self.record.get("quirks")
+        return quirks is None or quirk in quirks
+
     def require_sound(self) -> None:
         """Refuse what would make a QEMU crash whose TCG lost track of an unplugged vCPU (see vcpu.py).
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
 from qkvm.domain import (
+    abilities,
     arrival,
     beside,
     blocknodes,
@@ -29,9 +30,10 @@ from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, settings
 from qkvm.net import link, port
-from qkvm.qemu import disks, launch, ports
+from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources
+from qkvm.qemu.quirks import Quirk
 from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -66,6 +68,7 @@ class _Prepared(NamedTuple):
     warning: str
     user: str
     binary: str
+    quirks: frozenset[Quirk]
     vnc_port: int
     vnc_websocket: int
     flash: Flash | None
@@ -189,6 +192,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, user, binary,
+        quirks.needed(abilities.find(domain.tree, binary)),
         vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
     )  # fmt: skip
 
@@ -214,6 +218,7 @@ def _make_run(domain: Domain, ready: _Prepared, ident: int, undo: files.Undo) ->
         "definition": toml.to_plain(ready.definition),
         "machine": str(ready.definition.machine),
         "accel": ready.accel,
+        "quirks": sorted(ready.quirks),
         "slots": [],
         "memory": {
             "actual": ready.definition.memory.current, "maximum": ready.definition.memory.maximum, "since": 0,
@@ -280,6 +285,7 @@ def _resources(
     return Resources(
         accel=ready.accel,
         user=ready.user,
+        quirks=ready.quirks,
         sockets=sockets,
         nic_fds=tuple(tap.numbers() for tap in taps),
         images=images,

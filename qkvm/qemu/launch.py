@@ -12,6 +12,7 @@ from qkvm.qemu.disks import DiskDevice
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.inputs import InputDevice
 from qkvm.qemu.ports import PortDevice
+from qkvm.qemu.quirks import Quirk
 from qkvm.qemu.render import Option, render
 from qkvm.qemu.shares import ShareDevice
 from qkvm.qemu.slots import Board, Place, Port
@@ -56,11 +57,12 @@ class Resources(NamedTuple):
     ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of disks'
     images by protocol node. ``folder`` is the run's, ``vnc_secret`` a file with the VNC password, '' for none.
     ``flash`` is UEFI firmware, None is the BIOS. ``tpm_fd`` is connected to the swtpm of a domain that has one.
-    ``shares`` are fds of what QEMU gets of each shared folder.
+    ``shares`` are fds of what QEMU gets of each shared folder. ``quirks`` are the workarounds that the QEMU needs.
     """
 
     accel: str
     user: str
+    quirks: frozenset[Quirk]
     sockets: Mapping[str, int]
     nic_fds: tuple[NicFds, ...]
     images: Mapping[str, int]
@@ -94,6 +96,7 @@ class Launch(NamedTuple):
     flash: Flash | None
     tpm_fd: int
     user: str
+    quirks: frozenset[Quirk]
     sockets: Mapping[str, int]
     images: tuple[ImageFd, ...]
     pidfile: str
@@ -163,6 +166,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         flash=given.flash,
         tpm_fd=given.tpm_fd,
         user=given.user,
+        quirks=given.quirks,
         sockets=given.sockets,
         images=tuple(
             ImageFd(given.images[layer.file_node], layer.fdset, layer.path)

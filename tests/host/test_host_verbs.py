@@ -369,13 +369,13 @@ def test_cpu_baseline_and_compare_of_a_hypervisor(qkvm: Lines) -> None:
 def test_answers_are_kept(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
     found = emulators.find(tree)
-    kept = tmp_path / "var/lib/qkvm/emulators/qemu-system-x86_64.json"
+    (kept,) = (tmp_path / "var/lib/qkvm/emulators").glob("qemu-system-x86_64-*.host.json")
     written = kept.stat().st_mtime_ns
     begin = time.monotonic()
     assert emulators.find(tree) == found
     assert time.monotonic() - begin < 0.1 and kept.stat().st_mtime_ns == written
     # What is damaged, of another version or of another program is asked for anew.
-    for text in ("", "{", "[]", kept.read_text().replace('"version":1', '"version":0', 1)):
+    for text in ("", "{", "[]", kept.read_text().replace('"version":2', '"version":0', 1)):
         kept.write_text(text)
         assert emulators.find(tree) == found and kept.stat().st_size > 10000
     assert found.accels[-1] == "tcg" and found.machine("q35") is not None and found.model("EPYC") is not None
@@ -413,7 +413,9 @@ answers = {
     "query-version": {"qemu": {"major": 9, "minor": 1, "micro": 0}, "package": ""},
     "query-target": {"arch": "aarch64"}, "query-kvm": {"present": True, "enabled": False}, "query-tpm-types": [],
     "query-machines": [{"name": "virt-9.1", "alias": "virt", "cpu-max": 512, "is-default": True}],
-    "qom-list-types": [{"name": "virtio-blk-pci"}], "query-qmp-schema": [{"name": "stop", "meta-type": "command"}],
+    "qom-list-types": [{"name": "virtio-blk-pci"}], "query-qmp-schema": [
+    {"name": "stop", "meta-type": "command", "arg-type": "0"},
+    {"name": "0", "meta-type": "object", "members": []}],
     "query-cpu-definitions": [{"name": "cortex-a57", "typename": "x"}, {"name": "max", "typename": "x",
     "migration-safe": False}],
 }

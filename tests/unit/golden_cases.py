@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
-from qkvm.qemu import controllers, devices, disks, launch, ports, render, shares, slots
+from qkvm.qemu import controllers, devices, disks, launch, ports, quirks, render, shares, slots
+from qkvm.qemu.abilities import Abilities
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Resources
 from qkvm.spec.domain import (
@@ -248,7 +250,13 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
 }
 
 
-def resources(domain: Domain, *, root: bool = False) -> Resources:
+def abilities(release: str) -> Abilities:
+    """What the QEMU of a Debian release said of itself: of 7.2 (12) or 10.0 (13)."""
+    recorded = FOLDER.parent / f"reference/qemu-{release}.json"
+    return msgspec.json.decode(recorded.read_bytes(), type=Abilities)
+
+
+def resources(domain: Domain, *, root: bool = False, release: str = "7.2") -> Resources:
     """What the host would give, always the same; ``root`` is KVM with a QEMU that stays root."""
     numbers = (str(number) for number in itertools.count(100 + len(ports.sockets(domain))))
     fds = tuple(
@@ -262,6 +270,7 @@ def resources(domain: Domain, *, root: bool = False) -> Resources:
     return Resources(
         accel="kvm" if root else "tcg",
         user="" if root else "1879048193:1879048193",
+        quirks=quirks.needed(abilities(release)),
         sockets={ident: 100 + number for number, ident in enumerate(ports.sockets(domain))},
         nic_fds=fds,
         images={node: 150 + number for number, node in enumerate(nodes)},
@@ -287,9 +296,11 @@ def _flash(domain: Domain) -> Flash | None:
     )  # fmt: skip
 
 
-def options(domain: Domain, *, root: bool = False, kept: Kept | None = None) -> list[render.Option]:
+def options(
+    domain: Domain, *, root: bool = False, kept: Kept | None = None, release: str = "7.2"
+) -> list[render.Option]:
     """The command line of a domain from the packaged templates."""
-    plan = launch.plan(domain, resources(domain, root=root), kept)
+    plan = launch.plan(domain, resources(domain, root=root, release=release), kept)
     return launch.command_line(domain, plan, own_templates="")
 
 
@@ -345,6 +356,9 @@ def cases() -> dict[str, str]:
         for machine in MACHINES
         for feature in FEATURES
     }
+    for machine in MACHINES:
+        made[f"{machine}-full-qemu-10.0.args"] = _lines(options(full(machine), release="10.0"))
+        made[f"{machine}-hardware-qemu-10.0.args"] = _lines(options(hardware(machine), release="10.0"))
     made["q35-restored.args"] = _lines(options(user_nic(Machine.Q35), kept=KEPT))
     starts = ("full", False), ("full", True), ("hardware", False), ("user-nic", False), ("no-extras", False)
     for feature, paused in starts:

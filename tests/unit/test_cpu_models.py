@@ -26,7 +26,7 @@ def model(name: str, features: frozenset[str], vendor: str = "GenuineIntel", **m
 def emulator(**best: CpuModel) -> Emulator:
     return Emulator(
         path="/usr/bin/qemu", version="7.2.0", package="", arch="x86_64", machines=(), devices=frozenset(),
-        commands=frozenset(), tpms=(), sev={}, sev_refusal="", best=best,
+        commands={}, tpms=(), sev={}, sev_refusal="", best=best,
         features=NEWEST | {"invtsc", "svm", "mds-no", "spec-ctrl", "stibp", "amd-stibp", "ssbd", "avx512vnni",
                            "sse4.1", "tsc-deadline", "vme", "ibrs", "amd-ssbd", "virt-ssbd"},
         models=(
@@ -225,7 +225,7 @@ def test_an_accelerator_that_does_not_work() -> None:
 def test_an_emulator_that_tells_no_features() -> None:
     arm = Emulator(
         path="/usr/bin/qemu", version="7.2.0", package="", arch="aarch64", machines=(), devices=frozenset(),
-        commands=frozenset(), tpms=(), features=frozenset(), models=(CpuModel(name="cortex-a57"),), best={},
+        commands={}, tpms=(), features=frozenset(), models=(CpuModel(name="cortex-a57"),), best={},
         sev={}, sev_refusal="",
     )  # fmt: skip
     with pytest.raises(InvalidValue, match="does not tell what its CPU models have"):

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import golden_cases
 import pytest
 
 from qkvm import Host
 from qkvm.cli.main import main
+from qkvm.domain import kept
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound
 from qkvm.files import Undo
+from qkvm.host import process
+from qkvm.qemu.abilities import Abilities
 from qkvm.spec import domain as spec
 
 TOP = Path(__file__).resolve().parents[2]
@@ -355,6 +359,9 @@ def test_lifecycle_actions(host: Host, verb: Verb) -> None:
 
 
 def test_native(host: Host, verb: Verb, tmp_path: Path) -> None:
+    qemu = process.find_program("qemu-system-x86_64", "this test", "qemu-system-x86")
+    asked = golden_cases.abilities("7.2")
+    kept.recall(host.tree, qemu, "abilities", kept.program_key(qemu), Abilities, lambda: asked)
     code, out, _ = verb("domxml-to-native", "qemu-argv", "--domain", "a")
     assert code == 0 and out.count("\n") == 2 and "-name guest=a,debug-threads=on" in out
     (tmp_path / "x.xml").write_text(

@@ -1,0 +1,44 @@
+"""Workarounds: what some QEMUs need to be treated differently for, and which these are.
+
+The one place that tells QEMUs apart. Each workaround has a name that code and templates ask for, a reason, and a
+condition on what the program said it can do; a version counts only where behaviour differs and nothing tells so.
+Each has a test with a real QEMU that fails where the condition and the behaviour differ: it tells when a
+workaround is no longer needed. Whether one holds for a QEMU that runs is in its run's record: the program may have
+been replaced since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from qkvm.qemu.abilities import Abilities
+
+
+class Quirk(StrEnum):
+    """The name of a workaround."""
+
+    RUNAS = "runas"
+
+
+class Workaround(NamedTuple):
+    """Why a QEMU is treated differently, for which one that is so, and the test that sees it there."""
+
+    reason: str
+    needed: Callable[[Abilities], bool]
+    proof: str
+
+
+WORKAROUNDS: dict[Quirk, Workaround] = {
+    Quirk.RUNAS: Workaround(
+        "QEMU leaves root by -runas before 9.1, and by -run-with user= from then on; 10.0 has no -runas",
+        lambda qemu: not qemu.takes("run-with", "user"),
+        "tests/host/test_quirks.py::test_leaving_root",
+    ),
+}
+
+
+def needed(qemu: Abilities) -> frozenset[Quirk]:
+    """The workarounds that a QEMU needs."""
+    return frozenset(quirk for quirk, workaround in WORKAROUNDS.items() if workaround.needed(qemu))

@@ -77,6 +77,23 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
         raise os_error(error, f"cannot write {path}") from error
 
 
+def replace_link(path: str, target: str) -> None:
+    """Have ``path``, a symbolic link or nothing yet, lead to ``target``.
+
+    :raises HostError: it can't be made.
+    """
+    temporary = f"{path}.new{os.getpid()}"
+    try:
+        if os.path.islink(path) and os.readlink(path) == target:
+            return
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        remove(temporary)
+        os.symlink(target, temporary)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise os_error(error, f"cannot make {path}") from error
+
+
 def sweep(folder: str) -> None:
     """Remove what :func:`write_atomic` of a process that was killed meanwhile has left in a folder."""
     for name in entries(folder):

@@ -1,12 +1,14 @@
-"""Where things lie: the tree under QKVM_ROOT.
+"""Where things lie: the tree under QKVM_ROOT; without that, the host's for root, and for users one of their own.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
     var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
-Another root is another set that never meets the host's own. Paths are plain strings: a read verb has no
-time for more.
+Another root is another set that never meets the host's own. A user's is $XDG_DATA_HOME/qkvm, by default
+~/.local/share/qkvm (libvirt's qemu:///session); what runs now lies in $XDG_RUNTIME_DIR/qkvm-ID there, ID being
+of the root, and in the tree itself where there is no such folder. Paths are plain strings: a read verb has no time
+for more.
 """
 
 from __future__ import annotations
@@ -16,19 +18,32 @@ from os.path import join
 
 ROOT_VARIABLE = "QKVM_ROOT"
 
+URI_VARIABLE = "QKVM_DEFAULT_URI"
+"""Which of the two trees is meant where no root is named: the option --connect sets it."""
+
+SYSTEM, SESSION = "qemu:///system", "qemu:///session"
+"""The host's tree, and the user's own."""
+
 
 class Tree:
-    """The paths of one root; nothing is made or looked at here."""
+    """The paths of one root; nothing is made here."""
 
     __slots__ = ("config", "log", "root", "run", "state")
 
     def __init__(self, root: str | None = None) -> None:
-        """:param root: the root folder; default: $QKVM_ROOT, else /."""
-        self.root = os.path.abspath(root or os.environ.get(ROOT_VARIABLE) or "/")
+        """:param root: the root folder; default: $QKVM_ROOT, else / for root and the user's own for users."""
+        self.root = os.path.abspath(root or os.environ.get(ROOT_VARIABLE) or default_root())
         self.config = join(self.root, "etc/qkvm")
         self.state = join(self.root, "var/lib/qkvm")
         self.run = join(self.root, "run/qkvm")
         self.log = join(self.root, "var/log/qkvm")
+        if self.root != "/" and self.is_session:
+            self.run = _session_run(self.root)
+
+    @property
+    def is_session(self) -> bool:
+        """Whether it is the user's own (qemu:///session)."""
+        return self.root == session_root()
 
     @property
     def settings(self) -> str:
@@ -182,6 +197,59 @@ class Tree:
     def serial_log(self, domain: str) -> str:
         """What the guest wrote on its first serial port."""
         return join(self.log, f"{domain}.serial.log")
+
+
+def default_root(uri: str = "") -> str:
+    """The root where none is named: of ``uri``, else of $QKVM_DEFAULT_URI, else / for root and a user's own."""
+    wanted = uri or os.environ.get(URI_VARIABLE) or (SYSTEM if os.geteuid() == 0 else SESSION)
+    return session_root() if wanted == SESSION else "/"
+
+
+def session_root() -> str:
+    """The root of the user's own tree. XDG's specification has relative paths ignored."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return os.path.abspath(join(data if data.startswith("/") else os.path.expanduser("~/.local/share"), "qkvm"))
+
+
+def _session_run(root: str) -> str:
+    """The folder of what runs now in a user's tree: where it was put, else where it is put from now on.
+
+    ``run/session`` leads there: a shell with another environment (cron, su) finds the same guests. After the
+    user's last logout, or a boot, the folder that it names is gone. One in the tree itself is left when nothing
+    has run in it.
+    """
+    own = join(root, "run/qkvm")
+    try:
+        known = os.readlink(session_link(root))
+        if known != own and os.path.isdir(known):
+            return known
+        if os.listdir(join(own, "domains")):
+            return own
+    except OSError:
+        pass
+    return _runtime_folder(root) or own
+
+
+def _runtime_folder(root: str) -> str:
+    """The folder for a tree's run files in the user's runtime folder, '' where there is none of theirs.
+
+    Its name is the root's: a user may have several. The short one leaves room for sockets in it.
+    """
+    uid = os.geteuid()
+    for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+        try:
+            if folder.startswith("/") and os.stat(folder).st_uid == uid:
+                from zlib import crc32
+
+                return join(folder, f"qkvm-{crc32(os.fsencode(root)):08x}")
+        except OSError:
+            continue
+    return ""
+
+
+def session_link(root: str) -> str:
+    """The link in a user's tree that leads to what runs now."""
+    return join(root, "run/session")
 
 
 def packaged_templates() -> str:

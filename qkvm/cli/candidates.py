@@ -111,8 +111,8 @@ def candidates(tree: Tree, words: Sequence[str]) -> list[str]:
 
 
 def _outside(tree: Tree, rest: list[str]) -> list[str]:
-    from qkvm.cli.globals import OPTIONS, URI, whole_name
-    from qkvm.paths import Tree
+    from qkvm.cli.globals import OPTIONS, URIS, whole_name
+    from qkvm.paths import ROOT_VARIABLE, Tree, default_root
 
     while rest[0].startswith("-"):
         option, equals, value = rest[0].partition("=")
@@ -126,11 +126,13 @@ def _outside(tree: Tree, rest: list[str]) -> list[str]:
             option, value = "", rest.pop(1)
         rest.pop(0)
         if not rest:
-            kinds = {"connect": (URI,), "log": _files(value), "root": _folders(value)}
+            kinds = {"connect": URIS, "log": _files(value), "root": _folders(value)}
             found = _fitting(value, kinds.get(name or "", ()))
             return [f"{option}={word}" for word in found] if equals else found
         if name == "root":
             tree = Tree(value)
+        elif name == "connect" and not os.environ.get(ROOT_VARIABLE):
+            tree = Tree(default_root(value))
     return _candidates(tree, rest)
 
 

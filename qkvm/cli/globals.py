@@ -7,6 +7,7 @@ be cut short where that names one only. Loaded only where there are any.
 from __future__ import annotations
 
 from qkvm.cli.parse import UsageError
+from qkvm.paths import SESSION, SYSTEM
 from qkvm.units import printable
 
 OPTIONS: dict[str, tuple[str, str]] = {
@@ -25,8 +26,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
 }
 """Long name -> short name, and what its value is called ('' where it takes none)."""
 
-URI = "qemu:///system"
-"""What qkvm is: the hypervisor of this host. There is no other to connect to."""
+URIS = (SYSTEM, SESSION)
+"""What qkvm is: the hypervisor of this host, in root's tree or the user's own. There is no other to connect to."""
 
 ESCAPE = "^]"
 """What leaves a guest's console unless --escape says another."""
@@ -42,13 +43,15 @@ _QUIETEST = 4
 class Globals:
     """What the options say; those that nobody gave have their defaults."""
 
-    __slots__ = ("escape", "help", "ignored", "level", "log", "quiet", "readonly", "root", "timing", "version")
+    __slots__ = (
+        "escape", "help", "ignored", "level", "log", "quiet", "readonly", "root", "timing", "uri", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.help = self.quiet = self.readonly = self.timing = False
         self.root: str | None = None
         self.log: str | None = None
-        self.version = ""
+        self.version = self.uri = ""
         self.escape = ESCAPE
         self.level = _QUIETEST
         self.ignored: list[str] = []
@@ -118,6 +121,7 @@ class Globals:
             self.log = value
         elif name == "connect":
             check_uri(value)
+            self.uri = value
         elif name == "escape":
             _check_escape(value)
             self.escape = value
@@ -136,14 +140,14 @@ class Globals:
 
 
 def check_uri(uri: str) -> None:
-    """Accept the one URI that qkvm is, in -c and in the verb connect.
+    """Accept the URIs that qkvm is, in -c and in the verb connect.
 
     :raises UsageError: it is another one.
     """
-    if uri != URI:
+    if uri not in URIS:
         raise UsageError(
             f"failed to connect to the hypervisor: qkvm drives this host's QEMU itself, not '{printable(uri)}'",
-            hint=f"leave the URI out, or say {URI}",
+            hint=f"leave the URI out, or say {SYSTEM} or {SESSION}",
         )
 
 

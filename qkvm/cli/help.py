@@ -15,7 +15,7 @@ qkvm [options]... [<command_string>]
 qkvm [options]... <command> [args...]
 
   options:
-    -c | --connect=URI      hypervisor connection URI: qemu:///system, which qkvm is
+    -c | --connect=URI      hypervisor connection URI: qemu:///system, or qemu:///session
     -d | --debug=NUM        debug level [0-4]; below 4, errors come with their trace
          --debug            the same as --debug=0
     -e | --escape <char>    set escape sequence for console
@@ -26,7 +26,7 @@ qkvm [options]... <command> [args...]
     -l | --log=FILE         output logging to file
     -q | --quiet            quiet mode
     -r | --readonly         refuse commands that change anything
-         --root=DIR         use the tree under DIR (default: $QKVM_ROOT, else /)
+         --root=DIR         use the tree under DIR (default: $QKVM_ROOT, else the URI's)
     -t | --timing           print timing information
     -v                      short version
     -V                      long version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli.output import json_text
+from qkvm.paths import SESSION, SYSTEM
 from qkvm.units import printable
 
 TYPE_CHECKING = False
@@ -103,7 +104,7 @@ def sysinfo(context: Context, args: Args) -> None:
 def uri(context: Context, args: Args) -> None:
     """Print where qkvm works: this host's QEMU, and the root that holds everything."""
     root = context.tree.root
-    address = f"qemu:///system?root={root}" if root != "/" else "qemu:///system"
+    address = SYSTEM if root == "/" else SESSION if context.tree.is_session else f"{SYSTEM}?root={root}"
     context.out(json_text({"uri": address, "root": root}) if args.json else f"{printable(address)}\n")
 
 

@@ -52,12 +52,19 @@ def echo(context: Context, args: Args) -> None:
 
 
 def connect(context: Context, args: Args) -> None:
-    """Check that the URI is the one there is, and have what follows in the shell look only, or change again."""
-    from qkvm.cli.globals import URI, check_uri
+    """Have what follows in the shell be about the tree of the URI, and look only, or change again."""
+    import os
 
-    check_uri(args.text("name") or URI)
+    from qkvm.cli.globals import check_uri
+    from qkvm.paths import URI_VARIABLE
+
+    uri = args.text("name")
+    if uri:
+        check_uri(uri)
     if context.session is None:
         raise InvalidState("there is no session to connect")
+    if uri:
+        os.environ[URI_VARIABLE] = uri
     context.session.readonly = args.flag("readonly")
 
 

@@ -12,7 +12,7 @@ import sys
 from qkvm.cli.parse import Args, UsageError, parse
 from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
-from qkvm.paths import ROOT_VARIABLE, Tree
+from qkvm.paths import ROOT_VARIABLE, SESSION, URI_VARIABLE, Tree
 from qkvm.units import printable
 
 TYPE_CHECKING = False
@@ -248,6 +248,8 @@ class Session:
         if options.root is not None:
             # The programs that a verb starts see the same tree.
             os.environ[ROOT_VARIABLE] = os.path.abspath(options.root)
+        if options.uri:
+            os.environ[URI_VARIABLE] = options.uri
 
     def run_line(self, line: str) -> int:
         """Run the commands of a line such as 'list --all; dominfo vm01'.
@@ -361,9 +363,12 @@ def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
 
 
 def _check_rights(tree: Tree) -> None:
-    """QEMU with KVM, taps and packet filters need root; a private tree of one's own may always be looked at."""
-    if os.geteuid() != 0 and not os.access(tree.root, os.W_OK):
-        raise HostError("qkvm must run as root", hint=f"its tree {tree.root} belongs to root")
+    """The host's tree is root's; a tree of one's own, there already or not, is anybody's to work in."""
+    if os.geteuid() != 0 and not tree.is_session and not os.access(tree.root, os.W_OK):
+        raise HostError(
+            f"the tree {tree.root} belongs to another user: this needs root",
+            hint=f"without root, your own guests are in {SESSION}, the default",
+        )
 
 
 def _headline(verb: Verb, args: Args, error: QkvmError) -> str:

@@ -43,8 +43,9 @@ _HISTORY_LIMIT = 500000
 def interact(session: Session) -> int:
     """Read commands and run them until there are no more."""
     session.interactive = True
-    # A relative root would be another one after a cd.
-    os.environ[ROOT_VARIABLE] = Tree().root
+    if os.environ.get(ROOT_VARIABLE):
+        # A relative root would be another one after a cd.
+        os.environ[ROOT_VARIABLE] = Tree().root
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         for line in _script():
             _run(session, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.domain import share, sidecar, tpm
@@ -49,7 +50,7 @@ def check(tree: Tree, definition: spec.Domain, user: str) -> None:
     """
     if definition.tpm is not None:
         tpm.check()
-    share.check(tree, definition, as_root=not user)
+    share.check(tree, definition, as_root=not user and os.geteuid() == 0)
 
 
 def open_sockets(domain: Domain, run: Run, definition: spec.Domain, user: str, opened: ExitStack) -> Company:

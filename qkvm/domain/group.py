@@ -32,7 +32,10 @@ def make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
         cgroup.create(group)
     except (HostError, InvalidState) as error:
         run.record.pop("cgroup", None)
-        run.record["no_cgroup"] = str(error).removeprefix("Requested operation is not valid: ")
+        words = str(error).removeprefix("Requested operation is not valid: ")
+        if os.geteuid() != 0 and setting == "auto":
+            words = f"without root it takes one that is delegated to you, as cgroup in {domain.tree.settings}"
+        run.record["no_cgroup"] = words
         return None
     return group
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from qkvm.domain import domain as domains
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError
-from qkvm.files import make_private_dir
+from qkvm.files import make_private_dir, replace_link
 from qkvm.host import ids
-from qkvm.paths import Tree
+from qkvm.paths import Tree, session_link
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Host:
     """The domains and networks under one root.
 
-    :param root: the root folder; default: $QKVM_ROOT, else /.
+    :param root: the root folder; default: $QKVM_ROOT, else / for root, for users their own.
     """
 
     def __init__(self, root: str | None = None) -> None:
@@ -45,12 +45,16 @@ class Host:
         from qkvm.storage import pool
 
         tree = self.tree
+        if tree.is_session:
+            make_private_dir(tree.root)
         for folder in (
             tree.config, tree.domain_definitions, tree.templates, tree.state, tree.images,
             os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs,
             tree.pool_runs, tree.log,
         ):  # fmt: skip
             make_private_dir(folder)
+        if tree.is_session:
+            replace_link(session_link(tree.root), tree.run)
         ids.prepare(tree)
         ensure_default(tree)
         pool.ensure_default(tree)

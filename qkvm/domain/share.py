@@ -3,7 +3,7 @@
 9p is QEMU's own: what the guest does there is done by QEMU's user. That user has a number of its own in each run,
 which owns nothing on the host. So it comes to the folder through a mount that shows the folder's owner as that
 user: the guest can do what the owner can. virtiofsd runs as root, confined to the folder, and acts as whatever
-user the guest says.
+user the guest says. Without root there is 9p alone: the guest can do what the user can.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qkvm.errors import HostError, InvalidState, InvalidValue, ProgramFailed
 from qkvm.files import os_error
 from qkvm.host import process, programs
 from qkvm.qemu import shares
+from qkvm.rights import need_root
 from qkvm.sockets import connect_unix, listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -53,7 +54,7 @@ def decided(definition: spec.Domain) -> spec.Domain:
     """A definition with the drivers of its shares decided; see :func:`qkvm.qemu.shares.chosen`."""
     if not definition.filesystems:
         return definition
-    return shares.chosen(definition, virtiofs=programs.is_installed("virtiofsd"))
+    return shares.chosen(definition, virtiofs=os.geteuid() == 0 and programs.is_installed("virtiofsd"))
 
 
 def check(tree: Tree, definition: spec.Domain, *, as_root: bool) -> None:
@@ -69,6 +70,7 @@ def check(tree: Tree, definition: spec.Domain, *, as_root: bool) -> None:
 def check_one(tree: Tree, share: spec.Filesystem, *, as_root: bool) -> None:
     """As :func:`check`, of one share."""
     if share.driver is spec.FilesystemDriver.VIRTIOFS:
+        need_root(f"filesystem {share.target}: a virtiofsd that acts for the guest's users", instead="driver 9p")
         programs.find("virtiofsd")
     elif share.access is spec.AccessMode.PASSTHROUGH and not as_root:
         raise InvalidState(
@@ -121,6 +123,9 @@ def hold(
 
     fd = _open_folder(tree, share)
     opened.callback(os.close, fd)
+    if os.geteuid() != 0:
+        # There is no mount for a user: QEMU serves the folder as who it belongs to.
+        return Opened(share, ident, _high(fd, opened))
     held = mounts.folder(fd, readonly=share.readonly)
     opened.callback(os.close, held)
     if share.driver is spec.FilesystemDriver.VIRTIOFS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from qkvm.errors import HostError
@@ -31,19 +32,38 @@ def choose(wanted: str) -> tuple[str, str]:
     """
     if wanted == "tcg":
         return "tcg", ""
-    problem = _kvm_problem(forced=wanted == "kvm")
+    problem, remedy = _kvm_problem(forced=wanted == "kvm")
     if not problem:
         return "kvm", ""
     if wanted == "kvm":
-        raise HostError(f"KVM is not available: {problem}", hint='accel = "tcg" or "auto" runs without it')
+        hint = 'accel = "tcg" or "auto" runs without it'
+        raise HostError(f"KVM is not available: {problem}", hint=f"{remedy}; {hint}" if remedy else hint)
+    problem = f"{problem}: {remedy}" if remedy else problem
     return "tcg", f"KVM is not available ({problem}); the guest runs under TCG, some ten times slower"
 
 
-def _kvm_problem(*, forced: bool) -> str:
+def _kvm_problem(*, forced: bool) -> tuple[str, str]:
+    """Why KVM is not to be had, and what would help; '' for nothing."""
     if not forced and not has_hardware_virtualization():
-        return "no vmx or svm in /proc/cpuinfo"
+        return "no vmx or svm in /proc/cpuinfo", ""
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return f"/dev/kvm: {os.strerror(error.errno or 0)}"
-    return ""
+        remedy = _remedy() if error.errno == errno.EACCES else ""
+        return f"/dev/kvm: {os.strerror(error.errno or 0)}", remedy
+    return "", ""
+
+
+def _remedy() -> str:
+    """How a user gets at /dev/kvm: by the group that it belongs to."""
+    import grp
+    import pwd
+
+    info = os.stat("/dev/kvm")
+    try:
+        group, user = grp.getgrgid(info.st_gid).gr_name, pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        group, user = "kvm", "USER"
+    if info.st_gid == 0 or info.st_mode & 0o060 != 0o060:
+        return "root has to give it to a group of its users: chgrp kvm /dev/kvm; chmod g+rw /dev/kvm"
+    return f"root lets users in by group {group}: usermod -aG {group} {user}, and log in anew"

@@ -30,8 +30,9 @@ class Limits(NamedTuple):
     def around(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs another one within these limits, with no network.
 
-        A network namespace of its own has no interface that is up: no header could have it talk to anybody. It
-        leaves no core behind, which would be as large as its memory.
+        A network namespace of its own has no interface that is up: no header could have it talk to anybody.
+        Without root, which could make one, it can make no socket at all. It leaves no core behind, which would be
+        as large as its memory.
         """
         from qkvm.host.process import find_program
 
@@ -39,7 +40,7 @@ class Limits(NamedTuple):
         size = [f"--fsize={self.file_size}"] if self.file_size else []
         ended = [find_program("setpriv", what, "util-linux"), "--pdeathsig", "KILL"] if self.tied else []
         return [
-            *ended, find_program("unshare", what, "util-linux"), "--net",
+            *ended, *_no_network(what),
             # Each thread would reserve 64 MiB of address space for itself, which are not used.
             find_program("env", what, "coreutils"), "MALLOC_ARENA_MAX=2",
             find_program("prlimit", what, "util-linux"),
@@ -57,3 +58,14 @@ class Limits(NamedTuple):
         if any(words in stderr for words in ("llocate memory", "failed to allocate", "thread_create")):
             return f"needed more than the {self.memory >> 20} MiB of memory that it may"
         return ""
+
+
+def _no_network(what: str) -> list[str]:
+    import os
+    import sys
+
+    from qkvm.host.process import find_program
+
+    if os.geteuid() == 0:
+        return [find_program("unshare", what, "util-linux"), "--net"]
+    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "nosocket.py")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from msgspec import Struct
 
 from qkvm.errors import InvalidValue
@@ -14,9 +16,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What holds for all domains and networks of this host.
 
     ``qemu`` is the emulator (a name on PATH or a path). ``user`` is whom QEMU becomes: 'auto' gives each run a
-    uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is. ``firewall`` is 'auto',
-    'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain. ``cgroup`` is 'auto' (a group of
-    qkvm's own at the top), 'off', or the path of a cgroup v2 group to make the domains' groups in.
+    uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is; without root it is who starts
+    it. ``firewall`` is 'auto', 'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain.
+    ``cgroup`` is 'auto' (a group of qkvm's own at the top), 'off', or the path of a cgroup v2 group to make the
+    domains' groups in.
     """
 
     qemu: str = "qemu-system-x86_64"
@@ -56,11 +59,12 @@ _TPM_UID_BASE = 0x74000000
 
 
 def run_as(user: str, ident: int) -> str:
-    """The 'UID:GID' (or name) for QEMU's -runas, empty where it is to stay root.
+    """The 'UID:GID' (or name) for QEMU's -runas, empty where it is to stay who qkvm is.
 
     :param ident: the domain's id, unique for this boot, which makes the uid its own.
     """
-    if user == "root":
+    if user == "root" or os.geteuid() != 0:
+        # Who is not root can become nobody else.
         return ""
     if user != "auto":
         return user
@@ -69,10 +73,12 @@ def run_as(user: str, ident: int) -> str:
 
 
 def tpm_user(user: str, ident: int) -> tuple[int, int] | None:
-    """The uid and gid of a domain's swtpm: its own where QEMU has one, else QEMU's; None where that is root.
+    """The uid and gid of a domain's swtpm: its own where QEMU has one, else QEMU's; None where that is who we are.
 
     :raises InvalidValue: there is no such user.
     """
+    if os.geteuid() != 0:
+        return None
     if user == "auto":
         uid = _own_uid(_TPM_UID_BASE + ident)
         return uid, uid

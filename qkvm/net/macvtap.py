@@ -18,6 +18,7 @@ from typing import Any
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.files import os_error
 from qkvm.net import link, tap
+from qkvm.rights import INSTEAD, need_root
 
 _MODES = {"vepa": "vepa", "bridge": "bridge", "private": "private", "passthrough": "passthru"}
 """libvirt's names of the modes, and the kernel's."""
@@ -54,6 +55,7 @@ def make(
     """
     from pyroute2.netlink.exceptions import NetlinkError
 
+    need_root(f"a macvtap on {source}", instead=INSTEAD)
     with link.connection(ipr) as route, link.words(f"cannot make {name} on {source}"):
         lower = link.lookup(route, source)
         if lower is None:

@@ -284,8 +284,11 @@ def bridge_of(tree: Tree, name: str) -> str:
 
 
 def ensure_default(tree: Tree) -> None:
-    """Give a root that never had a network the one that every host starts with; who undefines it, is rid of it."""
-    if os.path.isdir(tree.network_definitions):
+    """Give a root that never had a network the one that every host starts with; who undefines it, is rid of it.
+
+    Users get none: only root could start it.
+    """
+    if os.geteuid() != 0 or os.path.isdir(tree.network_definitions):
         return
     from qkvm.spec import toml
     from qkvm.spec.network import default_network

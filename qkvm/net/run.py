@@ -13,6 +13,7 @@ from qkvm.errors import QkvmError
 from qkvm.files import Undo, entries, make_private_dir, remove_dir
 from qkvm.host import record
 from qkvm.net import bridge, link
+from qkvm.rights import INSTEAD, need_root
 
 if TYPE_CHECKING:
     from qkvm.net.firewall.obstacle import Obstacle
@@ -79,6 +80,7 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
     :raises AlreadyExists: its subnet or bridge is taken, and it is not relocatable.
     :raises HostError: the host lacks or refuses something.
     """
+    need_root(f"network '{definition.name}': it consists of things of the host's", instead=INSTEAD)
     if not definition.owns_bridge:
         return _take_bridge(tree, definition)
     from qkvm import units

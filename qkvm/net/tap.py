@@ -8,6 +8,7 @@ import os
 from qkvm.errors import AlreadyExists, HostError
 from qkvm.files import os_error
 from qkvm.net import link
+from qkvm.rights import INSTEAD, need_root
 from qkvm.units import check_interface_name
 
 _TUN = "/dev/net/tun"
@@ -53,6 +54,7 @@ def open_tap(name: str = "vnet%d", queues: int = 1) -> Tap:
     :raises HostError: no tun driver, or no right to make one.
     """
     check_interface_name(name.replace("%d", "0", 1))
+    need_root("a NIC on a bridge of the host's", instead=INSTEAD)
     tap = Tap(name, [])
     try:
         for number in range(queues):

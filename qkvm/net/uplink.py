@@ -18,6 +18,7 @@ from qkvm.host import record
 from qkvm.net import handover, uplinkcheck
 from qkvm.net import rtnetlink as nl
 from qkvm.net.holding import Holding, Place, holding, moved
+from qkvm.rights import INSTEAD, need_root
 from qkvm.units import check_interface_name, printable
 
 TYPE_CHECKING = False
@@ -66,6 +67,7 @@ def make(tree: Tree, nic: str, bridge: str, *, stp: bool = False, delay: int = 0
     """
     check_interface_name(bridge)
     _check_delay(stp, delay)
+    need_root(f"a bridge over {nic}", instead=INSTEAD)
     with _own(tree) as sock:
         links = sock.dump(nl.GETLINK)
         uplinkcheck.check_bridge(links, bridge)
@@ -103,6 +105,7 @@ def undo(tree: Tree, bridge: str, *, alias: str = "", force: bool = False) -> st
     :raises NotFound: no bridge of that name was made over a NIC here.
     :raises InvalidState: other links are on it, it is another's, or no longer what was made.
     """
+    need_root(f"taking bridge {bridge} away", instead="sudo qkvm iface-unbridge")
     with _own(tree) as sock:
         now = _read(tree, bridge)
         links = sock.dump(nl.GETLINK)

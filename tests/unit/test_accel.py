@@ -20,7 +20,14 @@ MachineOf = Callable[..., None]
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MachineOf:
     """Make this machine look like another: its CPU's flags, its modules, its /dev/kvm."""
 
-    def put(*, flags: str = "fpu sse2", modules: tuple[str, ...] = (), kvm: str = "open") -> None:
+    def put(
+        *,
+        flags: str = "fpu sse2",
+        modules: tuple[str, ...] = (),
+        kvm: str = "open",
+        mode: int = 0o660,
+        group: int = 1,
+    ) -> None:
         device = tmp_path / "kvm"
         if kvm == "open":
             device.touch()
@@ -35,6 +42,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MachineOf:
         cpuinfo = f"processor\t: 0\nvendor_id\t: x\nflags\t\t: {flags}\nbugs\t\t: vmxish\n"
         monkeypatch.setattr(os.path, "isdir", lambda path: path.removeprefix("/sys/module/") in modules)
         monkeypatch.setattr(os, "open", open_device)
+        monkeypatch.setattr(
+            os, "stat", lambda path: os.stat_result((0o020000 | mode, *(1,) * 4, group, *(0,) * 4))
+        )
         monkeypatch.setattr(accel, "open", lambda path, **_: io.StringIO(cpuinfo), raising=False)
 
     return put
@@ -73,7 +83,9 @@ def test_auto(machine: MachineOf) -> None:
     machine(flags="vmx", kvm="denied")
     chosen, warning = accel.choose("auto")
     assert chosen == "tcg"
-    assert "/dev/kvm: Permission denied" in warning
+    assert "/dev/kvm: Permission denied: root lets users in by group daemon: usermod -aG daemon " in warning
+    machine(flags="vmx", kvm="denied", mode=0o600, group=0)
+    assert "chgrp kvm /dev/kvm; chmod g+rw /dev/kvm" in accel.choose("auto")[1]
 
 
 def test_kvm_is_taken_at_its_word(machine: MachineOf) -> None:
@@ -82,7 +94,7 @@ def test_kvm_is_taken_at_its_word(machine: MachineOf) -> None:
     machine(flags="vmx", kvm="denied")
     with pytest.raises(HostError, match="KVM is not available: /dev/kvm: Permission denied") as caught:
         accel.choose("kvm")
-    assert "tcg" in caught.value.hint
+    assert "usermod -aG daemon " in caught.value.hint and "tcg" in caught.value.hint
 
 
 def test_kvm_that_is_not_there(machine: MachineOf) -> None:
@@ -134,6 +146,7 @@ def test_who_qemu_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
     def mapped(text: str) -> None:
         monkeypatch.setattr(settings, "open", lambda path, **_: io.StringIO(text), raising=False)
 
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     mapped("         0          0 4294967295\n")
     assert settings.run_as("auto", 1) == "1879048193:1879048193"
     assert settings.run_as("auto", 1) != settings.run_as("auto", 2)
@@ -141,3 +154,6 @@ def test_who_qemu_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.run_as("kvm", 1) == "kvm"
     mapped("         0       1000          1\n         1     100000      65536\n")
     assert settings.run_as("auto", 1) == "65534:65534"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert settings.run_as("auto", 1) == settings.run_as("kvm", 1) == "", "who is not root stays who they are"
+    assert settings.tpm_user("auto", 1) is None

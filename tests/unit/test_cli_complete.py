@@ -142,7 +142,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         ("completion ", ["bash", "zsh"]),
         ("install --memo", ["--memory", "--memorybacking"]),
         ("install mem", []),
-        ("connect ", ["qemu:///system"]),
+        ("connect ", ["qemu:///session", "qemu:///system"]),
     ],
 )
 def test_candidates(line: str, expected: list[str] | None, tree: Tree) -> None:
@@ -159,8 +159,8 @@ def test_candidates(line: str, expected: list[str] | None, tree: Tree) -> None:
         (["--debug", "1", "net-st"], ["net-start"]),
         (["--re"], ["--readonly"]),
         (["-"], sorted(f"--{name}" for name in OPTIONS)),
-        (["--connect", ""], ["qemu:///system"]),
-        (["--connect="], ["--connect=qemu:///system"]),
+        (["--connect", ""], ["qemu:///session", "qemu:///system"]),
+        (["--connect="], ["--connect=qemu:///session", "--connect=qemu:///system"]),
         (["--nosuch", "net-st"], ["net-start"]),
         (["-e", "x"], []),
         (["--root", "/nonexistent", "start", "v"], []),

@@ -23,8 +23,8 @@ def read(*words: str) -> tuple[Globals, list[str]]:
         (["-tqr", "x"], {"quiet": True, "timing": True, "readonly": True}),
         (["--quiet", "--timing", "x"], {"quiet": True, "timing": True}),
         (["--ti", "--qu", "--read", "x"], {"quiet": True, "timing": True, "readonly": True}),
-        (["-cqemu:///system", "-c", "qemu:///system", "--connect=qemu:///system", "x"], {}),
-        (["--conn", "qemu:///system", "x"], {}),
+        (["-cqemu:///system", "-c", "qemu:///system", "--connect=qemu:///system", "x"], {"uri": "qemu:///system"}),
+        (["--conn", "qemu:///session", "x"], {"uri": "qemu:///session"}),
         (["-e", "x", "y"], {"escape": "x"}),
         (["-tex", "y"], {"escape": "x", "timing": True}),
         (["--escape=^a", "y"], {"escape": "^a"}),
@@ -94,8 +94,8 @@ def test_refused(words: list[str], error: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "qemu:///session", "qemu:///system?x", "qemu+ssh://host/system", "test:///default"]
+    "uri", ["", "qemu:///sessions", "qemu:///system?x", "qemu+ssh://host/system", "test:///default"]
 )
-def test_there_is_one_uri(uri: str) -> None:
+def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(UsageError, match="failed to connect to the hypervisor: .* not "):
         read("-c", uri, "list")

@@ -84,7 +84,7 @@ def failing(error: BaseException) -> Function:
         (
             ["-c", "qemu+ssh://h/system", "list"],
             "failed to connect to the hypervisor: qkvm drives this host's QEMU itself, not 'qemu+ssh://h/system' "
-            "(leave the URI out, or say qemu:///system)",
+            "(leave the URI out, or say qemu:///system or qemu:///session)",
         ),
         (["-c"], "option '-c'/'--connect' requires an argument"),
         (
@@ -303,7 +303,7 @@ def test_only_root_may_touch_roots_tree(
     assert main(["-q", "list"]) == 0, "a tree of one's own"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert main(["list"]) == 1
-    assert capsys.readouterr().err.startswith("error: qkvm must run as root (its tree ")
+    assert "belongs to another user: this needs root (without root, your own guests are" in capsys.readouterr().err
     assert main(["help"]) == 0
     assert main(["list", "--help"]) == 0
 

@@ -38,9 +38,14 @@ def install(context: Context, args: Args) -> int:
 def _obey(context: Context, options: Options) -> None:
     """What the line says of this command itself."""
     if options.has("connect"):
+        import os
+
         from qkvm.cli.globals import check_uri
+        from qkvm.paths import URI_VARIABLE, Tree
 
         check_uri(options.single("connect"))
+        os.environ[URI_VARIABLE] = options.single("connect")
+        context.tree = Tree()
     if options.flag("quiet") or options.has("print-xml"):
         context.quiet = True
     if options.flag("debug") and context.session is not None:

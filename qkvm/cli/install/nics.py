@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from qkvm import units
@@ -29,14 +30,17 @@ _ABSENT = {
 
 
 def nics(options: Options, profile: Profile) -> tuple[spec.Nic, ...]:
-    """From --network: one NIC on the default network where nothing is said, none for 'none' and --nonetworks."""
+    """From --network: none for 'none' and --nonetworks.
+
+    Where nothing is said there is one, for root on the default network, for users of type user.
+    """
     asked = options.each("network")
     if options.flag("nonetworks"):
         if asked:
             raise UsageError("Cannot use --nonetworks with --network")
         return ()
     if not asked:
-        asked = [Suboptions("network", {"network": "default"})]
+        asked = [Suboptions("network", {"network": "default"} if os.geteuid() == 0 else {"type": "user"})]
     if any(given.text("type") == "none" for given in asked):
         if len(asked) > 1:
             raise UsageError("--network none excludes any other --network")

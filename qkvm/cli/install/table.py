@@ -75,7 +75,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "destroy-on-exit": ("", "end it when its console is left"),
     "print-xml": ("[STEP]", "print the definition as libvirt's XML and make nothing"),
     "dry-run": ("", "check everything and make nothing"),
-    "connect": ("URI", "qemu:///system, which qkvm is"),
+    "connect": ("URI", "qemu:///system or qemu:///session, the user's own"),
     "quiet": ("", "print errors only"),
     "debug": ("", "print the definition, and the trace of an error"),
 }

@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("cd", "dir"): "directory to switch to (default: home or else root)",
-    ("connect", "name"): "hypervisor connection URI: qemu:///system",
+    ("connect", "name"): "hypervisor connection URI: qemu:///system or qemu:///session",
     ("connect", "readonly"): "refuse verbs that change anything",
     ("echo", "err"): "output to stderr",
     ("echo", "shell"): "escape for shell use",

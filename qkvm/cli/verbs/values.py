@@ -63,7 +63,7 @@ KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     ("change-media", "source"): "file",
     ("completion", "shell"): ("bash", "zsh"),
     ("cpu-models", "arch"): ("x86_64", "i686"),
-    ("connect", "name"): ("qemu:///system",),
+    ("connect", "name"): ("qemu:///session", "qemu:///system"),
     ("detach-disk", "target"): "disk",
     ("detach-interface", "type"): ("network", "bridge", "user", "direct"),
     ("domdirtyrate-calc", "mode"): ("page-sampling", "dirty-bitmap", "dirty-ring"),

@@ -1,8 +1,8 @@
 """How qkvm stands to virsh: which of its verbs work, which in part, which are not there (yet), and why.
 
 Nothing here claims that a verb works. That is read off the verb tables: a verb that is in them works, in part
-where its synopsis lacks options that virsh 9.0 has or :data:`PARTLY` says so; one that is not in them is not there
-yet, or, where :data:`NEVER` says why, not meant to be.
+where its synopsis lacks options that virsh 11.3 has or :data:`PARTLY` says so; one that is not in them is not
+there yet, or, where :data:`NEVER` says why, not meant to be.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ NEVER: dict[str, str] = {
     "update-memory-device": "no memory devices: the balloon gives and takes memory",
     "lxc-enter-namespace": "it drives QEMU, not LXC",
     "qemu-attach": "a QEMU that qkvm did not start has neither its journal nor its sockets",
+    "domdisplay-reload": "the VNC server has no TLS, and so no certificates to read anew",
     "dom-fd-associate": "fds can't be kept for a later start without a daemon",
     "migrate-compcache": "QEMU 7.2's own defaults are used for XBZRLE",
     "pool-event": "nothing stays that would tell; inotify does, of a folder",
@@ -91,7 +92,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every verb of virsh 9.0, in the order of ``virsh help``."""
+    """Every verb of virsh 11.3, in the order of ``virsh help``."""
     return [_entry(group, verb) for group, verbs in VIRSH.items() for verb in verbs]
 
 
@@ -122,12 +123,12 @@ def show(context: Context, as_json: bool) -> None:
     if as_json:
         keys = ("verb", "group", "status", "note")
         rows = [{key: getattr(entry, key) for key in keys} for entry in listed]
-        context.out(json_text({"virsh": "9.0.0", "counts": counts, "verbs": rows}))
+        context.out(json_text({"virsh": "11.3.0", "counts": counts, "verbs": rows}))
         return
     cells = [(entry.verb, entry.status, entry.note) for entry in listed]
     context.out(table(("Verb", "Status", "Note"), cells, header=not context.quiet))
     context.out(
-        f"\nOf virsh 9.0's {len(listed)} verbs {counts[WORKS]} work, {counts[PARTLY_WORKS]} partly, "
+        f"\nOf virsh 11.3's {len(listed)} verbs {counts[WORKS]} work, {counts[PARTLY_WORKS]} partly, "
         f"{counts[LATER]} are not there yet, {counts[NOT_MEANT]} are not meant to be.\n"
     )
 

@@ -134,10 +134,16 @@ def blkdeviotune(context: Context, args: Args) -> None:
 
 def blockresize(context: Context, args: Args) -> None:
     """Give a disk of a running guest another size."""
+    from qkvm.cli.parse import UsageError
     from qkvm.domain import blockio
 
-    path = args.required("path")
-    blockio.resize(common.domain(context, args), path, (args.size("size") or 0) * 1024, shrink=args.flag("shrink"))
+    path, size = args.required("path"), args.size("size")
+    args.exclusive("size", "capacity")
+    if size is None and not args.flag("capacity"):
+        raise UsageError("Either --size or --capacity must be provided")
+    blockio.resize(
+        common.domain(context, args), path, None if size is None else size * 1024, shrink=args.flag("shrink")
+    )
     context.out(f"Block device '{path}' is resized")
 
 

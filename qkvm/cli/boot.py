@@ -19,8 +19,10 @@ def autostart(context: Context, args: Args) -> None:
 
     domain = common.domain(context, args)
     off = args.flag("disable")
-    boot.set_autostart(domain, not off, order=args.number("order"))
-    context.say(f"Domain '{domain.name}' {'unmarked' if off else 'marked'} as autostarted\n")
+    once = args.flag("once")
+    boot.set_autostart(domain, not off, order=args.number("order"), once=once)
+    when = " on next boot" if once else ""
+    context.say(f"Domain '{domain.name}' {'unmarked' if off else 'marked'} as autostarted{when}\n")
 
 
 def autostart_all(context: Context, args: Args) -> int:

@@ -30,6 +30,17 @@ def cpu_models(context: Context, args: Args) -> None:
     return context.out("".join(f"{model.name}\n" for model in found.models))
 
 
+def hypervisor_cpu_models(context: Context, args: Args) -> None:
+    """Print the names of the CPU models that a guest on this host can have, or with --all of all."""
+    found, _ = _hypervisor(context, args)
+    accelerator = capable.ACCELS[capable.choose_type(found, args.text("virttype") or "")]
+    usable = {model.name: not model.lacks.get(accelerator) for model in found.models}
+    names = [name for name, fits in usable.items() if fits or args.flag("all")]
+    if args.json:
+        return context.out(json_text([{"name": name, "usable": usable[name]} for name in names]))
+    return context.out("".join(f"{name}\n" for name in names))
+
+
 def cpu_compare(context: Context, args: Args) -> int:
     """Say whether this host's CPU can stand for a described one."""
     found = emulators.find(context.tree)

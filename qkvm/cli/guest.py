@@ -115,6 +115,9 @@ def _parameters(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tupl
                 yield f"if.{number}.addr.{place}.type", address.ip_address_type
                 yield f"if.{number}.addr.{place}.addr", address.ip_address
                 yield f"if.{number}.addr.{place}.prefix", address.prefix
+    if "load" in found:
+        for minutes in ("1m", "5m", "15m"):
+            yield f"load.{minutes}", f"{getattr(found['load'], f'load{minutes}'):f}"
 
 
 def _filesystems(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str, object]]:

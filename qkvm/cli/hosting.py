@@ -14,23 +14,30 @@ if TYPE_CHECKING:
 
 def capabilities(context: Context, args: Args) -> None:
     """Print what this host offers, as libvirt's document."""
+    from qkvm.cli.describing import print_xml
     from qkvm.domain import capabilities as capable
     from qkvm.domain import emulator
 
     found = capable.facts(emulator.find(context.tree))
-    context.out(json_text(found) if args.json else capable.document(found))
+    if args.json:
+        return context.out(json_text(found))
+    return print_xml(context, args, capable.document(found))
 
 
 def domcapabilities(context: Context, args: Args) -> None:
     """Print what a domain can be made of, as libvirt's document."""
     from qkvm import xml
+    from qkvm.cli.describing import print_xml
     from qkvm.domain import domcapabilities as capable
     from qkvm.domain import emulator
 
     found = emulator.find(context.tree, binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
     machine = capable.choose_machine(found, args.text("machine") or "")
-    facts = capable.facts(found, machine, capable.choose_type(found, args.text("virttype") or ""))
-    context.out(json_text(facts) if args.json else xml.dump(capable.document(facts)))
+    kind = capable.choose_type(found, args.text("virttype") or "")
+    facts = capable.facts(found, machine, kind, deprecated=not args.flag("disable-deprecated-features"))
+    if args.json:
+        return context.out(json_text(facts))
+    return print_xml(context, args, xml.dump(capable.document(facts)))
 
 
 def host_validate(context: Context, args: Args) -> int:

@@ -42,7 +42,8 @@ def echo(context: Context, args: Args) -> None:
     args.exclusive("shell", "xml")
     args.exclusive("shell", "split")
     args.exclusive("xml", "split")
-    text = " ".join(_echoed(word, args) for word in args.texts("string"))
+    words = [_echoed(word, args) for word in args.texts("string")]
+    text = " ".join([prefix, *words] if (prefix := args.text("prefix")) is not None else words)
     if args.flag("err"):
         context.flush()
         assert context.session is not None

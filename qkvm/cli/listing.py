@@ -46,11 +46,12 @@ def dominfo(context: Context, args: Args) -> None:
 
         memory = (int(run.record["memory"]["maximum"]), run.balloon())
         vcpus, seconds = run.vcpu_count(), process_time_ns(pid) / 1e9
-        autostart = domain.is_persistent and _autostarts(domain)
+        autostart = _autostarts(domain) if domain.is_persistent else (False, False)
     else:
         definition = domain.definition
         memory = (definition.memory.maximum, definition.memory.current)
-        vcpus, seconds, autostart = definition.vcpus.current, 0.0, definition.autostart
+        vcpus, seconds = definition.vcpus.current, 0.0
+        autostart = (definition.autostart, definition.autostart_once)
     state, messages = domain.state[0], []
     if run is not None and pid is not None and run.record.get("taints"):
         from qkvm.domain import taint
@@ -66,8 +67,8 @@ def dominfo(context: Context, args: Args) -> None:
             "name": domain.name, "uuid": domain.uuid,
             "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time": round(seconds, 2),
             "max_memory_kib": memory[0], "used_memory_kib": memory[1],
-            "persistent": domain.is_persistent, "autostart": autostart, "managed_save": domain.has_managed_save,
-            "messages": messages,
+            "persistent": domain.is_persistent, "autostart": autostart[0], "autostart_once": autostart[1],
+            "managed_save": domain.has_managed_save, "messages": messages,
         }))  # fmt: skip
     items: list[tuple[str, object]] = [
         ("Id", run.id if run is not None and pid is not None else "-"),
@@ -78,7 +79,7 @@ def dominfo(context: Context, args: Args) -> None:
     items += [
         ("Max memory", f"{memory[0]} KiB"), ("Used memory", f"{memory[1]} KiB"),
         ("Persistent", "yes" if domain.is_persistent else "no"),
-        ("Autostart", "enable" if autostart else "disable"),
+        *zip(("Autostart", "Autostart Once"), ("enable" if on else "disable" for on in autostart), strict=True),
         ("Managed save", "yes" if domain.has_managed_save else "no"),
         ("Security model", "none"), ("Security DOI", "0"),
         *(("" if number else "Messages", text) for number, text in enumerate(messages)),
@@ -173,9 +174,12 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
     return not by_autostart or entry["autostart"] == args.flag("autostart")
 
 
-def _autostarts(domain: Domain) -> bool:
-    """Whether the definition asks for it; most do not name it, and are not parsed for this."""
+def _autostarts(domain: Domain) -> tuple[bool, bool]:
+    """Whether it is to start at each boot, and at the next one; most definitions name neither: not parsed then."""
     from qkvm.files import read_bytes
 
     raw = read_bytes(domain.tree.domain_definition(domain.name)) or b""
-    return b"autostart" in raw and domain.definition.autostart
+    if b"autostart" not in raw:
+        return False, False
+    definition = domain.definition
+    return definition.autostart, definition.autostart_once

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
 _LOOK = """
 dominfo domstate list domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domifaddr
-domiflist domifstat domstats domid domname domuuid domargv domdisplay domfsinfo domhostname domjobinfo
+domiflist domifstat domstats domthrottlegroupinfo domthrottlegrouplist
+domid domname domuuid domargv domdisplay domfsinfo domhostname domjobinfo
 view domlaunchsecinfo dumpxml domxml-to-native domxml-from-native iothreadinfo ttyconsole vncdisplay vcpucount
 vcpuinfo cpu-stats guestinfo get-user-sshkeys managedsave-dumpxml save-image-dumpxml
 migrate-getmaxdowntime migrate-getspeed event qemu-monitor-event net-event pool-event nodedev-event
 secret-event capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell freepages hostname
-hypervisor-cpu-baseline hypervisor-cpu-compare maxvcpus nodecpumap nodecpustats nodeinfo nodememstats
+hypervisor-cpu-baseline hypervisor-cpu-compare hypervisor-cpu-models maxvcpus
+nodecpumap nodecpustats nodeinfo nodememstats
 nodesevinfo sysinfo uri version host-validate
 net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid
 net-port-list net-port-dumpxml iface-dumpxml iface-list iface-mac iface-name nwfilter-dumpxml
@@ -48,6 +50,8 @@ _LOOK_UNLESS: dict[str, tuple[str, ...]] = {
     "memtune": ("hard-limit", "soft-limit", "swap-hard-limit", "min-guarantee"),
     "metadata": ("edit", "set", "remove"),
     "migrate-compcache": ("size",),
+    "net-desc": ("edit", "new-desc"),
+    "net-metadata": ("edit", "set", "remove"),
     "node-memory-tune": ("shm-pages-to-scan", "shm-sleep-millisecs", "shm-merge-across-nodes"),
     "numatune": ("mode", "nodeset"),
     "perf": ("enable", "disable"),

@@ -10,6 +10,8 @@ from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
@@ -21,13 +23,25 @@ _VIEWERS = (("remote-viewer", "uri"), ("virt-viewer", "uri"), ("vncviewer", "hos
 
 def console(context: Context, args: Args) -> None:
     """Connect the terminal to a guest's serial console."""
+    domain = common.domain(context, args)
     attach_console(
-        context, common.domain(context, args), force=args.flag("force"), device=args.text("devname") or ""
-    )
+        context, domain, force=args.flag("force"), device=args.text("devname") or "",
+        connected=domain.resume if args.flag("resume") else None,
+    )  # fmt: skip
 
 
-def attach_console(context: Context, domain: Domain, *, force: bool, device: str = "") -> bool:
-    """Attach to the console with virsh's words before and after; False where the guest's end has ended it."""
+def attach_console(
+    context: Context,
+    domain: Domain,
+    *,
+    force: bool,
+    device: str = "",
+    connected: Callable[[], object] | None = None,
+) -> bool:
+    """Attach to the console with virsh's words before and after; False where the guest's end has ended it.
+
+    :param connected: called when nothing of what the guest says can be missed any more.
+    """
     from qkvm.domain import console as consoles
 
     domain.live  # noqa: B018  raises where it does not run
@@ -36,7 +50,8 @@ def attach_console(context: Context, domain: Domain, *, force: bool, device: str
     port = consoles.find(domain, device)
     context.out(f"Connected to domain '{domain.name}'\nEscape character is {escape}{control}\n")
     context.flush()
-    left = consoles.attach(domain, 0, force=force, escape=consoles.escape_code(escape), port=port)
+    code = consoles.escape_code(escape)
+    left = consoles.attach(domain, 0, force=force, escape=code, port=port, connected=connected)
     context.out("\n")
     return left
 

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from qkvm.domain import blockstats
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain.disk import pick, plugged
+from qkvm.domain.disk import is_block, pick, plugged
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu.disks import throttle_arguments
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
+from qkvm.storage import content, image
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -238,18 +239,21 @@ def _with_throttle(present: spec.Domain, target: str, limits: spec.Throttle) -> 
 # Size and threshold.
 
 
-def resize(domain: Domain, device: str, size: int, *, shrink: bool = False) -> None:
+def resize(domain: Domain, device: str, size: int | None, *, shrink: bool = False) -> None:
     """Give a disk of a running guest another size (block_resize) and see that it has it.
 
-    :param size: bytes. :param shrink: also a smaller one, whose end is lost.
+    :param size: bytes; None is all of the block device that a raw disk is. :param shrink: also a smaller one,
+        whose end is lost.
     :raises InvalidState: it would be smaller; QEMU refuses, such as to make a qcow2 image smaller.
     """
-    if size <= 0 or size % 512:
+    if size is not None and (size <= 0 or size % 512):
         raise InvalidValue(f"a disk can't have {size} bytes", hint="a multiple of 512")
     with domain.lock():
         entry = pick(plugged(domain.live), device)
         if not entry["path"]:
             raise InvalidState(f"drive {entry['target']} is empty: there is nothing to resize")
+        if size is None:
+            size = _capacity(entry)
         with domain.monitor() as session:
             present = int(_node(session, entry["node"])["image"]["virtual-size"])
             if size < present and not shrink:
@@ -264,6 +268,20 @@ def resize(domain: Domain, device: str, size: int, *, shrink: bool = False) -> N
             reached = int(_node(session, entry["node"])["image"]["virtual-size"])
     if reached != size:
         raise NotReached(f"{entry['target']} has {reached} bytes, {size} were asked", asked=size, reached=reached)
+
+
+def _capacity(entry: dict[str, Any]) -> int:
+    """The bytes of the block device that a raw disk is; in an image of another format or a file none are fixed."""
+    if entry["format"] != spec.DiskFormat.RAW or not is_block(entry["path"]):
+        raise InvalidState(
+            f"{entry['target']} is no raw disk on a block device: it has the size that it is given",
+            hint="--capacity is for a device that has grown; say a size",
+        )
+    fd = image.open_image(entry["path"], entry["format"], readonly=True)
+    try:
+        return content.size_of(fd)
+    finally:
+        os.close(fd)
 
 
 def set_threshold(domain: Domain, device: str, threshold: int) -> None:

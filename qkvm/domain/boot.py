@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,17 +39,20 @@ class Outcome(NamedTuple):
     error: QkvmError | None = None
 
 
-def set_autostart(domain: Domain, on: bool, *, order: int | None = None) -> None:
+def set_autostart(domain: Domain, on: bool, *, order: int | None = None, once: bool = False) -> None:
     """Have a domain start with the machine, or not (virsh autostart).
 
+    :param once: at the next boot alone; what holds for all boots stays.
     :param order: domains of a lower number start earlier and are shut down later.
     :raises InvalidState: it is transient.
     """
     with domain.lock():
         if not domain.is_persistent:
             raise InvalidState("cannot set autostart for transient domain")
-        chosen = {} if order is None else {"autostart_order": order}
-        definitions.change(domain, lambda present: replace(present, autostart=on, **chosen))
+        chosen: dict[str, int] = {"autostart_once" if once else "autostart": on}
+        if order is not None:
+            chosen["autostart_order"] = order
+        definitions.change(domain, lambda present: replace(present, **chosen))
 
 
 def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
@@ -69,7 +73,14 @@ def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
             tell(_tried("pool", pool.name, "started", pool.start))
     for domain in sorted(_marked(tree, tell), key=_order):
         if not domain.is_running:
-            tell(_tried("domain", domain.name, "started", domain.start))
+            tell(_tried("domain", domain.name, "started", partial(_start, domain)))
+
+
+def _start(domain: Domain) -> None:
+    """Start a domain at the machine's boot; what was marked for one boot is so no longer, also where it fails."""
+    if domain.definition.autostart_once:
+        set_autostart(domain, False, once=True)
+    domain.start()
 
 
 def shutdown_all(tree: Tree, tell: Callable[[Outcome], object], *, timeout: float = SHUTDOWN_TIMEOUT) -> None:
@@ -116,7 +127,7 @@ def _marked(tree: Tree, tell: Callable[[Outcome], object]) -> Iterable[Domain]:
     for name in names(tree):
         domain = Domain(tree, name)
         try:
-            if domain.is_persistent and domain.definition.autostart:
+            if domain.is_persistent and (domain.definition.autostart or domain.definition.autostart_once):
                 yield domain
         except QkvmError as error:
             tell(Outcome("domain", name, "", error))

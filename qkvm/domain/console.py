@@ -10,7 +10,7 @@ import stat
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +72,20 @@ def _path(domain: Domain, number: int) -> str:
     return os.path.join(domain.live.folder, f"serial{number}.sock")
 
 
-def attach(domain: Domain, terminal: int, *, force: bool = False, escape: int = 0x1D, port: int = 0) -> bool:
+def attach(
+    domain: Domain,
+    terminal: int,
+    *,
+    force: bool = False,
+    escape: int = 0x1D,
+    port: int = 0,
+    connected: Callable[[], object] | None = None,
+) -> bool:
     """Connect a terminal to a serial port of the guest until ``escape`` is typed or the guest ends.
 
     :param terminal: fd of the terminal, read and written. :param force: end another session first.
     :param escape: the byte that a key sends, by default ^]. :param port: the port's number.
+    :param connected: called once when the guest's words reach the terminal.
     :returns: whether the user left (True) or the guest's side ended (False).
     :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
     """
@@ -86,6 +95,8 @@ def attach(domain: Domain, terminal: int, *, force: bool = False, escape: int = 
     name = "console.lock" if port == 0 else f"serial{port}.lock"
     with _session_lock(os.path.join(run.folder, name), force=force), ExitStack() as opened:
         fd = _connect(_path(domain, port), opened)
+        if connected is not None:
+            connected()
         opened.enter_context(_raw(terminal))
         return _relay(fd, terminal, bytes((escape,)))
 

@@ -163,7 +163,8 @@ def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
         return definition
     if former.accel is spec.Accel.AUTO and accel.choose(former.accel)[0] == definition.accel:
         definition = replace(definition, accel=former.accel)
-    return replace(definition, autostart=former.autostart, autostart_order=former.autostart_order)
+    kept = {name: getattr(former, name) for name in ("autostart", "autostart_once", "autostart_order")}
+    return replace(definition, **kept)
 
 
 def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:

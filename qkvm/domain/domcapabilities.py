@@ -82,8 +82,11 @@ def vcpu_limit(machine: MachineType, kind: str) -> int:
     return found
 
 
-def facts(emulator: Emulator, machine: MachineType, kind: str) -> dict[str, Any]:
-    """All that a domain can be made of. An empty list of a part's values means that there is no such part."""
+def facts(emulator: Emulator, machine: MachineType, kind: str, *, deprecated: bool = True) -> dict[str, Any]:
+    """All that a domain can be made of. An empty list of a part's values means that there is no such part.
+
+    :param deprecated: whether the host's model keeps the features that QEMU calls deprecated.
+    """
     builds = _firmware(emulator, machine)
     return {
         "path": emulator.path,
@@ -94,7 +97,7 @@ def facts(emulator: Emulator, machine: MachineType, kind: str) -> dict[str, Any]
         "iothreads": "iothread" in emulator.devices,
         "firmware": sorted({image.code for image in builds}),
         "secure_boot": any("secure-boot" in image.features for image in builds),
-        "cpu": _cpu(emulator, kind),
+        "cpu": _cpu(emulator, kind, deprecated),
         "memory_backing": _offered(spec.MemorySource, _MEMORY, emulator.devices),
         "devices": _devices(emulator, machine),
     }
@@ -106,7 +109,7 @@ def _firmware(emulator: Emulator, machine: MachineType) -> list[Image]:
     return [] if machine.name == "microvm" else firmware.images(emulator.arch, machine.name)
 
 
-def _cpu(emulator: Emulator, kind: str) -> dict[str, Any]:
+def _cpu(emulator: Emulator, kind: str, deprecated: bool) -> dict[str, Any]:
     best = emulator.best[ACCELS[kind]]
     vendor = cpus.vendor_name(best.vendor)
     named = None
@@ -118,7 +121,9 @@ def _cpu(emulator: Emulator, kind: str) -> dict[str, Any]:
             "model": named.model,
             "vendor": "" if vendor == "unknown" else vendor,
             "require": sorted(cpus.libvirt_name(name) for name in named.required),
-            "disable": sorted(cpus.libvirt_name(name) for name in named.disabled),
+            "disable": sorted({
+                cpus.libvirt_name(name) for name in (*named.disabled, *(() if deprecated else best.old_features))
+            }),
         } if named else None,
         "models": [
             {"name": model.name, "vendor": cpus.model_vendor(model), "deprecated": model.deprecated,

@@ -24,7 +24,8 @@ class CpuModel(Struct, frozen=True, kw_only=True):
     """A named CPU: the features of its definition, and those that each accelerator can't give it here.
 
     ``lacks`` has one entry for each accelerator that works: tcg, kvm. Where an emulator can't tell a
-    definition's features (all but x86), vendor and features are empty.
+    definition's features (all but x86), vendor and features are empty. ``old_features`` are those of the
+    definition that QEMU calls deprecated (deprecated-props of qapi/machine-target.json; s390x has some).
     """
 
     name: str
@@ -34,6 +35,7 @@ class CpuModel(Struct, frozen=True, kw_only=True):
     features: frozenset[str] = frozenset()
     lacks: dict[str, tuple[str, ...]] = {}
     deprecated: bool = False
+    old_features: tuple[str, ...] = ()
 
 
 class Emulator(Abilities, frozen=True, kw_only=True):
@@ -187,6 +189,7 @@ def _model(
         features=frozenset(key for key, value in props.items() if value is True and _is_feature(key)),
         lacks=lacks,
         deprecated=any(entry["name"] == name and entry.get("deprecated", False) for entry in definitions),
+        old_features=tuple(answer.get("deprecated-props", ())) if isinstance(answer, dict) else (),
     )
 
 

@@ -110,6 +110,14 @@ class Disk(Struct, rename="kebab", frozen=True):
     alias: str | UnsetType = UNSET
 
 
+class Load(Struct, frozen=True):
+    """How many processes wanted to run, on average over 1, 5 and 15 minutes."""
+
+    load1m: float
+    load5m: float
+    load15m: float
+
+
 class _HostName(Struct, rename="kebab"):
     host_name: str
 
@@ -122,6 +130,7 @@ COMMANDS: dict[str, tuple[str, Any]] = {
     "filesystem": ("guest-get-fsinfo", tuple[Filesystem, ...]),
     "disk": ("guest-get-disks", tuple[Disk, ...]),
     "interface": ("guest-network-get-interfaces", tuple[Interface, ...]),
+    "load": ("guest-get-load", Load),
 }
 """Each group of information (virsh guestinfo): the agent's command, and what it returns."""
 

@@ -151,7 +151,9 @@ def restore_definition(
         if snapshot.inactive is None and snapshot.state != SHUTOFF:
             # It had no stored definition then, only that of its run.
             return with_present_disks(replace(now, disks=then.disks), now, snapshot, layers)
-        kept = replace(then, autostart=now.autostart, autostart_order=now.autostart_order)
+        kept = replace(
+            then, autostart=now.autostart, autostart_once=now.autostart_once, autostart_order=now.autostart_order
+        )
         return with_present_disks(kept, now, snapshot, layers)
 
     definitions.change(domain, edit)

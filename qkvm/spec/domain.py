@@ -215,6 +215,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     balloon: Balloon | None = Balloon()
     root_ports: int = 8
     autostart: bool = False
+    autostart_once: bool = False
     autostart_order: int = 0
 
 

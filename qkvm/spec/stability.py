@@ -18,7 +18,8 @@ from qkvm.spec.size import Size
 
 _HOSTS = (
     "title", "description", "metadata", "emulator", "cputune", "memtune", "blkiotune",
-    "on_poweroff", "on_reboot", "on_crash", "vnc", "filesystems", "autostart", "iothreads",
+    "on_poweroff", "on_reboot", "on_crash", "vnc", "filesystems", "autostart", "autostart_once",
+    "iothreads",
 )  # fmt: skip
 """Fields of a domain that a guest can't see; ``filesystems`` are compared by their tags."""
 

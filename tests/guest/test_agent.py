@@ -101,6 +101,18 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
     assert told["interface"][1]["hardware-address"] == MAC
     assert told["targets"] == {"/dev/vda": "vda"}
     assert vm.guest_info("timezone")["timezone"].offset == 0
+    # Agents tell the load from QEMU 10.0's on.
+    known = json.loads(lab.ok("""qemu-agent-command vm '{"execute": "guest-info"}'"""))["return"][
+        "supported_commands"
+    ]
+    if any(command["name"] == "guest-get-load" for command in known):
+        load = dict(
+            line.replace(" ", "").split(":") for line in lab.ok("guestinfo vm --load").splitlines() if line
+        )
+        assert list(load) == ["load.1m", "load.5m", "load.15m"] and 0 < float(load["load.1m"]) < 100
+    else:
+        assert "guest-get-load has not been found" in lab.fails("guestinfo vm --load")
+        assert "load" not in told
 
 
 def test_names_and_addresses(lab: Lab, vm: Domain) -> None:

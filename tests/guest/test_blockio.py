@@ -138,6 +138,28 @@ def test_a_new_size_is_seen_by_the_guest(lab: Lab, vm: Domain) -> None:
     assert "is empty" in lab.fails("blockresize blocks sda 1G")
 
 
+def test_a_disk_takes_all_of_a_device_that_has_grown(lab: Lab, vm: Domain, tmp_path: Path) -> None:
+    assert "Either --size or --capacity must be provided" in lab.fails("blockresize blocks vda")
+    assert "Options --size and --capacity are mutually exclusive" in lab.fails(
+        "blockresize blocks vda 1G --capacity"
+    )
+    for target in ("vda", "vdb"):
+        assert "is no raw disk on a block device" in lab.fails(f"blockresize blocks {target} --capacity")
+    backing = tmp_path / "device.img"
+    nslab.sh("truncate", "-s", "8M", str(backing))
+    device = nslab.sh("losetup", "--find", "--show", str(backing)).strip()
+    try:
+        lab.ok(f"attach-disk blocks {device} vdc --live --subdriver raw")
+        nslab.sh("truncate", "-s", "24M", str(backing))
+        nslab.sh("losetup", "--set-capacity", device)
+        assert lab.ok("blockresize blocks vdc --capacity") == "Block device 'vdc' is resized\n"
+        with Guest(vm) as guest:
+            guest.until("cat /sys/block/vdc/size", str(24 * 2048))
+        lab.ok("detach-disk blocks vdc --live")
+    finally:
+        nslab.sh("losetup", "--detach", device)
+
+
 def test_a_threshold_is_told_of(lab: Lab, vm: Domain) -> None:
     from qkvm.domain.run import find
 

@@ -31,6 +31,25 @@ def test_autostart_is_marked_and_told(lab: Lab, domain_of: Register) -> None:
     assert "cannot set autostart for transient domain" in lab.fails("autostart marked")
 
 
+def test_what_is_marked_for_the_next_boot_starts_once(lab: Lab, domain_of: Register) -> None:
+    domain = domain_of(lab.define("once"))
+    assert lab.ok("autostart once --once") == "Domain 'once' marked as autostarted on next boot\n\n"
+    told = lab.ok("dominfo once")
+    assert "Autostart:      disable\nAutostart Once: enable\n" in told
+    assert lab.ok("autostart once --once --disable") == "Domain 'once' unmarked as autostarted on next boot\n\n"
+    assert lab.ok("autostart-all").strip() == "" and not domain.is_running
+    lab.ok("autostart once --once")
+    assert "Domain 'once' started" in lab.ok("autostart-all") and domain.is_running
+    assert not domain.definition.autostart_once and not domain.definition.autostart
+    domain.destroy()
+    assert lab.ok("autostart-all").strip() == "" and not domain.is_running
+    # What starts with each boot goes on to do so.
+    lab.ok("autostart once")
+    lab.ok("autostart once --once")
+    lab.ok("autostart-all")
+    assert domain.is_running and domain.definition.autostart and not domain.definition.autostart_once
+
+
 def test_boot_and_halt(lab: Lab, domain_of: Register) -> None:
     """Networks first, domains by their order; at halt the other way round; one that is deaf is ended."""
     lab.host.define_network(

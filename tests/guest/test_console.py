@@ -83,6 +83,17 @@ def test_one_session_at_a_time(lab: Lab, vm: Domain, terminal: Callable[..., Ter
     assert third.child.wait(60) == 0
 
 
+def test_a_paused_guest_goes_on_when_the_console_is_there(vm: Domain, terminal: Callable[..., Terminal]) -> None:
+    vm.suspend()
+    console = terminal("console", "talker", "--resume")
+    console.expect("Escape character is ^]")
+    console.type("@five echo awake-$((5 * 5))\n")
+    console.expect("awake-25")
+    assert vm.state[0] == "running"
+    console.type("\x1d")
+    assert console.child.wait(60) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_terminal_is_restored_when_ended(
     vm: Domain, terminal: Callable[..., Terminal], number: signal.Signals

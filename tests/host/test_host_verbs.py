@@ -206,6 +206,8 @@ def test_capabilities(qkvm: Lines) -> None:
     machines = root.find("guest/arch")
     assert machines is not None and "q35" in [one.text for one in machines.all("machine")]
     assert [one.get("type") for one in machines.all("domain")][0] == "qemu"
+    assert qkvm.ok("capabilities --xpath //guest/arch/@name") == ' name="x86_64"\n\n'
+    assert qkvm.ok("capabilities --xpath //no-such --wrap") == "<nodes/>\n\n"
     found = qkvm.plain("capabilities")
     assert isinstance(found, dict) and found["host"]["cpu"]["model"] == root.content("host/cpu/model")
 
@@ -224,6 +226,11 @@ def test_domcapabilities(qkvm: Lines) -> None:
     assert usable["qemu64"] == "yes" and usable["Icelake-Server"] == "no", "TCG has no AVX-512"
     buses = [value.text for value in _values(root, "disk", "bus")]
     assert "virtio" in buses and "ide" not in buses
+    whole = qkvm.ok("domcapabilities --virttype qemu --disable-deprecated-features")
+    assert whole == qkvm.ok("domcapabilities --virttype qemu"), "QEMU calls no feature of an x86 CPU deprecated"
+    assert qkvm.ok("domcapabilities --virttype qemu --xpath /domainCapabilities/arch --wrap") == (
+        "<nodes>\n  <arch>x86_64</arch>\n</nodes>\n\n"
+    )
     older = xml.parse(qkvm.ok("domcapabilities --machine pc --virttype qemu"), "x")
     assert "ide" in [value.text for value in _values(older, "disk", "bus")]
     small = qkvm.plain("domcapabilities --machine microvm --virttype qemu")
@@ -310,6 +317,17 @@ def test_cpu_models(qkvm: Lines) -> None:
     assert "failed to get CPU model names: invalid argument: unknown architecture: foo" in qkvm.fails(
         "cpu-models foo"
     )
+
+
+def test_models_that_a_guest_can_have(qkvm: Lines) -> None:
+    usable = qkvm.ok("hypervisor-cpu-models --virttype qemu").split()
+    known = qkvm.ok("hypervisor-cpu-models --virttype qemu --all").split()
+    assert known == qkvm.ok("cpu-models x86_64").split()
+    assert "qemu64" in usable and set(usable) < set(known)
+    assert "Icelake-Server" in set(known) - set(usable), "TCG has no AVX-512"
+    plain = qkvm.plain("hypervisor-cpu-models --virttype qemu --machine pc --all")
+    assert isinstance(plain, list) and [one["name"] for one in plain if one["usable"]] == usable
+    assert "unknown virttype: foo" in qkvm.fails("hypervisor-cpu-models --virttype foo")
 
 
 def test_cpu_compare(qkvm: Lines) -> None:

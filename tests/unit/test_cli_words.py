@@ -93,6 +93,8 @@ def run(*commands: list[str], interactive: bool = False) -> tuple[str, str, int]
         (["--split", "a,b,,c", "d"], "a\nb,c\n d\n\n\n"),
         (["--split", ",a,"], "\na\n\n\n\n"),
         (["--", "--shell", "x"], "--shell x\n\n"),
+        (["--prefix", "a b", "--shell", "c d"], "a b 'c d'\n\n"),
+        (["--prefix", "p"], "p\n\n"),
     ],
 )
 def test_echo(given: list[str], shown: str) -> None:
@@ -101,6 +103,7 @@ def test_echo(given: list[str], shown: str) -> None:
 
 def test_echo_to_stderr() -> None:
     assert run(["echo", "--err", "x", "y"]) == ("\n", "error: x y\n", 0)
+    assert run(["echo", "--err", "--prefix", "p", "x"]) == ("\n", "error: p x\n", 0)
 
 
 def test_echo_quotes_in_one_way_only() -> None:

@@ -63,6 +63,12 @@ def test_parameters_of_a_guest_that_says_little() -> None:
     }  # fmt: skip
 
 
+def test_load_averages() -> None:
+    assert parameters(load={"load1m": 0.25, "load5m": 1, "load15m": 12.5}) == {
+        "load.1m": "0.250000", "load.5m": "1.000000", "load.15m": "12.500000",
+    }  # fmt: skip
+
+
 def test_parameters_of_a_guest_that_says_strange_things() -> None:
     users = [{"user": "a", "login-time": 1.5}, {"user": "b", "login-time": 1e300}, {"user": "c", "login-time": -9}]
     shown = parameters(user=users, os={"id": "x", "future": [1]})

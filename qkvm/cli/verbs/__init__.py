@@ -99,6 +99,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "cpumodels": (
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
+        "hypervisor-cpu-models",
     ),
     "forwards": ("net-forward",),
     "ifaces": (

@@ -13,7 +13,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "blockresize": (
         "domain",
         "Resize block device of domain.",
-        "<domain> <path> <size:size> [--shrink]",
+        "<domain> <path> [--size <size>] [--capacity] [--shrink]",
         "",
         "Resize a block device of a running domain; the guest sees its new size.",
     ),
@@ -69,6 +69,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("blkdeviotune", "write-iops-sec"): "write I/O operations limit per second",
     ("blkdeviotune", "write-iops-sec-max"): "write I/O operations max",
     ("blkdeviotune", "write-iops-sec-max-length"): "duration in seconds to allow write I/O operations max",
+    ("blockresize", "capacity"): "resize to capacity of source (block device)",
     ("blockresize", "path"): "Fully-qualified path of block device",
     ("blockresize", "shrink"): "also make it smaller, though what lies at its end is lost",
     ("blockresize", "size"): "New size of the block device, as scaled integer (default KiB)",

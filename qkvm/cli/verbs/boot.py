@@ -6,7 +6,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "autostart": (
         "domain",
         "autostart a domain",
-        "<domain> [--disable] [--order=<number>]",
+        "<domain> [--disable] [--once] [--order=<number>]",
         "",
         "Configure a domain to be automatically started when this machine boots.\n"
         "qkvm has no daemon: the service that qkvm setup-boot writes does it.",
@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("autostart", "disable"): "disable autostarting",
+    ("autostart", "once"): "control next boot state",
     ("autostart", "order"): "domains of a lower number start earlier and are shut down later",
     ("setup-boot", "init"): "systemd or sysv (default: what this machine runs)",
     ("setup-boot", "print"): "print it instead of writing it",

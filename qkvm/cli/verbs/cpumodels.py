@@ -38,6 +38,13 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "Failed to compare hypervisor CPU with {file}",
         "Compare the fullest CPU that a guest on this host can have with a described one.",
     ),
+    "hypervisor-cpu-models": (
+        "host",
+        "list the CPU models that a guest on this host can have",
+        "[--virttype <string>] [--emulator <string>] [--arch <string>] [--machine <string>] [--all] [--json]",
+        "",
+        "List the CPU models that the emulator has and can give a guest here, or all that it has.",
+    ),
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
@@ -63,5 +70,10 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("hypervisor-cpu-compare", "machine"): "machine type, such as q35",
     ("hypervisor-cpu-compare", "validate"): "validate the XML (which is always done)",
     ("hypervisor-cpu-compare", "virttype"): "what runs the guest: kvm or qemu (TCG)",
+    ("hypervisor-cpu-models", "all"): "also the models that a guest on this host can't have",
+    ("hypervisor-cpu-models", "arch"): "guest architecture, such as x86_64",
+    ("hypervisor-cpu-models", "emulator"): "path of the emulator to ask",
+    ("hypervisor-cpu-models", "machine"): "machine type, such as q35",
+    ("hypervisor-cpu-models", "virttype"): "what runs the guest: kvm or qemu (TCG)",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "guestinfo": (
         "domain",
         "query information about the guest (via agent)",
-        "<domain> [--user] [--os] [--timezone] [--hostname] [--filesystem] [--disk] [--interface] [--json]",
+        "<domain> [--user] [--os] [--timezone] [--hostname] [--filesystem] [--disk] [--interface] [--load] [--json]",
         "",
         "Use the guest agent to query various information from guest's point of view",
     ),
@@ -65,6 +65,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("guestinfo", "filesystem"): "report filesystem information",
     ("guestinfo", "hostname"): "report hostname",
     ("guestinfo", "interface"): "report interface information",
+    ("guestinfo", "load"): "report load averages information",
     ("guestinfo", "os"): "report operating system information",
     ("guestinfo", "timezone"): "report timezone information",
     ("guestinfo", "user"): "report active users",

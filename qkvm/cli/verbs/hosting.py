@@ -6,14 +6,14 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "capabilities": (
         "host",
         "show what this host and its emulator offer",
-        "[--json]",
+        "[--xpath <string>] [--wrap] [--json]",
         "failed to get capabilities",
         "Returns what this host and its emulator offer: CPU, NUMA cells, machine types.",
     ),
     "domcapabilities": (
         "host",
         "show what a domain can be made of",
-        "[--virttype <string>] [--emulatorbin <string>] [--arch <string>] [--machine <string>] [--json]",
+        "[--virttype <string>] [--emulatorbin <string>] [--arch <string>] [--machine <string>] [--xpath <string>] [--wrap] [--disable-deprecated-features] [--json]",
         "failed to get emulator capabilities",
         "Returns what a domain can be made of: what the emulator has and a definition has a word for. The emulator is started once to be asked, and its answers are kept.",
     ),
@@ -70,6 +70,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("domcapabilities", "arch"): "guest architecture, such as x86_64",
+    ("domcapabilities", "disable-deprecated-features"): "report host CPU model with deprecated features disabled",
     ("domcapabilities", "emulatorbin"): "path of the emulator to ask",
     ("domcapabilities", "machine"): "machine type, such as q35 or pc-q35-7.2",
     ("domcapabilities", "virttype"): "what runs the guest: kvm or qemu (TCG)",

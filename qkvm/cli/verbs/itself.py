@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "echo": (
         "qkvm",
         "echo arguments",
-        "[--shell] [--xml] [--split] [--err] [[--string] <string>]...",
+        "[--shell] [--xml] [--split] [--err] [--prefix=<string>] [[--string] <string>]...",
         "",
         "Echo back arguments, possibly with quoting.",
     ),
@@ -52,6 +52,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("connect", "name"): "hypervisor connection URI: qemu:///system or qemu:///session",
     ("connect", "readonly"): "refuse verbs that change anything",
     ("echo", "err"): "output to stderr",
+    ("echo", "prefix"): "prefix the message",
     ("echo", "shell"): "escape for shell use",
     ("echo", "split"): "split each argument on ','; ',,' is an escape sequence",
     ("echo", "string"): "arguments to echo",

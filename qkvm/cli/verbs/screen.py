@@ -6,7 +6,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "console": (
         "domain",
         "connect to the guest console",
-        "<domain> [--devname <string>] [--force] [--safe]",
+        "<domain> [--devname <string>] [--force] [--resume] [--safe]",
         "",
         "Connect the virtual serial console for the guest",
     ),
@@ -65,6 +65,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
 
 OPTIONS: dict[tuple[str, str], str] = {
     ("console", "devname"): "character device name: serial0, serial1 …",
+    ("console", "resume"): "resume a paused guest after connecting to console",
     ("domdisplay", "all"): "show all possible graphical displays (a domain has one)",
     ("domdisplay", "include-password"): "includes the password into the connection URI if available",
     ("domdisplay", "type"): "select particular graphical display (vnc)",

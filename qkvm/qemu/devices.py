@@ -79,8 +79,9 @@ def cpu_model(domain: Domain, accel: str) -> str:
 
     TCG's max has 5-level paging, which costs a walk a level more and gives a guest of this size nothing; and ERMS,
     for which Linux copies by ``rep movsb``: TCG does that byte by byte, and a guest sends a third of what it can.
+    FSRM goes with ERMS: a Linux that finds it alone (QEMU 10 has it, 7.2 does not) hangs early in its boot.
     """
-    return domain.cpu or ("host" if accel == "kvm" else "max,la57=off,erms=off")
+    return domain.cpu or ("host" if accel == "kvm" else "max,la57=off,erms=off,fsrm=off")
 
 
 def vcpu_device(domain: Domain, accel: str, index: int) -> VcpuDevice:

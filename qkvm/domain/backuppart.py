@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 def open_image(session: Session, part: Part, link: Link) -> None:
     """Open the image that a disk is copied to; what its header names as its base is left alone."""
-    layer = LayerNodes(link.node, link.file_node, link.path, DiskFormat(link.format), False, "", link.fdset)
+    layer = LayerNodes(link.node, link.file_node, link.path, DiskFormat(link.format), False, "", False, link.fdset)
     fd = image.open_image(link.path, link.format, readonly=False, backing=part.backed)
     try:
         session.add_fd(fd, fdset=link.fdset, opaque=link.path)

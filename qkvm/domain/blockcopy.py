@@ -138,10 +138,6 @@ def _open(
     protocol, form = chain.options(
         domain, run, entry, link, readonly=False, backing=base.node if base is not None else ""
     )
-    fd = image.open_image(link.path, link.format, readonly=False, backing=base is not None)
-    try:
-        session.add_fd(fd, fdset=link.fdset, opaque=link.path)
-    finally:
-        os.close(fd)
+    chain.give(run, session, entry, link, backing=base is not None)
     for arguments in (protocol, form):
         session.execute("blockdev-add", arguments)

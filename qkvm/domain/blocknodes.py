@@ -45,7 +45,7 @@ def opened(layers: tuple[LayerNodes, ...]) -> Iterator[dict[str, int]]:
     try:
         for layer in layers:
             fds[layer.file_node] = image.open_image(
-                layer.path, layer.format, readonly=layer.readonly, backing=bool(layer.backing)
+                layer.path, layer.format, readonly=layer.readonly, backing=bool(layer.backing), direct=layer.direct
             )
         yield fds
     finally:

@@ -128,10 +128,12 @@ def options(
 
     :param backing: the node that it is based on, '' for none.
     """
+    disk = stand_in(run, entry)
     layer = LayerNodes(
-        link.node, link.file_node, link.path, spec.DiskFormat(link.format), readonly, backing, link.fdset
-    )
-    values = {"disk": stand_in(run, entry), "layer": layer}
+        link.node, link.file_node, link.path, spec.DiskFormat(link.format), readonly, backing,
+        disk.disk.cache.direct, link.fdset,
+    )  # fmt: skip
+    values = {"disk": disk, "layer": layer}
     rendered = render.render("parts/layer.j2", values, own=domain.tree.templates)
     (_, protocol), (_, form) = render.hotplug_commands(rendered)
     return protocol, form
@@ -158,11 +160,7 @@ def make_writable(domain: Domain, run: Run, session: Session, entry: dict[str, A
     below = chain[depth + 1].node if depth + 1 < len(chain) else ""
     protocol, _ = options(domain, run, entry, fresh, readonly=False, backing=below)
     _, form = options(domain, run, entry, fresh, readonly=True, backing=below)
-    fd = image.open_image(link.path, link.format, readonly=False, backing=bool(below))
-    try:
-        session.add_fd(fd, fdset=fresh.fdset, opaque=link.path)
-    finally:
-        os.close(fd)
+    give(run, session, entry, fresh, backing=bool(below))
     made = {"nodes": [fresh.file_node], "fdsets": {fresh.file_node: fresh.fdset}}
     try:
         session.execute("blockdev-add", protocol)
@@ -174,6 +172,19 @@ def make_writable(domain: Domain, run: Run, session: Session, entry: dict[str, A
     set_links(entry, chain)
     blocknodes.close(session, {"nodes": [link.file_node], "fdsets": {link.file_node: link.fdset}})
     return fresh
+
+
+def give(run: Run, session: Session, entry: dict[str, Any], link: Link, *, backing: bool) -> None:
+    """Give QEMU an image of a disk that it is to write to, as an fd in the set of its link (add-fd).
+
+    :param backing: whether it is based on another one. :raises HostError: it can't be written to.
+    """
+    direct = stand_in(run, entry).disk.cache.direct
+    fd = image.open_image(link.path, link.format, readonly=False, backing=backing, direct=direct)
+    try:
+        session.add_fd(fd, fdset=link.fdset, opaque=link.path)
+    finally:
+        os.close(fd)
 
 
 def image_args(chain: Sequence[Link]) -> dict[str, Any]:

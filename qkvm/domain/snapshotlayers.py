@@ -153,7 +153,7 @@ def _open(
     nodes = device.layers[-1]
     layer |= {"node": nodes.node, "file_node": nodes.file_node, "fdset": nodes.fdset, "id": entry["id"]}
     work.note()
-    fd = image.open_image(layer["path"], "qcow2", readonly=False, backing=True)
+    fd = image.open_image(layer["path"], "qcow2", readonly=False, backing=True, direct=nodes.direct)
     try:
         blocknodes.open_nodes(session, device, {nodes.file_node: fd}, own=domain.tree.templates)
     finally:

@@ -38,7 +38,8 @@ _DRIVERS = {
 class LayerNodes(NamedTuple):
     """One image of a chain: its format node on its protocol node, and the node below it ('' is none).
 
-    ``fdset`` is the number of the set of fds that its image comes in (add-fd of qapi/misc.json).
+    ``direct`` says whether the host's page cache is left out. ``fdset`` is the number of the set of fds that its
+    image comes in (add-fd of qapi/misc.json): QEMU from 9.1 on takes an fd only where its O_DIRECT says the same.
     """
 
     node: str
@@ -47,6 +48,7 @@ class LayerNodes(NamedTuple):
     format: DiskFormat
     readonly: bool
     backing: str
+    direct: bool
     fdset: int = -1
 
     @property
@@ -116,7 +118,7 @@ def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
         image, readonly = images[depth], bool(depth) or disk.is_readonly
         backing = found[-1].node if found else ""
         node, file_node = f"{image.format}-{name}", f"file-{name}"
-        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing))
+        found.append(LayerNodes(node, file_node, image.path, image.format, readonly, backing, disk.cache.direct))
     return tuple(found)
 
 

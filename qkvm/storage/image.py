@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -85,7 +86,9 @@ def check(path: str, fmt: str, *, backing: bool | None = False) -> None:
     os.close(open_image(path, fmt, backing=backing))
 
 
-def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool | None = False) -> int:
+def open_image(
+    path: str, fmt: str, *, readonly: bool = True, backing: bool | None = False, direct: bool = False
+) -> int:
     """An fd of an image, for the caller to close; refuse one that would lead QEMU to other files.
 
     What was looked at is what the fd leads to, whatever becomes of the path. A symbolic link at its end is
@@ -93,7 +96,8 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool | No
 
     :param readonly: whether it is opened for reading alone. :param backing: whether the definition names the
         image that it is based on, None where either is well; what the image itself says of that is never followed.
-    :raises HostError: not there, not readable, neither a regular file nor a block device.
+    :param direct: whether it is read and written past the host's page cache (O_DIRECT).
+    :raises HostError: not there, not readable, neither a regular file nor a block device, or not to be opened so.
     :raises InvalidValue: not of that format, damaged, made to do harm, or in need of a file that nobody names.
     """
     real = os.path.realpath(path) if path.startswith("/dev/") else path
@@ -111,6 +115,8 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool | No
             qcow2.check(fd, path, backing)
         else:
             os.pread(fd, 1, 0)
+        if direct:
+            _go_direct(fd, path)
     except OSError as error:
         os.close(fd)
         raise os_error(error, f"Cannot access storage file '{units.printable(path)}'") from error
@@ -118,6 +124,18 @@ def open_image(path: str, fmt: str, *, readonly: bool = True, backing: bool | No
         os.close(fd)
         raise
     return fd
+
+
+def _go_direct(fd: int, path: str) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise HostError(
+            f"the file system of {units.printable(path)} has no O_DIRECT",
+            hint="another cache mode than none and directsync",
+        ) from error
 
 
 def looks_like_qcow2(path: str) -> bool:

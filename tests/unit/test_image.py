@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -101,3 +102,15 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
         image.create(str(tmp_path / "link"), "raw", 1024, owner_folder="/x")
     with pytest.raises(HostError, match="is not there"):
         image.create(str(tmp_path / "gone/disk"), "raw", 1024, owner_folder="/x")
+
+
+def test_past_the_page_cache(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 4096)
+    for direct in (True, False):
+        fd = image.open_image(str(tmp_path / "a"), "raw", direct=direct)
+        assert bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT) == direct
+        os.close(fd)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(HostError, match="the file system of /proc/version has no O_DIRECT"):
+        image.open_image("/proc/version", "raw", direct=True)
+    assert os.listdir("/proc/self/fd") == before

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
+    from qkvm.net.network import Network
 
 
 def dumpxml(context: Context, args: Args) -> None:
@@ -72,25 +73,36 @@ def edit(context: Context, args: Args) -> None:
 
 def desc(context: Context, args: Args) -> None:
     """Show or set the description or the title of a domain."""
+    _desc(context, args, common.domain(context, args), "domain")
+
+
+def net_desc(context: Context, args: Args) -> None:
+    """Show or set the description or the title of a network."""
+    from qkvm.cli.networking import find_network
+
+    _desc(context, args, find_network(context, args), "network")
+
+
+def _desc(context: Context, args: Args, owner: Domain | Network, kind: str) -> None:
     from qkvm.domain import describe
 
-    domain, scope = common.domain(context, args), common.scope(args)
+    scope = common.scope(args)
     what = "title" if args.flag("title") else "description"
     words = args.texts("new-desc")
     if not words and not args.flag("edit"):
-        told = describe.told(domain, **scope)
+        told = describe.told(owner, **scope)
         if args.json:
             return context.out(json_text({"title": told.title, "description": told.description}))
-        return context.out(getattr(told, what) or f"No {what} for domain: {domain.name}")
+        return context.out(getattr(told, what) or f"No {what} for {kind}: {owner.name}")
     change = describe.set_title if args.flag("title") else describe.set_description
     text = " ".join(words)
     if args.flag("edit"):
-        before = getattr(describe.told(domain, **scope), what)
-        if not _edit_line(context, text or before, before, lambda edited: change(domain, edited, **scope)):
-            return context.say(f"Domain {what} not changed\n")
+        before = getattr(describe.told(owner, **scope), what)
+        if not _edit_line(context, text or before, before, lambda edited: change(owner, edited, **scope)):
+            return context.say(f"{kind.capitalize()} {what} not changed\n")
     else:
-        change(domain, text, **scope)
-    return context.say(f"Domain {what} updated successfully")
+        change(owner, text, **scope)
+    return context.say(f"{kind.capitalize()} {what} updated successfully")
 
 
 def _edit_line(context: Context, text: str, before: str, accept: Callable[[str], object]) -> bool:
@@ -107,39 +119,50 @@ def _edit_line(context: Context, text: str, before: str, accept: Callable[[str],
 
 def metadata(context: Context, args: Args) -> None:
     """Show or set an element of a domain's metadata."""
+    _metadata(context, args, common.domain(context, args))
+
+
+def net_metadata(context: Context, args: Args) -> None:
+    """Show or set an element of a network's metadata."""
+    from qkvm.cli.networking import find_network
+
+    _metadata(context, args, find_network(context, args))
+
+
+def _metadata(context: Context, args: Args, owner: Domain | Network) -> None:
     from qkvm.domain import describe
 
     args.exclusive("remove", "set")
     args.exclusive("remove", "edit")
     args.exclusive("set", "edit")
-    domain, scope, uri = common.domain(context, args), common.scope(args), args.required("uri")
+    scope, uri = common.scope(args), args.required("uri")
     if (args.has("set") or args.flag("edit")) and not args.has("key"):
         raise UsageError("namespace key is required when modifying metadata")
     key = args.text("key") or ""
     if args.flag("remove"):
-        describe.set_metadata(domain, uri, "", "", **scope)
+        describe.set_metadata(owner, uri, "", "", **scope)
         context.say("Metadata removed\n")
     elif args.has("set"):
-        describe.set_metadata(domain, uri, args.text("set") or "", key, **scope)
+        describe.set_metadata(owner, uri, args.text("set") or "", key, **scope)
         context.say("Metadata modified\n")
     elif args.flag("edit"):
-        before = _shown(domain, uri, scope)
+        before = _shown(owner, uri, scope)
         changed = _edit_line(
-            context, before, before, lambda text: describe.set_metadata(domain, uri, text, key, **scope)
+            context, before, before, lambda text: describe.set_metadata(owner, uri, text, key, **scope)
         )
         context.say("Metadata modified\n" if changed else "Metadata not changed")
     elif args.json:
-        context.out(json_text({"uri": uri, "xml": describe.get_metadata(domain, uri, **scope)}))
+        context.out(json_text({"uri": uri, "xml": describe.get_metadata(owner, uri, **scope)}))
     else:
-        describe.get_metadata(domain, uri, **scope)
-        context.out(_shown(domain, uri, scope))
+        describe.get_metadata(owner, uri, **scope)
+        context.out(_shown(owner, uri, scope))
 
 
-def _shown(domain: Domain, uri: str, scope: dict[str, bool]) -> str:
+def _shown(owner: Domain | Network, uri: str, scope: dict[str, bool]) -> str:
     """The element of a namespace as virsh shows it, without the namespace; '' where there is none."""
     from qkvm import xpath
     from qkvm.domain import describe
     from qkvm.spec.libvirt.metadata import without_namespace
 
-    text = describe.told(domain, **scope).metadata.get(uri)
+    text = describe.told(owner, **scope).metadata.get(uri)
     return f"{xpath.show(without_namespace(text))}\n" if text else ""

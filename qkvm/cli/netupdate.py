@@ -28,10 +28,7 @@ def net_update(context: Context, args: Args) -> None:
     xml = args.required("xml")
     # As in virsh the element itself may stand in place of a file's name.
     text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)
-    live, config = asked["live"], asked["config"]
-    if not live and not config:
-        live = network.active
-        config = not live
+    live, config = change.scope(network, live=asked["live"], config=asked["config"])
     index = args.signed("parent-index")
     change.update(
         network, command, section, text, path, index=-1 if index is None else index, live=live, config=config

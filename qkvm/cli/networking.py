@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli.output import json_text, pairs, table
-from qkvm.errors import NotFound
+from qkvm.errors import NotFound, QkvmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,16 +114,32 @@ def net_list(context: Context, args: Args) -> None:
     if args.flag("autostart") != args.flag("no-autostart"):
         found = [entry for entry in found if entry.autostart == args.flag("autostart")]
     if args.json:
-        context.out(json_text([entry._asdict() for entry in found]))
+        context.out(json_text([{**entry._asdict(), "title": _title(context, entry.name)} for entry in found]))
     elif args.flag("name") or args.flag("uuid"):
         for entry in found:
             context.out(f"{Network(context.tree, entry.name).info().uuid if args.flag('uuid') else entry.name}\n")
     else:
+        headers = ["Name", "State", "Autostart", "Persistent"]
         rows = [
-            (entry.name, "active" if entry.active else "inactive", _yes(entry.autostart), _yes(entry.persistent))
+            [entry.name, "active" if entry.active else "inactive", _yes(entry.autostart), _yes(entry.persistent)]
             for entry in found
         ]
-        context.out(table(("Name", "State", "Autostart", "Persistent"), rows, header=not context.quiet))
+        if args.flag("title"):
+            headers.append("Title")
+            for row in rows:
+                row.append(_title(context, row[0]))
+        context.out(table(headers, rows, header=not context.quiet))
+
+
+def _title(context: Context, name: str) -> str:
+    """What a network is called by people; a damaged definition does not hide the other networks."""
+    from qkvm.net.network import Network
+
+    network = Network(context.tree, name)
+    try:
+        return (network.actual if network.active else network.definition).title
+    except QkvmError:
+        return ""
 
 
 def net_info(context: Context, args: Args) -> None:

@@ -36,6 +36,7 @@ PARTLY: dict[str, str] = {
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
     "backup-begin": "no TLS in mode pull",
+    "net-event": "kind lifecycle; a definition is a file, whose change is one of that kind",
     "net-update": "no portgroup; one range of addresses and one forward-interface, as a definition has",
     **dict.fromkeys(("pool-create", "pool-create-as", "pool-define", "pool-define-as"), "types dir and logical"),
     **dict.fromkeys(("find-storage-pool-sources", "find-storage-pool-sources-as"), "type logical"),

@@ -14,15 +14,28 @@ if TYPE_CHECKING:
     from qkvm.spec import network as spec
 
     Edit = Callable[[spec.Network], spec.Network]
+    Adapt = Callable[[Network, spec.Network], None]
     Check = Callable[[spec.Network, spec.Network, bool], None]
 
 
+def scope(network: Network, *, live: bool, config: bool) -> tuple[bool, bool]:
+    """Whether a change is of what runs, and whether of the definition, where neither was asked for."""
+    return (live, config) if live or config else (network.active, not network.active)
+
+
 def change(
-    network: Network, edit: Edit, *, live: bool, config: bool, check: Check = lambda before, after, is_live: None
+    network: Network,
+    edit: Edit,
+    *,
+    live: bool,
+    config: bool,
+    check: Check = lambda before, after, is_live: None,
+    adapt: Adapt | None = None,
 ) -> None:
     """Change what runs (``live``), what the next start will be (``config``), or both; where one fails, neither.
 
     :param edit: gives a valid definition from what is there, once for each of the two.
+    :param adapt: brings what runs to a definition, where that is not :func:`qkvm.net.forward.adapt`.
     :param check: called before a change with what is there, what is to be, and whether it is the running one.
     :raises InvalidState: the network is not active, or not persistent.
     """
@@ -31,6 +44,7 @@ def change(
     from qkvm.net.plan import firewall_plan
 
     path = network.tree.network_definition(network.name)
+    adapt = adapt or forward.adapt
     with locked_networks(network.tree), Undo() as undo:
         if live and not network.active:
             raise InvalidState("network is not running")
@@ -47,8 +61,8 @@ def change(
             before = network.actual
             after = edit(before)
             check(before, after, True)
-            undo.add(forward.adapt, network, before)
-            forward.adapt(network, after)
+            undo.add(adapt, network, before)
+            adapt(network, after)
         undo.commit()
 
 

@@ -157,6 +157,15 @@ def apply_rules(
     )  # fmt: skip
 
 
+def remember(tree: Tree, name: str, definition: spec.Network) -> None:
+    """Keep another definition of what runs, of which nothing but what people are told differs."""
+    from qkvm.spec import toml
+
+    current = read(tree, name)
+    assert current is not None
+    record.write(record_path(tree, name), {**current, "definition": toml.to_plain(definition)})
+
+
 def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: AddressesOf) -> None:
     """Bring what runs of a network to another definition: its record, its rules, its dnsmasq.
 

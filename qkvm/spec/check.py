@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 from qkvm import units
 from qkvm.errors import InvalidValue
@@ -53,6 +54,38 @@ def alias(text: str, what: str) -> None:
         raise InvalidValue(
             f"alias '{units.printable(text)}' of {what} is not allowed", hint="ua- and letters, digits, -_."
         )
+
+
+class Described(Protocol):
+    """What people give a name and tell something of: a domain, a network."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def uuid(self) -> str: ...  # noqa: D102
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+    @property
+    def description(self) -> str: ...  # noqa: D102
+
+    @property
+    def metadata(self) -> dict[str, str]: ...  # noqa: D102
+
+
+def described(noun: Described) -> None:
+    """A title of one line, a description, and of each namespace of metadata one element of XML."""
+    units.check_text(noun.title, "title")
+    units.check_unicode(noun.description, "description")
+    for uri, text in noun.metadata.items():
+        # Most definitions have none, and pay for no reader of XML.
+        from qkvm.spec.libvirt.metadata import check_metadata
+
+        units.check_text(uri, "metadata namespace")
+        units.check_unicode(text, f"metadata of {uri}")
+        check_metadata(uri, text)
 
 
 def cpu_list(text: str, what: str) -> None:

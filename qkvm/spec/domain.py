@@ -233,12 +233,7 @@ def validate(domain: Domain) -> Domain:
         )
     nics = tuple(replace(nic, mac=units.parse_mac(nic.mac)) for nic in domain.nics)
     domain = replace(domain, uuid=units.parse_uuid(domain.uuid), nics=nics)
-    units.check_text(domain.title, "title")
-    units.check_unicode(domain.description, "description")
-    for uri, text in domain.metadata.items():
-        units.check_text(uri, "metadata namespace")
-        units.check_unicode(text, f"metadata of {uri}")
-        _check_metadata(uri, text)
+    check.described(domain)
     _check_cpu(domain.cpu)
     if domain.emulator:
         units.check_path(domain.emulator, "emulator")
@@ -251,13 +246,6 @@ def validate(domain: Domain) -> Domain:
     _check_devices(domain)
     check_machine(domain)
     return domain
-
-
-def _check_metadata(uri: str, text: str) -> None:
-    # A definition without metadata, which is most of them, pays for no reader of XML.
-    from qkvm.spec.libvirt.metadata import check_metadata
-
-    check_metadata(uri, text)
 
 
 def _check_cpu(text: str) -> None:

@@ -59,11 +59,15 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``address`` is the host's own on the bridge with the prefix, '192.168.122.1/24'; '' is none. ``mac`` is the
     bridge's, '' a new one at each start. ``dev`` is the only link of the host that guests may go out by.
     ``over`` is the NIC that a network of mode bridge makes its bridge over. ``relocatable`` lets net-start take
-    the next free bridge name and /24 where these are taken on this host.
+    the next free bridge name and /24 where these are taken on this host. ``metadata`` is XML text by its
+    namespace.
     """
 
     name: str
     uuid: str
+    title: str = ""
+    description: str = ""
+    metadata: dict[str, str] = {}
     mode: Mode = Mode.NAT
     bridge: str
     mac: str = ""
@@ -153,6 +157,7 @@ def validate(network: Network) -> Network:
     """
     units.check_name(network.name, "network")
     units.parse_uuid(network.uuid)
+    check.described(network)
     units.check_interface_name(network.bridge)
     if network.mac and units.parse_mac(network.mac) != network.mac:
         raise InvalidValue(f"mac '{network.mac}'", hint=units.parse_mac(network.mac))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from qkvm.cli.main import main
+from qkvm.domain import describe
 from qkvm.errors import InvalidState, InvalidValue, ProgramFailed, QkvmError
 from qkvm.net import change, dhcp
 from qkvm.net.network import Network
@@ -220,6 +222,35 @@ def test_where_a_change_has_no_place(root: Tree, lan: Network) -> None:
     network.destroy()
     with pytest.raises(QkvmError):
         network.definition  # noqa: B018
+
+
+def test_what_people_are_told_of_it(lan: Network, capsys: pytest.CaptureFixture[str]) -> None:
+    def verb(line: str) -> str:
+        assert main(["--root", lan.tree.root, *shlex.split(line)]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    lan.start()
+    before = serving(lan)
+    assert verb("net-desc lan of the lab") == "Network description updated successfully\n"
+    assert verb("net-desc lan --title Lab --live --config") == "Network title updated successfully\n"
+    assert verb("net-metadata lan urn:x --key k --set '<owner>me</owner>'") == "Metadata modified\n\n"
+    assert serving(lan) == before, "nothing that runs has changed"
+    assert verb("net-desc lan --live") == verb("net-desc lan") == "of the lab\n"
+    assert verb("net-desc lan --config") == "No description for network: lan\n"
+    assert verb("net-desc lan --live --config --title") == "Lab\n"
+    assert verb("net-metadata lan urn:x") == "<owner>me</owner>\n\n"
+    assert "<title>Lab</title>\n  <description>of the lab</description>\n" in verb("net-dumpxml lan")
+    assert "# Guests that may go out." in Path(lan.tree.network_definition("lan")).read_text(encoding="utf-8")
+    lan.destroy()
+    assert verb("net-list --all --title").splitlines()[-2].split() == ["lan", "inactive", "no", "yes", "Lab"]
+    assert main(["--root", lan.tree.root, "net-desc", "lan", "--live", "x"]) == 1
+    assert "network is not running" in capsys.readouterr().err
+    with pytest.raises(InvalidState, match="network is not running|is not active"):
+        describe.told(lan, live=True)
+    transient, _ = Network.create(lan.tree, LAN.replace("lan", "brief").replace("virbr7", "virbr8"), "x")
+    with pytest.raises(InvalidState, match="transient networks do not have any persistent config"):
+        describe.told(transient, config=True)
+    transient.destroy()
 
 
 def test_the_verb(lan: Network, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -311,6 +311,46 @@ def test_metadata(host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.Mo
 # domrename, lifecycle, native
 
 
+def test_networks_are_described_too(
+    host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lab.xml"
+    path.write_text(NETWORK)
+    assert verb("net-define", str(path))[0] == 0
+    assert verb("net-desc", "lab")[1] == "No description for network: lab\n"
+    assert verb("net-desc", "lab", "two", "words")[1] == "Network description updated successfully\n"
+    assert verb("net-desc", "lab", "--title", "mine", "--config")[1] == "Network title updated successfully\n"
+    assert "metadata title can't contain newlines" in verb("net-desc", "lab", "--title", "x\ny")[2]
+    assert "network is not running" in verb("net-desc", "lab", "--live", "x")[2]
+    editor(tmp_path, monkeypatch, "true", 'echo neu >"$1"')
+    assert verb("net-desc", "lab", "--edit")[1] == "Network description not changed\n\n"
+    assert verb("net-desc", "lab", "--edit")[1] == "Network description updated successfully\n"
+    assert '"description": "neu"' in verb("net-desc", "lab", "--json")[1]
+    assert " mine\n" in verb("net-list", "--all", "--title")[1]
+    assert '"title": "mine"' in verb("net-list", "--all", "--json")[1]
+    uri = "http://example.org/x"
+    assert "metadata element is not present" in verb("net-metadata", "lab", uri)[2]
+    assert "namespace key is required" in verb("net-metadata", "lab", uri, "--set", "<a/>")[2]
+    assert (
+        verb("net-metadata", "lab", uri, "--set", "<d><x>foo</x></d>", "--key", "k")[1] == "Metadata modified\n\n"
+    )
+    assert verb("net-metadata", "lab", uri)[1] == "<d>\n  <x>foo</x>\n</d>\n\n"
+    whole = verb("net-dumpxml", "lab")[1]
+    assert "<title>mine</title>\n  <description>neu</description>\n  <metadata>\n    <k:d xmlns:k=" in whole
+    path.write_text(whole.replace("neu", "other"))
+    assert verb("net-define", str(path))[0] == 0
+    definition = host.network("lab").definition
+    assert (definition.title, definition.description) == ("mine", "other") and list(definition.metadata) == [uri]
+    path.write_text(
+        whole.replace(
+            "</metadata>", "<qkvm:domain xmlns:qkvm='https://qkvm.org/xmlns/domain/1' x='y'/></metadata>"
+        )
+    )
+    assert "qkvm's own metadata is a domain's" in verb("net-define", str(path))[2]
+    assert verb("net-metadata", "lab", uri, "--remove")[1] == "Metadata removed\n\n"
+    assert host.network("lab").definition.metadata == {}
+
+
 def test_rename(host: Host, verb: Verb) -> None:
     tree = host.tree
     os.mkdir(tree.nvrams)

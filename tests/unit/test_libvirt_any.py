@@ -387,6 +387,9 @@ SUBNETS = st.builds("10.{}.{}.1/24".format, st.integers(0, 255), st.integers(0, 
         optional={
             "mac": st.just("52:54:00:0a:0b:0c"),
             "mtu": st.just(1400),
+            "title": LINES,
+            "description": st.just("two\nlines"),
+            "metadata": st.just({"urn:x": "<x:a xmlns:x='urn:x'/>"}),
             "ipv6": st.sampled_from(
                 [
                     network.Ipv6(address="fd00:1::1/64"),

@@ -55,7 +55,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",
         "domxml-to-native", "set-lifecycle-action", "undefine",
     ),
-    "describing": ("desc", "dumpxml", "edit", "metadata"),
+    "describing": ("desc", "dumpxml", "edit", "metadata", "net-desc", "net-metadata"),
     "devices": ("attach-device", "detach-device", "detach-device-alias", "update-device"),
     "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
     "pinning": (

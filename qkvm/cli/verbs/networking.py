@@ -69,7 +69,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "net-list": (
         "network",
         "list networks",
-        "[--inactive] [--all] [--persistent] [--transient] [--autostart] [--no-autostart] [--uuid] [--name] [--table] [--json]",
+        "[--inactive] [--all] [--persistent] [--transient] [--autostart] [--no-autostart] [--uuid] [--name] [--table] [--title] [--json]",
         "",
         "Returns list of networks.",
     ),
@@ -115,6 +115,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("net-list", "name"): "list network names only",
     ("net-list", "no-autostart"): "list networks with autostart disabled",
     ("net-list", "persistent"): "list persistent networks",
+    ("net-list", "title"): "show network title",
     ("net-list", "transient"): "list transient networks",
     ("net-name", "network"): "network uuid",
     ("net-start", "dry-run"): "only print the packet filter's rules, as iptables-save or nft text",

@@ -214,7 +214,7 @@ def write_domain(
     root = Element("domain", {"type": "kvm" if accel == "kvm" else "qemu"})
     if live is not None:
         root.attributes["id"] = str(live.id)
-    _write_identity(root, domain, extras)
+    metadata.write_identity(root, domain, extras)
     _write_tuning(root, domain)
     system.write_sysinfo(root, domain.smbios)
     _write_board(root, domain, model, flags)
@@ -223,15 +223,6 @@ def write_domain(
     places = Places(pci_slots(_addresses(domain)), live.aliases if live is not None else {})
     devices.write_devices(root, domain, places, live, secret=secret)
     return root
-
-
-def _write_identity(root: Element, domain: spec.Domain, extras: metadata.Extras) -> None:
-    root.add("name", domain.name)
-    root.add("uuid", domain.uuid)
-    for name in ("title", "description"):
-        if getattr(domain, name):
-            root.add(name, getattr(domain, name))
-    metadata.write_metadata(root, domain.metadata, extras)
 
 
 def _write_tuning(root: Element, domain: spec.Domain) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from qkvm import xml
 from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.spec.check import Described
 from qkvm.spec.libvirt.node import Node, Source
 from qkvm.units import printable
 from qkvm.xml import Element
@@ -56,12 +57,17 @@ def text_of(element: Element, scope: dict[str, str]) -> str:
     return xml.dump(whole).rstrip("\n")
 
 
-def write_metadata(parent: Element, texts: dict[str, str], extras: Extras) -> None:
-    """<metadata>, where there is some."""
-    if not texts and not extras:
+def write_identity(parent: Element, noun: Described, extras: Extras | None = None) -> None:
+    """<name> and <uuid>; <title>, <description> and <metadata>, where there are some."""
+    parent.add("name", noun.name)
+    parent.add("uuid", noun.uuid)
+    for tag in ("title", "description"):
+        if getattr(noun, tag):
+            parent.add(tag, getattr(noun, tag))
+    if not noun.metadata and not extras:
         return
     element = parent.add("metadata")
-    element.children += [xml.parse(text, f"metadata of {uri}") for uri, text in texts.items()]
+    element.children += [xml.parse(text, f"metadata of {uri}") for uri, text in noun.metadata.items()]
     if extras:
         element.add("qkvm:domain", **{"xmlns:qkvm": OWN}, **extras)
 

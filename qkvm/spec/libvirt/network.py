@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import network as spec
+from qkvm.spec.libvirt import metadata
 from qkvm.spec.libvirt.dns import read_dns, write_dns
 from qkvm.spec.libvirt.netip import read_ips, write_ips
 from qkvm.spec.libvirt.node import Node, Source
@@ -47,12 +48,15 @@ def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "
 
 def _read_network(root: Node, bridge: str) -> spec.Network:
     with root:
-        root.drop("connections")
+        root.drop("connections", *(name for name in root.element.attributes if name.startswith("xmlns:")))
         root.only("ipv6", "no")
         root.only("trustGuestRxFilters", "no")
         name = root.leaf("name")
         if name is None:
             raise root.malformed("<name> is missing")
+        texts, extras = metadata.read_metadata(root.child("metadata"), root.element)
+        if extras:
+            raise root.refusal("qkvm's own metadata is a domain's")
         mode, dev, nat6 = _read_forward(root)
         mac, mtu, domain = root.child("mac"), root.child("mtu"), root.child("domain")
         for tag, why in _NOT_HERE.items():
@@ -62,7 +66,8 @@ def _read_network(root: Node, bridge: str) -> spec.Network:
             raise root.malformed("<nat ipv6='yes'> without an <ip family='ipv6'>")
         limits = read_bandwidth(root.child("bandwidth"))
         return spec.Network(
-            name=name, uuid=(root.leaf("uuid") or "").strip(), mode=mode, dev=dev,
+            name=name, uuid=(root.leaf("uuid") or "").strip(), title=root.leaf("title") or "",
+            description=root.leaf("description") or "", metadata=texts, mode=mode, dev=dev,
             bridge=_read_bridge(root, bridge), mac=_only_attribute(mac, "address").lower(),
             mtu=int(_only_attribute(mtu, "size") or 0), domain=_read_domain(domain),
             address=four.address, dhcp=four.dhcp, hosts=(*four.hosts, *six.hosts), boot=four.boot,
@@ -134,8 +139,7 @@ def dumps(network: spec.Network, *, connections: int = 0) -> str:
     :param connections: NICs that are on it now.
     """
     root = xml.element("network", connections=connections or None)
-    root.add("name", network.name)
-    root.add("uuid", network.uuid)
+    metadata.write_identity(root, network)
     if network.mode is not spec.Mode.ISOLATED:
         forward = root.add("forward", mode=network.mode, dev=network.dev or None)
         if network.mode is spec.Mode.NAT:

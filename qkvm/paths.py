@@ -1,6 +1,6 @@
 """Where things lie: the tree under QKVM_ROOT; without that, the host's for root, and for users one of their own.
 
-    etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools}/NAME.toml, templates/
+    etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools,grants}/NAME.toml, templates/
     var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
@@ -66,6 +66,15 @@ class Tree:
         return join(self.config, "templates")
 
     @property
+    def grant_folder(self) -> str:
+        """Folder of the grants of networks to users."""
+        return join(self.config, "grants")
+
+    def grants(self, network: str) -> str:
+        """Who may plug guests of their own into one network."""
+        return join(self.grant_folder, f"{network}.toml")
+
+    @property
     def images(self) -> str:
         """Folder in which disks without a folder of their own are made."""
         return join(self.state, "images")
@@ -126,6 +135,20 @@ class Tree:
     def reservations(self, network: str) -> str:
         """Addresses that DHCP keeps for NICs of one network; they outlive its runs."""
         return join(self.state, "leases", f"{network}.kept")
+
+    def owners(self, network: str) -> str:
+        """Which MAC addresses of one network are whose, of users who are granted it."""
+        return join(self.state, "leases", f"{network}.owners")
+
+    @property
+    def tap_socket(self) -> str:
+        """Where users ask root's helper for taps; outside of the folders that are root's alone."""
+        return join(self.root, "run/qkvm-tap.sock")
+
+    @property
+    def tap_program(self) -> str:
+        """What users run by sudo instead, where no init listens at that socket."""
+        return join(self.root, "usr/local/libexec/qkvm-tap")
 
     @property
     def saves(self) -> str:

@@ -84,7 +84,7 @@ def forget(tree: Tree) -> None:
     from qkvm.domain.run import all_runs
     from qkvm.errors import DefinitionError
     from qkvm.files import entries
-    from qkvm.net import reserve
+    from qkvm.net import handout, reserve
 
     networks = reserve.networks(tree)
     if not networks:
@@ -97,4 +97,5 @@ def forget(tree: Tree) -> None:
             # Who can't be read may have any of them.
             return
     for network in networks:
-        reserve.release(tree, network, lambda mac: mac in macs)
+        known = macs | handout.macs(tree, network)
+        reserve.release(tree, network, known.__contains__)

@@ -120,13 +120,14 @@ def fold(run: Run) -> None:
 def collect(tree: Tree) -> list[str]:
     """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names.
 
-    Control groups that no record names go too, kernels of installations that have ended, and addresses that were
-    kept for their NICs.
+    Control groups that no record names go too, kernels of installations that have ended, addresses that were
+    kept for their NICs, and filters of taps that users have had.
     """
     from qkvm.domain import group, nicguard
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
     from qkvm.domain.install import collect_boot_files
+    from qkvm.net import handout
 
     for folder in (
         tree.run,
@@ -163,5 +164,6 @@ def collect(tree: Tree) -> list[str]:
             with Domain(tree, name).lock():
                 collected.append(name)
     collected += collect_boot_files(tree)
+    handout.collect(tree)
     nicguard.forget(tree)
     return sorted(set(collected))

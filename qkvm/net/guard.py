@@ -70,9 +70,14 @@ def table_name(tap: str) -> str:
     import socket
 
     try:
-        return f"qkvm_nic_{socket.if_nametoindex(tap)}"
+        return table_of(socket.if_nametoindex(tap))
     except OSError as error:
         raise NotFound(f"no interface {tap} on this host", kind="interface", name=tap) from error
+
+
+def table_of(index: int) -> str:
+    """The table of the tap with that index, whether it is there or not."""
+    return f"qkvm_nic_{index}"
 
 
 def apply(tap: str, kind: NicFilter, mine: Own, alias: str) -> None:

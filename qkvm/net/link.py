@@ -35,6 +35,11 @@ def domain_tag(name: str) -> str:
     return f"qkvm:dom={name}"
 
 
+def grant_tag(network: str, uid: int) -> str:
+    """The ifalias of the port of a tap that was given to a user."""
+    return f"qkvm:grant={network}:{uid}"
+
+
 # Reads that cost next to nothing.
 
 

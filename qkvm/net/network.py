@@ -299,8 +299,8 @@ def ensure_default(tree: Tree) -> None:
 
 
 def _forget_guests(tree: Tree, name: str) -> None:
-    """Remove what a network has remembered of its guests."""
-    for path in (tree.leases(name), tree.reservations(name)):
+    """Remove what a network has remembered of its guests, and to whom it was granted."""
+    for path in (tree.leases(name), tree.reservations(name), tree.owners(name), tree.grants(name)):
         remove(path)
 
 

@@ -254,6 +254,7 @@ def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
         failures: list[Exception] = []
         with link.connection() as ipr:
             steps: tuple[Callable[[], object], ...] = (
+                lambda: _remove_handed(tree, current),
                 lambda: stop_dnsmasq(tree, current),
                 lambda: _remove_rules(current),
                 lambda: _remove_bridge(current, ipr),
@@ -282,6 +283,14 @@ def stop_dnsmasq(tree: Tree, current: dict[str, Any]) -> None:
         # One that runs a script for leases has a second process for that.
         dhcp.stop_stray(tree, current["name"])
     current["dnsmasq"] = None
+
+
+def _remove_handed(tree: Tree, current: dict[str, Any]) -> None:
+    """Cut off the taps of users who are granted the network."""
+    if current.get("handed"):
+        from qkvm.net import handout
+
+        handout.remove_all(tree, current)
 
 
 def _remove_rules(current: dict[str, Any]) -> None:

@@ -102,6 +102,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "hypervisor-cpu-models",
     ),
     "forwards": ("net-forward",),
+    "grants": ("net-grant",),
     "ifaces": (
         "iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge",
     ),

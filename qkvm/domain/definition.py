@@ -114,14 +114,20 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
     """Store a definition (virsh define) from TOML, which is kept as it is, or from libvirt's XML.
 
     One of the same name and UUID is replaced. A missing uuid is that of the domain of the same name, or a new one.
+    A missing machine version is the newest that the emulator has now.
 
     :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
     :raises DefinitionError: it can't be read. :raises AlreadyExists: the name has another UUID, or the UUID
         another name.
     """
+    from qkvm.domain import machinetype
+
     definition, kept = read(tree, text, path, left_out=left_out)
-    store(tree, definition, kept)
-    return definition
+    pinned = machinetype.pinned_here(tree, definition)
+    if pinned != definition:
+        kept = toml.with_string(kept, "machine_version", pinned, after=("machine", "name"))
+    store(tree, pinned, kept)
+    return pinned
 
 
 def read(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.paths import Tree
 
-_MACHINES = {spec.Machine.Q35: "pc-q35", spec.Machine.PC: "pc-i440fx"}
-
 _OLDEST = "7.2"
 """Stands for a release where the definition pins none; descriptors name machines of any."""
 
@@ -64,7 +62,7 @@ def _build(definition: spec.Domain) -> firmware.Image:
         known = firmware.of_code(boot.loader)
         found = known or firmware.Image("", boot.loader, _format(boot.loader), "", "raw", frozenset())
     else:
-        machine = f"{_MACHINES[definition.machine]}-{definition.machine_version or _OLDEST}"
+        machine = definition.machine.versioned(definition.machine_version or _OLDEST)
         what = f"machine {machine} with{'' if boot.secure else 'out'} Secure Boot"
         found = firmware.choose(
             firmware.survey("x86_64", machine), secure=boot.secure, smm=definition.features.smm, what=what

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units
 from qkvm.domain import definition as definitions
+from qkvm.domain import machinetype
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
 from qkvm.files import Undo, entries, remove, remove_dir
@@ -79,6 +80,7 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
     from qkvm.domain.start import Origin, bring_up
 
     domain = Domain(tree, plan.definition.name)
+    plan = plan._replace(definition=machinetype.pinned_here(tree, plan.definition))
     if plan.stored:
         refuse_present(domain)
     with Undo() as undo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain import abilities, beside, firmware, nicopen, share, start, vncport
+from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, share, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.devices import NicFds
@@ -28,13 +28,15 @@ def command_line(
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
+    able = abilities.find(domain.tree, binary)
+    definition = machinetype.pinned(definition, able)
     folder = domain.tree.domain_run(domain.name)
     nic_fds, number = _nominal_nic_fds(definition)
     images = _nominal_image_fds(definition, number)
     given = Resources(
         accel=chosen,
         user=settings.run_as(config.user, ids.last(domain.tree) + 1),
-        quirks=quirks.needed(abilities.find(domain.tree, binary)),
+        quirks=quirks.needed(able),
         sockets={ident: process.FIRST_FD + number for number, ident in enumerate(ports.sockets(definition))},
         nic_fds=tuple(nic_fds),
         images=images,

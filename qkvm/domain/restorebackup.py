@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from qkvm import files, units
 from qkvm.domain import definition as definitions
+from qkvm.domain import machinetype
 from qkvm.domain.domain import Domain
 from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
@@ -88,7 +89,7 @@ def restore(
             undo.add(files.remove, path)
         if backup.seed is not None:
             wanted = _with_seed(tree, wanted, backup.seed, undo)
-        text = toml.update(backup.definition, spec.validate(wanted))
+        text = toml.update(backup.definition, machinetype.pinned_here(tree, spec.validate(wanted)))
         files.write_atomic(tree.domain_definition(wanted.name), text)
         undo.commit()
     return domain

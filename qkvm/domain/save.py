@@ -7,7 +7,6 @@ verb after this process was killed (job.recover).
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -153,8 +152,7 @@ def pinned(run: Run, session: Session) -> spec.Domain:
     """What a live domain is now, with what it leaves open (machine version, accelerator) as it was chosen."""
     present = definitions.present(run)
     machine = str(session.execute("qom-get", {"path": "/machine", "property": "type"}))
-    found = re.search(r"-(\d+\.\d+)-machine$", machine)
-    version = found[1] if found else present.machine_version
+    _, version = spec.Machine.parse(machine.removesuffix("-machine"))
     return replace(present, machine_version=version, accel=spec.Accel(run.record["accel"]))
 
 

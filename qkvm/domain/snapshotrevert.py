@@ -151,9 +151,11 @@ def restore_definition(
         if snapshot.inactive is None and snapshot.state != SHUTOFF:
             # It had no stored definition then, only that of its run.
             return with_present_disks(replace(now, disks=then.disks), now, snapshot, layers)
+        version = then.machine_version or (now.machine_version if now.machine is then.machine else "")
         kept = replace(
-            then, autostart=now.autostart, autostart_once=now.autostart_once, autostart_order=now.autostart_order
-        )
+            then, machine_version=version, autostart=now.autostart, autostart_once=now.autostart_once,
+            autostart_order=now.autostart_order,
+        )  # fmt: skip
         return with_present_disks(kept, now, snapshot, layers)
 
     definitions.change(domain, edit)

@@ -14,6 +14,7 @@ from qkvm.domain import (
     beside,
     blocknodes,
     firmware,
+    machinetype,
     nicguard,
     nicopen,
     nicremains,
@@ -173,7 +174,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         if origin.load is not None:
             origin.load(run)
         undo.commit()
-        return [*filter(None, (ready.warning,)), *company.warnings]
+    return [*filter(None, (ready.warning,)), *company.warnings, *machinetype.keep(domain, ready.definition)]
 
 
 def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
@@ -181,6 +182,9 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     definition = share.decided(origin.definition)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
+    able = abilities.find(domain.tree, binary)
+    definition = machinetype.pinned(definition, able)
+    machinetype.refuse_missing(definition, able)
     chosen, warning = accel.choose(definition.accel)
     for what, path in (("kernel", definition.boot.kernel), ("initrd", definition.boot.initrd)):
         if path:
@@ -192,7 +196,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, user, binary,
-        quirks.needed(abilities.find(domain.tree, binary)),
+        quirks.needed(able),
         vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
     )  # fmt: skip
 

@@ -20,7 +20,6 @@ from qkvm.spec.domain import (
     DiskBus,
     Domain,
     IoThread,
-    Machine,
     MemoryBacking,
     NumaMode,
     OnCrash,
@@ -47,8 +46,6 @@ _VIDEO_MEMORY = {
 }
 DEFAULT_ACTIONS = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown"}
 """What QEMU does by itself where nothing is said (set-action of qapi/run-state.json)."""
-
-_MACHINE_TYPES = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
 
 
 class Resources(NamedTuple):
@@ -159,7 +156,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     head, *features = devices.cpu_model(domain, given.accel).split(",")
     return Launch(
         accel=given.accel,
-        machine=_machine_type(domain),
+        machine=domain.machine.versioned(domain.machine_version),
         cpu_head=head,
         cpu_features=tuple(features),
         smm=domain.boot.secure or domain.features.smm,
@@ -246,13 +243,6 @@ def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
     if domain.watchdog is not None and domain.watchdog.model is WatchdogModel.I6300ESB:
         found["watchdog"] = board.fixed(domain.watchdog.address)
     return found
-
-
-def _machine_type(domain: Domain) -> str:
-    """QEMU's name of the machine type: of a certain release where the definition pins it."""
-    if domain.machine_version and domain.machine in _MACHINE_TYPES:
-        return f"{_MACHINE_TYPES[domain.machine]}-{domain.machine_version}"
-    return str(domain.machine)
 
 
 def _memory_object(domain: Domain) -> dict[str, Any] | None:

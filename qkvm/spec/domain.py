@@ -76,6 +76,7 @@ from qkvm.spec.disk import (
     next_target,
     target_name,
 )
+from qkvm.spec.machine import Machine, check_version
 from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, Vlan, check_nic
 from qkvm.spec.size import Size
 from qkvm.spec.tuning import (
@@ -122,24 +123,6 @@ ROOT_PORTS_LIMIT = 24
 """Root ports that fit on pcie.0 beside the built-in devices of a q35."""
 
 
-class Machine(StrEnum):
-    """The machine types that have a template; behaviour that differs lies here."""
-
-    Q35 = "q35"
-    PC = "pc"
-    MICROVM = "microvm"
-
-    @property
-    def hotplugs_vcpus(self) -> bool:
-        """Whether vCPUs can be added while it runs (ACPI CPU hotplug)."""
-        return self is not Machine.MICROVM
-
-    @property
-    def hotplugs_pci(self) -> bool:
-        """Whether devices can be added while it runs (native PCIe on q35, ACPI PCI hotplug on pc)."""
-        return self is not Machine.MICROVM
-
-
 class Accel(StrEnum):
     """What runs the guest's instructions; auto is KVM where the hardware has it, else TCG."""
 
@@ -166,7 +149,8 @@ class Vcpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a domain: domains/NAME.toml.
 
-    ``machine_version`` pins the machine type to a release of QEMU ('7.2'); empty is the emulator's newest.
+    ``machine_version`` pins the machine type to a release of QEMU ('7.2'); empty is the emulator's newest, to
+    which a definition is pinned when it is stored or first started.
     ``cpu`` is QEMU's -cpu; empty is all that the accelerator offers. ``metadata`` is XML text by its namespace.
     Without ``topology`` each vCPU is a socket of one core.
     """
@@ -339,10 +323,7 @@ def _check_devices(domain: Domain) -> None:
 
 def check_machine(domain: Domain) -> None:
     """What the machine has no bus for; a microvm has neither PCI nor ISA slots to speak of."""
-    if domain.machine_version and not domain.machine_version.replace(".", "").isdigit():
-        raise InvalidValue(
-            f"machine_version '{units.printable(domain.machine_version)}' is not one", hint="such as 7.2"
-        )
+    check_version(domain.machine_version)
     if domain.tpm is not None and domain.tpm.version not in ("2.0", "1.2"):
         raise InvalidValue(f"TPM version '{units.printable(domain.tpm.version)}' is not known", hint="2.0 or 1.2")
     if domain.tpm is not None and domain.tpm.version == "1.2" and domain.tpm.model is TpmModel.CRB:

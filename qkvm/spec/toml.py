@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
@@ -82,6 +83,25 @@ def update(text: str, definition: object) -> str:
     document = tomlkit.document()
     _merge(document, wanted, whole)
     return tomlkit.dumps(document)
+
+
+def with_string(text: str, key: str, definition: object, *, after: tuple[str, ...]) -> str:
+    """The text changed to say ``definition``, which differs in one string at the top level.
+
+    :param after: keys; a new line comes after that of the first of these which has one.
+    """
+    lines = text.splitlines(keepends=True)
+    for other in after:
+        for number, line in enumerate(lines, 1):
+            if line.partition("=")[0].strip() != other:
+                continue
+            added = f'{key} = "{getattr(definition, key)}"\n'
+            changed = "".join([*lines[:number], added, *lines[number:]])
+            # Not so where the line is inside a text or a table, or where the key has a line already.
+            with suppress(DefinitionError):
+                if loads(changed, type(definition), "") == definition:
+                    return changed
+    return update(text, definition)
 
 
 def _merge(target: Any, wanted: dict[str, Any], whole: dict[str, Any]) -> None:

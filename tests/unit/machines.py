@@ -1,9 +1,11 @@
-"""Machines that this one is not: a folder with the /proc and /sys that they would have."""
+"""Machines that this one is not: a folder with the /proc and /sys that they would have, or a root without QEMU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+
+from qkvm import Host
 
 CPUS = "sys/devices/system/cpu"
 NODES = "sys/devices/system/node"
@@ -88,3 +90,11 @@ def two_sockets() -> dict[str, object]:
         files |= cpu(number, socket, core, f"{number % 4},{number % 4 + 4}", cache=f"{socket},{socket + 2}")
     files |= node(0, "0,2,4,6", distance="10 21") | node(1, "1,3,5,7", total=2097152, distance="21 10")
     return files
+
+
+def without_qemu(root: Path) -> Host:
+    """A host whose QEMU is not installed: a definition stays without a version of its machine there."""
+    build(root, {"etc/qkvm/qkvm.toml": f'qemu = "{root}/no-qemu"'})
+    for folder in ("", "etc", "etc/qkvm"):
+        (root / folder).chmod(0o700)
+    return Host(str(root))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import machines
 import pytest
 
 from qkvm import Host
@@ -16,7 +17,7 @@ USUAL = "abcdef00-1111-4111-8111-111111111111"
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(str(tmp_path))
+    return machines.without_qemu(tmp_path)
 
 
 def text(name: str, uuid: str = "", memory: str = "64MiB") -> str:

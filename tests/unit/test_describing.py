@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import golden_cases
+import machines
 import pytest
 
 from qkvm import Host
@@ -18,7 +19,6 @@ from qkvm.cli.main import main
 from qkvm.domain import kept
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound
 from qkvm.files import Undo
-from qkvm.host import process
 from qkvm.qemu.abilities import Abilities
 from qkvm.spec import domain as spec
 
@@ -38,7 +38,7 @@ Verb = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    found = Host(str(tmp_path))
+    found = machines.without_qemu(tmp_path)
     found.define(TEXT)
     return found
 
@@ -79,7 +79,7 @@ def test_xml_moves_to_another_root(host: Host, verb: Verb, tmp_path: Path) -> No
     code, out, _ = verb("dumpxml", "a")
     assert code == 0 and out.startswith("<domain type='") and out.endswith("</domain>\n\n")
     (tmp_path / "a.xml").write_text(out)
-    other = Host(str(tmp_path / "other"))
+    other = machines.without_qemu(tmp_path / "other")
     moved = other.define((tmp_path / "a.xml").read_bytes(), "a.xml").definition
     before = host.domain("a").definition
     assert (moved.uuid, moved.memory, moved.root_ports) == (before.uuid, before.memory, 3)
@@ -399,11 +399,13 @@ def test_lifecycle_actions(host: Host, verb: Verb) -> None:
 
 
 def test_native(host: Host, verb: Verb, tmp_path: Path) -> None:
-    qemu = process.find_program("qemu-system-x86_64", "this test", "qemu-system-x86")
-    asked = golden_cases.abilities("7.2")
+    qemu = str(tmp_path / "no-qemu")
+    Path(qemu).touch(mode=0o755)
+    asked = golden_cases.abilities("10.0")
     kept.recall(host.tree, qemu, "abilities", kept.program_key(qemu), Abilities, lambda: asked)
     code, out, _ = verb("domxml-to-native", "qemu-argv", "--domain", "a")
     assert code == 0 and out.count("\n") == 2 and "-name guest=a,debug-threads=on" in out
+    assert "-machine pc-q35-10.0," in out
     (tmp_path / "x.xml").write_text(
         host.domain("a").xml().replace(">a<", ">other<").replace("11111111-1", "2" * 8 + "-1")
     )

@@ -198,3 +198,18 @@ def test_the_most_disks_that_have_names_are_valid() -> None:
 def test_a_nic_needs_no_more_than_its_mac_and_source() -> None:
     nic = Nic(mac="52:54:00:00:00:01", source="default")
     assert (nic.type, nic.model, nic.target, nic.link) == (NicType.NETWORK, NicModel.VIRTIO, "", True)
+
+
+def test_machine_types_by_qemus_names() -> None:
+    assert Machine.parse("pc-q35-7.2") == (Machine.Q35, "7.2")
+    assert Machine.parse("pc-i440fx-rhel7.6.0") == (Machine.PC, "rhel7.6.0")
+    assert [Machine.parse(str(machine)) for machine in Machine] == [(machine, "") for machine in Machine]
+    for name in ("isapc", "pc-7.2", "microvm-7.2", "-7.2"):
+        with pytest.raises(ValueError):
+            Machine.parse(name)
+    assert [machine.versioned("9.1") for machine in Machine] == ["pc-q35-9.1", "pc-i440fx-9.1", "microvm"]
+    for version in ("7.2", "4.0.1", "rhel9.6.0", "noble-hpb", ""):
+        assert validate(replace(minimal(Machine.PC), machine_version=version))
+    for version in ("7.2,accel=kvm", ".2", "7 2", "٧.2", "-7"):
+        with pytest.raises(InvalidValue, match="is not one"):
+            validate(replace(minimal(Machine.PC), machine_version=version))

@@ -241,3 +241,29 @@ def test_a_missing_uuid_is_filled_in() -> None:
 def test_a_definition_that_says_no_to_something_gets_its_uuid(line: str) -> None:
     text = toml.with_uuid(f'name = "vm"\n{line}\n', "file", lambda name: "known")
     assert text == f'uuid = "known"\nname = "vm"\n{line}\n'
+
+
+PINNED = replace(minimal(Machine.Q35), machine_version="9.9")
+PIN = 'machine_version = "9.9"'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('# mine\nmachine = "q35"  # old\n', f'# mine\nmachine = "q35"  # old\n{PIN}\n'),
+        ('name = "NAME"\n# about memory\n', f'name = "NAME"\n{PIN}\n# about memory\n'),
+        ('machine_version = ""  # newest\n', f"{PIN}  # newest\n"),
+        ("description = '''\nmachine = 1\n'''\nmachine = 'q35'\n", f"machine = 'q35'\n{PIN}\n"),
+    ],
+)
+def test_a_string_gets_a_line_of_its_own(before: str, after: str) -> None:
+    definition = replace(PINNED, description="machine = 1\n" if "description" in before else "")
+    rest = toml.dumps(replace(definition, machine_version="", description=""))
+    if "NAME" in before:
+        first, rest = rest.split("\n", 1)
+        assert first.startswith("name = ")
+        before, after = (text.replace('name = "NAME"', first) for text in (before, after))
+    changed = toml.with_string(before + rest, "machine_version", definition, after=("machine", "name"))
+    assert toml.loads(changed, Domain, "") == definition
+    assert after in changed and changed.count("machine_version") == 1
+    assert len(changed.splitlines()) - len((before + rest).splitlines()) == ("machine_version" not in before)

@@ -29,13 +29,13 @@ def board(options: Options, profile: Profile) -> Board:
     if options.single("arch", boot.text("arch", "x86_64")) not in ("x86_64", "amd64"):
         raise UsageError("--arch: x86_64 is the only architecture", hint="leave it out")
     name = options.single("machine", boot.text("machine", str(profile.machine)))
-    version = ""
-    for prefix, machine in (("pc-q35-", "q35"), ("pc-i440fx-", "pc")):
-        if name.startswith(prefix):
-            name, version = machine, name.removeprefix(prefix)
+    try:
+        machine, version = spec.Machine.parse(name)
+    except ValueError:
+        machine, version = choose(spec.Machine, name, "--machine"), ""
     wanted = options.single("virt-type", "auto")
     accel = spec.Accel.TCG if wanted == "qemu" else choose(spec.Accel, wanted, "--virt-type")
-    return Board(choose(spec.Machine, name, "--machine"), version, accel)
+    return Board(machine, version, accel)
 
 
 def memory(options: Options) -> spec.Memory:

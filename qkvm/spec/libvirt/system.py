@@ -11,9 +11,6 @@ from qkvm.spec.libvirt.node import Node
 from qkvm.units import printable
 from qkvm.xml import Element
 
-_VERSIONED = {Machine.Q35: "pc-q35", Machine.PC: "pc-i440fx"}
-"""Machine types of which each release of QEMU has its own, libvirt's and QEMU's names."""
-
 
 class System(NamedTuple):
     """What <os> says: the machine and its version, how it boots, whether the guest sees <sysinfo>."""
@@ -65,12 +62,8 @@ def _read_type(node: Node) -> tuple[Machine, str]:
         if found.take("arch", "x86_64") != "x86_64":
             raise found.refusal("qkvm runs guests of x86_64 alone")
         name = found.take("machine", "pc")
-        for machine, prefix in _VERSIONED.items():
-            version = name.removeprefix(f"{prefix}-")
-            if version != name and version.replace(".", "").isdigit():
-                return machine, version
         try:
-            return Machine(name), ""
+            return Machine.parse(name)
         except ValueError:
             found.unsupported(f"machine '{printable(name)}' is not supported", hint="q35, pc, microvm")
             return (Machine.Q35 if "q35" in name else Machine.PC), ""
@@ -168,9 +161,7 @@ def write_os(parent: Element, system: System) -> None:
     boot = system.boot
     uefi = boot.firmware is Firmware.UEFI
     element = parent.add("os", firmware="efi" if uefi and not boot.loader else None)
-    prefix = _VERSIONED.get(system.machine)
-    machine = f"{prefix}-{system.version}" if prefix and system.version else str(system.machine)
-    element.add("type", "hvm", arch="x86_64", machine=machine)
+    element.add("type", "hvm", arch="x86_64", machine=system.machine.versioned(system.version))
     if boot.secure and not boot.loader:
         features = element.add("firmware")
         for name in ("enrolled-keys", "secure-boot"):

@@ -1,0 +1,106 @@
+"""The machine type of a definition, pinned so that an upgrade of QEMU leaves the guest its hardware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import abilities
+from qkvm.errors import HostError, InvalidValue
+from qkvm.host import process, settings
+
+if TYPE_CHECKING:
+    from qkvm.domain.domain import Domain
+    from qkvm.paths import Tree
+    from qkvm.qemu.abilities import Abilities
+    from qkvm.spec import domain as spec
+
+
+def pinned(definition: spec.Domain, qemu: Abilities) -> spec.Domain:
+    """A definition with the newest version of its machine that a QEMU has, where it names none."""
+    if definition.machine_version or not definition.machine.family:
+        return definition
+    return replace(definition, machine_version=newest(qemu, definition.machine))
+
+
+def pinned_here(tree: Tree, definition: spec.Domain) -> spec.Domain:
+    """The same with its own emulator.
+
+    It stays as it is where that is not there or can't be asked: then the first start pins it.
+    """
+    if definition.machine_version or not definition.machine.family:
+        return definition
+    try:
+        binary = process.find_program(
+            definition.emulator or settings.load(tree).qemu, "every domain", "qemu-system-x86"
+        )
+        return pinned(definition, abilities.find(tree, binary))
+    except HostError:
+        return definition
+
+
+def newest(qemu: Abilities, machine: spec.Machine) -> str:
+    """The version of a machine that a QEMU takes where none is named; '' where it has no such machine."""
+    entry = qemu.machine(str(machine))
+    return _version(entry.name, machine) if entry is not None else ""
+
+
+def versions(qemu: Abilities, machine: spec.Machine) -> list[str]:
+    """The versions of a machine that a QEMU has, the oldest first."""
+    known = [_version(entry.name, machine) for entry in qemu.machines]
+    return sorted(filter(None, known), key=_order)
+
+
+def refuse_missing(definition: spec.Domain, qemu: Abilities) -> None:
+    """Refuse a definition whose machine type the QEMU that is to run it does not have.
+
+    :raises HostError: naming the versions that it has.
+    """
+    name = definition.machine.versioned(definition.machine_version)
+    if qemu.machine(name) is None:
+        raise HostError(
+            f"{qemu.path} is QEMU {qemu.version} and has no machine type {name}",
+            hint=remaining(qemu, definition.machine),
+        )
+
+
+def remaining(qemu: Abilities, machine: spec.Machine) -> str:
+    """Which versions of a machine a QEMU has, as a hint."""
+    known = ", ".join(versions(qemu, machine))
+    return f"its versions of {machine}: {known}" if known else f"it has no machine {machine} at all"
+
+
+def keep(domain: Domain, started: spec.Domain) -> list[str]:
+    """Pin a stored definition that names no version to the one that the domain was started with; tells so.
+
+    Call it under the domain's lock.
+    """
+    from qkvm.domain import definition as definitions
+
+    version = started.machine_version
+    if not version or not domain.is_persistent:
+        return []
+    try:
+        stored = domain.definition
+        if stored.machine_version or stored.machine is not started.machine:
+            return []
+        definitions.change(domain, lambda now: replace(now, machine_version=version))
+    except (HostError, InvalidValue) as error:
+        # The guest runs all the same; the next start tries again.
+        return [f"the machine version {version} could not be written into the definition: {error}"]
+    return [
+        f"machine {started.machine} had no version: from now on it is {started.machine.versioned(version)}, "
+        "machine_version in the definition says so"
+    ]
+
+
+def _version(name: str, machine: spec.Machine) -> str:
+    """The version in QEMU's name of a type; '' where it is another machine's."""
+    version = name.removeprefix(f"{machine.family}-")
+    return version if version != name else ""
+
+
+def _order(version: str) -> tuple[tuple[int, str], ...]:
+    """A key that sorts 2.12 behind 2.9."""
+    return tuple((int(part) if part.isdigit() else 0, part) for part in version.split("."))

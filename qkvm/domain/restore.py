@@ -19,6 +19,7 @@ from qkvm.domain.saved import load
 from qkvm.domain.start import Origin, bring_up, refuse_running
 from qkvm.errors import HostError, InvalidState, MonitorGone
 from qkvm.host import process
+from qkvm.qemu.quirks import Quirk
 from qkvm.spec import domain as spec
 from qkvm.spec import stability
 from qkvm.storage.stream import sync_folder
@@ -128,6 +129,9 @@ def bring_back(
                 migration.go_on(run, session)
             else:
                 run.record["base_state"] = ["paused", "user" if reason == "restored" else reason]
+                # The state is nobody else's now: its images are not either.
+                if run.needs(Quirk.INACTIVE_IMAGES):
+                    session.execute("blockdev-set-active", {"active": True})
             undo.commit()
         jobs.end(run, "Completed")
 

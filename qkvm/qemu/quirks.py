@@ -20,6 +20,7 @@ class Quirk(StrEnum):
     """The name of a workaround."""
 
     RUNAS = "runas"
+    INACTIVE_IMAGES = "inactive-images"
 
 
 class Workaround(NamedTuple):
@@ -35,6 +36,11 @@ WORKAROUNDS: dict[Quirk, Workaround] = {
         "QEMU leaves root by -runas before 9.1, and by -run-with user= from then on; 10.0 has no -runas",
         lambda qemu: not qemu.takes("run-with", "user"),
         "tests/host/test_quirks.py::test_leaving_root",
+    ),
+    Quirk.INACTIVE_IMAGES: Workaround(
+        "QEMU 10 leaves the images of a guest that was restored and stays paused inactive, and writes to none",
+        lambda qemu: "blockdev-set-active" in qemu.commands,
+        "tests/host/test_quirks.py::test_images_of_a_restored_guest",
     ),
 }
 

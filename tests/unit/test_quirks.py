@@ -15,7 +15,7 @@ TOP = Path(__file__).parents[2]
 
 NEEDED = {
     "7.2": {Quirk.RUNAS},
-    "10.0": set(),
+    "10.0": {Quirk.INACTIVE_IMAGES},
 }
 
 

@@ -31,7 +31,7 @@ def autostart_all(context: Context, args: Args) -> int:
     from qkvm.domain.host import Host
 
     Host(context.tree.root).prepare()
-    told, count = _teller(context)
+    told, count = _teller(context, "autostart-all")
     boot.autostart_all(context.tree, told)
     return 1 if count() else 0
 
@@ -40,22 +40,30 @@ def shutdown_all(context: Context, args: Args) -> int:
     """Shut everything down; 1 where a domain had to be ended, or could not be."""
     from qkvm.domain import boot
 
-    told, count = _teller(context)
+    told, count = _teller(context, "shutdown-all")
     boot.shutdown_all(context.tree, told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
     return 1 if count() else 0
 
 
-def _teller(context: Context) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
+def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
     """What prints each outcome as it comes, and what says how many were not as wished."""
+    from qkvm.cli import journald
+
     failed: list[Outcome] = []
+
+    def told(kind: str, text: str, outcome: Outcome) -> None:
+        if journald.is_there():
+            journald.entry(kind, text, verb, {outcome.kind: outcome.name})
 
     def tell(outcome: Outcome) -> None:
         name = f"{outcome.kind.capitalize()} '{outcome.name}'"
         if outcome.error is not None:
             failed.append(outcome)
             hint = f" ({outcome.error.hint})" if outcome.error.hint else ""
+            told("warning", f"{outcome.kind} '{outcome.name}': {outcome.error}{hint}", outcome)
             context.warn(f"{outcome.kind} '{outcome.name}': {outcome.error}{hint}")
         if outcome.done:
+            told("info", f"{name} {outcome.done}", outcome)
             context.say(f"{name} {outcome.done}\n")
         context.flush()
 
@@ -65,35 +73,26 @@ def _teller(context: Context) -> tuple[Callable[[Outcome], None], Callable[[], i
 def setup_boot(context: Context, args: Args) -> None:
     """Write, show or remove the service that starts and stops guests with the machine."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import boot, bootuser
+    from qkvm.domain import boot
 
     init = args.text("init") or ""
     if init not in ("", "systemd", "sysv"):
         raise UsageError(f"unknown init '{init}'", hint="systemd or sysv")
     args.exclusive("print", "remove")
     timeout = args.number("timeout") or int(boot.SHUTDOWN_TIMEOUT)
-    own = context.tree.root == "/"
-    session = context.tree.is_session
-    if session:
-        wanted = bootuser.service(_program(context), init=init, timeout=timeout)
-    else:
-        wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
-    switch = bootuser.switch if session else boot.switch
+    wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
     if args.flag("print"):
         return context.out(wanted.text)
+    own = context.tree.root == "/"
     if args.flag("remove"):
-        if own or session:
-            switch(wanted, on=False)
+        if own:
+            boot.switch(wanted, on=False)
         gone = boot.remove_service(wanted)
         return context.say(f"{wanted.path} {'removed' if gone else 'was not there'}\n")
     boot.install_service(wanted)
     context.say(f"{wanted.path} written\n")
-    if not (own or session) or not switch(wanted, on=True):
+    if not own or not boot.switch(wanted, on=True):
         context.warn(f"it is not switched on: {' '.join(wanted.enable)}")
-    if session and not bootuser.lingers():
-        context.warn(
-            "it runs from your first login to your last logout, not from the boot on: loginctl enable-linger"
-        )
     return None
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 """The same as in pyproject.toml; asking the installed package for it would take longer than ``list``."""
 
+JOURNAL = "/run/systemd/journal/socket"
+"""Where systemd-journald takes entries; verbs that change something leave one each."""
+
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 """128 + SIGINT."""
@@ -77,13 +80,15 @@ class _PipeClosed(BaseException):
 class _Console:
     """stdout and stderr as they were at the start; either may be None, which is a closed one."""
 
-    __slots__ = ("debug", "log", "stderr", "stdout")
+    __slots__ = ("debug", "log", "said", "stderr", "stdout")
 
     def __init__(self, stdout: TextIO | None, stderr: TextIO | None) -> None:
         self.stdout = stdout
         self.stderr = stderr
         self.debug = False
         self.log: Callable[[str, str], None] | None = None
+        self.said: list[tuple[str, str]] = []
+        """Kind and text of the warnings and the error of the verb that runs."""
 
     def out(self, text: str) -> None:
         """Write to stdout; what its encoding lacks is escaped."""
@@ -120,6 +125,7 @@ class _Console:
         """One line on stderr, behind everything that stdout got before."""
         if self.log is not None:
             self.log(kind, text)
+        self.said.append((kind, text))
         self.write_error(f"{kind}: {text}\n")
 
     def write_error(self, text: str) -> None:
@@ -286,7 +292,12 @@ class Session:
             console.out(verb_help(verb))
             code = 0
         else:
+            console.said.clear()
             code = _call(verb, args, self)
+            if os.path.exists(JOURNAL):
+                from qkvm.cli.journald import tell
+
+                tell(verb, args, code, console.said)
         if verb.name in LEAVING:
             return code
         if self.timing:

@@ -62,12 +62,16 @@ _LOOK_UNLESS: dict[str, tuple[str, ...]] = {
 """Verbs that look, unless one of these options is given."""
 
 
+def only_looks(verb: Verb, args: Args) -> bool:
+    """Whether a verb changes nothing."""
+    changing = _LOOK_UNLESS.get(verb.name)
+    return verb.name in _LOOK.split() or (changing is not None and not any(args.given(name) for name in changing))
+
+
 def check(verb: Verb, args: Args) -> None:
     """Refuse a verb that would change something.
 
     :raises QkvmError: in virsh's words.
     """
-    changing = _LOOK_UNLESS.get(verb.name)
-    if verb.name in _LOOK.split() or (changing is not None and not any(args.given(name) for name in changing)):
-        return
-    raise QkvmError(f"operation forbidden: read only access prevents {verb.name}")
+    if not only_looks(verb, args):
+        raise QkvmError(f"operation forbidden: read only access prevents {verb.name}")

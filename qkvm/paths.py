@@ -46,6 +46,15 @@ class Tree:
         return self.root == session_root()
 
     @property
+    def label(self) -> str:
+        """What tells this tree's things from those of others where all lie in one place: 'qkvm', 'qkvm-HASH'."""
+        if self.root == "/":
+            return "qkvm"
+        from hashlib import sha256
+
+        return "qkvm-" + sha256(os.fsencode(self.root)).hexdigest()[:12]
+
+    @property
     def settings(self) -> str:
         """The administrator's settings, qkvm.toml."""
         return join(self.config, "qkvm.toml")

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,8 +19,8 @@ from msgspec.structs import replace
 from qkvm.domain import definition as definitions
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import AlreadyExists, HostError, InvalidState, MissingProgram, NotReached, QkvmError
-from qkvm.files import read_bytes, remove, write_atomic
-from qkvm.host import process
+from qkvm.files import os_error, read_bytes, remove, write_atomic
+from qkvm.host import process, unit
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 SHUTDOWN_TIMEOUT = 120.0
 """Seconds that all guests together have to power off."""
 
-MARK = "# Written by qkvm setup-boot, which also takes it away."
-"""A line of every service file that qkvm writes."""
+_RUNTIME_UNITS = "/run/systemd/system"
+"""Where units lie that are gone after a boot; it is there where systemd is the init (sd_booted(3))."""
+
+_MARK = "# Written by qkvm setup-boot, which also takes it away."
 
 
 class Outcome(NamedTuple):
@@ -149,7 +152,8 @@ _UNIT = """\
 Description=qkvm: guests that start with this machine
 Wants=network-online.target
 # Their rules come after those of others who would throw them away.
-After=network-online.target local-fs.target firewalld.service nftables.service iptables.service docker.service
+After=network-online.target local-fs.target remote-fs.target
+After=firewalld.service nftables.service iptables.service docker.service
 
 [Service]
 Type=oneshot
@@ -160,6 +164,8 @@ TimeoutStartSec=infinity
 TimeoutStopSec={patience}
 # Guests and networks are not this service's to end, but by the line above.
 KillMode=process
+# What it prints is in the journal already, with the names as fields.
+StandardOutput=null
 
 [Install]
 WantedBy=multi-user.target
@@ -214,8 +220,8 @@ def service(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUT
     :param program: the command line of qkvm. :param init: 'systemd' or 'sysv'; '' for what this host runs.
     :param timeout: seconds that the guests have at halt.
     """
-    chosen = init or ("systemd" if os.path.isdir("/run/systemd/system") else "sysv")
-    fields = {"mark": MARK, "program": program, "timeout": timeout, "patience": timeout + 30}
+    chosen = init or ("systemd" if os.path.isdir(_RUNTIME_UNITS) else "sysv")
+    fields = {"mark": _MARK, "program": program, "timeout": timeout, "patience": timeout + 30}
     if chosen == "systemd":
         path = os.path.join(tree.root, "etc/systemd/system/qkvm.service")
         return Service(chosen, path, _UNIT.format(**fields), ("systemctl", "enable", "qkvm.service"))
@@ -253,13 +259,37 @@ def switch(wanted: Service, *, on: bool) -> bool:
     words = {"enable": "disable", "defaults": "remove"}
     argv = list(wanted.enable) if on else [words.get(word, word) for word in wanted.enable]
     try:
-        process.run([process.find_program(argv[0], "the service", "init-system-helpers"), *argv[1:]])
+        program = process.find_program(argv[0], "the service", "init-system-helpers")
+        process.run([program, *argv[1:]])
     except MissingProgram:
         return False
+    if on and wanted.init == "systemd" and os.path.isdir(_RUNTIME_UNITS):
+        _count_as_started(program)
     return True
+
+
+def _count_as_started(systemctl: str) -> None:
+    """Have systemd take the service for started, so that it stops the guests at the halt of this very boot.
+
+    Nothing is started by that: for this one time another command stands in the service.
+    """
+    folder = os.path.join(_RUNTIME_UNITS, f"{unit.SERVICE}.d")
+    path = os.path.join(folder, "qkvm-setup-boot.conf")
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        write_atomic(path, "[Service]\nExecStart=\nExecStart=/bin/true\n", 0o644)
+        process.run([systemctl, "daemon-reload"])
+        process.run([systemctl, "start", unit.SERVICE])
+    except OSError as error:
+        raise os_error(error, f"cannot make {folder}") from error
+    finally:
+        remove(path)
+        with suppress(OSError):
+            os.rmdir(folder)
+        process.run([systemctl, "daemon-reload"])
 
 
 def _refuse_foreign(path: str) -> None:
     raw = read_bytes(path)
-    if raw is not None and MARK.encode() not in raw:
+    if raw is not None and _MARK.encode() not in raw:
         raise AlreadyExists(f"{path} is there already and was not written by qkvm", hint="move it out of the way")

@@ -1,4 +1,8 @@
-"""The control group of a domain's run: made before QEMU, named in the record, gone after it."""
+"""The control group of a domain's run: made before QEMU, named in the record, gone after it.
+
+Where systemd is the host's init it is that of a scope (host/unit.py), which systemd makes and takes away;
+elsewhere it is qkvm's own (host/cgroup.py).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 
 from qkvm.domain.run import find, write
 from qkvm.errors import HostError, InvalidState
-from qkvm.host import cgroup
+from qkvm.host import cgroup, unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +20,39 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 
-def make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
-    """Make the group of a start, recorded first; None where there can be none, and why in the record."""
+def begin(domain: Domain, run: Run, undo: Undo) -> unit.Keeper | None:
+    """Have systemd make the scope of a start, recorded first; None where there is to be none."""
+    from qkvm.host import settings
+
+    if settings.load(domain.tree).cgroup != "auto" or not unit.usable():
+        return None
+    label = f"{domain.tree.label}-{run.id}-{domain.name}"
+    run.record["unit"] = unit.machine_unit(label)
+    write(run)
+    keeper = unit.begin_machine(label, f"qkvm guest {domain.name}")
+    undo.add(keeper.leave)
+    return keeper
+
+
+def complete(domain: Domain, run: Run, keeper: unit.Keeper | None, undo: Undo) -> cgroup.Group | None:
+    """The group of a start: of the scope that was begun, or else one that is made here.
+
+    None where there can be none, and why in the record.
+    """
+    if keeper is None:
+        return _make(domain, run, undo)
+    try:
+        group = keeper.wait()
+    except (HostError, InvalidState):
+        keeper.leave()
+        del run.record["unit"]
+        return _make(domain, run, undo)
+    run.record["cgroup"] = group.path
+    write(run)
+    return group
+
+
+def _make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
     from qkvm.host import settings
 
     setting = settings.load(domain.tree).cgroup
@@ -45,7 +80,11 @@ def group_of(run: Run, controller: str) -> cgroup.Group:
 
     :raises InvalidState: it has no group, or not that controller; its words say why.
     """
-    group = any_group_of(run)
+    return checked(run, any_group_of(run), controller)
+
+
+def checked(run: Run, group: cgroup.Group | None, controller: str) -> cgroup.Group:
+    """The group of a run where it has a controller; raises as :func:`group_of`."""
     if group is None:
         reason = str(run.record.get("no_cgroup", "")) or "it was started without one"
         raise cgroup.unavailable(controller, f"domain '{run.name}' has no control group: {reason}")
@@ -56,8 +95,9 @@ def group_of(run: Run, controller: str) -> cgroup.Group:
 
 def any_group_of(run: Run) -> cgroup.Group | None:
     """The control group of a run with whatever controllers it has, None where there is none."""
-    group = cgroup.Group(str(run.record.get("cgroup", "")))
-    return group if group.path and group.exists() else None
+    path, scope = str(run.record.get("cgroup", "")), str(run.record.get("unit", ""))
+    group = unit.UnitGroup(path, scope) if scope else cgroup.Group(path)
+    return group if path and group.exists() else None
 
 
 def release(run: Run) -> None:
@@ -66,11 +106,14 @@ def release(run: Run) -> None:
     if not path:
         return
     try:
-        cgroup.remove(path)
+        # A scope goes by itself, with the last that lives in it.
+        if "unit" not in run.record:
+            cgroup.remove(path)
     except HostError:
         # Something of another's runs in it, or QEMU is half started: the next verb tries again.
         return
     del run.record["cgroup"]
+    run.record.pop("unit", None)
     write(run)
 
 

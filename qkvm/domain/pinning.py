@@ -147,6 +147,10 @@ def apply(run: Run, definition: spec.Domain) -> None:
         apply_one(run, definition, VCPU, number, found.vcpus[number])
     for number in found.iothreads:
         apply_one(run, definition, IOTHREAD, number, found.iothreads[number])
+    own = _wanted(tune, definition, EMULATOR, 0)
+    for tid in found.emulator if own else ():
+        # QEMU was born with these; before Linux 6.2 a process that moves into another cpuset loses them.
+        set_affinity(tid, own)
 
 
 def apply_one(run: Run, definition: spec.Domain, kind: str, number: int, tid: int) -> None:

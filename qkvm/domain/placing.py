@@ -1,21 +1,21 @@
 """Where a QEMU lives on its host: its control group, its CPUs and NUMA nodes, from its start to its end.
 
 A host without cgroup v2, or one where no group can be made, runs domains all the same. A definition that asks for
-a limit which the host can't give is refused at the start, by the name of what is missing.
+a limit which the host can't give is refused at the start, by the name of what is missing. systemd makes a scope
+while the rest of the start is prepared, and is told of the machine while QEMU sets itself up: that costs no time.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from qkvm.domain import cputune, numatune, pinning, threads
 from qkvm.domain import definition as definitions
 from qkvm.domain import group as groups
-from qkvm.domain.group import group_of
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import HostError
-from qkvm.host import limits, placement
+from qkvm.host import limits, machine, placement, process, unit
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from qkvm.spec import domain as spec
 
 
+_REGISTERED_WITHIN = 5.0
+"""Seconds for machined to list a guest; it takes 0.01, and more where it has to be started."""
+
+
 class Place:
     """The place of one start, made by :func:`prepare`."""
 
@@ -32,6 +36,21 @@ class Place:
         self._run = run
         self._definition = definition
         self._group = group
+        self._keeper: unit.Keeper | None = None
+        self._registering: int | None = None
+
+    def begin(self, domain: Domain, undo: Undo) -> None:
+        """Have its scope made, where there is to be one."""
+        self._keeper = groups.begin(domain, self._run, undo)
+
+    def open(self, domain: Domain, undo: Undo) -> None:
+        """Complete it: from now on it can be entered, with the limits of the definition.
+
+        :raises InvalidState: a limit needs a controller that this host does not give.
+        """
+        self._group = groups.complete(domain, self._run, self._keeper, undo)
+        with self._group.together() if isinstance(self._group, unit.UnitGroup) else nullcontext():
+            _limit(self._run, self._definition, self._group)
 
     def entered(self) -> AbstractContextManager[None]:
         """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
@@ -57,21 +76,27 @@ class Place:
             if not isinstance(error.__cause__, ProcessLookupError):
                 raise
 
+    def register(self, domain: Domain, pid: int) -> None:
+        """Have systemd-machined list the QEMU that has just moved in; nobody minds where it does not."""
+        if self._keeper is not None and isinstance(self._group, unit.UnitGroup):
+            self._registering = machine.register(domain.tree.label, domain.name, self._run.uuid, pid)
+
     def settle(self) -> None:
         """Pin and limit the threads, once QEMU is up and has them all."""
+        if self._keeper is not None:
+            self._keeper.leave()
         pinning.apply(self._run, self._definition)
         if self._group is not None and cputune.limits_threads(self._definition.cputune):
             cputune.limit_threads(self._run, self._group, self._definition.cputune)
+        if self._registering is not None:
+            process.see_end(self._registering, None, _REGISTERED_WITHIN, grace=0.5)
 
 
 def prepare(domain: Domain, run: Run, definition: spec.Domain, undo: Undo) -> Place:
-    """Make the group of a domain that is about to start, with the limits of its definition.
-
-    :raises InvalidState: a limit needs a controller that this host does not give.
-    """
-    group = groups.make(domain, run, undo)
-    _limit(run, definition)
-    return Place(run, definition, group)
+    """Begin the place of a domain that is about to start."""
+    place = Place(run, definition, None)
+    place.begin(domain, undo)
+    return place
 
 
 def present(run: Run, definition: spec.Domain) -> Place:
@@ -79,26 +104,30 @@ def present(run: Run, definition: spec.Domain) -> Place:
     return Place(run, definition, groups.any_group_of(run))
 
 
-def _limit(run: Run, definition: spec.Domain) -> None:
+def _limit(run: Run, definition: spec.Domain, own: cgroup.Group | None) -> None:
     """Write the limits of the whole group; those of threads are checked here and written when there are any."""
+
+    def group_of(controller: str) -> cgroup.Group:
+        return groups.checked(run, own, controller)
+
     tune, memory, io = definition.cputune, definition.memtune, definition.blkiotune
     if tune.shares:
-        limits.set_cpu_shares(group_of(run, "cpu"), tune.shares)
+        limits.set_cpu_shares(group_of("cpu"), tune.shares)
     if tune.global_period or tune.global_quota > 0:
-        limits.set_cpu_max(group_of(run, "cpu"), tune.global_period, tune.global_quota)
+        limits.set_cpu_max(group_of("cpu"), tune.global_period, tune.global_quota)
     if cputune.limits_threads(tune):
-        group_of(run, "cpu").thread_group(cputune.EMULATOR)
+        group_of("cpu").thread_group(cputune.EMULATOR)
     for name in limits.MEMORY_FILES:
         kib = getattr(memory, name)
         if kib is not None:
-            limits.set_memory_limit(group_of(run, "memory"), name, kib)
+            limits.set_memory_limit(group_of("memory"), name, kib)
     if io.weight:
-        limits.set_io_weight(group_of(run, "io"), io.weight)
+        limits.set_io_weight(group_of("io"), io.weight)
     if definition.numatune is not None and definition.numatune.mode == "restrictive":
         nodes = parse_cpus(definition.numatune.nodeset, "nodeset")
         numatune.cpuset_group(run).write("cpuset.mems", ",".join(map(str, sorted(nodes))))
     for device in io.devices:
-        group = group_of(run, "io")
+        group = group_of("io")
         if device.weight:
             limits.set_device_weight(group, device.path, device.weight)
         for name in limits.DEVICE_LIMITS:

@@ -1,5 +1,4 @@
-"""Programs beside a QEMU that serve one run of a domain: swtpm for its TPM, virtiofsd for a shared folder, passt
-for a NIC.
+"""Programs beside a QEMU that serve one run of a domain: swtpm for its TPM, virtiofsd for a shared folder.
 
 Each talks to its QEMU over a connected socket whose other end QEMU alone has: when QEMU is gone, however it went,
 the program reads the end of it and goes too. The record names each, so that one which hangs is ended by the verb
@@ -76,7 +75,7 @@ def end(run: Run, patience: float = GOES_WITHIN) -> None:
     :param patience: seconds until a signal helps.
     """
     for entry in run.record.pop("sidecars", []):
-        end_process(entry["pid"], entry["started"], patience)
+        process.see_end(entry["pid"], entry["started"], patience, grace=_GRACE)
     write(run)
 
 
@@ -85,36 +84,9 @@ def end_one(run: Run, name: str, patience: float = GOES_WITHIN) -> None:
     listed = run.record.get("sidecars", [])
     for entry in listed:
         if entry["name"] == name:
-            end_process(entry["pid"], entry["started"], patience)
+            process.see_end(entry["pid"], entry["started"], patience, grace=_GRACE)
     run.record["sidecars"] = [entry for entry in listed if entry["name"] != name]
     remove(_log(run, name))
-
-
-def end_process(pid: int, started: int | None, patience: float = GOES_WITHIN) -> None:
-    """See one end by itself, or end it."""
-    pidfd = process.open_pidfd(pid, started)
-    if pidfd is None:
-        return
-    try:
-        if not process.ended(pidfd, patience):
-            process.end(pidfd, grace=_GRACE)
-    finally:
-        os.close(pidfd)
-        process.reap()
-
-
-def lives(run: Run, name: str) -> bool:
-    """Whether the one of that name runs."""
-    return any(
-        process.start_time(entry["pid"]) == entry["started"]
-        for entry in run.record.get("sidecars", ())
-        if entry["name"] == name
-    )
-
-
-def words(run: Run, name: str) -> str:
-    """What the one of that name has written."""
-    return (read_bytes(_log(run, name)) or b"").decode("utf-8", "replace")
 
 
 def failure(run: Run) -> str:
@@ -124,9 +96,9 @@ def failure(run: Run) -> str:
     """
     for entry in run.record.get("sidecars", []):
         if process.start_time(entry["pid"]) != entry["started"]:
-            said = words(run, entry["name"])
-            if said.strip():
-                return f"{entry['name']}: {process.last_line(said)}"
+            words = (read_bytes(_log(run, entry["name"])) or b"").decode("utf-8", "replace")
+            if words.strip():
+                return f"{entry['name']}: {process.last_line(words)}"
     return ""
 
 

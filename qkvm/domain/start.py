@@ -18,7 +18,6 @@ from qkvm.domain import (
     nicguard,
     nicopen,
     nicremains,
-    passt,
     placing,
     share,
     snapshotstore,
@@ -151,12 +150,13 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
             script = launch.start_script(ready.definition, plan, paused=paused)
+            place.open(domain, undo)
             beside.start(domain, run, ready.definition, company, place, undo)
-            nicopen.serve(run, plan.nics, taps, ready.user, place)
             with place.entered():
                 pid = _spawn(domain, run, argv, script, fds)
             undo.add(arrival.kill, pid)
             place.take(pid)
+            place.register(domain, pid)
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
             nicguard.apply_all(run, addresses)
@@ -172,7 +172,6 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             nictune.apply_all(domain, run)
         arrival.await_ready(domain, run, argv, pid, len(script))
         files.remove(vnc_secret(run.folder))
-        passt.await_ready(run, run.record["nics"])
         place.settle()
         if origin.load is not None:
             origin.load(run)
@@ -182,7 +181,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
 
 def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
-    definition = passt.decided(share.decided(origin.definition))
+    definition = share.decided(origin.definition)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     able = abilities.find(domain.tree, binary)
@@ -196,8 +195,6 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     beside.check(domain.tree, definition, user)
     for disk in definition.disks:
         _check_images(disk)
-    for nic in definition.nics:
-        passt.check(nic, as_root=os.geteuid() == 0)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, user, binary,

@@ -201,12 +201,7 @@ def top(tree: Tree, setting: str) -> str:
         raise InvalidState("cgroup v2 is not mounted", hint="mount -t cgroup2 none /sys/fs/cgroup")
     if not os.path.exists(os.path.join(parent, "cgroup.procs")):
         raise InvalidState(f"{parent} is not a cgroup v2 group")
-    name = "qkvm"
-    if tree.root != "/":
-        from hashlib import sha256
-
-        name += "-" + sha256(os.fsencode(tree.root)).hexdigest()[:12]
-    return os.path.join(parent, name)
+    return os.path.join(parent, tree.label)
 
 
 def domain_group(tree: Tree, name: str, setting: str) -> Group:

@@ -320,6 +320,19 @@ def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
     return done
 
 
+def see_end(pid: int, started: int | None, patience: float, *, grace: float) -> None:
+    """See a process end by itself within ``patience`` seconds, or end it; one that is gone is no error."""
+    pidfd = open_pidfd(pid, started)
+    if pidfd is None:
+        return reap()
+    try:
+        if not ended(pidfd, patience):
+            end(pidfd, grace=grace)
+    finally:
+        os.close(pidfd)
+        reap()
+
+
 def describe_exit(code: int) -> str:
     """A return code as words: 'exit code 1' or 'killed by SIGSYS'."""
     if code >= 0:

@@ -163,6 +163,7 @@ def start(tree: Tree, definition: Network) -> Server:
 
     :raises MissingProgram: dnsmasq is not installed. :raises ProgramFailed: it refused, in its own words.
     """
+    from qkvm.host import unit
     from qkvm.host.process import find_program, run
 
     program = find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
@@ -174,7 +175,8 @@ def start(tree: Tree, definition: Network) -> Server:
         remove(script_path(tree, definition.name))
     make_private_dir(os.path.dirname(tree.leases(definition.name)))
     try:
-        run([program, f"--conf-file={config}"])
+        with unit.housed(f"{tree.label}-network-{definition.name}", f"qkvm network {definition.name}") as words:
+            run([*words, program, f"--conf-file={config}"])
     except ProgramFailed as error:
         if error.code == _EXIT_NETWORK:
             error.hint = f"another DNS or DHCP server may hold the port on {definition.bridge}: ss -lnup"

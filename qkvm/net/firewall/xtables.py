@@ -17,6 +17,9 @@ _LOCK_SECONDS = 30.0
 _HINT = "apt install iptables (its libraries are needed), and a kernel with the legacy ip_tables"
 
 
+_LIBRARY_SIZE = 1 << 20
+"""Bytes within which the names of one extension lie; the largest library is a tenth of that."""
+
 _loaded: Any = None
 
 
@@ -29,10 +32,13 @@ def library() -> Any:
         try:
             with warnings.catch_warnings():
                 # Version 1.2.0 has invalid escapes in its regular expressions.
-                warnings.simplefilter("ignore", (DeprecationWarning))
+                for kind in (DeprecationWarning, SyntaxWarning):
+                    warnings.simplefilter("ignore", kind)
                 import iptc
 
                 _register_nat(iptc.xtables)
+                parser: Any = iptc.xtables.xtables
+                parser._option_lookup = lambda _self, entries, name: find_option(entries, name)
         except Exception as error:
             raise HostError(f"python-iptables cannot be loaded: {error}", hint=_HINT) from error
         _loaded = iptc
@@ -57,6 +63,29 @@ def _register_nat(xtables: Any) -> None:
     finally:
         xtables.xtables._xtables_set_nfproto(xtables.NFPROTO_IPV4)
         os.close(fd)
+
+
+def find_option(entries: Any, name: bytes) -> Any:
+    """The option of that name in an extension's table of options (struct xt_option_entry), None if it has none.
+
+    iptables 1.8.11 made an entry longer by one field and gave its library no new version, so that python-iptables
+    1.2.0 reads the old length and finds the first option alone. The table tells which length it has: an entry
+    begins with a pointer to its name, which lies beside the other names, or with the null pointer at the end.
+
+    :param entries: a ctypes pointer to the first entry.
+    """
+    import ctypes
+
+    kind = type(entries.contents)
+    first = ctypes.addressof(entries.contents)
+    names = ctypes.c_void_p.from_address(first).value or 0
+    for length in (ctypes.sizeof(kind), ctypes.sizeof(kind) + ctypes.sizeof(ctypes.c_void_p)):
+        place = first
+        while (text := ctypes.c_void_p.from_address(place).value) and abs(text - names) < _LIBRARY_SIZE:
+            if ctypes.string_at(text) == name:
+                return kind.from_address(place)
+            place += length
+    return None
 
 
 def errno_() -> int:

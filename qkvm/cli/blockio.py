@@ -104,32 +104,82 @@ def domblkerror(context: Context, args: Args) -> None:
 
 def blkdeviotune(context: Context, args: Args) -> None:
     """Show or set the limits of a disk."""
-    from qkvm.cli.parse import UsageError
     from qkvm.domain import blockio
-    from qkvm.units import parse_size
 
     domain, device = common.domain(context, args), args.required("device")
     scope = common.scope(args)
-    limits: dict[str, int | str] = {}
-    for name in LIMITS:
-        option = name.replace("_", "-")
-        text = args.text(option)
-        if text is None:
-            continue
-        if name == "group_name":
-            limits[name] = text
-        elif "_bytes_" in name and not name.endswith("length") and not text.isdigit():
-            limits[name] = parse_size(text, default="B", what=option) * 1024
-        elif not text.isascii() or not text.isdigit():
-            raise UsageError(f"Numeric value '{text}' for <{option}> option is malformed or out of range")
-        else:
-            limits[name] = int(text[:20])
+    limits = _limits(args)
+    group = args.text("group-name")
+    if group is not None:
+        limits["group_name"] = group
     if limits:
         return blockio.set_throttle(domain, device, limits, **scope)
     found = blockio.throttle(domain, device, config=args.flag("config"))
     if args.json:
         return context.out(json_text({name: getattr(found, name) for name in LIMITS}))
     return context.out("".join(f"{name:<15}: {getattr(found, name)}\n" for name in LIMITS))
+
+
+def _limits(args: Args) -> dict[str, int | str]:
+    """The limits that were given; bytes may have a suffix."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.units import parse_size
+
+    limits: dict[str, int | str] = {}
+    for name in LIMITS:
+        option = name.replace("_", "-")
+        text = args.text(option)
+        if text is None or name == "group_name":
+            continue
+        if "_bytes_" in name and not name.endswith("length") and not text.isdigit():
+            limits[name] = parse_size(text, default="B", what=option) * 1024
+        elif not text.isascii() or not text.isdigit():
+            raise UsageError(f"Numeric value '{text}' for <{option}> option is malformed or out of range")
+        else:
+            limits[name] = int(text[:20])
+    return limits
+
+
+def domthrottlegroupset(context: Context, args: Args) -> None:
+    """Make a throttle group, or set limits of one."""
+    from qkvm.cli.parse import UsageError
+    from qkvm.domain import throttlegroup
+
+    limits = _limits(args)
+    if not limits:
+        raise UsageError("no limit is given for the throttle group", hint="--total-iops-sec 100, for one")
+    throttlegroup.change(common.domain(context, args), args.required("group-name"), limits, **common.scope(args))
+    context.say("Throttle group set successfully\n")
+
+
+def domthrottlegroupdel(context: Context, args: Args) -> None:
+    """Remove a throttle group."""
+    from qkvm.domain import throttlegroup
+
+    throttlegroup.remove(common.domain(context, args), args.required("group-name"), **common.scope(args))
+    context.say("Throttle group deleted successfully\n")
+
+
+def domthrottlegroupinfo(context: Context, args: Args) -> None:
+    """Show the limits of a throttle group."""
+    from qkvm.domain import throttlegroup
+
+    domain, name = common.domain(context, args), args.required("group-name")
+    group = throttlegroup.find(domain, name, inactive=args.flag("inactive"))
+    limits = {name: value for name in LIMITS if name != "group_name" and (value := getattr(group, name))}
+    if args.json:
+        return context.out(json_text(limits))
+    return context.out("".join(f"{name:<15}: {value}\n" for name, value in limits.items()))
+
+
+def domthrottlegrouplist(context: Context, args: Args) -> None:
+    """List the throttle groups of a domain."""
+    from qkvm.domain import throttlegroup
+
+    found = throttlegroup.groups(common.domain(context, args), inactive=args.flag("inactive"))
+    if args.json:
+        return context.out(json_text([group.group_name for group in found]))
+    return context.out(table(("Name",), [(group.group_name,) for group in found], header=not context.quiet))
 
 
 def blockresize(context: Context, args: Args) -> None:

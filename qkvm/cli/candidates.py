@@ -242,6 +242,13 @@ def _disks(typed: Typed, partial: str) -> Iterable[str]:
     return (entry["target"] for entry in _devices(typed, "disks") if entry.get("target"))
 
 
+def _throttle_groups(typed: Typed, partial: str) -> Iterable[str]:
+    from qkvm.domain import throttlegroup
+
+    domain = typed.domain()
+    return (group.group_name for group in throttlegroup.groups(domain)) if domain is not None else ()
+
+
 def _snapshots(typed: Typed, partial: str) -> Iterable[str]:
     from qkvm.domain import snapshotstore
 
@@ -336,6 +343,7 @@ _PROVIDERS: dict[str, Callable[[Typed, str], Iterable[str]]] = {
     "pool": _pools,
     "snapshot": _snapshots,
     "source": _sources,
+    "throttlegroup": _throttle_groups,
     "topic": _topics,
     "uplink": _uplinks,
     "volume": _volumes,

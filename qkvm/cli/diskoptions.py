@@ -67,9 +67,14 @@ def disk(args: Args) -> spec.Disk:
         cache=_choice(spec.Cache, args.text("cache") or "", "disk cache mode", other="default"),
         io=_choice(spec.Io, args.text("io") or "", "disk io mode"),
         iothread=parse_count(args.text("iothread") or "0", "iothread", minimum=0),
+        throttle_groups=_groups(args),
         alias=args.text("alias") or "",
         address=_address(args.text("address")),
     )
+
+
+def _groups(args: Args) -> tuple[str, ...]:
+    return tuple(name for name in (args.text("throttle-groups") or "").split(",") if name)
 
 
 def _check_source_type(kind: str | None, source: str) -> None:
@@ -108,6 +113,7 @@ def _address(text: str | None) -> str:
 
 def xml(args: Args) -> str:
     """The libvirt element that the options mean (virsh attach-disk --print-xml)."""
+    from qkvm.spec.libvirt import tuning
     from qkvm.xml import dump, element
 
     source = args.required("source")
@@ -119,6 +125,7 @@ def xml(args: Args) -> str:
     if source:
         root.add("source", **{"dev" if kind == "block" else "file": source})
     root.add("target", dev=args.required("target"), bus=args.text("targetbus"))
+    tuning.write_throttle_filters(root, _groups(args))
     if args.text("mode"):
         root.add(str(args.text("mode")))
     for name in ("serial", "wwn"):

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from qkvm.domain import blockjob, chain, diskuse, jobend
+from qkvm.domain.disk import top as uppermost
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.storage import format as formats
 from qkvm.storage import image
@@ -85,10 +86,15 @@ def begin(
     """
     if entry["spec"].get("readonly") or entry["spec"].get("device", "disk") != "disk":
         raise InvalidState(f"disk '{entry['target']}' is read-only")
+    if not top and entry.get("filters"):
+        raise InvalidState(
+            f"disk '{entry['target']}' is in throttle groups: QEMU would take it out of them",
+            hint="an active commit works after it was attached anew without them",
+        )
     images = chain.links(entry)
     touched = images[top : base + 1]
     _refuse_shared(domain, entry["target"], touched[1:])
-    arguments: dict[str, Any] = {"device": images[0].node, "speed": bandwidth}
+    arguments: dict[str, Any] = {"device": uppermost(entry), "speed": bandwidth}
     kind = jobend.ACTIVE_COMMIT
     if top:
         kind = jobend.COMMIT

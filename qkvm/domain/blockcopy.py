@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm import units
 from qkvm.domain import blockjob, blocknodes, chain, diskuse, jobend
 from qkvm.domain.chain import Link
-from qkvm.domain.disk import is_block
+from qkvm.domain.disk import is_block, top
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
 from qkvm.spec.disk import DiskFormat
 from qkvm.storage import image
@@ -64,7 +64,8 @@ def copy(
             sets = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
             link = Link(path, fmt, f"{fmt}-{name}", f"file-{name}", max(sets, default=-1) + 1)
             arguments: dict[str, Any] = {
-                "device": images[0].node, "target": link.node, "sync": "top" if shallow else "full",
+                "device": top(entry), **({"replaces": images[0].node} if entry.get("filters") else {}),
+                "target": link.node, "sync": "top" if shallow else "full",
                 "speed": tuning.bandwidth,
                 **({"granularity": tuning.granularity} if tuning.granularity else {}),
                 **({"buf-size": tuning.buffer} if tuning.buffer else {}),

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from qkvm.domain import blockstats
 from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
-from qkvm.domain.disk import is_block, pick, plugged
+from qkvm.domain.disk import is_block, pick, plugged, top
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
@@ -146,7 +146,7 @@ def set_throttle(
         wanted = scopes.resolve(domain, live=live, config=config, current=current)
         if wanted.config:
             stored = _defined(domain, device)
-            changed = _checked(stored.throttle, limits, stored.target)
+            changed = merged(stored.throttle, limits, stored.target)
             definitions.change(domain, lambda present: _with_throttle(present, stored.target, changed), undo)
         if wanted.live:
             run = domain.live
@@ -159,7 +159,8 @@ def _set_live(domain: Domain, run: Run, entry: dict[str, Any], limits: dict[str,
     if not disk.path:
         raise InvalidState(f"drive {disk.target} is empty: there is nothing to limit")
     with domain.monitor() as session:
-        chosen = _checked(_reported(session, entry["id"]), limits, disk.target)
+        chosen = merged(_reported(session, entry["id"]), limits, disk.target)
+        spec.check_disk(replace(disk, throttle=chosen))
         machine = spec.Machine(run.record["machine"])
         session.execute("block_set_io_throttle", throttle_arguments(machine, disk, chosen))
         reached = _reported(session, entry["id"])
@@ -179,7 +180,11 @@ def _rounded(chosen: spec.Throttle) -> spec.Throttle:
     return replace(chosen, **lengths)
 
 
-def _checked(present: spec.Throttle | None, limits: dict[str, int | str], target: str) -> spec.Throttle:
+def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: str) -> spec.Throttle:
+    """Limits with some of them set anew; a total replaces the limits of reading and writing, and they it.
+
+    :raises InvalidValue: they exclude each other.
+    """
     fields: dict[str, Any] = {
         name: getattr(present or spec.Throttle(), name) for name in spec.Throttle.__struct_fields__
     }
@@ -262,7 +267,7 @@ def resize(domain: Domain, device: str, size: int | None, *, shrink: bool = Fals
                     hint="--shrink does it all the same",
                 )
             try:
-                session.execute("block_resize", {"node-name": entry["node"], "size": size})
+                session.execute("block_resize", {"node-name": top(entry), "size": size})
             except CommandRefused as error:
                 raise InvalidState(f"{entry['target']} can't have {size} bytes: {error.desc}") from error
             reached = int(_node(session, entry["node"])["image"]["virtual-size"])

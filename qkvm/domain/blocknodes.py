@@ -67,9 +67,20 @@ def open_nodes(session: Session, device: DiskDevice, fds: dict[str, int], *, own
     for layer in device.layers:
         session.add_fd(fds[layer.file_node], fdset=layer.fdset, opaque=layer.path)
     for layer in device.layers:
-        options = render.render("parts/layer.j2", {"disk": device, "layer": layer}, own=own)
-        for command, arguments in render.hotplug_commands(options):
-            session.execute(command, arguments)
+        _run(session, render.render("parts/layer.j2", {"disk": device, "layer": layer}, own=own))
+    for throttle in device.filters:
+        _run(session, render.render("parts/filter.j2", {"disk": device, "throttle": throttle}, own=own))
+
+
+def _run(session: Session, options: list[render.Option]) -> None:
+    for command, arguments in render.hotplug_commands(options):
+        session.execute(command, arguments)
+
+
+def close_disk(session: Session, entry: dict[str, Any]) -> None:
+    """Close all that a drive which is gone sat on; :raises: as :func:`close`."""
+    images = entry["images"]
+    close(session, {**images, "nodes": [*entry.get("filters", ()), *images["nodes"]]})
 
 
 def close(session: Session, images: Images) -> None:
@@ -118,8 +129,14 @@ def drive(session: Session, ident: str) -> dict[str, Any]:
 
 
 def medium(session: Session, ident: str) -> str:
-    """Name of the node that is in a drive, '' where it is empty."""
-    return str(drive(session, ident).get("inserted", {}).get("node-name", ""))
+    """Name of the image's node that is in a drive, below the throttle groups', '' where it is empty."""
+    name = str(drive(session, ident).get("inserted", {}).get("node-name", ""))
+    if not disks.is_filter(name):
+        return name
+    found = next(one for one in session.execute("query-blockstats") if device_id(one) == ident)
+    while disks.is_filter(found["node-name"]):
+        found = found["backing"]
+    return str(found["node-name"])
 
 
 MEDIUM = ("node", "path", "format", "spec", "images")
@@ -138,7 +155,7 @@ def sweep(run: Run, session: Session) -> None:
     before = json.dumps(run.record)
     for entry in list(run.record["disks"]):
         if entry["id"] not in present:
-            close(session, entry["images"])
+            close_disk(session, entry)
             run.record["disks"].remove(entry)
         else:
             entry.pop("plugging", None)

@@ -35,6 +35,10 @@ def of_run(
     for disk in disks:
         found = by_device.get(disk["id"])
         layers = list(_layers(found)) if found is not None else []
+        if found is not None and disk.get("filters"):
+            # What goes through is counted at the top, what lies in the image is told by its own node.
+            layers = layers[len(disk["filters"]) :]
+            layers[0] = {**layers[0], "stats": found["stats"]}
         paths = [str(disk["path"]), *(layer["path"] for layer in disk.get("spec", {}).get("backing", []))]
         if not layers:
             rows.append(_named(str(disk["target"]), paths[0]))

@@ -65,7 +65,7 @@ def present(run: Run) -> spec.Domain:
 
     ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
     """
-    from qkvm.domain import blkiotune, cputune, iothread, memtune, numatune
+    from qkvm.domain import blkiotune, cputune, iothread, memtune, numatune, tuned
 
     started = started_with(run.record)
     disks, nics = plugged(run), run.devices("nics")
@@ -76,6 +76,7 @@ def present(run: Run) -> spec.Domain:
         memory=replace(started.memory, current=Size(run.balloon())),
         vcpus=replace(started.vcpus, current=run.vcpu_count()),
         iothreads=iothread.live(run),
+        throttle_groups=tuned.listed(run, "throttle_groups", spec.Throttle),
         cputune=cputune.live(run),
         memtune=memtune.of_run(run),
         blkiotune=blkiotune.of_run(run),

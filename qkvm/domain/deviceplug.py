@@ -171,7 +171,7 @@ def _update_disk(domain: Domain, disk: spec.Disk, *, force: bool = False, **scop
 
 
 _MEDIUM = ("path", "backing")
-_LEFT_OPEN = ("alias", "address", "throttle", "boot_order")
+_LEFT_OPEN = ("alias", "address", "throttle", "throttle_groups", "boot_order")
 """What a description need not name: then it stays as it is."""
 
 

@@ -52,7 +52,8 @@ def disk_entry(device: DiskDevice, *, since: int) -> dict[str, Any]:
     """What a record says of a disk.
 
     ``since`` is the journal's length when it was plugged, ``images`` are its nodes in QEMU, each before what it
-    sits on, and the sets of fds that its files came in, by protocol node.
+    sits on, and the sets of fds that its files came in, by protocol node. ``filters`` are the nodes of the
+    throttle groups that it is in, if any, the guest's side first.
     """
     from qkvm.spec import toml
 
@@ -60,11 +61,17 @@ def disk_entry(device: DiskDevice, *, since: int) -> dict[str, Any]:
         "id": device.id, "since": since, "place": device.place.label, "node": device.node,
         "target": device.disk.target, "path": device.disk.path, "format": str(device.disk.format),
         "spec": toml.to_plain(device.disk),
+        **({"filters": [one.node for one in reversed(device.filters)]} if device.filters else {}),
         "images": {
             "nodes": [node for layer in reversed(device.layers) for node in (layer.node, layer.file_node)],
             "fdsets": {layer.file_node: layer.fdset for layer in device.layers},
         },
     }  # fmt: skip
+
+
+def top(entry: dict[str, Any]) -> str:
+    """The node that a disk's drive sits on; '' where it is empty."""
+    return str([*entry.get("filters", ()), entry["node"]][0])
 
 
 def find(domain: Domain, target: str, *, live: bool) -> tuple[spec.Disk, str]:

@@ -112,7 +112,7 @@ def _plug(domain: Domain, run: Run, disk: spec.Disk) -> None:
         _refuse_target(disk.target, [entry["target"] for entry in run.devices("disks")])
         if disks.disk_id(disk) in plug.peripherals(session):
             raise AlreadyExists(f"there is a device of alias {disks.disk_id(disk)}")
-        _require_iothread(session, disk)
+        _require_objects(session, disk)
         with blocknodes.opened(disks.layers(disk)) as images:
             _require_controller(domain, run, session, disk, undo)
             device = _device(run, machine, disk)
@@ -122,14 +122,19 @@ def _plug(domain: Domain, run: Run, disk: spec.Disk) -> None:
         undo.commit()
 
 
-def _require_iothread(session: Session, disk: spec.Disk) -> None:
-    """Refuse a thread that this run does not have."""
-    if disk.iothread:
-        objects = {child["name"] for child in session.execute("qom-list", {"path": "/objects"})}
-        if f"iothread{disk.iothread}" not in objects:
+def _require_objects(session: Session, disk: spec.Disk) -> None:
+    """Refuse a thread or a throttle group that this run does not have."""
+    objects = {child["name"] for child in session.execute("qom-list", {"path": "/objects"})}
+    if disk.iothread and f"iothread{disk.iothread}" not in objects:
+        raise NotFound(
+            f"Disk iothread '{disk.iothread}' not defined in iothreadid",
+            kind="iothread", name=str(disk.iothread),
+        )  # fmt: skip
+    for name in disk.throttle_groups:
+        if disks.throttle_group_id(name) not in objects:
             raise NotFound(
-                f"Disk iothread '{disk.iothread}' not defined in iothreadid",
-                kind="iothread", name=str(disk.iothread),
+                f"throttle group '{units.printable(name)}' not found", kind="throttle group", name=name,
+                hint="domthrottlegroupset makes one",
             )  # fmt: skip
 
 
@@ -179,7 +184,7 @@ def _give(domain: Domain, run: Run, session: Session, device: DiskDevice, fds: d
     run.record["disks"].append(entry)
     undo.add(_forget, run, "disks", entry)
     write(run)
-    undo.add(blocknodes.close, session, entry["images"])
+    undo.add(blocknodes.close_disk, session, entry)
     with diskuse.explained(domain, [layer.path for layer in reversed(device.layers)]):
         blocknodes.open_nodes(session, device, fds, own=domain.tree.templates)
         options = render.render("parts/drive.j2", {"disk": device}, own=domain.tree.templates)
@@ -253,5 +258,5 @@ def _unplug(domain: Domain, run: Run, entry: dict[str, Any], *, timeout: float, 
             undo.commit()
             return
         undo.commit()
-        blocknodes.close(session, entry["images"])
+        blocknodes.close_disk(session, entry)
     _forget(run, "disks", entry)

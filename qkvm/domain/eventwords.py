@@ -130,7 +130,7 @@ class Translator:
         """Target, path and id of the disk that a node, a device or a job's id names; the name where it is none."""
         parts = set(name.replace(":", "-").split("-"))
         for entry in self._run.record["disks"]:
-            nodes = entry.get("images", {}).get("nodes", ())
+            nodes = (*entry.get("images", {}).get("nodes", ()), *entry.get("filters", ()))
             if name == entry["id"] or name in nodes or entry["target"] in parts:
                 return str(entry["target"]), str(entry["path"]), str(entry["id"])
         return name, name, name

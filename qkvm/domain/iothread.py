@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import placing, threads
+from qkvm.domain import placing, threads, tuned
 from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
@@ -37,10 +37,7 @@ _SEEN_TIMEOUT = 5.0
 
 def live(run: Run) -> tuple[spec.IoThread, ...]:
     """The iothreads of a running guest with their settings: as it was started, with what has changed since."""
-    plain = run.record.get("iothreads")
-    if plain is None:
-        plain = run.record["definition"].get("iothreads", [])
-    return tuple(toml.from_plain(one, spec.IoThread, "record") for one in plain)
+    return tuned.listed(run, "iothreads", spec.IoThread)
 
 
 def _remember(run: Run, listed: tuple[spec.IoThread, ...]) -> None:

@@ -1,6 +1,7 @@
 """What the tuning of a running guest is: as its definition had it at the start, with what has been changed since.
 
-The record keeps a changed part whole, under the definition's name of it: cputune, memtune, blkiotune, numatune.
+The record keeps a changed part whole, under the definition's name of it: cputune, memtune, blkiotune, numatune,
+throttle_groups.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from qkvm.domain.run import write
 from qkvm.spec import toml
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qkvm.domain.run import Run
     from qkvm.files import Undo
 
@@ -23,6 +26,21 @@ def live(run: Run, name: str, kind: type[T]) -> T | None:
     if plain is None:
         plain = run.record["definition"].get(name)
     return toml.from_plain(plain, kind, "record") if plain else None
+
+
+def listed(run: Run, name: str, kind: type[T]) -> tuple[T, ...]:
+    """One part of the tuning that is a list: iothreads, throttle_groups."""
+    plain = run.record.get(name)
+    if plain is None:
+        plain = run.record["definition"].get(name, [])
+    return tuple(toml.from_plain(one, kind, "record") for one in plain)
+
+
+def remember_list(run: Run, name: str, values: Iterable[object], undo: Undo) -> None:
+    """As :func:`remember`, of a list."""
+    undo.add(_restore, run, name, run.record.get(name))
+    run.record[name] = [toml.to_plain(value) for value in values]
+    write(run)
 
 
 def remember(run: Run, name: str, value: object, undo: Undo) -> None:

@@ -35,6 +35,9 @@ _DRIVERS = {
 }
 
 
+_FILTER = "throttle-"
+
+
 class LayerNodes(NamedTuple):
     """One image of a chain: its format node on its protocol node, and the node below it ('' is none).
 
@@ -62,6 +65,14 @@ class LayerNodes(NamedTuple):
         return "host_device" if self.path.startswith("/dev/") and not self.path.startswith("/dev/shm/") else "file"
 
 
+class FilterNode(NamedTuple):
+    """A node that passes on what a throttle group lets through: its name, the group's object, the node below."""
+
+    node: str
+    group: str
+    below: str
+
+
 class DiskDevice(NamedTuple):
     """A disk: ``id`` of the device, its place on a bus, ``attach`` as the properties that put it there.
 
@@ -78,8 +89,22 @@ class DiskDevice(NamedTuple):
 
     @property
     def node(self) -> str:
-        """Node name of what the guest reads and writes; '' where there is no medium."""
+        """Node name of the image that the guest reads and writes; '' where there is no medium."""
         return self.layers[-1].node if self.layers else ""
+
+    @property
+    def filters(self) -> tuple[FilterNode, ...]:
+        """The throttle groups' nodes on top of the image, the lowest first."""
+        found: list[FilterNode] = []
+        for number, group in enumerate(self.disk.throttle_groups):
+            name = self.layers[-1].file_node.replace("file-", f"{_FILTER}{number}-", 1)
+            found.append(FilterNode(name, throttle_group_id(group), found[-1].node if found else self.node))
+        return tuple(found)
+
+    @property
+    def top(self) -> str:
+        """Name of the node that the drive sits on: the image's, or that of the uppermost filter."""
+        return self.filters[-1].node if self.filters else self.node
 
     @property
     def iothread(self) -> str:
@@ -250,6 +275,31 @@ def backend_path(machine: Machine, disk: Disk) -> str:
     if disk.bus is DiskBus.VIRTIO and machine is not Machine.MICROVM:
         return f"/machine/peripheral/{ident}/virtio-backend"
     return ident
+
+
+def is_filter(node: str) -> bool:
+    """Whether a node of that name is a throttle group's."""
+    return node.startswith(_FILTER)
+
+
+def throttle_group_id(name: str) -> str:
+    """The id of a throttle group's object."""
+    return f"{_FILTER}{name}"
+
+
+def throttle_group_object(group: Throttle) -> dict[str, Any]:
+    """A throttle group as object-add takes it (qapi/qom.json, ThrottleGroupProperties)."""
+    limits = {"iops-size": group.size_iops_sec}
+    for kind, name in (("bytes", "bps"), ("iops", "iops")):
+        for one in ("total", "read", "write"):
+            burst = getattr(group, f"{one}_{kind}_sec_max")
+            # A length of 1 is QEMU's default; without a burst it takes no other.
+            length = (getattr(group, f"{one}_{kind}_sec_max_length") or 1) if burst else 1
+            limits |= {
+                f"{name}-{one}": getattr(group, f"{one}_{kind}_sec"), f"{name}-{one}-max": burst,
+                f"{name}-{one}-max-length": length,
+            }  # fmt: skip
+    return {"qom-type": "throttle-group", "id": throttle_group_id(group.group_name), "limits": limits}
 
 
 def throttle_arguments(machine: Machine, disk: Disk, throttle: Throttle | None) -> dict[str, Any]:

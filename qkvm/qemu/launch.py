@@ -102,6 +102,7 @@ class Launch(NamedTuple):
     vnc_websocket: int
     memory_object: dict[str, Any] | None
     iothreads: tuple[dict[str, Any], ...]
+    throttle_groups: tuple[dict[str, Any], ...]
     actions: dict[str, str]
     ports: tuple[Port, ...]
     slots: tuple[str, ...]
@@ -176,6 +177,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         vnc_websocket=given.vnc_websocket,
         memory_object=_memory_object(domain),
         iothreads=tuple(_iothread_object(domain)),
+        throttle_groups=tuple(disks.throttle_group_object(group) for group in domain.throttle_groups),
         actions=actions(domain),
         ports=tuple(board.ports),
         slots=tuple(board.slots),

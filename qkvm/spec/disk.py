@@ -126,7 +126,8 @@ class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``path`` is empty for a drive without medium. ``backing`` are the images it is based on, nearest first.
     ``iothread`` is the number of the thread that serves it, 0 is QEMU's main one. ``boot_order`` is 1 for the
-    first device that the firmware tries, 0 where boot.order counts.
+    first device that the firmware tries, 0 where boot.order counts. ``throttle_groups`` are those of the domain's
+    that the disk is in: the limits of all of them hold, shared with the other disks there.
     """
 
     path: str = ""
@@ -146,6 +147,7 @@ class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     boot_order: int = 0
     backing: tuple[Layer, ...] = ()
     throttle: Throttle | None = None
+    throttle_groups: tuple[str, ...] = ()
     alias: str = ""
     address: str = ""
 
@@ -214,6 +216,19 @@ def check_disk(disk: Disk) -> None:
     check.alias(disk.alias, disk.target)
     if disk.throttle is not None:
         check_throttle(disk.throttle, disk.target)
+    if disk.throttle_groups:
+        _check_groups(disk)
+
+
+def _check_groups(disk: Disk) -> None:
+    if disk.throttle is not None:
+        raise InvalidValue(
+            f"disk {disk.target}: throttle groups can't be used together with limits of its own",
+            hint="one more group for this disk alone",
+        )
+    if disk.device.removable:
+        raise InvalidValue(f"disk {disk.target}: a {disk.device} with throttle groups isn't supported")
+    check.once(disk.throttle_groups, f"throttle group of {disk.target}:")
 
 
 def _check_kind(disk: Disk) -> None:

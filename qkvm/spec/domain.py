@@ -94,6 +94,7 @@ from qkvm.spec.tuning import (
     check_cputune,
     check_iothreads,
     check_throttle,
+    check_throttle_groups,
 )
 
 __all__ = [
@@ -108,8 +109,8 @@ __all__ = [
     "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth", "check_blkiotune",
     "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk", "check_filesystem",
     "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
-    "check_smbios", "check_throttle", "check_topology", "check_vcpus", "check_vnc", "check_vnc_password",
-    "index_of", "next_target", "target_name", "validate",
+    "check_smbios", "check_throttle", "check_throttle_groups", "check_topology", "check_vcpus", "check_vnc",
+    "check_vnc_password", "index_of", "next_target", "target_name", "validate",
 ]  # fmt: skip
 """All that a definition is made of can be had from here."""
 
@@ -170,6 +171,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vcpus: Vcpus = Vcpus()
     topology: Topology | None = None
     iothreads: tuple[IoThread, ...] = ()
+    throttle_groups: tuple[Throttle, ...] = ()
     cputune: CpuTune = CpuTune()
     memtune: MemTune = MemTune()
     blkiotune: BlkioTune = BlkioTune()
@@ -270,6 +272,7 @@ def check_vcpus(machine: Machine, vcpus: Vcpus) -> None:
 
 def _check_tuning(domain: Domain) -> None:
     check_iothreads(domain.iothreads)
+    check_throttle_groups(domain.throttle_groups)
     check_cputune(domain.cputune)
     check_blkiotune(domain.blkiotune)
     if domain.numatune is not None:
@@ -280,6 +283,14 @@ def _check_tuning(domain: Domain) -> None:
     ]:
         if number and number not in known:
             raise InvalidValue(f"{what}: there is no iothread {number}", hint="[[iothreads]] id = …")
+    groups = {group.group_name for group in domain.throttle_groups}
+    for disk in domain.disks:
+        for name in disk.throttle_groups:
+            if name not in groups:
+                raise InvalidValue(
+                    f"disk {disk.target}: throttle group '{units.printable(name)}' not found",
+                    hint="[[throttle_groups]] group_name = …",
+                )
 
 
 def _check_devices(domain: Domain) -> None:

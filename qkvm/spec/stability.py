@@ -19,14 +19,14 @@ from qkvm.spec.size import Size
 _HOSTS = (
     "title", "description", "metadata", "emulator", "cputune", "memtune", "blkiotune",
     "on_poweroff", "on_reboot", "on_crash", "vnc", "filesystems", "autostart", "autostart_once",
-    "iothreads",
+    "iothreads", "throttle_groups",
 )  # fmt: skip
 """Fields of a domain that a guest can't see; ``filesystems`` are compared by their tags."""
 
 _HOSTS_OF: dict[type, tuple[str, ...]] = {
     spec.Disk: (
-        "path", "format", "backing", "cache", "io", "discard", "detect_zeroes", "throttle", "shareable",
-        "iothread",
+        "path", "format", "backing", "cache", "io", "discard", "detect_zeroes", "throttle", "throttle_groups",
+        "shareable", "iothread",
     ),
     spec.Nic: (
         "type", "source", "source_mode", "target", "link", "inbound", "outbound", "isolated", "filter", "ip",

@@ -17,7 +17,8 @@ class Throttle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a disk (block_set_io_throttle of qapi/block-core.json): bytes and operations a second, 0 is none.
 
     ``*_max`` are bursts, ``*_max_length`` their seconds, ``size_iops`` the bytes that count as one operation.
-    ``group`` shares the limits with the other disks of that group.
+    ``group_name`` shares the limits with the other disks of that group; each sets them anew for all of it. Of a
+    throttle group it is the name.
     """
 
     total_bytes_sec: int = 0
@@ -151,6 +152,15 @@ def check_throttle(throttle: Throttle, what: str) -> None:
     check.between(throttle.size_iops_sec, 0, 10**15, f"size_iops_sec of {what}")
     if throttle.group_name:
         check.word(throttle.group_name, f"throttle group of {what}")
+
+
+def check_throttle_groups(groups: tuple[Throttle, ...]) -> None:
+    """Limits that several disks share, under names that are there once."""
+    for group in groups:
+        if not group.group_name:
+            raise InvalidValue("a throttle group has no name", hint="[[throttle_groups]] group_name = …")
+        check_throttle(group, f"throttle group '{group.group_name}'")
+    check.once([group.group_name for group in groups], "throttle group")
 
 
 def check_bandwidth(band: Bandwidth | None, what: str) -> None:

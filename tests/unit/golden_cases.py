@@ -174,6 +174,7 @@ def hardware(machine: Machine) -> Domain:
             throttle=Throttle(total_iops_sec=100, read_bytes_sec=1 << 20, read_bytes_sec_max=1 << 21),
         ),
         Disk(path="/dev/vg/data", format=DiskFormat.RAW, target="sda", bus=DiskBus.SCSI, shareable=True,
+             throttle_groups=("slow", "each"),
              cache=Cache.WRITETHROUGH, wwn="5000c50015ea71ad", detect_zeroes=DetectZeroes.UNMAP),
         Disk(path="/srv/cd.iso", format=DiskFormat.RAW, target="sdb", bus=DiskBus.SCSI, device=DiskKind.CDROM),
         Disk(format=DiskFormat.RAW, target=f"{ide.prefix}c", bus=ide, device=DiskKind.CDROM),
@@ -188,6 +189,10 @@ def hardware(machine: Machine) -> Domain:
             vcpus=Vcpus(current=3, maximum=8),
             topology=Topology(sockets=2, cores=2, threads=2),
             iothreads=(IoThread(id=1, poll_max_ns=0),),
+            throttle_groups=(
+                Throttle(group_name="slow", total_bytes_sec=1 << 20, total_bytes_sec_max=1 << 21),
+                Throttle(group_name="each", read_iops_sec=50, size_iops_sec=4096),
+            ),
             boot=Boot(order=(BootDevice.NETWORK, BootDevice.CDROM, BootDevice.DISK), menu=True, menu_timeout=3000),
             smbios={"manufacturer": "A, B", "serial": "ds=nocloud"},
             features=Features(suspend_to_mem=False, suspend_to_disk=True),

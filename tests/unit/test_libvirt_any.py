@@ -93,6 +93,7 @@ def disks(draw: st.DrawFn, number: int) -> spec.Disk:
     address = {"virtio": f"0000:07:{number:02x}.0", "usb": f"usb:0:{number + 1}"}.get(bus, f"drive:0:0:0:{number}")
     form = draw(st.sampled_from(spec.DiskFormat))
     layers = (spec.Layer(path=f"/srv/base{number}", format=draw(st.sampled_from(spec.DiskFormat))),)
+    grouped = not kind.removable and draw(st.booleans())
     return spec.Disk(
         path=draw(st.sampled_from([f"/srv/d{number}.img", f"/dev/vg/d{number}"])),
         format=form,
@@ -111,7 +112,8 @@ def disks(draw: st.DrawFn, number: int) -> spec.Disk:
         detect_zeroes=draw(st.sampled_from(spec.DetectZeroes)),
         iothread=1 if bus is spec.DiskBus.VIRTIO and draw(st.booleans()) else 0,
         backing=layers if form is spec.DiskFormat.QCOW2 and draw(st.booleans()) else (),
-        throttle=draw(THROTTLES),
+        throttle=None if grouped else draw(THROTTLES),
+        throttle_groups=("one", "two") if grouped else (),
         alias=draw(st.sampled_from(["", f"ua-disk{number}"])),
         address=draw(st.sampled_from(["", address])),
     )
@@ -258,6 +260,10 @@ def domains(draw: st.DrawFn) -> spec.Domain:
         vcpus=spec.Vcpus(current=draw(st.integers(1, vcpus)), maximum=vcpus),
         topology=draw(st.sampled_from([None, spec.Topology(cores=vcpus)])),
         iothreads=(spec.IoThread(id=1), *draw(st.sampled_from([(), (spec.IoThread(id=9, poll_grow=2),)]))),
+        throttle_groups=(
+            spec.Throttle(group_name="one", total_iops_sec=draw(st.integers(1, 9))),
+            spec.Throttle(group_name="two", read_bytes_sec=7, read_bytes_sec_max=9, read_bytes_sec_max_length=2),
+        ),
         cputune=draw(CPUTUNES),
         memtune=draw(some(spec.MemTune, hard_limit=SIZES, soft_limit=SIZES)),
         blkiotune=draw(some(spec.BlkioTune, weight=st.integers(1, 10000))),

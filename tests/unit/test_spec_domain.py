@@ -15,6 +15,7 @@ from qkvm.spec.domain import (
     Disk,
     DiskBus,
     DiskFormat,
+    DiskKind,
     Machine,
     Memory,
     Nic,
@@ -22,6 +23,7 @@ from qkvm.spec.domain import (
     NicModel,
     NicType,
     SourceMode,
+    Throttle,
     Vcpus,
     Vhost,
     Video,
@@ -36,6 +38,7 @@ from qkvm.spec.size import Size
 
 DISK = DISKS[0]
 NIC = NICS[0]
+SLOW = Throttle(group_name="slow", total_iops_sec=10)
 CLEAN = replace(NIC, filter=NicFilter.CLEAN_TRAFFIC)
 
 
@@ -147,6 +150,31 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"vnc": Vnc(keymap="de de")}, "keymap"),
     ({"balloon": Balloon(stats_period=-1)}, "stats_period -1 is out of range"),
     ({"balloon": Balloon(stats_period=86401)}, "out of range"),
+    ({"disks": (replace(DISK, throttle_groups=("slow",)),)}, "disk vda: throttle group 'slow' not found"),
+    ({"disks": (replace(DISK, throttle_groups=("slow", "slow")),), "throttle_groups": (SLOW,)}, "is used twice"),
+    (
+        {"disks": (replace(DISK, throttle_groups=("slow",), throttle=Throttle()),), "throttle_groups": (SLOW,)},
+        "can't be used together with limits of its own",
+    ),
+    (
+        {
+            "disks": (
+                Disk(
+                    format=DiskFormat.RAW,
+                    target="sda",
+                    bus=DiskBus.SATA,
+                    device=DiskKind.CDROM,
+                    throttle_groups=("slow",),
+                ),
+            ),
+            "throttle_groups": (SLOW,),
+        },
+        "a cdrom with throttle groups isn't supported",
+    ),
+    ({"throttle_groups": (SLOW, SLOW)}, "throttle group slow is used twice"),
+    ({"throttle_groups": (Throttle(total_iops_sec=1),)}, "a throttle group has no name"),
+    ({"throttle_groups": (replace(SLOW, read_iops_sec=1),)}, "at the same time for throttle group 'slow'"),
+    ({"throttle_groups": (replace(SLOW, group_name="a b"),)}, "'a b' is not allowed"),
     ({"root_ports": -1}, "root_ports -1 is out of range"),
     ({"root_ports": 25}, "out of range"),
 ]

@@ -67,7 +67,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "interfaces": (
         "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
     ),
-    "blockio": ("blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold"),
+    "blockio": (
+        "blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold",
+        "domthrottlegroupdel", "domthrottlegroupinfo", "domthrottlegrouplist", "domthrottlegroupset",
+    ),
     "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
     "backups": ("backup", "restore-backup"),
     "backupjobs": ("backup-begin", "backup-dumpxml"),

@@ -6,7 +6,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "attach-disk": (
         "domain",
         "attach disk device",
-        "<domain> <source> <target> [--targetbus <string>] [--driver <string>] [--subdriver <string>] [--iothread <string>] [--cache <string>] [--io <string>] [--type <string>] [--mode <string>] [--sourcetype <string>] [--serial <string>] [--wwn <string>] [--alias <string>] [--rawio] [--address <string>] [--multifunction] [--print-xml] [--source-protocol <string>] [--source-host-name <string>] [--source-host-transport <string>] [--source-host-socket <string>] [--persistent] [--config] [--live] [--current]",
+        "<domain> <source> <target> [--targetbus <string>] [--driver <string>] [--subdriver <string>] [--iothread <string>] [--cache <string>] [--io <string>] [--type <string>] [--mode <string>] [--sourcetype <string>] [--serial <string>] [--wwn <string>] [--alias <string>] [--rawio] [--address <string>] [--multifunction] [--print-xml] [--source-protocol <string>] [--source-host-name <string>] [--source-host-transport <string>] [--source-host-socket <string>] [--throttle-groups=<string>] [--persistent] [--config] [--live] [--current]",
         "Failed to attach disk",
         "Attach new disk device.\nIts format is raw unless --subdriver says otherwise; what stands in the image is never asked.",
     ),
@@ -54,6 +54,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("attach-disk", "subdriver"): "format of disk device: raw (default) or qcow2",
     ("attach-disk", "target"): "target of disk device",
     ("attach-disk", "targetbus"): "target bus of disk device",
+    ("attach-disk", "throttle-groups"): "comma separated list of throttle groups to be applied",
     ("attach-disk", "type"): "target device type: disk, cdrom or floppy",
     ("attach-disk", "wwn"): "wwn of disk device",
     ("change-media", "block"): "source media is a block device",

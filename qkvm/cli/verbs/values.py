@@ -67,6 +67,8 @@ KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     ("detach-disk", "target"): "disk",
     ("detach-interface", "type"): ("network", "bridge", "user", "direct"),
     ("domdirtyrate-calc", "mode"): ("page-sampling", "dirty-bitmap", "dirty-ring"),
+    **dict.fromkeys(((f"domthrottlegroup{end}", "group-name") for end in ("del", "info", "set")), "throttlegroup"),
+    ("attach-disk", "throttle-groups"): "throttlegroup",
     ("domif-setlink", "state"): ("up", "down"),
     ("domifaddr", "source"): ("lease", "arp", "agent"),
     ("dump", "format"): ("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp"),

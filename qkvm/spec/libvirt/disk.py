@@ -18,7 +18,12 @@ from qkvm.spec.disk import (
 )
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
-from qkvm.spec.libvirt.tuning import read_iotune, write_iotune
+from qkvm.spec.libvirt.tuning import (
+    read_iotune,
+    read_throttle_filters,
+    write_iotune,
+    write_throttle_filters,
+)
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -58,7 +63,8 @@ def read_disk(node: Node) -> Disk:
             path=path, target=target, bus=bus, device=DiskKind(device), readonly=readonly and not cdrom,
             shareable=node.present("shareable"), serial=node.leaf("serial") or "",
             wwn=(node.leaf("wwn") or "").lower(), boot_order=read_boot_order(node), backing=backing,
-            throttle=read_iotune(node.child("iotune")), alias=read_alias(node),
+            throttle=read_iotune(node.child("iotune")),
+            throttle_groups=read_throttle_filters(node.child("throttlefilters")), alias=read_alias(node),
             address=read_address(node, *_address_types(bus)), **driver,
         )  # fmt: skip
 
@@ -184,6 +190,7 @@ def write_disk(parent: Element, disk: Disk, places: Places, *, live: bool = Fals
         below.add("backingStore")
     element.add("target", dev=disk.target, bus=disk.bus)
     write_iotune(element, disk.throttle)
+    write_throttle_filters(element, disk.throttle_groups)
     if disk.is_readonly:
         element.add("readonly")
     if disk.shareable:

@@ -148,6 +148,7 @@ def _read_tuning(root: Node) -> dict[str, Any]:
     return {
         "memory_backing": tuning.read_backing(root.child("memoryBacking")),
         "iothreads": tuning.read_iothreads(root.child("iothreads"), root.child("iothreadids")),
+        "throttle_groups": tuning.read_throttle_groups(root.child("throttlegroups")),
         "cputune": tuning.read_cputune(root.child("cputune")),
         "memtune": tuning.read_memtune(root.child("memtune")),
         "blkiotune": tuning.read_blkiotune(root.child("blkiotune")),
@@ -234,6 +235,7 @@ def _write_tuning(root: Element, domain: spec.Domain) -> None:
     current = domain.vcpus.current if domain.vcpus.current != domain.vcpus.maximum else None
     root.add("vcpu", domain.vcpus.maximum, placement="static", cpuset=domain.vcpus.cpuset or None, current=current)
     tuning.write_iothreads(root, domain.iothreads)
+    tuning.write_throttle_groups(root, domain.throttle_groups)
     tuning.write_cputune(root, domain.cputune)
     tuning.write_numatune(root, domain.numatune)
 

@@ -277,21 +277,61 @@ def read_iotune(node: Node | None) -> Throttle | None:
     """<iotune> of a disk."""
     if node is None:
         return None
+    throttle = _read_limits(node)
+    return None if throttle == Throttle() else throttle
+
+
+def _read_limits(node: Node) -> Throttle:
     numbers = [name for name in Throttle.__struct_fields__ if name != "group_name"]
     with node:
         values: dict[str, Any] = {name: node.leaf_number(name) for name in numbers}
-        throttle = Throttle(**values, group_name=node.leaf("group_name") or "")
-    return None if throttle == Throttle() else throttle
+        return Throttle(**values, group_name=node.leaf("group_name") or "")
 
 
 def write_iotune(parent: Element, throttle: Throttle | None) -> None:
     """<iotune> of a disk, where it has limits."""
-    if throttle is None or throttle == Throttle():
-        return
-    element = parent.add("iotune")
+    if throttle is not None and throttle != Throttle():
+        _write_limits(parent.add("iotune"), throttle)
+
+
+def _write_limits(element: Element, throttle: Throttle) -> None:
     for name in Throttle.__struct_fields__:
         if getattr(throttle, name):
             element.add(name, getattr(throttle, name))
+
+
+def read_throttle_groups(node: Node | None) -> tuple[Throttle, ...]:
+    """<throttlegroups>: limits that disks share."""
+    if node is None:
+        return ()
+    with node:
+        return tuple(_read_limits(one) for one in node.children("throttlegroup"))
+
+
+def write_throttle_groups(parent: Element, groups: tuple[Throttle, ...]) -> None:
+    """<throttlegroups>, where there are some."""
+    element = parent.add("throttlegroups") if groups else parent
+    for group in groups:
+        _write_limits(element.add("throttlegroup"), group)
+
+
+def read_throttle_filters(node: Node | None) -> tuple[str, ...]:
+    """<throttlefilters> of a disk: the groups that it is in."""
+    if node is None:
+        return ()
+    with node:
+        found = []
+        for one in node.children("throttlefilter"):
+            with one:
+                found.append(one.required("group"))
+        return tuple(found)
+
+
+def write_throttle_filters(parent: Element, groups: tuple[str, ...]) -> None:
+    """<throttlefilters> of a disk that is in some groups."""
+    element = parent.add("throttlefilters") if groups else parent
+    for name in groups:
+        element.add("throttlefilter", group=name)
 
 
 def read_bandwidth(node: Node | None) -> dict[str, Bandwidth]:

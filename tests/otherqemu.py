@@ -13,10 +13,10 @@ from qkvm.host import process
 
 _SCRIPT = '''\
 #!{python}
-import json, os, subprocess, sys
+import json, os, subprocess, sys, tempfile
 
 REAL, GONE, OLD, OPTIONS = {real!r}, {gone!r}, {old!r}, {options!r}
-WORDS, NEWEST = {lacks!r}, {newest!r}
+WORDS, NEWEST, LOG, RELEASE = {lacks!r}, {newest!r}, {log!r}, {release!r}
 
 
 def known(entry):
@@ -37,6 +37,9 @@ def changed(entry):
 
 
 words = sys.argv[1:]
+if LOG:
+    with open(LOG, "a") as stream:
+        stream.write(json.dumps(words) + "\\n")
 for option in OPTIONS:
     if option in words:
         sys.exit(f"qemu: {{option}}: invalid option")
@@ -54,11 +57,19 @@ for word in words:
             sys.exit(f"qemu: {{lacking}} is not known here")
 if "stdio" not in words:
     os.execv(REAL, [REAL, *words])
-done = subprocess.run([REAL, *words], stdout=subprocess.PIPE)
-for line in done.stdout.splitlines():
+said = tempfile.TemporaryFile()
+done = subprocess.run([REAL, *words], stdout=said)
+said.seek(0)
+for line in said:
     answer = json.loads(line)
-    if isinstance(answer.get("return"), list):
-        answer["return"] = [new for entry in answer["return"] if known(entry) for new in changed(entry)]
+    told = answer.get("return")
+    if isinstance(told, list):
+        answer["return"] = [new for entry in told if known(entry) for new in changed(entry)]
+    elif isinstance(told, dict) and RELEASE and "qemu" in told:
+        told["qemu"] |= dict(zip(("major", "minor", "micro"), RELEASE))
+    elif isinstance(told, dict) and "model" in told:
+        for word in WORDS:
+            told["model"].get("props", {{}}).pop(word, None)
     print(json.dumps(answer))
 sys.exit(done.returncode)
 '''
@@ -68,7 +79,8 @@ class Other(NamedTuple):
     """What is different.
 
     Machine types that are gone or deprecated, options of the command line that are gone, types and properties that
-    it lacks; the newest version of a machine by the machine's name.
+    it lacks; the newest version of a machine by the machine's name. ``log`` is a file that gets each line that
+    it is started with, as JSON.
     """
 
     gone: tuple[str, ...] = ()
@@ -76,6 +88,8 @@ class Other(NamedTuple):
     options: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     newest: tuple[tuple[str, str], ...] = ()
+    release: tuple[int, ...] = ()
+    log: str = ""
 
 
 def make(path: Path, other: Other) -> str:
@@ -89,6 +103,8 @@ def make(path: Path, other: Other) -> str:
             options=other.options,
             lacks=other.lacks,
             newest=dict(other.newest),
+            release=other.release,
+            log=other.log,
         )
     )
     path.chmod(0o755)

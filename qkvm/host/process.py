@@ -97,11 +97,13 @@ def run(
     folder: str = "/",
     user: tuple[int, int] | None = None,
     limits: Limits | None = None,
+    to_file: bool = False,
 ) -> bytes:
     """Run a program to its end and give its stdout; its locale is C.
 
     :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
     :param limits: what it may take; it has no network then.
+    :param to_file: its stdout is a file, for a program that loses what a full pipe does not take.
 
     The whole of ``stdin`` is there before the program starts: it reads all of it also where this process is
     killed meanwhile.
@@ -114,19 +116,25 @@ def run(
     name = os.path.basename(argv[0])
     command = list(argv) if limits is None else limits.around(argv)
     try:
-        with open(os.memfd_create(f"stdin of {name}"), "w+b") as given:
+        with (
+            open(os.memfd_create(f"stdin of {name}"), "w+b") as given,
+            open(os.memfd_create(f"stdout of {name}"), "w+b") as told,
+        ):
             given.write(stdin)
             given.seek(0)
             done: subprocess.CompletedProcess[bytes] = subprocess.run(
                 command,
                 stdin=given,
-                capture_output=True,
+                stdout=told if to_file else subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 timeout=timeout,
                 cwd=folder,
                 env=_environment(),
                 check=False,
                 **_identity(user),
             )
+            told.seek(0)
+            said = told.read() if to_file else done.stdout
     except subprocess.TimeoutExpired as error:
         raise ProgramFailed(
             f"{name} did not end within {timeout:g} s", argv=command, code=-signal.SIGKILL, stderr=""
@@ -135,7 +143,7 @@ def run(
         raise os_error(error, f"cannot start {command[0]}") from error
     if done.returncode:
         raise _failure(argv, done.returncode, done.stderr, limits)
-    return done.stdout
+    return said
 
 
 def run_watched(

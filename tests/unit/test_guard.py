@@ -30,3 +30,7 @@ def test_no_netlink_and_no_iptables() -> None:
 @pytest.mark.usefixtures("allow_host")
 def test_a_test_can_opt_in() -> None:
     assert process.run([sys.executable, "-c", "print('well')"]) == b"well\n"
+    # A write that does not wait puts no more into a pipe than that holds.
+    hasty = "import os; os.set_blocking(1, False); os.write(1, bytes(1 << 20))"
+    assert len(process.run([sys.executable, "-c", hasty], to_file=True)) == 1 << 20
+    assert len(process.run([sys.executable, "-c", hasty])) < 1 << 20

@@ -19,7 +19,7 @@ migrate-getmaxdowntime migrate-getspeed event qemu-monitor-event net-event pool-
 secret-event capabilities cpu-baseline cpu-compare cpu-models domcapabilities freecell freepages hostname
 hypervisor-cpu-baseline hypervisor-cpu-compare hypervisor-cpu-models maxvcpus
 nodecpumap nodecpustats nodeinfo nodememstats
-nodesevinfo sysinfo uri version host-validate
+nodesevinfo sysinfo uri version host-validate upgrade-check
 net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid
 net-port-list net-port-dumpxml iface-dumpxml iface-list iface-mac iface-name nwfilter-dumpxml
 nwfilter-list nwfilter-binding-dumpxml nwfilter-binding-list nodedev-dumpxml nodedev-info nodedev-list

@@ -13,11 +13,12 @@ from qkvm.host import ids
 from qkvm.paths import Tree, session_link
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from qkvm.domain.emulator import Emulator
     from qkvm.domain.stats import Stats
+    from qkvm.domain.upgrade import Report
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
     from qkvm.net.network import Network
@@ -161,6 +162,17 @@ class Host:
         from qkvm.domain import emulator
 
         return emulator.find(self.tree, binary=binary)
+
+    def upgrade_check(self, *names: str, qemu: str = "") -> tuple[Emulator, Iterator[Report]]:
+        """What another QEMU would do with domains, all where none is named, as they are looked at; and that QEMU.
+
+        :param qemu: its path or name; default: the one of the settings.
+        :raises HostError: it is not there, or no QEMU.
+        """
+        from qkvm.domain import upgrade
+
+        domains, then = [self.domain(name) for name in names] or self.domains(), upgrade.find(self.tree, qemu)
+        return then, (upgrade.check(domain, then) for domain in domains)
 
     def validate(self) -> list[Check]:
         """Whether this machine is fit for guests, check by check (virt-host-validate)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, share, start, vncport
 from qkvm.host import accel, ids, process, settings
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
 
 
+class Preview(NamedTuple):
+    """The program and the options that a start would use, and the QMP commands that QEMU would run first."""
+
+    binary: str
+    options: list[Option]
+    script: list[tuple[str, dict[str, Any]]]
+
+
 def command_line(
     domain: Domain, *, template: str = "", definition: spec.Domain | None = None
 ) -> tuple[str, list[Option]]:
@@ -24,7 +32,13 @@ def command_line(
 
     :param template: path of another template than the machine's. :param definition: another than the domain's.
     """
-    definition = share.decided(domain.definition if definition is None else definition)
+    made = of(domain, domain.definition if definition is None else definition, template=template)
+    return made.binary, made.options
+
+
+def of(domain: Domain, definition: spec.Domain, *, template: str = "") -> Preview:
+    """A start of a definition of the domain's, paused; nothing is made."""
+    definition = share.decided(definition)
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
@@ -49,7 +63,8 @@ def command_line(
         flash=firmware.choose(domain.tree, definition),
     )
     plan = launch.plan(definition, beside.nominal(definition, number + len(images)).add_to(given))
-    return binary, launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
+    options = launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
+    return Preview(binary, options, launch.start_script(definition, plan, paused=True))
 
 
 def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[NicFds], int]:

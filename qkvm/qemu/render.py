@@ -50,6 +50,11 @@ class Option(NamedTuple):
             return [self.name]
         return [self.name, json.dumps(self.value) if isinstance(self.value, dict) else self.value]
 
+    def parts(self) -> list[str]:
+        """The parts of a value that is no JSON; a comma inside of one is doubled."""
+        text = self.value if isinstance(self.value, str) else ""
+        return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+
 
 class _Fragment(str):
     """Text that is JSON already."""

@@ -73,26 +73,35 @@ def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Cal
 def setup_boot(context: Context, args: Args) -> None:
     """Write, show or remove the service that starts and stops guests with the machine."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import boot
+    from qkvm.domain import boot, bootuser
 
     init = args.text("init") or ""
     if init not in ("", "systemd", "sysv"):
         raise UsageError(f"unknown init '{init}'", hint="systemd or sysv")
     args.exclusive("print", "remove")
     timeout = args.number("timeout") or int(boot.SHUTDOWN_TIMEOUT)
-    wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
+    own = context.tree.root == "/"
+    session = context.tree.is_session
+    if session:
+        wanted = bootuser.service(_program(context), init=init, timeout=timeout)
+    else:
+        wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
+    switch = bootuser.switch if session else boot.switch
     if args.flag("print"):
         return context.out(wanted.text)
-    own = context.tree.root == "/"
     if args.flag("remove"):
-        if own:
-            boot.switch(wanted, on=False)
+        if own or session:
+            switch(wanted, on=False)
         gone = boot.remove_service(wanted)
         return context.say(f"{wanted.path} {'removed' if gone else 'was not there'}\n")
     boot.install_service(wanted)
     context.say(f"{wanted.path} written\n")
-    if not own or not boot.switch(wanted, on=True):
+    if not (own or session) or not switch(wanted, on=True):
         context.warn(f"it is not switched on: {' '.join(wanted.enable)}")
+    if session and not bootuser.lingers():
+        context.warn(
+            "it runs from your first login to your last logout, not from the boot on: loginctl enable-linger"
+        )
     return None
 
 

@@ -10,6 +10,7 @@ from qkvm.errors import AgentError, Busy, InvalidState, NotReached
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from qkvm.domain.domain import Domain
     from qkvm.net.address import Address
@@ -38,6 +39,8 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
         entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
     }
     found = address.addresses(domain.tree, networks, [source for source in sources if source != "agent"])
+    if "lease" in sources:
+        found += _offered(run.devices("nics"))
     if len(sources) > 1:
         found = [entry for entry in found if _leads_there(entry.ip)]
     known = {(entry.mac, entry.ip) for entry in found}
@@ -46,6 +49,17 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
             entry for entry in _by_agent(domain) if entry.mac in networks and (entry.mac, entry.ip) not in known
         ]
     return found
+
+
+def _offered(entries: list[dict[str, Any]]) -> list[Address]:
+    """The one address of each family that a NIC of type user is given when it asks."""
+    from qkvm.net.address import Address
+
+    return [
+        Address(entry["mac"], ip, int(prefix or 0), "lease", "")
+        for entry in entries
+        for ip, _, prefix in [text.partition("/") for text in entry.get("offered", ())]
+    ]
 
 
 def _by_agent(domain: Domain) -> list[Address]:

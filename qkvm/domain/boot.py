@@ -31,7 +31,8 @@ SHUTDOWN_TIMEOUT = 120.0
 _RUNTIME_UNITS = "/run/systemd/system"
 """Where units lie that are gone after a boot; it is there where systemd is the init (sd_booted(3))."""
 
-_MARK = "# Written by qkvm setup-boot, which also takes it away."
+MARK = "# Written by qkvm setup-boot, which also takes it away."
+"""A line of every service file that qkvm writes."""
 
 
 class Outcome(NamedTuple):
@@ -221,7 +222,7 @@ def service(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUT
     :param timeout: seconds that the guests have at halt.
     """
     chosen = init or ("systemd" if os.path.isdir(_RUNTIME_UNITS) else "sysv")
-    fields = {"mark": _MARK, "program": program, "timeout": timeout, "patience": timeout + 30}
+    fields = {"mark": MARK, "program": program, "timeout": timeout, "patience": timeout + 30}
     if chosen == "systemd":
         path = os.path.join(tree.root, "etc/systemd/system/qkvm.service")
         return Service(chosen, path, _UNIT.format(**fields), ("systemctl", "enable", "qkvm.service"))
@@ -291,5 +292,5 @@ def _count_as_started(systemctl: str) -> None:
 
 def _refuse_foreign(path: str) -> None:
     raw = read_bytes(path)
-    if raw is not None and _MARK.encode() not in raw:
+    if raw is not None and MARK.encode() not in raw:
         raise AlreadyExists(f"{path} is there already and was not written by qkvm", hint="move it out of the way")

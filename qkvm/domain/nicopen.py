@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from qkvm.domain import passt, sidecar
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists
 from qkvm.host import process
@@ -14,17 +15,24 @@ from qkvm.qemu.devices import NicFds
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
 
+    from qkvm.domain.placing import Place
     from qkvm.domain.run import Run
+    from qkvm.qemu.devices import NicDevice
 
 
 class Opened(NamedTuple):
-    """A tap's name, the fds of its queues, and those of vhost-net for them, none where QEMU itself serves it."""
+    """A tap's name, the fds of its queues, and those of vhost-net for them, none where QEMU itself serves it.
+
+    A NIC that has a passt has a socket instead of a queue, and ``own`` is the fd that the passt gets.
+    """
 
     name: str
     queues: tuple[int, ...]
     vhost: tuple[int, ...]
+    own: int = -1
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -50,10 +58,15 @@ def uses_vhost(nic: spec.Nic) -> bool:
 def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
     """Make the tap or macvtap of a NIC; all is closed with ``opened``, unless QEMU has copies.
 
-    The fds have numbers that a command line can name. A macvtap is in the run's record first.
+    The fds have numbers that a command line can name. A macvtap is in the run's record first. The back end of one
+    of type user is decided.
 
     :raises AlreadyExists: its tap's name is taken. :raises HostError: no taps, or no vhost-net where it must be.
     """
+    if nic.has_passt:
+        mine, own = passt.open_socket()
+        opened.callback(own.close)
+        return Opened("", (_high(mine.detach(), opened),), (), own.fileno())
     if nic.type is spec.NicType.USER:
         return NONE
     vhost = taps.open_vhost(nic.queues) if uses_vhost(nic) else []
@@ -65,6 +78,13 @@ def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
         name, fds = tap.name, tap.fds
     queues = [_high(fd, opened) for fd in fds]
     return Opened(name, tuple(queues), tuple(vhost))
+
+
+def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str, place: Place) -> None:
+    """Start the passts of NICs, as QEMU's ``user``; most NICs need nothing beside QEMU."""
+    for device, tap in zip(nics, taps, strict=True):
+        if tap.own >= 0:
+            passt.start(run, device.id, device.nic, sidecar.Ends(tap.queues[0], tap.own), user, place)
 
 
 def _open_macvtap(run: Run, nic: spec.Nic) -> tuple[str, list[int]]:

@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import nicguard, nicopen, nicremains, plug
+from qkvm.domain import nicguard, nicopen, nicremains, passt, placing, plug
 from qkvm.domain import scope as scopes
 from qkvm.domain.nic import bridge_for, nic_entry
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
-from qkvm.host import journal
+from qkvm.host import journal, settings
 from qkvm.net import link, port
 from qkvm.qemu import devices, render, slots
 from qkvm.spec import domain as spec
@@ -124,6 +124,9 @@ def _plug(domain: Domain, run: Run, nic: spec.Nic) -> None:
         raise InvalidState(f"machine {machine} can't plug devices while it runs")
     spec.check_nic(nic)
     run.require_sound()
+    nic = passt.decided_nic(nic)
+    # A QEMU that runs has given root up.
+    passt.check(nic, as_root=False)
     bridge = bridge_for(domain.tree, nic)
     with domain.monitor() as session, Undo() as undo:
         _sweep(run, session)
@@ -149,6 +152,10 @@ def _give(
     nic = device.nic
     with ExitStack() as opened:
         tap = nicopen.open_nic(run, nic, opened)
+        user = settings.run_as(settings.load(domain.tree).user, run.id)
+        place = placing.present(run, definitions.started_with(run.record))
+        nicopen.serve(run, [device], [tap], user, place)
+        passt.await_ready(run, [entry])
         device = device._replace(fds=devices.NicFds.named(f"fd-{device.id}", len(tap.queues), len(tap.vhost)))
         if tap.name:
             entry["target"] = tap.name

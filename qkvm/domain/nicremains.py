@@ -24,6 +24,10 @@ def release(run: Run, entry: dict[str, Any]) -> None:
 
         nicguard.release(entry)
     _remove_macvtaps(run, [entry["target"]])
+    if entry["type"] == "user":
+        from qkvm.domain import passt
+
+        passt.end(run, entry["id"])
 
 
 def release_all(run: Run) -> None:

@@ -32,6 +32,8 @@ _FIXED = {
     "alias": "alias",
     "address": "address",
     "boot_order": "boot order",
+    "backend": "backend",
+    "forwards": "port forwards",
 }
 """What of a NIC can't change while the guest runs, and its name in errors."""
 
@@ -88,6 +90,8 @@ def _not_found(nic: spec.Nic) -> NotFound:
 
 def _assigned(nic: spec.Nic, former: spec.Nic) -> spec.Nic:
     """The described NIC with what its description left open."""
+    if nic.type is former.type is spec.NicType.USER and nic.backend is spec.UserBackend.AUTO:
+        nic = replace(nic, backend=former.backend)
     return replace(nic, **{name: getattr(nic, name) or getattr(former, name) for name in _ASSIGNED})
 
 

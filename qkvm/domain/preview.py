@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, share, start, vncport
+from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, passt, share, start, vncport
 from qkvm.host import accel, ids, process, settings
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.devices import NicFds
@@ -38,7 +38,7 @@ def command_line(
 
 def of(domain: Domain, definition: spec.Domain, *, template: str = "") -> Preview:
     """A start of a definition of the domain's, paused; nothing is made."""
-    definition = share.decided(definition)
+    definition = passt.decided(share.decided(definition))
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
@@ -79,7 +79,7 @@ def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[NicFds], int]:
     found = []
     for nic in definition.nics:
         vhost = take(nic.queues) if nicopen.uses_vhost(nic) else ()
-        found.append(NicFds(take(nic.queues) if nic.type is not spec.NicType.USER else (), vhost))
+        found.append(NicFds(take(nic.fd_count), vhost))
     return found, number
 
 

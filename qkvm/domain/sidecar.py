@@ -1,4 +1,5 @@
-"""Programs beside a QEMU that serve one run of a domain: swtpm for its TPM, virtiofsd for a shared folder.
+"""Programs beside a QEMU that serve one run of a domain: swtpm for its TPM, virtiofsd for a shared folder, passt
+for a NIC.
 
 Each talks to its QEMU over a connected socket whose other end QEMU alone has: when QEMU is gone, however it went,
 the program reads the end of it and goes too. The record names each, so that one which hangs is ended by the verb
@@ -89,6 +90,20 @@ def end_one(run: Run, name: str, patience: float = GOES_WITHIN) -> None:
     remove(_log(run, name))
 
 
+def lives(run: Run, name: str) -> bool:
+    """Whether the one of that name runs."""
+    return any(
+        process.start_time(entry["pid"]) == entry["started"]
+        for entry in run.record.get("sidecars", ())
+        if entry["name"] == name
+    )
+
+
+def words(run: Run, name: str) -> str:
+    """What the one of that name has written."""
+    return (read_bytes(_log(run, name)) or b"").decode("utf-8", "replace")
+
+
 def failure(run: Run) -> str:
     """The last words of a sidecar that has ended, with its name; '' where all live.
 
@@ -96,9 +111,9 @@ def failure(run: Run) -> str:
     """
     for entry in run.record.get("sidecars", []):
         if process.start_time(entry["pid"]) != entry["started"]:
-            words = (read_bytes(_log(run, entry["name"])) or b"").decode("utf-8", "replace")
-            if words.strip():
-                return f"{entry['name']}: {process.last_line(words)}"
+            said = words(run, entry["name"])
+            if said.strip():
+                return f"{entry['name']}: {process.last_line(said)}"
     return ""
 
 

@@ -18,6 +18,7 @@ from qkvm.domain import (
     nicguard,
     nicopen,
     nicremains,
+    passt,
     placing,
     share,
     snapshotstore,
@@ -152,6 +153,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             script = launch.start_script(ready.definition, plan, paused=paused)
             place.open(domain, undo)
             beside.start(domain, run, ready.definition, company, place, undo)
+            nicopen.serve(run, plan.nics, taps, ready.user, place)
             with place.entered():
                 pid = _spawn(domain, run, argv, script, fds)
             undo.add(arrival.kill, pid)
@@ -160,7 +162,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
         # QEMU sets itself up on one core while this plugs the taps on the other.
         try:
             nicguard.apply_all(run, addresses)
-            _plug(domain, ready, taps)
+            _plug(domain, run, ready, taps)
         except (HostError, NotFound) as error:
             # A QEMU that has ended took its taps along; then its own words tell why.
             if process.start_time(pid) is None:
@@ -181,7 +183,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
 
 def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
-    definition = share.decided(origin.definition)
+    definition = passt.decided(share.decided(origin.definition))
     config = settings.load(domain.tree)
     binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
     able = abilities.find(domain.tree, binary)
@@ -195,6 +197,8 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     beside.check(domain.tree, definition, user)
     for disk in definition.disks:
         _check_images(disk)
+    for nic in definition.nics:
+        passt.check(nic, as_root=os.geteuid() == 0)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, user, binary,
@@ -348,7 +352,8 @@ def _spawn(
         return process.spawn(argv, stdin=stdin, stdout=stdout, stderr=log, pass_fds=fds)
 
 
-def _plug(domain: Domain, ready: _Prepared, taps: list[Opened]) -> None:
+def _plug(domain: Domain, run: Run, ready: _Prepared, taps: list[Opened]) -> None:
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
         if nic.type.has_port:
             port.plug(tap.name, bridge, nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))
+    passt.await_ready(run, run.record["nics"])

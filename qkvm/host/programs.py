@@ -22,6 +22,7 @@ KNOWN = {
     "dnsmasq": Program("DHCP and DNS of networks", "dnsmasq-base"),
     "fallocate": Program("capping a journal", "util-linux"),
     "lvm": Program("pools of type logical", "lvm2"),
+    "passt": Program("a NIC of type user with the host's addresses", "passt"),
     "swtpm": Program("a TPM in a guest", "swtpm"),
     "swtpm_setup": Program("making a TPM for a guest", "swtpm-tools"),
     "virtiofsd": Program(

@@ -32,7 +32,7 @@ class NicFds(NamedTuple):
 
 
 class NicDevice(NamedTuple):
-    """A NIC: ``id`` of the device, ``fds`` that its back end is given.
+    """A NIC: ``id`` of the device, ``fds`` that its back end is given: for passt one, a socket; for slirp none.
 
     ``boot_index`` is its place in the firmware's order, 0 where it has none and needs no boot ROM.
     """
@@ -48,6 +48,15 @@ class NicDevice(NamedTuple):
     def backend(self) -> str:
         """Id of the netdev behind it."""
         return f"host-{self.id}"
+
+    @property
+    def hostfwd(self) -> list[dict[str, str]]:
+        """The forwards of a NIC that QEMU's own stack serves, port by port (NetdevUserOptions, qapi/net.json)."""
+        return [
+            {"str": f"{one.protocol}:{one.listen}:{port}-:{port - one.first + one.target[0]}"}
+            for one in self.nic.forwards
+            for port in range(one.first, one.last + 1)
+        ]
 
     @property
     def vectors(self) -> int:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.errors import InvalidValue
-from qkvm.spec import check
+from qkvm.spec import check, forward
 from qkvm.spec.boot import (
     SMBIOS_SYSTEM,
     Boot,
@@ -77,7 +77,7 @@ from qkvm.spec.disk import (
     target_name,
 )
 from qkvm.spec.machine import Machine, check_version
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, Vlan, check_nic
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, UserBackend, Vhost, Vlan, check_nic
 from qkvm.spec.size import Size
 from qkvm.spec.tuning import (
     Bandwidth,
@@ -105,10 +105,10 @@ __all__ = [
     "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory", "MemoryBacking",
     "MemorySource", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
     "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel",
-    "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "VCPU_LIMIT", "Vcpus", "Vhost", "Video", "Vlan",
-    "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth", "check_blkiotune",
-    "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk", "check_filesystem",
-    "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
+    "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "UserBackend", "VCPU_LIMIT", "Vcpus", "Vhost",
+    "Video", "Vlan", "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth",
+    "check_blkiotune", "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk",
+    "check_filesystem", "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
     "check_smbios", "check_throttle", "check_throttle_groups", "check_topology", "check_vcpus", "check_vnc",
     "check_vnc_password", "index_of", "next_target", "target_name", "validate",
 ]  # fmt: skip
@@ -302,6 +302,7 @@ def _check_devices(domain: Domain) -> None:
         check_nic(nic)
     check.once((nic.mac for nic in domain.nics), "mac address")
     check.once((nic.target for nic in domain.nics), "target")
+    forward.check_own(tuple(one for nic in domain.nics for one in nic.forwards))
     for number, serial in enumerate(domain.serials):
         check_port(serial, f"serial port {number}")
     for channel in domain.channels:

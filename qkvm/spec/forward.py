@@ -18,17 +18,16 @@ class Protocol(StrEnum):
     UDP = "udp"
 
 
-class Forward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ports of the host's that lead to a guest's.
+class PortForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ports of the host's that lead to those of the guest that it is a NIC's of.
 
-    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host's, '' for all; ``guest`` a domain's name
-    or an address on the network; ``to`` the guest's (first) port, 0 for the same.
+    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host's, '' for all; ``to`` the guest's (first)
+    port, 0 for the same.
     """
 
     protocol: Protocol = Protocol.TCP
     listen: str = ""
     ports: str
-    guest: str
     to: int = 0
 
     @property
@@ -50,16 +49,27 @@ class Forward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def address(self) -> str:
         """The guest's address where the forward names that, else ''."""
-        try:
-            return str(ip_address(self.guest))
-        except ValueError:
-            return ""
+        return ""
 
     @property
     def label(self) -> str:
         """The forward in words: 'tcp 8080' or 'udp 10.0.0.1:53-54'."""
         listen = f"[{self.listen}]" if ":" in self.listen else self.listen
         return f"{self.protocol} {listen}:{self.ports}" if listen else f"{self.protocol} {self.ports}"
+
+
+class Forward(PortForward, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ports of the host's that lead to a guest's on a network; ``guest`` is a domain's name or an address."""
+
+    guest: str
+
+    @property
+    def address(self) -> str:
+        """The guest's address where the forward names that, else ''."""
+        try:
+            return str(ip_address(self.guest))
+        except ValueError:
+            return ""
 
 
 def parse_ports(text: str, what: str = "port") -> str:
@@ -76,7 +86,7 @@ def parse_ports(text: str, what: str = "port") -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def check(forward: Forward) -> None:
+def check(forward: PortForward) -> None:
     """Refuse what can't be right whatever the network is. :raises InvalidValue: naming the value."""
     if parse_ports(forward.ports) != forward.ports:
         raise InvalidValue(f"port '{forward.ports}'", hint=parse_ports(forward.ports))
@@ -86,11 +96,11 @@ def check(forward: Forward) -> None:
         raise InvalidValue(f"forward {forward.label}: the guest's ports would end at {forward.target[1]}")
     if forward.listen:
         _check_listen(forward)
-    if not forward.address:
+    if isinstance(forward, Forward) and not forward.address:
         units.check_name(forward.guest, "domain")
 
 
-def _check_listen(forward: Forward) -> None:
+def _check_listen(forward: PortForward) -> None:
     try:
         listen = ip_address(forward.listen)
     except ValueError as error:
@@ -104,7 +114,7 @@ def _check_listen(forward: Forward) -> None:
         raise InvalidValue(f"forward {forward.label}: {forward.address} is of the other family")
 
 
-def overlap(one: Forward, other: Forward) -> bool:
+def overlap(one: PortForward, other: PortForward) -> bool:
     """Whether some packet would belong to both."""
     if one.protocol is not other.protocol or one.last < other.first or other.last < one.first:
         return False
@@ -116,7 +126,15 @@ def overlap(one: Forward, other: Forward) -> bool:
     return not (one.listen and other.listen and one.listen != other.listen)
 
 
-def check_all(forwards: tuple[Forward, ...]) -> None:
+def check_own(forwards: tuple[PortForward, ...]) -> None:
+    """The same of those in one domain's definition. :raises InvalidValue: one can't be right, or two overlap."""
+    try:
+        check_all(forwards)
+    except AlreadyExists as error:
+        raise InvalidValue(str(error)) from None
+
+
+def check_all(forwards: tuple[PortForward, ...]) -> None:
     """Check each, and that no two want the same port.
 
     :raises InvalidValue: one can't be right. :raises AlreadyExists: two overlap.

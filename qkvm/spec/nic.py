@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from qkvm import units
 from qkvm.errors import InvalidValue
-from qkvm.spec import check
+from qkvm.spec import check, forward
+from qkvm.spec.forward import PortForward
 from qkvm.spec.tuning import Bandwidth, check_bandwidth
 
 QUEUES_LIMIT = 256
@@ -16,8 +17,8 @@ QUEUES_LIMIT = 256
 
 
 class NicType(StrEnum):
-    """What a NIC is plugged into: a qkvm network, an existing bridge, QEMU's own user-mode stack, or a NIC of the
-    host, by a macvtap on top of it.
+    """What a NIC is plugged into: a qkvm network, an existing bridge, a stack in a program (see UserBackend), or a
+    NIC of the host, by a macvtap on top of it.
     """
 
     NETWORK = "network"
@@ -29,6 +30,17 @@ class NicType(StrEnum):
     def has_port(self) -> bool:
         """Whether it is a tap on a bridge."""
         return self in (NicType.NETWORK, NicType.BRIDGE)
+
+
+class UserBackend(StrEnum):
+    """Who carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU's stack (slirp).
+
+    ``auto`` is passt where it is installed.
+    """
+
+    AUTO = "auto"
+    PASST = "passt"
+    SLIRP = "slirp"
 
 
 class SourceMode(StrEnum):
@@ -96,7 +108,8 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``queues`` are pairs of them, for guests whose vCPUs share the work.
     ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated``
     keeps it from other isolated NICs of its bridge. ``filter`` stops what the guest forges; ``ip`` are its own
-    addresses then, beside the one that its network's DHCP gives it and its link-local one.
+    addresses then, beside the one that its network's DHCP gives it and its link-local one. ``backend`` and
+    ``forwards``, ports of the host that lead to the guest, are of type user.
     """
 
     mac: str
@@ -116,8 +129,20 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vlan: Vlan | None = None
     filter: NicFilter = NicFilter.NONE
     ip: tuple[str, ...] = ()
+    backend: UserBackend = UserBackend.AUTO
+    forwards: tuple[PortForward, ...] = ()
     alias: str = ""
     address: str = ""
+
+    @property
+    def has_passt(self) -> bool:
+        """Whether a passt serves it; its back end is decided."""
+        return self.type is NicType.USER and self.backend is UserBackend.PASST
+
+    @property
+    def fd_count(self) -> int:
+        """How many fds QEMU is given for it, beside those of vhost-net; its back end is decided."""
+        return int(self.has_passt) if self.type is NicType.USER else self.queues
 
 
 def check_nic(nic: Nic) -> None:
@@ -138,11 +163,27 @@ def check_nic(nic: Nic) -> None:
         check.between(nic.mtu, 68, 65535, f"mtu of {nic.mac}")
     _check_speed(nic)
     _check_guard(nic)
+    _check_user(nic)
     check.between(nic.boot_order, 0, 99, f"boot order of {nic.mac}")
     check_bandwidth(nic.inbound, f"inbound of {nic.mac}")
     check_bandwidth(nic.outbound, f"outbound of {nic.mac}")
     check.address(nic.address, nic.mac)
     check.alias(nic.alias, nic.mac)
+
+
+def _check_user(nic: Nic) -> None:
+    """What only a stack in a program has."""
+    if nic.type is not NicType.USER:
+        if nic.forwards:
+            raise InvalidValue(
+                f"forwards of {nic.mac} are for type user", hint="qkvm net-forward, for a NIC on a network"
+            )
+        if nic.backend is not UserBackend.AUTO:
+            raise InvalidValue(f"backend of {nic.mac} is for type user alone")
+    forward.check_own(nic.forwards)
+    for one in nic.forwards:
+        if nic.backend is UserBackend.SLIRP and ":" in one.listen:
+            raise InvalidValue(f"forward {one.label} of {nic.mac}: slirp forwards IPv4 alone", hint="passt")
 
 
 def _check_speed(nic: Nic) -> None:

@@ -216,6 +216,7 @@ def _vpc(fd: int, length: int) -> int:
     if kind == 2:
         _inside("data", 0, size, length)
         return int(size)
+    _inside("header of its blocks", at, 1024, length)
     head = os.pread(fd, 1024, at)
     if head[:8] != b"cxsparse":
         raise InvalidValue("has no header of its blocks")

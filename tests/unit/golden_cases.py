@@ -67,6 +67,7 @@ from qkvm.spec.domain import (
     Topology,
     Tpm,
     TpmModel,
+    UserBackend,
     Vcpus,
     Vhost,
     Video,
@@ -75,6 +76,7 @@ from qkvm.spec.domain import (
     WatchdogAction,
     validate,
 )
+from qkvm.spec.forward import PortForward, Protocol
 from qkvm.spec.size import Size
 
 FOLDER = Path(__file__).parent.parent / "golden"
@@ -89,6 +91,16 @@ NICS = (
 )
 QUICK_NIC = Nic(mac="52:54:00:00:00:04", source="default", queues=3, vhost=Vhost.ON)
 USER_NIC = Nic(mac="52:54:00:00:00:03", type=NicType.USER, link=False)
+PASST_NIC = Nic(
+    mac="52:54:00:00:00:05", type=NicType.USER, backend=UserBackend.PASST, forwards=(PortForward(ports="8080"),)
+)
+SLIRP_NIC = Nic(
+    mac="52:54:00:00:00:06", type=NicType.USER, backend=UserBackend.SLIRP,
+    forwards=(
+        PortForward(ports="8000-8001", to=80),
+        PortForward(protocol=Protocol.UDP, listen="127.0.0.1", ports="5353", to=53),
+    ),
+)  # fmt: skip
 DISKS = (
     Disk(path="/var/lib/qkvm/images/a, b.qcow2", format=DiskFormat.QCOW2, target="vda"),
     Disk(path="/srv/seed.iso", format=DiskFormat.RAW, target="vdb", readonly=True, serial="seed-1"),
@@ -146,6 +158,11 @@ def queues(machine: Machine) -> Domain:
 def user_nic(machine: Machine) -> Domain:
     """QEMU's own network stack, its link down."""
     return validate(replace(minimal(machine), nics=(USER_NIC, NICS[0])))
+
+
+def stacks(machine: Machine) -> Domain:
+    """NICs of type user with forwards, one of passt and one of QEMU's own stack."""
+    return validate(replace(minimal(machine), nics=(PASST_NIC, SLIRP_NIC)))
 
 
 def no_extras(machine: Machine) -> Domain:
@@ -246,6 +263,7 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "full": full,
     "hardware": hardware,
     "user-nic": user_nic,
+    "stacks": stacks,
     "queues": queues,
     "no-extras": no_extras,
     "ipv6-vnc": screen,
@@ -266,7 +284,7 @@ def resources(domain: Domain, *, root: bool = False, release: str = "7.2") -> Re
     numbers = (str(number) for number in itertools.count(100 + len(ports.sockets(domain))))
     fds = tuple(
         devices.NicFds(
-            tuple(itertools.islice(numbers, 0 if nic.type is NicType.USER else nic.queues)),
+            tuple(itertools.islice(numbers, nic.fd_count)),
             tuple(itertools.islice(numbers, nic.queues if nic.vhost is Vhost.ON else 0)),
         )
         for nic in domain.nics
@@ -311,7 +329,7 @@ def options(
 
 def named_fds(nic: Nic) -> devices.NicFds:
     """The names under which a NIC's fds are given to a running QEMU."""
-    return devices.NicFds.named("fd-net0", nic.queues, nic.queues if nic.vhost is Vhost.ON else 0)
+    return devices.NicFds.named("fd-net0", nic.fd_count, nic.queues if nic.vhost is Vhost.ON else 0)
 
 
 def hot_nic(machine: Machine, nic: Nic) -> list[tuple[str, dict[str, Any]]]:
@@ -374,6 +392,8 @@ def cases() -> dict[str, str]:
         made[f"{machine}-hot-nic.jsonl"] = _commands(hot_nic(machine, NICS[0]))
         made[f"{machine}-hot-queues.jsonl"] = _commands(hot_nic(machine, QUICK_NIC))
         made[f"{machine}-hot-user-nic.jsonl"] = _commands(hot_nic(machine, USER_NIC))
+        made[f"{machine}-hot-passt.jsonl"] = _commands(hot_nic(machine, PASST_NIC))
+        made[f"{machine}-hot-slirp.jsonl"] = _commands(hot_nic(machine, SLIRP_NIC))
         for disk in hardware(machine).disks:
             if disk.bus.hotplugs:
                 made[f"{machine}-hot-{disk.bus}-{disk.device}.jsonl"] = _commands(hot_disk(machine, disk))

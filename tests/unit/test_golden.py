@@ -7,7 +7,7 @@ from typing import Any
 
 import golden_cases
 import pytest
-from golden_cases import FOLDER, MACHINES, NICS, QUICK_NIC, USER_NIC
+from golden_cases import FOLDER, MACHINES, NICS, PASST_NIC, QUICK_NIC, SLIRP_NIC, USER_NIC
 from msgspec.structs import replace
 
 from qkvm.qemu import devices, launch, render, shares
@@ -42,7 +42,7 @@ def _json(options: list[render.Option], name: str) -> list[dict[str, Any]]:
     return [option.value for option in options if option.name == name and isinstance(option.value, dict)]
 
 
-@pytest.mark.parametrize("nic", [NICS[0], NICS[1], USER_NIC, QUICK_NIC])
+@pytest.mark.parametrize("nic", [NICS[0], NICS[1], USER_NIC, PASST_NIC, SLIRP_NIC, QUICK_NIC])
 @pytest.mark.parametrize("machine", [Machine.Q35, Machine.PC])
 def test_a_nic_is_plugged_hot_as_it_is_cold(machine: Machine, nic: Nic) -> None:
     domain = replace(golden_cases.minimal(machine), nics=(nic,))
@@ -51,7 +51,9 @@ def test_a_nic_is_plugged_hot_as_it_is_cold(machine: Machine, nic: Nic) -> None:
     device = devices.nic_device(machine, nic, "net0", place, golden_cases.named_fds(nic))
     hot = dict(render.hotplug_commands(render.render("parts/nic.j2", {"nic": device})))
     (netdev,) = _json(cold, "-netdev")
-    named = dict.fromkeys(("fd", "fds", "vhostfd", "vhostfds"), "")
+    named: dict[str, object] = dict.fromkeys(("fd", "fds", "vhostfd", "vhostfds"), "")
+    if nic.has_passt:
+        named["addr"] = {"type": "fd", "str": ""}
     assert netdev | named == hot["netdev_add"] | named and netdev.keys() == hot["netdev_add"].keys()
     assert hot["device_add"] in _json(cold, "-device")
 

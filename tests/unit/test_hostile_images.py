@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qkvm.errors import HostError, InvalidValue
@@ -67,6 +67,7 @@ def test_good_images_are_taken(tmp_path: Path) -> None:
     image.check(str(two), "qcow2", backing=None)
 
 
+@example(b"\0\0\0\0\x80", "vpc", 12)
 @given(
     st.binary(max_size=4096), st.sampled_from(["vmdk", "vdi", "vhdx", "vpc", "qed", "qcow2"]), st.integers(0, 400)
 )

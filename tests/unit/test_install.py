@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,26 @@ def test_a_line_as_people_write_it(tree: Tree) -> None:
     # The guest's first reboot ends it; the definition does not say so.
     assert plan.first == replace(made, on_reboot=OnReboot.DESTROY)
     assert toml.loads(toml.dumps(made), Domain, "x") == made
+
+
+def test_networks_of_users(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """passt by its short name, ports in virt-install's short and long forms; and what a user gets unasked."""
+    made = built(
+        tree,
+        """-n vm --memory 512 --disk none --boot kernel=/k --network passt,portForward=8080:80
+        --network user,portForward0=127.0.0.1:5353:53/udp,portForward1=[::1]:9000-9009:9100,portForward2=22
+        --network type=user,backend.type=slirp,portForward0.proto=udp,portForward0.address=192.0.2.1,"""
+        "portForward0.range0.start=70,portForward0.range0.end=71,"
+        "portForward0.range1.start=100,portForward0.range1.to=90",
+    ).definition
+    assert [nic.backend for nic in made.nics] == ["passt", "auto", "slirp"]
+    assert [(one.label, one.to) for nic in made.nics for one in nic.forwards] == [
+        ("tcp 8080", 80), ("udp 127.0.0.1:5353", 53), ("tcp [::1]:9000-9009", 9100), ("tcp 22", 0),
+        ("udp 192.0.2.1:70-71", 0), ("udp 192.0.2.1:100", 90),
+    ]  # fmt: skip
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (nic,) = built(tree, "-n vm --memory 512 --disk none --boot kernel=/k").definition.nics
+    assert (nic.type, nic.backend, nic.forwards) == (NicType.USER, "auto", ())
 
 
 def test_the_line_of_the_notes(tree: Tree, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from qkvm.spec import domain as spec
 from qkvm.spec import network
 from qkvm.spec.dns import DnsForwarder, DnsHost, DnsSrv, DnsTxt
+from qkvm.spec.forward import PortForward, Protocol
 from qkvm.spec.libvirt import cpu, text
 from qkvm.spec.libvirt import network as networks
 from qkvm.spec.size import Size
@@ -141,6 +142,13 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
     quick = not user and card is spec.NicModel.VIRTIO
     queues = draw(st.integers(1, 4)) if quick else 1
     vhost = draw(st.sampled_from(spec.Vhost if quick else (spec.Vhost.AUTO, spec.Vhost.OFF)))
+    backend = draw(st.sampled_from(spec.UserBackend)) if user else spec.UserBackend.AUTO
+    ports = number * 1000
+    led = (
+        PortForward(ports=f"{8000 + ports}"),
+        PortForward(ports=f"{8010 + ports}-{8019 + ports}", to=80, protocol=Protocol.UDP),
+        PortForward(ports=f"{8010 + ports}", to=22, listen="192.0.2.7"),
+    )
     addresses = st.lists(st.sampled_from(["192.0.2.1", "192.0.2.9", "fd00::1"]), min_size=1, unique=True)
     return spec.Nic(
         mac=f"52:54:00:00:00:{number:02x}",
@@ -159,6 +167,8 @@ def nics(draw: st.DrawFn, number: int) -> spec.Nic:
         vlan=draw(VLANS) if not user and not direct and not filtered else None,
         filter=filtered,
         ip=tuple(draw(addresses)) if filtered else (),
+        backend=backend,
+        forwards=led[: draw(st.integers(0, 3))] if user else (),
         alias=draw(st.sampled_from(["", f"ua-nic{number}"])),
         address=draw(st.sampled_from(["", f"0000:08:{number:02x}.0"])),
     )

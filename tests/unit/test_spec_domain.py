@@ -24,6 +24,7 @@ from qkvm.spec.domain import (
     NicType,
     SourceMode,
     Throttle,
+    UserBackend,
     Vcpus,
     Vhost,
     Video,
@@ -34,11 +35,13 @@ from qkvm.spec.domain import (
     target_name,
     validate,
 )
+from qkvm.spec.forward import PortForward
 from qkvm.spec.size import Size
 
 DISK = DISKS[0]
 NIC = NICS[0]
 SLOW = Throttle(group_name="slow", total_iops_sec=10)
+USER_NIC = replace(NIC, type=NicType.USER, source="")
 CLEAN = replace(NIC, filter=NicFilter.CLEAN_TRAFFIC)
 
 
@@ -107,6 +110,29 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"nics": (replace(NIC, type=NicType.USER),)}, "neither source nor target"),
     ({"nics": (replace(NIC, type=NicType.USER, source="", target="tap0"),)}, "neither source nor target"),
     ({"nics": (replace(NIC, target="x" * 16),)}, "too long"),
+    ({"nics": (replace(NIC, backend=UserBackend.PASST),)}, "is for type user alone"),
+    ({"nics": (replace(NIC, forwards=(PortForward(ports="80"),)),)}, "are for type user"),
+    ({"nics": (replace(USER_NIC, forwards=(PortForward(ports="0"),)),)}, "port 0 is out of range"),
+    ({"nics": (replace(USER_NIC, forwards=(PortForward(ports="80"),) * 2),)}, "forward tcp 80 is in the way of"),
+    (
+        {
+            "nics": (
+                replace(USER_NIC, forwards=(PortForward(ports="80"),)),
+                replace(
+                    USER_NIC, mac="52:54:00:00:00:09", forwards=(PortForward(ports="70-90", listen="192.0.2.1"),)
+                ),
+            )
+        },
+        "forward tcp 192.0.2.1:70-90 is in the way of forward tcp 80",
+    ),
+    (
+        {
+            "nics": (
+                replace(USER_NIC, backend=UserBackend.SLIRP, forwards=(PortForward(ports="8080", listen="::1"),)),
+            )
+        },
+        "slirp forwards IPv4 alone",
+    ),
     ({"nics": (replace(NIC, type=NicType.USER, source="", isolated=True),)}, "type user can't be isolated"),
     ({"nics": (replace(NIC, type=NicType.DIRECT, source=""),)}, "interface name '' is not allowed"),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from qkvm import units
@@ -10,6 +11,7 @@ from qkvm.cli.install.place import address
 from qkvm.cli.install.reader import Suboptions
 from qkvm.cli.parse import UsageError
 from qkvm.spec import domain as spec
+from qkvm.spec.forward import PortForward, Protocol, parse_ports
 
 if TYPE_CHECKING:
     from qkvm.cli.install.osinfo import Profile
@@ -68,6 +70,8 @@ def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
         vhost=_vhost(given),
         filter=given.choice("filterref.filter", spec.NicFilter, spec.NicFilter.NONE),
         isolated=given.flag("port.isolated"),
+        backend=_backend(given),
+        forwards=tuple(one for found in given.numbered("portForward") for one in _forwards(found)),
         alias=given.text("alias.name"),
         address=address(given),
     )
@@ -82,6 +86,46 @@ def _vhost(given: Suboptions) -> spec.Vhost:
     return words[name]
 
 
+def _backend(given: Suboptions) -> spec.UserBackend:
+    """passt where it is named; --network passt is short for that."""
+    given.only("backend.type", "", "default", spec.UserBackend.PASST, spec.UserBackend.SLIRP)
+    word = given.text("backend.type") or given.text("type")
+    return spec.UserBackend(word) if word in ("passt", "slirp") else spec.UserBackend.AUTO
+
+
+def _forwards(given: Suboptions) -> list[PortForward]:
+    """portForward=8080:80 in short, also with an address in front and /udp behind; or ranges."""
+    if given.has(""):
+        return [_short_forward(given.text(""))]
+    protocol = given.choice("proto", Protocol, Protocol.TCP)
+    found = []
+    for part in given.numbered("range"):
+        first = part.count("start", minimum=1, maximum=65535)
+        if not first:
+            raise UsageError("--network portForward: a range needs its start", hint="portForward=8080:80")
+        last = part.count("end", first, maximum=65535)
+        found.append(
+            PortForward(
+                protocol=protocol, listen=given.text("address"), ports=parse_ports(f"{first}-{last}"),
+                to=part.count("to", maximum=65535),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _short_forward(text: str) -> PortForward:
+    found = re.fullmatch(r"(?:\[(.+)\]:|([\d.]+):)??([\d-]+)(?::(\d+)(?:-\d+)?)?(?:/(tcp|udp))?", text)
+    if found is None:
+        raise UsageError(
+            f"--network portForward '{units.printable(text)}' is not one", hint="8080:80, 127.0.0.1:53:53/udp"
+        )
+    ports, to = parse_ports(found[3]), int(found[4] or 0)
+    return PortForward(
+        protocol=Protocol(found[5] or "tcp"), listen=found[1] or found[2] or "", ports=ports,
+        to=0 if str(to) == ports.partition("-")[0] else to,
+    )  # fmt: skip
+
+
 def _source(given: Suboptions) -> tuple[spec.NicType, str]:
     """Type and source; '--network default' is short for a network of that name, as in newer virt-installs."""
     kinds = [key for key in ("network", "bridge") if given.has(key)]
@@ -93,7 +137,7 @@ def _source(given: Suboptions) -> tuple[spec.NicType, str]:
     if kinds:
         given.exclude("source", reason=f"{kinds[0]}= says it")
         return spec.NicType(kinds[0]), given.text(kinds[0])
-    if word == "user":
+    if word in ("user", "passt"):
         return spec.NicType.USER, given.text("source")
     if word in ("network", "bridge", "direct") and given.has("source"):
         return spec.NicType(word), given.text("source")

@@ -66,7 +66,9 @@ SUBOPTIONS: dict[str, str] = {
     "network": (
         "type network bridge source source.mode|~source_mode model.type|model mac.address|mac "
         "target.dev|~target link.state boot.order mtu.size|~mtu filterref.filter|~filterref port.isolated "
-        "driver.name|~driver_name driver.queues|~driver_queues " + PLACE
+        "driver.name|~driver_name driver.queues|~driver_queues backend.type portForward[0-9]* "
+        "portForward[0-9]*.address portForward[0-9]*.proto portForward[0-9]*.range[0-9]*.start "
+        "portForward[0-9]*.range[0-9]*.end portForward[0-9]*.range[0-9]*.to " + PLACE
     ),
     "graphics": "type listen port websocket keymap password",
     "video": ("model.type|~model|~type model.vgamem|~vgamem model.heads|~heads " + PCI),

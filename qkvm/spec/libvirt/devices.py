@@ -13,6 +13,7 @@ from qkvm.spec.libvirt import controller, disk, fittings, interface, port, scree
 from qkvm.spec.libvirt.metadata import Extras
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places
+from qkvm.spec.nic import UserBackend
 from qkvm.spec.size import Size
 from qkvm.xml import Element
 
@@ -119,7 +120,7 @@ def _assembled(
         definition,
         emulator=emulator,
         disks=tuple(lists["disk"]),
-        nics=tuple(lists["interface"]),
+        nics=_with_slirp(tuple(lists["interface"]), extras),
         serials=_with_terminals(port.join(lists["serial"], lists["console"]), extras),
         channels=tuple(lists["channel"]),
         inputs=tuple(lists["input"]),
@@ -157,6 +158,17 @@ def _with_choice(shares: tuple[spec.Filesystem, ...], extras: Extras) -> tuple[s
     )
 
 
+def _with_slirp(nics: tuple[spec.Nic, ...], extras: Extras) -> tuple[spec.Nic, ...]:
+    """qkvm's own word for NICs that QEMU's stack serves, also where passt is installed."""
+    macs = extras.get("slirp", "").split()
+    return tuple(
+        replace(nic, backend=UserBackend.SLIRP)
+        if nic.mac in macs and nic.type is spec.NicType.USER and nic.backend is UserBackend.AUTO
+        else nic
+        for nic in nics
+    )
+
+
 # Writing.
 
 
@@ -170,7 +182,8 @@ def extras_of(domain: spec.Domain) -> Extras:
         for share in domain.filesystems
         if share.driver is FilesystemDriver.AUTO and not share.needs_9p
     ]
-    found = {"pty": " ".join(terminals), "auto": " ".join(chosen)}
+    own = [nic.mac for nic in domain.nics if nic.backend is UserBackend.SLIRP]
+    found = {"pty": " ".join(terminals), "auto": " ".join(chosen), "slirp": " ".join(own)}
     return {name: text for name, text in found.items() if text}
 
 

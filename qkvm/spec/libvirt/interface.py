@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from qkvm import units
 from qkvm.errors import InvalidValue
+from qkvm.spec.forward import PortForward, Protocol, parse_ports
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
-from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, Vhost, Vlan
+from qkvm.spec.nic import Nic, NicFilter, NicModel, NicType, SourceMode, UserBackend, Vhost, Vlan
 from qkvm.units import printable
 from qkvm.xml import Element
 
@@ -36,7 +37,9 @@ def read_interface(node: Node) -> Nic:
             target=_read_target(node), link=_read_link(node), mtu=_read_mtu(node),
             boot_order=read_boot_order(node), inbound=bandwidth.get("inbound"), outbound=bandwidth.get("outbound"),
             queues=queues, vhost=vhost, isolated=_read_isolated(node), vlan=_read_vlan(node),
-            filter=filtered, ip=addresses, alias=read_alias(node), address=read_address(node, "pci"),
+            filter=filtered, ip=addresses,
+            backend=_read_backend(node, kind), forwards=_read_forwards(node), alias=read_alias(node),
+            address=read_address(node, "pci"),
         )  # fmt: skip
 
 
@@ -163,6 +166,63 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
     return kind, tuple(addresses) if kind else ()
 
 
+def _read_backend(node: Node, kind: NicType) -> UserBackend:
+    """<backend>: passt, or libvirt's default, which here is passt where it is installed."""
+    found = node.child("backend")
+    if found is None:
+        return UserBackend.AUTO
+    with found:
+        if kind is not NicType.USER:
+            found.unsupported("the files of vhost and tun are the host's own")
+            return UserBackend.AUTO
+        found.drop("logFile")
+        word = found.take("type")
+        if word not in ("", "default", UserBackend.PASST):
+            found.unsupported(f"type '{printable(word)}' is not supported", hint=UserBackend.PASST)
+        return UserBackend.PASST if word == UserBackend.PASST else UserBackend.AUTO
+
+
+def _read_forwards(node: Node) -> tuple[PortForward, ...]:
+    """<portForward>, one of ours for each of its ranges."""
+    forwards = []
+    for found in node.children("portForward"):
+        with found:
+            protocol = found.choice("proto", Protocol, Protocol.TCP)
+            listen = found.take("address")
+            if found.take("dev"):
+                found.unsupported("ports are not forwarded by the interface that they come in at", hint="address")
+            ranges = found.children("range")
+            for part in ranges:
+                with part:
+                    if part.switch("exclude"):
+                        part.unsupported("ports are not left out of a range", hint="several ranges")
+                        continue
+                    first = part.number_of(part.required("start"), "start")
+                    last = part.number("end", first)
+                    to = part.number("to", first)
+                    try:
+                        ports = parse_ports(f"{first}-{last}")
+                    except InvalidValue as error:
+                        raise part.malformed(str(error)) from None
+                    forwards.append(
+                        PortForward(protocol=protocol, listen=listen, ports=ports, to=0 if to == first else to)
+                    )
+            if not ranges:
+                found.unsupported("all ports at once are not forwarded", hint="<range start='8080' to='80'/>")
+    return tuple(forwards)
+
+
+def _write_user(element: Element, nic: Nic) -> None:
+    """<backend> and <portForward>."""
+    if nic.backend is UserBackend.PASST:
+        element.add("backend", type="passt")
+    for one in nic.forwards:
+        ports = element.add("portForward", proto=one.protocol, address=one.listen or None)
+        ports.add(
+            "range", start=one.first, end=one.last if one.last > one.first else None, to=one.to or None
+        )  # fmt: skip
+
+
 _SERVERS = {"vhost": Vhost.ON, "qemu": Vhost.OFF}
 """Who serves a NIC, in libvirt's words."""
 
@@ -196,6 +256,7 @@ def write_interface(
     elif nic.type is NicType.DIRECT:
         element.add("source", dev=nic.source, mode=nic.source_mode)
     write_bandwidth(element, nic.inbound, nic.outbound)
+    _write_user(element, nic)
     if target or nic.target:
         element.add("target", dev=target or nic.target)
     element.add("model", type=nic.model)

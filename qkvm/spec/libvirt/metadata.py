@@ -148,6 +148,6 @@ def read_extras(extras: Extras, source: Source, line: int) -> Extras:
         return {name: node.take(name) for name in KNOWN if node.has(name)}
 
 
-KNOWN = ("root_ports", "cpu", "on_crash", "pty", "auto")
+KNOWN = ("root_ports", "cpu", "on_crash", "pty", "auto", "slirp")
 """What qkvm's own element can say: spare root ports, CPU flags, on_crash, serial ports that are host terminals,
-tags of shared folders whose driver qkvm chooses."""
+tags of shared folders whose driver qkvm chooses, MAC addresses of NICs that QEMU's own stack serves."""

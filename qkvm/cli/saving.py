@@ -20,6 +20,7 @@ def save(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: domain.uuid)}
+    options["image_format"] = args.text("image-format") or "raw"
     _with_progress(context, args, "Save", lambda report: domain.save(path, report=report, **options))
     context.say(f"\nDomain '{domain.name}' saved to {path}\n")
 

@@ -112,6 +112,7 @@ def bring_back(
 
     :param managed: the file, where it is to go with that. :param reason: virsh's for the state that follows.
     """
+    saved.file.check()
     goes = saved.running if running is None else running
     handed_on = used_name(managed) if managed else ""
 

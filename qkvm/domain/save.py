@@ -47,9 +47,12 @@ def save(
     bypass_cache: bool = False,
     definition: spec.Domain | None = None,
     running: bool | None = None,
+    image_format: str = "raw",
     report: Report | None = None,
 ) -> None:
     """Save the guest's state to a file and end its QEMU (virsh save).
+
+    :param image_format: how the state lies in it, one of savefile.FORMATS.
 
     :param definition: what it is to be when it is restored; what the guest sees must stay.
     :param running: whether it is to run when it is restored; None: as now.
@@ -58,7 +61,10 @@ def save(
     """
     path = units.check_path(os.path.abspath(path), "file")
     with domain.lock():
-        _save(domain, path, bypass_cache=bypass_cache, definition=definition, running=running, report=report)
+        _save(
+            domain, path, bypass_cache=bypass_cache, definition=definition, running=running,
+            image_format=image_format, report=report,
+        )  # fmt: skip
 
 
 def managed_save(
@@ -104,6 +110,7 @@ def _save(
     bypass_cache: bool,
     definition: spec.Domain | None = None,
     running: bool | None,
+    image_format: str = "raw",
     report: Report | None,
 ) -> None:
     from qkvm.domain import blockjob, share, stop
@@ -121,8 +128,9 @@ def _save(
             "name": domain.name, "uuid": present.uuid, "token": token,
             "state": state if running is None else "running" if running else "paused",
             "definition": toml.to_plain(wanted), "kept": kept(run),
+            **({"format": image_format} if image_format != "raw" else {}),
         }  # fmt: skip
-        stream = savefile.writer(path, bypass_cache=bypass_cache)
+        stream = savefile.writer(path, bypass_cache=bypass_cache, format=image_format)
         jobs.begin(run, "Save", temporary=stream.temporary, path=path, token=token, goes_on=state == "running")
         try:
             migration.send(run, session, stream, what="save", report=report)

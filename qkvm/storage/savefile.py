@@ -2,7 +2,8 @@
 
 The prefix says where stream and description lie, how long they are and what their checksums (CRC-32) are, and
 carries one of its own. It is written last, so that a file that lacks its end is none. A changed
-description is appended, and then the prefix is replaced by one write.
+description is appended, and then the prefix is replaced by one write. The stream may be compressed, by the program
+that the description names.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-from qkvm.errors import HostError
+from qkvm.errors import HostError, InvalidValue
 from qkvm.files import os_error
 from qkvm.storage.stream import BLOCK, StreamWriter, copy_out
+from qkvm.units import printable
 
 MAGIC = b"QKVMSAVE"
-VERSION = 1
+VERSION = 2
+"""Files of format raw are of version 1, which knows no other."""
+
+FORMATS = {
+    "raw": ("", ""), "gzip": ("gzip", "gzip"), "bzip2": ("bzip2", "bzip2"), "xz": ("xz -3", "xz-utils"),
+    "lzop": ("lzop", "lzop"), "zstd": ("zstd -q", "zstd"),
+}  # fmt: skip
+"""Format of a stream -> the program that makes it, '' for none, and Debian's package that brings that."""
 
 _PREFIX = struct.Struct("<8sIQQIQQI")
 """Magic, version; start, length and checksum of the stream; start, length and checksum of the description."""
@@ -45,14 +54,48 @@ class SaveFile(NamedTuple):
     crc: int
     description: dict[str, Any]
 
+    @property
+    def format(self) -> str:
+        """The format of the stream, one of FORMATS."""
+        return str(self.description.get("format", "raw"))
+
+    def check(self) -> None:
+        """Refuse a stream that can't be read here.
+
+        :raises HostError: nobody knows its format. :raises MissingProgram: its program is not installed.
+        """
+        if self.format not in FORMATS:
+            raise HostError(f"{self.path} is of format {printable(self.format)}, which is not known")
+        _program(self.format, "-dc")
+
     def feed(self, target: int, *, bypass_cache: bool = False) -> None:
-        """Write the stream to an fd; see :func:`qkvm.storage.stream.copy_out`."""
-        copy_out(self.path, self.start, self.length, self.crc, target, bypass_cache=bypass_cache)
+        """Write the stream to an fd as QEMU takes it; see :func:`qkvm.storage.stream.copy_out`."""
+        copy_out(
+            self.path, self.start, self.length, self.crc, target, bypass_cache=bypass_cache,
+            through=_program(self.format, "-dc"),
+        )  # fmt: skip
 
 
-def writer(path: str, *, bypass_cache: bool = False) -> StreamWriter:
-    """What takes the stream of a guest that is to be saved; :func:`finish` makes the file of it."""
-    return StreamWriter(path, bypass_cache=bypass_cache, start=BLOCK)
+def writer(path: str, *, bypass_cache: bool = False, format: str = "raw") -> StreamWriter:
+    """What takes the stream of a guest that is to be saved; :func:`finish` makes the file of it.
+
+    :param format: one of FORMATS; the description says it too, where it is not raw.
+    :raises InvalidValue: another. :raises MissingProgram: its program is not installed.
+    """
+    if format not in FORMATS:
+        raise InvalidValue(f"image format '{printable(format)}' is not supported", hint=", ".join(FORMATS))
+    return StreamWriter(path, bypass_cache=bypass_cache, start=BLOCK, through=_program(format, "-c"))
+
+
+def _program(format: str, option: str) -> list[str]:
+    """The command line of a format's program, [] for none."""
+    command, package = FORMATS[format]
+    if not command:
+        return []
+    from qkvm.host import process
+
+    name, *options = command.split()
+    return [process.find_program(name, f"a saved guest of format {format}", package), *options, option]
 
 
 def finish(stream: StreamWriter, description: dict[str, Any]) -> None:
@@ -60,7 +103,7 @@ def finish(stream: StreamWriter, description: dict[str, Any]) -> None:
     text = json.dumps(description).encode()
     begin = BLOCK + stream.length
     stream.put(begin, text)
-    stream.put(0, _prefix(BLOCK, stream.length, stream.crc, begin, text))
+    stream.put(0, _prefix(description, BLOCK, stream.length, stream.crc, begin, text))
 
 
 def read(path: str) -> SaveFile:
@@ -95,7 +138,7 @@ def describe(saved: SaveFile, description: dict[str, Any]) -> None:
         if os.pwrite(fd, text, begin) != len(text):
             raise HostError(f"cannot write {saved.path}", hint="the file system is full")
         os.fsync(fd)
-        os.pwrite(fd, _prefix(saved.start, saved.length, saved.crc, begin, text), 0)
+        os.pwrite(fd, _prefix(description, saved.start, saved.length, saved.crc, begin, text), 0)
         os.fsync(fd)
     except OSError as error:
         raise os_error(error, f"cannot write {saved.path}") from error
@@ -113,8 +156,9 @@ def _open(path: str, flags: int) -> int:
         raise os_error(error, f"cannot read {path}") from error
 
 
-def _prefix(start: int, length: int, crc: int, begin: int, text: bytes) -> bytes:
-    body = _PREFIX.pack(MAGIC, VERSION, start, length, crc, begin, len(text), zlib.crc32(text))
+def _prefix(description: dict[str, Any], start: int, length: int, crc: int, begin: int, text: bytes) -> bytes:
+    version = VERSION if "format" in description else 1
+    body = _PREFIX.pack(MAGIC, version, start, length, crc, begin, len(text), zlib.crc32(text))
     return (body + _CHECK.pack(zlib.crc32(body))).ljust(BLOCK, b"\0")
 
 

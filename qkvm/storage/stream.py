@@ -16,6 +16,10 @@ import zlib
 from qkvm.errors import HostError
 from qkvm.files import os_error, remove
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 BLOCK = 4096
 """Alignment that every disk of today takes; a stream starts at a multiple of it."""
 
@@ -26,11 +30,15 @@ class StreamWriter:
     """A file that gets its name when it is whole: until then it lies beside it, and goes with :meth:`discard`.
 
     :param start: where the stream begins; what stands before it is written with :meth:`put`.
+    :param through: a program that the stream goes through on its way, '' for none.
     :raises HostError: the folder is not there or full, or the file system has no direct I/O.
     """
 
-    def __init__(self, path: str, *, bypass_cache: bool = False, start: int = 0) -> None:
+    def __init__(
+        self, path: str, *, bypass_cache: bool = False, start: int = 0, through: Sequence[str] = ()
+    ) -> None:
         self.path = path
+        self._through = through
         self.temporary = temporary_name(path)
         self.length = 0
         self.crc = 0
@@ -52,10 +60,19 @@ class StreamWriter:
         os.lseek(self.fd, start, os.SEEK_SET)
 
     def copy_from(self, source: int) -> None:
-        """Append all that can be read from an fd until its end; ``length`` and ``crc`` (CRC-32) tell of it.
+        """Append all that can be read from an fd; ``length`` and ``crc`` (CRC-32) tell of what is written.
 
-        :raises HostError: the file can't be written; the file system may be full.
+        :raises HostError: the file can't be written; the file system may be full. :raises ProgramFailed: the
+            program that it goes through has failed.
         """
+        if not self._through:
+            return self._copy(source)
+        from qkvm.storage.filter import filtered
+
+        with filtered(self._through, source=source) as made:
+            return self._copy(made)
+
+    def _copy(self, source: int) -> None:
         view = _buffer()
         while True:
             filled = _fill(source, view)
@@ -118,14 +135,29 @@ def temporary_name(path: str) -> str:
     return f"{path}.new{os.getpid()}"
 
 
-def copy_out(path: str, start: int, length: int, crc: int, target: int, *, bypass_cache: bool = False) -> None:
+def copy_out(
+    path: str,
+    start: int,
+    length: int,
+    crc: int,
+    target: int,
+    *,
+    bypass_cache: bool = False,
+    through: Sequence[str] = (),
+) -> None:
     """Write ``length`` bytes of a file to an fd; the last ones only when all had the right checksum.
 
     Who reads thus never sees the end of a stream that is damaged.
 
+    :param through: a program that makes of them what the fd gets.
     :raises HostError: the file can't be read, is damaged, or has no direct I/O.
     :raises BrokenPipeError: the reader has hung up.
     """
+    if through:
+        from qkvm.storage.filter import filtered
+
+        with filtered(through, target=target) as fd:
+            return copy_out(path, start, length, crc, fd, bypass_cache=bypass_cache)
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if bypass_cache else 0)
     try:
         fd = os.open(path, flags)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,6 +314,38 @@ def test_damage_is_refused_before_anything_starts(
     assert "fragile" not in lab.ok("list --all --name").split()
     lab.ok(f"restore {path} --paused")
     assert domain.state == ("paused", "user")
+
+
+def test_saved_states_are_compressed(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    domain = lab.boot(domain_of(lab.define("tight")))
+    with Guest(domain) as guest:
+        start_counting(guest)
+    assert "image format 'lz77' is not supported (raw, gzip," in lab.fails(
+        f"save tight {tmp_path}/x --image-format lz77"
+    )
+    sizes = {}
+    for name in ("raw", "zstd", "gzip"):
+        path = os.path.join(tmp_path, name)
+        lab.ok(f"save tight {path} --image-format {name}")
+        sizes[name] = os.stat(path).st_size
+        assert "<name>tight</name>" in lab.ok(f"save-image-dumpxml {path}")
+        described = Path(tmp_path, "xml")
+        described.write_text(lab.ok(f"save-image-dumpxml {path}"), encoding="utf-8")
+        lab.ok(f"save-image-define {path} {described} --running")
+        lab.ok(f"restore {path}")
+        with Guest(domain) as guest:
+            before = count(guest)
+            guest.until(f"[ $(cat /tmp/count) -gt {before} ] && echo on; true", "on")
+    assert sizes["raw"] > 2 * max(sizes["zstd"], sizes["gzip"]), sizes
+    lab.ok("destroy tight")
+    with open(os.path.join(tmp_path, "zstd"), "r+b") as stream:
+        stream.seek(sizes["zstd"] // 2)
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 1]))
+    error = lab.fails(f"restore {tmp_path}/zstd")
+    assert "zstd failed" in error or "does not fit its checksum" in error
+    assert not domain.is_running
 
 
 def test_what_the_guest_can_not_see_may_change(

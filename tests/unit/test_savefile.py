@@ -6,13 +6,14 @@ import os
 import struct
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qkvm.errors import HostError
+from qkvm.errors import HostError, InvalidValue, ProgramFailed
 from qkvm.files import sweep
 from qkvm.storage import savefile
 from qkvm.storage.stream import BLOCK, StreamWriter, copy_out
@@ -25,7 +26,7 @@ def through_a_pipe(content: bytes, work: object) -> None:
     read, write = os.pipe()
 
     def pour() -> None:
-        with os.fdopen(write, "wb") as stream:
+        with suppress(BrokenPipeError), os.fdopen(write, "wb") as stream:
             stream.write(content)
 
     thread = threading.Thread(target=pour)
@@ -46,6 +47,40 @@ def saved(path: Path, content: bytes, *, bypass_cache: bool = False) -> savefile
     assert not path.exists(), "it has no name before it is whole"
     stream.commit()
     return savefile.read(str(path))
+
+
+@pytest.mark.usefixtures("allow_host")
+def test_a_compressed_stream_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    content = bytes(3 << 20) + os.urandom(5000)
+    for name in ("gzip", "bzip2", "xz"):
+        stream = savefile.writer(str(tmp_path / name), format=name)
+        through_a_pipe(content, stream.copy_from)
+        savefile.finish(stream, {**TOLD, "format": name})
+        stream.commit()
+        one = savefile.read(str(tmp_path / name))
+        one.check()
+        assert one.format == name and one.length < 100_000 and fed(one) == content
+        savefile.describe(one, {**one.description, "name": "other"})
+        assert fed(savefile.read(one.path)) == content
+        raw = bytearray(Path(one.path).read_bytes())
+        assert struct.unpack_from("<I", raw, 8) == (2,), "an older qkvm does not take it for what it knows"
+        raw[one.start + one.length // 2] ^= 1
+        Path(one.path).write_bytes(raw)
+        with pytest.raises(HostError):
+            fed(savefile.read(one.path))
+    with pytest.raises(InvalidValue, match="image format 'x' is not supported"):
+        savefile.writer(str(tmp_path / "x"), format="x")
+    assert os.listdir(tmp_path) and not [name for name in os.listdir(tmp_path) if ".new" in name]
+
+
+@pytest.mark.usefixtures("allow_host")
+def test_a_program_that_fails_leaves_no_stream(tmp_path: Path) -> None:
+    for argv in (["/bin/false"], ["/bin/sh", "-c", "head -c 100; exit 3"]):
+        stream = StreamWriter(str(tmp_path / "x"), through=argv)
+        with pytest.raises(ProgramFailed):
+            through_a_pipe(b"0" * 1000, stream.copy_from)
+        stream.discard()
+    assert os.listdir(tmp_path) == []
 
 
 def fed(one: savefile.SaveFile, *, bypass_cache: bool = False) -> bytes:

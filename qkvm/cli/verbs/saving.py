@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
     "save": (
         "domain",
         "save a domain state to a file",
-        "<domain> <file> [--bypass-cache] [--xml <string>] [--running] [--paused] [--verbose]",
+        "<domain> <file> [--bypass-cache] [--image-format=<string>] [--xml <string>] [--running] [--paused] [--verbose]",
         "Failed to save domain '{domain}' to {file}",
         "Save the RAM state of a running domain.",
     ),
@@ -52,6 +52,7 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("restore", "paused"): "restore domain into paused state",
     ("restore", "running"): "restore domain into running state",
     ("save", "file"): "where to save the data",
+    ("save", "image-format"): "format of the save image file: raw (default), gzip, bzip2, xz, lzop, zstd",
     ("save", "paused"): "set domain to be paused on restore",
     ("save", "running"): "set domain to be running on restore",
 }

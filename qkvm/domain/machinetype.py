@@ -46,9 +46,9 @@ def newest(qemu: Abilities, machine: spec.Machine) -> str:
     return _version(entry.name, machine) if entry is not None else ""
 
 
-def versions(qemu: Abilities, machine: spec.Machine) -> list[str]:
-    """The versions of a machine that a QEMU has, the oldest first."""
-    known = [_version(entry.name, machine) for entry in qemu.machines]
+def versions(qemu: Abilities, machine: spec.Machine, *, deprecated: bool = False) -> list[str]:
+    """The versions of a machine that a QEMU has and that are deprecated or not, the oldest first."""
+    known = [_version(entry.name, machine) for entry in qemu.machines if entry.deprecated == deprecated]
     return sorted(filter(None, known), key=_order)
 
 
@@ -67,8 +67,10 @@ def refuse_missing(definition: spec.Domain, qemu: Abilities) -> None:
 
 def remaining(qemu: Abilities, machine: spec.Machine) -> str:
     """Which versions of a machine a QEMU has, as a hint."""
-    known = ", ".join(versions(qemu, machine))
-    return f"its versions of {machine}: {known}" if known else f"it has no machine {machine} at all"
+    known, old = versions(qemu, machine), versions(qemu, machine, deprecated=True)
+    words = [f"its versions of {machine}: {', '.join(known)}"] if known else []
+    words += [f"deprecated: {old[0]} to {old[-1]}"] if old else []
+    return "; ".join(words) or f"it has no machine {machine} at all"
 
 
 def keep(domain: Domain, started: spec.Domain) -> list[str]:

@@ -89,7 +89,10 @@ def check(domain: Domain, then: Emulator) -> Report:
     except QkvmError as error:
         report.checks.append(Check("command-line", "for its command line", "FAIL", str(error)))
         return report
-    report.checks.extend([*_lacking(wanted.options, now, then), _start(wanted)])
+    report.checks.extend(_lacking(wanted.options, now, then))
+    if report.checks[0].level != "FAIL":
+        # Without its machine type there is nothing to be learnt from a start.
+        report.checks.append(_start(wanted))
     if now is not None:
         report.lines.extend(_side_by_side(domain, replace(definition, emulator=now.path), wanted.options))
     return report

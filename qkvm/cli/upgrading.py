@@ -17,40 +17,43 @@ if TYPE_CHECKING:
 
 
 def upgrade_check(context: Context, args: Args) -> int:
-    """Tell what another QEMU would do with one domain or all, each as soon as it was looked at."""
+    """Tell what a QEMU would do with one domain or all, each as soon as it was looked at."""
     from qkvm.domain.host import Host
 
-    host, wanted = Host(context.tree.root), args.text("domain")
-    then, reports = host.upgrade_check(*([wanted] if wanted is not None else []), qemu=args.text("qemu") or "")
+    wanted, whole = args.text("domain"), args.flag("all")
+    names = [wanted] if wanted is not None else []
     failed, found = False, []
-    for report in reports:
+    for report in Host(context.tree.root).upgrade_check(*names, qemu=args.text("qemu") or ""):
         failed |= report.fails
         if args.json:
-            found.append(_plain(report, whole=args.flag("all")))
+            found.append(_plain(report, whole=whole))
         else:
-            context.out("".join(_lines(report, then, whole=args.flag("all"), quiet=context.quiet)))
+            context.out("".join(_lines(report, whole=whole, quiet=context.quiet)))
             context.flush()
     if args.json:
-        context.out(json_text({"qemu": _told(then), "domains": found}))
+        context.out(json_text(found))
     return 1 if failed else 0
 
 
-def _told(qemu: Emulator) -> dict[str, str]:
-    return {"path": qemu.path, "version": qemu.version, "package": qemu.package}
-
-
 def _plain(report: Report, *, whole: bool) -> dict[str, Any]:
+    def told(qemu: Emulator | None) -> dict[str, str] | None:
+        return {"path": qemu.path, "version": qemu.version, "package": qemu.package} if qemu is not None else None
+
     return {
         "domain": report.domain,
-        "qemu": _told(report.now) if report.now is not None else None,
+        "now": told(report.now),
+        "then": told(report.then),
         "checks": [check._asdict() for check in report.checks],
         "command_line": [line._asdict() for line in report.lines if whole or line.now != line.then],
     }
 
 
-def _lines(report: Report, then: Emulator, *, whole: bool, quiet: bool) -> Iterator[str]:
-    now = report.now.version if report.now is not None else "not there"
-    yield f"Domain '{report.domain}', QEMU {now} -> {then.version} ({printable(then.path)}):\n"
+def _lines(report: Report, *, whole: bool, quiet: bool) -> Iterator[str]:
+    versions = ""
+    if report.then is not None:
+        now = f"{report.now.version} -> " if report.now is not None else ""
+        versions = f", QEMU {now}{report.then.version} ({printable(report.then.path)})"
+    yield f"Domain '{report.domain}'{versions}:\n"
     for check in report.checks:
         if not (quiet and check.level == "PASS"):
             yield printable(check.line().rstrip("\n")) + "\n"

@@ -163,16 +163,17 @@ class Host:
 
         return emulator.find(self.tree, binary=binary)
 
-    def upgrade_check(self, *names: str, qemu: str = "") -> tuple[Emulator, Iterator[Report]]:
-        """What another QEMU would do with domains, all where none is named, as they are looked at; and that QEMU.
+    def upgrade_check(self, *names: str, qemu: str = "") -> Iterator[Report]:
+        """What a QEMU would do with domains, all where none is named, each as soon as it was looked at.
 
-        :param qemu: its path or name; default: the one of the settings.
+        :param qemu: its path or name; default: the one that each domain has.
         :raises HostError: it is not there, or no QEMU.
         """
         from qkvm.domain import upgrade
 
-        domains, then = [self.domain(name) for name in names] or self.domains(), upgrade.find(self.tree, qemu)
-        return then, (upgrade.check(domain, then) for domain in domains)
+        domains = [self.domain(name) for name in names] or self.domains()
+        then = upgrade.find(self.tree, qemu) if qemu else None
+        return (upgrade.check(domain, then) for domain in domains)
 
     def validate(self) -> list[Check]:
         """Whether this machine is fit for guests, check by check (virt-host-validate)."""

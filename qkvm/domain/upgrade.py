@@ -40,14 +40,15 @@ class Line(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What another QEMU would do with one domain.
+    """What a QEMU would do with one domain: ``then``; ``now`` is the one that its definition has.
 
-    ``now`` is the QEMU that its definition has now, None where that can't be asked. ``lines`` are both command
-    lines whole; there are none where one of the two can't be made.
+    None is one that is not there or can't be asked. ``lines`` are both command lines whole; there are none where
+    one of the two can't be made.
     """
 
     domain: str
     now: Emulator | None
+    then: Emulator | None
     checks: list[Check]
     lines: list[Line]
 
@@ -57,8 +58,8 @@ class Report(NamedTuple):
         return any(check.level == "FAIL" for check in self.checks)
 
 
-def find(tree: Tree, binary: str = "") -> Emulator:
-    """The other QEMU: a path, or a name on PATH; '' is that of the settings.
+def find(tree: Tree, binary: str) -> Emulator:
+    """A QEMU by its path or by a name on PATH; '' is that of the settings.
 
     :raises HostError: it is not there, or no QEMU. :raises InvalidValue: it is of another architecture.
     """
@@ -73,23 +74,26 @@ def find(tree: Tree, binary: str = "") -> Emulator:
         ) from error
 
 
-def check(domain: Domain, then: Emulator) -> Report:
-    """Look at one domain; where its definition can't be read no more is looked at."""
-    report = Report(domain.name, None, [], [])
+def check(domain: Domain, then: Emulator | None = None) -> Report:
+    """Look at one domain; where its definition can't be read no more is looked at.
+
+    :param then: another QEMU than the definition's own.
+    """
+    report = Report(domain.name, None, then, [], [])
     try:
         definition = domain.definition
-    except QkvmError as error:
-        report.checks.append(Check("definition", "for a definition", "FAIL", str(error)))
-        return report
-    now = _present(domain.tree, definition)
-    report = report._replace(now=now)
-    report.checks.extend([_machine(definition, then), _cpu(definition, now, then), *_states(domain, now, then)])
-    try:
+        now, problem = _present(domain.tree, definition)
+        then = then or now
+        if then is None:
+            raise HostError(problem)
+        report = report._replace(now=now, then=then)
+        checks = [_machine(definition, then), _cpu(definition, now, then), *_states(domain, now, then)]
+        report.checks.extend(checks)
         wanted = preview.of(domain, replace(definition, emulator=then.path))
     except QkvmError as error:
-        report.checks.append(Check("command-line", "for its command line", "FAIL", str(error)))
+        report.checks.append(Check("command-line", "for a command line", "FAIL", str(error)))
         return report
-    report.checks.extend(_lacking(wanted.options, now, then))
+    report.checks.extend(_lacking(domain.name, wanted.options, now, then))
     if report.checks[0].level != "FAIL":
         # Without its machine type there is nothing to be learnt from a start.
         report.checks.append(_start(wanted))
@@ -98,12 +102,12 @@ def check(domain: Domain, then: Emulator) -> Report:
     return report
 
 
-def _present(tree: Tree, definition: spec.Domain) -> Emulator | None:
+def _present(tree: Tree, definition: spec.Domain) -> tuple[Emulator | None, str]:
+    """The definition's own QEMU, or what is wrong with it; beside another one it may be gone already."""
     try:
-        return emulator.find(tree, binary=definition.emulator)
-    except HostError:
-        # The old one may be gone already.
-        return None
+        return find(tree, definition.emulator), ""
+    except HostError as error:
+        return None, str(error)
 
 
 def _machine(definition: spec.Domain, then: Emulator) -> Check:
@@ -171,12 +175,12 @@ def _saved(domain: Domain) -> Iterator[tuple[str, spec.Domain]]:
         return
 
 
-def _lacking(options: list[Option], now: Emulator | None, then: Emulator) -> Iterator[Check]:
+def _lacking(domain: str, options: list[Option], now: Emulator | None, then: Emulator) -> Iterator[Check]:
     """Types, properties and options that are not there."""
-    wanted = needs.of(options)
+    wanted, edit = needs.of(options), f"choose others: qkvm edit {domain}"
     missing = needs.missing_types(wanted, then)
     modules = any(name.startswith(_MODULES) for name in missing)
-    yield _gone("devices", "for device types", missing, f"; {_MODULES_HINT}" if modules else "")
+    yield _gone("devices", "for device types", missing, _MODULES_HINT if modules else edit)
     asked = needs.questions(wanted, then)
     answers = oneshot.ask(then.path, "tcg:kvm", [(command, {"typename": name}) for command, name, _ in asked])
     gone = [
@@ -185,19 +189,20 @@ def _lacking(options: list[Option], now: Emulator | None, then: Emulator) -> Ite
         if isinstance(answer, list)
         for prop in sorted(props - {entry["name"] for entry in answer})
     ]
-    yield _gone("properties", "for properties of devices", gone)
+    yield _gone("properties", "for properties of devices", gone, edit)
     if now is not None:
-        yield _gone("options", "for options", needs.missing_options(wanted, now, then))
+        left = needs.missing_options(wanted, now, then)
+        yield _gone("options", "for options", left, f"in a template of yours? see: qkvm domargv {domain}")
 
 
 _MODULES = ("qxl", "virtio-vga-gl", "virtio-gpu-gl")
 _MODULES_HINT = "on Debian: apt install qemu-system-modules-spice qemu-system-modules-opengl"
 
 
-def _gone(ident: str, what: str, names: list[str], hint: str = "") -> Check:
+def _gone(ident: str, what: str, names: list[str], hint: str) -> Check:
     if not names:
         return Check(ident, what, "PASS")
-    return Check(ident, what, "FAIL", f"it has no {', '.join(names)}{hint}")
+    return Check(ident, what, "FAIL", f"it has no {', '.join(names)}; {hint}")
 
 
 def _start(wanted: Preview) -> Check:

@@ -47,7 +47,7 @@ class Room(Lines):
         otherqemu.make(Path(self.other), other)
         done = self.run(f"upgrade-check --qemu {self.other} --json {words}")
         assert not done.stderr, done.stderr
-        (found,) = json.loads(done.stdout)["domains"]
+        (found,) = json.loads(done.stdout)
         return done.returncode, found
 
     def levels(self, other: Other, words: str = "") -> dict[str, tuple[str, str]]:
@@ -122,7 +122,7 @@ def test_a_definition_without_a_version_becomes_another_machine(room: Room) -> N
 @pytest.mark.parametrize(
     ("lacking", "ident", "advice"),
     [
-        ("virtio-balloon-pci", "devices", "it has no virtio-balloon-pci"),
+        ("virtio-balloon-pci", "devices", "it has no virtio-balloon-pci; choose others: qkvm edit a"),
         ("qxl-vga", "devices", "it has no qxl-vga; on Debian: apt install qemu-system-modules-spice "),
         ("iothread", "devices", "it has no iothread"),
         ("deflate-on-oom", "properties", "it has no virtio-balloon-pci.deflate-on-oom"),
@@ -201,7 +201,7 @@ def test_each_domain_has_its_report(room: Room) -> None:
     Path(room.host.tree.domain_definition("broken")).write_text("= no")
     done = room.run("upgrade-check")
     assert done.returncode == 1 and done.stdout.count("Domain '") == 3
-    assert "Domain 'broken', QEMU not there -> " in done.stdout and "not TOML" in done.stdout
+    assert "Domain 'broken':\n" in done.stdout and "not TOML" in done.stdout
     assert room.run("upgrade-check b").stdout.count("Domain '") == 1
     room.fails("upgrade-check c", "failed to get domain 'c'")
 
@@ -228,8 +228,16 @@ def test_a_definition_of_a_qemu_that_is_gone(room: Room) -> None:
     room.define(f'emulator = "{former}"\n')
     os.unlink(former)
     code, found = room.check(Other())
-    assert code == 0 and found["qemu"] is None and found["command_line"] == []
+    assert code == 0 and found["now"] is None and found["command_line"] == []
     assert [one["id"] for one in found["checks"]] == ["machine", "cpu", "devices", "properties", "start"]
+    done = room.run("upgrade-check a")
+    assert done.returncode == 1 and done.stdout.startswith("Domain 'a':\n")
+    assert f"for a command line{' ' * 42}: FAIL (Cannot check QEMU binary {former}: No such" in done.stdout
+
+
+def test_each_definition_has_its_own_qemu(room: Room) -> None:
+    room.define(f'emulator = "{otherqemu.make(room.root / "own", Other(release=(8, 1, 2)))}"\n')
+    assert f"Domain 'a', QEMU 8.1.2 -> 8.1.2 ({room.root}/own):" in room.ok("upgrade-check")
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])

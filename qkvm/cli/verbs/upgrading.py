@@ -8,7 +8,7 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "tell what another QEMU would do with domains",
         "[--domain <string>] [--qemu=<file>] [--all] [--json]",
         "",
-        "Looks at the definition of one domain, or of all, with the eyes of another QEMU: whether it has the machine type, the devices, properties and options, what it changes in the command line, and whether the hardware starts in it. Nothing of a domain's is touched, be it running or not. Without --qemu it is the QEMU that is installed. The exit code is 1 where a check has failed; with --quiet what is well is left out.",
+        "Looks at the definition of one domain, or of all, with the eyes of another QEMU: whether it has the machine type, the devices, properties and options, what it changes in the command line, and whether the hardware starts in it. Nothing of a domain's is touched, be it running or not. Without --qemu it is the one that each domain has. The exit code is 1 where a check has failed; with --quiet what is well is left out.",
     ),
 }
 

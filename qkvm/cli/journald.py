@@ -12,7 +12,6 @@ import socket
 from contextlib import suppress
 
 from qkvm.cli.main import JOURNAL
-from qkvm.cli.readonly import only_looks
 from qkvm.paths import Tree
 from qkvm.units import printable
 
@@ -34,11 +33,11 @@ _SILENT = frozenset(("autostart-all", "shutdown-all"))
 
 
 def tell(verb: Verb, args: Args, code: int, said: Sequence[tuple[str, str]]) -> None:
-    """Leave the entries of a verb that has ended.
+    """Leave the entries of a verb that has ended, and does more than look.
 
     :param said: kind and text of its warnings and its error.
     """
-    if args.help or only_looks(verb, args) or verb.name in _SILENT:
+    if args.help or verb.name in _SILENT:
         return
     about = {name: args.values[name] for name in _SUBJECTS if name in args.values}
     if verb.raw:

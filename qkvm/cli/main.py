@@ -295,9 +295,12 @@ class Session:
             console.said.clear()
             code = _call(verb, args, self)
             if os.path.exists(JOURNAL):
-                from qkvm.cli.journald import tell
+                from qkvm.cli.readonly import only_looks
 
-                tell(verb, args, code, console.said)
+                if not only_looks(verb, args):
+                    from qkvm.cli.journald import tell
+
+                    tell(verb, args, code, console.said)
         if verb.name in LEAVING:
             return code
         if self.timing:

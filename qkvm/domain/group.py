@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 
-def begin(domain: Domain, run: Run, undo: Undo) -> unit.Keeper | None:
-    """Have systemd make the scope of a start, recorded first; None where there is to be none."""
+def begin(domain: Domain, ident: int, undo: Undo) -> unit.Keeper | None:
+    """Have systemd begin to make the scope of a start; None where there is to be none.
+
+    No record needs to name it: it goes by itself, with this process at the latest.
+
+    :param ident: the id of the run.
+    """
     from qkvm.host import settings
 
     if settings.load(domain.tree).cgroup != "auto" or not unit.usable():
         return None
-    label = f"{domain.tree.label}-{run.id}-{domain.name}"
-    run.record["unit"] = unit.machine_unit(label)
-    write(run)
-    keeper = unit.begin_machine(label, f"qkvm guest {domain.name}")
+    keeper = unit.begin_machine(f"{domain.tree.label}-{ident}-{domain.name}", f"qkvm guest {domain.name}")
     undo.add(keeper.leave)
     return keeper
 
@@ -39,15 +41,13 @@ def complete(domain: Domain, run: Run, keeper: unit.Keeper | None, undo: Undo) -
 
     None where there can be none, and why in the record.
     """
-    if keeper is None:
-        return _make(domain, run, undo)
     try:
-        group = keeper.wait()
+        group = keeper.wait() if keeper is not None else None
     except (HostError, InvalidState):
-        keeper.leave()
-        del run.record["unit"]
+        group = None
+    if group is None:
         return _make(domain, run, undo)
-    run.record["cgroup"] = group.path
+    run.record |= {"unit": group.unit, "cgroup": group.path}
     write(run)
     return group
 

@@ -32,25 +32,18 @@ _REGISTERED_WITHIN = 5.0
 class Place:
     """The place of one start, made by :func:`prepare`."""
 
-    def __init__(self, run: Run, definition: spec.Domain, group: cgroup.Group | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        definition: spec.Domain,
+        group: cgroup.Group | None,
+        keeper: unit.Keeper | None = None,
+    ) -> None:
         self._run = run
         self._definition = definition
         self._group = group
-        self._keeper: unit.Keeper | None = None
+        self._keeper = keeper
         self._registering: int | None = None
-
-    def begin(self, domain: Domain, undo: Undo) -> None:
-        """Have its scope made, where there is to be one."""
-        self._keeper = groups.begin(domain, self._run, undo)
-
-    def open(self, domain: Domain, undo: Undo) -> None:
-        """Complete it: from now on it can be entered, with the limits of the definition.
-
-        :raises InvalidState: a limit needs a controller that this host does not give.
-        """
-        self._group = groups.complete(domain, self._run, self._keeper, undo)
-        with self._group.together() if isinstance(self._group, unit.UnitGroup) else nullcontext():
-            _limit(self._run, self._definition, self._group)
 
     def entered(self) -> AbstractContextManager[None]:
         """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
@@ -92,11 +85,18 @@ class Place:
             process.see_end(self._registering, None, _REGISTERED_WITHIN, grace=0.5)
 
 
-def prepare(domain: Domain, run: Run, definition: spec.Domain, undo: Undo) -> Place:
-    """Begin the place of a domain that is about to start."""
-    place = Place(run, definition, None)
-    place.begin(domain, undo)
-    return place
+def prepare(
+    domain: Domain, run: Run, definition: spec.Domain, keeper: unit.Keeper | None, undo: Undo
+) -> Place:  # fmt: skip
+    """Make the place of a domain that is about to start, with the limits of its definition.
+
+    :param keeper: of the scope that was begun for it.
+    :raises InvalidState: a limit needs a controller that this host does not give.
+    """
+    group = groups.complete(domain, run, keeper, undo)
+    with group.together() if isinstance(group, unit.UnitGroup) else nullcontext():
+        _limit(run, definition, group)
+    return Place(run, definition, group, keeper)
 
 
 def present(run: Run, definition: spec.Domain) -> Place:

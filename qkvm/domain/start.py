@@ -14,6 +14,7 @@ from qkvm.domain import (
     beside,
     blocknodes,
     firmware,
+    group,
     machinetype,
     nicguard,
     nicopen,
@@ -128,12 +129,12 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
     with files.Undo() as undo:
         # A run that has ended keeps its id in the record; a new one is a new number.
         ident = ids.take(domain.tree)
+        keeper = group.begin(domain, ident, undo)
         ready = _prepare(domain, origin, ident)
         run = _make_run(domain, ready, ident, undo)
         undo.add(nicremains.release_all, run)
         if ready.flash is not None:
             firmware.make_store(domain.tree, ready.flash, undo, reset=reset_nvram)
-        place = placing.prepare(domain, run, ready.definition, undo)
         addresses = nicguard.learn(domain.tree, ready.definition)
         with ExitStack() as opened:
             listening = ports.sockets(ready.definition)
@@ -151,7 +152,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             argv = [ready.binary, *(word for option in options for word in option.argv())]
             _describe(run, ready, plan, taps, argv)
             script = launch.start_script(ready.definition, plan, paused=paused)
-            place.open(domain, undo)
+            place = placing.prepare(domain, run, ready.definition, keeper, undo)
             beside.start(domain, run, ready.definition, company, place, undo)
             nicopen.serve(run, plan.nics, taps, ready.user, place)
             with place.entered():

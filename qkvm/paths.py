@@ -237,6 +237,11 @@ def default_root(uri: str = "") -> str:
     return session_root() if wanted == SESSION else "/"
 
 
+def system_tree() -> Tree:
+    """Root's tree, whose networks users may be granted; $QKVM_SYSTEM_ROOT names another one's root."""
+    return Tree(os.environ.get("QKVM_SYSTEM_ROOT") or "/")
+
+
 def session_root() -> str:
     """The root of the user's own tree. XDG's specification has relative paths ignored."""
     data = os.environ.get("XDG_DATA_HOME", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from qkvm.errors import InvalidState, NotFound
 from qkvm.net import link
 
@@ -66,12 +68,17 @@ def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, s
     }  # fmt: skip
 
 
+def by_grant(nic: spec.Nic) -> bool:
+    """Whether it is root's helper that gives its tap, filtered and on its bridge: users have no networks."""
+    return nic.type == "network" and os.geteuid() != 0
+
+
 def bridge_for(tree: Tree, nic: spec.Nic) -> str:
-    """The bridge that a NIC is to be plugged into, '' for types user and direct.
+    """The bridge that a NIC is to be plugged into, '' for types user and direct, and where root's helper plugs it.
 
     :raises NotFound: no such network or bridge. :raises InvalidState: the network is not active.
     """
-    if nic.type == "user":
+    if nic.type == "user" or by_grant(nic):
         return ""
     if nic.type == "direct":
         if not link.present(nic.source):

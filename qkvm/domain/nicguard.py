@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qkvm.domain.nic import by_grant
 from qkvm.domain.run import write
 from qkvm.net import guard, link
 from qkvm.net.port import Port
@@ -47,7 +48,7 @@ def own_addresses(tree: Tree, nic: spec.Nic) -> tuple[str, ...]:
 
 def learn(tree: Tree, definition: spec.Domain) -> dict[str, tuple[str, ...]]:
     """The own addresses of all NICs of a definition that have a filter, by MAC; see :func:`own_addresses`."""
-    return {nic.mac: own_addresses(tree, nic) for nic in definition.nics if nic.filter}
+    return {nic.mac: own_addresses(tree, nic) for nic in definition.nics if nic.filter and not by_grant(nic)}
 
 
 def apply(run: Run, entry: dict[str, Any], nic: spec.Nic, addresses: tuple[str, ...]) -> None:

@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.domain import passt, sidecar
+from qkvm.domain.nic import by_grant
 from qkvm.domain.run import write
-from qkvm.errors import AlreadyExists
+from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.host import process
 from qkvm.net import link
 from qkvm.net import tap as taps
+from qkvm.paths import system_tree
 from qkvm.qemu.devices import NicFds
 from qkvm.spec import domain as spec
 
@@ -27,12 +29,14 @@ class Opened(NamedTuple):
     """A tap's name, the fds of its queues, and those of vhost-net for them, none where QEMU itself serves it.
 
     A NIC that has a passt has a socket instead of a queue, and ``own`` is the fd that the passt gets.
+    ``bridge`` is that on which root has put the tap already; '' where it is the caller's to plug.
     """
 
     name: str
     queues: tuple[int, ...]
     vhost: tuple[int, ...]
     own: int = -1
+    bridge: str = ""
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -69,15 +73,38 @@ def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
         return Opened("", (_high(mine.detach(), opened),), (), own.fileno())
     if nic.type is spec.NicType.USER:
         return NONE
+    if by_grant(nic):
+        # Before it is asked for: the helper leaves nothing, but what it is asked costs.
+        _check_granted(nic)
     vhost = taps.open_vhost(nic.queues) if uses_vhost(nic) else []
     vhost = [_high(fd, opened) for fd in vhost]
-    if nic.type is spec.NicType.DIRECT:
+    bridge = ""
+    if by_grant(nic):
+        from qkvm.net import tapclient
+
+        handed = tapclient.ask(system_tree(), nic.source, nic.mac)
+        name, fds, bridge = handed.port, [handed.fd], handed.bridge
+    elif nic.type is spec.NicType.DIRECT:
         name, fds = _open_macvtap(run, nic)
     else:
         tap = taps.open_tap(nic.target or "vnet%d", nic.queues)
         name, fds = tap.name, tap.fds
     queues = [_high(fd, opened) for fd in fds]
-    return Opened(name, tuple(queues), tuple(vhost))
+    return Opened(name, tuple(queues), tuple(vhost), bridge=bridge)
+
+
+def _check_granted(nic: spec.Nic) -> None:
+    """Refuse what the holder of a tap of root's can't have of it.
+
+    :raises InvalidState: with what it is.
+    """
+    asked = {
+        "several queues": nic.queues > 1, "a target": nic.target, "a VLAN": nic.vlan is not None,
+        "a limit of bandwidth": nic.inbound or nic.outbound, "addresses of its own": nic.ip,
+    }  # fmt: skip
+    for what, there in asked.items():
+        if there:
+            raise InvalidState(f"NIC {nic.mac} on network '{nic.source}' of root's can't have {what}")
 
 
 def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str, place: Place) -> None:

@@ -158,9 +158,9 @@ def _give(
         passt.await_ready(run, [entry])
         device = device._replace(fds=devices.NicFds.named(f"fd-{device.id}", len(tap.queues), len(tap.vhost)))
         if tap.name:
-            entry["target"] = tap.name
+            entry["target"], entry["bridge"] = tap.name, tap.bridge or entry["bridge"]
             write(run)
-        if nic.type.has_port:
+        if nic.type.has_port and not tap.bridge:
             _connect(domain, run, entry, nic)
         for name, fd in zip((*device.fds.queues, *device.fds.vhost), tap.fds, strict=True):
             session.send_fd(name, fd)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from qkvm.domain import definition as definitions
 from qkvm.domain import nicguard, nictune
 from qkvm.domain import scope as scopes
-from qkvm.domain.nic import bridge_for
+from qkvm.domain.nic import bridge_for, by_grant
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, NotFound
 from qkvm.files import Undo
@@ -105,7 +105,9 @@ def _change(domain: Domain, run: Run, session: Session, entry: dict[str, Any], n
                 f"cannot modify network device {shown} from '{getattr(former, name)}' to '{getattr(nic, name)}'",
                 hint="--config changes it for the next start",
             )
-    if nic.filter or former.filter:
+    if by_grant(former) or by_grant(nic):
+        _check_granted(nic, former)
+    elif nic.filter or former.filter:
         # Also where nothing of it has changed: somebody may have flushed the rules.
         own = nicguard.own_addresses(domain.tree, nic) if nic.filter else ()
         undo.add(nicguard.apply, run, entry, former, tuple(entry.get("own", ())))
@@ -124,6 +126,15 @@ def _change(domain: Domain, run: Run, session: Session, entry: dict[str, Any], n
         session.execute("set_link", {"name": entry["id"], "up": nic.link})
         undo.add(session.execute, "set_link", {"name": entry["id"], "up": former.link})
     _remember(run, entry, nic)
+
+
+def _check_granted(nic: spec.Nic, former: spec.Nic) -> None:
+    """Refuse to change what root's helper has decided: of a tap of root's only the cable is the user's."""
+    if nic != replace(former, link=nic.link):
+        raise InvalidState(
+            f"only the link state of NIC {nic.mac} can be modified: its tap is root's",
+            hint="--config changes it for the next start",
+        )
 
 
 def _move(domain: Domain, run: Run, entry: dict[str, Any], nic: spec.Nic, former: spec.Nic, undo: Undo) -> None:

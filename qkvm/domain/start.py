@@ -326,7 +326,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv
         ],
         "filesystems": [share.entry(device, since=0) for device in plan.shares],
         "nics": [
-            nic_entry(device.id, device.place.label, device.nic, tap.name, bridge, since=0)
+            nic_entry(device.id, device.place.label, device.nic, tap.name, tap.bridge or bridge, since=0)
             for device, tap, bridge in zip(plan.nics, taps, ready.bridges, strict=True)
         ],
     }  # fmt: skip
@@ -355,6 +355,6 @@ def _spawn(
 
 def _plug(domain: Domain, run: Run, ready: _Prepared, taps: list[Opened]) -> None:
     for nic, tap, bridge in zip(ready.definition.nics, taps, ready.bridges, strict=True):
-        if nic.type.has_port:
+        if nic.type.has_port and not tap.bridge:
             port.plug(tap.name, bridge, nic.mac, link.domain_tag(domain.name), nicguard.port_of(nic))
     passt.await_ready(run, run.record["nics"])

@@ -62,6 +62,11 @@ def forget(tree: Tree, network: str) -> None:
     remove(tree.grants(network))
 
 
+def name_of(uid: int) -> str:
+    """What net-grant can call a user."""
+    return _names(uid)[0]
+
+
 def _store(tree: Tree, network: str, grants: tuple[Grant, ...]) -> None:
     from qkvm.spec import toml
 

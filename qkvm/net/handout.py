@@ -85,7 +85,7 @@ def require(tree: Tree, network: str, uid: int) -> Grant:
     if found is None:
         raise InvalidState(
             f"network '{printable(network)}' is not granted to you",
-            hint=f"root can: qkvm net-grant {printable(network)} USER",
+            hint=f"root can: qkvm net-grant {printable(network)} {grants.name_of(uid)}",
         )
     return found
 

@@ -87,8 +87,8 @@ def set_flags(fd: int, name: str, *, several: bool, fresh: bool = False) -> str:
 
 
 def has_vhost() -> bool:
-    """Whether this host's kernel can serve NICs itself (vhost-net)."""
-    return os.path.exists(_VHOST)
+    """Whether this host's kernel can serve NICs itself (vhost-net), and this user may have it do so."""
+    return os.access(_VHOST, os.R_OK | os.W_OK)
 
 
 def open_vhost(count: int) -> list[int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.errors import HostError, InvalidState, QkvmError
 from qkvm.files import os_error
 from qkvm.host import process
+from qkvm.net import grant
 from qkvm.net.handout import Handed
 from qkvm.net.taphelper import LINE_MAX
 from qkvm.sockets import connect_unix
@@ -39,6 +40,11 @@ def ask(system: Tree, network: str, mac: str) -> Handed:
             raise HostError(f"root's helper gave no answer within {_PATIENCE:.0f} s") from error
         except OSError as error:
             raise os_error(error, "root's helper gave no answer") from error
+    if not raw and os.path.exists(system.tap_socket):
+        raise HostError(
+            "root's helper gave no answer",
+            hint="too many ask at once, or it has failed: journalctl -u 'qkvm-tap@*'",
+        )
     try:
         answer = json.loads(raw)
         if fds and "error" not in answer:
@@ -100,5 +106,5 @@ def _by_sudo(program: str, network: str) -> Iterator[socket.socket]:
 def _absent(network: str) -> InvalidState:
     return InvalidState(
         f"network '{printable(network)}' is not granted to you",
-        hint=f"root can: qkvm net-grant {printable(network)} USER",
+        hint=f"root can: qkvm net-grant {printable(network)} {grant.name_of(os.geteuid())}",
     )

@@ -37,6 +37,8 @@ ListenStream={socket}
 SocketMode=0666
 Accept=yes
 MaxConnections=16
+# Of one user, where systemd counts them so.
+MaxConnectionsPerSource=4
 # Too many connections end each other, not the socket.
 TriggerLimitBurst=0
 

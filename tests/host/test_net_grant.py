@@ -11,12 +11,10 @@ import ctypes
 import fcntl
 import json
 import os
-import shutil
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +32,7 @@ from qkvm.net.network import Network
 from qkvm.paths import Tree
 from qkvm.spec.grant import Grant
 from tests.host import nslab
+from tests.host.tapinit import HELPER, Init
 
 T = TypeVar("T")
 
@@ -51,8 +50,6 @@ end = "10.77.0.199"
 """
 ALICE, MALLORY = 60123, 60124
 MAC, OTHER = "52:54:00:0a:0a:01", "52:54:00:0a:0a:02"
-HELPER = [sys.executable, "-I", "-m", "qkvm.net.taphelper"]
-
 _SETRESUID, _SETRESGID, _SETGROUPS = 117, 119, 116
 """Of x86-64; libc's own would change all threads."""
 
@@ -78,52 +75,6 @@ def as_user(uid: int, act: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return found[0]
-
-
-class Init:
-    """What an init does for the helper: it listens, and starts it for each connection."""
-
-    def __init__(self, tree: Tree, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-        # Users must get to the socket, and the tree of a test is nobody's but root's.
-        self.place = tempfile.mkdtemp(prefix="qkvm-tap-")
-        os.chmod(self.place, 0o755)
-        self.system = Tree(self.place)
-        os.makedirs(os.path.dirname(self.system.tap_socket))
-        self.log = os.path.join(self.place, "log")
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.system.tap_socket)
-        os.chmod(self.system.tap_socket, 0o666)
-        self._listener.listen()
-        self._argv = [*HELPER, "accepted", tree.root]
-        self._cwd, self._env = cwd, env
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._worker = threading.Thread(target=self._serve)
-        self._worker.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                peer, _ = self._listener.accept()
-            except OSError:
-                return
-            with peer, open(self.log, "ab") as log:
-                child = subprocess.Popen(
-                    self._argv,
-                    stdin=peer.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    cwd=self._cwd,
-                    env=self._env,
-                )
-            self._children.append(child)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._worker.join()
-        self._listener.close()
-        for child in self._children:
-            child.wait(30)
-        shutil.rmtree(self.place)
 
 
 @pytest.fixture
@@ -263,14 +214,14 @@ def test_a_user_without_a_grant_learns_nothing_but_the_remedy(network: Network, 
     for name in (NAME, "nowhere"):
         with pytest.raises(QkvmError, match=f"network '{name}' is not granted to you") as caught:
             ask(init, MALLORY, network=name)
-        assert caught.value.hint == f"root can: qkvm net-grant {name} USER"
+        assert caught.value.hint == f"root can: qkvm net-grant {name} {MALLORY}"
     assert "handed" not in (network.record or {})
 
 
 def test_without_a_helper_the_remedy_is_the_same(tmp_path: Path) -> None:
     with pytest.raises(QkvmError, match="not granted") as caught:
         tapclient.ask(Tree(str(tmp_path)), "lab", MAC)
-    assert caught.value.hint == "root can: qkvm net-grant lab USER"
+    assert caught.value.hint == "root can: qkvm net-grant lab root"
 
 
 def test_a_revoked_grant_cuts_off_at_once(network: Network, init: Init) -> None:

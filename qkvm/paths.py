@@ -45,6 +45,15 @@ class Tree:
         """Whether it is the user's own (qemu:///session)."""
         return self.root == session_root()
 
+    def view(self) -> Tree:
+        """The tree beside this one that shows a group what it may see of it (:mod:`qkvm.host.view`)."""
+        shown = Tree(self.root)
+        shown.state = join(self.root, "var/lib/qkvm-read")
+        shown.config = join(shown.state, "etc")
+        shown.log = join(shown.state, "log")
+        shown.run = join(self.root, "run/qkvm-read")
+        return shown
+
     @property
     def label(self) -> str:
         """What tells this tree's things from those of others where all lie in one place: 'qkvm', 'qkvm-HASH'."""

@@ -23,7 +23,14 @@ LAYERS = {**dict.fromkeys(BASE, 0), "spec": 1, **dict.fromkeys(MIDDLE, 2), "doma
 """A part of the package -> its layer; imports go to lower layers only."""
 
 SHARED = frozenset(
-    ("qkvm.host.confine", "qkvm.host.process", "qkvm.host.record", "qkvm.host.settings", "qkvm.host.unit")
+    (
+        "qkvm.host.confine",
+        "qkvm.host.process",
+        "qkvm.host.record",
+        "qkvm.host.settings",
+        "qkvm.host.unit",
+        "qkvm.host.view",
+    )
 )
 """What the five in the middle may read of each other."""
 

@@ -339,8 +339,8 @@ def _call(verb: Verb, args: Args, session: Session) -> int:
         session=session,
     )  # fmt: skip
     try:
-        if verb.name not in ANYBODY:
-            _check_rights(context.tree)
+        if verb.name not in ANYBODY and os.geteuid() != 0:
+            _check_rights(context, verb, args)
         if session.readonly:
             from qkvm.cli.readonly import check
 
@@ -376,13 +376,25 @@ def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
             sys.stderr = stderr
 
 
-def _check_rights(tree: Tree) -> None:
-    """The host's tree is root's; a tree of one's own, there already or not, is anybody's to work in."""
-    if os.geteuid() != 0 and not tree.is_session and not os.access(tree.root, os.W_OK):
-        raise HostError(
-            f"the tree {tree.root} belongs to another user: this needs root",
-            hint=f"without root, your own guests are in {SESSION}, the default",
-        )
+def _check_rights(context: Context, verb: Verb, args: Args) -> None:
+    """The host's tree is root's; a tree of one's own, there already or not, is anybody's to work in.
+
+    Of root's a group may see what root shows it (:mod:`qkvm.host.view`).
+    """
+    tree = context.tree
+    if tree.is_session or os.access(tree.root, os.W_OK):
+        return
+    shown = tree.view()
+    if os.access(shown.state, os.R_OK | os.X_OK):
+        from qkvm.cli.readonly import check_view
+
+        check_view(verb, args)
+        context.tree = shown
+        return
+    raise HostError(
+        f"the tree {tree.root} belongs to another user: this needs root",
+        hint=f"without root, your own guests are in {SESSION}, the default; root can let a group look: setup-read",
+    )
 
 
 def _headline(verb: Verb, args: Args, error: QkvmError) -> str:

@@ -75,3 +75,23 @@ def check(verb: Verb, args: Args) -> None:
     """
     if not only_looks(verb, args):
         raise QkvmError(f"operation forbidden: read only access prevents {verb.name}")
+
+
+_VIEW = """
+dominfo domstate list domblklist domdisplay domid domifaddr domiflist domifstat domname domuuid dumpxml
+net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid vcpucount vncdisplay
+"""
+"""Verbs that answer from definitions, records and the kernel alone: what those see whom root lets look."""
+
+
+def check_view(verb: Verb, args: Args) -> None:
+    """Refuse a verb to those who may only look at root's tree.
+
+    :raises HostError: it changes something, or would need what they do not see.
+    """
+    from qkvm.errors import HostError
+
+    if verb.name not in _VIEW.split():
+        raise HostError(f"{verb.name} needs root: you may look at root's tree, by {' '.join(_VIEW.split())}")
+    if verb.name == "dumpxml" and args.flag("security-info"):
+        raise HostError("passwords are root's alone: this needs root", hint="leave --security-info out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from qkvm.domain import nic as nics
@@ -67,6 +68,9 @@ def _by_agent(domain: Domain) -> list[Address]:
     run = domain.run
     # A guest without any open port has no agent: that much is known without loading what speaks with one.
     if run is None or not run.open_ports():
+        return []
+    # Who may only look at the domain does not get to its sockets.
+    if not os.access(run.agent, os.W_OK):
         return []
     from qkvm.domain import agent
 

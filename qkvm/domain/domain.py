@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from qkvm.domain import run as runs
-from qkvm.errors import DefinitionError, InvalidState, NotFound
+from qkvm.errors import DefinitionError, InvalidState, NotFound, QkvmError
 from qkvm.files import check_private_dir, entries, locked
 
 TYPE_CHECKING = False
@@ -342,6 +342,17 @@ class _DomainLock(locked):
             self.__exit__()
             raise
         return fd
+
+    def __exit__(self, *_: object) -> None:
+        from qkvm.host import view
+
+        try:
+            view.refresh_domain(self._domain.tree, self._domain.name)
+        except (QkvmError, OSError):
+            # What was done is done; setup-read tells what keeps others from seeing it.
+            pass
+        finally:
+            super().__exit__()
 
 
 def lookup(tree: Tree, text: str) -> Domain:

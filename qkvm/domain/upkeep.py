@@ -127,6 +127,7 @@ def collect(tree: Tree) -> list[str]:
     from qkvm.domain.definition import forget
     from qkvm.domain.domain import Domain
     from qkvm.domain.install import collect_boot_files
+    from qkvm.host import view
     from qkvm.net import handout
 
     for folder in (
@@ -166,4 +167,5 @@ def collect(tree: Tree) -> list[str]:
     collected += collect_boot_files(tree)
     handout.collect(tree)
     nicguard.forget(tree)
+    view.refresh(tree)
     return sorted(set(collected))

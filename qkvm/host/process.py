@@ -38,7 +38,7 @@ def lock_holder(path: str) -> int | None:
     QEMU locks its ``-pidfile`` for its whole life, and the kernel takes the lock away with the process.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

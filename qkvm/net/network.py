@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound
+from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, InvalidValue, NotFound, QkvmError
 from qkvm.files import entries, locked, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.net import link, run
 
@@ -315,8 +315,15 @@ def locked_networks(tree: Tree) -> Iterator[None]:
     """Hold the lock of a root's networks."""
     make_private_dir(tree.run)
     make_private_dir(tree.network_runs)
+    from qkvm.host import view
+
     with locked(os.path.join(tree.network_runs, ".lock"), "the set of networks"):
-        yield
+        try:
+            yield
+        finally:
+            # What was done is done; setup-read tells what keeps others from seeing it.
+            with suppress(QkvmError, OSError):
+                view.refresh_networks(tree)
 
 
 def _plain(tree: Tree, name: str) -> dict[str, Any]:

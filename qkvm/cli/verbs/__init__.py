@@ -131,6 +131,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
         "snapshot-edit", "snapshot-info", "snapshot-list", "snapshot-parent", "snapshot-revert",
     ),
+    "reading": ("setup-read",),
     "upgrading": ("upgrade-check",),
     "upkeep": ("gc",),
     "help": ("help",),

@@ -12,7 +12,7 @@ import sys
 from qkvm.cli.parse import Args, UsageError, parse
 from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
-from qkvm.paths import ROOT_VARIABLE, SESSION, URI_VARIABLE, Tree
+from qkvm.paths import ROOT_VARIABLE, URI_VARIABLE, Tree
 from qkvm.units import printable
 
 TYPE_CHECKING = False
@@ -377,24 +377,11 @@ def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
 
 
 def _check_rights(context: Context, verb: Verb, args: Args) -> None:
-    """The host's tree is root's; a tree of one's own, there already or not, is anybody's to work in.
+    """The host's tree is root's, who may show it; one of one's own, there already or not, is anybody's."""
+    if not context.tree.is_session and not os.access(context.tree.root, os.W_OK):
+        from qkvm.cli.readonly import view
 
-    Of root's a group may see what root shows it (:mod:`qkvm.host.view`).
-    """
-    tree = context.tree
-    if tree.is_session or os.access(tree.root, os.W_OK):
-        return
-    shown = tree.view()
-    if os.access(shown.state, os.R_OK | os.X_OK):
-        from qkvm.cli.readonly import check_view
-
-        check_view(verb, args)
-        context.tree = shown
-        return
-    raise HostError(
-        f"the tree {tree.root} belongs to another user: this needs root",
-        hint=f"without root, your own guests are in {SESSION}, the default; root can let a group look: setup-read",
-    )
+        context.tree = view(context.tree, verb, args)
 
 
 def _headline(verb: Verb, args: Args, error: QkvmError) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from qkvm.errors import QkvmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.parse import Args
     from qkvm.cli.verbs import Verb
+    from qkvm.paths import Tree
 
 _LOOK = """
 dominfo domstate list domblkerror domblkinfo domblklist domblkstat domcontrol domif-getlink domifaddr
@@ -84,14 +87,22 @@ net-dhcp-leases net-dump net-dumpxml net-info net-list net-name net-uuid vcpucou
 """Verbs that answer from definitions, records and the kernel alone: what those see whom root lets look."""
 
 
-def check_view(verb: Verb, args: Args) -> None:
-    """Refuse a verb to those who may only look at root's tree.
+def view(tree: Tree, verb: Verb, args: Args) -> Tree:
+    """What root shows of its tree to a group (:mod:`qkvm.host.view`), for a verb of one of the members.
 
-    :raises HostError: it changes something, or would need what they do not see.
+    :raises HostError: this user may not look, or the verb does more, or needs what is not shown.
     """
     from qkvm.errors import HostError
+    from qkvm.paths import SESSION
 
+    shown = tree.view()
+    if not os.access(shown.state, os.R_OK | os.X_OK):
+        raise HostError(
+            f"the tree {tree.root} belongs to another user: this needs root",
+            hint=f"without root, your own guests are in {SESSION}, the default; setup-read lets a group look",
+        )
     if verb.name not in _VIEW.split():
         raise HostError(f"{verb.name} needs root: you may look at root's tree, by {' '.join(_VIEW.split())}")
     if verb.name == "dumpxml" and args.flag("security-info"):
         raise HostError("passwords are root's alone: this needs root", hint="leave --security-info out")
+    return shown

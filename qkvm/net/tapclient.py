@@ -39,6 +39,9 @@ def ask(system: Tree, network: str, mac: str) -> Handed:
         except TimeoutError as error:
             raise HostError(f"root's helper gave no answer within {_PATIENCE:.0f} s") from error
         except OSError as error:
+            if not os.path.exists(system.tap_socket):
+                # sudo has not let it be started.
+                raise _absent(network) from error
             raise os_error(error, "root's helper gave no answer") from error
     if not raw and os.path.exists(system.tap_socket):
         raise HostError(

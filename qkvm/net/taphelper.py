@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LINE_MAX = 1024
 """Bytes of a request or an answer."""
 
+_NOT_YOURS = "qkvm-tap: only qkvm itself can use this"
+
 _PATIENCE = 3.0
 """Seconds that the user has to ask, and to take the answer."""
 
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> int:
     mode, root = argv
     sudo_uid = os.environ.get("SUDO_UID", "")
     _clean()
-    with socket.socket(fileno=os.dup(0)) as peer:
+    with _standard_input() as peer:
         peer.settimeout(_PATIENCE)
         uid = _peer_uid(peer)
         if mode != "accepted":
@@ -78,6 +80,13 @@ def _clean() -> None:
         os.setsid()
 
 
+def _standard_input() -> socket.socket:
+    try:
+        return socket.socket(fileno=os.dup(0))
+    except OSError:
+        raise SystemExit(_NOT_YOURS) from None
+
+
 def _peer_uid(peer: socket.socket) -> int:
     """Who has connected, as the kernel saw it then (unix(7))."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -88,7 +97,7 @@ def _check_pair(peer: socket.socket, uid: int, sudo_uid: int) -> None:
     """End where standard input is anything but one end of a pair that the user of sudo has made."""
     unnamed = peer.family == socket.AF_UNIX and not peer.getsockname() and not peer.getpeername()
     if not unnamed or peer.type != socket.SOCK_STREAM or uid != sudo_uid:
-        raise SystemExit("qkvm-tap: only qkvm itself can use this")
+        raise SystemExit(_NOT_YOURS)
 
 
 def _log(mode: str, text: str) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from qkvm import files
 from qkvm.domain import diskuse, sidecar
-from qkvm.errors import LaunchError
+from qkvm.errors import HostError, LaunchError
 from qkvm.host import journal, process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
 
@@ -25,6 +27,11 @@ def await_ready(domain: Domain, run: Run, argv: list[str], pid: int, commands: i
 
     :raises LaunchError: it ended before, or refused a command.
     """
+    await_up(run, pid, commands, lambda message: launch_error(domain, argv, pid, message))
+
+
+def await_up(run: Run, pid: int, commands: int, failure: Callable[[str], HostError]) -> None:
+    """The same of any QEMU with a run's folder; ``failure`` makes the error, of '' where QEMU itself has ended."""
     deadline = time.monotonic() + READY_TIMEOUT
     offset, answered = 0, 0
     while answered <= commands or run.pid != pid:
@@ -32,12 +39,12 @@ def await_ready(domain: Domain, run: Run, argv: list[str], pid: int, commands: i
         lines, offset = journal.lines_from(run.journal, offset)
         for line in lines:
             if "error" in line:
-                raise launch_error(domain, argv, pid, f"QEMU refused: {line['error'].get('desc')}")
+                raise failure(f"QEMU refused: {line['error'].get('desc')}")
             answered += "return" in line
         if ended:
-            raise launch_error(domain, argv, pid)
+            raise failure("")
         if time.monotonic() > deadline:
-            raise launch_error(domain, argv, pid, f"QEMU was not ready within {READY_TIMEOUT:g} s")
+            raise failure(f"QEMU was not ready within {READY_TIMEOUT:g} s")
         time.sleep(0.001)
 
 

@@ -177,6 +177,7 @@ class Host:
 
     def validate(self) -> list[Check]:
         """Whether this machine is fit for guests, check by check (virt-host-validate)."""
+        from qkvm.domain import trial
         from qkvm.host import settings, validate
         from qkvm.net import firewall
 
@@ -185,4 +186,4 @@ class Host:
                 raise HostError("only root can look at it")
             return firewall.choose(settings.load(self.tree).firewall).name
 
-        return list(validate.checks(self.tree, backend))
+        return list(validate.checks(self.tree, backend, lambda: trial.start(self.tree)))

@@ -43,10 +43,13 @@ class Check(NamedTuple):
         return f"  QEMU: Checking {self.what:<60}: {self.level}{f' ({self.advice})' if self.advice else ''}\n"
 
 
-def checks(tree: Tree, firewall: Callable[[], str], root: str = "") -> Iterator[Check]:
+def checks(
+    tree: Tree, firewall: Callable[[], str], start: Callable[[], str], root: str = ""
+) -> Iterator[Check]:  # fmt: skip
     """All checks, in order, as they are made.
 
     :param firewall: gives the name of the packet filter's backend, or raises what is wrong with it.
+    :param start: makes a trial start and gives its accelerator, or raises why QEMU did not come up.
     """
     yield from _kvm(root)
     yield from _devices(root)
@@ -56,6 +59,7 @@ def checks(tree: Tree, firewall: Callable[[], str], root: str = "") -> Iterator[
     yield _packet_filter(firewall)
     yield _xtables_lock()
     yield _emulator(tree)
+    yield _trial(start)
     yield from _programs()
     yield _firmware(root)
     yield from _folders(tree)
@@ -209,6 +213,13 @@ def _emulator(tree: Tree) -> Check:
     version = words[3] if len(words) > 3 else "unknown"
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     return _judge("qemu", what, numbers >= QEMU_OLDEST, "FAIL", f"{path} is version {version}")
+
+
+def _trial(start: Callable[[], str]) -> Check:
+    try:
+        return Check("start", f"if QEMU starts as for a guest ({start()})", "PASS")
+    except QkvmError as error:
+        return Check("start", "if QEMU starts as for a guest", "FAIL", _words(error))
 
 
 _PROGRAM_LEVELS: dict[str, Level] = {"qemu-img": "FAIL", "dnsmasq": "WARN", "fallocate": "WARN"}

@@ -289,6 +289,37 @@ def test_nodesevinfo(qkvm: Lines) -> None:
         assert "Unable to get host SEV information: Operation not supported: " in qkvm.fails("nodesevinfo")
 
 
+def test_a_qemu_that_starts_no_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers all questions, and refuses the options of a start: host-validate has its words."""
+    qkvm, trials = Lines(tmp_path), tmp_path / "trials"
+    trials.mkdir()
+    monkeypatch.setenv("TMPDIR", str(trials))
+    real = process.find_program("qemu-system-x86_64", "this test", "qemu-system-x86")
+    fake = qkvm.file(
+        "qemu",
+        f"""#!/bin/sh
+case "$*" in *-pidfile*) echo "qemu: -sandbox: invalid option" >&2; exit 1; esac
+exec {real} "$@"
+""",
+    )
+    os.chmod(fake, 0o755)
+    os.makedirs(qkvm.root / "etc/qkvm", exist_ok=True)
+    for setting, level, words in ((real, "PASS", ""), (fake, "FAIL", "qemu: -sandbox: invalid option")):
+        (qkvm.root / "etc/qkvm/qkvm.toml").write_text(f"qemu = '{setting}'\n")
+        done = qkvm.run("host-validate --json")
+        made = {check["id"]: check for check in json.loads(done.stdout)}
+        assert made["qemu"]["level"] == "PASS"
+        assert (made["start"]["level"], made["start"]["advice"]) == (level, words)
+    assert done.returncode == 1 and not os.listdir(trials)
+    # A template that nothing can start from is told as well.
+    os.makedirs(qkvm.root / "etc/qkvm/templates", exist_ok=True)
+    (qkvm.root / "etc/qkvm/templates/q35.args.j2").write_text("-nonsense\n")
+    (qkvm.root / "etc/qkvm/qkvm.toml").unlink()
+    done = qkvm.run("host-validate --json")
+    (found,) = (check for check in json.loads(done.stdout) if check["id"] == "start")
+    assert found["level"] == "FAIL" and "-nonsense has no value" in found["advice"]
+
+
 def test_host_validate(qkvm: Lines) -> None:
     done = qkvm.run("host-validate")
     lines = done.stdout.rstrip("\n").split("\n")

@@ -42,7 +42,7 @@ def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def judge(folder: Path, files: dict[str, object], backend: str = "nftables") -> dict[str, Check]:
     root, tree = build(folder / "host", files), Tree(str(folder / "tree"))
-    made = list(validate.checks(tree, lambda: backend, root))
+    made = list(validate.checks(tree, lambda: backend, lambda: "tcg", root))
     assert len({check.id for check in made}) == len(made), "ids are unique"
     assert all(bool(check.advice) == (check.level != "PASS") for check in made)
     return {check.id: check for check in made}
@@ -170,7 +170,8 @@ def test_a_packet_filter_that_is_not_there(tmp_path: Path) -> None:
         raise MissingProgram("nft", "the packet filter of a network", "nftables")
 
     root = build(tmp_path / "host", GOOD)
-    made = {check.id: check for check in validate.checks(Tree(str(tmp_path)), nothing, root)}
+    made = {check.id: check for check in validate.checks(Tree(str(tmp_path)), nothing, nothing, root)}
+    assert made["start"].level == "FAIL" and "apt install nftables" in made["start"].advice
     assert made["packet-filter"].level == "WARN" and "apt install nftables" in made["packet-filter"].advice
 
 

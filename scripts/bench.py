@@ -44,6 +44,7 @@ def _verb(*words: str, target: float | None = None) -> Row:
 
 COMMAND_LINE, LIBRARY = "Command line (virsh, qkvm)", "Library (libvirt, qkvm)"
 SETMEM = ("setmem", NAME, "{kib}", "--live")
+SETVCPUS = ("setvcpus", NAME, "2", "--live")
 READS = (
     _verb("list", target=1.5),
     _verb("list", "--all", target=1.5),
@@ -64,7 +65,7 @@ CALLS_MADE = (
 )
 START, HOTADD, DESTROY = (
     _verb("start", NAME, target=0.8),
-    _verb("setvcpus", NAME, "2", "--live"),
+    Row("setvcpus 2 --live, asked", SETVCPUS, (*SETVCPUS, "--no-wait")),
     _verb("destroy", NAME, target=0.2),
 )
 API_START, API_HOTADD, API_DESTROY = (

@@ -110,7 +110,7 @@ class Qkvm:
             "set-memory": lambda kib: domain.set_memory(kib, live=True, wait=False),
             "set-memory-wait": lambda kib: domain.set_memory(kib, live=True),
             "start": lambda _: domain.start(),
-            "hot-add": lambda _: domain.set_vcpus(2, live=True),
+            "hot-add": lambda _: domain.set_vcpus(2, live=True, wait=False),
             "destroy": lambda _: domain.destroy(),
         }
         return calls[name]

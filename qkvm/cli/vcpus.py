@@ -50,7 +50,7 @@ def setvcpu(context: Context, args: Args) -> None:
 
 def _warn_of_lost(context: Context, args: Args, domain: Domain) -> None:
     run = domain.run
-    if run is not None and run.pid is not None and run.record.get("lost_vcpu") and not args.flag("config"):
+    if run is not None and run.pid is not None and not run.is_sound and not args.flag("config"):
         context.warn(
             "QEMU's TCG does not survive a change of devices, a reset or a reboot after a vcpu was unplugged: "
             f"shut {domain.name} down and start it anew before any of these"

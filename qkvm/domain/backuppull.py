@@ -18,6 +18,7 @@ from qkvm import files
 from qkvm.domain import definition
 from qkvm.errors import AlreadyExists, CommandRefused, HostError, InvalidState
 from qkvm.host import foreignsocket
+from qkvm.qemu.quirks import Quirk
 from qkvm.sockets import connect_unix, listen_unix
 from qkvm.spec.libvirt.backup import Server
 from qkvm.units import printable
@@ -54,10 +55,12 @@ def chosen(domain: Domain, server: Server) -> Server:
 
 
 def refuse_threaded(run: Run, disks: Iterable[dict[str, Any]]) -> None:
-    """Refuse to serve disks of iothreads: QEMU (seen in 7.2.22) aborts when a client of such a one goes.
+    """Refuse to serve disks of iothreads where QEMU aborts when a client of such a one goes.
 
     :param disks: their specs in the run's record. :raises InvalidState: naming the first.
     """
+    if not run.needs(Quirk.NBD_IOTHREAD):
+        return
     controllers = definition.present(run).controllers
     threaded = any(one.iothread for one in controllers)
     for disk in disks:

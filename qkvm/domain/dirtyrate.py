@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm import units
 from qkvm.errors import InvalidState, InvalidValue, NotReached
+from qkvm.qemu.quirks import Quirk
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -25,7 +26,7 @@ def calculate(domain: Domain, *, seconds: int = 1, mode: str = "page-sampling", 
     """Start a measurement, and with ``wait`` give its result in MiB per second.
 
     :param seconds: how long it takes, 1 to 60.
-    :raises InvalidState: QEMU can't measure so: the modes that track pages need KVM.
+    :raises InvalidState: QEMU can't measure so without KVM.
     :raises NotReached: the measurement has not begun, or not ended in time.
     """
     if seconds not in SECONDS:
@@ -34,8 +35,8 @@ def calculate(domain: Domain, *, seconds: int = 1, mode: str = "page-sampling", 
         raise InvalidValue(f"Unknown calculation mode '{units.printable(mode)}'", hint=", ".join(MODES))
     with domain.lock():
         run = domain.live
-        if mode != "page-sampling" and run.record["accel"] != "kvm":
-            # QEMU (seen in 7.2.22) asks KVM's state, which is not there, and dies of it.
+        needs_kvm = mode == "dirty-ring" or (mode == "dirty-bitmap" and run.needs(Quirk.DIRTY_RATE))
+        if needs_kvm and run.record["accel"] != "kvm":
             raise InvalidState(f"mode {mode} needs KVM, and the guest runs under TCG", hint="--mode page-sampling")
         with domain.monitor() as session:
             session.execute("calc-dirty-rate", {"calc-time": seconds, "mode": mode})

@@ -117,12 +117,17 @@ class Run:
         quirks = self.record.get("quirks")
         return quirks is None or quirk in quirks
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether this QEMU survives a change of its devices: not after its TCG has lost a vCPU (see vcpu.py)."""
+        return not self.record.get("lost_vcpu") or not self.needs("vcpu-buffers")
+
     def require_sound(self) -> None:
-        """Refuse what would make a QEMU crash whose TCG lost track of an unplugged vCPU (see vcpu.py).
+        """Refuse what would make a QEMU crash that is not sound.
 
         :raises InvalidState: this is such a QEMU.
         """
-        if self.record.get("lost_vcpu"):
+        if not self.is_sound:
             raise InvalidState(
                 "QEMU's TCG does not survive a change of its devices after a vcpu was unplugged",
                 hint=f"qkvm shutdown {self.name} and start it anew",

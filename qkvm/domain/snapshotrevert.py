@@ -175,11 +175,7 @@ def with_present_disks(
 
 def _fits(domain: Domain, run: Run, snapshot: Snapshot) -> bool:
     """Whether a running QEMU is the machine that the snapshot was taken of, on the same images."""
-    if (
-        run.record.get("lost_vcpu")
-        or not saving.vcpus_in_order(run)
-        or run.state()[0] not in ("running", "paused")
-    ):
+    if not run.is_sound or not saving.vcpus_in_order(run) or run.state()[0] not in ("running", "paused"):
         return False
     with domain.monitor() as session:
         blocknodes.sweep(run, session)

@@ -21,6 +21,10 @@ class Quirk(StrEnum):
 
     RUNAS = "runas"
     INACTIVE_IMAGES = "inactive-images"
+    VCPU_BUFFERS = "vcpu-buffers"
+    VCPU_CONTEXTS = "vcpu-contexts"
+    DIRTY_RATE = "dirty-rate"
+    NBD_IOTHREAD = "nbd-iothread"
 
 
 class Workaround(NamedTuple):
@@ -41,6 +45,29 @@ WORKAROUNDS: dict[Quirk, Workaround] = {
         "QEMU 10 leaves the images of a guest that was restored and stays paused inactive, and writes to none",
         lambda qemu: "blockdev-set-active" in qemu.commands,
         "tests/host/test_quirks.py::test_images_of_a_restored_guest",
+    ),
+    Quirk.VCPU_BUFFERS: Workaround(
+        "TCG frees the buffers of an unplugged vCPU, and writes to them when a plug or reset changes the memory",
+        # Seen in 7.2.22, not in 10.0.13; nothing tells which of those between has it.
+        lambda qemu: qemu.release < (10,),
+        "tests/guest/test_quirks.py::test_after_the_unplug_of_a_vcpu",
+    ),
+    Quirk.VCPU_CONTEXTS: Workaround(
+        "TCG has a context for each vCPU that there may be, and gets none back at an unplug: a plug more aborts",
+        lambda qemu: True,
+        "tests/guest/test_quirks.py::test_after_the_unplug_of_a_vcpu",
+    ),
+    Quirk.DIRTY_RATE: Workaround(
+        "QEMU asks KVM for a dirty rate by bitmap under TCG as well, where there is no KVM, and dies of it",
+        # Seen in 7.2.22, not in 10.0.13.
+        lambda qemu: qemu.release < (10,),
+        "tests/host/test_quirks.py::test_dirty_rate_by_bitmap",
+    ),
+    Quirk.NBD_IOTHREAD: Workaround(
+        "QEMU aborts when an NBD client of a disk that is served by an iothread goes",
+        # Seen in 7.2.22, not in 10.0.13.
+        lambda qemu: qemu.release < (10,),
+        "tests/guest/test_quirks.py::test_nbd_of_an_iothread",
     ),
 }
 

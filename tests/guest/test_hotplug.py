@@ -11,7 +11,7 @@ from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.net import link
 from tests.guest.conftest import Lab, network_nic
-from tests.guest.guest import Guest
+from tests.guest.guest import Guest, log_size, wait_ready
 from tests.guest.test_blockjobs import killed
 from tests.host import nslab
 
@@ -262,7 +262,7 @@ def test_vcpus_come_and_go(lab: Lab, vm: Domain) -> None:
     with Guest(vm) as guest:
         guest.until("cpus", "1")
     assert len(lab.ok(f"vcpuinfo {vm.name}").split("VCPU:")) == 2
-    if vm.live.record["accel"] == "tcg":
+    if not vm.live.is_sound:
         for line in (
             f"reset {vm.name}",
             f"reboot {vm.name}",
@@ -271,6 +271,75 @@ def test_vcpus_come_and_go(lab: Lab, vm: Domain) -> None:
         ):
             assert "after a vcpu was unplugged" in lab.fails(line)
         assert vm.state[0] == "running"
+
+
+def test_after_an_unplug(lab: Lab, domain_of: Register) -> None:
+    """Where QEMU survives it, devices come, and the guest is reset and goes; TCG takes as many vCPUs as ever."""
+    domain = domain_of(lab.define("after", vcpus="{ current = 2, maximum = 3 }"))
+    lab.boot(domain)
+    lab.ok("setvcpus after 1")
+    run = domain.live
+    if not run.is_sound:
+        assert "after a vcpu was unplugged" in lab.fails("attach-interface after user x")
+        return
+    lab.ok("attach-interface after user x")
+    lab.ok("setvcpus after 2")
+    if run.record["accel"] == "tcg":
+        assert "3 and the 1 that were unplugged are more than 3" in lab.fails("setvcpus after 3")
+        assert "3 and the 1 that were unplugged are more than 3" in lab.fails("setvcpu after 2 --enable")
+    for verb in ("reset", "reboot"):
+        mark = log_size(domain)
+        lab.ok(f"{verb} after")
+        wait_ready(domain, mark)
+        with Guest(domain) as guest:
+            guest.until("cpus", "2")
+    lab.ok("shutdown after --wait")
+    assert domain.state[0] == "shut off"
+
+
+def test_a_guest_that_takes_no_vcpu(lab: Lab, domain_of: Register) -> None:
+    """Plugged is not taken: both numbers, and exit 1; by the agent's word, and by what QEMU shows."""
+    for number, words in enumerate(("", "noagent")):
+        domain = domain_of(
+            lab.define(f"few{number}", vcpus="{ current = 1, maximum = 2 }", cmdline=f"nr_cpus=1 {words}")
+        )
+        lab.boot(domain)
+        with pytest.raises(
+            NotReached, match="guest did not follow within 3 s: it has 1 of 2 vcpus online"
+        ) as caught:
+            domain.set_vcpus(2, timeout=3)
+        assert (caught.value.asked, caught.value.reached) == (2, 1)
+        assert json.loads(lab.ok(f"vcpucount few{number} --json"))["current"]["live"] == 2
+        with Guest(domain) as guest:
+            assert guest.ask("cpus") == "1"
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_guest_that_is_slow_to_take_vcpus(lab: Lab, domain_of: Register, agent: bool) -> None:
+    """One that leaves them offline, and one that does not run and can't be asked."""
+    name = f"slow{int(agent)}"
+    cmdline = "" if agent else "noagent"
+    domain = domain_of(lab.define(name, vcpus="{ current = 1, maximum = 4 }", cmdline=cmdline))
+    lab.boot(domain)
+    lab.ok(f"setvcpus {name} 2")
+    with Guest(domain) as guest:
+        assert guest.ask("cpus") == "2"
+        guest.ask("mv /etc/hotplug/cpu /etc/hotplug/was")
+        if agent:
+            guest.until("[ -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; echo $?", "0")
+    assert "it has 2 of 3 vcpus online" in lab.fails(f"setvcpus {name} 3 --timeout 3")
+    domain.suspend()
+    lab.ok(f"setvcpu {name} 3 --enable")
+    assert domain.live.vcpu_count() == 4
+    domain.resume()
+    with Guest(domain) as guest:
+        guest.until("ls -d /sys/devices/system/cpu/cpu[0-9] | wc -l", "4")
+    if agent:
+        # Under TCG a kernel takes seconds for each.
+        lab.ok(f"guest-agent-timeout {name} 60")
+        lab.ok(f"setvcpus {name} 4 --guest")
+        with Guest(domain) as guest:
+            guest.until("cpus", "4")
 
 
 def test_vcpus_of_the_definition(lab: Lab, domain_of: Register) -> None:

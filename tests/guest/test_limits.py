@@ -56,8 +56,8 @@ def test_quotas_hold(host: metal.Metal) -> None:
     host.qkvm("'schedinfo busy --set global_quota=30000 --live --config; schedinfo busy vcpu_quota=40000'")
     assert _share(host, group)[0] < 0.37
     assert "global_quota   : 30000" in host.qkvm("schedinfo busy --config")
-    # A vCPU that is plugged later has its siblings' quota.
-    host.qkvm("setvcpu busy 1 --enable")
+    # A vCPU that is plugged later has its siblings' quota. This guest brings none online.
+    host.qkvm("setvcpu busy 1 --enable --no-wait")
     assert host.sh(f"cat {group}/vcpu1/cpu.max; wc -l < {group}/vcpu1/cgroup.threads") == "40000 100000\n1"
     assert "value of 'vcpu_period' is out of range [1000, 1000000]" in host.fails("schedinfo busy vcpu_period=5")
     assert "invalid scheduler option: beans" in host.fails("schedinfo busy beans=1")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from qkvm.domain import abilities, threads
 from qkvm.domain import definition as definitions
-from qkvm.domain import threads
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError
 from qkvm.host import cgroup, cpu, process
@@ -134,9 +134,11 @@ def test_iothreads_come_change_and_go(lab: Lab, domain_of: Register) -> None:
 
 
 def test_vcpus_by_number(lab: Lab, domain_of: Register) -> None:
-    domain = lab.boot(
-        domain_of(lab.define("numbers", cmdline="possible_cpus=9", body="vcpus = { current = 1, maximum = 4 }\n"))
-    )
+    # QEMU 7.2 loses interrupts for several CPUs where a lower slot is empty; with this none goes to several.
+    qemu = abilities.ask(process.find_program("qemu-system-x86_64", "this test", "qemu-system-x86"))
+    cmdline = "possible_cpus=9" if qemu.release < (10,) else ""
+    body = "vcpus = { current = 1, maximum = 4 }\n"
+    domain = lab.boot(domain_of(lab.define("numbers", cmdline=cmdline, body=body)))
     lab.ok("setvcpu numbers 2-3 --enable")
     assert set(threads.of_process(domain.live.pid).vcpus) == {0, 2, 3}
     with Guest(domain) as guest:

@@ -78,6 +78,15 @@ def test_images_of_a_restored_guest(able: Abilities, tmp_path: Path) -> None:
         qemu.ask("quit")
 
 
+def test_dirty_rate_by_bitmap(able: Abilities) -> None:
+    with Raw("-machine", "q35", "-m", "16M", "-accel", "tcg") as qemu:
+        qemu.ask("cont")
+        died = qemu.send("calc-dirty-rate", calc_time=1, mode="dirty-bitmap") == {}
+        assert died == (Quirk.DIRTY_RATE in quirks.needed(able))
+        if not died:
+            qemu.until("query-dirty-rate", "status", "measured")
+
+
 class Raw:
     """A QEMU that stands still, and its monitor; for use with ``with``."""
 

@@ -1,0 +1,1 @@
+"""Tests in a whole host with KVM: that of scripts/make-host, in an emulator."""

@@ -144,21 +144,25 @@ def _cgroups(root: str) -> Iterator[Check]:
         )  # fmt: skip
 
 
+_IOMMUS = {"DMAR": "intel_iommu=on", "IVRS": "iommu=pt"}
+"""The ACPI table that tells of an IOMMU, and what has the kernel use it."""
+
+
 def _hardware(root: str) -> Iterator[Check]:
     flags, vendor = cpu.model(root).flags, cpu.model(root).vendor
-    table = {"GenuineIntel": "DMAR", "AuthenticAMD": "IVRS", "HygonGenuine": "IVRS"}.get(vendor, "")
-    told = bool(table) and os.path.exists(f"{root}/sys/firmware/acpi/tables/{table}")
+    expected = {"GenuineIntel": "DMAR", "AuthenticAMD": "IVRS", "HygonGenuine": "IVRS"}.get(vendor, "")
+    # In a virtual machine an Intel IOMMU may serve an AMD CPU.
+    there = [name for name in _IOMMUS if os.path.exists(f"{root}/sys/firmware/acpi/tables/{name}")]
     yield _judge(
-        "iommu", "for device assignment IOMMU support", told, "NOTE",
-        f"No ACPI {table} table found, IOMMU either disabled in BIOS or not supported by this hardware platform"
-        if table else "Unknown if this platform has IOMMU support",
+        "iommu", "for device assignment IOMMU support", bool(there), "NOTE",
+        f"No ACPI {expected} table found, IOMMU either disabled in BIOS or not supported by this hardware platform"
+        if expected else "Unknown if this platform has IOMMU support",
     )  # fmt: skip
-    if told:
-        parameter = "intel_iommu=on" if table == "DMAR" else "iommu=pt"
+    if there:
         yield _judge(
             "iommu-kernel", "if IOMMU is enabled by kernel",
             bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", "")), "NOTE",
-            f"IOMMU appears to be disabled in kernel. Add {parameter} to kernel cmdline arguments",
+            f"IOMMU appears to be disabled in kernel. Add {_IOMMUS[there[0]]} to kernel cmdline arguments",
         )  # fmt: skip
     states = [
         sysfs.text(f"{root}/sys/module/{module}/parameters/{name}")

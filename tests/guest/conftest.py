@@ -34,8 +34,8 @@ class Lab:
         """Run a qkvm command line (split as a shell would) in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "qkvm", "--root", self.root, *shlex.split(line)],
-            capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, cwd=TOP,
-            pass_fds=pass_fds,
+            capture_output=True, text=True, check=False, timeout=300 * guests.PATIENCE,
+            stdin=subprocess.DEVNULL, cwd=TOP, pass_fds=pass_fds,
         )  # fmt: skip
 
     def ok(self, line: str) -> str:

@@ -16,10 +16,13 @@ from types import TracebackType
 from qkvm.domain.domain import Domain
 from qkvm.sockets import connect_unix
 
-BOOT_TIMEOUT = 120.0
+PATIENCE = float(os.environ.get("QKVM_PATIENCE", "1"))
+"""How many times longer than on a machine of its own a guest may take."""
+
+BOOT_TIMEOUT = 120.0 * PATIENCE
 """Seconds; the guest takes 2 to 3 under TCG on an idle machine."""
 
-ANSWER_TIMEOUT = 120.0
+ANSWER_TIMEOUT = 120.0 * PATIENCE
 
 
 class Guest:

@@ -132,6 +132,10 @@ def test_hardware_that_is_switched_off(tmp_path: Path) -> None:
         "proc/cpuinfo": amd, "sys/module/kvm_amd/parameters/sev": "N",
     }) | {"sys/firmware/acpi/tables/IVRS": b"", "sys/module/kvm_amd/parameters/nested": "1"})  # fmt: skip
     assert made["iommu"].level == "PASS" and "iommu=pt" in made["iommu-kernel"].advice
+    virtual = judge(tmp_path, without("sys/module", "sys/firmware", **{"proc/cpuinfo": amd}) | {
+        "sys/firmware/acpi/tables/DMAR": b"", "sys/kernel/iommu_groups/0/type": "DMA",
+    })  # fmt: skip
+    assert virtual["iommu"].level == virtual["iommu-kernel"].level == "PASS"
     assert "disabled in kernel" in made["secure-guest"].advice and made["nested"].level == "PASS"
 
 

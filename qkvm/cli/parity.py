@@ -33,6 +33,7 @@ PARTLY: dict[str, str] = {
     "attach-device": "network interfaces and disks",
     "detach-device": "network interfaces and disks",
     "update-device": "network interfaces, and media of drives",
+    "blockcommit": "no active commit of a disk in throttle groups: QEMU would take it out of them",
     "cpu-stats": "in total; cgroup v2 does not count by CPU (libvirt fails there as well)",
     "domiftune": "no floor: no network keeps bandwidth for one of its NICs",
     "backup-begin": "no TLS in mode pull",

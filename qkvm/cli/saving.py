@@ -20,7 +20,7 @@ def save(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: domain.uuid)}
-    options["image_format"] = args.text("image-format") or "raw"
+    options |= {"image_format": args.text("image-format") or "raw", "channels": _channels(args)}
     _with_progress(context, args, "Save", lambda report: domain.save(path, report=report, **options))
     context.say(f"\nDomain '{domain.name}' saved to {path}\n")
 
@@ -31,7 +31,7 @@ def restore(context: Context, args: Args) -> None:
 
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: _saved(path).definition.uuid)}
-    options["reset_nvram"] = args.flag("reset-nvram")
+    options |= {"reset_nvram": args.flag("reset-nvram"), "channels": _channels(args)}
     _, warnings = Host(context.tree.root).restore(path, **options)
     for warning in warnings:
         context.warn(warning)
@@ -70,6 +70,16 @@ def dump(context: Context, args: Args) -> None:
     options["format"] = args.text("format") or "elf"
     _with_progress(context, args, "Dump", lambda report: domain.dump(path, report=report, **options))
     context.say(f"\nDomain '{domain.name}' dumped to {path}\n")
+
+
+def _channels(args: Args) -> int:
+    """--parallel-channels, 0 where it was not given."""
+    from qkvm.cli.parse import UsageError
+
+    channels = args.number("parallel-channels")
+    if channels == 0:
+        raise UsageError("number of parallel save channels cannot be 0")
+    return channels or 0
 
 
 def _how(args: Args) -> dict[str, Any]:

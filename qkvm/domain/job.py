@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import files
@@ -212,6 +213,9 @@ def _settle(run: Run, session: Any, job: dict[str, Any]) -> None:
         if time.monotonic() >= deadline:
             raise NotReached("QEMU goes on with what nobody waits for", asked=None, reached=None)
         time.sleep(0.01)
+    if "fdset" in job:
+        with suppress(MonitorError):
+            session.execute("remove-fd", {"fdset-id": job["fdset"]})
     if job.get("goes_on"):
         go_on(run, session)
 

@@ -11,13 +11,16 @@ Under TCG, which loses writes, the guest is stopped first. One whose saver was k
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from qkvm.domain import job as jobs
 from qkvm.domain.pump import Pump
 from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, MonitorTimeout, NotReached
 from qkvm.host import journal
+from qkvm.storage.stream import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +87,83 @@ def send(
         raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
 
 
+def send_sparse(
+    run: Run, session: Session, stream: StreamWriter, *, channels: int, report: Report | None = None
+) -> None:
+    """As :func:`send`, where QEMU writes the file itself: each page at a place of its own, empty ones nowhere.
+
+    :param channels: how many threads of QEMU's write.
+    :raises HostError: QEMU does not know how (mapped-ram), or it could not.
+    """
+    mark = journal.size(run.journal)
+    fd = os.open(f"/proc/self/fd/{stream.fd}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fdset = session.add_fd(fd)
+    finally:
+        os.close(fd)
+    jobs.update(run, fdset=fdset)
+    try:
+        _prepare(session, channels=channels)
+        if not tracks_writes(run):
+            session.execute("stop", timeout=_PATIENCE)
+        session.execute("migrate-set-parameters", _LIMITS)
+        try:
+            session.execute("migrate", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
+            status = _watch(run, session, mark, None, report)
+        except KeyboardInterrupt:
+            session.execute("migrate_cancel", timeout=_PATIENCE)
+            _watch(run, session, mark, None, None)
+            status = "cancelled"
+    finally:
+        with suppress(MonitorError):
+            session.execute("remove-fd", {"fdset-id": fdset})
+    if status == "cancelled":
+        raise Aborted("operation aborted: domain save job: canceled by client")
+    if status == "failed":
+        raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+    stream.adopt()
+
+
+def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> None:
+    """As :func:`receive`, of a file that :func:`send_sparse` has had written.
+
+    :raises HostError: QEMU does not know how (mapped-ram).
+    :raises MonitorGone: QEMU ended: the state does not fit.
+    """
+    mark = journal.size(run.journal)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fdset = session.add_fd(fd)
+    finally:
+        os.close(fd)
+    _prepare(session, channels=channels)
+    session.execute("migrate-incoming", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
+    status = _watch(run, session, mark, None, None)
+    if status != "completed":
+        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+    session.execute("remove-fd", {"fdset-id": fdset})
+
+
+def _prepare(session: Session, *, waits: bool = False, channels: int = 0) -> None:
+    """Set QEMU's capabilities for a migration, and take back what an earlier one that was broken off had set.
+
+    :param waits: QEMU stands still before the end. :param channels: 0 for a stream, else for a file.
+    """
+    wanted = {
+        "events": True, "pause-before-switchover": waits, "mapped-ram": channels > 0, "multifd": channels > 1,
+    }  # fmt: skip
+    known = {one["capability"] for one in session.execute("query-migrate-capabilities")}
+    if channels and "mapped-ram" not in known:
+        raise HostError(
+            "this QEMU writes no sparse states: it does not know mapped-ram",
+            hint="QEMU does from 9.0 on; --image-format zstd",
+        )
+    listed = [{"capability": name, "state": state} for name, state in wanted.items() if name in known]
+    session.execute("migrate-set-capabilities", {"capabilities": listed})
+    if channels > 1:
+        session.execute("migrate-set-parameters", {"multifd-channels": channels})
+
+
 def tracks_writes(run: Run) -> bool:
     """Whether QEMU sees all that a running guest writes into memory that it has passed on already.
 
@@ -135,9 +215,7 @@ def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
 
 def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False) -> None:
     """Begin a migration; with ``waits`` QEMU stands still before its end (pause-before-switchover)."""
-    capabilities = {"events": True, "pause-before-switchover": waits}
-    listed = [{"capability": name, "state": state} for name, state in capabilities.items()]
-    session.execute("migrate-set-capabilities", {"capabilities": listed})
+    _prepare(session, waits=waits)
     if command == "migrate":
         session.execute("migrate-set-parameters", _LIMITS)
     session.send_fd(_FD_NAME, fd)
@@ -153,12 +231,13 @@ def _watch(
     run: Run,
     session: Session,
     mark: int,
-    pump: Pump,
+    pump: Pump | None,
     report: Report | None,
     at_end: Callable[[], None] | None = None,
 ) -> str:
     """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
-    pump.close_far_end()
+    if pump is not None:
+        pump.close_far_end()
     offset, next_report = mark, time.monotonic() + _REPORT_EVERY
     while True:
         alive = run.pid is not None

@@ -14,7 +14,7 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import job as jobs
 from qkvm.domain import migration, snapshotstore
 from qkvm.domain.domain import Domain
-from qkvm.domain.save import used_name
+from qkvm.domain.save import check_channels, used_name
 from qkvm.domain.saved import load
 from qkvm.domain.start import Origin, bring_up, refuse_running
 from qkvm.errors import HostError, InvalidState, MonitorGone
@@ -38,15 +38,18 @@ def restore(
     definition: spec.Domain | None = None,
     running: bool | None = None,
     reset_nvram: bool = False,
+    channels: int = 0,
 ) -> tuple[Domain, list[str]]:
     """Start a domain from a file (virsh restore), which stays; gives the domain and warnings.
 
+    :param channels: how many threads of QEMU's read a sparse file; 0 is one.
     :param definition: what it is to be now; what the guest sees must be as it was saved.
     :param running: whether it is to run; None: as it was saved.
     :param reset_nvram: nothing where there is no NVRAM; one there is lies in the state, and can't be another.
     :raises HostError: the file is no saved guest, or damaged. :raises InvalidState: it runs already.
     """
     saved = load(path)
+    check_channels(saved.file.format, channels, bypass_cache=bypass_cache)
     if reset_nvram and saved.definition.boot.firmware is spec.Firmware.UEFI:
         raise InvalidState(
             "the NVRAM is part of the saved state, which would overwrite a new one",
@@ -64,7 +67,7 @@ def restore(
         if not domain.is_persistent:
             definitions.refuse_clashes(tree, saved.definition)
         return domain, bring_back(
-            domain, saved, bypass_cache=bypass_cache, running=running, reset_nvram=reset_nvram
+            domain, saved, bypass_cache=bypass_cache, running=running, reset_nvram=reset_nvram, channels=channels
         )
 
 
@@ -107,6 +110,7 @@ def bring_back(
     reset_nvram: bool = False,
     managed: str = "",
     reason: str = "restored",
+    channels: int = 0,
 ) -> list[str]:
     """Start a QEMU with a saved guest; call it under the domain's lock. Gives warnings.
 
@@ -120,7 +124,7 @@ def bring_back(
         """Give QEMU the state. Before the guest goes the file loses its name: it must not be restored twice."""
         jobs.begin(run, "Restore", goes_on=goes, path=managed, handed_on=handed_on)
         with domain.monitor() as session, files.Undo() as undo:
-            _receive(domain, run, session, saved, bypass_cache)
+            _receive(domain, run, session, saved, bypass_cache, channels)
             jobs.update(run, phase="loaded")
             if managed:
                 os.rename(managed, handed_on)
@@ -143,12 +147,15 @@ def bring_back(
     return warnings
 
 
-def _receive(domain: Domain, run: Run, session: Any, saved: SavedGuest, bypass_cache: bool) -> None:
+def _receive(domain: Domain, run: Run, session: Any, saved: SavedGuest, bypass_cache: bool, channels: int) -> None:
     def feed(target: int) -> None:
         saved.file.feed(target, bypass_cache=bypass_cache)
 
     try:
-        migration.receive(run, session, feed)
+        if saved.file.format == "sparse":
+            migration.receive_sparse(run, session, saved.file.path, channels=channels or 1)
+        else:
+            migration.receive(run, session, feed)
     except MonitorGone as error:
         log = domain.tree.qemu_log(domain.name)
         words = (files.read_bytes(log) or b"").decode("utf-8", "replace")

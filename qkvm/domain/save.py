@@ -34,6 +34,9 @@ _SAVABLE = {
 }  # fmt: skip
 """States of QEMU in which a guest can be saved, and what it is restored into; prelaunch is start --paused."""
 
+_CHANNELS = 255
+"""multifd-channels of qapi/migration.json is a number of eight bits."""
+
 _HINTS = {
     "suspended": "qkvm dompmwakeup wakes it",
     "postmigrate": "it was paused while a save or dump ended, and must run for a moment: qkvm resume",
@@ -48,11 +51,13 @@ def save(
     definition: spec.Domain | None = None,
     running: bool | None = None,
     image_format: str = "raw",
+    channels: int = 0,
     report: Report | None = None,
 ) -> None:
     """Save the guest's state to a file and end its QEMU (virsh save).
 
-    :param image_format: how the state lies in it, one of savefile.FORMATS.
+    :param image_format: how the state lies in it, one of savefile.FORMATS. :param channels: how many threads write
+        a sparse one; 0 is one.
 
     :param definition: what it is to be when it is restored; what the guest sees must stay.
     :param running: whether it is to run when it is restored; None: as now.
@@ -60,11 +65,25 @@ def save(
     :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest goes on then.
     """
     path = units.check_path(os.path.abspath(path), "file")
+    check_channels(image_format, channels, bypass_cache=bypass_cache)
     with domain.lock():
         _save(
             domain, path, bypass_cache=bypass_cache, definition=definition, running=running,
-            image_format=image_format, report=report,
+            image_format=image_format, channels=channels, report=report,
         )  # fmt: skip
+
+
+def check_channels(image_format: str, channels: int, *, bypass_cache: bool) -> None:
+    """Refuse what only sparse files can, and what they can't.
+
+    :raises InvalidValue: saying which.
+    """
+    if channels and image_format != "sparse":
+        raise InvalidValue("parallel channels need the image format sparse", hint="save --image-format sparse")
+    if channels > _CHANNELS:
+        raise InvalidValue(f"{channels} parallel channels are too many", hint=f"{_CHANNELS} at most")
+    if bypass_cache and image_format == "sparse":
+        raise InvalidValue("--bypass-cache does not go with the image format sparse")
 
 
 def managed_save(
@@ -111,6 +130,7 @@ def _save(
     definition: spec.Domain | None = None,
     running: bool | None,
     image_format: str = "raw",
+    channels: int = 0,
     report: Report | None,
 ) -> None:
     from qkvm.domain import blockjob, share, stop
@@ -133,7 +153,10 @@ def _save(
         stream = savefile.writer(path, bypass_cache=bypass_cache, format=image_format)
         jobs.begin(run, "Save", temporary=stream.temporary, path=path, token=token, goes_on=state == "running")
         try:
-            migration.send(run, session, stream, what="save", report=report)
+            if image_format == "sparse":
+                migration.send_sparse(run, session, stream, channels=channels or 1, report=report)
+            else:
+                migration.send(run, session, stream, what="save", report=report)
             answer = session.execute("query-migrate")
             savefile.finish(stream, description)
             jobs.update(run, phase="named")

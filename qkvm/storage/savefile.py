@@ -26,9 +26,12 @@ VERSION = 2
 
 FORMATS = {
     "raw": ("", ""), "gzip": ("gzip", "gzip"), "bzip2": ("bzip2", "bzip2"), "xz": ("xz -3", "xz-utils"),
-    "lzop": ("lzop", "lzop"), "zstd": ("zstd -q", "zstd"),
+    "lzop": ("lzop", "lzop"), "zstd": ("zstd -q", "zstd"), "sparse": ("", ""),
 }  # fmt: skip
-"""Format of a stream -> the program that makes it, '' for none, and Debian's package that brings that."""
+"""Format of a stream -> the program that makes it, '' for none, and Debian's package that brings that.
+
+What is sparse QEMU writes and reads itself, at places of its own (mapped-ram), and no checksum is made of it.
+"""
 
 _PREFIX = struct.Struct("<8sIQQIQQI")
 """Magic, version; start, length and checksum of the stream; start, length and checksum of the description."""

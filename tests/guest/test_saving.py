@@ -349,6 +349,40 @@ def test_saved_states_are_compressed(lab: Lab, domain_of: Register, tmp_path: os
     assert not domain.is_running
 
 
+def test_several_channels_write_a_sparse_state(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    domain = lab.boot(domain_of(lab.define("broad")))
+    path = os.path.join(tmp_path, "state")
+    with Guest(domain) as guest:
+        start_counting(guest)
+    for words, error in (
+        ("--parallel-channels 2", "parallel channels need the image format sparse"),
+        ("--image-format sparse --parallel-channels 0", "channels cannot be 0"),
+        ("--image-format sparse --parallel-channels 256", "256 parallel channels are too many"),
+        ("--image-format sparse --bypass-cache", "does not go with the image format sparse"),
+    ):
+        assert error in lab.fails(f"save broad {path} {words}")
+    told = json.loads(lab.ok("""qemu-monitor-command broad '{"execute": "query-migrate-capabilities"}'"""))
+    if "mapped-ram" not in {one["capability"] for one in told["return"]}:
+        error = lab.fails(f"save broad {path} --image-format sparse --parallel-channels 2")
+        assert "this QEMU writes no sparse states" in error and os.listdir(tmp_path) == []
+        assert domain.state[0] == "running"
+        return
+    for saved, restored in (
+        ("--parallel-channels 3", "--parallel-channels 2"),
+        ("", ""),
+        ("--parallel-channels 2", ""),
+    ):
+        lab.ok(f"save broad {path} --image-format sparse {saved}")
+        lab.ok(f"restore {path} {restored}")
+        with Guest(domain) as guest:
+            before = count(guest)
+            guest.until(f"[ $(cat /tmp/count) -gt {before} ] && echo on; true", "on")
+    # What that has set in QEMU is in the way of no other save.
+    lab.ok(f"save broad {path}")
+    assert "parallel channels need" in lab.fails(f"restore {path} --parallel-channels 2")
+    lab.ok(f"restore {path}")
+
+
 def test_what_the_guest_can_not_see_may_change(
     lab: Lab, domain_of: Register, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,7 @@ KINDS: dict[str | tuple[str, str], str | tuple[str, ...]] = {
     ("vol-create-as", "format"): ("qcow2", "raw"),
     ("vol-resize", "format"): ("qcow2", "raw"),
     ("vol-wipe", "algorithm"): ("zero",),
-    ("save", "image-format"): ("raw", "gzip", "bzip2", "xz", "lzop", "zstd"),
+    ("save", "image-format"): ("raw", "gzip", "bzip2", "xz", "lzop", "zstd", "sparse"),
     ("shutdown", "mode"): ("acpi",),
 }
 """An option, everywhere or in one verb -> the kind of its values, or the values themselves."""

@@ -123,7 +123,7 @@ class Raw:
     def until(self, command: str, key: str, wanted: str) -> None:
         """Ask until the answer has that value."""
         deadline = time.monotonic() + 60
-        while (seen := self.ask(command)[key]) != wanted:
+        while (seen := self.ask(command).get(key)) != wanted:
             assert time.monotonic() < deadline, f"{command} says {seen}, not {wanted}"
             time.sleep(0.01)
 

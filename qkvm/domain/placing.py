@@ -15,7 +15,7 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import group as groups
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import HostError
-from qkvm.host import limits, machine, placement, process, unit
+from qkvm.host import limits, machine, placement, unit
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
@@ -43,7 +43,7 @@ class Place:
         self._definition = definition
         self._group = group
         self._keeper = keeper
-        self._registering: int | None = None
+        self._registering: unit.Call | None = None
 
     def entered(self) -> AbstractContextManager[None]:
         """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
@@ -82,7 +82,7 @@ class Place:
         if self._group is not None and cputune.limits_threads(self._definition.cputune):
             cputune.limit_threads(self._run, self._group, self._definition.cputune)
         if self._registering is not None:
-            process.see_end(self._registering, None, _REGISTERED_WITHIN, grace=0.5)
+            self._registering.finish(_REGISTERED_WITHIN)
 
 
 def prepare(

@@ -20,8 +20,8 @@ _LONGEST = 64
 """Characters of a machine's name, which is a host's name too."""
 
 
-def register(label: str, name: str, uuid: str, pid: int) -> int | None:
-    """Register a guest that lives in a scope already; the pid of what does so, None where there is no machined.
+def register(label: str, name: str, uuid: str, pid: int) -> unit.Call | None:
+    """Begin to register a guest that lives in a scope already; None where there is no machined.
 
     :param label: of its tree. :param pid: of its QEMU.
     """

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from qkvm.errors import HostError, InvalidState, QkvmError
 from qkvm.host import process
@@ -82,6 +84,7 @@ class Keeper:
     def __init__(self, unit: str, pid: int, stdin: int, stdout: int, words: int) -> None:
         self.unit = unit
         self._pid = pid
+        self._started = process.start_time(pid)
         self._fds = [stdin, stdout, words]
 
     def wait(self) -> UnitGroup:
@@ -109,7 +112,9 @@ class Keeper:
         fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
-        process.see_end(self._pid, None, _GRACE, grace=_GRACE)
+        # A pid may be another's by the second time.
+        if fds and self._started is not None:
+            process.see_end(self._pid, self._started, _GRACE, grace=_GRACE)
 
 
 def begin(unit: str, slice_: str, description: str, *properties: str) -> Keeper:
@@ -127,6 +132,8 @@ def begin(unit: str, slice_: str, description: str, *properties: str) -> Keeper:
     theirs, stdin = os.pipe2(os.O_CLOEXEC)
     stdout, other = os.pipe2(os.O_CLOEXEC)
     words = os.memfd_create(f"stderr of {unit}"[:200])
+    # What comes back through cat proves that it runs, and where it runs the scope is.
+    os.write(stdin, b"\n")
     try:
         pid = process.spawn(argv, stdin=theirs, stdout=other, stderr=words)
     except BaseException:
@@ -136,8 +143,6 @@ def begin(unit: str, slice_: str, description: str, *properties: str) -> Keeper:
     finally:
         os.close(theirs)
         os.close(other)
-    # What comes back through cat proves that it runs, and where it runs the scope is.
-    os.write(stdin, b"\n")
     return Keeper(unit, pid, stdin, stdout, words)
 
 
@@ -152,15 +157,16 @@ def machine_unit(label: str) -> str:
 
 
 @contextmanager
-def housed(label: str, description: str) -> Iterator[list[str]]:
+def housed(label: str, name: str, description: str) -> Iterator[list[str]]:
     """A scope of the host's services for the time of the block, and longer for what stays in it.
 
     Gives words that stand before a command line which is to run there; none where there is no scope.
     """
     keeper = None
     if usable():
-        # A scope of this name may still be about to go.
-        keeper = begin(f"{escape(f'{label}-{os.getpid()}')}.scope", SYSTEM, description)
+        # The former one of this label and name may still be about to go.
+        number = time.monotonic_ns() // 1000000
+        keeper = begin(f"{escape(f'{label}-{number}-{name}')}.scope", SYSTEM, description)
     try:
         try:
             path = keeper.wait().path if keeper is not None else ""
@@ -220,11 +226,24 @@ def call(*words: str) -> None:
     process.run(_call(*words))
 
 
-def call_on(*words: str) -> int:
-    """The same, without waiting: the pid of what waits for the answer."""
+class Call(NamedTuple):
+    """A call that is on its way: the process that waits for the answer."""
+
+    pid: int
+    started: int | None
+
+    def finish(self, timeout: float) -> None:
+        """Wait until it is answered, well or not, for ``timeout`` seconds at most."""
+        if self.started is not None:
+            process.see_end(self.pid, self.started, timeout, grace=0.5)
+
+
+def call_on(*words: str) -> Call:
+    """The same, without waiting."""
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return process.spawn(_call(*words), stdin=nowhere, stdout=nowhere, stderr=nowhere)
+        pid = process.spawn(_call(*words), stdin=nowhere, stdout=nowhere, stderr=nowhere)
+        return Call(pid, process.start_time(pid))
     finally:
         os.close(nowhere)
 

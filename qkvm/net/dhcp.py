@@ -175,7 +175,7 @@ def start(tree: Tree, definition: Network) -> Server:
         remove(script_path(tree, definition.name))
     make_private_dir(os.path.dirname(tree.leases(definition.name)))
     try:
-        with unit.housed(f"{tree.label}-network-{definition.name}", f"qkvm network {definition.name}") as words:
+        with unit.housed(f"{tree.label}-network", definition.name, f"qkvm network {definition.name}") as words:
             run([*words, program, f"--conf-file={config}"])
     except ProgramFailed as error:
         if error.code == _EXIT_NETWORK:

@@ -94,19 +94,20 @@ def _make(
     tree: Tree, current: dict[str, Any], uid: int, mac: str, ip: str, allowed: Grant, undo: Undo
 ) -> granttap.Made:
     index, name = free_index(), current["name"]
-    entry = {"uid": uid, "mac": mac, "ip": ip, "index": index}
+    entry = {"uid": uid, "mac": mac, "ip": ip, "index": index, "isolated": allowed.isolated}
     current.setdefault("handed", []).append(entry)
     undo.add(_forget, tree, current, entry)
     _write(tree, current)
     made = granttap.make(mac, index, granttap.mtu_of(current["bridge"]))
     undo.add(_close, made.fd)
     alias = link.grant_tag(name, uid)
-    guard.apply(made.port, NicFilter.CLEAN_TRAFFIC, guard.own(mac, _addresses(current, mac, ip)), alias)
+    guard.apply(made.port, NicFilter.CLEAN_TRAFFIC, guard.own(mac, addresses(current, mac, ip)), alias)
     plug(made.port, current["bridge"], mac, alias, Port(isolated=allowed.isolated))
     return made
 
 
-def _addresses(current: dict[str, Any], mac: str, ip: str) -> list[str]:
+def addresses(current: dict[str, Any], mac: str, ip: str) -> list[str]:
+    """What a guest's filter lets through: the address that DHCP keeps for it, and its MAC's in the prefix."""
     six = run.definition_of(current).interface6
     return [ip, *([guard.in_prefix(six.network, mac)] if six is not None and six.network.prefixlen == 64 else [])]
 

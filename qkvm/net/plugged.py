@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.files import entries, locked
 from qkvm.host import record
-from qkvm.net import guard, link, port
+from qkvm.net import guard, link, port, run
 from qkvm.net import rtnetlink as nl
 from qkvm.spec.nic import NicFilter
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class Plugged(NamedTuple):
-    """A guest's tap; ``isolated`` is its port's, ``filter`` that of what it sends, with ``own`` addresses."""
+    """A guest's tap; ``isolated`` is its port's, ``filter`` that of what it sends, with ``own`` addresses.
+
+    ``tag`` is its alias. The tap of a user's guest has a uid instead of a domain.
+    """
 
     domain: str
     tap: str
@@ -24,6 +27,8 @@ class Plugged(NamedTuple):
     isolated: bool
     filter: str = ""
     own: tuple[str, ...] = ()
+    tag: str = ""
+    given: bool = False
 
 
 def taps(tree: Tree, network: str) -> list[Plugged]:
@@ -37,8 +42,29 @@ def taps(tree: Tree, network: str) -> list[Plugged]:
             if belongs and present.get(nic["target"]) == link.domain_tag(domain):
                 isolated = bool(nic.get("spec", {}).get("isolated"))
                 kind = nic["spec"]["filter"] if nic.get("guard") else ""
-                found.append(Plugged(domain, nic["target"], nic["mac"], isolated, kind, tuple(nic.get("own", ()))))
-    return found
+                own = tuple(nic.get("own", ()))
+                found.append(
+                    Plugged(domain, nic["target"], nic["mac"], isolated, kind, own, link.domain_tag(domain))
+                )
+    return found + _given(tree, network)
+
+
+def _given(tree: Tree, network: str) -> list[Plugged]:
+    """The taps that users were given; see :mod:`qkvm.net.handout`."""
+    current = run.read(tree, network)
+    if not current or not current.get("handed"):
+        return []
+    from qkvm.net import handout
+
+    with nl.Socket() as sock:
+        ports = {nl.index_of(one): one.text(nl.IFLA_IFNAME) for one in sock.dump(nl.GETLINK)}
+    return [
+        Plugged(
+            f"(user {one['uid']})", ports[one["index"]], one["mac"], one["isolated"], NicFilter.CLEAN_TRAFFIC,
+            tuple(handout.addresses(current, one["mac"], one["ip"])), link.grant_tag(network, one["uid"]), True,
+        )
+        for one in handout.live(current) if one["index"] in ports
+    ]  # fmt: skip
 
 
 def unguarded(tree: Tree, network: str) -> list[Plugged]:
@@ -47,18 +73,21 @@ def unguarded(tree: Tree, network: str) -> list[Plugged]:
 
 
 def guard_again(tree: Tree, one: Plugged, network: str) -> None:
-    """Put the filter of a tap back, as its guest's record has it.
+    """Put the filter of a tap back, as its guest's record has it; call it under the networks' lock.
 
     :raises Busy: a verb on the domain is at work, and may be changing it.
     """
+    if one.given:
+        return guard.apply(*_guard(one))
     with locked(os.path.join(tree.domain_runs, f".{one.domain}.lock"), f"domain '{one.domain}'", timeout=0.0):
         for now in taps(tree, network):
             if now.tap == one.tap and now.filter:
                 guard.apply(*_guard(now))
+    return None
 
 
 def _guard(one: Plugged) -> tuple[str, NicFilter, guard.Own, str]:
-    return one.tap, NicFilter(one.filter), guard.own(one.mac, one.own), link.domain_tag(one.domain)
+    return one.tap, NicFilter(one.filter), guard.own(one.mac, one.own), one.tag
 
 
 def astray(tree: Tree, network: str, bridge: str) -> list[Plugged]:
@@ -75,7 +104,7 @@ def astray(tree: Tree, network: str, bridge: str) -> list[Plugged]:
 
 def plug(one: Plugged, bridge: str) -> None:
     """Put a tap back on the bridge. :raises NotFound: one of both has gone."""
-    port.plug(one.tap, bridge, one.mac, link.domain_tag(one.domain), port.Port(isolated=one.isolated))
+    port.plug(one.tap, bridge, one.mac, one.tag, port.Port(isolated=one.isolated))
 
 
 def _tags() -> dict[str, str]:

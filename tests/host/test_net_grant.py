@@ -27,8 +27,10 @@ from qkvm.domain import upkeep
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound, QkvmError
 from qkvm.files import Undo, make_private_dir
 from qkvm.net import grant, handout, tapclient, tapright
+from qkvm.net.check import check
 from qkvm.net.handout import Handed
-from qkvm.net.network import Network
+from qkvm.net.network import Network, locked_networks
+from qkvm.net.repair import repair
 from qkvm.paths import Tree
 from qkvm.spec.grant import Grant
 from tests.host import nslab
@@ -426,6 +428,23 @@ def test_what_a_killed_user_leaves_is_taken_away_by_the_next_pass(network: Netwo
     assert "qkvm_nic_" not in nslab.nft_rules()
     assert not (network.record or {})["handed"]
     assert Path(network.tree.reservations(NAME)).read_text() == kept, "the address stays the MAC's"
+
+
+def test_a_filter_that_was_flushed_is_put_back(network: Network, init: Init) -> None:
+    allow(network)
+    with given(init) as handed:
+        assert not [one for one in check(network.tree, NAME) if one.kind == "filter-missing"]
+        (table,) = (line.split()[2] for line in nslab.nft_rules().splitlines() if "qkvm_nic_" in line)
+        before = nslab.sh("nft", "list", "table", "bridge", table)
+        nslab.sh("nft", "delete", "table", "bridge", table)
+        nslab.sh("ip", "link", "set", handed.port, "nomaster")
+        found = {one.kind for one in check(network.tree, NAME)}
+        assert {"filter-missing", "tap-astray"} <= found
+        with locked_networks(network.tree):
+            repair(network.tree, NAME)
+        assert nslab.sh("nft", "list", "table", "bridge", table) == before
+        assert "isolated on" in nslab.sh("bridge", "-d", "link", "show", "dev", handed.port)
+        assert is_answered(handed, arp(MAC, handed.ip))
 
 
 def test_a_helper_that_is_killed_leaves_nothing_that_the_next_pass_does_not_take(

@@ -250,8 +250,8 @@ def test_completion_in_other_shells(
         # Each line ends as it was completed, and what it then prints tells to what.
         for typed, shown in (
             ("qkvm -q pw\t", f"\n{tmp_path}\n"),
-            ("qkvm connect qemu:\t && echo conn''ected", "\nconnected\n"),
-            ("qkvm connect --name=q\t && echo na''med", "\nnamed\n"),
+            ("qkvm connect qemu:///sy\t && echo conn''ected", "\nconnected\n"),
+            ("qkvm connect --name=qemu:///sy\t && echo na''med", "\nnamed\n"),
             ("qkvm define so\t", "some file.toml: "),
             (f"qkvm --root={tmp_path}/ro\t uri", f"qemu:///system?root={tmp_path}/root\n"),
         ):

@@ -379,6 +379,8 @@ def test_a_record_of_an_earlier_boot_is_forgotten(
     root: Tree, world: nslab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert killed(root, "make", 30)
+    # The kernel says so a moment after the bridge has its port.
+    nslab.until(lambda: "state UP" in nslab.sh("ip", "link", "show", "br0"), "br0 is up")
     with monkeypatch.context() as patched:
         patched.setattr(record, "_boot_id", "another")
         before = host()

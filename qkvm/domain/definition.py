@@ -126,7 +126,7 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
     definition, kept = read(tree, text, path, left_out=left_out)
     pinned = machinetype.pinned_here(tree, definition)
     if pinned != definition:
-        kept = toml.with_string(kept, "machine_version", pinned, after=("machine", "name"))
+        kept = machinetype.written(kept, pinned.machine_version)
     store(tree, pinned, kept)
     return pinned
 

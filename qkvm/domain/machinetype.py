@@ -8,13 +8,15 @@ from msgspec.structs import replace
 
 from qkvm.domain import abilities
 from qkvm.errors import HostError, InvalidValue
+from qkvm.files import write_atomic
 from qkvm.host import process, settings
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.paths import Tree
     from qkvm.qemu.abilities import Abilities
-    from qkvm.spec import domain as spec
 
 
 def pinned(definition: spec.Domain, qemu: Abilities) -> spec.Domain:
@@ -38,6 +40,11 @@ def pinned_here(tree: Tree, definition: spec.Domain) -> spec.Domain:
         return pinned(definition, abilities.find(tree, binary))
     except HostError:
         return definition
+
+
+def written(text: str, version: str) -> str:
+    """The text of a definition with the version in it, beside the machine; all else stays as the user wrote it."""
+    return toml.with_string(text, spec.Domain, "machine_version", version, after=("machine", "name"))
 
 
 def newest(qemu: Abilities, machine: spec.Machine) -> str:
@@ -78,7 +85,7 @@ def keep(domain: Domain, started: spec.Domain) -> list[str]:
 
     Call it under the domain's lock.
     """
-    from qkvm.domain import definition as definitions
+    from qkvm.domain.definition import stored_text
 
     version = started.machine_version
     if not version or not domain.is_persistent:
@@ -87,7 +94,7 @@ def keep(domain: Domain, started: spec.Domain) -> list[str]:
         stored = domain.definition
         if stored.machine_version or stored.machine is not started.machine:
             return []
-        definitions.change(domain, lambda now: replace(now, machine_version=version))
+        write_atomic(domain.tree.domain_definition(domain.name), written(stored_text(domain), version))
     except (HostError, InvalidValue) as error:
         # The guest runs all the same; the next start tries again.
         return [f"the machine version {version} could not be written into the definition: {error}"]

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args
 
 import msgspec
+from msgspec import Struct
 
 from qkvm import units
 from qkvm.errors import DefinitionError, InvalidValue
@@ -85,23 +86,36 @@ def update(text: str, definition: object) -> str:
     return tomlkit.dumps(document)
 
 
-def with_string(text: str, key: str, definition: object, *, after: tuple[str, ...]) -> str:
-    """The text changed to say ``definition``, which differs in one string at the top level.
+def with_string(text: str, kind: type[Struct], key: str, value: str, *, after: tuple[str, ...]) -> str:
+    """The text of a definition with another string at its top level; all else stays as the user wrote it.
 
     :param after: keys; a new line comes after that of the first of these which has one.
     """
+    wanted = msgspec.structs.replace(loads(text, kind, ""), **{key: value})
+
+    def says(changed: str) -> bool:
+        with suppress(DefinitionError):
+            return loads(changed, kind, "") == wanted
+        return False
+
     lines = text.splitlines(keepends=True)
     for other in after:
         for number, line in enumerate(lines, 1):
             if line.partition("=")[0].strip() != other:
                 continue
-            added = f'{key} = "{getattr(definition, key)}"\n'
-            changed = "".join([*lines[:number], added, *lines[number:]])
+            changed = "".join([*lines[:number], f'{key} = "{value}"\n', *lines[number:]])
             # Not so where the line is inside a text or a table, or where the key has a line already.
-            with suppress(DefinitionError):
-                if loads(changed, type(definition), "") == definition:
-                    return changed
-    return update(text, definition)
+            if says(changed):
+                return changed
+    import tomlkit
+
+    with suppress(tomlkit.exceptions.TOMLKitError, LookupError, ValueError, TypeError):
+        document = tomlkit.parse(text)
+        document[key] = value
+        changed = tomlkit.dumps(document)
+        if says(changed):
+            return changed
+    return update(text, wanted)
 
 
 def _merge(target: Any, wanted: dict[str, Any], whole: dict[str, Any]) -> None:

@@ -263,7 +263,17 @@ def test_a_string_gets_a_line_of_its_own(before: str, after: str) -> None:
         first, rest = rest.split("\n", 1)
         assert first.startswith("name = ")
         before, after = (text.replace('name = "NAME"', first) for text in (before, after))
-    changed = toml.with_string(before + rest, "machine_version", definition, after=("machine", "name"))
+    changed = toml.with_string(before + rest, Domain, "machine_version", "9.9", after=("machine", "name"))
     assert toml.loads(changed, Domain, "") == definition
     assert after in changed and changed.count("machine_version") == 1
     assert len(changed.splitlines()) - len((before + rest).splitlines()) == ("machine_version" not in before)
+
+
+@pytest.mark.parametrize("line", ["", 'machine_version = ""\n'])
+def test_a_string_leaves_the_other_values_in_the_users_form(line: str) -> None:
+    text = (
+        f'{line}name = "x"\nuuid = "ABCDEF00111141118111111111111111"\n'
+        'memory = { current = "1024MiB", maximum = "1024MiB" }\n[[nics]]\nmac = "52-54-00-AA-00-01"\n'
+    )
+    changed = toml.with_string(text, Domain, "machine_version", "9.9", after=("name",))
+    assert changed == (text.replace('""', '"9.9"') if line else text.replace('"x"\n', f'"x"\n{PIN}\n'))

@@ -52,7 +52,7 @@ def saved(path: Path, content: bytes, *, bypass_cache: bool = False) -> savefile
 @pytest.mark.usefixtures("allow_host")
 def test_a_compressed_stream_comes_out_as_it_went_in(tmp_path: Path) -> None:
     content = bytes(3 << 20) + os.urandom(5000)
-    for name in ("gzip", "bzip2", "xz"):
+    for name in set(savefile.FORMATS) - {"raw", "sparse"}:
         stream = savefile.writer(str(tmp_path / name), format=name)
         through_a_pipe(content, stream.copy_from)
         savefile.finish(stream, {**TOLD, "format": name})

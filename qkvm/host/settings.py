@@ -59,7 +59,7 @@ _TPM_UID_BASE = 0x74000000
 
 
 def run_as(user: str, ident: int) -> str:
-    """The 'UID:GID' (or name) for QEMU's -runas, empty where it is to stay who qkvm is.
+    """The 'UID:GID' (or name) that QEMU becomes, empty where it is to stay who qkvm is.
 
     :param ident: the domain's id, unique for this boot, which makes the uid its own.
     """
@@ -86,7 +86,7 @@ def tpm_user(user: str, ident: int) -> tuple[int, int] | None:
 
 
 def user_ids(user: str) -> tuple[int, int]:
-    """The uid and gid that a name, or 'UID:GID', stands for, as QEMU's -runas reads them.
+    """The uid and gid that a name, or 'UID:GID', stands for, as QEMU reads them.
 
     :raises InvalidValue: there is no such user.
     """

@@ -336,7 +336,7 @@ def test_a_guest_that_is_slow_to_take_vcpus(lab: Lab, domain_of: Register, agent
         guest.until("ls -d /sys/devices/system/cpu/cpu[0-9] | wc -l", "4")
     if agent:
         # Under TCG a kernel takes seconds for each.
-        lab.ok(f"guest-agent-timeout {name} 60")
+        lab.ok(f"guest-agent-timeout {name} --timeout 60")
         lab.ok(f"setvcpus {name} 4 --guest")
         with Guest(domain) as guest:
             guest.until("cpus", "4")

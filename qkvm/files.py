@@ -21,12 +21,25 @@ def make_private_dir(path: str) -> None:
     :raises HostError: it is a symbolic link, not a folder, another user's, or writable by others.
     """
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        _make_parents(os.path.dirname(path))
         os.mkdir(path, 0o700)
     except FileExistsError:
         check_private_dir(path)
     except OSError as error:
         raise os_error(error, f"cannot make {path}") from error
+
+
+def _make_parents(path: str) -> None:
+    """Make a folder that is not there, with those above it: for all to enter where they are root's."""
+    if os.path.isdir(path):
+        return
+    _make_parents(os.path.dirname(path))
+    try:
+        os.mkdir(path, 0o755 if os.geteuid() == 0 else 0o700)
+    except FileExistsError:
+        # Another process was faster.
+        if not os.path.isdir(path):
+            raise
 
 
 def check_private_dir(path: str) -> None:

@@ -16,6 +16,7 @@ Description=qkvm: guests of this user that start with the machine
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+{data}\
 ExecStart={program} autostart-all
 ExecStop={program} shutdown-all --timeout {timeout}
 TimeoutStartSec=infinity
@@ -42,7 +43,10 @@ def service(program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT
         )
     config = os.environ.get("XDG_CONFIG_HOME", "")
     folder = config if config.startswith("/") else os.path.expanduser("~/.config")
-    text = _UNIT.format(mark=MARK, program=program, timeout=timeout, patience=timeout + 30)
+    # The user's systemd has the environment of no shell, and would take the tree for another than the user's own.
+    data = os.environ.get("XDG_DATA_HOME", "")
+    data = f'Environment="XDG_DATA_HOME={data.replace("%", "%%")}"\n' if data.startswith("/") else ""
+    text = _UNIT.format(mark=MARK, program=program, timeout=timeout, patience=timeout + 30, data=data)
     return Service(
         "systemd", os.path.join(folder, "systemd/user", _NAME), text, ("systemctl", "--user", "enable", _NAME)
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from qkvm.errors import HostError, ProgramFailed
 from qkvm.files import read_bytes
 from qkvm.host import process
+from qkvm.rights import need_root
 
 _PATIENCE = 600.0
 """Seconds that LVM may take: it waits for others that hold a volume group's lock, and for slow disks."""
@@ -176,6 +177,7 @@ def resize_volume(group: str, name: str, size: int, *, shrink: bool) -> None:
 
 
 def _run(*words: str) -> bytes:
+    need_root("a pool of type logical", instead="a pool of type dir")
     program = process.find_program("lvm", "a pool of type logical", "lvm2")
     try:
         return process.run([program, *words], timeout=_PATIENCE)

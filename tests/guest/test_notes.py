@@ -26,7 +26,7 @@ from tests.terminal import Terminal
 NAME = "vm01-centos7.4-64"
 
 
-def _end_the_day(lab: Lab, day: Domain) -> None:
+def end_the_day(lab: Lab, day: Domain) -> None:
     """Power off the hard way, forget the definition, keep the image."""
     image = Path(day.definition.disks[0].path)
     assert lab.ok(f"destroy {NAME}") == f"Domain '{NAME}' destroyed\n\n"
@@ -35,22 +35,27 @@ def _end_the_day(lab: Lab, day: Domain) -> None:
     assert NAME not in lab.ok("list --all") and not os.path.exists(lab.host.tree.domain_definition(NAME))
 
 
+def install_line(lab: Lab, image: Path, *, network: str) -> str:
+    """The notes' virt-install, with the kernel of the test guest for its medium."""
+    return (
+        f"install --name {NAME} --graphics vnc,listen=0.0.0.0,port=5920,keymap=en_us --memory 512,maxmemory=1024 "
+        f"--vcpus 1,maxvcpus=2 --disk path={image},size=8,format=qcow2 {network} "
+        f"--boot kernel={lab.kernel},initrd={lab.initrd},kernel_args='console=ttyS0 quiet' --machine pc "
+        "--noautoconsole"
+    )
+
+
 @pytest.fixture(scope="module")
 def day(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     """The guest of that day, installed as the notes say, but for the medium: it boots the test guest's kernel."""
     image = tmp_path_factory.mktemp("images") / f"{NAME}.img"
-    said = lab.ok(
-        f"install --name {NAME} --graphics vnc,listen=0.0.0.0,port=5920,keymap=en_us --memory 512,maxmemory=1024 "
-        f"--vcpus 1,maxvcpus=2 --disk path={image},size=8,format=qcow2 --network bridge=virbr0 "
-        f"--boot kernel={lab.kernel},initrd={lab.initrd},kernel_args='console=ttyS0 quiet' --machine pc "
-        "--noautoconsole"
-    )
+    said = lab.ok(install_line(lab, image, network="--network bridge=virbr0"))
     assert "Starting install..." in said and "Domain creation completed." in said
     assert image.stat().st_size < 8 << 30, "allocated as it is written"
     domain = lab.host.domain(NAME)
     guests.wait_ready(domain)
     yield domain
-    _end_the_day(lab, domain)
+    end_the_day(lab, domain)
 
 
 def test_suboptions_are_listed(lab: Lab) -> None:
@@ -98,9 +103,12 @@ def test_lists(lab: Lab, day: Domain) -> None:
         f" Id   Name                State\n-----------------------------------\n {run:<4} {NAME}   running\n\n"
     )
     assert lab.ok("list") == lab.ok("list --all") == wanted
-    assert re.search(r"^ default   active   (no|yes) +yes$", lab.ok("net-list"), re.MULTILINE)
     assert re.search(r"^ default   active   (no|yes)$", lab.ok("pool-list"), re.MULTILINE)
     assert re.search(r"^ vda +/.*/vm01-centos7\.4-64\.img$", lab.ok(f"domblklist {NAME}"), re.MULTILINE)
+
+
+def test_networks(lab: Lab, day: Domain) -> None:
+    assert re.search(r"^ default   active   (no|yes) +yes$", lab.ok("net-list"), re.MULTILINE)
 
 
 def test_autostart(lab: Lab, day: Domain) -> None:
@@ -110,10 +118,11 @@ def test_autostart(lab: Lab, day: Domain) -> None:
 
 
 def test_the_shell(lab: Lab, day: Domain) -> None:
+    prompt = "qkvm # " if os.geteuid() == 0 else "qkvm > "
     with closing(Terminal([sys.executable, "-m", "qkvm", "--root", lab.root], cwd=str(TOP))) as terminal:
-        terminal.expect("qkvm # ")
+        terminal.expect(prompt)
         terminal.type("help list\n")
-        assert "list - list domains" in terminal.expect("qkvm # ")
+        assert "list - list domains" in terminal.expect(prompt)
         terminal.type("quit\n")
         assert terminal.child.wait(60) == 0
 

@@ -51,9 +51,7 @@ def test_a_nic_is_plugged_hot_as_it_is_cold(machine: Machine, nic: Nic) -> None:
     device = devices.nic_device(machine, nic, "net0", place, golden_cases.named_fds(nic))
     hot = dict(render.hotplug_commands(render.render("parts/nic.j2", {"nic": device})))
     (netdev,) = _json(cold, "-netdev")
-    named: dict[str, object] = dict.fromkeys(("fd", "fds", "vhostfd", "vhostfds"), "")
-    if nic.has_passt:
-        named["addr"] = {"type": "fd", "str": ""}
+    named = dict.fromkeys(("fd", "fds", "vhostfd", "vhostfds"), "")
     assert netdev | named == hot["netdev_add"] | named and netdev.keys() == hot["netdev_add"].keys()
     assert hot["device_add"] in _json(cold, "-device")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import threading
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 from qkvm.domain.domain import Domain
+from qkvm.host import journal
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.machine.inside.conftest import disk
@@ -159,10 +159,10 @@ def test_it_runs_on_while_it_is_saved(lab: Lab, vm: Domain, tmp_path: Path) -> N
         guest.ask(f"echo here >/tmp/word; ({loop}) >/dev/null 2>&1 &")
         guest.until("test -s /tmp/count && echo yes; true", "yes")
         uptime = guest.ask("cut -d . -f 1 /proc/uptime")
-    with open(vm.live.journal, "rb") as journal:
-        journal.seek(0, os.SEEK_END)
-        lab.ok(f"save vm {tmp_path}/vm.save")
-        events = [json.loads(line) for line in journal.read().splitlines() if line.startswith(b'{"timestamp"')]
+    reader = journal.Reader(vm.live.journal, journal.size(vm.live.journal))
+    lab.ok(f"save vm {tmp_path}/vm.save")
+    events = [line for line in reader.lines() if "event" in line]
+    reader.close()
     names = [event["data"]["status"] if event["event"] == "MIGRATION" else event["event"] for event in events]
     assert names.index("active") < names.index("STOP") < names.index("completed"), names
     assert not vm.is_running

@@ -186,9 +186,12 @@ def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
         try:
             status = _watch(run, session, mark, pump, None)
         except MonitorGone:
+            pump.wait()
             if pump.error is not None:
                 raise pump.error from None
             raise
+        if status != "completed":
+            pump.wait()
     if pump.error is not None:
         raise pump.error
     if status != "completed":

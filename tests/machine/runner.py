@@ -29,15 +29,13 @@ def main(release: str, arguments: list[str]) -> int:
     """Run it in a host of this release of Debian."""
     begin = time.monotonic()
     with Machine(release) as machine:
-        _bring_tests(machine.share)
+        guest = _bring_tests(machine.share)
         machine.install_qkvm()
         print(f"host of {release} with KVM is up after {time.monotonic() - begin:.0f} s", flush=True)
         output = machine.share / "output"
         output.touch()
         words = shlex.join(["/opt/qkvm/bin/python", "-u", "-m", "pytest", "-p", "no:cacheprovider", *arguments])
-        environment = (
-            f"CI={os.environ.get('CI', '')} QKVM_MACHINE=yes QKVM_GUEST_CACHE={SHARE}/guest QKVM_PATIENCE=5"
-        )
+        environment = f"CI={os.environ.get('CI', '')} QKVM_MACHINE=yes {guest} QKVM_PATIENCE=5"
         ended = threading.Event()
         follower = threading.Thread(target=_follow, args=(output, ended))
         follower.start()
@@ -51,16 +49,20 @@ def main(release: str, arguments: list[str]) -> int:
     return done.returncode
 
 
-def _bring_tests(share: Path) -> None:
-    """Copy the tests into the shared folder, and the test guest as its cache has it."""
+def _bring_tests(share: Path) -> str:
+    """Copy the tests and the test guest into the shared folder; gives what names the guest's files there."""
     for part in _PARTS:
         if (TOP / part).is_dir():
             shutil.copytree(TOP / part, share / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(TOP / part, share / part)
     made = subprocess.run([str(TOP / "scripts/make-guest")], stdout=subprocess.PIPE, text=True, check=True)
-    guest = Path(made.stdout.splitlines()[0].partition("=")[2]).parent
-    shutil.copytree(guest, share / "guest" / guest.name)
+    words = []
+    for line in made.stdout.splitlines():
+        name, _, path = line.partition("=")
+        shutil.copy(path, share)
+        words.append(f"{name}={SHARE}/{Path(path).name}")
+    return " ".join(words)
 
 
 def _follow(path: Path, ended: threading.Event) -> None:

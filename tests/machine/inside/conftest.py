@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from qkvm.domain.domain import Domain
-from tests.guest.conftest import TOP, Lab, network_nic
+from tests.guest.conftest import Lab, guest_files, network_nic
+
+__all__ = ["guest_files"]
 
 # They change the host that they run on: its modules, its network, qkvm's own folders.
 if os.environ.get("QKVM_MACHINE") != "yes":
@@ -18,11 +20,9 @@ if os.environ.get("QKVM_MACHINE") != "yes":
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab(guest_files: tuple[str, str]) -> Iterator[Lab]:
     """The host itself, with its default network; afterwards no domain is left."""
-    made = subprocess.run([str(TOP / "scripts/make-guest")], stdout=subprocess.PIPE, text=True, check=True)
-    found = dict(line.split("=", 1) for line in made.stdout.splitlines())
-    lab = Lab("/", found["KERNEL"], found["INITRD"])
+    lab = Lab("/", *guest_files)
     lab.ok("net-start default")
     yield lab
     for domain in lab.host.domains():

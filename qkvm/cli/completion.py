@@ -51,7 +51,12 @@ _qkvm() {
         fi
     done
 }
-compdef _qkvm qkvm
+# As a file on fpath this text is the function's body when it is called first.
+if [[ ${funcstack[1]} == _qkvm ]]; then
+    _qkvm "$@"
+else
+    compdef _qkvm qkvm
+fi
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH}

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
 
-_USAGE = """\
+USAGE = """\
 
 qkvm [options]... [<command_string>]
 qkvm [options]... <command> [args...]
@@ -80,21 +80,26 @@ def help_(context: Context, args: Args) -> int | None:
 
 def usage() -> str:
     """What ``qkvm --help`` prints: the global options and all verbs."""
-    return _USAGE + "".join(f"{_group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
+    return USAGE + "".join(f"{_group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
 
 
 def verb_help(verb: Verb) -> str:
     """Name, synopsis, description and options of one verb."""
-    options = parse_synopsis(verb.synopsis)
-    words = " ".join((verb.name, *map(_synopsis, options.values())))
+    words, description, options = verb_help_parts(verb)
     parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
-    if verb.description:
-        text = "".join(f"    {line}\n" for line in verb.description.splitlines())
+    if description:
+        text = "".join(f"    {line}\n" for line in description.splitlines())
         parts.append(f"  DESCRIPTION\n{text}")
     if options:
-        lines = (f"    {_label(option):<15}  {option_help(verb, option.name)}\n" for option in options.values())
-        parts.append("  OPTIONS\n" + "".join(lines))
+        parts.append("  OPTIONS\n" + "".join(f"    {label:<15}  {told}\n" for label, told in options))
     return "\n".join(parts) + "\n"
+
+
+def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
+    """Synopsis, description, and each option with what it is for."""
+    options = parse_synopsis(verb.synopsis).values()
+    words = " ".join((verb.name, *map(_synopsis, options)))
+    return words, verb.description, [(_label(option), option_help(verb, option.name)) for option in options]
 
 
 def _group(keyword: str, colon: str = ":") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qkvm.cli.install.reader import describe, questions, read
 from qkvm.cli.install.table import ALIASES, OPTIONS
 from qkvm.cli.parse import UsageError
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 def install(context: Context, args: Args) -> int:
     """Read the line, make what it says, start the domain, and stay with it as long as the line says."""
+    from qkvm.cli.install.reader import describe, questions, read
+
     words = list(args.raw)
     if not words or words[0] in ("--help", "-h"):
         context.out(_help())
@@ -119,17 +120,24 @@ def _xml(plan: Plan, step: str) -> str:
     return "".join(xml.dump(write_domain(one, accel=accel)) for one in steps)
 
 
-def _help() -> str:
+def usage() -> tuple[str, str, list[tuple[str, str]]]:
+    """Synopsis, a word on its options, and each of them with what it is for."""
     short: dict[str, list[str]] = {}
     for alias, name in ALIASES.items():
         short.setdefault(name, []).append(alias)
-    lines = []
+    options = []
     for name, (how, summary) in OPTIONS.items():
         value = {":": "OPTIONS", "[:]": "[OPTIONS]"}.get(how.rstrip("*"), how.rstrip("*"))
         label = ", ".join([*sorted(short.get(name, []), key=len), f"--{name}"])
-        lines.append(f"    {f'{label} {value}'.rstrip():<36}  {summary}\n")
+        options.append((f"{label} {value}".rstrip(), summary))
+    synopsis = "install --name NAME --memory MIB --disk size=GIB --cdrom ISO [options]"
+    return synopsis, "--OPTION=? lists the suboptions of one", options
+
+
+def _help() -> str:
+    synopsis, note, options = usage()
     return (
         "  NAME\n    install - make a domain from virt-install's options and start it\n\n"
-        "  SYNOPSIS\n    install --name NAME --memory MIB --disk size=GIB --cdrom ISO [options]\n\n"
-        "  OPTIONS (--OPTION=? lists the suboptions of one)\n" + "".join(lines) + "\n"
+        f"  SYNOPSIS\n    {synopsis}\n\n"
+        f"  OPTIONS ({note})\n" + "".join(f"    {label:<36}  {told}\n" for label, told in options) + "\n"
     )

@@ -1,0 +1,44 @@
+"""The build's own step: the manual page and the completion files go into the wheel, as the program tells them.
+
+pip puts them under share/ of the environment, where man and the shells look.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PLACES = {
+    "manual": "share/man/man1/qkvm.1",
+    "bash": "share/bash-completion/completions/qkvm",
+    "zsh": "share/zsh/site-functions/_qkvm",
+}
+
+
+class SharedFiles(BuildHookInterface):  # type: ignore[misc]
+    """Writes them into a folder that goes when the wheel is there."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the files to what the wheel is made of."""
+        sys.path.insert(0, self.root)
+        from qkvm.cli.completion import SCRIPTS
+        from qkvm.cli.manual import page
+
+        moment = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
+        summary = self.metadata.core.description
+        texts = {"manual": page(summary, time.strftime("%Y-%m-%d", moment)), **SCRIPTS}
+        self._folder = tempfile.TemporaryDirectory(prefix="qkvm-build")
+        for name, place in PLACES.items():
+            path = Path(self._folder.name, name)
+            path.write_text(texts[name], encoding="utf-8")
+            build_data["shared_data"][str(path)] = place
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()

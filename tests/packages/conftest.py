@@ -1,0 +1,81 @@
+"""What the tests of packages take: releases to build in, and to install on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.packages.chroot import CACHE, CERTIFICATES, TOP, Chroot, base
+
+BUILD = (
+    "binutils",
+    "ca-certificates",
+    "gcc",
+    "libc6-dev",
+    "lintian",
+    "man-db",
+    "mandoc",
+    "python3-dev",
+    "python3-venv",
+)
+HOST = ("dnsmasq-base", "iproute2", "iptables", "logrotate", "nftables", "qemu-system-x86", "qemu-utils")
+
+
+RELEASES = os.environ.get("QKVM_PACKAGE_RELEASES", "").split() or [
+    platform.freedesktop_os_release()["VERSION_CODENAME"]
+]
+"""What is built for and installed on: the release at hand, unless the environment says more."""
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    """Each of the releases."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def deb(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as scripts/make-deb builds it on a release, looked through by that release's own tools."""
+    folder = tmp_path_factory.mktemp(f"build-{release}")
+    pip = CACHE / "pip"
+    pip.mkdir(parents=True, exist_ok=True)
+    binds = [(TOP, "/mnt/source"), (pip, "/root/.cache/pip")]
+    builder = Chroot(base(release, BUILD), folder, binds=binds)
+    try:
+        # What this host trusts its release trusts too.
+        builder.path(CERTIFICATES).write_bytes(Path(CERTIFICATES).read_bytes())
+        built = builder.ok("/mnt/source/scripts/make-deb /out", network=True).removeprefix("DEB=").strip()
+        said = builder.run(f"lintian --allow-root {built}")
+        assert said.returncode == 0 and said.stdout == "", said.stdout + said.stderr
+        builder.ok(f"dpkg-deb -x {built} /unpacked && gunzip /unpacked/usr/share/man/man1/qkvm.1.gz")
+        said = builder.run("mandoc -Tlint -Wwarning /unpacked/usr/share/man/man1/qkvm.1")
+        assert said.returncode == 0 and said.stdout == "", said.stdout
+        said = builder.run("man --warnings -l /unpacked/usr/share/man/man1/qkvm.1 >/dev/null")
+        assert said.returncode == 0 and said.stderr == "", said.stderr
+    finally:
+        builder.close()
+    return builder.changes / built[1:]
+
+
+@pytest.fixture(scope="session")
+def guest_files() -> dict[str, Path]:
+    """Kernel and initramfs of the test guest."""
+    made = subprocess.run([str(TOP / "scripts/make-guest")], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return {name.lower(): Path(path) for name, path in (line.split("=", 1) for line in made.splitlines())}
+
+
+@pytest.fixture
+def host(release: str, tmp_path: Path, guest_files: dict[str, Path]) -> Iterator[Chroot]:
+    """A fresh host of a release, with QEMU and the programs that networks need, and the test guest in /srv."""
+    made = Chroot(base(release, HOST), tmp_path / "host")
+    try:
+        for name, source in guest_files.items():
+            made.path(f"/srv/{name}").write_bytes(source.read_bytes())
+        yield made
+    finally:
+        made.close()

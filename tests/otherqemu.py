@@ -17,6 +17,7 @@ import json, os, subprocess, sys, tempfile
 
 REAL, GONE, OLD, OPTIONS = {real!r}, {gone!r}, {old!r}, {options!r}
 WORDS, NEWEST, LOG, RELEASE = {lacks!r}, {newest!r}, {log!r}, {release!r}
+RENAMED = {renamed!r}
 
 
 def known(entry):
@@ -26,6 +27,7 @@ def known(entry):
 def changed(entry):
     """What stands in a list in the place of one of its entries."""
     if isinstance(entry, dict) and "cpu-max" in entry:
+        entry["name"] = RENAMED.get(entry["name"], entry["name"])
         if entry.get("name") in OLD:
             entry["deprecated"] = True
         if entry.get("alias") in NEWEST:
@@ -46,8 +48,11 @@ for option in OPTIONS:
 if "-machine" in words:
     place = words.index("-machine") + 1
     name, comma, rest = words[place].partition(",")
-    if name in GONE:
+    if name in GONE or name in RENAMED:
         sys.exit(f"qemu: -machine {{words[place]}}: unsupported machine type")
+    for machine, other in RENAMED.items():
+        if name == other:
+            words[place] = machine + comma + rest
     for machine, newest in NEWEST.items():
         if name == newest:
             words[place] = machine + comma + rest
@@ -79,8 +84,8 @@ class Other(NamedTuple):
     """What is different.
 
     Machine types that are gone or deprecated, options of the command line that are gone, types and properties that
-    it lacks; the newest version of a machine by the machine's name. ``log`` is a file that gets each line that
-    it is started with, as JSON.
+    it lacks; the newest version of a machine by the machine's name; machine types under another name. ``log`` is a
+    file that gets each line that it is started with, as JSON.
     """
 
     gone: tuple[str, ...] = ()
@@ -88,6 +93,7 @@ class Other(NamedTuple):
     options: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     newest: tuple[tuple[str, str], ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
     release: tuple[int, ...] = ()
     log: str = ""
 
@@ -103,6 +109,7 @@ def make(path: Path, other: Other) -> str:
             options=other.options,
             lacks=other.lacks,
             newest=dict(other.newest),
+            renamed=dict(other.renamed),
             release=other.release,
             log=other.log,
         )

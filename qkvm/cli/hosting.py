@@ -118,9 +118,9 @@ def uri(context: Context, args: Args) -> None:
 def version(context: Context, args: Args) -> None:
     """Print the versions of qkvm and of the QEMU that it would start."""
     from qkvm.cli.main import VERSION
-    from qkvm.host import process, settings
+    from qkvm.host import process, programs, settings
 
-    binary = process.find_program(settings.load(context.tree).qemu, "every domain", "qemu-system-x86")
+    binary = programs.emulator(settings.load(context.tree).qemu)
     # "QEMU emulator version 7.2.22 (Debian …)": the fourth word of the first line.
     words = process.run([binary, "--version"]).decode("utf-8", "replace").split()
     qemu = words[3] if len(words) > 3 else "unknown"

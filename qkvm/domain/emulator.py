@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from qkvm import units
 from qkvm.domain import abilities, kept
 from qkvm.errors import HostError, InvalidValue, ProgramFailed
-from qkvm.host import process, record, settings, sysfs
+from qkvm.host import process, programs, record, settings, sysfs
 from qkvm.paths import Tree
 from qkvm.qemu.abilities import Abilities
 from qkvm.qmp import oneshot
@@ -106,11 +106,12 @@ def _program(tree: Tree, binary: str, arch: str) -> str:
             problem = "it is no program" if os.path.exists(binary) else "No such file or directory"
             raise HostError(f"Cannot check QEMU binary {units.printable(binary)}: {problem}")
         return os.path.abspath(binary)
-    chosen = settings.load(tree).qemu
-    if arch and arch != "x86_64":
-        chosen = f"qemu-system-{_QEMU_NAMES.get(arch, arch)}"
     needed = f"a guest of architecture {arch}" if arch else "every domain"
-    return process.find_program(chosen, needed, f"qemu-system-{_ARCHES[arch or 'x86_64']}")
+    if arch in ("", "x86_64"):
+        return programs.emulator(settings.load(tree).qemu, needed)
+    return process.find_program(
+        f"qemu-system-{_QEMU_NAMES.get(arch, arch)}", needed, f"qemu-system-{_ARCHES[arch]}"
+    )
 
 
 def _key(path: str) -> kept.Key:

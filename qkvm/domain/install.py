@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import machinetype
+from qkvm.domain import hardware, machinetype
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
 from qkvm.files import Undo, entries, remove, remove_dir
@@ -83,6 +83,7 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
     plan = plan._replace(definition=machinetype.pinned_here(tree, plan.definition))
     if plan.stored:
         refuse_present(domain)
+    hardware.refuse_missing(domain, plan.first or plan.definition)
     with Undo() as undo:
         for disk in plan.disks:
             _allocate(tree, disk, tell, undo)

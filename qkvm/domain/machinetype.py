@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from qkvm.domain import abilities
 from qkvm.errors import HostError, InvalidValue
 from qkvm.files import write_atomic
-from qkvm.host import process, settings
+from qkvm.host import programs, settings
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -34,9 +34,7 @@ def pinned_here(tree: Tree, definition: spec.Domain) -> spec.Domain:
     if definition.machine_version or not definition.machine.family:
         return definition
     try:
-        binary = process.find_program(
-            definition.emulator or settings.load(tree).qemu, "every domain", "qemu-system-x86"
-        )
+        binary = programs.emulator(definition.emulator or settings.load(tree).qemu)
         return pinned(definition, abilities.find(tree, binary))
     except HostError:
         return definition

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain import blocknodes
 from qkvm.domain.disk import disk_entry
 from qkvm.errors import HostError, MonitorGone
-from qkvm.host import ids, process, settings
+from qkvm.host import ids, process, programs, settings
 from qkvm.qemu import disks
 from qkvm.qemu.slots import Place
 
@@ -54,7 +54,7 @@ def _qemu(domain: Domain) -> Iterator[Session]:
     from qkvm.qmp.session import Session
 
     config = settings.load(domain.tree)
-    binary = process.find_program(config.qemu, "work on the images of a domain", "qemu-system-x86")
+    binary = programs.emulator(config.qemu, "work on the images of a domain")
     mine, theirs = socket.socketpair()
     with mine, theirs, tempfile.TemporaryFile() as words, open(os.devnull, "r+b") as nowhere:
         fd = process.high_fd(theirs.fileno())

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, passt, share, start, vncport
-from qkvm.host import accel, ids, process, settings
+from qkvm.host import accel, ids, process, programs, settings
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.devices import NicFds
 from qkvm.qemu.launch import Resources
@@ -41,7 +41,7 @@ def of(domain: Domain, definition: spec.Domain, *, template: str = "") -> Previe
     definition = passt.decided(share.decided(definition))
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
-    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
+    binary = programs.emulator(definition.emulator or config.qemu)
     able = abilities.find(domain.tree, binary)
     definition = machinetype.pinned(definition, able)
     folder = domain.tree.domain_run(domain.name)

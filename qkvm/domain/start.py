@@ -15,6 +15,7 @@ from qkvm.domain import (
     blocknodes,
     firmware,
     group,
+    hardware,
     machinetype,
     nicguard,
     nicopen,
@@ -31,7 +32,7 @@ from qkvm.domain.nicopen import Opened
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
-from qkvm.host import accel, ids, journal, process, settings
+from qkvm.host import accel, ids, journal, process, programs, settings
 from qkvm.net import link, port
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.domain.domain import Domain
+    from qkvm.qemu.abilities import Abilities
 
 
 class Origin(NamedTuple):
@@ -70,7 +72,7 @@ class _Prepared(NamedTuple):
     accel: str
     warning: str
     user: str
-    binary: str
+    able: Abilities
     quirks: frozenset[Quirk]
     vnc_port: int
     vnc_websocket: int
@@ -148,8 +150,7 @@ def bring_up(domain: Domain, origin: Origin, *, paused: bool = False, reset_nvra
             fds = [life, *sockets.values(), *plugged, *images.values(), *company.fds]
             given = company.add_to(_resources(domain, ready, run, sockets, taps, images))
             plan = launch.plan(ready.definition, given, origin.kept)
-            options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
-            argv = [ready.binary, *(word for option in options for word in option.argv())]
+            argv = _command_line(domain, ready, plan)
             _describe(run, ready, plan, taps, argv)
             script = launch.start_script(ready.definition, plan, paused=paused)
             place = placing.prepare(domain, run, ready.definition, keeper, undo)
@@ -186,8 +187,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
     """Look at everything that can be looked at before anything is made."""
     definition = passt.decided(share.decided(origin.definition))
     config = settings.load(domain.tree)
-    binary = process.find_program(definition.emulator or config.qemu, "every domain", "qemu-system-x86")
-    able = abilities.find(domain.tree, binary)
+    able = abilities.find(domain.tree, programs.emulator(definition.emulator or config.qemu))
     definition = machinetype.pinned(definition, able)
     machinetype.refuse_missing(definition, able)
     chosen, warning = accel.choose(definition.accel)
@@ -202,8 +202,7 @@ def _prepare(domain: Domain, origin: Origin, ident: int) -> _Prepared:
         passt.check(nic, as_root=os.geteuid() == 0)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
-        origin, definition, bridges, chosen, warning, user, binary,
-        quirks.needed(able),
+        origin, definition, bridges, chosen, warning, user, able, quirks.needed(able),
         vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
     )  # fmt: skip
 
@@ -308,6 +307,13 @@ def _resources(
         vnc_secret=secret,
         flash=ready.flash,
     )
+
+
+def _command_line(domain: Domain, ready: _Prepared, plan: Launch) -> list[str]:
+    """The QEMU's command line; what that QEMU does not have is refused."""
+    options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
+    hardware.refuse_types(options, ready.able)
+    return [ready.able.path, *(word for option in options for word in option.argv())]
 
 
 def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain import abilities, arrival
 from qkvm.domain.run import Run
 from qkvm.errors import HostError, ProgramFailed
-from qkvm.host import accel, journal, process, settings
+from qkvm.host import accel, journal, process, programs, settings
 from qkvm.qemu import launch, ports, quirks
 from qkvm.qemu.launch import Resources
 from qkvm.sockets import listen_unix
@@ -35,7 +35,7 @@ def start(tree: Tree) -> str:
     :raises HostError: it runs as another user, or is not there.
     """
     config = settings.load(tree)
-    binary = process.find_program(config.qemu, "every domain", "qemu-system-x86")
+    binary = programs.emulator(config.qemu)
     chosen, _ = accel.choose("auto")
     # Ids begin at 1: no domain has this user.
     user = settings.run_as(config.user, 0)

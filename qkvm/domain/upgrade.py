@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from qkvm.domain import emulator, machinetype, preview, saved, snapshotstore
+from qkvm.domain import emulator, hardware, machinetype, preview, saved, snapshotstore
 from qkvm.errors import HostError, ProgramFailed, QkvmError
 from qkvm.host import accel, process
 from qkvm.host.validate import Check
@@ -179,8 +179,8 @@ def _lacking(domain: str, options: list[Option], now: Emulator | None, then: Emu
     """Types, properties and options that are not there."""
     wanted, edit = needs.of(options), f"choose others: qkvm edit {domain}"
     missing = needs.missing_types(wanted, then)
-    modules = any(name.startswith(_MODULES) for name in missing)
-    yield _gone("devices", "for device types", missing, _MODULES_HINT if modules else edit)
+    hint = hardware.package_hint(missing)
+    yield _gone("devices", "for device types", missing, hint or edit)
     asked = needs.questions(wanted, then)
     answers = oneshot.ask(then.path, "tcg:kvm", [(command, {"typename": name}) for command, name, _ in asked])
     gone = [
@@ -193,10 +193,6 @@ def _lacking(domain: str, options: list[Option], now: Emulator | None, then: Emu
     if now is not None:
         left = needs.missing_options(wanted, now, then)
         yield _gone("options", "for options", left, f"in a template of yours? see: qkvm domargv {domain}")
-
-
-_MODULES = ("qxl", "virtio-vga-gl", "virtio-gpu-gl")
-_MODULES_HINT = "on Debian: apt install qemu-system-modules-spice qemu-system-modules-opengl"
 
 
 def _gone(ident: str, what: str, names: list[str], hint: str) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from qkvm.errors import HostError
+from qkvm.errors import HostError, MissingProgram
 from qkvm.host import process
 
 
@@ -16,6 +16,11 @@ class Program(NamedTuple):
     package: str
     places: tuple[str, ...] = ()
 
+
+EMULATOR = "qemu-system-x86_64"
+"""What QEMU's program is called, by QEMU itself."""
+
+_RHEL_EMULATOR = "/usr/libexec/qemu-kvm"
 
 KNOWN = {
     "qemu-img": Program("making and looking at disks", "qemu-utils"),
@@ -30,7 +35,7 @@ KNOWN = {
     ),
     "xorriso": Program("a cloud-init seed", "xorriso"),
 }
-"""By name; QEMU itself and the packet filter's programs are looked for by those who use them."""
+"""By name; QEMU itself has :func:`emulator`, the packet filter's programs are looked for by those who use them."""
 
 
 def find(name: str) -> str:
@@ -43,6 +48,21 @@ def find(name: str) -> str:
         if os.access(path, os.X_OK):
             return path
     return process.find_program(name, program.purpose, program.package)
+
+
+def emulator(name: str, purpose: str = "every domain") -> str:
+    """The path of the QEMU that the settings or a definition name.
+
+    Where they leave it at QEMU's own name and there is none, it is the one under which RHEL and its kin have it.
+
+    :raises MissingProgram: it is not installed.
+    """
+    try:
+        return process.find_program(name, purpose, "qemu-system-x86")
+    except MissingProgram:
+        if name == EMULATOR and os.access(_RHEL_EMULATOR, os.X_OK):
+            return _RHEL_EMULATOR
+        raise
 
 
 def is_installed(name: str) -> bool:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from qkvm.errors import InvalidValue
 from qkvm.files import read_bytes
+from qkvm.host.programs import EMULATOR
 from qkvm.paths import Tree
 from qkvm.spec import toml
 
@@ -22,7 +23,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     domains' groups in.
     """
 
-    qemu: str = "qemu-system-x86_64"
+    qemu: str = EMULATOR
     user: str = "auto"
     firewall: str = "auto"
     serial_log_kib: int = 1024

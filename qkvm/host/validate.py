@@ -209,7 +209,7 @@ def _xtables_lock() -> Check:
 def _emulator(tree: Tree) -> Check:
     what = "for QEMU 7.2 or newer"
     try:
-        path = process.find_program(settings.load(tree).qemu, "every domain", "qemu-system-x86")
+        path = programs.emulator(settings.load(tree).qemu)
         words = process.run([path, "--version"]).decode("utf-8", "replace").split()
     except QkvmError as error:
         return Check("qemu", what, "FAIL", _words(error))

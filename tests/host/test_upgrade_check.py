@@ -123,7 +123,7 @@ def test_a_definition_without_a_version_becomes_another_machine(room: Room) -> N
     ("lacking", "ident", "advice"),
     [
         ("virtio-balloon-pci", "devices", "it has no virtio-balloon-pci; choose others: qkvm edit a"),
-        ("qxl-vga", "devices", "it has no qxl-vga; on Debian: apt install qemu-system-modules-spice "),
+        ("qxl-vga", "devices", "it has no qxl-vga; on Debian: apt install qemu-system-modules-spice"),
         ("iothread", "devices", "it has no iothread"),
         ("deflate-on-oom", "properties", "it has no virtio-balloon-pci.deflate-on-oom"),
         ("poll-max-ns", "properties", "it has no iothread.poll-max-ns"),

@@ -179,7 +179,12 @@ class AgentRefused(AgentError):
     """The agent answered ``command`` with an error of ``error_class`` and text ``desc``, the guest's own words."""
 
     def __init__(self, command: str, error_class: str, desc: str) -> None:
-        super().__init__(f"unable to execute QEMU agent command '{command}': {desc}")
+        # A frozen guest's agent refuses nearly all, and that of QEMU 10 does not say why.
+        why = "its agent has no such command, was told to refuse it, or its file systems are frozen (domfsthaw)"
+        super().__init__(
+            f"unable to execute QEMU agent command '{command}': {desc}",
+            hint=why if error_class == "CommandNotFound" else "",
+        )
         self.command = command
         self.error_class = error_class
         self.desc = desc

@@ -14,6 +14,7 @@ from qkvm.errors import CommandRefused, InvalidValue
 if TYPE_CHECKING:
     from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
 
 
 def qemu_monitor_command(context: Context, args: Args) -> int:
@@ -31,16 +32,21 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
         answer = {"return": monitor.command(domain, command, arguments, fd=fd)}
     except CommandRefused as error:
         answer = {"error": {"class": error.error_class, "desc": error.desc}}
+    if command == "add-fd" and "return" in answer and not _has_set(domain, answer["return"]["fdset-id"]):
+        # QEMU before 9.1, monitor_fdsets_cleanup(): a set that nobody has opened goes with the last connection.
+        context.warn("QEMU dropped the new set of fds as soon as this command ended; one that getfd names stays")
     if args.flag("return-value"):
         if "return" not in answer:
             raise CommandRefused(command, answer["error"]["class"], answer["error"]["desc"])
         answer = answer["return"]
-    if command == "add-fd" and "fdset-id" not in (arguments or {}):
-        # QEMU, monitor_fdsets_cleanup(): a set that nothing has opened goes with the last monitor's connection.
-        context.warn("QEMU drops a new set of fds as soon as this command ends; one that getfd names stays")
     pretty = args.flag("pretty") or args.flag("return-value")
     context.out(json.dumps(answer, indent=2 if pretty else None, separators=None if pretty else (",", ":")) + "\n")
     return 0
+
+
+def _has_set(domain: Domain, number: int) -> bool:
+    """Whether QEMU still has a set of fds, asked over a connection of its own."""
+    return any(entry["fdset-id"] == number for entry in monitor.command(domain, "query-fdsets"))
 
 
 def _passed_fd(text: str | None) -> int | None:

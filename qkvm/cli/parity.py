@@ -28,7 +28,7 @@ PARTLY: dict[str, str] = {
     "create": "no --autodestroy, which needs a daemon, and no --pass-fds, which are for LXC",
     "start": "no --autodestroy, which needs a daemon, and no --pass-fds, which are for LXC",
     "attach-interface": "no --script and --managed: for what a NIC can't be here",
-    "qemu-monitor-command": "with --pass-fds getfd keeps the fd; a set that add-fd makes ends with the command",
+    "qemu-monitor-command": "with --pass-fds getfd keeps the fd; QEMU 7.2 drops a set that add-fd makes at once",
     "domxml-from-native": "refuses, as libvirt does since 5.5",
     "attach-device": "network interfaces and disks",
     "detach-device": "network interfaces and disks",

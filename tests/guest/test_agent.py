@@ -166,7 +166,7 @@ def test_file_systems(lab: Lab, vm: Domain) -> None:
                 guest.until(blocked, "1")
                 assert guest.ask("ls /run/wrote 2>/dev/null || echo not yet") == "not yet"
                 # A frozen guest's agent does little else.
-                assert "frozen" in lab.fails("guestinfo vm --os")
+                assert "domfsthaw" in lab.fails("guestinfo vm --os")
             assert lab.ok("domfsthaw vm") == f"Thawed {answer} filesystem(s)\n\n"
             if answer:
                 guest.until("cat /run/wrote 2>/dev/null || true", "done")
@@ -339,7 +339,7 @@ def test_sleep_and_waking(lab: Lab, vm: Domain) -> None:
         assert guest.ask("ls /mnt/lost+found") == ""
     for line, words in (
         ("dompmsuspend vm hybrid", "not supported by the guest"),
-        ("dompmsuspend vm disk", "child process has failed to suspend"),
+        ("dompmsuspend vm disk", "unable to execute QEMU agent command 'guest-suspend-disk': "),
         ("dompmsuspend vm soon", "Invalid target"),
         ("dompmsuspend vm mem --duration 60", "Duration not supported"),
     ):

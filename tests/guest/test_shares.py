@@ -51,12 +51,16 @@ def folder(path: Path) -> Path:
 
 
 def serving(lab: Lab) -> set[int]:
-    """The virtiofsds of this lab, told by the logs that they write."""
+    """The virtiofsds of this lab, told by the logs that they write.
+
+    Where /tmp is a mount, one that is in a mount namespace of its own has its log's path begin there.
+    """
     found = set()
+    root = os.path.join("", *lab.root.split("/")[-2:])
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
             log = os.readlink(f"/proc/{entry}/fd/2")
-            if log.startswith(f"{lab.root}/") and "virtiofsd-" in log:
+            if f"{root}/" in log and "virtiofsd-" in log:
                 found.add(int(entry))
     return found
 

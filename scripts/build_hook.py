@@ -21,7 +21,7 @@ PLACES = {
 }
 
 
-class SharedFiles(BuildHookInterface):  # type: ignore[misc]
+class SharedFiles(BuildHookInterface[Any]):
     """Writes them into a folder that goes when the wheel is there."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def _make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
 
     setting = settings.load(domain.tree).cgroup
     if setting == "off":
-        run.record["no_cgroup"] = f'{domain.tree.settings} has cgroup = "off"'
+        _note(run, f'{domain.tree.settings} has cgroup = "off"')
         return None
     try:
         group = cgroup.domain_group(domain.tree, domain.name, setting)
@@ -70,9 +70,15 @@ def _make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
         words = str(error).removeprefix("Requested operation is not valid: ")
         if os.geteuid() != 0 and setting == "auto":
             words = f"without root it takes one that is delegated to you, as cgroup in {domain.tree.settings}"
-        run.record["no_cgroup"] = words
+        _note(run, words)
         return None
     return group
+
+
+def _note(run: Run, reason: str) -> None:
+    """Keep in the record why the run has no control group."""
+    run.record["no_cgroup"] = reason
+    write(run)
 
 
 def group_of(run: Run, controller: str) -> cgroup.Group:

@@ -43,13 +43,26 @@ def decided(definition: spec.Domain) -> spec.Domain:
 
 
 def decided_nic(nic: spec.Nic) -> spec.Nic:
-    """The same of one NIC: passt where it is installed."""
+    """The same of one NIC: passt where it is installed and this host has a default route."""
     if nic.type is not spec.NicType.USER or nic.backend is not spec.UserBackend.AUTO:
         return nic
-    backend = spec.UserBackend.PASST if programs.is_installed("passt") else spec.UserBackend.SLIRP
+    usable = programs.is_installed("passt") and _has_way_out()
+    backend = spec.UserBackend.PASST if usable else spec.UserBackend.SLIRP
     found = replace(nic, backend=backend)
     spec.check_nic(found)
     return found
+
+
+def _has_way_out() -> bool:
+    """Whether the kernel has a default route here: passt gives its guest the addresses of that route's link.
+
+    Its files have a line for each route (net/ipv4/fib_trie.c, net/ipv6/route.c), those that lead nowhere on lo.
+    """
+    ipv4 = (line.split() for line in (read_bytes("/proc/thread-self/net/route") or b"").splitlines())
+    ipv6 = (line.split() for line in (read_bytes("/proc/thread-self/net/ipv6_route") or b"").splitlines())
+    return any(words[1] == words[7] == b"0" * 8 for words in ipv4) or any(
+        words[:2] == [b"0" * 32, b"00"] and words[-1] != b"lo" for words in ipv6
+    )
 
 
 def check(nic: spec.Nic, *, as_root: bool) -> None:

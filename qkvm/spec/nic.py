@@ -35,7 +35,7 @@ class NicType(StrEnum):
 class UserBackend(StrEnum):
     """Who carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU's stack (slirp).
 
-    ``auto`` is passt where it is installed.
+    ``auto`` is passt where it is installed and the host has a default route.
     """
 
     AUTO = "auto"

@@ -167,7 +167,7 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
 
 
 def _read_backend(node: Node, kind: NicType) -> UserBackend:
-    """<backend>: passt, or libvirt's default, which here is passt where it is installed."""
+    """<backend>: passt, or libvirt's default, which here is qkvm's choice."""
     found = node.child("backend")
     if found is None:
         return UserBackend.AUTO

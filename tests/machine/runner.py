@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from qkvm.errors import AgentUnresponsive
 from tests.machine.machine import SHARE, TOP, Machine
 
 TESTS = ("tests/machine/inside",)
@@ -41,6 +42,9 @@ def main(release: str, arguments: list[str]) -> int:
         follower.start()
         try:
             done = machine.run(f"cd {SHARE} && {environment} {words} >{output.name} 2>&1", timeout=TIMEOUT)
+        except AgentUnresponsive:
+            print(f"--- the host answers no more; its console:\n{machine.console()}", flush=True)
+            raise
         finally:
             ended.set()
             follower.join()

@@ -240,7 +240,8 @@ def test_not_root(lab: Lab) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=TOP, timeout=60
     )
-    assert done.returncode == 1 and done.stderr.startswith("error: the tree / belongs to another user"), done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: the tree / belongs to another user"), done.stderr
 
 
 def test_killed_anywhere_in_a_start(lab: Lab, domain_of: Register) -> None:

@@ -323,7 +323,7 @@ def test_a_guest_that_is_slow_to_take_vcpus(lab: Lab, domain_of: Register, agent
     lab.boot(domain)
     lab.ok(f"setvcpus {name} 2")
     with Guest(domain) as guest:
-        assert guest.ask("cpus") == "2"
+        guest.until("cpus", "2")
         guest.ask("mv /etc/hotplug/cpu /etc/hotplug/was")
         if agent:
             guest.until("[ -e /dev/virtio-ports/org.qemu.guest_agent.0 ]; echo $?", "0")

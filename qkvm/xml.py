@@ -191,6 +191,24 @@ def _quoted(value: str) -> str:
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;", "\r": "&#xD;"}
 
 
+def is_declaration(name: str) -> bool:
+    """Whether an attribute of that name declares a namespace."""
+    return name == "xmlns" or name.startswith("xmlns:")
+
+
+def declared(element: Element) -> dict[str, str]:
+    """The namespaces that an element declares by their prefixes, '' being the default namespace's."""
+    return {name.partition(":")[2]: value for name, value in element.attributes.items() if is_declaration(name)}
+
+
+def namespace(element: Element, scope: dict[str, str]) -> str:
+    """The namespace of an element, '' for none.
+
+    :param scope: prefix -> namespace, as declared around it.
+    """
+    return {**scope, **declared(element)}.get(element.tag.rpartition(":")[0], "")
+
+
 def escape(text: str) -> str:
     """The text with the five characters of markup escaped, as libvirt does in values and in text alike.
 

@@ -81,11 +81,12 @@ def described(noun: Described) -> None:
     units.check_unicode(noun.description, "description")
     for uri, text in noun.metadata.items():
         # Most definitions have none, and pay for no reader of XML.
-        from qkvm.spec.libvirt.metadata import check_metadata
+        from qkvm import xml
 
         units.check_text(uri, "metadata namespace")
         units.check_unicode(text, f"metadata of {uri}")
-        check_metadata(uri, text)
+        if xml.namespace(xml.parse(text, f"metadata of {units.printable(uri)}"), {}) != uri:
+            raise InvalidValue(f"metadata of {units.printable(uri)} is an element of another namespace")
 
 
 def cpu_list(text: str, what: str) -> None:

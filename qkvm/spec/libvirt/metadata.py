@@ -7,7 +7,7 @@ would be lost otherwise.
 from __future__ import annotations
 
 from qkvm import xml
-from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.errors import DefinitionError
 from qkvm.spec.check import Described
 from qkvm.spec.libvirt.node import Node, Source
 from qkvm.units import printable
@@ -27,17 +27,17 @@ def read_metadata(node: Node | None, root: Element) -> tuple[dict[str, str], Ext
     if node is None:
         return texts, extras
     with node:
-        scope = {**_declared(root), **_declared(node.element)}
-        node.drop(*(name for name in node.element.attributes if _is_declaration(name)))
+        scope = {**xml.declared(root), **xml.declared(node.element)}
+        node.drop(*(name for name in node.element.attributes if xml.is_declaration(name)))
         for child in node.every():
-            uri = _namespace(child.element, scope)
+            uri = xml.namespace(child.element, scope)
             if not uri:
                 raise child.malformed("in <metadata> each element has a namespace")
             if uri in texts or (uri == OWN and extras):
                 raise child.malformed(f"namespace {printable(uri)} is there twice")
             if uri == OWN:
                 extras = {
-                    name: value for name, value in child.element.attributes.items() if not _is_declaration(name)
+                    name: value for name, value in child.element.attributes.items() if not xml.is_declaration(name)
                 }
             else:
                 texts[uri] = text_of(child.element, scope)
@@ -70,16 +70,6 @@ def write_identity(parent: Element, noun: Described, extras: Extras | None = Non
     element.children += [xml.parse(text, f"metadata of {uri}") for uri, text in noun.metadata.items()]
     if extras:
         element.add("qkvm:domain", **{"xmlns:qkvm": OWN}, **extras)
-
-
-def check_metadata(uri: str, text: str) -> None:
-    """Text that is one element of that namespace.
-
-    :raises InvalidValue: it is not.
-    """
-    element = xml.parse(text, f"metadata of {printable(uri)}")
-    if _namespace(element, {}) != uri:
-        raise InvalidValue(f"metadata of {printable(uri)} is an element of another namespace")
 
 
 def with_namespace(text: str, prefix: str, uri: str, path: str) -> str:
@@ -120,23 +110,10 @@ def _strip(element: Element, prefix: str) -> None:
 # Namespaces.
 
 
-def _is_declaration(name: str) -> bool:
-    return name == "xmlns" or name.startswith("xmlns:")
-
-
-def _declared(element: Element) -> dict[str, str]:
-    """Prefix -> namespace, '' being the default one's prefix."""
-    return {name.partition(":")[2]: value for name, value in element.attributes.items() if _is_declaration(name)}
-
-
-def _namespace(element: Element, scope: dict[str, str]) -> str:
-    return {**scope, **_declared(element)}.get(element.tag.rpartition(":")[0], "")
-
-
 def _used(element: Element, known: frozenset[str]) -> set[str]:
     """Prefixes that an element and those below it use and that are not declared there."""
-    known = known | _declared(element).keys()
-    names = [element.tag, *(name for name in element.attributes if ":" in name and not _is_declaration(name))]
+    known = known | xml.declared(element).keys()
+    names = [element.tag, *(name for name in element.attributes if ":" in name and not xml.is_declaration(name))]
     used = {name.rpartition(":")[0] for name in names} - known - {"xml"}
     return used.union(*(_used(child, known) for child in element))
 

@@ -19,9 +19,15 @@ from qkvm.files import os_error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from qkvm.host.confine import Limits
+    class Limits(Protocol):
+        """What a program may take; see :class:`qkvm.host.confine.Limits`."""
+
+        def around(self, argv: Sequence[str]) -> list[str]: ...  # noqa: D102
+
+        def exceeded(self, code: int, stderr: str) -> str: ...  # noqa: D102
+
 
 _FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qkvm.errors import Busy, HostError, InvalidValue, MissingProgram
-from qkvm.net.firewall import Firewall, backend, choose, iptables, nftables, save, xtables
+from qkvm.net.firewall import Firewall, backend, choose, iptables, nfttext, save, xtables
 from qkvm.net.plan import Family, FirewallPlan, Target
 from qkvm.spec.network import Mode
 from tests.host import nslab
@@ -43,7 +43,7 @@ def foreign() -> None:
     nslab.sh("iptables-legacy", "-A", "INPUT", "-m", "u32", "--u32", "0>>22&0x3C@0>>24=8", "-j", "DROP")
     nslab.sh("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-s", "192.168.122.0/24", "-j", "MASQUERADE")
     nslab.sh("nft", "add", "table", "ip", "qkvm_other")
-    nslab.sh("nft", "add", "table", "inet", nftables.table_name(NAT.network).replace("/", "_"))
+    nslab.sh("nft", "add", "table", "inet", nfttext.table_name(NAT.network).replace("/", "_"))
 
 
 @BACKENDS
@@ -91,7 +91,7 @@ def test_damage_is_seen_and_repaired(name: str) -> None:
         nslab.sh("iptables-legacy", "-D", "QKVM_FWI", "1")
         nslab.sh("iptables-legacy", "-D", "FORWARD", "-j", "QKVM_FWO")
     else:
-        nslab.sh("nft", "flush", "chain", "ip", nftables.table_name(NAT.network), "forward")
+        nslab.sh("nft", "flush", "chain", "ip", nfttext.table_name(NAT.network), "forward")
     lacking = firewall.missing(NAT)
     assert lacking and any("ctstate" in line or "ct state" in line for line in lacking)
     firewall.apply(NAT)

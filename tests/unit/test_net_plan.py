@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidValue, TemplateError
 from qkvm.net import dhcp
-from qkvm.net.firewall import backend, nftables, save
+from qkvm.net.firewall import backend, nftables, nfttext, save
 from qkvm.net.place import find_place
 from qkvm.net.plan import FirewallPlan, Rule, firewall_plan, rules
 from qkvm.paths import Tree
@@ -101,9 +101,9 @@ NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+@:-]{0,79}", fullmatch=True)
 @given(NAMES, NAMES)
 def test_table_names_are_nft_identifiers_and_differ(one: str, other: str) -> None:
     units.check_name(one, "network")
-    name = nftables.table_name(one)
+    name = nfttext.table_name(one)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9/_.-]*", name) and len(name) <= 255
-    assert (name == nftables.table_name(other)) == (one == other)
+    assert (name == nfttext.table_name(other)) == (one == other)
 
 
 @given(NAMES)

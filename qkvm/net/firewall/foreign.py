@@ -49,7 +49,7 @@ def obstacles(plan: FirewallPlan, listed: Ruleset) -> list[Obstacle]:
         (item["table"]["family"], item["table"]["name"]): item["table"].get("flags", ())
         for item in listed if "table" in item
     }  # fmt: skip
-    for base in _base_chains(listed, nftables.table_name(plan.network)):
+    for base in _base_chains(listed, nfttext.table_name(plan.network)):
         words = flags.get((base["family"], base["table"]), ())
         if "dormant" in words:
             continue
@@ -115,7 +115,7 @@ def close_all(plan: FirewallPlan, places: list[Place]) -> None:
 
 def strays(plan: FirewallPlan, places: Sequence[Place], listed: Ruleset) -> list[str]:
     """Rules with the network's tag that are neither in its own table nor in a recorded place, one line each."""
-    own = nftables.table_name(plan.network)
+    own = nfttext.table_name(plan.network)
     return [
         f"table {rule['family']} {rule['table']}, chain {rule['chain']}, handle {rule['handle']}"
         for rule in (item["rule"] for item in listed if "rule" in item)

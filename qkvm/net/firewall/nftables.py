@@ -9,70 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from qkvm.errors import HostError
 from qkvm.net.firewall.nft import nft, tables
-from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
+from qkvm.net.firewall.nfttext import BASE_CHAINS, CHAINS, FAMILIES, line, table_name, tables_of
+from qkvm.net.plan import Family, FirewallPlan, Rule, Verdict, rules
 
 NEEDED_FOR = "the packet filter of a network"
-
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-
-BASE_CHAINS = {
-    "prerouting": ("nat", "prerouting", -100),
-    "locally": ("nat", "output", -100),
-    "input": ("filter", "input", 0),
-    "output": ("filter", "output", 0),
-    "forward": ("filter", "forward", 0),
-    "postrouting": ("nat", "postrouting", 100),
-}
-"""Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h).
-
-No name may be a word of nft's own, which would read no ruleset that it has listed with such a chain.
-"""
-
-FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
-
-_CHAIN = {
-    Hook.DNAT: "prerouting",
-    Hook.DNAT_OWN: "locally",
-    Hook.INPUT: "input",
-    Hook.OUTPUT: "output",
-    Hook.FORWARD_CROSS: "forward",
-    Hook.FORWARD_IN: "forward",
-    Hook.FORWARD_OUT: "forward",
-    Hook.NAT: "postrouting",
-}
-
-
-def table_name(network: str) -> str:
-    """The table of a network, another for every name: what nft allows in no identifier becomes / and hex."""
-    return "qkvm_" + "".join(char if char in _PLAIN else f"/{ord(char):02x}" for char in network)
-
-
-class Table(NamedTuple):
-    """A table of a network's: its chains with the plan's rules."""
-
-    family: str
-    name: str
-    tag: str
-    chains: dict[str, list[Rule]]
-
-
-def tables_of(plan: FirewallPlan) -> list[Table]:
-    """The tables that a plan asks for, each with those chains that have rules."""
-    found = []
-    wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
-    for version, family in FAMILIES.items():
-        chains = {
-            name: [rule for rule in wanted if rule.family is version and _CHAIN[rule.hook] == name]
-            for name in BASE_CHAINS
-        }
-        if any(chains.values()):
-            used = {name: listed for name, listed in chains.items() if listed}
-            found.append(Table(family, table_name(plan.network), plan.tag, used))
-    return found
 
 
 def document(plan: FirewallPlan) -> dict[str, Any]:
@@ -98,7 +42,7 @@ def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
 
 def _json(plan: FirewallPlan, rule: Rule) -> dict[str, Any]:
     return {
-        "family": FAMILIES[rule.family], "table": table_name(plan.network), "chain": _CHAIN[rule.hook],
+        "family": FAMILIES[rule.family], "table": table_name(plan.network), "chain": CHAINS[rule.hook],
         "comment": plan.tag, "expr": expressions(rule),
     }  # fmt: skip
 
@@ -130,11 +74,9 @@ class Nftables:
 
     def missing(self, plan: FirewallPlan) -> list[str]:
         """The plan's rules that are not in the network's table."""
-        from qkvm.net.firewall import nfttext
-
         present = {_comparable(rule) for rule in _present_rules(plan)}
         wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
-        return [nfttext.line(rule) for rule in wanted if _comparable(_json(plan, rule)) not in present]
+        return [line(rule) for rule in wanted if _comparable(_json(plan, rule)) not in present]
 
     def surplus(self, plan: FirewallPlan) -> list[str]:
         """What the network's table holds beside the plan's rules, by whomever."""

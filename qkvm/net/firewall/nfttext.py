@@ -1,25 +1,82 @@
-"""The plan in the words of nft: a script for ``nft -f``, and a line for each rule."""
+"""The plan in the words of nft: its tables, a script for ``nft -f``, and a line for each rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from qkvm.net.firewall import nftables
 from qkvm.net.firewall.save import span
-from qkvm.net.plan import Family, FirewallPlan, Rule, Verdict
+from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+BASE_CHAINS = {
+    "prerouting": ("nat", "prerouting", -100),
+    "locally": ("nat", "output", -100),
+    "input": ("filter", "input", 0),
+    "output": ("filter", "output", 0),
+    "forward": ("filter", "forward", 0),
+    "postrouting": ("nat", "postrouting", 100),
+}
+"""Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h).
+
+No name may be a word of nft's own, which would read no ruleset that it has listed with such a chain.
+"""
+
+FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
+
+CHAINS = {
+    Hook.DNAT: "prerouting",
+    Hook.DNAT_OWN: "locally",
+    Hook.INPUT: "input",
+    Hook.OUTPUT: "output",
+    Hook.FORWARD_CROSS: "forward",
+    Hook.FORWARD_IN: "forward",
+    Hook.FORWARD_OUT: "forward",
+    Hook.NAT: "postrouting",
+}
 
 _REJECT = {Family.IP: "icmp", Family.IP6: "icmpv6"}
 
 
+def table_name(network: str) -> str:
+    """The table of a network, another for every name: what nft allows in no identifier becomes / and hex."""
+    return "qkvm_" + "".join(char if char in _PLAIN else f"/{ord(char):02x}" for char in network)
+
+
+class Table(NamedTuple):
+    """A table of a network's: its chains with the plan's rules."""
+
+    family: str
+    name: str
+    tag: str
+    chains: dict[str, list[Rule]]
+
+
+def tables_of(plan: FirewallPlan) -> list[Table]:
+    """The tables that a plan asks for, each with those chains that have rules."""
+    found = []
+    wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
+    for version, family in FAMILIES.items():
+        chains = {
+            name: [rule for rule in wanted if rule.family is version and CHAINS[rule.hook] == name]
+            for name in BASE_CHAINS
+        }
+        if any(chains.values()):
+            used = {name: listed for name, listed in chains.items() if listed}
+            found.append(Table(family, table_name(plan.network), plan.tag, used))
+    return found
+
+
 def script(plan: FirewallPlan) -> str:
     """The tables of a network as nft lists them, and reads them."""
-    return "".join(f"{line}\n" for table in nftables.tables_of(plan) for line in _table(table))
+    return "".join(f"{line}\n" for table in tables_of(plan) for line in _table(table))
 
 
 def line(rule: Rule) -> str:
     """A rule's conditions and its verdict."""
     words = []
-    family = nftables.FAMILIES[rule.family]
+    family = FAMILIES[rule.family]
     if rule.in_interface:
         words.append(f'iifname "{rule.in_interface}"')
     if rule.out_interface:
@@ -41,10 +98,10 @@ def line(rule: Rule) -> str:
     return " ".join([*words, _verdict(rule)])
 
 
-def _table(table: nftables.Table) -> Iterator[str]:
+def _table(table: Table) -> Iterator[str]:
     yield f"table {table.family} {table.name} {{"
     for number, (chain, listed) in enumerate(table.chains.items()):
-        kind, hook, priority = nftables.BASE_CHAINS[chain]
+        kind, hook, priority = BASE_CHAINS[chain]
         if number:
             yield ""
         yield f"\tchain {chain} {{"

@@ -27,7 +27,7 @@ from qkvm.spec.pool import PoolType
 from qkvm.storage import format as formats
 from qkvm.storage import savefile
 from qkvm.storage.pool import list_pools
-from qkvm.storage.volume import Volume, list_volumes, noted_format
+from qkvm.storage.volume import Volume, list_volumes
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -194,5 +194,5 @@ def _of_volumes(tree: Tree, raw: set[object]) -> Iterator[Need]:
 def _base_of(volume: Volume) -> str:
     """The file that a volume says it is based on; '' where it says none."""
     with suppress(InvalidValue, NotFound, HostError), volume.opened() as fd:
-        return "" if noted_format(fd) == "raw" else formats.look(fd).backing
+        return "" if formats.noted(fd) == "raw" else formats.look(fd).backing
     return ""

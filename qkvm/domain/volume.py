@@ -12,7 +12,7 @@ from qkvm.errors import InvalidState, InvalidValue, QkvmError
 from qkvm.files import Undo
 from qkvm.storage import format as formats
 from qkvm.storage import making
-from qkvm.storage.volume import Volume, noted_format
+from qkvm.storage.volume import Volume
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def format_of(volume: Volume, given: str = "", *, convert: bool = False) -> str:
     if given:
         return input_format(given) if convert else str(volume_format(given))
     with volume.opened() as fd:
-        noted, look = noted_format(fd), formats.look(fd).format
+        noted, look = formats.noted(fd), formats.look(fd).format
     found = noted or _format_said(volume.pool.tree, volume.path)
     if found:
         return found

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.errors import InvalidState
+from qkvm import units
+from qkvm.errors import InvalidState, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import Owner, Told
-    from qkvm.storage.volume import Info
 
 
 class Space(NamedTuple):
@@ -21,6 +22,22 @@ class Space(NamedTuple):
 
     capacity: int
     available: int
+
+
+class VolumeInfo(NamedTuple):
+    """What vol-info prints: sizes in bytes; ``type`` is file, block or dir, ``format`` what it looks like.
+
+    ``key`` is what libvirt knows it by: a file's path.
+    """
+
+    name: str
+    path: str
+    key: str
+    type: str
+    format: str
+    capacity: int
+    allocation: int
+    physical: int
 
 
 class Backend(ABC):
@@ -72,7 +89,7 @@ class Backend(ABC):
     # Its volumes.
 
     @abstractmethod
-    def volumes(self) -> list[Info]:
+    def volumes(self) -> list[VolumeInfo]:
         """All of them, by name."""
 
     @abstractmethod
@@ -80,7 +97,7 @@ class Backend(ABC):
         """Whether there is a volume of that name."""
 
     @abstractmethod
-    def info(self, name: str) -> Info | None:
+    def info(self, name: str) -> VolumeInfo | None:
         """What is to see of one; None where there is none of that name."""
 
     @abstractmethod
@@ -108,18 +125,24 @@ class Backend(ABC):
         """Remove a volume. Nothing that it leads to is touched. :param snapshots: with its snapshots."""
 
     @abstractmethod
-    def resize(self, name: str, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
-        """Give a volume another capacity; see :func:`qkvm.storage.making.resize`."""
+    def resize(
+        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        allocate: bool = False,
+    ) -> None:  # fmt: skip
+        """Give a volume another capacity; see :func:`qkvm.storage.making.resize`.
+
+        :param capacity_of: the capacity of the volume of a path, 0 where none has it.
+        """
 
     def wipe(self, name: str) -> None:
         """Write zeros over a volume; it is raw from then on."""
         from qkvm.storage import content
-        from qkvm.storage.volume import note_format
+        from qkvm.storage import format as formats
 
         with self.opened(name, write=True) as fd:
             content.claim(fd, name)
             content.wipe(fd, name)
-            note_format(fd, "raw")
+            formats.note(fd, "raw")
 
 
 def shrinks(before: int) -> InvalidState:
@@ -130,12 +153,6 @@ def shrinks(before: int) -> InvalidState:
     )
 
 
-def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
-    """The backend of a pool's type."""
-    if definition.type == "logical":
-        from qkvm.storage.logical import Logical
-
-        return Logical(tree, definition)
-    from qkvm.storage.folder import Folder
-
-    return Folder(tree, definition)
+def not_found(text: str, hint: str = "") -> NotFound:
+    """The error about a volume that is not there."""
+    return NotFound(f"failed to get vol '{units.printable(text)}'", kind="volume", name=text, hint=hint)

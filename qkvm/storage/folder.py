@@ -21,11 +21,12 @@ from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.files import os_error
 from qkvm.storage import format as formats
 from qkvm.storage import unfinished
-from qkvm.storage.backend import Backend, Space, shrinks
-from qkvm.storage.volume import Info, not_found, note_format, noted_format
+from qkvm.storage.backend import Backend, Space, VolumeInfo, not_found, shrinks
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import Owner, Told
 
@@ -105,7 +106,7 @@ class Folder(Backend):
 
     # Its volumes.
 
-    def volumes(self) -> list[Info]:
+    def volumes(self) -> list[VolumeInfo]:
         """What is in it, by name."""
         with self._open() as at:
             found = (self._info(at, name) for name in sorted(os.listdir(at)))
@@ -115,7 +116,7 @@ class Folder(Backend):
         """Whether there is an entry of that name that is a volume."""
         return self.info(name) is not None
 
-    def info(self, name: str) -> Info | None:
+    def info(self, name: str) -> VolumeInfo | None:
         """What is to see of one entry; None where there is none, or it is no volume."""
         with self._open() as at:
             return self._info(at, name)
@@ -189,7 +190,7 @@ class Folder(Backend):
                 imagefile.create(
                     fd, size, kind="metadata" if preallocate else "falloc" if whole else "", backing=backing
                 )
-            note_format(fd, fmt)
+            formats.note(fd, fmt)
 
     def snapshots(self, name: str) -> list[str]:
         """None that are volumes of their own: an image has its own in it."""
@@ -215,7 +216,10 @@ class Folder(Backend):
             except OSError as error:
                 raise os_error(error, f"cannot delete volume '{printable(name)}'") from error
 
-    def resize(self, name: str, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
+    def resize(
+        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        allocate: bool = False,
+    ) -> None:  # fmt: skip
         """Cut or grow a file or an image."""
         from qkvm.storage import content, imagefile, qcow2
 
@@ -224,7 +228,7 @@ class Folder(Backend):
             if size < before and not shrink:
                 raise shrinks(before)
             if fmt != "raw":
-                imagefile.resize(self.tree, fd, size, before, name, allocate=allocate)
+                imagefile.resize(fd, size, before, name, capacity_of=capacity_of, allocate=allocate)
                 return
             content.claim(fd, name)
             content.set_size(fd, size, name)
@@ -251,7 +255,7 @@ class Folder(Backend):
         for token in unfinished.abandoned(self.tree, os.listdir(at)):
             _unlink(at, token)
 
-    def _info(self, at: int, name: str) -> Info | None:
+    def _info(self, at: int, name: str) -> VolumeInfo | None:
         from qkvm.spec.pool import check_volume_name
 
         try:
@@ -265,14 +269,16 @@ class Folder(Backend):
         if name.startswith(unfinished.PREFIX):
             return None
         if stat.S_ISDIR(found.st_mode):
-            return Info(name, whole, whole, "dir", "dir", 0, taken, found.st_size)
+            return VolumeInfo(name, whole, whole, "dir", "dir", 0, taken, found.st_size)
         if stat.S_ISBLK(found.st_mode):
             size = _block_size(at, name)
-            return Info(name, whole, whole, "block", "raw", size, size, size)
+            return VolumeInfo(name, whole, whole, "block", "raw", size, size, size)
         if not stat.S_ISREG(found.st_mode):
             return None
         look = _look(at, name)
-        return Info(name, whole, whole, "file", look.format, look.capacity or found.st_size, taken, found.st_size)
+        return VolumeInfo(
+            name, whole, whole, "file", look.format, look.capacity or found.st_size, taken, found.st_size
+        )
 
 
 def _owner(found: os.stat_result) -> Owner:
@@ -343,7 +349,7 @@ def _look(at: int, name: str) -> formats.Look:
     except (InvalidValue, NotFound, HostError):
         return formats.Look("raw")
     with _closing(fd):
-        look, noted = formats.look(fd), noted_format(fd)
+        look, noted = formats.look(fd), formats.noted(fd)
         return formats.Look("raw") if noted == "raw" else look
 
 

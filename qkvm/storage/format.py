@@ -1,4 +1,4 @@
-"""What an image's first bytes say of it: its format and virtual size, for display only.
+"""What an image's first bytes say of it, for display only; and a note of the format that a volume was made in.
 
 A guest can write these bytes into a raw disk, so nothing that opens an image goes by them, and no file that they
 name is ever opened.
@@ -7,6 +7,7 @@ name is ever opened.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ _BACKING_FORMAT = 0xE2792ACA
 
 _BACKING_MAX = 1023
 """Longest name of a backing file that the format has."""
+
+_NOTE = "trusted.qkvm.format"
+"""Extended attribute (xattr(7)) that remembers the format that a volume was made in. Only root can set it."""
 
 
 class Look(NamedTuple):
@@ -79,3 +83,29 @@ def _backing_format(head: bytes, version: int) -> str:
             return text if text.isalnum() else ""
         place += 8 + -(-length // 8) * 8
     return ""
+
+
+def noted(fd: int) -> str:
+    """The format that a volume was made in, as its file remembers; '' where it does not."""
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        return "raw"
+    try:
+        return os.getxattr(fd, _NOTE).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def note(fd: int, fmt: str) -> None:
+    """Remember a format, '' to forget it; a file system that can't remember is no error.
+
+    A block device has nowhere to keep it, and is raw.
+    """
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        return
+    try:
+        if fmt:
+            os.setxattr(fd, _NOTE, fmt.encode())
+        else:
+            os.removexattr(fd, _NOTE)
+    except OSError:
+        pass

@@ -9,15 +9,13 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from qkvm.errors import InvalidState, InvalidValue, QkvmError
+from qkvm.errors import InvalidState, InvalidValue
 from qkvm.storage import foreign, qcow2, qemuimg
 from qkvm.storage import format as formats
 from qkvm.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from qkvm.paths import Tree
 
 
 def create(fd: int, size: int, *, kind: str = "", backing: tuple[str, str] | None = None) -> None:
@@ -57,12 +55,16 @@ def convert(
     qemuimg.convert(qemuimg.opened(origin, fmt), opened, target, *words, size=size, report=report)
 
 
-def resize(tree: Tree, fd: int, size: int, before: int, name: str, *, allocate: bool = False) -> None:
+def resize(
+    fd: int, size: int, before: int, name: str, *, capacity_of: Callable[[str], int], allocate: bool = False
+) -> None:  # fmt: skip
     """Give a qcow2 image another capacity in bytes.
 
+    :param capacity_of: the capacity of the volume of a path, 0 where none has it. The image that this one is based
+        on is not opened, wherever it may be.
     :raises InvalidState: the end of what it is based on would show in it.
     """
-    if _backing_size(tree, fd) > before:
+    if capacity_of(formats.look(fd).backing) > before:
         raise InvalidState(
             f"volume '{printable(name)}' is smaller than its backing volume, whose end would show in it"
         )
@@ -85,16 +87,3 @@ def check_alone(fd: int, fmt: str, name: str) -> int:
         named = printable(formats.look(fd).backing)
         raise InvalidValue(f"'{printable(name)}' has a backing file, '{named}', and can't be converted")
     return header.size
-
-
-def _backing_size(tree: Tree, fd: int) -> int:
-    """Capacity of the volume that a qcow2 volume is based on, as its first bytes tell it.
-
-    0 where it has none, and where that is no volume: what an image names is not opened, wherever it may be.
-    """
-    from qkvm.storage.volume import lookup
-
-    try:
-        return lookup(tree, formats.look(fd).backing).info().capacity
-    except QkvmError:
-        return 0

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo, os_error
 from qkvm.storage import content, lvm, unfinished, vacancy
-from qkvm.storage.backend import Backend, Space, shrinks
-from qkvm.storage.volume import Info, not_found
+from qkvm.storage.backend import Backend, Space, VolumeInfo, not_found, shrinks
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import Told
@@ -138,7 +139,7 @@ class Logical(Backend):
 
     # Its volumes.
 
-    def volumes(self) -> list[Info]:
+    def volumes(self) -> list[VolumeInfo]:
         """Its volumes that can be used; what is inactive, and pools of thin ones, are left out."""
         return [self._told(volume) for volume in _usable(lvm.volumes(self.group))]
 
@@ -149,7 +150,7 @@ class Logical(Backend):
         except OSError:
             return False
 
-    def info(self, name: str) -> Info | None:
+    def info(self, name: str) -> VolumeInfo | None:
         """What is to see of one."""
         return next((info for info in self.volumes() if info.name == name), None)
 
@@ -274,7 +275,10 @@ class Logical(Backend):
             content.claim(fd, name)
         lvm.remove_volume(self.group, name)
 
-    def resize(self, name: str, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
+    def resize(
+        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        allocate: bool = False,
+    ) -> None:  # fmt: skip
         """Give a volume more extents or fewer; all that it has are its own at once."""
         listed = lvm.volumes(self.group)
         volume, kept = _named(listed, name), _snapshots(listed, name)
@@ -309,8 +313,8 @@ class Logical(Backend):
     def _find(self, name: str) -> lvm.LogicalVolume:
         return _named(lvm.volumes(self.group), name)
 
-    def _told(self, volume: lvm.LogicalVolume) -> Info:
-        return Info(
+    def _told(self, volume: lvm.LogicalVolume) -> VolumeInfo:
+        return VolumeInfo(
             volume.name, self._path(volume.name), volume.uuid, "block", "raw",
             volume.capacity, volume.size, volume.capacity,
         )  # fmt: skip

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.errors import HostError, InvalidValue
+from qkvm.errors import HostError, InvalidValue, QkvmError
 from qkvm.files import os_error
 from qkvm.spec.size import Size
 from qkvm.storage import content, imagefile
-from qkvm.storage.volume import Volume, note_format, noted_format
+from qkvm.storage import format as formats
+from qkvm.storage.volume import Volume, lookup
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def clone(
     :raises InvalidValue: the other one can't be converted: it is damaged, or needs other files.
     """
     with source.opened() as origin:
-        target = str(wanted.format) if fmt else noted_format(origin)
+        target = str(wanted.format) if fmt else formats.noted(origin)
         if preallocate and target != "qcow2":
             raise InvalidValue("metadata preallocation only available with qcow2")
         anew = preallocate or bool(fmt and fmt != target)
@@ -68,7 +69,7 @@ def clone(
                 content.share(origin, fd)
             else:
                 _copy_all(origin, fd, size, wanted.name)
-            note_format(fd, target)
+            formats.note(fd, target)
     return Volume(pool, wanted.name)
 
 
@@ -87,7 +88,7 @@ def convert(
     with pool.backend.new(_with_room(wanted, size)) as fd:
         imagefile.convert(origin, fmt, fd, str(wanted.format), size=size, preallocate=preallocate, report=report)
         _clear_rest(fd, size, wanted.name)
-        note_format(fd, str(wanted.format))
+        formats.note(fd, str(wanted.format))
     return Volume(pool, wanted.name)
 
 
@@ -106,7 +107,16 @@ def resize(volume: Volume, size: int, *, fmt: str, shrink: bool = False, allocat
     :param allocate: take the new room from the pool at once.
     :raises InvalidState: it would become smaller. :raises HostError: no room.
     """
-    volume.pool.backend.resize(volume.name, size, fmt=fmt, shrink=shrink, allocate=allocate)
+
+    def capacity_of(path: str) -> int:
+        try:
+            return lookup(volume.pool.tree, path).info().capacity
+        except QkvmError:
+            return 0
+
+    volume.pool.backend.resize(
+        volume.name, size, fmt=fmt, capacity_of=capacity_of, shrink=shrink, allocate=allocate
+    )
 
 
 def wipe(volume: Volume) -> None:
@@ -136,7 +146,7 @@ def upload(
             raise InvalidValue(f"the file is longer ({size} bytes) than --length {length}")
         if fixed and size is not None and offset + size > before:
             raise InvalidValue(f"the file is longer ({size} bytes) than volume '{name}' from there on")
-        note_format(fd, "")
+        formats.note(fd, "")
         try:
             if size is None:
                 os.lseek(fd, offset, os.SEEK_SET)

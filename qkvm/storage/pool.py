@@ -16,7 +16,6 @@ from qkvm import units
 from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, locked, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.host import record
-from qkvm.storage.backend import backend_of
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
@@ -300,6 +299,17 @@ class Pool:
             raise InvalidState(
                 f"storage pool '{self.name}' is still active", hint=f"qkvm pool-destroy {self.name}"
             )
+
+
+def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
+    """The backend of a pool's type."""
+    if definition.type == "logical":
+        from qkvm.storage.logical import Logical
+
+        return Logical(tree, definition)
+    from qkvm.storage.folder import Folder
+
+    return Folder(tree, definition)
 
 
 def list_pools(tree: Tree) -> list[Pool]:

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units
-from qkvm.errors import InvalidState, NotFound
+from qkvm.errors import InvalidState
+from qkvm.storage.backend import VolumeInfo, not_found
 from qkvm.storage.pool import Pool, list_pools
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec.libvirt.pool import Told
 
-FORMAT_NOTE = "trusted.qkvm.format"
-"""Extended attribute (xattr(7)) that remembers the format that a volume was made in. Only root can set it."""
-
 _KEY = re.compile(r"\w{6}(-\w{4}){5}-\w{6}")
 """A key that is no path: LVM's UUID of a logical volume."""
-
-
-class Info(NamedTuple):
-    """What vol-info prints: sizes in bytes; ``type`` is file, block or dir, ``format`` what it looks like.
-
-    ``key`` is what libvirt knows it by: a file's path.
-    """
-
-    name: str
-    path: str
-    key: str
-    type: str
-    format: str
-    capacity: int
-    allocation: int
-    physical: int
 
 
 class Volume(NamedTuple):
@@ -50,7 +31,7 @@ class Volume(NamedTuple):
         """Where it is."""
         return os.path.join(self.pool.path, self.name)
 
-    def info(self) -> Info:
+    def info(self) -> VolumeInfo:
         """What there is to see of it. :raises NotFound: it is gone."""
         found = self.pool.backend.info(self.name)
         if found is None:
@@ -66,7 +47,7 @@ class Volume(NamedTuple):
         return self.pool.backend.opened(self.name, write=write)
 
 
-def list_volumes(pool: Pool) -> list[Info]:
+def list_volumes(pool: Pool) -> list[VolumeInfo]:
     """The volumes of an active pool, by name."""
     return pool.backend.volumes()
 
@@ -90,37 +71,6 @@ def lookup(tree: Tree, text: str, pool: Pool | None = None) -> Volume:
                 raise InvalidState(f"Requested volume '{units.printable(text)}' is not in pool '{pool.name}'")
             return _in(candidate, name)
     raise not_found(text)
-
-
-def not_found(text: str, hint: str = "") -> NotFound:
-    """The error about a volume that is not there."""
-    return NotFound(f"failed to get vol '{units.printable(text)}'", kind="volume", name=text, hint=hint)
-
-
-def noted_format(fd: int) -> str:
-    """The format that a volume was made in, as its file remembers; '' where it does not."""
-    if stat.S_ISBLK(os.fstat(fd).st_mode):
-        return "raw"
-    try:
-        return os.getxattr(fd, FORMAT_NOTE).decode("ascii", "replace")
-    except OSError:
-        return ""
-
-
-def note_format(fd: int, fmt: str) -> None:
-    """Remember a format, '' to forget it; a file system that can't remember is no error.
-
-    A block device has nowhere to keep it, and is raw.
-    """
-    if stat.S_ISBLK(os.fstat(fd).st_mode):
-        return
-    try:
-        if fmt:
-            os.setxattr(fd, FORMAT_NOTE, fmt.encode())
-        else:
-            os.removexattr(fd, FORMAT_NOTE)
-    except OSError:
-        pass
 
 
 def _of_key(tree: Tree, key: str, pool: Pool | None) -> Volume | None:

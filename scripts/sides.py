@@ -533,7 +533,7 @@ def has_libvirt() -> bool:
 
 def versions(*, libvirt: bool) -> dict[str, str]:
     """What is compared, and on what."""
-    from qkvm.cli.main import VERSION
+    from qkvm.cli.context import VERSION
 
     found = {
         "qkvm": VERSION,

@@ -10,7 +10,7 @@ from qkvm.cli.parse import UsageError
 from qkvm.domain import agent
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 

@@ -6,7 +6,7 @@ from qkvm.cli import common
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 
@@ -29,8 +29,7 @@ def backup_begin(context: Context, args: Args) -> None:
 
 def backup_dumpxml(context: Context, args: Args) -> None:
     """Print the description of the backup that is under way."""
-    from qkvm.cli.describing import print_xml
-    from qkvm.cli.output import json_text
+    from qkvm.cli.output import json_text, print_xml
     from qkvm.domain import backupbegin
 
     text = backupbegin.xml(common.domain(context, args))

@@ -7,7 +7,7 @@ from qkvm.cli.output import json_text, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.blockio import Sizes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from qkvm.cli import common
-from qkvm.cli.output import draw_tree, json_text, pairs, table
+from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.domain import checkpointstore as store
 from qkvm.domain import lineage
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
 
@@ -94,7 +94,6 @@ def checkpoint_delete(context: Context, args: Args) -> None:
 
 def checkpoint_dumpxml(context: Context, args: Args) -> None:
     """Print what is known of a checkpoint as libvirt's XML."""
-    from qkvm.cli.describing import print_xml
     from qkvm.domain import checkpoint
 
     domain = common.domain(context, args)

@@ -13,7 +13,7 @@ from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.emulator import CpuModel, Emulator
 

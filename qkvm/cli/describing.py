@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, print_xml
 from qkvm.cli.parse import UsageError
 from qkvm.errors import HostError, InvalidState
 
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
     from qkvm.net.network import Network
@@ -26,20 +26,6 @@ def dumpxml(context: Context, args: Args) -> None:
     if args.json:
         return context.out(json_text(description.plain(domain, secret=args.flag("security-info"), **scope)))
     return print_xml(context, args, description.dump(domain, secret=args.flag("security-info"), **scope))
-
-
-def print_xml(context: Context, args: Args, text: str) -> None:
-    """Print a description, or what --xpath picks out of it."""
-    wanted = args.text("xpath")
-    if wanted is None:
-        return context.out(text)
-    from qkvm import xml, xpath
-
-    found = [xpath.show(item) for item in xpath.find(xml.parse(text, "description"), wanted)]
-    if args.flag("wrap"):
-        inside = "".join("  " + line + "\n" for shown in found for line in shown.split("\n"))
-        return context.out(f"<nodes>\n{inside}</nodes>\n" if found else "<nodes/>\n")
-    return context.out("".join(f"{shown}\n" for shown in found))
 
 
 def edit(context: Context, args: Args) -> None:

@@ -9,7 +9,7 @@ from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
 
 _HELP = """y - yes, start editor again
 n - no, throw away my changes

@@ -14,7 +14,7 @@ from qkvm.units import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 T = TypeVar("T")

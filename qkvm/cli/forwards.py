@@ -9,7 +9,7 @@ from qkvm.cli.parse import UsageError
 from qkvm.units import printable
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.forward import Entry
     from qkvm.net.network import Network

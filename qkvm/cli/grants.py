@@ -8,7 +8,7 @@ from qkvm.cli.output import json_text, table
 from qkvm.cli.parse import UsageError
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network import Network
 

@@ -11,7 +11,7 @@ from qkvm.domain import guestfs
 from qkvm.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 

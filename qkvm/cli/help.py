@@ -7,7 +7,7 @@ from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names, option_help
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
 
 USAGE = """\
 

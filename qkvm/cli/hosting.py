@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, print_xml
 from qkvm.paths import SESSION, SYSTEM
 from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 
 def capabilities(context: Context, args: Args) -> None:
     """Print what this host offers, as libvirt's document."""
-    from qkvm.cli.describing import print_xml
     from qkvm.domain import capabilities as capable
     from qkvm.domain import emulator
 
@@ -27,7 +26,6 @@ def capabilities(context: Context, args: Args) -> None:
 def domcapabilities(context: Context, args: Args) -> None:
     """Print what a domain can be made of, as libvirt's document."""
     from qkvm import xml
-    from qkvm.cli.describing import print_xml
     from qkvm.domain import domcapabilities as capable
     from qkvm.domain import emulator
 
@@ -117,7 +115,7 @@ def uri(context: Context, args: Args) -> None:
 
 def version(context: Context, args: Args) -> None:
     """Print the versions of qkvm and of the QEMU that it would start."""
-    from qkvm.cli.main import VERSION
+    from qkvm.cli.context import VERSION
     from qkvm.host import process, programs, settings
 
     binary = programs.emulator(settings.load(context.tree).qemu)

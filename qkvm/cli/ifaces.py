@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import json_text, print_xml, table
 from qkvm.errors import InvalidValue
 from qkvm.net import interface as interfaces
 
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.xml import Element
 
@@ -39,7 +39,6 @@ def iface_name(context: Context, args: Args) -> None:
 def iface_dumpxml(context: Context, args: Args) -> None:
     """Print an interface as libvirt's XML."""
     from qkvm import xml
-    from qkvm.cli.describing import print_xml
 
     root = interfaces.describe(interfaces.find(args.required("interface")).name)
     if args.json:

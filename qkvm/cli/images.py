@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, print_xml
 from qkvm.cli.saving import running
 from qkvm.domain import saved
 
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import domain as spec
 
@@ -30,7 +30,6 @@ def _dump(context: Context, args: Args, path: str) -> None:
     secret = args.flag("security-info")
     if args.json:
         return context.out(json_text(saved.plain(path, secret=secret)))
-    from qkvm.cli.describing import print_xml
 
     return print_xml(context, args, saved.dump(path, secret=secret))
 

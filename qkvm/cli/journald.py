@@ -11,7 +11,7 @@ import os
 import socket
 from contextlib import suppress
 
-from qkvm.cli.main import JOURNAL
+from qkvm.cli.context import JOURNAL
 from qkvm.paths import Tree
 from qkvm.units import printable
 

@@ -10,7 +10,7 @@ from qkvm.errors import DefinitionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 

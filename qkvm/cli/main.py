@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, JOURNAL, VERSION, Context
 from qkvm.cli.parse import Args, UsageError, parse
 from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
@@ -22,55 +23,8 @@ if TYPE_CHECKING:
 
     from qkvm.cli.globals import Globals
 
-VERSION = "0.1.0"
-"""The same as in pyproject.toml; asking the installed package for it would take longer than ``list``."""
-
-JOURNAL = "/run/systemd/journal/socket"
-"""Where systemd-journald takes entries; verbs that change something leave one each."""
-
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT."""
 EXIT_PIPE = 141
 """128 + SIGPIPE, as for a program that the signal kills."""
-
-
-def _nobody(*_: str) -> None:
-    """Where no one listens."""
-
-
-class Context:
-    """What a verb gets beside its arguments: the tree, the session, and the ways to speak to the user.
-
-    ``out(text)`` writes to stdout as it is, newline or not; ``flush()`` sends it on at once, for verbs that
-    run for long; ``warn(text)`` writes one warning line to stderr, ``progress(text)`` text as it is.
-    """
-
-    __slots__ = ("flush", "out", "progress", "quiet", "session", "tree", "warn")
-
-    def __init__(
-        self,
-        tree: Tree,
-        quiet: bool,
-        out: Callable[[str], None],
-        *,
-        flush: Callable[[], object] = _nobody,
-        warn: Callable[[str], object] = _nobody,
-        progress: Callable[[str], object] = _nobody,
-        session: Session | None = None,
-    ) -> None:
-        self.tree = tree
-        self.quiet = quiet
-        self.out = out
-        self.flush = flush
-        self.warn = warn
-        self.progress = progress
-        self.session = session
-
-    def say(self, text: str) -> None:
-        """Write what only a person wants to read ("Domain 'vm01' started"): nothing when quiet."""
-        if not self.quiet:
-            self.out(text)
 
 
 class _PipeClosed(BaseException):

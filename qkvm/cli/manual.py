@@ -6,9 +6,9 @@ It is written in man(7)'s macros. Nothing here describes a verb: what is wrong i
 from __future__ import annotations
 
 from qkvm import paths
+from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
 from qkvm.cli.help import USAGE, verb_help_parts
 from qkvm.cli.install import usage as install_usage
-from qkvm.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
 from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
 
 TYPE_CHECKING = False

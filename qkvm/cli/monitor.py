@@ -12,7 +12,7 @@ from qkvm.domain import monitor
 from qkvm.errors import CommandRefused, InvalidValue
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qkvm.cli.output import json_text
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 

@@ -11,7 +11,7 @@ from qkvm.net import events
 from qkvm.units import printable
 
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 

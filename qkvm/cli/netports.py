@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import json_text, print_xml, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 
@@ -28,7 +28,6 @@ def net_port_list(context: Context, args: Args) -> None:
 def net_port_dumpxml(context: Context, args: Args) -> None:
     """Print a port as libvirt's XML."""
     from qkvm import xml
-    from qkvm.cli.describing import print_xml
     from qkvm.cli.networking import find_network
     from qkvm.domain import netport
     from qkvm.errors import NotFound

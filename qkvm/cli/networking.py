@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, pairs, table
+from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.errors import NotFound, QkvmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network import Network
     from qkvm.net.run import Started
@@ -167,7 +167,6 @@ def net_dumpxml(context: Context, args: Args) -> None:
     """Print a network's definition as libvirt's XML; of an active one that which it runs with."""
     from msgspec.structs import replace
 
-    from qkvm.cli.describing import print_xml
     from qkvm.domain.run import all_runs
     from qkvm.spec import toml
     from qkvm.spec.libvirt.network import dumps

@@ -8,7 +8,7 @@ from qkvm.host import numa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 _SAMPLE = 1.0

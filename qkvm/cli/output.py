@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from qkvm.cli.context import Context
+    from qkvm.cli.parse import Args
+
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> str:
     """Rows in the layout of virsh's tables (vshTable of libvirt).
@@ -89,3 +92,17 @@ def draw_tree(children: Callable[[str], list[str]], start: str) -> str:
     for root in [start] if start else sorted(children("")):
         draw(root, "", root=True, last=True)
     return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def print_xml(context: Context, args: Args, text: str) -> None:
+    """Print a description, or what --xpath picks out of it."""
+    wanted = args.text("xpath")
+    if wanted is None:
+        return context.out(text)
+    from qkvm import xml, xpath
+
+    found = [xpath.show(item) for item in xpath.find(xml.parse(text, "description"), wanted)]
+    if args.flag("wrap"):
+        inside = "".join("  " + line + "\n" for shown in found for line in shown.split("\n"))
+        return context.out(f"<nodes>\n{inside}</nodes>\n" if found else "<nodes/>\n")
+    return context.out("".join(f"{shown}\n" for shown in found))

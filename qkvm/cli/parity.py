@@ -14,7 +14,7 @@ from qkvm.cli.verbs.virsh import VIRSH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
 
 PARTLY: dict[str, str] = {
     "ttyconsole": "prints a Unix socket's path where the console is no pseudo terminal",

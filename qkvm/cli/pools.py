@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qkvm.cli.output import json_text, pairs, table
+from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.storage.pool import Pool, ensure_default, list_pools
@@ -12,7 +12,7 @@ from qkvm.units import pretty_size, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
     from qkvm.storage.pool import Info
@@ -170,7 +170,6 @@ def pool_edit(context: Context, args: Args) -> None:
 
 def pool_dumpxml(context: Context, args: Args) -> None:
     """Print a pool as libvirt's XML."""
-    from qkvm.cli.describing import print_xml
 
     print_xml(context, args, _pool(context, args).describe(inactive=args.flag("inactive")))
 

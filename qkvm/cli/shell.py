@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from qkvm.cli.main import Session
+    from qkvm.cli.context import Session
 
 _WELCOME = """\
 Welcome to qkvm, the virtualization interactive terminal.

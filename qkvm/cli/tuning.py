@@ -10,7 +10,7 @@ from qkvm.units import parse_size, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 PERF_EVENTS = (

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.emulator import Emulator
     from qkvm.domain.upgrade import Report

@@ -7,7 +7,7 @@ import stat
 import sys
 from contextlib import contextmanager
 
-from qkvm.cli.output import json_text, pairs, table
+from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.cli.pools import find
 from qkvm.errors import InvalidValue
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
@@ -88,7 +88,6 @@ def vol_pool(context: Context, args: Args) -> None:
 
 def vol_dumpxml(context: Context, args: Args) -> None:
     """Print a volume as libvirt's XML."""
-    from qkvm.cli.describing import print_xml
     from qkvm.spec.libvirt.pool import dump_volume
 
     print_xml(context, args, dump_volume(_volume(context, args).told()))

@@ -18,7 +18,8 @@ import pytest
 from qkvm.cli import help as cli_help
 from qkvm.cli import main as cli
 from qkvm.cli import verbs
-from qkvm.cli.main import VERSION, Context, main
+from qkvm.cli.context import VERSION, Context
+from qkvm.cli.main import main
 from qkvm.cli.parse import Args, parse_synopsis
 from qkvm.errors import InvalidState, InvalidValue, NotFound, QkvmError
 
@@ -474,6 +475,7 @@ def test_a_start_imports_next_to_nothing() -> None:
         "__future__",
         "qkvm",
         "qkvm.cli",
+        "qkvm.cli.context",
         "qkvm.cli.main",
         "qkvm.cli.output",
         "qkvm.cli.parse",

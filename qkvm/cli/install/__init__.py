@@ -8,8 +8,8 @@ from qkvm.cli.install.table import ALIASES, OPTIONS
 from qkvm.cli.parse import UsageError
 
 if TYPE_CHECKING:
+    from qkvm.cli.context import Context
     from qkvm.cli.install.reader import Options
-    from qkvm.cli.main import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.install import Plan
 

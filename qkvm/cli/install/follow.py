@@ -11,8 +11,8 @@ from qkvm.domain import install as installing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.cli.context import Context
     from qkvm.cli.install.reader import Options
-    from qkvm.cli.main import Context
     from qkvm.domain.domain import Domain
     from qkvm.domain.install import Plan
 

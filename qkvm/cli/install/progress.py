@@ -10,7 +10,7 @@ from qkvm.units import format_size
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from qkvm.cli.main import Context
+    from qkvm.cli.context import Context
 
 
 class Progress:

@@ -41,7 +41,7 @@ ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 HARDWARE = (
     "-nodefaults", "-no-user-config", "-display", "none",
     "-machine", "q35,kernel-irqchip=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,-monitor",
-    "-smp", "2", "-m", "3072", "-device", "intel-iommu",
+    "-smp", "1", "-m", "3072", "-device", "intel-iommu",
     "-append", "root=/dev/vda console=ttyS0 quiet intel_iommu=on",
     "-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
     "-device", "virtio-9p-pci,fsdev=share,mount_tag=share",

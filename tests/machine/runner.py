@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ _PARTS = ("tests", "scripts", "templates", "pyproject.toml")
 def main(release: str, arguments: list[str]) -> int:
     """Run it in a host of this release of Debian."""
     begin = time.monotonic()
+    # Who ends this ends the host as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with Machine(release) as machine:
         guest = _bring_tests(machine.share)
         machine.install_qkvm()

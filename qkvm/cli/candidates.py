@@ -202,7 +202,7 @@ def _domains(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _networks(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.net.network import list_networks
+    from qkvm.net.handle import list_networks
 
     wanted = NETWORKS.get(typed.verb.name)
     return (

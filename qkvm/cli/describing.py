@@ -64,9 +64,9 @@ def desc(context: Context, args: Args) -> None:
 
 def net_desc(context: Context, args: Args) -> None:
     """Show or set the description or the title of a network."""
-    from qkvm.cli.networking import find_network
+    from qkvm.cli.networking import network_of
 
-    _desc(context, args, find_network(context, args), "network")
+    _desc(context, args, network_of(context, args), "network")
 
 
 def _desc(context: Context, args: Args, owner: Domain | Network, kind: str) -> None:
@@ -110,9 +110,9 @@ def metadata(context: Context, args: Args) -> None:
 
 def net_metadata(context: Context, args: Args) -> None:
     """Show or set an element of a network's metadata."""
-    from qkvm.cli.networking import find_network
+    from qkvm.cli.networking import network_of
 
-    _metadata(context, args, find_network(context, args))
+    _metadata(context, args, network_of(context, args))
 
 
 def _metadata(context: Context, args: Args, owner: Domain | Network) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.forward import Entry
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.spec.forward import Forward
 
 _ACTIONS = ("add", "delete", "list", "refresh")
@@ -71,12 +71,12 @@ def _forward(args: Args, *, whole: bool) -> Forward:
     )  # fmt: skip
 
 
-def _scope(args: Args, network: Network) -> tuple[bool, bool]:
+def _scope(args: Args, network: Handle) -> tuple[bool, bool]:
     live, config = args.flag("live"), args.flag("config")
     return (live, config) if live or config else (network.active, network.persistent)
 
 
-def _list(context: Context, args: Args, network: Network) -> None:
+def _list(context: Context, args: Args, network: Handle) -> None:
     from qkvm.net import forward
     from qkvm.spec import toml
 

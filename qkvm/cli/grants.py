@@ -10,13 +10,13 @@ from qkvm.cli.parse import UsageError
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
 
 
 def net_grant(context: Context, args: Args) -> None:
     """Grant a network to a user, take a grant back, or list them."""
     from qkvm.net import grant, handout, tapright
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.spec.grant import Grant
 
     args.exclusive("list", "revoke")
@@ -25,7 +25,7 @@ def net_grant(context: Context, args: Args) -> None:
         if args.flag("revoke"):
             raise UsageError("--revoke needs a user", hint="qkvm net-grant NETWORK USER --revoke")
         return _list(context, args, name)
-    network = Network.lookup(context.tree, name or "")
+    network = Handle.lookup(context.tree, name or "")
     if args.flag("revoke"):
         grant.revoke(context.tree, network.name, who)
     else:
@@ -34,14 +34,14 @@ def net_grant(context: Context, args: Args) -> None:
         wanted = {} if taps is None else {"taps": taps}
         tapright.check_code()
         grant.allow(context.tree, network.name, Grant(who=who, isolated=not args.flag("not-isolated"), **wanted))
-    handout.enforce(network)
+    handout.enforce(context.tree, network.name)
     for warning in tapright.refresh(context.tree):
         context.warn(warning)
     done = "no longer granted" if args.flag("revoke") else "granted"
     return context.say(f"Network {network.name} {done} to {who}\n")
 
 
-def _require_dhcp(network: Network) -> None:
+def _require_dhcp(network: Handle) -> None:
     from qkvm.errors import InvalidState
 
     if network.definition.dhcp is None:
@@ -53,10 +53,10 @@ def _require_dhcp(network: Network) -> None:
 
 def _list(context: Context, args: Args, name: str | None) -> None:
     from qkvm.net import grant, handout, run
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.spec import toml
 
-    names = [Network.lookup(context.tree, name).name] if name else grant.networks(context.tree)
+    names = [Handle.lookup(context.tree, name).name] if name else grant.networks(context.tree)
     records = run.records(context.tree)
     found = []
     for network in names:

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 def net_check(context: Context, args: Args) -> int:
     """Look what is wrong with a network, or with all that run; 1 where anything is."""
-    from qkvm.net import check
-    from qkvm.net.network import locked_networks
+    from qkvm.net import check, run
 
     name = _network(context, args)
-    with locked_networks(context.tree):
+    with run.locked_networks(context.tree):
         checked = {name: check.check(context.tree, name)} if name else check.check_all(context.tree)
     found = [one for findings in checked.values() for one in findings]
     if args.json:
@@ -34,10 +33,9 @@ def net_check(context: Context, args: Args) -> int:
 def net_repair(context: Context, args: Args) -> int:
     """Put back what is missing of a network, or of all that run; 1 where anything is left."""
     from qkvm.net import repair, run
-    from qkvm.net.network import locked_networks
 
     name = _network(context, args)
-    with locked_networks(context.tree):
+    with run.locked_networks(context.tree):
         wanted = [name] if name else sorted(run.records(context.tree))
         done = {network: repair.repair(context.tree, network) for network in wanted}
     if args.json:

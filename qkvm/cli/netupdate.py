@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 def net_update(context: Context, args: Args) -> None:
     """Change one part of a network, of what runs or of its definition."""
     from qkvm.cli.common import read_file, scope
-    from qkvm.cli.networking import find_network
+    from qkvm.cli.networking import network_of
     from qkvm.net import change
     from qkvm.spec.libvirt import netupdate
 
     asked = scope(args)
-    network = find_network(context, args)
+    network = network_of(context, args)
     command, section = args.required("command"), args.required("section")
     if command not in netupdate.COMMANDS:
         raise UsageError(f"unrecognized command name '{printable(command)}'", hint=", ".join(netupdate.COMMANDS))
@@ -30,8 +30,6 @@ def net_update(context: Context, args: Args) -> None:
     text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)
     live, config = change.scope(network, live=asked["live"], config=asked["config"])
     index = args.signed("parent-index")
-    change.update(
-        network, command, section, text, path, index=-1 if index is None else index, live=live, config=config
-    )
+    network.update(command, section, text, path, index=-1 if index is None else index, live=live, config=config)
     parts = [word for word, wanted in (("persistent config", config), ("live state", live)) if wanted]
     context.say(f"Updated network {network.name} {' and '.join(parts)}")

@@ -9,22 +9,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
+    from qkvm.net.handle import Handle
     from qkvm.net.network import Network
     from qkvm.net.run import Started
 
 
-def find_network(context: Context, args: Args) -> Network:
-    """The network that a verb names by name or UUID. :raises NotFound: in virsh's words."""
+def find_network(context: Context, args: Args) -> Handle:
+    """The network that a verb names by name or UUID, to look at. :raises NotFound: in virsh's words."""
     return network_named(context, args.required("network"))
 
 
-def network_named(context: Context, wanted: str) -> Network:
+def network_of(context: Context, args: Args) -> Network:
+    """The network that a verb names by name or UUID, to change it. :raises NotFound: in virsh's words."""
+    from qkvm.net.network import Network
+
+    return Network(context.tree, find_network(context, args).name)
+
+
+def network_named(context: Context, wanted: str) -> Handle:
     """The network of that name or UUID. :raises NotFound: in virsh's words."""
-    from qkvm.net.network import Network, ensure_default
+    from qkvm.net.handle import Handle, ensure_default
 
     ensure_default(context.tree)
     try:
-        return Network.lookup(context.tree, wanted)
+        return Handle.lookup(context.tree, wanted)
     except NotFound as error:
         raise NotFound(
             f"failed to get network '{wanted}': Network not found: no network with matching name '{wanted}'",
@@ -57,14 +65,14 @@ def net_create(context: Context, args: Args) -> None:
 
 def net_undefine(context: Context, args: Args) -> None:
     """Remove a network's definition."""
-    network = find_network(context, args)
+    network = network_of(context, args)
     network.undefine()
     context.say(f"Network {network.name} has been undefined\n")
 
 
 def net_autostart(context: Context, args: Args) -> None:
     """Mark a network to start with the machine, or unmark it."""
-    network = find_network(context, args)
+    network = network_of(context, args)
     off = args.flag("disable")
     network.set_autostart(not off)
     context.say(f"Network {network.name} {'unmarked' if off else 'marked'} as autostarted\n")
@@ -78,9 +86,9 @@ def net_start(context: Context, args: Args) -> None:
     if args.flag("dry-run"):
         from qkvm.net.preview import preview
 
-        return context.out(preview(find_network(context, args), firewall))
+        return context.out(preview(network_of(context, args), firewall))
     Host(context.tree.root).prepare()
-    network = find_network(context, args)
+    network = network_of(context, args)
     _tell_moved(context, network.name, network.start(firewall=firewall))
     return context.say(f"Network {network.name} started\n")
 
@@ -96,14 +104,14 @@ def _tell_moved(context: Context, name: str, started: Started) -> None:
 
 def net_destroy(context: Context, args: Args) -> None:
     """Stop a network."""
-    network = find_network(context, args)
+    network = network_of(context, args)
     network.destroy()
     context.say(f"Network {network.name} destroyed\n")
 
 
 def net_list(context: Context, args: Args) -> None:
     """List networks: the active ones, or with --all and --inactive the others too."""
-    from qkvm.net.network import Network, ensure_default, list_networks
+    from qkvm.net.handle import Handle, ensure_default, list_networks
 
     ensure_default(context.tree)
     found = [
@@ -117,7 +125,7 @@ def net_list(context: Context, args: Args) -> None:
         context.out(json_text([{**entry._asdict(), "title": _title(context, entry.name)} for entry in found]))
     elif args.flag("name") or args.flag("uuid"):
         for entry in found:
-            context.out(f"{Network(context.tree, entry.name).info().uuid if args.flag('uuid') else entry.name}\n")
+            context.out(f"{Handle(context.tree, entry.name).info().uuid if args.flag('uuid') else entry.name}\n")
     else:
         headers = ["Name", "State", "Autostart", "Persistent"]
         rows = [
@@ -133,9 +141,9 @@ def net_list(context: Context, args: Args) -> None:
 
 def _title(context: Context, name: str) -> str:
     """What a network is called by people; a damaged definition does not hide the other networks."""
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
 
-    network = Network(context.tree, name)
+    network = Handle(context.tree, name)
     try:
         return (network.actual if network.active else network.definition).title
     except QkvmError:

@@ -42,7 +42,7 @@ class Host:
 
         :raises HostError: no right to, or one of them is not safe to use.
         """
-        from qkvm.net.network import ensure_default
+        from qkvm.net.handle import ensure_default
         from qkvm.storage import pool
 
         tree = self.tree
@@ -118,7 +118,8 @@ class Host:
 
     def networks(self) -> list[Network]:
         """All networks, by name."""
-        from qkvm.net.network import Network, list_networks
+        from qkvm.net.handle import list_networks
+        from qkvm.net.network import Network
 
         self.prepare()
         return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]

@@ -13,7 +13,7 @@ from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.xml import Element
 
 
@@ -28,7 +28,7 @@ class Port(NamedTuple):
     bridge: str
 
 
-def ports(network: Network) -> list[Port]:
+def ports(network: Handle) -> list[Port]:
     """The ports of a network, by domain."""
     from uuid import UUID, uuid5
 
@@ -44,7 +44,7 @@ def ports(network: Network) -> list[Port]:
     return found
 
 
-def find(network: Network, uuid: str) -> Port:
+def find(network: Handle, uuid: str) -> Port:
     """The port of a UUID. :raises NotFound: the network has none of it."""
     for port in ports(network):
         if port.uuid == uuid.lower():

@@ -87,7 +87,7 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
             raise no_source(nic.source)
         return ""
     if nic.type == "network":
-        from qkvm.net.network import bridge_of
+        from qkvm.net.handle import bridge_of
 
         return bridge_of(tree, nic.source)
     if not link.present(nic.source):

@@ -85,9 +85,9 @@ def forget(tree: Tree) -> None:
     from qkvm.domain.run import all_runs
     from qkvm.errors import DefinitionError
     from qkvm.files import entries
-    from qkvm.net import handout, reserve
+    from qkvm.net import handout, reservations
 
-    networks = reserve.networks(tree)
+    networks = reservations.networks(tree)
     if not networks:
         return
     macs = {entry["mac"] for run in all_runs(tree) if run.pid is not None for entry in run.record["nics"]}
@@ -99,4 +99,4 @@ def forget(tree: Tree) -> None:
             return
     for network in networks:
         known = macs | handout.macs(tree, network)
-        reserve.release(tree, network, known.__contains__)
+        reservations.release(tree, network, known.__contains__)

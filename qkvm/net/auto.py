@@ -6,16 +6,12 @@ import secrets
 import tomllib
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qkvm.errors import AlreadyExists, QkvmError
-from qkvm.files import entries, read_bytes
 from qkvm.net.place import Subnet, free_subnet
 from qkvm.spec import toml
 from qkvm.spec.network import AUTO
-
-if TYPE_CHECKING:
-    from qkvm.paths import Tree
 
 _PREFIX = 24
 _DHCP6 = 0x100, 0x1FF
@@ -53,25 +49,6 @@ def resolve(
         changes["ipv6", "address"] = str(_table(known, "ipv6").get("address") or _unique_local())
     _ranges(plain, six, changes)
     return _written(text, plain, changes) if changes else text
-
-
-def used(tree: Tree, name: str) -> list[tuple[Subnet, str]]:
-    """The subnets that the host uses, and those of all networks but one, defined or running."""
-    from qkvm.net import link, run
-    from qkvm.net.text import parse
-
-    with link.connection() as ipr:
-        found = run.used_subnets(tree, name, ipr)
-    for other in entries(tree.network_definitions, ".toml"):
-        if other == name:
-            continue
-        path = tree.network_definition(other)
-        try:
-            definition = parse(read_bytes(path) or b"", path)
-        except QkvmError:
-            continue
-        found += [(subnet, f"network '{other}'") for subnet in definition.subnets]
-    return found
 
 
 def _plain(stored: Callable[[str], bytes], name: str) -> dict[str, Any]:

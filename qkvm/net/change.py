@@ -6,46 +6,44 @@ from typing import TYPE_CHECKING
 
 from qkvm.errors import InvalidState
 from qkvm.files import Undo, read_bytes, write_atomic
+from qkvm.net import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.spec import network as spec
 
     Edit = Callable[[spec.Network], spec.Network]
-    Adapt = Callable[[Network, spec.Network], None]
+    Adapt = Callable[[Handle, spec.Network], None]
     Check = Callable[[spec.Network, spec.Network, bool], None]
 
 
-def scope(network: Network, *, live: bool, config: bool) -> tuple[bool, bool]:
+def scope(network: Handle, *, live: bool, config: bool) -> tuple[bool, bool]:
     """Whether a change is of what runs, and whether of the definition, where neither was asked for."""
     return (live, config) if live or config else (network.active, not network.active)
 
 
 def change(
-    network: Network,
+    network: Handle,
     edit: Edit,
     *,
     live: bool,
     config: bool,
+    adapt: Adapt,
     check: Check = lambda before, after, is_live: None,
-    adapt: Adapt | None = None,
 ) -> None:
     """Change what runs (``live``), what the next start will be (``config``), or both; where one fails, neither.
 
     :param edit: gives a valid definition from what is there, once for each of the two.
-    :param adapt: brings what runs to a definition, where that is not :func:`qkvm.net.forward.adapt`.
+    :param adapt: brings what runs to a definition, such as :func:`qkvm.net.forward.adapt`.
     :param check: called before a change with what is there, what is to be, and whether it is the running one.
     :raises InvalidState: the network is not active, or not persistent.
     """
-    from qkvm.net import forward
-    from qkvm.net.network import locked_networks
     from qkvm.net.plan import firewall_plan
 
     path = network.tree.network_definition(network.name)
-    adapt = adapt or forward.adapt
-    with locked_networks(network.tree), Undo() as undo:
+    with run.locked_networks(network.tree), Undo() as undo:
         if live and not network.active:
             raise InvalidState("network is not running")
         if config and not network.persistent:
@@ -56,7 +54,7 @@ def change(
             firewall_plan(after)
             check(before, after, False)
             undo.add(write_atomic, path, read_bytes(path) or b"")
-            network.store(after)
+            store(network, after)
         if live:
             before = network.actual
             after = edit(before)
@@ -66,24 +64,10 @@ def change(
         undo.commit()
 
 
-def update(
-    network: Network,
-    command: str,
-    section: str,
-    text: bytes | str,
-    path: str = "network_update_xml",
-    *,
-    index: int = -1,
-    live: bool,
-    config: bool,
-) -> None:
-    """Change one part, as libvirt's virNetworkUpdate does; see :func:`qkvm.spec.libvirt.netupdate.update`.
+def store(network: Handle, definition: spec.Network) -> None:
+    """Write another definition in place of its own, comments kept; call it under the networks' lock."""
+    from qkvm.spec import toml
 
-    :raises QkvmError: what :func:`change` and that raise; then all is as before.
-    """
-    from qkvm.spec.libvirt import netupdate
-
-    def edit(before: spec.Network) -> spec.Network:
-        return netupdate.update(before, command, section, text, path, index)
-
-    change(network, edit, live=live, config=config)
+    path = network.tree.network_definition(network.name)
+    text = read_bytes(path) or b""
+    write_atomic(path, toml.update(text.decode(), definition))

@@ -28,11 +28,11 @@ def check(tree: Tree, name: str) -> list[Finding]:
 
     :raises NotFound: there is no such network.
     """
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
 
     current = run.read(tree, name)
     if current is None:
-        definition = Network(tree, name).definition
+        definition = Handle(tree, name).definition
         return [
             Finding(name, "inactive", f"network {name} does not run", f"qkvm net-start {name}"),
             *_overlaps(name, definition), *_uplink(name, definition),

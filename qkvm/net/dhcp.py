@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import HostError, InvalidValue, ProgramFailed, TemplateError
 from qkvm.files import make_private_dir, read_bytes, remove, write_atomic
+from qkvm.host import record
+from qkvm.net import run
 from qkvm.units import check_text, printable
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.paths import Tree
     from qkvm.spec.dhcp import DhcpHost
     from qkvm.spec.network import Network
@@ -54,14 +58,14 @@ def render(tree: Tree, definition: Network) -> str:
     """
     import jinja2
 
-    from qkvm.net import reserve
+    from qkvm.net import reservations
     from qkvm.paths import packaged_templates
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([tree.templates, packaged_templates()]),
         undefined=jinja2.StrictUndefined, finalize=_finalize, trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    kept = reserve.kept(tree, definition)
+    kept = reservations.kept(tree, definition)
     own, own6 = definition.interface, definition.interface6
     ranges = [found for found in (definition.dhcp, definition.ipv6 and definition.ipv6.dhcp) if found]
     try:
@@ -147,13 +151,13 @@ def check(tree: Tree, definition: Network) -> None:
 
     :raises ProgramFailed: it does not take it, in its own words.
     """
-    from qkvm.host.process import find_program, run
+    from qkvm.host import process
 
-    program = find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
+    program = process.find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
     path = config_path(tree, definition.name) + ".tried"
     try:
         write_atomic(path, render(tree, definition))
-        run([program, "--test", f"--conf-file={path}"])
+        process.run([program, "--test", f"--conf-file={path}"])
     finally:
         remove(path)
 
@@ -163,10 +167,9 @@ def start(tree: Tree, definition: Network) -> Server:
 
     :raises MissingProgram: dnsmasq is not installed. :raises ProgramFailed: it refused, in its own words.
     """
-    from qkvm.host import unit
-    from qkvm.host.process import find_program, run
+    from qkvm.host import process, unit
 
-    program = find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
+    program = process.find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
     config, pid_file = config_path(tree, definition.name), pid_path(tree, definition.name)
     write_atomic(config, render(tree, definition))
     if follows(definition):
@@ -176,7 +179,7 @@ def start(tree: Tree, definition: Network) -> Server:
     make_private_dir(os.path.dirname(tree.leases(definition.name)))
     try:
         with unit.housed(f"{tree.label}-network", definition.name, f"qkvm network {definition.name}") as words:
-            run([*words, program, f"--conf-file={config}"])
+            process.run([*words, program, f"--conf-file={config}"])
     except ProgramFailed as error:
         if error.code == _EXIT_NETWORK:
             error.hint = f"another DNS or DHCP server may hold the port on {definition.bridge}: ss -lnup"
@@ -243,3 +246,21 @@ def stop_stray(tree: Tree, network: str) -> None:
             started = start_time(pid)
             if started is not None and _serves(pid, config):
                 stop(Server(pid=pid, started=started))
+
+
+def serve(tree: Tree, definition: Network, current: dict[str, Any]) -> None:
+    """Start its dnsmasq, where it has an address to serve on, and record that."""
+    if definition.interfaces:
+        server = start(tree, definition)
+        current["dnsmasq"] = server._asdict()
+        record.write(run.record_path(tree, definition.name), current)
+
+
+def stop_recorded(tree: Tree, current: dict[str, Any]) -> None:
+    """End a network's dnsmasq, the one of its record or what a crash left of it."""
+    if current["dnsmasq"]:
+        stop(Server(**current["dnsmasq"]))
+    if not current["dnsmasq"] or os.path.exists(script_path(tree, current["name"])):
+        # One that runs a script for leases has a second process for that.
+        stop_stray(tree, current["name"])
+    current["dnsmasq"] = None

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import AlreadyExists, NotFound
 from qkvm.host import record
-from qkvm.net import run, sockets
+from qkvm.net import change, life, run, sockets
+from qkvm.net.handle import Handle
 from qkvm.spec.forward import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qkvm.net.network import Network
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
     from qkvm.spec.forward import Forward
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     config: bool
 
 
-def listing(network: Network) -> list[Entry]:
+def listing(network: Handle) -> list[Entry]:
     """The forwards of a network: those that are in force, and those of its definition."""
     config = network.definition.forwards if network.persistent else ()
     actual = network.actual if network.active else None
@@ -49,7 +49,7 @@ def listing(network: Network) -> list[Entry]:
     return found
 
 
-def add(network: Network, forward: Forward, *, live: bool, config: bool) -> None:
+def add(network: Handle, forward: Forward, *, live: bool, config: bool) -> None:
     """Have a port lead to a guest, from now on (``live``), from the next start on (``config``), or both.
 
     :raises AlreadyExists: the port is taken, by a program of the host or by another forward.
@@ -58,7 +58,7 @@ def add(network: Network, forward: Forward, *, live: bool, config: bool) -> None
     _change(network, lambda listed: (*listed, forward), live=live, config=config)
 
 
-def delete(network: Network, label: str, guest: str = "", *, live: bool, config: bool) -> None:
+def delete(network: Handle, label: str, guest: str = "", *, live: bool, config: bool) -> None:
     """Take forwards away: those of a protocol, address and ports (:attr:`Forward.label`), to one guest or to any.
 
     :raises NotFound: there is none. :raises InvalidState: the network is not active, or not persistent.
@@ -78,17 +78,15 @@ def delete(network: Network, label: str, guest: str = "", *, live: bool, config:
 
 def refresh(tree: Tree, name: str) -> None:
     """Bring the rules of an active network to its guests' present addresses; another network has nothing to do."""
-    from qkvm.net.network import Network, locked_networks
-
-    with locked_networks(tree):
-        network = Network(tree, name)
+    with run.locked_networks(tree):
+        network = Handle(tree, name)
         if network.active:
             adapt(network, network.actual)
 
 
-def adapt(network: Network, definition: spec.Network) -> None:
-    """Bring what runs of an active network to a definition; see :func:`qkvm.net.run.adapt`."""
-    run.adapt(network.tree, network.name, definition, lambda guest: addresses_of(network.tree, definition, guest))
+def adapt(network: Handle, definition: spec.Network) -> None:
+    """Bring what runs of an active network to a definition; see :func:`qkvm.net.life.adapt`."""
+    life.adapt(network.tree, network.name, definition, lambda guest: addresses_of(network.tree, definition, guest))
 
 
 def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str, ...]:
@@ -153,9 +151,9 @@ def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
                 yield other, forward
 
 
-def _change(network: Network, change: Change, *, live: bool, config: bool) -> None:
+def _change(network: Handle, edited: Change, *, live: bool, config: bool) -> None:
     def edit(before: spec.Network) -> spec.Network:
-        return validate(replace(before, forwards=change(before.forwards)))
+        return validate(replace(before, forwards=edited(before.forwards)))
 
     def check(before: spec.Network, after: spec.Network, is_live: bool) -> None:
         if is_live:
@@ -167,7 +165,6 @@ def _change(network: Network, change: Change, *, live: bool, config: bool) -> No
 
     from msgspec.structs import replace
 
-    from qkvm.net.change import change as change_network
     from qkvm.spec.network import validate
 
-    change_network(network, edit, check=check, live=live, config=config)
+    change.change(network, edit, adapt=adapt, check=check, live=live, config=config)

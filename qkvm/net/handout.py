@@ -15,7 +15,7 @@ from qkvm.errors import AlreadyExists, InvalidState, InvalidValue
 from qkvm.files import Undo, entries, read_bytes, write_atomic
 from qkvm.host import process, record
 from qkvm.net import grant as grants
-from qkvm.net import granttap, guard, link, reserve, run
+from qkvm.net import granttap, guard, link, reservations, reserve, run
 from qkvm.net import rtnetlink as nl
 from qkvm.net.macvtap import free_index
 from qkvm.net.port import Port, plug
@@ -23,7 +23,6 @@ from qkvm.spec.nic import NicFilter
 from qkvm.units import parse_mac, printable
 
 if TYPE_CHECKING:
-    from qkvm.net.network import Network
     from qkvm.paths import Tree
     from qkvm.spec.grant import Grant
 
@@ -48,27 +47,24 @@ class _Owner(NamedTuple):
     used: int
 
 
-def give(network: Network, uid: int, text: str) -> Handed:
+def give(tree: Tree, network: str, uid: int, text: str) -> Handed:
     """A tap on an active network for the NIC of a user's guest, whose filter is in force.
 
     :param text: the NIC's MAC address. :raises InvalidState: the user is granted no more, or nothing, or the
         network gives no addresses. :raises AlreadyExists: the MAC address is somebody's.
     """
-    from qkvm.net.network import locked_networks
-
-    tree = network.tree
     # Without it there is no filter, and nothing could be taken away again.
     process.find_program("nft", "a NIC that a user may have", "nftables")
-    allowed = require(tree, network.name, uid)
+    allowed = require(tree, network, uid)
     mac = parse_mac(text)
     if not mac.startswith(_PREFIX):
         raise InvalidValue(f"MAC address {mac} can't be given to a guest of yours", hint=f"one of {_PREFIX}…")
-    with locked_networks(tree):
-        current = network.record
+    with run.locked_networks(tree):
+        current = run.read(tree, network)
         if current is None or not run.is_ours(tree, current):
-            raise InvalidState(f"network '{network.name}' is not active")
+            raise InvalidState(f"network '{network}' is not active")
         if run.definition_of(current).dhcp is None:
-            raise InvalidState(f"network '{network.name}' gives no addresses by DHCP")
+            raise InvalidState(f"network '{network}' gives no addresses by DHCP")
         sweep(tree, current)
         _check_count(current, uid, allowed)
         _check_free(tree, current, uid, mac)
@@ -164,29 +160,24 @@ def remove_all(tree: Tree, current: dict[str, Any]) -> None:
         _forget(tree, current, one)
 
 
-def enforce(network: Network) -> None:
+def enforce(tree: Tree, network: str) -> None:
     """Bring what is there in line with the grants: taps and MAC addresses of users who have none any more."""
-    from qkvm.net.network import locked_networks
-
-    tree, name = network.tree, network.name
-    with locked_networks(tree):
-        current = network.record
+    with run.locked_networks(tree):
+        current = run.read(tree, network)
         if current is not None:
             sweep(tree, current)
-        owners = _owners(tree, name)
-        gone = {mac for mac, owner in owners.items() if grants.of(tree, name, owner.uid) is None}
+        owners = _owners(tree, network)
+        gone = {mac for mac, owner in owners.items() if grants.of(tree, network, owner.uid) is None}
         if gone:
-            _store(tree, name, {mac: owner for mac, owner in owners.items() if mac not in gone})
-            reserve.release(tree, name, lambda mac: mac not in gone)
+            _store(tree, network, {mac: owner for mac, owner in owners.items() if mac not in gone})
+            reservations.release(tree, network, lambda mac: mac not in gone)
 
 
 def collect(tree: Tree) -> None:
     """Bring all networks in line with the grants, and take away what taps that are gone have left."""
-    from qkvm.net.network import Network
-
     for name, current in run.records(tree).items():
         if current.get("handed"):
-            enforce(Network(tree, name))
+            enforce(tree, name)
 
 
 def _check_count(current: dict[str, Any], uid: int, allowed: Grant) -> None:
@@ -248,7 +239,7 @@ def _make_room(tree: Tree, current: dict[str, Any], uid: int, owners: dict[str, 
             hint="one of these again, or wait",
         )
     del owners[rested[0]]
-    reserve.release(tree, current["name"], lambda mac: mac != rested[0])
+    reservations.release(tree, current["name"], lambda mac: mac != rested[0])
 
 
 def _check_free(tree: Tree, current: dict[str, Any], uid: int, mac: str) -> None:
@@ -269,7 +260,7 @@ def _is_served(tree: Tree, current: dict[str, Any], mac: str) -> bool:
     from qkvm.net.lease import leases
 
     given = {lease.mac for lease in leases(tree.leases(current["name"]))}
-    return mac in given or mac in reserve.kept(tree, run.definition_of(current))
+    return mac in given or mac in reservations.kept(tree, run.definition_of(current))
 
 
 def _is_written(tree: Tree, current: dict[str, Any], mac: str) -> bool:

@@ -10,11 +10,11 @@ from qkvm.net import link, run
 from qkvm.net.plan import Family, FirewallPlan, firewall_plan, targets
 
 if TYPE_CHECKING:
-    from qkvm.net.network import Network
+    from qkvm.net.handle import Handle
     from qkvm.spec import network as spec
 
 
-def preview(network: Network, firewall: str = "") -> str:
+def preview(network: Handle, firewall: str = "") -> str:
     """The rules of a network in the words of iptables-save, or of nft; of one that runs, those of its run.
 
     What is put into rulesets of others follows; where that is another tool's, as comments.
@@ -39,7 +39,7 @@ def preview(network: Network, firewall: str = "") -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _placed(network: Network) -> spec.Network:
+def _placed(network: Handle) -> spec.Network:
     from qkvm.net.place import find_place
 
     definition = network.definition

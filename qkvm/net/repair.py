@@ -94,9 +94,9 @@ def _replug(tree: Tree, definition: spec.Network) -> None:
 
 def _adapt(tree: Tree, current: dict[str, Any], definition: spec.Network, *, anew: bool) -> None:
     """Rules, openings and dnsmasq, as a start makes them."""
-    from qkvm.net import forward
+    from qkvm.net import dhcp, forward, life
 
     if anew:
         # The sockets of a dnsmasq that runs are bound to the bridge that has gone.
-        run.stop_dnsmasq(tree, current)
-    run.adapt(tree, definition.name, definition, lambda guest: forward.addresses_of(tree, definition, guest))
+        dhcp.stop_recorded(tree, current)
+    life.adapt(tree, definition.name, definition, lambda guest: forward.addresses_of(tree, definition, guest))

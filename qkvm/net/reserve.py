@@ -7,34 +7,19 @@ is kept lies beside the leases and, like them, outlives the network's runs.
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import InvalidState, InvalidValue
-from qkvm.files import Undo, entries, make_private_dir, read_bytes, write_atomic
+from qkvm.files import Undo
 from qkvm.host import record
-from qkvm.net import run
-from qkvm.net.lease import is_ipv4
+from qkvm.net import dhcp, reservations, run
 from qkvm.net.lease import leases as leases_in
-from qkvm.units import check_text
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec.network import Network
-
-
-def kept(tree: Tree, definition: Network) -> dict[str, str]:
-    """The addresses kept on a network by MAC: those that lie in its subnet and are no static host's."""
-    path = tree.reservations(check_text(definition.name, "network name"))
-    found = {}
-    static = _static(definition)
-    for line in (read_bytes(path) or b"").decode("ascii", "replace").splitlines():
-        mac, _, ip = line.partition(" ")
-        if mac not in static and ip not in static.values() and is_ipv4(ip) and _is_host(definition, ip):
-            found[mac] = ip
-    return found
 
 
 def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str:
@@ -47,13 +32,13 @@ def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str
     :raises InvalidValue: ``wanted`` is somebody else's.
     """
     definition = run.definition_of(current)
-    before, static = kept(tree, definition), _static(definition)
+    before, static = reservations.kept(tree, definition), reservations.static_hosts(definition)
     found = static.get(mac) or before.get(mac, "")
     if found and wanted in ("", found):
         return found
     if mac in static:
         raise InvalidValue(f"network '{definition.name}' gives {mac} the address {found}, not {wanted}")
-    if wanted and (definition.dhcp is None or not _is_host(definition, wanted)):
+    if wanted and (definition.dhcp is None or not reservations.is_host(definition, wanted)):
         return wanted
     if definition.dhcp is None:
         raise InvalidState(
@@ -62,49 +47,17 @@ def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str
     with Undo() as undo:
         # It gives nothing away while one is chosen.
         undo.add(_restart, tree, definition, current, before)
-        run.stop_dnsmasq(tree, current)
+        dhcp.stop_recorded(tree, current)
         taken = {ip: other for other, ip in {**before, **static}.items() if other != mac}
         leases = {lease.ip: lease.mac for lease in leases_in(tree.leases(definition.name))}
         taken |= {ip: other for ip, other in leases.items() if other != mac}
         if wanted in taken:
             raise InvalidValue(f"address {wanted} of {mac} is kept for or used by {taken[wanted]}")
-        own = [ip for ip, other in leases.items() if other == mac and _is_host(definition, ip)]
+        own = [ip for ip, other in leases.items() if other == mac and reservations.is_host(definition, ip)]
         chosen = wanted or next(iter(own), "") or _free(definition, mac, taken)
         _restart(tree, definition, current, {**before, mac: chosen})
         undo.commit()
     return chosen
-
-
-def networks(tree: Tree) -> list[str]:
-    """The networks that keep addresses."""
-    return entries(os.path.dirname(tree.reservations("any")), ".kept")
-
-
-def release(tree: Tree, network: str, is_known: Callable[[str], bool]) -> None:
-    """Keep none any more for MACs that are not known. dnsmasq follows at its next start, and gives them till then
-    to nobody else.
-    """
-    path = tree.reservations(network)
-    lines = (read_bytes(path) or b"").decode("ascii", "replace").splitlines()
-    left = [line for line in lines if is_known(line.partition(" ")[0])]
-    if left != lines:
-        write_atomic(path, "".join(f"{line}\n" for line in left))
-
-
-def _static(definition: Network) -> dict[str, str]:
-    """The network's own static hosts of IPv4."""
-    return {host.mac: host.ip for host in definition.hosts if host.mac and "." in host.ip}
-
-
-def _is_host(definition: Network, text: str) -> bool:
-    from ipaddress import IPv4Address
-
-    interface = definition.interface
-    if interface is None:
-        return False
-    subnet, address = interface.network, IPv4Address(text)
-    edges = (subnet.network_address, subnet.broadcast_address, interface.ip)
-    return address in subnet and address not in edges
 
 
 def _free(definition: Network, mac: str, taken: Iterable[str]) -> str:
@@ -126,10 +79,8 @@ def _free(definition: Network, mac: str, taken: Iterable[str]) -> str:
 
 def _restart(tree: Tree, definition: Network, current: dict[str, Any], wanted: dict[str, str]) -> None:
     """Start dnsmasq with these addresses kept, and say so in the network's record."""
-    path = tree.reservations(definition.name)
-    make_private_dir(os.path.dirname(path))
-    write_atomic(path, "".join(f"{mac} {ip}\n" for mac, ip in sorted(wanted.items())))
-    run.stop_dnsmasq(tree, current)
+    reservations.write(tree, definition.name, wanted)
+    dhcp.stop_recorded(tree, current)
     current["dnsmasq"] = None
     record.write(run.record_path(tree, definition.name), current)
-    run.serve(tree, definition, current)
+    dhcp.serve(tree, definition, current)

@@ -135,7 +135,6 @@ def _request(peer: socket.socket) -> tuple[str, str]:
 
 def _serve(root: str, uid: int, request: tuple[str, str]) -> Handed:
     from qkvm.net import handout
-    from qkvm.net.network import Network
     from qkvm.paths import Tree
     from qkvm.units import check_name
 
@@ -143,7 +142,7 @@ def _serve(root: str, uid: int, request: tuple[str, str]) -> Handed:
     tree = Tree(root)
     # Before anything else: who is granted nothing takes no lock and learns of no network.
     handout.require(tree, check_name(network, "network"), uid)
-    return handout.give(Network(tree, network), uid, mac)
+    return handout.give(tree, network, uid, mac)
 
 
 def _words(error: Exception) -> dict[str, str]:

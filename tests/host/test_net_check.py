@@ -19,7 +19,8 @@ from qkvm.files import make_private_dir
 from qkvm.host import record
 from qkvm.net import check, link, port, repair, tap
 from qkvm.net.finding import Finding
-from qkvm.net.network import Network, locked_networks
+from qkvm.net.network import Network
+from qkvm.net.run import locked_networks
 from qkvm.paths import Tree
 from scripts import rounds
 from tests.host import nslab

@@ -14,7 +14,7 @@ import pytest
 
 from qkvm.cli.main import main
 from qkvm.errors import AlreadyExists
-from qkvm.net import change, events, link
+from qkvm.net import events, link
 from qkvm.net.network import Network
 from qkvm.paths import Tree
 from tests.host.nslab import sh
@@ -37,7 +37,7 @@ def test_the_life_of_a_network(root: Tree) -> None:
     assert news(found, 1) == [("lan", "Started")]
     # None of these is an event of libvirt's; another definition is.
     lan.set_autostart(True)
-    change.update(lan, "add", "dns-txt", "<txt name='t' value='v'/>", live=True, config=False)
+    lan.update("add", "dns-txt", "<txt name='t' value='v'/>", live=True, config=False)
     Network.define(root, LAN + 'domain = "lan.example"\n', "x")
     assert news(found, 1) == [("lan", "Defined")]
     # Two runs between two looks.

@@ -29,8 +29,9 @@ from qkvm.files import Undo, make_private_dir
 from qkvm.net import grant, handout, tapclient, tapright
 from qkvm.net.check import check
 from qkvm.net.handout import Handed
-from qkvm.net.network import Network, locked_networks
+from qkvm.net.network import Network
 from qkvm.net.repair import repair
+from qkvm.net.run import locked_networks
 from qkvm.paths import Tree
 from qkvm.spec.grant import Grant
 from tests.host import nslab
@@ -234,7 +235,7 @@ def test_a_revoked_grant_cuts_off_at_once(network: Network, init: Init) -> None:
     allow(network)
     handed = ask(init, ALICE)
     grant.revoke(network.tree, NAME, str(ALICE))
-    handout.enforce(network)
+    handout.enforce(network.tree, network.name)
     assert handed.port not in " ".join(nslab.links())
     assert not is_answered(handed, arp(MAC, handed.ip), seconds=0.3)
     with pytest.raises(QkvmError, match="not granted"):
@@ -465,13 +466,13 @@ def test_a_helper_that_is_killed_leaves_nothing_that_the_next_pass_does_not_take
     monkeypatch.setattr(handout, "plug", die)
     monkeypatch.setattr(Undo, "__exit__", lambda *_: None)
     with pytest.raises(Killed):
-        handout.give(network, ALICE, MAC)
+        handout.give(network.tree, network.name, ALICE, MAC)
     monkeypatch.undo()
     assert "qkvm_nic_" in nslab.nft_rules()
     fds = [fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_tap(fd)]
     assert len(fds) == 1
     os.close(fds[0])
-    handout.enforce(network)
+    handout.enforce(network.tree, network.name)
     assert "qkvm_nic_" not in nslab.nft_rules()
 
 

@@ -21,7 +21,8 @@ from qkvm.host import record
 from qkvm.net import bridge, dhcp, link, run
 from qkvm.net.address import addresses
 from qkvm.net.firewall import backend
-from qkvm.net.network import Network, bridge_of, ensure_default, list_networks
+from qkvm.net.handle import bridge_of, ensure_default, list_networks
+from qkvm.net.network import Network
 from qkvm.net.plan import firewall_plan
 from qkvm.paths import Tree
 from tests.host import nslab

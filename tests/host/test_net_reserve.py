@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qkvm.errors import InvalidState, InvalidValue
-from qkvm.net import dhcp, reserve
+from qkvm.net import dhcp, reservations
 from qkvm.net.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
@@ -55,7 +55,11 @@ def test_a_guest_gets_the_address_that_was_kept_for_it(lab: Network, make_guest:
     # An address of the user's own choice, also outside of the range, and of another subnet without any DHCP.
     assert lab.keep_address(MACS[3], "10.9.0.77") == "10.9.0.77"
     assert lab.keep_address(MACS[4], "172.16.0.5") == "172.16.0.5"
-    assert reserve.kept(lab.tree, lab.definition) == {first.mac: leased, second.mac: kept, MACS[3]: "10.9.0.77"}
+    assert reservations.kept(lab.tree, lab.definition) == {
+        first.mac: leased,
+        second.mac: kept,
+        MACS[3]: "10.9.0.77",
+    }
     lab.destroy()
     lab.start(firewall="nftables")
     assert lab.keep_address(second.mac) == kept
@@ -73,8 +77,8 @@ def test_what_cant_be_kept(lab: Network, make_guest: Make) -> None:
     with pytest.raises(InvalidState, match=f"no free address left for {MACS[5]}"):
         lab.keep_address(MACS[5])
     _server(lab)
-    reserve.release(lab.tree, "lab", lambda mac: mac != MACS[1])
-    assert reserve.networks(lab.tree) == ["lab"] and lab.keep_address(MACS[5]) == kept
+    reservations.release(lab.tree, "lab", lambda mac: mac != MACS[1])
+    assert reservations.networks(lab.tree) == ["lab"] and lab.keep_address(MACS[5]) == kept
 
 
 def test_a_network_without_dhcp_keeps_none(netns: nslab.Namespace, root: Tree) -> None:
@@ -98,6 +102,6 @@ def test_lines_of_the_file_that_fit_no_more_are_passed_over(netns: nslab.Namespa
         stream.write(f"{MACS[1]} 192.168.7.7\n{MACS[2]} 10.9.0.1\nnonsense\n{MACS[3]} x\n\n")
     network.destroy()
     network.start(firewall="nftables")
-    assert list(reserve.kept(root, network.definition)) == [MACS[0]]
+    assert list(reservations.kept(root, network.definition)) == [MACS[0]]
     network.destroy()
     network.undefine()

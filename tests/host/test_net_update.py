@@ -13,7 +13,7 @@ import pytest
 from qkvm.cli.main import main
 from qkvm.domain import describe
 from qkvm.errors import InvalidState, InvalidValue, ProgramFailed, QkvmError
-from qkvm.net import change, dhcp
+from qkvm.net import dhcp
 from qkvm.net.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
@@ -41,7 +41,7 @@ def lan(root: Tree) -> Network:
 
 
 def update(network: Network, command: str, section: str, text: str, scope: str = "live config") -> None:
-    change.update(network, command, section, text, live="live" in scope, config="config" in scope)
+    network.update(command, section, text, live="live" in scope, config="config" in scope)
 
 
 def serving(network: Network) -> dhcp.Server:

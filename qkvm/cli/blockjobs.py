@@ -193,7 +193,7 @@ def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
 def _destination(args: Args) -> Destination:
     """--dest with --format, or the file that --xml names."""
     from qkvm.domain.blockcopy import Destination
-    from qkvm.spec.libvirt import mirror
+    from qkvm.spec.libvirt import disk
 
     path, described = args.text("dest"), args.text("xml")
     reuse, fmt = args.flag("reuse-external"), args.text("format") or ""
@@ -202,7 +202,7 @@ def _destination(args: Args) -> Destination:
             if args.has(name):
                 raise UsageError(f"Options --xml and --{name} are mutually exclusive")
         raw, name = common.read_file(described)
-        found = mirror.loads(raw, name)
+        found = disk.load_copy(raw, name)
         return Destination(found.path, found.format, reuse)
     if path is None:
         raise UsageError("need either --dest or --xml")
@@ -212,6 +212,6 @@ def _destination(args: Args) -> Destination:
 
 
 def _destination_xml(args: Args, destination: Destination) -> str:
-    from qkvm.spec.libvirt import mirror
+    from qkvm.spec.libvirt import disk
 
-    return mirror.dumps(mirror.Target(destination.path, destination.format), block=args.flag("blockdev"))
+    return disk.dump_copy(disk.Copy(destination.path, destination.format), block=args.flag("blockdev"))

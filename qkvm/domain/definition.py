@@ -140,13 +140,14 @@ def read(
 
     :param left_out: see :func:`define`.
     """
+    from qkvm.spec.libvirt import node
     from qkvm.spec.libvirt import text as libvirt
 
-    if not libvirt.looks_like_xml(text):
+    if not node.looks_like_xml(text):
         plain = toml.with_uuid(text, path, lambda name: known_uuid(tree, name))
         return parse(plain, path), plain
     try:
-        uuid = known_uuid(tree, libvirt.name_of(text, path))
+        uuid = known_uuid(tree, node.name_of(text, path))
     except DefinitionError:
         raise
     except InvalidValue:

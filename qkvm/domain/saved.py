@@ -12,6 +12,7 @@ from qkvm.errors import HostError, InvalidState, QkvmError
 from qkvm.qemu.launch import Kept
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
+from qkvm.spec.libvirt import node
 from qkvm.spec.libvirt import text as libvirt
 from qkvm.storage import savefile
 
@@ -79,7 +80,7 @@ def parse(text: bytes | str, path: str, uuid: str) -> spec.Domain:
 
     :raises DefinitionError: it can't be read.
     """
-    if libvirt.looks_like_xml(text):
+    if node.looks_like_xml(text):
         return libvirt.loads(text, path, known_uuid=uuid).domain
     return definitions.parse(toml.with_uuid(text, path, lambda _: uuid), path)
 

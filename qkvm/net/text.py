@@ -46,7 +46,7 @@ def read(
     """
     from qkvm.net import auto
     from qkvm.spec.libvirt import network as libvirt
-    from qkvm.spec.libvirt.text import looks_like_xml, name_of
+    from qkvm.spec.libvirt.node import looks_like_xml, name_of
 
     if not looks_like_xml(text):
         plain = toml.with_uuid(text, path, uuid_of)

@@ -374,7 +374,7 @@ def complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
     """A definition and its text in TOML, with a uuid where it had none."""
     from qkvm.spec import toml
     from qkvm.spec.libvirt import pool as libvirt
-    from qkvm.spec.libvirt.text import looks_like_xml
+    from qkvm.spec.libvirt.node import looks_like_xml
 
     def known(name: str) -> str:
         return Pool(tree, name).uuid if name in entries(tree.pool_definitions, ".toml") else ""

@@ -13,7 +13,7 @@ from qkvm import xml
 from qkvm.errors import DefinitionError
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.spec.libvirt import text
+from qkvm.spec.libvirt import node, text
 from qkvm.spec.libvirt.devices import Live
 from qkvm.spec.size import Size
 
@@ -188,7 +188,7 @@ def test_a_uuid_is_the_one_that_is_known() -> None:
     raw = (Path(__file__).parent / "libvirt/minimal.xml").read_bytes()
     assert text.loads(raw, "", known_uuid=UUID).domain.uuid == UUID
     assert text.loads(raw, "").domain.uuid != text.loads(raw, "").domain.uuid
-    assert text.name_of(raw, "") == "tiny"
+    assert node.name_of(raw, "") == "tiny"
 
 
 def test_the_live_form() -> None:
@@ -265,4 +265,4 @@ def test_what_libvirt_has_no_words_for() -> None:
     ],
 )
 def test_xml_is_told_by_its_first_character(start: bytes | str, answer: bool) -> None:
-    assert text.looks_like_xml(start) is answer
+    assert node.looks_like_xml(start) is answer

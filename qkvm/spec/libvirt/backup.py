@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units, xml
 from qkvm.spec.disk import DiskFormat
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.units import printable
 
 if TYPE_CHECKING:

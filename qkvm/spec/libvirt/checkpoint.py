@@ -9,8 +9,7 @@ from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.spec.checkpoint import BITMAP, KINDS, Checkpoint, CheckpointDisk
 from qkvm.spec.libvirt.domain import read_domain, write_domain
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.units import printable
 
 if TYPE_CHECKING:

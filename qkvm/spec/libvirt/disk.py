@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from qkvm import xml
 from qkvm.spec.disk import (
     Cache,
     DetectZeroes,
@@ -16,7 +17,7 @@ from qkvm.spec.disk import (
     Layer,
     format_hint,
 )
-from qkvm.spec.libvirt.node import Node
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.spec.libvirt.place import Places, read_address, read_alias, read_boot_order
 from qkvm.spec.libvirt.tuning import (
     read_iotune,
@@ -209,3 +210,51 @@ def _write_source(element: Element, path: str) -> None:
         element.add("source", dev=path)
     else:
         element.add("source", file=path)
+
+
+# As the destination of a copy.
+
+_COPIED = {"file": "file", "block": "dev"}
+
+
+class Copy(NamedTuple):
+    """The destination of a copy: path and format of an image, '' where the format is not said."""
+
+    path: str
+    format: str
+
+
+def load_copy(text: bytes | str, path: str) -> Copy:
+    """The destination of a copy that a <disk> describes: a source and a driver, nothing that a guest would see.
+
+    :raises DefinitionError: not XML, no disk, or it asks for what qkvm can't do; with the line.
+    """
+    root = root_of(text, Source(path), "disk")
+    with root:
+        kind = root.take("type", "file")
+        root.drop("device")
+        if kind not in _COPIED:
+            raise root.refusal(f"type '{printable(kind)}' is not supported", hint="file or block")
+        source = root.child("source")
+        if source is None:
+            raise root.malformed("<source> is missing")
+        with source:
+            source.drop("index")
+            found = source.required(_COPIED[kind])
+        form = ""
+        driver = root.child("driver")
+        if driver is not None:
+            with driver:
+                driver.only("name", "qemu")
+                form = driver.take("type")
+        root.drop_children("target", "backingStore")
+    return Copy(found, form)
+
+
+def dump_copy(copy: Copy, *, block: bool) -> str:
+    """The <disk> of a destination."""
+    root = xml.element("disk", type="block" if block else "file")
+    root.add("source", **{"dev" if block else "file": copy.path})
+    if copy.format:
+        root.add("driver", type=copy.format)
+    return xml.dump(root)

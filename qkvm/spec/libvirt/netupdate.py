@@ -20,8 +20,7 @@ from qkvm.spec.dhcp import DhcpHost, DhcpRange
 from qkvm.spec.dns import DnsSrv
 from qkvm.spec.libvirt.dns import read_dns_host, read_srv, read_txt
 from qkvm.spec.libvirt.netip import read_host, read_range
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.units import printable
 
 T = TypeVar("T")

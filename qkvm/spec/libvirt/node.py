@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TypeVar
 
-from qkvm import units
+from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec.size import Size
 from qkvm.units import printable
@@ -19,6 +19,9 @@ from qkvm.xml import Element
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
+
+SIZE_MAX = 10 << 20
+"""Bytes of a description that are read; virsh takes no longer ones either."""
 
 _SWITCH = {"yes": True, "on": True, "no": False, "off": False}
 
@@ -229,3 +232,32 @@ class Node:
             Node(child, self.source).unsupported(f"not supported in <{self.tag}>")
         if self._text:
             self.unsupported(f"text '{printable(self._text[:40])}' has no meaning here")
+
+
+# Documents.
+
+
+def looks_like_xml(text: bytes | str) -> bool:
+    """Whether the first character that tells is XML's: everything else is TOML."""
+    start = text[:4096].decode("utf-8", "replace") if isinstance(text, bytes) else text[:4096]
+    return start.lstrip("\ufeff \t\r\n").startswith("<")
+
+
+def name_of(text: bytes | str, path: str) -> str:
+    """The name that a description gives its domain, '' where it gives none; nothing else of it is looked at."""
+    root = xml.parse(_limited(text, path), path)
+    return root.content("name") or ""
+
+
+def root_of(text: bytes | str, source: Source, tag: str) -> Node:
+    """The root element of a document; ``tag`` is what it must be, '' for whatever it is."""
+    root = Node(xml.parse(_limited(text, source.path), source.path), source)
+    if tag and root.tag != tag:
+        raise root.malformed(f"expecting root element of '{tag}', not '{printable(root.tag)}'")
+    return root
+
+
+def _limited(text: bytes | str, path: str) -> bytes | str:
+    if len(text) > SIZE_MAX:
+        raise DefinitionError(path, f"a description is {SIZE_MAX >> 20} MiB at most, this has {len(text) >> 20}")
+    return text

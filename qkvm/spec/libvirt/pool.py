@@ -14,8 +14,7 @@ from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import pool as spec
 from qkvm.spec.disk import DiskFormat
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.spec.size import Size
 from qkvm.units import printable
 

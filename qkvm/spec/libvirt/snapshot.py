@@ -14,8 +14,7 @@ from qkvm.errors import DefinitionError
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.spec.libvirt.domain import read_domain, write_domain
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.spec.libvirt.text import root_of
+from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.spec.snapshot import EXTERNAL, PLACES, STATES, Snapshot, SnapshotDisk
 from qkvm.units import printable
 from qkvm.xml import Element

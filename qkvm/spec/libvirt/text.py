@@ -12,11 +12,7 @@ from qkvm.spec import domain as spec
 from qkvm.spec.libvirt import disk, fittings, interface
 from qkvm.spec.libvirt.devices import Live
 from qkvm.spec.libvirt.domain import read_domain, write_domain
-from qkvm.spec.libvirt.node import Node, Source
-from qkvm.units import printable
-
-SIZE_MAX = 10 << 20
-"""Bytes of a description that are read; virsh takes no longer ones either."""
+from qkvm.spec.libvirt.node import Source, root_of
 
 
 class Read(NamedTuple):
@@ -24,12 +20,6 @@ class Read(NamedTuple):
 
     domain: spec.Domain
     left_out: tuple[str, ...]
-
-
-def looks_like_xml(text: bytes | str) -> bool:
-    """Whether the first character that tells is XML's: everything else is TOML."""
-    start = text[:4096].decode("utf-8", "replace") if isinstance(text, bytes) else text[:4096]
-    return start.lstrip("\ufeff \t\r\n").startswith("<")
 
 
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = False) -> Read:
@@ -48,12 +38,6 @@ def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = 
         raise
     except InvalidValue as error:
         raise DefinitionError(path, str(error), hint=error.hint) from error
-
-
-def name_of(text: bytes | str, path: str) -> str:
-    """The name that a description gives its domain, '' where it gives none; nothing else of it is looked at."""
-    root = xml.parse(_limited(text, path), path)
-    return root.content("name") or ""
 
 
 def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: bool = False) -> str:
@@ -83,17 +67,3 @@ def load_device(text: bytes | str, path: str) -> Described:
         raise root.refusal("such a device can't be plugged", hint=", ".join(_DEVICES))
     has_mac = root.element.find("mac") is not None
     return Described(_DEVICES[root.tag](root), has_mac)
-
-
-def root_of(text: bytes | str, source: Source, tag: str) -> Node:
-    """The root element of a document; ``tag`` is what it must be, '' for whatever it is."""
-    root = Node(xml.parse(_limited(text, source.path), source.path), source)
-    if tag and root.tag != tag:
-        raise root.malformed(f"expecting root element of '{tag}', not '{printable(root.tag)}'")
-    return root
-
-
-def _limited(text: bytes | str, path: str) -> bytes | str:
-    if len(text) > SIZE_MAX:
-        raise DefinitionError(path, f"a description is {SIZE_MAX >> 20} MiB at most, this has {len(text) >> 20}")
-    return text

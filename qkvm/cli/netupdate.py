@@ -16,15 +16,15 @@ def net_update(context: Context, args: Args) -> None:
     from qkvm.cli.common import read_file, scope
     from qkvm.cli.networking import network_of
     from qkvm.net import change
-    from qkvm.spec.libvirt import netupdate
+    from qkvm.spec.libvirt.network import update
 
     asked = scope(args)
     network = network_of(context, args)
     command, section = args.required("command"), args.required("section")
-    if command not in netupdate.COMMANDS:
-        raise UsageError(f"unrecognized command name '{printable(command)}'", hint=", ".join(netupdate.COMMANDS))
-    if section not in netupdate.sections():
-        raise UsageError(f"unrecognized section name '{printable(section)}'", hint=", ".join(netupdate.sections()))
+    if command not in update.COMMANDS:
+        raise UsageError(f"unrecognized command name '{printable(command)}'", hint=", ".join(update.COMMANDS))
+    if section not in update.sections():
+        raise UsageError(f"unrecognized section name '{printable(section)}'", hint=", ".join(update.sections()))
     xml = args.required("xml")
     # As in virsh the element itself may stand in place of a file's name.
     text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)

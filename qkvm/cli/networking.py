@@ -177,7 +177,7 @@ def net_dumpxml(context: Context, args: Args) -> None:
 
     from qkvm.domain.run import all_runs
     from qkvm.spec import toml
-    from qkvm.spec.libvirt.network import dumps
+    from qkvm.spec.libvirt.network.network import dumps
 
     network = find_network(context, args)
     active = network.active and not (args.flag("inactive") and network.persistent)
@@ -199,7 +199,7 @@ def net_edit(context: Context, args: Args) -> None:
     from qkvm.cli import editor
     from qkvm.domain.host import Host
     from qkvm.errors import HostError, InvalidState
-    from qkvm.spec.libvirt.network import dumps
+    from qkvm.spec.libvirt.network.network import dumps
 
     network = find_network(context, args)
     if not network.persistent:

@@ -86,12 +86,12 @@ class Network(Handle):
         live: bool,
         config: bool,
     ) -> None:
-        """Change one part, as libvirt's virNetworkUpdate does; see :func:`qkvm.spec.libvirt.netupdate.update`.
+        """Change one part, as libvirt's virNetworkUpdate does; see :mod:`qkvm.spec.libvirt.network.update`.
 
         :raises QkvmError: what :func:`qkvm.net.change.change` and that raise; then all is as before.
         """
         from qkvm.net import change, forward
-        from qkvm.spec.libvirt import netupdate
+        from qkvm.spec.libvirt.network import update as netupdate
 
         def edit(before: spec.Network) -> spec.Network:
             return netupdate.update(before, command, section, text, path, index)

@@ -45,7 +45,7 @@ def read(
         one that names none.
     """
     from qkvm.net import auto
-    from qkvm.spec.libvirt import network as libvirt
+    from qkvm.spec.libvirt.network import network as libvirt
     from qkvm.spec.libvirt.node import looks_like_xml, name_of
 
     if not looks_like_xml(text):

@@ -13,7 +13,7 @@ from qkvm.spec import network
 from qkvm.spec.dns import DnsForwarder, DnsHost, DnsSrv, DnsTxt
 from qkvm.spec.forward import PortForward, Protocol
 from qkvm.spec.libvirt import cpu, text
-from qkvm.spec.libvirt import network as networks
+from qkvm.spec.libvirt.network import network as networks
 from qkvm.spec.size import Size
 
 UUIDS = st.uuids().map(str)

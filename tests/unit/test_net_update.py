@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from qkvm.errors import DefinitionError, InvalidState, InvalidValue, QkvmError
 from qkvm.spec import network as spec
 from qkvm.spec.dns import Dns
-from qkvm.spec.libvirt import netupdate
+from qkvm.spec.libvirt.network import update
 from qkvm.spec.network import DhcpHost, DhcpRange, Ipv6, Network, default_network
 
 DEFAULT = default_network("702ec947-419d-405a-ba80-ba4e81a9f7b2")
@@ -21,7 +21,7 @@ SIX = "<host id='00:03:00:01:52:54:00:00:00:01' name='a' ip='fd12:3456:789a:1::5
 
 def after(network: Network, *steps: tuple[str, str, str], index: int = -1) -> Network:
     for command, section, text in steps:
-        network = netupdate.update(network, command, section, text, "x", index)
+        network = update.update(network, command, section, text, "x", index)
     return network
 
 

@@ -18,8 +18,8 @@ from qkvm.errors import InvalidState, InvalidValue
 from qkvm.spec import network as spec
 from qkvm.spec.dhcp import DhcpHost, DhcpRange
 from qkvm.spec.dns import DnsSrv
-from qkvm.spec.libvirt.dns import read_dns_host, read_srv, read_txt
-from qkvm.spec.libvirt.netip import read_host, read_range
+from qkvm.spec.libvirt.network.dns import read_dns_host, read_srv, read_txt
+from qkvm.spec.libvirt.network.ip import read_host, read_range
 from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.units import printable
 

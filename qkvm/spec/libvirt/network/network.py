@@ -12,8 +12,8 @@ from qkvm import units, xml
 from qkvm.errors import DefinitionError, InvalidValue
 from qkvm.spec import network as spec
 from qkvm.spec.libvirt import metadata
-from qkvm.spec.libvirt.dns import read_dns, write_dns
-from qkvm.spec.libvirt.netip import read_ips, write_ips
+from qkvm.spec.libvirt.network.dns import read_dns, write_dns
+from qkvm.spec.libvirt.network.ip import read_ips, write_ips
 from qkvm.spec.libvirt.node import Node, Source, root_of
 from qkvm.spec.libvirt.tuning import read_bandwidth, write_bandwidth
 from qkvm.units import printable

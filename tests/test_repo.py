@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import importlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +50,24 @@ STARTERS = frozenset(("fork", "forkpty", "posix_spawn", "posix_spawnp", "system"
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
+FOLDER_MODULES = 20
+
+TO_DIVIDE = frozenset(
+    (
+        "qkvm.domain",
+        "qkvm.cli",
+        "qkvm.cli.verbs",
+        "qkvm.cli.install",
+        "qkvm.host",
+        "qkvm.net",
+        "qkvm.net.firewall",
+        "qkvm.storage",
+    )
+)
+"""Packages that have too many modules, or modules in no order, until they are divided."""
+
+CIRCULAR = "qkvm.domain"
+"""The package that may still have circles of imports."""
 
 TOP = frozenset(("pyproject.toml", "qkvm", "templates", "tests", "scripts", "README.md"))
 
@@ -114,6 +134,72 @@ def test_imports_run_one_way() -> None:
             if not beside and LAYERS[other] >= LAYERS[own]:
                 wrong.append(f"{relative(path)}:{line} imports {name}")
     assert not wrong
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Lazy imports count, and those for type checkers."""
+    graph = {
+        dotted(path): {name for _, name in imports(path) if is_module(name)} - {dotted(path)}
+        for path in MODULES
+        if part(dotted(path)) != part(CIRCULAR)
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+PACKAGES = sorted(dotted(path) for path in MODULES if path.name == "__init__.py" and path.parent != PACKAGE)
+
+
+def members(package: str) -> set[str]:
+    """The modules and packages in a package."""
+    folder = ROOT.joinpath(*package.split("."))
+    found = {
+        path.stem for path in folder.iterdir() if path.suffix == ".py" or path.joinpath("__init__.py").exists()
+    }
+    return found - {"__init__"}
+
+
+@functools.cache
+def order(package: str) -> tuple[str, ...]:
+    """What is in a package, in the order in which its docstring lists it: 'name: …' or 'name, name: …' a line."""
+    text = ast.get_docstring(ast.parse(ROOT.joinpath(*package.split("."), "__init__.py").read_text())) or ""
+    lines = re.findall(r"^(\w+(?:, \w+)*): ", text, re.MULTILINE)
+    return tuple(name for line in lines for name in line.split(", "))
+
+
+def fork(one: str, other: str) -> tuple[str, str, str]:
+    """The package that two modules are in, and which members of it they are or are in; '' is its own code."""
+    ones, others = one.split("."), other.split(".")
+    common = 0
+    while ones[common : common + 1] == others[common : common + 1] != []:
+        common += 1
+    return ".".join(ones[:common]), "".join(ones[common : common + 1]), "".join(others[common : common + 1])
+
+
+def test_packages_list_what_is_in_them() -> None:
+    found = {name: set(order(name)) ^ members(name) for name in PACKAGES if name not in TO_DIVIDE}
+    assert not {name: wrong for name, wrong in found.items() if wrong}
+
+
+def test_imports_in_a_package_run_in_its_order() -> None:
+    """A module imports what its package lists before it; code of the package itself stands above its modules."""
+    wrong = []
+    for path in MODULES:
+        for line, name in imports(path):
+            package, own, other = fork(dotted(path), name)
+            if "." not in package or package in TO_DIVIDE or own == other:
+                continue
+            listed = order(package)
+            if other == "" or (own and listed.index(own) < listed.index(other)):
+                wrong.append(f"{relative(path)}:{line} imports {name}")
+    assert not wrong
+
+
+def test_folders_are_small() -> None:
+    counts = {name: len(members(name)) for name in PACKAGES if name not in TO_DIVIDE}
+    assert not {name: count for name, count in counts.items() if count > FOLDER_MODULES}
 
 
 def test_each_foreign_package_has_its_place() -> None:

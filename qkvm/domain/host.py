@@ -180,11 +180,11 @@ class Host:
         """Whether this machine is fit for guests, check by check (virt-host-validate)."""
         from qkvm.domain import trial
         from qkvm.host import settings, validate
-        from qkvm.net import firewall
+        from qkvm.net.firewall import choice
 
         def backend() -> str:
             if os.geteuid() != 0:
                 raise HostError("only root can look at it")
-            return firewall.choose(settings.load(self.tree).firewall).name
+            return choice.choose(settings.load(self.tree).firewall).name
 
         return list(validate.checks(self.tree, backend, lambda: trial.start(self.tree)))

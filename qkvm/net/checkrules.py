@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm.net import sysctl
 from qkvm.net.finding import Finding
-from qkvm.net.firewall import backend, foreign, legacy
+from qkvm.net.firewall import foreign, legacy
+from qkvm.net.firewall.choice import backend
 from qkvm.net.plan import Family, FirewallPlan
 from qkvm.spec.network import Mode
 

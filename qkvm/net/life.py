@@ -33,7 +33,7 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         return _take_bridge(tree, definition)
     from qkvm import units
     from qkvm.net import dhcp, forwarding
-    from qkvm.net.firewall import choose
+    from qkvm.net.firewall.choice import choose
     from qkvm.net.place import find_place
     from qkvm.net.plan import firewall_plan, targets
     from qkvm.spec import toml
@@ -93,7 +93,8 @@ def apply_rules(
     Rulesets of others that would drop the packets are opened for them; gives those that could not be.
     """
     from qkvm.net import sysctl
-    from qkvm.net.firewall import backend, foreign
+    from qkvm.net.firewall import foreign
+    from qkvm.net.firewall.choice import backend
 
     if plan.targets and definition.address:
         # Answers of guests to the host's own 127.0.0.1; the plan's rules keep everything else of that out.
@@ -204,7 +205,8 @@ def _remove_handed(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def _remove_rules(current: dict[str, Any]) -> None:
-    from qkvm.net.firewall import backend, foreign
+    from qkvm.net.firewall import foreign
+    from qkvm.net.firewall.choice import backend
     from qkvm.net.plan import firewall_plan
 
     plan = firewall_plan(run.definition_of(current))

@@ -24,7 +24,7 @@ def preview(network: Handle, firewall: str = "") -> str:
     """
     from qkvm.host import settings
     from qkvm.net import forward
-    from qkvm.net.firewall import live_name
+    from qkvm.net.firewall.choice import live_name
 
     current = network.record if network.active else None
     definition = network.actual if current is not None else _placed(network)

@@ -20,7 +20,7 @@ from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound, 
 from qkvm.host import record
 from qkvm.net import bridge, dhcp, link, run
 from qkvm.net.address import addresses
-from qkvm.net.firewall import backend
+from qkvm.net.firewall.choice import backend
 from qkvm.net.handle import bridge_of, ensure_default, list_networks
 from qkvm.net.network import Network
 from qkvm.net.plan import firewall_plan

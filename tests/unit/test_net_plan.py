@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidValue, TemplateError
 from qkvm.net import dhcp
-from qkvm.net.firewall import backend, nftables, nfttext, save
+from qkvm.net.firewall import nftables, nfttext, save
+from qkvm.net.firewall.choice import backend
 from qkvm.net.place import find_place
 from qkvm.net.plan import FirewallPlan, Rule, firewall_plan, rules
 from qkvm.paths import Tree

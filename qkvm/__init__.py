@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from qkvm.domain.domain import Domain
     from qkvm.domain.host import Host
     from qkvm.errors import QkvmError
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
 
 __all__ = ["Domain", "Host", "Network", "QkvmError"]
 
 _HOMES = {
     "Domain": "qkvm.domain.domain",
     "Host": "qkvm.domain.host",
-    "Network": "qkvm.net.network",
+    "Network": "qkvm.net.network.network",
     "QkvmError": "qkvm.errors",
 }
 

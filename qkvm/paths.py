@@ -298,8 +298,12 @@ def session_link(root: str) -> str:
     return join(root, "run/session")
 
 
+def package() -> str:
+    """The folder of qkvm's own modules."""
+    return os.path.dirname(os.path.abspath(__file__))
+
+
 def packaged_templates() -> str:
     """Folder of the templates that qkvm brings: inside the package when installed, beside it in a checkout."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    installed = join(package, "templates")
-    return installed if os.path.isdir(installed) else join(os.path.dirname(package), "templates")
+    installed = join(package(), "templates")
+    return installed if os.path.isdir(installed) else join(os.path.dirname(package()), "templates")

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from qkvm.host import process
-from qkvm.net.network import Network
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 
 DEFINITION = """name = "rounds"

@@ -42,7 +42,7 @@ OWNERS = {
     "iptc": {"qkvm/net/firewall/xtables.py"},
     "qemu": {"qkvm/qmp/"},
     "pycdlib": {"qkvm/storage/iso.py"},
-    "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp.py"},
+    "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp/dnsmasq.py"},
 }
 """A package from elsewhere -> the files or folders that alone may import it."""
 
@@ -59,8 +59,6 @@ TO_DIVIDE = frozenset(
         "qkvm.cli.verbs",
         "qkvm.cli.install",
         "qkvm.host",
-        "qkvm.net",
-        "qkvm.net.firewall",
         "qkvm.storage",
     )
 )
@@ -110,7 +108,7 @@ def is_module(name: str) -> bool:
 
 
 def part(name: str) -> str:
-    """The part of the package that a module belongs to: 'net' for qkvm.net.link, '' for qkvm itself."""
+    """The part of the package that a module belongs to: 'net' for qkvm.net.link.link, '' for qkvm itself."""
     return name.split(".")[1] if "." in name else ""
 
 

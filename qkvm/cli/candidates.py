@@ -202,7 +202,7 @@ def _domains(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _networks(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.net.handle import list_networks
+    from qkvm.net.network.handle import list_networks
 
     wanted = NETWORKS.get(typed.verb.name)
     return (
@@ -279,20 +279,20 @@ def _sources(typed: Typed, partial: str) -> Iterable[str]:
         return _networks(typed, partial)
     if kind != "bridge":
         return ()
-    from qkvm.net import link
+    from qkvm.net.link import link
 
     # /sys alone may show another network namespace than this process is in.
     return (name for name in link.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
 def _links(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.net import link
+    from qkvm.net.link import link
 
     return link.names()
 
 
 def _uplinks(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.net import uplink
+    from qkvm.net.uplink import uplink
 
     return uplink.bridges(typed.tree)
 

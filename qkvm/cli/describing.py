@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.domain.domain import Domain
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
 
 
 def dumpxml(context: Context, args: Args) -> None:

@@ -11,8 +11,8 @@ from qkvm.units import printable
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.net.forward import Entry
-    from qkvm.net.handle import Handle
+    from qkvm.net.network.forward import Entry
+    from qkvm.net.network.handle import Handle
     from qkvm.spec.forward import Forward
 
 _ACTIONS = ("add", "delete", "list", "refresh")
@@ -21,7 +21,7 @@ _ACTIONS = ("add", "delete", "list", "refresh")
 def net_forward(context: Context, args: Args) -> None:
     """Add, delete or list the ports of the host that lead to a network's guests."""
     from qkvm.cli.networking import find_network
-    from qkvm.net import forward
+    from qkvm.net.network import forward
 
     action = args.required("action")
     if action not in _ACTIONS:
@@ -77,7 +77,7 @@ def _scope(args: Args, network: Handle) -> tuple[bool, bool]:
 
 
 def _list(context: Context, args: Args, network: Handle) -> None:
-    from qkvm.net import forward
+    from qkvm.net.network import forward
     from qkvm.spec import toml
 
     found = forward.listing(network)

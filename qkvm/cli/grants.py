@@ -10,13 +10,13 @@ from qkvm.cli.parse import UsageError
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.net.handle import Handle
+    from qkvm.net.network.handle import Handle
 
 
 def net_grant(context: Context, args: Args) -> None:
     """Grant a network to a user, take a grant back, or list them."""
-    from qkvm.net import grant, handout, tapright
-    from qkvm.net.handle import Handle
+    from qkvm.net.grant import grants, handout, right
+    from qkvm.net.network.handle import Handle
     from qkvm.spec.grant import Grant
 
     args.exclusive("list", "revoke")
@@ -27,15 +27,15 @@ def net_grant(context: Context, args: Args) -> None:
         return _list(context, args, name)
     network = Handle.lookup(context.tree, name or "")
     if args.flag("revoke"):
-        grant.revoke(context.tree, network.name, who)
+        grants.revoke(context.tree, network.name, who)
     else:
         _require_dhcp(network)
         taps = args.number("taps")
         wanted = {} if taps is None else {"taps": taps}
-        tapright.check_code()
-        grant.allow(context.tree, network.name, Grant(who=who, isolated=not args.flag("not-isolated"), **wanted))
+        right.check_code()
+        grants.allow(context.tree, network.name, Grant(who=who, isolated=not args.flag("not-isolated"), **wanted))
     handout.enforce(context.tree, network.name)
-    for warning in tapright.refresh(context.tree):
+    for warning in right.refresh(context.tree):
         context.warn(warning)
     done = "no longer granted" if args.flag("revoke") else "granted"
     return context.say(f"Network {network.name} {done} to {who}\n")
@@ -52,17 +52,18 @@ def _require_dhcp(network: Handle) -> None:
 
 
 def _list(context: Context, args: Args, name: str | None) -> None:
-    from qkvm.net import grant, handout, run
-    from qkvm.net.handle import Handle
+    from qkvm.net import run
+    from qkvm.net.grant import grants, handout
+    from qkvm.net.network.handle import Handle
     from qkvm.spec import toml
 
-    names = [Handle.lookup(context.tree, name).name] if name else grant.networks(context.tree)
+    names = [Handle.lookup(context.tree, name).name] if name else grants.networks(context.tree)
     records = run.records(context.tree)
     found = []
     for network in names:
         live = handout.live(records.get(network, {}))
-        for one in grant.load(context.tree, network):
-            used = sum(grant.of(context.tree, network, entry["uid"]) == one for entry in live)
+        for one in grants.load(context.tree, network):
+            used = sum(grants.of(context.tree, network, entry["uid"]) == one for entry in live)
             found.append((network, one, used))
     if args.json:
         rows = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qkvm.cli.output import json_text, print_xml, table
 from qkvm.errors import InvalidValue
-from qkvm.net import interface as interfaces
+from qkvm.net.uplink import interface as interfaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def iface_dumpxml(context: Context, args: Args) -> None:
 
 def iface_bridge(context: Context, args: Args) -> None:
     """Make a bridge over an interface."""
-    from qkvm.net import uplink
+    from qkvm.net.uplink import uplink
 
     _refuse_no_start(args)
     found = interfaces.find(args.required("interface"))
@@ -66,7 +66,7 @@ def iface_bridge(context: Context, args: Args) -> None:
 
 def iface_unbridge(context: Context, args: Args) -> None:
     """Take the bridge over an interface away."""
-    from qkvm.net import uplink
+    from qkvm.net.uplink import uplink
 
     _refuse_no_start(args)
     bridge = args.required("bridge")

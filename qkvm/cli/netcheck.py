@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def net_check(context: Context, args: Args) -> int:
     """Look what is wrong with a network, or with all that run; 1 where anything is."""
-    from qkvm.net import check, run
+    from qkvm.net import run
+    from qkvm.net.health import check
 
     name = _network(context, args)
     with run.locked_networks(context.tree):
@@ -32,7 +33,8 @@ def net_check(context: Context, args: Args) -> int:
 
 def net_repair(context: Context, args: Args) -> int:
     """Put back what is missing of a network, or of all that run; 1 where anything is left."""
-    from qkvm.net import repair, run
+    from qkvm.net import run
+    from qkvm.net.health import repair
 
     name = _network(context, args)
     with run.locked_networks(context.tree):

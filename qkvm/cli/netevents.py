@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qkvm.cli.events import stamp, tell
 from qkvm.cli.parse import UsageError
-from qkvm.net import events
+from qkvm.net.network import events
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.net.handle import Handle
-    from qkvm.net.network import Network
+    from qkvm.net.network.handle import Handle
+    from qkvm.net.network.network import Network
     from qkvm.net.run import Started
 
 
@@ -21,14 +21,14 @@ def find_network(context: Context, args: Args) -> Handle:
 
 def network_of(context: Context, args: Args) -> Network:
     """The network that a verb names by name or UUID, to change it. :raises NotFound: in virsh's words."""
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
 
     return Network(context.tree, find_network(context, args).name)
 
 
 def network_named(context: Context, wanted: str) -> Handle:
     """The network of that name or UUID. :raises NotFound: in virsh's words."""
-    from qkvm.net.handle import Handle, ensure_default
+    from qkvm.net.network.handle import Handle, ensure_default
 
     ensure_default(context.tree)
     try:
@@ -54,7 +54,7 @@ def net_create(context: Context, args: Args) -> None:
     """Start a network from a file without keeping its definition."""
     from qkvm.cli.common import read_file
     from qkvm.domain.host import Host
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
 
     Host(context.tree.root).prepare()
     path = args.required("file")
@@ -84,7 +84,7 @@ def net_start(context: Context, args: Args) -> None:
 
     firewall = args.text("firewall") or ""
     if args.flag("dry-run"):
-        from qkvm.net.preview import preview
+        from qkvm.net.network.preview import preview
 
         return context.out(preview(network_of(context, args), firewall))
     Host(context.tree.root).prepare()
@@ -111,7 +111,7 @@ def net_destroy(context: Context, args: Args) -> None:
 
 def net_list(context: Context, args: Args) -> None:
     """List networks: the active ones, or with --all and --inactive the others too."""
-    from qkvm.net.handle import Handle, ensure_default, list_networks
+    from qkvm.net.network.handle import Handle, ensure_default, list_networks
 
     ensure_default(context.tree)
     found = [
@@ -141,7 +141,7 @@ def net_list(context: Context, args: Args) -> None:
 
 def _title(context: Context, name: str) -> str:
     """What a network is called by people; a damaged definition does not hide the other networks."""
-    from qkvm.net.handle import Handle
+    from qkvm.net.network.handle import Handle
 
     network = Handle(context.tree, name)
     try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def gc(context: Context, args: Args) -> None:
     """Forget what ended domains and earlier boots have left under run/."""
     from qkvm.domain import upkeep
-    from qkvm.net import uplink
+    from qkvm.net.uplink import uplink
 
     for told in uplink.mend(context.tree):
         context.say(f"{told[:1].upper()}{told[1:]}\n")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from qkvm.domain.domain import Domain
-    from qkvm.net.address import Address
+    from qkvm.net.dhcp.address import Address
 
 SOURCES = ("lease", "arp", "agent")
 """DHCP leases, the kernel's neighbour table, and the agent in the guest."""
@@ -33,7 +33,7 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
     guest's word. :func:`of_guest` has them all, under the guest's names. Where sources are merged, what holds on
     one link only is left out.
     """
-    from qkvm.net import address
+    from qkvm.net.dhcp import address
 
     run = domain.live
     networks = {
@@ -54,7 +54,7 @@ def addresses(domain: Domain, *, sources: Sequence[str] = SOURCES) -> list[Addre
 
 def _offered(entries: list[dict[str, Any]]) -> list[Address]:
     """The one address of each family that a NIC of type user is given when it asks."""
-    from qkvm.net.address import Address
+    from qkvm.net.dhcp.address import Address
 
     return [
         Address(entry["mac"], ip, int(prefix or 0), "lease", "")

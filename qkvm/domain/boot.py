@@ -67,8 +67,8 @@ def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
 
     :param tell: hears of each as it is done.
     """
-    from qkvm.net.handle import list_networks
-    from qkvm.net.network import Network
+    from qkvm.net.network.handle import list_networks
+    from qkvm.net.network.network import Network
     from qkvm.storage.pool import list_pools
 
     for entry in list_networks(tree):

@@ -20,7 +20,7 @@ from qkvm.spec.libvirt import metadata
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
     from qkvm.spec.check import Described
 
     Edit = Callable[[Any], Any]
@@ -35,7 +35,7 @@ def told(owner: Domain | Network, *, live: bool = False, config: bool = False, c
     if isinstance(owner, Domain):
         wanted = scopes.resolve(owner, live=live, config=config, current=current)
         return owner.definition if wanted.config else definitions.started_with(owner.live.record)
-    from qkvm.net import change
+    from qkvm.net.network import change
 
     _, config = change.scope(owner, live=live, config=config)
     if config and not owner.persistent:
@@ -116,7 +116,8 @@ def _change(owner: Domain | Network, edit: Edit, *, live: bool, config: bool, cu
 
 
 def _change_network(network: Network, edit: Edit, *, live: bool, config: bool) -> None:
-    from qkvm.net import change, run
+    from qkvm.net import run
+    from qkvm.net.network import change
     from qkvm.spec.network import validate
 
     live, config = change.scope(network, live=live, config=config)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.nic import NicStatus
     from qkvm.domain.run import Run
-    from qkvm.net.address import Address
+    from qkvm.net.dhcp.address import Address
     from qkvm.paths import Tree
     from qkvm.qmp.agent import AgentSession
     from qkvm.qmp.session import Session

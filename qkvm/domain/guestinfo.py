@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qkvm.domain.domain import Domain
-    from qkvm.net.address import Address
+    from qkvm.net.dhcp.address import Address
     from qkvm.qmp.agent import AgentSession
 
 T = TypeVar("T")
@@ -160,7 +160,7 @@ def hostname(domain: Domain, *, source: str = "agent") -> str:
     if source == "agent":
         with agents.session(domain) as agent:
             return str(_ask(agent, "hostname"))
-    from qkvm.net.lease import leases
+    from qkvm.net.dhcp.lease import leases
 
     for nic in domain.live.devices("nics"):
         if nic["type"] != "network":
@@ -184,7 +184,7 @@ def addresses(listed: Iterable[Interface]) -> list[Address]:
     """The addresses of interfaces, of those that are ones; where there is none, one entry with an empty IP."""
     from ipaddress import ip_address
 
-    from qkvm.net.address import Address
+    from qkvm.net.dhcp.address import Address
 
     found = []
     for interface in listed:

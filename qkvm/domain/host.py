@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qkvm.domain.upgrade import Report
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
     from qkvm.storage.pool import Pool
 
 
@@ -42,7 +42,7 @@ class Host:
 
         :raises HostError: no right to, or one of them is not safe to use.
         """
-        from qkvm.net.handle import ensure_default
+        from qkvm.net.network.handle import ensure_default
         from qkvm.storage import pool
 
         tree = self.tree
@@ -111,22 +111,22 @@ class Host:
 
         :raises NotFound: there is none.
         """
-        from qkvm.net.network import Network
+        from qkvm.net.network.network import Network
 
         self.prepare()
         return Network.lookup(self.tree, name)
 
     def networks(self) -> list[Network]:
         """All networks, by name."""
-        from qkvm.net.handle import list_networks
-        from qkvm.net.network import Network
+        from qkvm.net.network.handle import list_networks
+        from qkvm.net.network.network import Network
 
         self.prepare()
         return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]
 
     def define_network(self, text: bytes | str, path: str = "definition") -> Network:
         """Store a network's definition from TOML or libvirt's XML (virsh net-define)."""
-        from qkvm.net.network import Network
+        from qkvm.net.network.network import Network
 
         self.prepare()
         return Network.define(self.tree, text, path)

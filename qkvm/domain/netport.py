@@ -13,7 +13,7 @@ from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.net.handle import Handle
+    from qkvm.net.network.handle import Handle
     from qkvm.xml import Element
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qkvm.errors import InvalidState, NotFound
-from qkvm.net import link
+from qkvm.net.link import link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
         return ""
     if nic.type == "direct":
         if not link.present(nic.source):
-            from qkvm.net.macvtap import no_source
+            from qkvm.net.link.macvtap import no_source
 
             raise no_source(nic.source)
         return ""
     if nic.type == "network":
-        from qkvm.net.handle import bridge_of
+        from qkvm.net.network.handle import bridge_of
 
         return bridge_of(tree, nic.source)
     if not link.present(nic.source):

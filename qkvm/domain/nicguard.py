@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm.domain.nic import by_grant
 from qkvm.domain.run import write
-from qkvm.net import guard, link
-from qkvm.net.port import Port
+from qkvm.net.firewall import guard
+from qkvm.net.link import link
+from qkvm.net.link.port import Port
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -33,7 +34,7 @@ def own_addresses(tree: Tree, nic: spec.Nic) -> tuple[str, ...]:
     """
     if nic.type is not spec.NicType.NETWORK:
         return nic.ip
-    from qkvm.net.network import Network
+    from qkvm.net.network.network import Network
 
     network, found = Network.lookup(tree, nic.source), list(nic.ip)
     if nic.filter.needs_ipv4:
@@ -85,7 +86,8 @@ def forget(tree: Tree) -> None:
     from qkvm.domain.run import all_runs
     from qkvm.errors import DefinitionError
     from qkvm.files import entries
-    from qkvm.net import handout, reservations
+    from qkvm.net.dhcp import reservations
+    from qkvm.net.grant import handout
 
     networks = reservations.networks(tree)
     if not networks:

@@ -10,8 +10,8 @@ from qkvm.domain.nic import by_grant
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.host import process
-from qkvm.net import link
-from qkvm.net import tap as taps
+from qkvm.net.link import link
+from qkvm.net.link import tap as taps
 from qkvm.paths import system_tree
 from qkvm.qemu.devices import NicFds
 from qkvm.spec import domain as spec
@@ -80,9 +80,9 @@ def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
     vhost = [_high(fd, opened) for fd in vhost]
     bridge = ""
     if by_grant(nic):
-        from qkvm.net import tapclient
+        from qkvm.net.grant import client
 
-        handed = tapclient.ask(system_tree(), nic.source, nic.mac)
+        handed = client.ask(system_tree(), nic.source, nic.mac)
         name, fds, bridge = handed.port, [handed.fd], handed.bridge
     elif nic.type is spec.NicType.DIRECT:
         name, fds = _open_macvtap(run, nic)
@@ -115,7 +115,7 @@ def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str
 
 
 def _open_macvtap(run: Run, nic: spec.Nic) -> tuple[str, list[int]]:
-    from qkvm.net import macvtap
+    from qkvm.net.link import macvtap
 
     name = nic.target or macvtap.free_name(link.names())
     if link.present(name):

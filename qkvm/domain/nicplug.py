@@ -16,7 +16,7 @@ from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal, settings
-from qkvm.net import link, port
+from qkvm.net.link import link, port
 from qkvm.qemu import devices, render, slots
 from qkvm.spec import domain as spec
 

@@ -48,7 +48,7 @@ def _remove_macvtaps(run: Run, names: list[str]) -> None:
     known: dict[str, int] = run.record.get("macvtaps", {})
     for name in names:
         if name in known:
-            from qkvm.net import macvtap
+            from qkvm.net.link import macvtap
 
             macvtap.remove(name, known[name])
             del known[name]

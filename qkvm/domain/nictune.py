@@ -12,7 +12,7 @@ from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
-from qkvm.net import bandwidth, link
+from qkvm.net.link import bandwidth, link
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.units import printable

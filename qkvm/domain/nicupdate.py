@@ -13,7 +13,7 @@ from qkvm.domain.nic import bridge_for, by_grant
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, NotFound
 from qkvm.files import Undo
-from qkvm.net import link, port
+from qkvm.net.link import link, port
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 

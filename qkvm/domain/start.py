@@ -33,7 +33,7 @@ from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
 from qkvm.host import accel, ids, journal, process, programs, settings
-from qkvm.net import link, port
+from qkvm.net.link import link, port
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources

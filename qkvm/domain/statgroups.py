@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.domain import Domain
     from qkvm.domain.run import Run
-    from qkvm.net.link import Counters
+    from qkvm.net.link.link import Counters
     from qkvm.qmp.survey import Question
 
 Values = dict[str, "int | str"]
@@ -240,7 +240,7 @@ def interface(sight: Sight) -> Values:
     run = sight.live
     if run is None:
         return {"net.count": len(sight.domain.definition.nics)}
-    from qkvm.net import link
+    from qkvm.net.link import link
 
     listed = run.devices("nics")
     found: Values = {"net.count": len(listed)}

@@ -128,7 +128,7 @@ def collect(tree: Tree) -> list[str]:
     from qkvm.domain.domain import Domain
     from qkvm.domain.install import collect_boot_files
     from qkvm.host import view
-    from qkvm.net import handout
+    from qkvm.net.grant import handout
 
     for folder in (
         tree.run,

@@ -1,1 +1,14 @@
-"""Bridges, taps, packet filters, DHCP."""
+"""Networks of guests: bridges, packet filters, DHCP, and the host's own links where they carry guests.
+
+A module imports only what is listed before it:
+
+link: links of this host as the kernel has them
+firewall: the packet filter, by two backends
+uplink: bridges made over NICs of the host
+place: where a network can lie
+run: the records of networks that run
+dhcp: one dnsmasq a network, and which guest has which address
+grant: networks of root's for other users
+network: networks and their verbs
+health: what is wrong with a network, and its repair
+"""

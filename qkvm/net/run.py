@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm.errors import QkvmError
 from qkvm.files import entries, locked, make_private_dir
 from qkvm.host import record
-from qkvm.net import bridge, link
+from qkvm.net.link import bridge, link
 
 if TYPE_CHECKING:
     from qkvm.net.place import Subnet

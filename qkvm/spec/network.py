@@ -24,7 +24,7 @@ _FORBIDDEN = (
 """Blocks that RFC 6890 keeps from being a guests' network."""
 
 AUTO = "auto"
-"""In place of an address, or of an end of a DHCP range: net-define puts a free one there (qkvm.net.auto)."""
+"""In place of an address, or of an end of a DHCP range: net-define puts a free one there."""
 
 
 class Mode(StrEnum):

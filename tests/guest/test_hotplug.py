@@ -9,7 +9,7 @@ import pytest
 
 from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
-from qkvm.net import link
+from qkvm.net.link import link
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.guest.test_blockjobs import killed

@@ -12,7 +12,7 @@ import pytest
 from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, NotFound, NotReached
 from qkvm.host import process
-from qkvm.net import link
+from qkvm.net.link import link
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, wait_ready
 

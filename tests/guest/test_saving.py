@@ -21,7 +21,7 @@ import pytest
 from qkvm.domain import migration
 from qkvm.domain.domain import Domain
 from qkvm.host import journal
-from qkvm.net import link
+from qkvm.net.link import link
 from qkvm.qemu.quirks import Quirk
 from qkvm.qmp.session import Session
 from tests.guest.conftest import TOP, Lab, network_nic

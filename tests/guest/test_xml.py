@@ -16,7 +16,7 @@ from qkvm.domain import describe, lifecycle, nicplug
 from qkvm.domain.domain import Domain
 from qkvm.errors import InvalidState, NotReached
 from qkvm.host import journal
-from qkvm.net import link
+from qkvm.net.link import link
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, wait_ready

@@ -15,8 +15,8 @@ from typing import Any
 import pyroute2
 
 import qkvm
-from qkvm.net import link, port
-from qkvm.net.port import Port
+from qkvm.net.link import link, port
+from qkvm.net.link.port import Port
 
 IPRoute: Any = vars(pyroute2)["IPRoute"]
 PORTS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qkvm.paths import Tree
 
-HELPER = [sys.executable, "-I", "-m", "qkvm.net.taphelper"]
+HELPER = [sys.executable, "-I", "-m", "qkvm.net.grant.helper"]
 
 
 class Init:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from qkvm.errors import HostError, NotFound
-from qkvm.net import bandwidth, link
-from qkvm.net.network import Network
+from qkvm.net.link import bandwidth, link
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from qkvm.spec.tuning import Bandwidth
 from tests.host import nslab

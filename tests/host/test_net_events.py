@@ -14,8 +14,9 @@ import pytest
 
 from qkvm.cli.main import main
 from qkvm.errors import AlreadyExists
-from qkvm.net import events, link
-from qkvm.net.network import Network
+from qkvm.net.link import link
+from qkvm.net.network import events
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host.nslab import sh
 

@@ -13,7 +13,7 @@ import pytest
 from qkvm.errors import Busy, HostError, InvalidValue, MissingProgram
 from qkvm.net.firewall import iptables, nfttext, save, xtables
 from qkvm.net.firewall.choice import Firewall, backend, choose
-from qkvm.net.plan import Family, FirewallPlan, Target
+from qkvm.net.firewall.plan import Family, FirewallPlan, Target
 from qkvm.spec.network import Mode
 from tests.host import nslab
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qkvm.net.network import Network
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 from tests.host.nslab import OUTSIDE, WORLD

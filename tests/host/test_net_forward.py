@@ -15,8 +15,8 @@ import pytest
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound
 from qkvm.files import make_private_dir
 from qkvm.host import record
-from qkvm.net import forward
-from qkvm.net.network import Network
+from qkvm.net.network import forward
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from qkvm.spec.forward import Forward, Protocol
 from tests.host import nslab

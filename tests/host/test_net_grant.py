@@ -26,11 +26,13 @@ import pytest
 from qkvm.domain import upkeep
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound, QkvmError
 from qkvm.files import Undo, make_private_dir
-from qkvm.net import grant, handout, tapclient, tapright
-from qkvm.net.check import check
-from qkvm.net.handout import Handed
-from qkvm.net.network import Network
-from qkvm.net.repair import repair
+from qkvm.net.grant import client as tapclient
+from qkvm.net.grant import grants as grant
+from qkvm.net.grant import handout, right
+from qkvm.net.grant.handout import Handed
+from qkvm.net.health.check import check
+from qkvm.net.health.repair import repair
+from qkvm.net.network.network import Network
 from qkvm.net.run import locked_networks
 from qkvm.paths import Tree
 from qkvm.spec.grant import Grant
@@ -598,21 +600,21 @@ def test_the_helper_is_set_up_with_the_first_grant_and_goes_with_the_last(
         asked.append(words)
         return True
 
-    monkeypatch.setattr(tapright, "_systemctl", systemctl)
+    monkeypatch.setattr(right, "_systemctl", systemctl)
     allow(network)
-    tapright.refresh(tree, kind=kind)
+    right.refresh(tree, kind=kind)
     if kind == "systemd":
         folder = Path(tree.root, "etc/systemd/system")
         made = [folder / "qkvm-tap.socket", folder / "qkvm-tap@.service"]
         assert f"ListenStream={tree.tap_socket}\n" in made[0].read_text()
-        assert f" -I -m qkvm.net.taphelper accepted {tree.root}\n" in made[1].read_text()
+        assert f" -I -m qkvm.net.grant.helper accepted {tree.root}\n" in made[1].read_text()
         assert asked[-1] == ("enable", "--now", "qkvm-tap.socket")
     else:
         made = [Path(tree.tap_program), Path(tree.root, "etc/sudoers.d/qkvm-tap")]
         assert f'#{ALICE} ALL=(root) NOPASSWD: {tree.tap_program} ""\n' in made[1].read_text()
         assert [path.stat().st_mode & 0o777 for path in made] == [0o755, 0o440]
     grant.revoke(tree, NAME, str(ALICE))
-    tapright.refresh(tree, kind=kind)
+    right.refresh(tree, kind=kind)
     assert not any(path.exists() for path in made)
 
 
@@ -620,11 +622,11 @@ def test_root_does_not_run_a_qkvm_that_a_user_can_change(tmp_path: Path, monkeyp
     module = tmp_path / "module"
     module.mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(module)])
-    tapright.check_code()
+    right.check_code()
     os.chmod(module, 0o777)
     with pytest.raises(HostError, match="not root's alone to change"):
-        tapright.check_code()
+        right.check_code()
     os.chmod(module, 0o755)
     os.chown(module, ALICE, ALICE)
     with pytest.raises(HostError, match="not root's alone to change"):
-        tapright.check_code()
+        right.check_code()

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from qkvm.errors import MissingProgram
-from qkvm.net import guard, port
+from qkvm.net.firewall import guard
+from qkvm.net.link import port
 from qkvm.spec.nic import NicFilter
 from tests.host import nslab
 

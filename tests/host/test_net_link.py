@@ -9,8 +9,8 @@ from ipaddress import IPv4Interface
 import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.net import bridge, link, port
-from qkvm.net import tap as taps
+from qkvm.net.link import bridge, link, port
+from qkvm.net.link import tap as taps
 from tests.host import nslab
 
 MAC = "52:54:00:ab:cd:ef"

@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from qkvm.errors import AlreadyExists, InvalidState, NotFound
-from qkvm.net import bandwidth, link, macvtap
+from qkvm.net.link import bandwidth, link, macvtap
 from qkvm.spec.tuning import Bandwidth
 from tests.host import nslab
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from qkvm.errors import AlreadyExists, NotFound
-from qkvm.net.network import Network
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 from tests.host.nslab import OUTSIDE, OUTSIDE6, WORLD, WORLD6

@@ -18,12 +18,14 @@ import pytest
 from qkvm import units
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound, ProgramFailed
 from qkvm.host import record
-from qkvm.net import bridge, dhcp, link, run
-from qkvm.net.address import addresses
+from qkvm.net import run
+from qkvm.net.dhcp import dnsmasq
+from qkvm.net.dhcp.address import addresses
 from qkvm.net.firewall.choice import backend
-from qkvm.net.handle import bridge_of, ensure_default, list_networks
-from qkvm.net.network import Network
-from qkvm.net.plan import firewall_plan
+from qkvm.net.firewall.plan import firewall_plan
+from qkvm.net.link import bridge, link
+from qkvm.net.network.handle import bridge_of, ensure_default, list_networks
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 from tests.host.nslab import OUTSIDE, WORLD
@@ -279,10 +281,10 @@ def test_start_clears_what_a_crash_left(root: Tree, lan: Network, firewall: str)
     before = snapshot()
     lan.start(firewall=firewall)
     nslab.sh("ip", "link", "del", "virbr7")
-    old = dhcp.find(root, "lan")
+    old = dnsmasq.find(root, "lan")
     assert old is not None
     lan.start(firewall=firewall)
-    new = dhcp.find(root, "lan")
+    new = dnsmasq.find(root, "lan")
     assert new is not None and new != old and nslab.processes_naming(root.root) == [new.pid]
     lan.destroy()
     assert snapshot() == before
@@ -302,7 +304,8 @@ def test_a_crash_before_the_record_knew_dnsmasq(root: Tree, lan: Network) -> Non
 def test_a_start_that_is_killed_at_any_moment(root: Tree, lan: Network, firewall: str) -> None:
     before = snapshot()
     script = (
-        "import sys; from qkvm.net.network import *; from qkvm.paths import Tree; import qkvm.net.dhcp, pyroute2\n"
+        "import sys; from qkvm.net.network.network import *; from qkvm.paths import Tree\n"
+        "import qkvm.net.dhcp.dnsmasq, qkvm.net.network.life, pyroute2\n"
     )
     if firewall == "iptables":
         script += "from qkvm.net.firewall import xtables; xtables.library()\n"
@@ -336,10 +339,10 @@ def test_a_pid_that_is_another_process_now_is_left_alone(root: Tree, lan: Networ
     lan.start()
     current = lan.record
     assert current is not None
-    dhcp.stop(dhcp.Server(**current["dnsmasq"]))
+    dnsmasq.stop(dnsmasq.Server(**current["dnsmasq"]))
     with subprocess.Popen(["sleep", "600"]) as stranger:
         try:
-            with open(dhcp.pid_path(root, "lan"), "w", encoding="ascii") as stream:
+            with open(dnsmasq.pid_path(root, "lan"), "w", encoding="ascii") as stream:
                 stream.write(f"{stranger.pid}\n")
             # Start times count in ticks of 10 ms, and dnsmasq may have started in the stranger's.
             wrong = {"pid": stranger.pid, "started": current["dnsmasq"]["started"] - 1}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qkvm.errors import InvalidState, InvalidValue
-from qkvm.net import dhcp, reservations
-from qkvm.net.network import Network
+from qkvm.net.dhcp import dnsmasq, reservations
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 
@@ -33,8 +33,8 @@ def lab(netns: nslab.Namespace, root: Tree) -> Iterator[Network]:
     network.undefine()
 
 
-def _server(network: Network) -> dhcp.Server:
-    found = dhcp.find(network.tree, "lab")
+def _server(network: Network) -> dnsmasq.Server:
+    found = dnsmasq.find(network.tree, "lab")
     record = network.record
     assert found is not None and record is not None and record["dnsmasq"] == found._asdict()
     return found

@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from qkvm.cli.main import main
 from qkvm.errors import AlreadyExists
-from qkvm.net import dhcp
-from qkvm.net.address import addresses
-from qkvm.net.network import Network
+from qkvm.net.dhcp import dnsmasq
+from qkvm.net.dhcp.address import addresses
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 
@@ -109,7 +109,7 @@ def test_addresses_names_and_boot_files(root: Tree, make_guest: MakeGuest, serve
     resolved = [nslab.resolve(first.namespace, "192.168.77.1", f"{name}.lan.example") for name in ("one", "two")]
     assert resolved == [first.ip, second.ip]
 
-    server = dhcp.find(root, "lan")
+    server = dnsmasq.find(root, "lan")
     assert server is not None
     status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
     (uids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))

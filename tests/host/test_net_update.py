@@ -13,8 +13,8 @@ import pytest
 from qkvm.cli.main import main
 from qkvm.domain import describe
 from qkvm.errors import InvalidState, InvalidValue, ProgramFailed, QkvmError
-from qkvm.net import dhcp
-from qkvm.net.network import Network
+from qkvm.net.dhcp import dnsmasq
+from qkvm.net.network.network import Network
 from qkvm.paths import Tree
 from tests.host import nslab
 
@@ -44,8 +44,8 @@ def update(network: Network, command: str, section: str, text: str, scope: str =
     network.update(command, section, text, live="live" in scope, config="config" in scope)
 
 
-def serving(network: Network) -> dhcp.Server:
-    found = dhcp.find(network.tree, network.name)
+def serving(network: Network) -> dnsmasq.Server:
+    found = dnsmasq.find(network.tree, network.name)
     assert found is not None
     return found
 
@@ -117,7 +117,7 @@ def test_a_failing_half_leaves_both_as_before(lan: Network, monkeypatch: pytest.
 
     def unchanged() -> None:
         assert Path(lan.tree.network_definition("lan")).read_bytes() == text
-        assert lan.actual == actual and dhcp.find(lan.tree, "lan") is not None
+        assert lan.actual == actual and dnsmasq.find(lan.tree, "lan") is not None
 
     # A template that dnsmasq does not take: the one that serves is not even touched.
     own = Path(lan.tree.templates)
@@ -130,20 +130,20 @@ def test_a_failing_half_leaves_both_as_before(lan: Network, monkeypatch: pytest.
     assert serving(lan) == server
 
     # One that takes it and then does not come up.
-    real = dhcp.start
+    real = dnsmasq.start
     failed: list[bool] = []
 
-    def start(*arguments: object) -> dhcp.Server:
+    def start(*arguments: object) -> dnsmasq.Server:
         if not failed:
             failed.append(True)
             raise ProgramFailed("dnsmasq: no", argv=[], code=2, stderr="")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(dhcp, "start", start)
+    monkeypatch.setattr(dnsmasq, "start", start)
     with pytest.raises(ProgramFailed, match="no"):
         update(lan, "add", "ip-dhcp-host", host)
     unchanged()
-    assert not dhcp.differs(lan.tree, lan.actual)
+    assert not dnsmasq.differs(lan.tree, lan.actual)
 
     # The running half is changed already, so that only the other one could be.
     update(lan, "add", "ip-dhcp-host", host, "live")
@@ -161,7 +161,7 @@ def test_a_forward_follows_the_address_that_is_kept_for_its_guest(
     serve: Serve,
 ) -> None:
     from qkvm.host import record
-    from qkvm.net import forward
+    from qkvm.net.network import forward
     from qkvm.spec.forward import Forward
 
     lan.start()

@@ -18,8 +18,9 @@ import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound, QkvmError
 from qkvm.host import record
-from qkvm.net import bridge as bridges
-from qkvm.net import link, rtnetlink, uplink
+from qkvm.net.link import bridge as bridges
+from qkvm.net.link import link, rtnetlink
+from qkvm.net.uplink import uplink
 from qkvm.paths import Tree
 from tests.host import nslab
 

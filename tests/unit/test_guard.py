@@ -8,7 +8,7 @@ import pytest
 from guard import Forbidden
 
 from qkvm.host import process
-from qkvm.net import link
+from qkvm.net.link import link
 
 
 def test_no_process_is_started() -> None:

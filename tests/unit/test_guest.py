@@ -13,7 +13,7 @@ from qkvm.domain import guestfs, guestinfo, guestuser
 from qkvm.domain.address import _leads_there
 from qkvm.domain.guestinfo import DiskAddress, Interface, IpAddress, PciAddress
 from qkvm.errors import InvalidValue
-from qkvm.net.address import Address
+from qkvm.net.dhcp.address import Address
 from qkvm.spec import domain as spec
 
 MAC = "52:54:00:12:34:56"

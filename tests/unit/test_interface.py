@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from qkvm import xml
 from qkvm.errors import InvalidState, InvalidValue, NotFound, QkvmError
-from qkvm.net import holding, interface, uplinkcheck
-from qkvm.net import rtnetlink as nl
+from qkvm.net.link import rtnetlink as nl
+from qkvm.net.uplink import fitness, holding, interface
 
 ETHER = 1
 UP = nl.IFF_UP | nl.IFF_RUNNING
@@ -118,22 +118,22 @@ def test_what_is_active(oper: int, flags: int, active: bool) -> None:
 def test_a_bonds_member_and_a_master_unseen_are_refused() -> None:
     bond = link(3, "bond0", kind="bond")
     with pytest.raises(InvalidState, match="eth1 belongs to bond bond0 already"):
-        uplinkcheck.check_nic([link(1, "eth1", master=3), bond], "eth1")
+        fitness.check_nic([link(1, "eth1", master=3), bond], "eth1")
     with pytest.raises(InvalidState, match="link 9"):
-        uplinkcheck.check_nic([link(1, "eth1", master=9)], "eth1")
+        fitness.check_nic([link(1, "eth1", master=9)], "eth1")
     with pytest.raises(NotFound):
-        uplinkcheck.check_nic([bond], "eth1")
-    assert uplinkcheck.check_nic([bond], "bond0") is bond
+        fitness.check_nic([bond], "eth1")
+    assert fitness.check_nic([bond], "bond0") is bond
     with pytest.raises(InvalidValue, match="Ethernet"):
-        uplinkcheck.check_nic([link(1, "wg0", kind="wireguard", arphrd=65534)], "wg0")
+        fitness.check_nic([link(1, "wg0", kind="wireguard", arphrd=65534)], "wg0")
 
 
 @pytest.mark.parametrize("sign", ["wireless", "phy80211"])
 def test_a_wireless_nic_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
-    monkeypatch.setattr(uplinkcheck, "SYSFS", str(tmp_path))
+    monkeypatch.setattr(fitness, "SYSFS", str(tmp_path))
     (tmp_path / "wlan0" / sign).mkdir(parents=True)
     with pytest.raises(InvalidValue, match="wlan0 can't be bridged: it is wireless"):
-        uplinkcheck.check_nic([link(1, "wlan0")], "wlan0")
+        fitness.check_nic([link(1, "wlan0")], "wlan0")
 
 
 @pytest.mark.parametrize(
@@ -149,22 +149,22 @@ def test_a_wireless_nic_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_who_configures_a_nic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, text: str, words: str
 ) -> None:
-    monkeypatch.setattr(uplinkcheck, "RUN", str(tmp_path))
-    monkeypatch.setattr(uplinkcheck, "_first_namespace", lambda: True)
+    monkeypatch.setattr(fitness, "RUN", str(tmp_path))
+    monkeypatch.setattr(fitness, "_first_namespace", lambda: True)
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_text(text)
-    found = uplinkcheck._keeper(4, "eth1")
+    found = fitness._keeper(4, "eth1")
     assert (words in found) if words else found == ""
 
 
 def test_a_bridge_that_is_anothers_names_its_owner() -> None:
     bridge = link(5, "virbr0", kind="bridge", alias="qkvm:net=lan\x1b[2J")
     with pytest.raises(InvalidState) as caught:
-        uplinkcheck.check_unknown([bridge], "virbr0")
+        fitness.check_unknown([bridge], "virbr0")
     assert "network 'lan" in str(caught.value) and "\x1b" not in str(caught.value)
     with pytest.raises(InvalidValue, match="not a bridge"):
-        uplinkcheck.check_unknown([link(1, "eth1")], "eth1")
-    uplinkcheck.check_unknown([bridge], "br0")
+        fitness.check_unknown([link(1, "eth1")], "eth1")
+    fitness.check_unknown([bridge], "br0")
 
 
 def test_macs_of_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Interface
 import pytest
 
 from qkvm.errors import AlreadyExists, DefinitionError
-from qkvm.net import text as texts
+from qkvm.net.network import text as texts
 from qkvm.net.place import Subnet
 from qkvm.spec.network import Network
 

@@ -9,11 +9,11 @@ from pathlib import Path
 HEAVY = ("pyroute2", "iptc", "jinja2", "msgspec", "tomlkit", "ipaddress", "subprocess", "asyncio", "dataclasses")
 
 VERBS = {
-    "net-list": "from qkvm.net.handle import list_networks; list_networks(tree)",
-    "net-name": "from qkvm.net.handle import Handle; Handle.lookup(tree, 'lan')",
-    "net-dhcp-leases": "from qkvm.net.handle import Handle; Handle.lookup(tree, 'lan').dhcp_leases()",
-    "domifaddr": "from qkvm.net.address import addresses; addresses(tree, {'52:54:00:00:00:01': 'lan'})",
-    "domifstat": "from qkvm.net.link import counters; counters('lo')",
+    "net-list": "from qkvm.net.network.handle import list_networks; list_networks(tree)",
+    "net-name": "from qkvm.net.network.handle import Handle; Handle.lookup(tree, 'lan')",
+    "net-dhcp-leases": "from qkvm.net.network.handle import Handle; Handle.lookup(tree, 'lan').dhcp_leases()",
+    "domifaddr": "from qkvm.net.dhcp.address import addresses; addresses(tree, {'52:54:00:00:00:01': 'lan'})",
+    "domifstat": "from qkvm.net.link.link import counters; counters('lo')",
 }
 
 

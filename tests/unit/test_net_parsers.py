@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvm.errors import InvalidValue, NotFound
-from qkvm.net import lease, link, neighbour, port
-from qkvm.net.address import addresses
-from qkvm.net.lease import Lease, is_ipv4, leases
+from qkvm.net.dhcp import lease
+from qkvm.net.dhcp.address import addresses
+from qkvm.net.dhcp.lease import Lease, is_ipv4, leases
+from qkvm.net.link import link, neighbour, port
 from qkvm.paths import Tree
 
 GOOD = "2000 52:54:00:00:00:01 192.168.122.5 vm 01:52:54:00:00:00:01\n"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidValue, TemplateError
-from qkvm.net import dhcp
+from qkvm.net.dhcp import dnsmasq
 from qkvm.net.firewall import nftables, nfttext, save
 from qkvm.net.firewall.choice import backend
+from qkvm.net.firewall.plan import FirewallPlan, Rule, firewall_plan, rules
 from qkvm.net.place import find_place
-from qkvm.net.plan import FirewallPlan, Rule, firewall_plan, rules
 from qkvm.paths import Tree
 from qkvm.spec.network import DhcpRange, Mode, Network, default_network
 
@@ -48,10 +48,10 @@ def nft_text(definition: Network) -> str:
 GOLDENS: dict[str, Callable[[], str]] = {
     "net-nat.iptables": lambda: save_text(NAT),
     "net-nat.nft.json": lambda: nft_text(NAT),
-    "net-nat.dnsmasq.conf": lambda: dhcp.render(Tree("/r"), NAT),
+    "net-nat.dnsmasq.conf": lambda: dnsmasq.render(Tree("/r"), NAT),
     "net-isolated.iptables": lambda: save_text(ISOLATED),
     "net-isolated.nft.json": lambda: nft_text(ISOLATED),
-    "net-isolated.dnsmasq.conf": lambda: dhcp.render(Tree("/r"), ISOLATED),
+    "net-isolated.dnsmasq.conf": lambda: dnsmasq.render(Tree("/r"), ISOLATED),
 }
 """File in tests/golden -> what it must hold."""
 
@@ -122,10 +122,10 @@ def test_unknown_backend() -> None:
 
 
 def test_dhcp_and_domain_are_options(tmp_path: Path) -> None:
-    text = dhcp.render(Tree(str(tmp_path)), ISOLATED)
+    text = dnsmasq.render(Tree(str(tmp_path)), ISOLATED)
     assert "dhcp-range" not in text and "dhcp-leasefile" not in text
     assert "domain=inner.example\nlocal=/inner.example/\n" in text
-    assert "domain=" not in dhcp.render(Tree(str(tmp_path)), NAT)
+    assert "domain=" not in dnsmasq.render(Tree(str(tmp_path)), NAT)
 
 
 @pytest.mark.parametrize("bad", ["a\nserver=6.6.6.6", "a\0", "a\rb", 'a"b', "a #b", "a\\n"])
@@ -135,7 +135,7 @@ def test_nothing_becomes_another_line(bad: str, field: str) -> None:
 
     # The specification refuses these long before; here it is the last fence.
     with pytest.raises(InvalidValue):
-        dhcp.render(Tree("/r"), replace(NAT, **{field: bad}))
+        dnsmasq.render(Tree("/r"), replace(NAT, **{field: bad}))
 
 
 def test_the_administrators_template_comes_first(tmp_path: Path) -> None:
@@ -143,13 +143,13 @@ def test_the_administrators_template_comes_first(tmp_path: Path) -> None:
     own = Path(tree.templates)
     own.mkdir(parents=True)
     (own / "dnsmasq.conf.j2").write_text("interface={{ net.bridge }}\nserver=192.0.2.1\n")
-    assert dhcp.render(tree, NAT) == "interface=virbr0\nserver=192.0.2.1\n"
+    assert dnsmasq.render(tree, NAT) == "interface=virbr0\nserver=192.0.2.1\n"
     (own / "dnsmasq.conf.j2").write_text("interface={{ brigde }}\n")
     with pytest.raises(TemplateError, match="brigde"):
-        dhcp.render(tree, NAT)
+        dnsmasq.render(tree, NAT)
     (own / "dnsmasq.conf.j2").write_text("x\n{% if %}\n")
     with pytest.raises(TemplateError, match="line 2"):
-        dhcp.render(tree, NAT)
+        dnsmasq.render(tree, NAT)
 
 
 # Places.

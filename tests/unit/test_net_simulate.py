@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from qkvm.net.firewall import foreign
+from qkvm.net.firewall.plan import Family, FirewallPlan
 from qkvm.net.firewall.simulate import Outcome, Packet, outcome
-from qkvm.net.plan import Family, FirewallPlan
 from qkvm.spec.network import Mode
 
 FROM = Packet(family="ip", in_interface="virbr0")

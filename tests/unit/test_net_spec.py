@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from qkvm.errors import DefinitionError, InvalidValue
-from qkvm.net import dhcp
+from qkvm.net.dhcp import dnsmasq
 from qkvm.paths import Tree
 from qkvm.spec import toml
 from qkvm.spec.dns import Dns, DnsForwarder, DnsHost, DnsSrv, DnsTxt
@@ -242,7 +242,7 @@ def test_no_text_becomes_another_line_of_dnsmasqs(a: str, b: str, c: str) -> Non
         ("dns", Dns(forwarders=(DnsForwarder(address=b, domain=a),))),
     ):
         network = replace(network, **{field: kept(network, field, value)})
-    lines = [line for line in dhcp.render(Tree("/nowhere"), network).splitlines() if line and line[0] != "#"]
+    lines = [line for line in dnsmasq.render(Tree("/nowhere"), network).splitlines() if line and line[0] != "#"]
     assert {line.partition("=")[0] for line in lines} <= set(KNOWN.split())
     # A forwarder without an address is the host's own, which is #.
     assert not any(char in line.removesuffix("/#") for line in lines for char in '"\\\0\r#')

@@ -18,7 +18,7 @@ import os
 from typing import Protocol
 
 from qkvm.errors import HostError, InvalidValue, MissingProgram
-from qkvm.net.plan import FirewallPlan
+from qkvm.net.firewall.plan import FirewallPlan
 
 
 class Firewall(Protocol):

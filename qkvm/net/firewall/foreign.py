@@ -18,8 +18,8 @@ from typing import Any
 from qkvm.errors import HostError
 from qkvm.net.firewall import nft, nftables, nfttext
 from qkvm.net.firewall.obstacle import Obstacle
+from qkvm.net.firewall.plan import Family, FirewallPlan, Hook, Rule, rules
 from qkvm.net.firewall.simulate import Outcome, Packet, outcome
-from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, rules
 
 Ruleset = Sequence[Mapping[str, Any]]
 Place = dict[str, str]

@@ -18,9 +18,9 @@ from typing import Any
 
 from qkvm.errors import HostError
 from qkvm.net.firewall import entries, legacy
+from qkvm.net.firewall.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 from qkvm.net.firewall.save import CHAINS, REJECT, destination, line, span
 from qkvm.net.firewall.xtables import errno_, library, lock, open_table
-from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 
 _PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmpv6": "58"}
 """python-iptables knows ICMPv6 by its number alone (RFC 4443)."""

@@ -8,8 +8,8 @@ from typing import Any
 from qkvm.errors import HostError
 from qkvm.net.firewall import entries
 from qkvm.net.firewall.obstacle import Obstacle
+from qkvm.net.firewall.plan import Family, FirewallPlan, rules
 from qkvm.net.firewall.save import CHAINS
-from qkvm.net.plan import Family, FirewallPlan, rules
 
 _NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
 _TOOLS = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}

@@ -14,7 +14,7 @@ from typing import Any
 from qkvm.errors import HostError
 from qkvm.net.firewall.nft import nft, tables
 from qkvm.net.firewall.nfttext import BASE_CHAINS, CHAINS, FAMILIES, line, table_name, tables_of
-from qkvm.net.plan import Family, FirewallPlan, Rule, Verdict, rules
+from qkvm.net.firewall.plan import Family, FirewallPlan, Rule, Verdict, rules
 
 NEEDED_FOR = "the packet filter of a network"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from qkvm.net.firewall.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 from qkvm.net.firewall.save import span
-from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 

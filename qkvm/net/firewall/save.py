@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.net.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
+from qkvm.net.firewall.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 
 CHAINS = {
     Hook.DNAT: ("nat", "PREROUTING", "QKVM_PRE"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from qkvm.errors import Busy, HostError
 from qkvm.files import os_error
-from qkvm.net.plan import Family
+from qkvm.net.firewall.plan import Family
 
 _LOCK_SECONDS = 30.0
 

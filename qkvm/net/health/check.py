@@ -1,0 +1,212 @@
+"""What is wrong with a network that runs, or should: seen in the kernel, compared with its record.
+
+Nothing is changed here; :mod:`qkvm.net.health.repair` puts back what is missing. The packet filter's part is
+:mod:`qkvm.net.health.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from qkvm.errors import QkvmError
+from qkvm.net import run
+from qkvm.net.health import plugged
+from qkvm.net.health.finding import Finding
+from qkvm.net.link import bridge, link
+from qkvm.net.link import rtnetlink as nl
+from qkvm.spec.network import Mode
+
+if TYPE_CHECKING:
+    from qkvm.paths import Tree
+    from qkvm.spec import network as spec
+
+_UNICAST = 1
+"""linux/rtnetlink.h: RTN_UNICAST."""
+
+
+def check(tree: Tree, name: str) -> list[Finding]:
+    """All that is wrong with a network, what causes others' trouble first. The caller holds the networks' lock.
+
+    :raises NotFound: there is no such network.
+    """
+    from qkvm.net.network.handle import Handle
+
+    current = run.read(tree, name)
+    if current is None:
+        definition = Handle(tree, name).definition
+        return [
+            Finding(name, "inactive", f"network {name} does not run", f"qkvm net-start {name}"),
+            *_overlaps(name, definition), *_uplink(name, definition),
+        ]  # fmt: skip
+    definition = run.definition_of(current)
+    if not definition.owns_bridge:
+        return list(_of_foreign_bridge(tree, name, definition))
+    found = list(_bridge(current, definition))
+    if any(one.kind == "bridge-not-ours" for one in found):
+        # Whatever else is looked at would be the other's.
+        return found
+    found += _taps(tree, name, definition)
+    found += _forwarding(name, definition)
+    found += _rules(tree, current, definition)
+    found += _dnsmasq(tree, name, definition)
+    found += _overlaps(name, definition)
+    found += _uplink(name, definition)
+    found += _forwards(tree, name, definition)
+    return found
+
+
+def check_all(tree: Tree) -> dict[str, list[Finding]]:
+    """What is wrong with each network that runs or was started and not destroyed since."""
+    return {name: check(tree, name) for name in sorted(run.records(tree))}
+
+
+def _bridge(current: dict[str, Any], definition: spec.Network) -> Iterator[Finding]:
+    network, name, tag = current["name"], current["bridge"], link.network_tag(current["name"])
+    if not link.present(name):
+        yield Finding(network, "bridge-gone", f"bridge {name} is gone", mends=True)
+        return
+    if not bridge.is_ours(name, tag, mac=current["mac"]):
+        hint = f"ip -d link show {name}; rename or remove it, or give the network another bridge"
+        yield Finding(network, "bridge-not-ours", f"interface {name} was not made for this network", hint)
+        return
+    if not bridge.is_ours(name, tag):
+        yield Finding(network, "bridge-untagged", f"bridge {name} has lost its alias {tag}", mends=True)
+    if not bridge.is_up(name):
+        yield Finding(network, "bridge-down", f"bridge {name} is down", mends=True)
+    present = bridge.addresses_of(name)
+    for address in definition.interfaces:
+        if address not in present:
+            yield Finding(network, "address-missing", f"bridge {name} has no address {address}", mends=True)
+
+
+def _of_foreign_bridge(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
+    """Of a network on a bridge that is not its own: only what keeps its guests from that bridge."""
+    from qkvm.net.health import rules
+    from qkvm.net.uplink import uplink
+
+    master = definition.bridge
+    with nl.Socket() as sock:
+        found = sock.link(master)
+        nic = sock.link(definition.over) if definition.over else None
+    if found is None or nl.kind_of(found) != "bridge":
+        words = f"there is no bridge {master}" if found is None else f"interface {master} is not a bridge"
+        hint = f"qkvm net-destroy {name}; qkvm net-start {name}" if definition.over else f"make bridge {master}"
+        yield Finding(name, "bridge-gone", words, hint)
+        return
+    if not nl.flags_of(found) & nl.IFF_UP:
+        yield Finding(name, "bridge-down", f"bridge {master} is down", f"ip link set {master} up")
+    made_over = definition.over and uplink.bridges(tree).get(master) == definition.over
+    if made_over and (nic is None or nic.number(nl.IFLA_MASTER) != nl.index_of(found)):
+        words = f"NIC {definition.over} is not on bridge {master}"
+        yield Finding(name, "nic-astray", words, f"ip link set {definition.over} master {master}")
+    yield from _taps(tree, name, definition)
+    yield from rules.bridged(name, master)
+
+
+def _taps(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
+    for one in plugged.astray(tree, name, definition.bridge):
+        words = f"{one.tap} of domain {one.domain} is not on bridge {definition.bridge}, or not up"
+        yield Finding(name, "tap-astray", words, mends=True)
+    for one in plugged.unguarded(tree, name):
+        words = f"the filter of {one.tap} of domain {one.domain} is gone, or a part of it: its guest may forge"
+        yield Finding(name, "filter-missing", words, mends=True)
+
+
+def _forwarding(name: str, definition: spec.Network) -> Iterator[Finding]:
+    from qkvm.net.link import forwarding
+
+    for key in forwarding.off(definition):
+        version = "IPv6" if "ipv6" in key else "IPv4"
+        words = f"the host does not forward {version} ({key.replace('/', '.')} is not 1)"
+        yield Finding(name, "forwarding-off", words, mends=True)
+
+
+def _rules(tree: Tree, current: dict[str, Any], definition: spec.Network) -> list[Finding]:
+    from qkvm.net.firewall.plan import firewall_plan, targets
+    from qkvm.net.health import rules
+    from qkvm.net.network import forward
+
+    try:
+        led = targets(definition, lambda guest: forward.addresses_of(tree, definition, guest))
+        return rules.check(current, firewall_plan(definition, led))
+    except QkvmError as error:
+        return [Finding(current["name"], "packet-filter", str(error), error.hint or "")]
+
+
+def _dnsmasq(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
+    from qkvm.net.dhcp import dnsmasq
+    from qkvm.net.link import sockets
+
+    if not definition.interfaces or dnsmasq.find(tree, name) is not None:
+        return
+    own = {"", *(str(one.ip) for one in definition.interfaces)}
+    ports = {("udp", 53), ("tcp", 53), *((("udp", 67),) if definition.dhcp or definition.hosts else ())}
+    for one in sockets.listening():
+        # Each dnsmasq of another network has the wildcard's port 67, bound to its bridge.
+        held = (one.protocol, one.port) in ports and one.address in own
+        owner = sockets.owner(one) if held else ""
+        if held and not (one.port == 67 and owner.startswith("dnsmasq ")):
+            words = f"dnsmasq does not run, and {one.protocol} port {one.port} is taken: {owner}"
+            hint = f"keep that one off {definition.bridge}, then qkvm net-repair {name}"
+            yield Finding(name, "port-taken", words, hint)
+            return
+    yield Finding(name, "dnsmasq-dead", "dnsmasq does not run: no DHCP and no DNS for guests", mends=True)
+
+
+def _overlaps(name: str, definition: spec.Network) -> Iterator[Finding]:
+    used = link.used_subnets(beside=definition.bridge) if definition.owns_bridge else []
+    for subnet in definition.subnets:
+        # Routes to single addresses follow from the addresses of links, and say no more than those.
+        owners = dict.fromkeys(
+            owner for other, owner in used
+            if other.version == subnet.version and other.overlaps(subnet)
+            and not (other.prefixlen == other.max_prefixlen and owner.startswith("the route "))
+        )  # fmt: skip
+        for owner in owners:
+            words = f"its subnet {subnet} is also that of {owner}"
+            yield Finding(name, "overlap", words, "another address in the network's definition, or another there")
+
+
+def _uplink(name: str, definition: spec.Network) -> Iterator[Finding]:
+    """Whether there is a way out, of a network that leads out."""
+    if definition.mode not in (Mode.NAT, Mode.ROUTE):
+        return
+    if definition.dev:
+        if not link.present(definition.dev):
+            hint = "dev in the network's definition names it: another one, or none"
+            yield Finding(name, "dev-missing", f"{definition.dev}, the only way out, is not there", hint)
+        elif not bridge.is_up(definition.dev):
+            hint = f"ip link set {definition.dev} up"
+            yield Finding(name, "dev-down", f"{definition.dev}, the only way out, is down", hint)
+    versions = [4] if definition.address else []
+    if definition.ipv6 is not None and definition.ipv6.nat:
+        versions.append(6)
+    for version in versions:
+        if not _leads_out(version):
+            hint = "ip route: guests reach what the host reaches"
+            yield Finding(name, "no-default-route", f"the host has no default route for IPv{version}", hint)
+
+
+def _leads_out(version: int) -> bool:
+    """Whether any routing table has a default route, or half of one as VPNs set them."""
+    import struct
+    from socket import AF_INET, AF_INET6
+
+    with nl.Socket() as sock:
+        routes = sock.dump(nl.GETROUTE, AF_INET if version == 4 else AF_INET6)
+    # struct rtmsg of linux/rtnetlink.h: family, length of the destination's prefix …, type.
+    heads = [struct.unpack_from("8B", one.fixed) for one in routes]
+    return any(head[1] <= 1 and head[7] == _UNICAST for head in heads)
+
+
+def _forwards(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
+    from qkvm.net.network import forward
+
+    for one, owner in forward.taken(tree, definition):
+        hint = f"qkvm net-forward {name} delete {one.ports}, or another port there"
+        yield Finding(name, "forward-taken", f"forward {one.label}: {owner}", hint)
+    for one in definition.forwards:
+        if not one.address and not forward.addresses_of(tree, definition, one.guest):
+            words = f"forward {one.label}: no address of guest {one.guest} is known"
+            yield Finding(name, "forward-unled", words, "it has none before it runs and has asked for one")

@@ -1,0 +1,215 @@
+"""A network and its verbs: defined, changed, started and ended.
+
+All changes of a root's networks happen under one lock, since a start looks at the other networks for a free
+place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm import units
+from qkvm.errors import AlreadyExists, InvalidState, QkvmError
+from qkvm.files import entries, make_private_dir, read_bytes, remove, write_atomic
+from qkvm.net import run
+from qkvm.net.link import link
+from qkvm.net.network.handle import Handle, list_networks, plain
+
+if TYPE_CHECKING:
+    from qkvm.net.place import Subnet
+    from qkvm.net.run import Started
+    from qkvm.paths import Tree
+    from qkvm.spec import network as spec
+
+
+class Network(Handle):
+    """A network by name: persistent (it has a definition file), active (it has a record and a bridge), or both."""
+
+    __slots__ = ()
+
+    @classmethod
+    def define(cls, tree: Tree, text: bytes | str, path: str) -> Network:
+        """Make or replace a persistent network from TOML text, which is kept as it is, or from libvirt's XML.
+
+        A missing uuid is that of the network of the same name, or a new one. An active network runs on as it is.
+
+        :param path: where the text came from, for errors.
+        :raises DefinitionError: the text is no valid definition.
+        :raises AlreadyExists: the name belongs to another uuid, or the uuid to another name.
+        """
+        make_private_dir(tree.network_definitions)
+        with run.locked_networks(tree):
+            kept, definition = _complete(tree, text, path)
+            _check_identity(tree, definition)
+            write_atomic(tree.network_definition(definition.name), kept)
+        return cls(tree, definition.name)
+
+    @classmethod
+    def create(cls, tree: Tree, text: bytes | str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
+        """Start a transient network from a text, gone when it is destroyed; raises what define and start do."""
+        with run.locked_networks(tree):
+            _, definition = _complete(tree, text, path)
+            _check_identity(tree, definition)
+            network = cls(tree, definition.name)
+            return network, network._start(definition, firewall)
+
+    def keep_address(self, mac: str, wanted: str = "") -> str:
+        """The IPv4 address that its DHCP gives to a MAC from now on; see :func:`qkvm.net.dhcp.reserve.keep`."""
+        from qkvm.net.dhcp import reserve
+
+        with run.locked_networks(self.tree):
+            current = self.record
+            if current is None:
+                raise self._not_active()
+            return reserve.keep(self.tree, current, mac, wanted)
+
+    # Changes of the definition.
+
+    def set_autostart(self, on: bool) -> None:
+        """Have ``autostart`` start it, or not. :raises InvalidState: it is transient."""
+        from msgspec.structs import replace
+
+        from qkvm.net.network import change
+
+        with run.locked_networks(self.tree):
+            if not self.persistent:
+                raise InvalidState("cannot set autostart for transient network")
+            change.store(self, replace(self.definition, autostart=on))
+
+    def update(
+        self,
+        command: str,
+        section: str,
+        text: bytes | str,
+        path: str = "network_update_xml",
+        *,
+        index: int = -1,
+        live: bool,
+        config: bool,
+    ) -> None:
+        """Change one part, as libvirt's virNetworkUpdate does; see :mod:`qkvm.spec.libvirt.network.update`.
+
+        :raises QkvmError: what :func:`qkvm.net.network.change.change` and that raise; then all is as before.
+        """
+        from qkvm.net.network import change, forward
+        from qkvm.spec.libvirt.network import update as netupdate
+
+        def edit(before: spec.Network) -> spec.Network:
+            return netupdate.update(before, command, section, text, path, index)
+
+        change.change(self, edit, adapt=forward.adapt, live=live, config=config)
+
+    def undefine(self) -> None:
+        """Remove its definition. An active network runs on and is transient from then on.
+
+        :raises InvalidState: it is transient already. :raises NotFound: there is no such network.
+        """
+        from qkvm.net.network import life
+
+        with run.locked_networks(self.tree):
+            if not self.persistent:
+                self._of_record()
+                raise InvalidState(f"network '{self.name}' is transient: it has no definition")
+            remove(self.tree.network_definition(self.name))
+            if not self.active:
+                life.take_down(self.tree, self.name, self.record)
+                _forget_guests(self.tree, self.name)
+
+    # Start and end.
+
+    def start(self, *, firewall: str = "") -> Started:
+        """Make its bridge, rules and dnsmasq; all or nothing.
+
+        :param firewall: auto, iptables or nftables; default: as the host's settings say.
+        :raises InvalidState: it is active. :raises AlreadyExists: its subnet or bridge is taken, and it is not
+            relocatable. :raises HostError: the host lacks or refuses something.
+        """
+        with run.locked_networks(self.tree):
+            return self._start(self.definition, firewall)
+
+    def destroy(self) -> None:
+        """Take away its bridge, rules and dnsmasq, or what a crash left of them; its leases stay.
+
+        :raises InvalidState: it is not active. :raises QkvmError: something could not be removed; its record
+            stays, so that this can be tried again.
+        """
+        from qkvm.net.network import life
+
+        with run.locked_networks(self.tree):
+            current = self.record
+            if current is None:
+                raise self._not_active()
+            life.take_down(self.tree, self.name, current)
+            if not self.persistent:
+                _forget_guests(self.tree, self.name)
+
+    def _start(self, definition: spec.Network, firewall: str) -> Started:
+        from qkvm.host import settings
+        from qkvm.net.network import forward, life
+
+        forward.refuse_taken(self.tree, definition)
+        current = self.record
+        if current is not None and run.is_ours(self.tree, current):
+            raise InvalidState("network is already active")
+        firewall = firewall or settings.load(self.tree).firewall
+        life.take_down(self.tree, self.name, current)
+        return life.bring_up(
+            self.tree, definition, firewall, lambda guest: forward.addresses_of(self.tree, definition, guest)
+        )
+
+
+def _forget_guests(tree: Tree, name: str) -> None:
+    """Remove what a network has remembered of its guests, and to whom it was granted."""
+    for path in (tree.leases(name), tree.reservations(name), tree.owners(name), tree.grants(name)):
+        remove(path)
+
+
+def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Network]:
+    """A definition and the TOML that says it, with a uuid where it had none."""
+    from qkvm.net.network import text as texts
+
+    return texts.read(
+        text, path,
+        uuid_of=lambda name: Handle(tree, name).uuid,
+        stored=lambda name: read_bytes(tree.network_definition(name)) or b"",
+        used=lambda name: _used(tree, name),
+        free_bridge=lambda: _free_bridge(tree),
+    )  # fmt: skip
+
+
+def _used(tree: Tree, name: str) -> list[tuple[Subnet, str]]:
+    """The subnets that the host uses, and those of all networks but one, defined or running."""
+    from qkvm.net.network.text import parse
+
+    with link.connection() as ipr:
+        found = run.used_subnets(tree, name, ipr)
+    for other in entries(tree.network_definitions, ".toml"):
+        if other == name:
+            continue
+        path = tree.network_definition(other)
+        try:
+            definition = parse(read_bytes(path) or b"", path)
+        except QkvmError:
+            continue
+        found += [(subnet, f"network '{other}'") for subnet in definition.subnets]
+    return found
+
+
+def _free_bridge(tree: Tree) -> str:
+    """The first of libvirt's names for bridges that no network and no link of this host has."""
+    taken = set(link.names())
+    taken |= {str(plain(tree, name).get("bridge", "")) for name in entries(tree.network_definitions, ".toml")}
+    number = 0
+    while f"virbr{number}" in taken:
+        number += 1
+    return f"virbr{number}"
+
+
+def _check_identity(tree: Tree, definition: spec.Network) -> None:
+    """One uuid, one name: libvirt's rule."""
+    for entry in list_networks(tree):
+        uuid = Handle(tree, entry.name).uuid
+        if entry.name == definition.name and uuid not in ("", units.parse_uuid(definition.uuid)):
+            raise AlreadyExists(f"network '{entry.name}' already exists with uuid {uuid}")
+        if entry.name != definition.name and uuid == units.parse_uuid(definition.uuid):
+            raise AlreadyExists(f"network '{entry.name}' is already defined with uuid {uuid}")

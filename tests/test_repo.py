@@ -41,7 +41,7 @@ OWNERS = {
     "pyroute2": {"qkvm/net/"},
     "iptc": {"qkvm/net/firewall/xtables.py"},
     "qemu": {"qkvm/qmp/"},
-    "pycdlib": {"qkvm/storage/iso.py"},
+    "pycdlib": {"qkvm/storage/media/iso.py"},
     "jinja2": {"qkvm/qemu/render.py", "qkvm/net/dhcp/dnsmasq.py"},
 }
 """A package from elsewhere -> the files or folders that alone may import it."""
@@ -59,7 +59,6 @@ TO_DIVIDE = frozenset(
         "qkvm.cli.verbs",
         "qkvm.cli.install",
         "qkvm.host",
-        "qkvm.storage",
     )
 )
 """Packages that have too many modules, or modules in no order, until they are divided."""

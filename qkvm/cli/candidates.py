@@ -211,7 +211,7 @@ def _networks(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _pools(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.storage.pool import list_pools
+    from qkvm.storage.pool.pool import list_pools
 
     wanted = POOLS.get(typed.verb.name)
     return (pool.name for pool in list_pools(typed.tree) if wanted is None or pool.active == (wanted == "active"))
@@ -219,8 +219,8 @@ def _pools(typed: Typed, partial: str) -> Iterable[str]:
 
 def _volumes(typed: Typed, partial: str) -> Iterable[str]:
     """Names of the volumes of the pool that was named, else the paths of those of all active pools."""
-    from qkvm.storage.pool import list_pools
-    from qkvm.storage.volume import list_volumes
+    from qkvm.storage.pool.pool import list_pools
+    from qkvm.storage.pool.volume import list_volumes
 
     named = typed.values.get("inputpool") or typed.values.get("pool")
     for pool in list_pools(typed.tree):

@@ -7,7 +7,7 @@ import os
 from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidState, InvalidValue, NotFound
-from qkvm.storage.pool import Pool, ensure_default, list_pools
+from qkvm.storage.pool.pool import Pool, ensure_default, list_pools
 from qkvm.units import pretty_size, printable
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
-    from qkvm.storage.pool import Info
+    from qkvm.storage.pool.pool import Info
 
 _GROUP = ("source-dev", "source-name", "source-format")
 """What tells of a volume group."""
@@ -253,7 +253,7 @@ def find_storage_pool_sources_as(context: Context, args: Args) -> None:
 
 def _print_sources(context: Context, args: Args) -> None:
     from qkvm.spec.libvirt.pool import dump_sources
-    from qkvm.storage import lvm
+    from qkvm.storage.pool import lvm
 
     kinds = _types(args.required("type"))
     if kinds != ["logical"]:

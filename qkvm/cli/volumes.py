@@ -12,8 +12,8 @@ from qkvm.cli.parse import UsageError
 from qkvm.cli.pools import find
 from qkvm.errors import InvalidValue
 from qkvm.files import os_error
-from qkvm.storage import volume as volumes
-from qkvm.storage.volume import Volume
+from qkvm.storage.pool import volume as volumes
+from qkvm.storage.pool.volume import Volume
 from qkvm.units import parse_bytes, pretty_size, printable
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
-    from qkvm.storage.pool import Pool
+    from qkvm.storage.pool.pool import Pool
 
 
 def _pool(context: Context, args: Args) -> Pool:
@@ -98,7 +98,7 @@ def vol_create_as(context: Context, args: Args) -> None:
     from qkvm.spec import pool as spec
     from qkvm.spec.disk import DiskFormat
     from qkvm.spec.libvirt.pool import describe_volume
-    from qkvm.storage.making import create
+    from qkvm.storage.pool.making import create
 
     pool = _pool(context, args)
     given, backing = args.text("backing-vol"), ""
@@ -122,7 +122,7 @@ def vol_create_as(context: Context, args: Args) -> None:
 
 def vol_create(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML."""
-    from qkvm.storage.making import create
+    from qkvm.storage.pool.making import create
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
@@ -275,7 +275,7 @@ def vol_upload(context: Context, args: Args) -> None:
 
 def vol_download(context: Context, args: Args) -> None:
     """Write a volume's bytes to a file."""
-    from qkvm.storage.making import download
+    from qkvm.storage.pool.making import download
 
     volume, path = _volume(context, args), args.required("file")
     made = not os.path.lexists(path)

@@ -24,8 +24,8 @@ from qkvm.domain.run import settle
 from qkvm.errors import AgentError, Busy, InvalidState, InvalidValue, QkvmError
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
-from qkvm.storage import image
-from qkvm.storage import seed as seeds
+from qkvm.storage.image import image
+from qkvm.storage.media import seed as seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

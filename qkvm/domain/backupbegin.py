@@ -19,8 +19,7 @@ from qkvm.spec import check
 from qkvm.spec.checkpoint import BITMAP
 from qkvm.spec.libvirt import backup as libvirt
 from qkvm.spec.libvirt.backup import BackupDisk, Read, Server
-from qkvm.storage import format as formats
-from qkvm.storage import image
+from qkvm.storage.image import formats, image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.qemu.disks import LayerNodes
 from qkvm.spec.disk import DiskFormat
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

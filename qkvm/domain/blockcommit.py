@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain import blockjob, chain, diskuse, jobend
 from qkvm.domain.disk import top as uppermost
 from qkvm.errors import InvalidState, InvalidValue
-from qkvm.storage import format as formats
-from qkvm.storage import image
+from qkvm.storage.image import formats, image
 from qkvm.units import printable
 
 if TYPE_CHECKING:

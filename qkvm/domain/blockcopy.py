@@ -11,7 +11,7 @@ from qkvm.domain.chain import Link
 from qkvm.domain.disk import is_block, top
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
 from qkvm.spec.disk import DiskFormat
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from qkvm.domain.blockjob import Job

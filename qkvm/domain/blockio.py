@@ -17,7 +17,8 @@ from qkvm.files import Undo
 from qkvm.qemu.disks import throttle_arguments
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.storage import content, image
+from qkvm.storage.image import image
+from qkvm.storage.pool import content
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

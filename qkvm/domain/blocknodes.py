@@ -20,7 +20,7 @@ from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, NotReached
 from qkvm.qemu import disks, render
 from qkvm.spec.disk import DiskKind
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

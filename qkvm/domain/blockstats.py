@@ -97,7 +97,7 @@ def of_definition(definition: spec.Domain, *, backing: bool) -> Values:
 
 def _file_sizes(path: str, fmt: str) -> Values:
     from qkvm.errors import InvalidValue
-    from qkvm.storage import qcow2
+    from qkvm.storage.image import qcow2
 
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

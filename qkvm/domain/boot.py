@@ -69,7 +69,7 @@ def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
     """
     from qkvm.net.network.handle import list_networks
     from qkvm.net.network.network import Network
-    from qkvm.storage.pool import list_pools
+    from qkvm.storage.pool.pool import list_pools
 
     for entry in list_networks(tree):
         if entry.autostart and not entry.active:

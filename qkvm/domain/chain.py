@@ -20,7 +20,7 @@ from qkvm.qemu.disks import LayerNodes
 from qkvm.qemu.slots import Place
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.storage import image
+from qkvm.storage.image import image
 from qkvm.units import printable
 
 if TYPE_CHECKING:

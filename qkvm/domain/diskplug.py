@@ -21,7 +21,7 @@ from qkvm.qemu import controllers, disks, render, slots
 from qkvm.qemu.slots import Place
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

@@ -14,7 +14,7 @@ from qkvm.errors import DefinitionError, HostError, InvalidState
 from qkvm.host import firmware
 from qkvm.qemu.firmware import Flash
 from qkvm.spec import domain as spec
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

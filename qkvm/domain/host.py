@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qkvm.host.node import Info
     from qkvm.host.validate import Check
     from qkvm.net.network.network import Network
-    from qkvm.storage.pool import Pool
+    from qkvm.storage.pool.pool import Pool
 
 
 class Host:
@@ -43,7 +43,7 @@ class Host:
         :raises HostError: no right to, or one of them is not safe to use.
         """
         from qkvm.net.network.handle import ensure_default
-        from qkvm.storage import pool
+        from qkvm.storage.pool import pool
 
         tree = self.tree
         if tree.is_session:
@@ -136,14 +136,14 @@ class Host:
 
         :raises NotFound: there is none.
         """
-        from qkvm.storage.pool import Pool
+        from qkvm.storage.pool.pool import Pool
 
         self.prepare()
         return Pool.lookup(self.tree, name)
 
     def pools(self) -> list[Pool]:
         """All storage pools, by name."""
-        from qkvm.storage.pool import list_pools
+        from qkvm.storage.pool.pool import list_pools
 
         self.prepare()
         return list_pools(self.tree)

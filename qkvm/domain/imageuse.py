@@ -24,10 +24,10 @@ from qkvm.spec import snapshot as snapshots
 from qkvm.spec import toml
 from qkvm.spec.disk import DiskFormat
 from qkvm.spec.pool import PoolType
-from qkvm.storage import format as formats
 from qkvm.storage import savefile
-from qkvm.storage.pool import list_pools
-from qkvm.storage.volume import Volume, list_volumes
+from qkvm.storage.image import formats
+from qkvm.storage.pool.pool import list_pools
+from qkvm.storage.pool.volume import Volume, list_volumes
 from qkvm.units import printable
 
 if TYPE_CHECKING:

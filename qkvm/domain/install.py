@@ -19,13 +19,14 @@ from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
 from qkvm.files import Undo, entries, remove, remove_dir
 from qkvm.host import process
 from qkvm.spec import domain as spec
-from qkvm.storage import image, installtree, seed
+from qkvm.storage.image import image
+from qkvm.storage.media import installtree, seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.paths import Tree
-    from qkvm.storage.seed import Seed
+    from qkvm.storage.media.seed import Seed
 
     Tell = Callable[[str, str, int, int], object]
     """Hears of what takes a while: what is done, the name, how many bytes of how many; 0 of 0 is not known."""

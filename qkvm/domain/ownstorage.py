@@ -20,10 +20,10 @@ from qkvm.domain import volume as guarded
 from qkvm.domain.imageuse import Need, identity
 from qkvm.errors import InvalidState, NotFound, QkvmError
 from qkvm.spec.pool import PoolType
-from qkvm.storage import content
-from qkvm.storage.pool import ensure_default, list_pools
-from qkvm.storage.volume import Volume
-from qkvm.storage.volume import lookup as find_volume
+from qkvm.storage.pool import content
+from qkvm.storage.pool.pool import ensure_default, list_pools
+from qkvm.storage.pool.volume import Volume
+from qkvm.storage.pool.volume import lookup as find_volume
 from qkvm.units import printable
 
 if TYPE_CHECKING:

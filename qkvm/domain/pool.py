@@ -9,19 +9,19 @@ from qkvm.domain.diskuse import same, user_of
 from qkvm.domain.domain import Domain, names
 from qkvm.domain.volume import images_of, refuse_used
 from qkvm.errors import InvalidState
-from qkvm.storage import pool as pools
-from qkvm.storage import vacancy
-from qkvm.storage.volume import Volume
+from qkvm.storage.pool import pool as pools
+from qkvm.storage.pool import vacancy
+from qkvm.storage.pool.volume import Volume
 from qkvm.units import printable
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
-    from qkvm.storage.pool import Pool
+    from qkvm.storage.pool.pool import Pool
 
 
 def build(pool: Pool, *, overwrite: bool = False) -> None:
-    """Make what a pool is made of; see :meth:`qkvm.storage.pool.Pool.build`.
+    """Make what a pool is made of; see :meth:`qkvm.storage.pool.pool.Pool.build`.
 
     :raises InvalidState: a domain has one of its devices as a disk, also while it is off.
     """
@@ -30,14 +30,14 @@ def build(pool: Pool, *, overwrite: bool = False) -> None:
 
 
 def start(pool: Pool, *, build: bool = False, overwrite: bool = False) -> None:
-    """Have a pool active; see :meth:`qkvm.storage.pool.Pool.start` and :func:`build`."""
+    """Have a pool active; see :meth:`qkvm.storage.pool.pool.Pool.start` and :func:`build`."""
     if build:
         _refuse_devices(pool.tree, pool.definition)
     pool.start(build=build, overwrite=overwrite)
 
 
 def create(tree: Tree, text: str, path: str, *, build: bool = False, overwrite: bool = False) -> Pool:
-    """Start a transient pool; see :meth:`qkvm.storage.pool.Pool.create` and :func:`build`."""
+    """Start a transient pool; see :meth:`qkvm.storage.pool.pool.Pool.create` and :func:`build`."""
     text, definition = pools.complete(tree, text, path)
     if build:
         _refuse_devices(tree, definition)
@@ -45,7 +45,7 @@ def create(tree: Tree, text: str, path: str, *, build: bool = False, overwrite: 
 
 
 def destroy(pool: Pool) -> None:
-    """Have a pool inactive; see :meth:`qkvm.storage.pool.Pool.destroy`.
+    """Have a pool inactive; see :meth:`qkvm.storage.pool.pool.Pool.destroy`.
 
     :raises InvalidState: a running domain uses a logical volume of it, which would be gone.
     """

@@ -16,8 +16,9 @@ from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
-from qkvm.storage import seed, unfinished
-from qkvm.storage.pool import list_pools
+from qkvm.storage.media import seed
+from qkvm.storage.pool import unfinished
+from qkvm.storage.pool.pool import list_pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable

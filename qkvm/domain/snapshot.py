@@ -32,7 +32,7 @@ from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
 from qkvm.spec import snapshot as spec
 from qkvm.spec import toml
 from qkvm.spec.snapshot import DISK, EXTERNAL, INTERNAL, NO, SHUTOFF, Snapshot, SnapshotDisk
-from qkvm.storage import imagestates
+from qkvm.storage.image import states as imagestates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,8 @@ from qkvm.domain.snapshotrevert import (
 from qkvm.domain.start import Origin, bring_up
 from qkvm.errors import InvalidState
 from qkvm.spec.snapshot import EXTERNAL, Snapshot
-from qkvm.storage import image, imagestates
+from qkvm.storage.image import image
+from qkvm.storage.image import states as imagestates
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

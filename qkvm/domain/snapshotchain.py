@@ -14,8 +14,7 @@ from qkvm.domain.snapshotdisks import spec_of
 from qkvm.errors import DefinitionError, InvalidState, NotFound
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.storage import format as formats
-from qkvm.storage import image
+from qkvm.storage.image import formats, image
 from qkvm.units import printable
 
 if TYPE_CHECKING:

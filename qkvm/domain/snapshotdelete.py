@@ -26,7 +26,7 @@ from qkvm.domain.run import settle
 from qkvm.domain.snapshotrevert import past
 from qkvm.errors import InvalidState
 from qkvm.spec.snapshot import EXTERNAL, INTERNAL, Snapshot
-from qkvm.storage import imagestates
+from qkvm.storage.image import states as imagestates
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

@@ -26,7 +26,8 @@ from qkvm.spec import disk as spec
 from qkvm.spec.domain import Domain as Definition
 from qkvm.spec.domain import Machine
 from qkvm.spec.snapshot import DISK, EXTERNAL, Snapshot
-from qkvm.storage import image, imagestates
+from qkvm.storage.image import image
+from qkvm.storage.image import states as imagestates
 from qkvm.storage.stream import sync_folder
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from qkvm.spec import disk as spec
 from qkvm.spec import domain as domains
 from qkvm.spec import toml
 from qkvm.spec.snapshot import EXTERNAL, Snapshot
-from qkvm.storage import image, imagestates, qemuimg
+from qkvm.storage.image import image, qemuimg
+from qkvm.storage.image import states as imagestates
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

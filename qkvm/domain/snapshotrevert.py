@@ -28,7 +28,8 @@ from qkvm.qemu.launch import Kept
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
 from qkvm.spec.snapshot import NO, RUNNING, SHUTOFF, Snapshot
-from qkvm.storage import image, imagestates
+from qkvm.storage.image import image
+from qkvm.storage.image import states as imagestates
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

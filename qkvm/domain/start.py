@@ -41,7 +41,7 @@ from qkvm.qemu.quirks import Quirk
 from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
-from qkvm.storage import image
+from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from qkvm import files
 from qkvm.domain import nicremains
 from qkvm.domain import run as runs
 from qkvm.host import journal, process
-from qkvm.storage import unfinished
+from qkvm.storage.pool import unfinished
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from qkvm.domain.diskuse import same, user_of
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import InvalidState, InvalidValue, QkvmError
 from qkvm.files import Undo
-from qkvm.storage import format as formats
-from qkvm.storage import making
-from qkvm.storage.volume import Volume
+from qkvm.storage.image import formats
+from qkvm.storage.pool import making
+from qkvm.storage.pool.volume import Volume
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
-    from qkvm.storage.pool import Pool
+    from qkvm.storage.pool.pool import Pool
 
 
 def user(tree: Tree, path: str) -> str:
@@ -102,7 +102,7 @@ def delete(volume: Volume, *, states: bool = False, checked: bool = False) -> No
 def resize(
     volume: Volume, size: int, *, delta: bool = False, shrink: bool = False, allocate: bool = False, fmt: str = ""
 ) -> None:
-    """Give a volume another capacity in bytes; see :func:`qkvm.storage.making.resize`.
+    """Give a volume another capacity in bytes; see :func:`qkvm.storage.pool.making.resize`.
 
     A logical volume may grow while a guest runs on it: blockresize tells the guest.
 
@@ -135,7 +135,7 @@ def wipe(volume: Volume, *, checked: bool = False) -> None:
 def upload(
     volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
 ) -> None:  # fmt: skip
-    """Write a file into a volume; see :func:`qkvm.storage.making.upload`, and :func:`delete` for who needs it."""
+    """Write a file into a volume; see :mod:`qkvm.storage.pool.making`, and :func:`delete` for who needs it."""
     refuse_used(volume)
     refuse_needed(volume)
     making.upload(volume, source, offset=offset, length=length, sparse=sparse)
@@ -146,7 +146,7 @@ def clone(
     *, fmt: str = "", reflink: bool = False, preallocate: bool = False, grow: int = 0,
     report: Callable[[float], object] | None = None,
 ) -> Volume:  # fmt: skip
-    """Make a volume of another one's content; see :func:`qkvm.storage.making.clone`.
+    """Make a volume of another one's content; see :func:`qkvm.storage.pool.making.clone`.
 
     :param grow: capacity in bytes that it has at least. :raises InvalidState: a running domain may be writing to
         the other one.
@@ -166,13 +166,13 @@ def clone(
 def take(
     path: str, pool: Pool, wanted: spec.Volume, *, fmt: str = "", report: Callable[[float], object] | None = None
 ) -> Volume:  # fmt: skip
-    """Make a volume of an image that lies anywhere, written anew; see :func:`qkvm.storage.making.convert`.
+    """Make a volume of an image that lies anywhere, written anew; see :func:`qkvm.storage.pool.making.convert`.
 
     :param fmt: the image's format, one of spec.pool.INPUT_FORMATS; it is not guessed.
     :raises InvalidState: a running domain may be writing to the image.
     """
     from qkvm.spec.pool import input_format
-    from qkvm.storage import image
+    from qkvm.storage.image import image
 
     name = user(pool.tree, path)
     if name:

@@ -22,8 +22,7 @@ from msgspec import Struct
 from qkvm import files, units
 from qkvm.errors import HostError, InvalidValue
 from qkvm.host import process
-from qkvm.storage import format as formats
-from qkvm.storage import image, qcow2, qemuimg
+from qkvm.storage.image import formats, image, qcow2, qemuimg
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from qkvm.domain import blockjob
 from qkvm.domain.disk import plugged
 from qkvm.domain.domain import Domain
 from qkvm.spec import domain as spec
-from qkvm.storage import format as formats
+from qkvm.storage.image import formats
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, end_qemu, wait_ready
 from tests.guest.test_disks import left, see

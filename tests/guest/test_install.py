@@ -19,7 +19,7 @@ import pytest
 
 from qkvm.domain import install as installing
 from qkvm.domain.domain import Domain
-from qkvm.storage import iso, seed
+from qkvm.storage.media import iso, seed
 from tests.guest import media
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, log_size, wait_ready

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qkvm.domain.domain import Domain
-from qkvm.storage import image
+from qkvm.storage.image import image
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
 from tests.guest.test_blockjobs import chain, digest, put

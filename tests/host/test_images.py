@@ -21,7 +21,7 @@ from qkvm.cli.main import main
 from qkvm.errors import InvalidValue, ProgramFailed
 from qkvm.host import process
 from qkvm.host.confine import Limits
-from qkvm.storage import image, qemuimg
+from qkvm.storage.image import image, qemuimg
 from tests import hostile, images
 from tests.bait import bait
 from tests.host import nslab

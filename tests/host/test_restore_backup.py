@@ -17,7 +17,7 @@ from qkvm.domain import restorebackup, upkeep
 from qkvm.domain.host import Host
 from qkvm.errors import AlreadyExists, HostError, QkvmError
 from qkvm.paths import Tree
-from qkvm.storage import seed
+from qkvm.storage.media import seed
 from tests.host import nslab
 
 UUID = "702ec947-419d-405a-ba80-ba4e81a9f7b2"

@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qkvm.errors import HostError, InvalidValue
-from qkvm.storage import foreign, image, imagestates
-from qkvm.storage import qcow2 as qcow2_header
-from qkvm.storage.qcow2 import LENGTH, State
+from qkvm.storage.image import foreign, image, states
+from qkvm.storage.image import qcow2 as qcow2_header
+from qkvm.storage.image.qcow2 import LENGTH, State
 from tests import images
 from tests.hostile import other_images, qcow2_images
 from tests.images import CLUSTER, qcow2
@@ -61,7 +61,7 @@ def test_good_images_are_taken(tmp_path: Path) -> None:
         assert size == 64 << 20
     two = tmp_path / "two"
     two.write_bytes(qcow2(version=2, states=1, states_place=4 * CLUSTER, tail=images.state(name=b"first")))
-    assert imagestates.states(str(two)) == [State("1", "first", 0)]
+    assert states.states(str(two)) == [State("1", "first", 0)]
     two.write_bytes(qcow2(backing=b"json:{}"))
     image.check(str(two), "qcow2", backing=True)
     image.check(str(two), "qcow2", backing=None)

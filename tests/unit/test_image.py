@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue
-from qkvm.storage import image
-from qkvm.storage.qcow2 import Header, parse
+from qkvm.storage.image import image
+from qkvm.storage.image.qcow2 import Header, parse
 from tests.images import qcow2
 
 

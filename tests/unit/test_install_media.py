@@ -21,8 +21,8 @@ from qkvm.domain.install import Media
 from qkvm.errors import HostError, QkvmError
 from qkvm.paths import Tree
 from qkvm.spec.domain import Boot, BootDevice, Disk, DiskBus, DiskFormat, DiskKind, OnReboot
-from qkvm.storage import installtree, iso, seed
-from qkvm.storage.seed import Seed
+from qkvm.storage.media import installtree, iso, seed
+from qkvm.storage.media.seed import Seed
 
 TREEINFO = "[general]\nfamily = X\n[images-x86_64]\nkernel = {kernel}\ninitrd = {initrd}\n"
 

@@ -14,10 +14,10 @@ from qkvm.spec import toml
 from qkvm.spec.disk import DiskFormat
 from qkvm.spec.libvirt import pool as libvirt
 from qkvm.spec.size import Size
-from qkvm.storage import content, lvm, vacancy
-from qkvm.storage.folder import Folder
-from qkvm.storage.logical import Logical
-from qkvm.storage.pool import Pool, backend_of, ensure_default
+from qkvm.storage.pool import content, lvm, vacancy
+from qkvm.storage.pool.folder import Folder
+from qkvm.storage.pool.logical import Logical
+from qkvm.storage.pool.pool import Pool, backend_of, ensure_default
 
 UUID = "8099d254-bf84-4891-b0f0-25e16def9978"
 XML = f"""<pool type='logical'>

@@ -19,9 +19,9 @@ from qkvm.spec import toml
 from qkvm.spec.disk import DiskFormat
 from qkvm.spec.libvirt import pool as libvirt
 from qkvm.spec.size import Size
-from qkvm.storage import content, making, unfinished, volume
-from qkvm.storage import format as formats
-from qkvm.storage.pool import Pool, ensure_default, list_pools
+from qkvm.storage.image import formats
+from qkvm.storage.pool import content, making, unfinished, volume
+from qkvm.storage.pool.pool import Pool, ensure_default, list_pools
 
 UUID = "8099d254-bf84-4891-b0f0-25e16def9978"
 

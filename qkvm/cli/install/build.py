@@ -13,7 +13,7 @@ from qkvm.cli.install.drives import Drives, domain_name
 from qkvm.cli.parse import UsageError
 from qkvm.domain.install import Plan
 from qkvm.spec import domain as spec
-from qkvm.storage.seed import SMBIOS_SERIAL
+from qkvm.storage.media.seed import SMBIOS_SERIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from qkvm.cli.common import read_text
 from qkvm.cli.install.reader import Suboptions
 from qkvm.cli.parse import UsageError
 from qkvm.errors import HostError
-from qkvm.storage.seed import Seed
+from qkvm.storage.media.seed import Seed
 
 if TYPE_CHECKING:
     from qkvm.cli.install.reader import Options

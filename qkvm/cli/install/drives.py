@@ -16,8 +16,8 @@ from qkvm.domain.install import NewDisk
 from qkvm.domain.volume import format_of
 from qkvm.errors import HostError, InvalidValue
 from qkvm.spec import domain as spec
-from qkvm.storage.pool import Pool
-from qkvm.storage.volume import Volume, lookup
+from qkvm.storage.pool.pool import Pool
+from qkvm.storage.pool.volume import Volume, lookup
 
 if TYPE_CHECKING:
     from qkvm.cli.install.osinfo import Profile

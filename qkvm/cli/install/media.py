@@ -13,7 +13,7 @@ from qkvm.cli.parse import UsageError
 from qkvm.domain.install import Media
 from qkvm.errors import HostError
 from qkvm.spec import domain as spec
-from qkvm.storage import installtree, iso
+from qkvm.storage.media import installtree, iso
 from qkvm.units import printable
 
 if TYPE_CHECKING:

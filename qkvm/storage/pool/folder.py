@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.files import os_error
-from qkvm.storage import format as formats
-from qkvm.storage import unfinished
-from qkvm.storage.backend import Backend, Space, VolumeInfo, not_found, shrinks
+from qkvm.storage.image import formats
+from qkvm.storage.pool import unfinished
+from qkvm.storage.pool.backend import Backend, Space, VolumeInfo, not_found, shrinks
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class Folder(Backend):
 
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
         """Make an empty file or image. The backing image is not opened but to look at its kind."""
-        from qkvm.storage import content, image, imagefile
+        from qkvm.storage.image import held, image
+        from qkvm.storage.pool import content
 
         fmt, size = str(wanted.format), wanted.capacity * 1024
         if preallocate and fmt != "qcow2":
@@ -187,7 +188,7 @@ class Folder(Backend):
             else:
                 whole = taken is not None and taken * 1024 >= size and not wanted.backing
                 backing = (wanted.backing, str(wanted.backing_format)) if wanted.backing else None
-                imagefile.create(
+                held.create(
                     fd, size, kind="metadata" if preallocate else "falloc" if whole else "", backing=backing
                 )
             formats.note(fd, fmt)
@@ -198,7 +199,7 @@ class Folder(Backend):
 
     def remove(self, name: str, *, snapshots: bool = False) -> None:
         """Remove a file, or an empty folder."""
-        from qkvm.storage import content
+        from qkvm.storage.pool import content
 
         with self._open() as at:
             info = self._info(at, name)
@@ -221,14 +222,15 @@ class Folder(Backend):
         allocate: bool = False,
     ) -> None:  # fmt: skip
         """Cut or grow a file or an image."""
-        from qkvm.storage import content, imagefile, qcow2
+        from qkvm.storage.image import held, qcow2
+        from qkvm.storage.pool import content
 
         with self.opened(name, write=True) as fd:
             before = os.fstat(fd).st_size if fmt == "raw" else qcow2.check(fd, name, None).size
             if size < before and not shrink:
                 raise shrinks(before)
             if fmt != "raw":
-                imagefile.resize(fd, size, before, name, capacity_of=capacity_of, allocate=allocate)
+                held.resize(fd, size, before, name, capacity_of=capacity_of, allocate=allocate)
                 return
             content.claim(fd, name)
             content.set_size(fd, size, name)

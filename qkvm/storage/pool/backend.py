@@ -114,7 +114,7 @@ class Backend(ABC):
 
     @abstractmethod
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
-        """Make an empty volume; see :func:`qkvm.storage.making.create`."""
+        """Make an empty volume; see :func:`qkvm.storage.pool.making.create`."""
 
     @abstractmethod
     def snapshots(self, name: str) -> list[str]:
@@ -129,15 +129,15 @@ class Backend(ABC):
         self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
         allocate: bool = False,
     ) -> None:  # fmt: skip
-        """Give a volume another capacity; see :func:`qkvm.storage.making.resize`.
+        """Give a volume another capacity; see :func:`qkvm.storage.pool.making.resize`.
 
         :param capacity_of: the capacity of the volume of a path, 0 where none has it.
         """
 
     def wipe(self, name: str) -> None:
         """Write zeros over a volume; it is raw from then on."""
-        from qkvm.storage import content
-        from qkvm.storage import format as formats
+        from qkvm.storage.image import formats
+        from qkvm.storage.pool import content
 
         with self.opened(name, write=True) as fd:
             content.claim(fd, name)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from qkvm.errors import HostError
 from qkvm.files import make_private_dir, write_atomic
-from qkvm.storage import iso
+from qkvm.storage.media import iso
 
 LABEL = "cidata"
 """The label that NoCloud looks for (cloud-init: DataSourceNoCloud)."""

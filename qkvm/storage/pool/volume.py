@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm import units
 from qkvm.errors import InvalidState
-from qkvm.storage.backend import VolumeInfo, not_found
-from qkvm.storage.pool import Pool, list_pools
+from qkvm.storage.pool.backend import VolumeInfo, not_found
+from qkvm.storage.pool.pool import Pool, list_pools
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree

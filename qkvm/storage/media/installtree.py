@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from qkvm.errors import HostError, InvalidValue
 from qkvm.files import make_private_dir, os_error
-from qkvm.storage import iso
+from qkvm.storage.media import iso
 from qkvm.units import printable
 
 if TYPE_CHECKING:

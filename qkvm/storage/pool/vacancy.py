@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qkvm.errors import Busy, HostError, InvalidValue
 from qkvm.files import os_error
 from qkvm.host import process
-from qkvm.storage import content
+from qkvm.storage.pool import content
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import InvalidValue
 from qkvm.spec.disk import CONVERTED
-from qkvm.storage import format as formats
+from qkvm.storage.image import formats
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from qkvm.host import record
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec import pool as spec
-    from qkvm.storage.backend import Backend
+    from qkvm.storage.pool.backend import Backend
 
 
 class Info(NamedTuple):
@@ -304,10 +304,10 @@ class Pool:
 def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
     """The backend of a pool's type."""
     if definition.type == "logical":
-        from qkvm.storage.logical import Logical
+        from qkvm.storage.pool.logical import Logical
 
         return Logical(tree, definition)
-    from qkvm.storage.folder import Folder
+    from qkvm.storage.pool.folder import Folder
 
     return Folder(tree, definition)
 

@@ -10,16 +10,16 @@ from msgspec.structs import replace
 from qkvm.errors import HostError, InvalidValue, QkvmError
 from qkvm.files import os_error
 from qkvm.spec.size import Size
-from qkvm.storage import content, imagefile
-from qkvm.storage import format as formats
-from qkvm.storage.volume import Volume, lookup
+from qkvm.storage.image import formats, held
+from qkvm.storage.pool import content
+from qkvm.storage.pool.volume import Volume, lookup
 from qkvm.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.spec import pool as spec
-    from qkvm.storage.pool import Pool
+    from qkvm.storage.pool.pool import Pool
 
     Report = Callable[[float], object]
 
@@ -84,9 +84,9 @@ def convert(
     :raises AlreadyExists: there is a volume of that name. :raises ProgramFailed: qemu-img gave up.
     :raises InvalidValue: the image is damaged, or needs other files.
     """
-    size = imagefile.check_alone(origin, fmt, name)
+    size = held.check_alone(origin, fmt, name)
     with pool.backend.new(_with_room(wanted, size)) as fd:
-        imagefile.convert(origin, fmt, fd, str(wanted.format), size=size, preallocate=preallocate, report=report)
+        held.convert(origin, fmt, fd, str(wanted.format), size=size, preallocate=preallocate, report=report)
         _clear_rest(fd, size, wanted.name)
         formats.note(fd, str(wanted.format))
     return Volume(pool, wanted.name)

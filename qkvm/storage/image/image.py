@@ -12,7 +12,7 @@ from qkvm import units
 from qkvm.errors import AlreadyExists, HostError, ProgramFailed
 from qkvm.files import make_private_dir, os_error, remove
 from qkvm.host import process
-from qkvm.storage import qcow2, qemuimg
+from qkvm.storage.image import qcow2, qemuimg
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qkvm.files import os_error
-from qkvm.storage import image, qcow2, qemuimg
-from qkvm.storage.qcow2 import State
+from qkvm.storage.image import image, qcow2, qemuimg
+from qkvm.storage.image.qcow2 import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo, os_error
-from qkvm.storage import content, lvm, unfinished, vacancy
-from qkvm.storage.backend import Backend, Space, VolumeInfo, not_found, shrinks
+from qkvm.storage.pool import content, lvm, unfinished, vacancy
+from qkvm.storage.pool.backend import Backend, Space, VolumeInfo, not_found, shrinks
 from qkvm.units import printable
 
 if TYPE_CHECKING:

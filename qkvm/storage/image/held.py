@@ -10,8 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from qkvm.errors import InvalidState, InvalidValue
-from qkvm.storage import foreign, qcow2, qemuimg
-from qkvm.storage import format as formats
+from qkvm.storage.image import foreign, formats, qcow2, qemuimg
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -1,0 +1,8 @@
+"""CD images, and what installs a guest.
+
+A module imports only what is listed before it:
+
+iso: CD images, read and made
+installtree: kernel and initrd of a distribution
+seed: the seed of a cloud image
+"""

@@ -30,7 +30,7 @@ SHARED = frozenset(
         "qkvm.host.process",
         "qkvm.host.record",
         "qkvm.host.settings",
-        "qkvm.host.unit",
+        "qkvm.host.systemd.unit",
         "qkvm.host.view",
     )
 )
@@ -58,7 +58,6 @@ TO_DIVIDE = frozenset(
         "qkvm.cli",
         "qkvm.cli.verbs",
         "qkvm.cli.install",
-        "qkvm.host",
     )
 )
 """Packages that have too many modules, or modules in no order, until they are divided."""

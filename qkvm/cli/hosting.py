@@ -95,7 +95,7 @@ def nodesevinfo(context: Context, args: Args) -> None:
 
 def sysinfo(context: Context, args: Args) -> None:
     """Print what the firmware tells of this machine."""
-    from qkvm.host import smbios
+    from qkvm.host.node import smbios
 
     parts = smbios.parts()
     if args.json:

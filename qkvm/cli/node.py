@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qkvm.cli.output import json_text, pairs
 from qkvm.cli.parse import UsageError
-from qkvm.host import numa
+from qkvm.host.node import numa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _SAMPLE = 1.0
 
 def nodeinfo(context: Context, args: Args) -> None:
     """Print this host in eight numbers."""
-    from qkvm.host import node
+    from qkvm.host.node import node
 
     found = node.info()
     if args.json:
@@ -32,7 +32,7 @@ def nodeinfo(context: Context, args: Args) -> None:
 
 def nodecpumap(context: Context, args: Args) -> None:
     """Print which CPUs are online."""
-    from qkvm.host import cpu
+    from qkvm.host.node import cpu
 
     present, online = cpu.present(), cpu.online()
     if args.json:
@@ -50,7 +50,7 @@ def nodecpumap(context: Context, args: Args) -> None:
 
 def nodecpustats(context: Context, args: Args) -> None:
     """Print how the CPUs have spent their time since boot, or with --percent a second from now."""
-    from qkvm.host import cputime
+    from qkvm.host.node import cputime
 
     number = args.number("cpu")
     times = cputime.read(number)
@@ -132,7 +132,7 @@ def allocpages(context: Context, args: Args) -> None:
 
 def node_memory_tune(context: Context, args: Args) -> None:
     """Show or change the parameters of samepage merging."""
-    from qkvm.host import ksm
+    from qkvm.host.node import ksm
 
     given = {name: args.number(name.replace("_", "-")) for name in ksm.TUNABLE}
     wanted = {name: value for name, value in given.items() if value is not None}
@@ -149,7 +149,7 @@ def node_memory_tune(context: Context, args: Args) -> None:
 
 def nodesuspend(context: Context, args: Args) -> None:
     """Put this host to sleep for a while."""
-    from qkvm.host import suspend
+    from qkvm.host.node import suspend
 
     duration = args.number("duration")
     assert duration is not None, "it is required"

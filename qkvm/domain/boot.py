@@ -20,7 +20,8 @@ from qkvm.domain import definition as definitions
 from qkvm.domain.domain import Domain, names
 from qkvm.errors import AlreadyExists, HostError, InvalidState, MissingProgram, NotReached, QkvmError
 from qkvm.files import os_error, read_bytes, remove, write_atomic
-from qkvm.host import process, unit
+from qkvm.host import process
+from qkvm.host.systemd import unit
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree

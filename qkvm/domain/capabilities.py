@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qkvm import units, xml
 from qkvm.domain import cpu as cpus
 from qkvm.domain.cputime import format_cpu_list
-from qkvm.host import accel, cpu, node, numa, smbios, suspend, sysfs
+from qkvm.host.node import accel, cpu, node, numa, smbios, suspend, sysfs
 
 if TYPE_CHECKING:
     from typing import Any

@@ -214,7 +214,7 @@ def xml(
     domain: Domain, checkpoint: Checkpoint, *, secret: bool = False, with_domain: bool = True, size: bool = False
 ) -> str:
     """A checkpoint as libvirt's XML; ``size``: with what has changed since."""
-    from qkvm.host import accel
+    from qkvm.host.node import accel
     from qkvm.spec import domain as domains
     from qkvm.spec.libvirt import checkpoint as libvirt
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from qkvm import xml
 from qkvm.domain.emulator import CpuModel, Emulator
 from qkvm.errors import DefinitionError, HostError, InvalidValue
-from qkvm.host import accel
-from qkvm.host import cpu as host_cpu
+from qkvm.host.node import accel
+from qkvm.host.node import cpu as host_cpu
 from qkvm.units import printable
 
 if TYPE_CHECKING:

@@ -163,7 +163,7 @@ def read(
 
 def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
     """What an XML can't say, from the definition that it replaces, where that can still be read."""
-    from qkvm.host import accel
+    from qkvm.host.node import accel
 
     try:
         former = parse(stored, "")

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.errors import HostError
-from qkvm.host import accel
+from qkvm.host.node import accel
 from qkvm.qemu.controllers import controller_id
 from qkvm.spec import domain as spec
 from qkvm.spec import toml

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from qkvm import units, xml
 from qkvm.domain import cpu as cpus
 from qkvm.errors import HostError, InvalidValue
-from qkvm.host import accel, programs
+from qkvm.host import programs
+from qkvm.host.node import accel
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from qkvm.domain.emulator import Emulator
-    from qkvm.host.firmware import Image
+    from qkvm.host.node.firmware import Image
     from qkvm.qemu.abilities import MachineType
 
 ACCELS = {"kvm": "kvm", "qemu": "tcg"}
@@ -104,7 +105,7 @@ def facts(emulator: Emulator, machine: MachineType, kind: str, *, deprecated: bo
 
 
 def _firmware(emulator: Emulator, machine: MachineType) -> list[Image]:
-    from qkvm.host import firmware
+    from qkvm.host.node import firmware
 
     return [] if machine.name == "microvm" else firmware.images(emulator.arch, machine.name)
 

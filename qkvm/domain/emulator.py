@@ -14,7 +14,8 @@ from msgspec import Struct, structs
 from qkvm import units
 from qkvm.domain import abilities, kept
 from qkvm.errors import HostError, InvalidValue, ProgramFailed
-from qkvm.host import process, programs, record, settings, sysfs
+from qkvm.host import process, programs, record, settings
+from qkvm.host.node import sysfs
 from qkvm.paths import Tree
 from qkvm.qemu.abilities import Abilities
 from qkvm.qmp import oneshot

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qkvm import files
 from qkvm.errors import DefinitionError, HostError, InvalidState
-from qkvm.host import firmware
+from qkvm.host.node import firmware
 from qkvm.qemu.firmware import Flash
 from qkvm.spec import domain as spec
 from qkvm.storage.image import image

@@ -1,6 +1,6 @@
 """The control group of a domain's run: made before QEMU, named in the record, gone after it.
 
-Where systemd is the host's init it is that of a scope (host/unit.py), which systemd makes and takes away;
+Where systemd is the host's init it is that of a scope (host/systemd/unit.py), which systemd makes and takes away;
 elsewhere it is qkvm's own (host/cgroup.py).
 """
 
@@ -10,7 +10,8 @@ import os
 
 from qkvm.domain.run import find, write
 from qkvm.errors import HostError, InvalidState
-from qkvm.host import cgroup, unit
+from qkvm.host import cgroup
+from qkvm.host.systemd import unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qkvm.domain.emulator import Emulator
     from qkvm.domain.stats import Stats
     from qkvm.domain.upgrade import Report
-    from qkvm.host.node import Info
+    from qkvm.host.node.node import Info
     from qkvm.host.validate import Check
     from qkvm.net.network.network import Network
     from qkvm.storage.pool.pool import Pool
@@ -150,7 +150,7 @@ class Host:
 
     def info(self) -> Info:
         """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""
-        from qkvm.host import node
+        from qkvm.host.node import node
 
         return node.info()
 

@@ -1,6 +1,6 @@
 """From which NUMA nodes of the host the guest's memory comes (virsh numatune).
 
-At its start QEMU gets a memory policy (see host/placement.py), unless the mode is restrictive: then its control
+At its start QEMU gets a memory policy (host/node/placement.py), unless the mode is restrictive: then its control
 group confines it (cpuset.mems). That group is also how nodes are changed while it runs, where the mode is strict
 or restrictive: the kernel moves what it has.
 """
@@ -19,8 +19,8 @@ from qkvm.domain.group import any_group_of, group_of
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
-from qkvm.host import numa
 from qkvm.host.cgroup import Group
+from qkvm.host.node import numa
 from qkvm.spec import domain as spec
 from qkvm.units import printable
 

@@ -14,7 +14,7 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import scope as scopes
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
-from qkvm.host.placement import set_affinity
+from qkvm.host.node.placement import set_affinity
 from qkvm.spec import domain as spec
 
 TYPE_CHECKING = False

@@ -15,7 +15,9 @@ from qkvm.domain import definition as definitions
 from qkvm.domain import group as groups
 from qkvm.domain.threads import parse_cpus
 from qkvm.errors import HostError
-from qkvm.host import limits, machine, placement, unit
+from qkvm.host import limits
+from qkvm.host.node import placement
+from qkvm.host.systemd import machine, unit
 
 if TYPE_CHECKING:
     from qkvm.domain.domain import Domain

@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import abilities, beside, firmware, machinetype, nicopen, passt, share, start, vncport
-from qkvm.host import accel, ids, process, programs, settings
+from qkvm.host import ids, process, programs, settings
+from qkvm.host.node import accel
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.devices import NicFds
 from qkvm.qemu.launch import Resources

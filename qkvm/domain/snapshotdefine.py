@@ -10,7 +10,7 @@ from qkvm.domain import lineage, snapshotpending
 from qkvm.domain import snapshotstore as store
 from qkvm.domain.snapshotrevert import past
 from qkvm.errors import HostError, InvalidState, InvalidValue
-from qkvm.host import accel
+from qkvm.host.node import accel
 from qkvm.spec import domain as domains
 from qkvm.spec import snapshot as spec
 from qkvm.spec import stability, toml

@@ -32,7 +32,8 @@ from qkvm.domain.nicopen import Opened
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.upkeep import release
 from qkvm.errors import HostError, InvalidState, NotFound
-from qkvm.host import accel, ids, journal, process, programs, settings
+from qkvm.host import ids, journal, process, programs, settings
+from qkvm.host.node import accel
 from qkvm.net.link import link, port
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from qkvm.domain import abilities, arrival
 from qkvm.domain.run import Run
 from qkvm.errors import HostError, ProgramFailed
-from qkvm.host import accel, journal, process, programs, settings
+from qkvm.host import journal, process, programs, settings
+from qkvm.host.node import accel
 from qkvm.qemu import launch, ports, quirks
 from qkvm.qemu.launch import Resources
 from qkvm.sockets import listen_unix

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from qkvm.domain import emulator, hardware, machinetype, preview, saved, snapshotstore
 from qkvm.errors import HostError, ProgramFailed, QkvmError
-from qkvm.host import accel, process
+from qkvm.host import process
+from qkvm.host.node import accel
 from qkvm.host.validate import Check
 from qkvm.qemu import devices, needs
 from qkvm.qemu.harmless import harmless

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from qkvm.errors import QkvmError
-from qkvm.host import accel, cgroup, cpu, firmware, process, programs, settings, sysfs
+from qkvm.host import cgroup, process, programs, settings
+from qkvm.host.node import accel, cpu, firmware, sysfs
 from qkvm.paths import Tree
 
 TYPE_CHECKING = False

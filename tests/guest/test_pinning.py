@@ -14,7 +14,8 @@ from qkvm.domain import abilities, threads
 from qkvm.domain import definition as definitions
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError
-from qkvm.host import cgroup, cpu, process
+from qkvm.host import cgroup, process
+from qkvm.host.node import cpu
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, wait_ready
 

@@ -19,7 +19,8 @@ import pytest
 from qkvm import Host, xml
 from qkvm.domain import emulator as emulators
 from qkvm.errors import HostError
-from qkvm.host import ksm, numa, process
+from qkvm.host import process
+from qkvm.host.node import ksm, numa
 from qkvm.paths import Tree
 
 TOP = Path(__file__).resolve().parents[2]

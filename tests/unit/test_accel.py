@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qkvm.errors import DefinitionError, HostError, InvalidValue
-from qkvm.host import accel, settings
+from qkvm.host import settings
+from qkvm.host.node import accel
 from qkvm.paths import Tree
 
 MachineOf = Callable[..., None]

@@ -12,7 +12,7 @@ from qkvm import xml
 from qkvm.domain import cpu
 from qkvm.domain.emulator import CpuModel, Emulator
 from qkvm.errors import DefinitionError, HostError, InvalidValue
-from qkvm.host import accel
+from qkvm.host.node import accel
 
 OLD = frozenset(("fpu", "sse2", "lahf-lm"))
 NEW = OLD | {"avx", "pclmulqdq"}

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from qkvm.domain import firmware as domain_firmware
 from qkvm.errors import HostError, InvalidState, InvalidValue
 from qkvm.files import Undo
-from qkvm.host import firmware
+from qkvm.host.node import firmware
 from qkvm.paths import Tree
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size

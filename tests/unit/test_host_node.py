@@ -9,7 +9,7 @@ import pytest
 from machines import CPUS, NODES, build
 
 from qkvm.errors import HostError, InvalidValue, NotReached
-from qkvm.host import cpu, cputime, ksm, node, numa, sysfs
+from qkvm.host.node import cpu, cputime, ksm, node, numa, sysfs
 
 
 def test_two_sockets(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from machines import build
 
 from qkvm.errors import HostError
-from qkvm.host import smbios
+from qkvm.host.node import smbios
 
 TABLES = "sys/firmware/dmi/tables"
 UUID = bytes.fromhex("00112233445566778899aabbccddeeff")

@@ -9,7 +9,7 @@ import pytest
 from machines import build
 
 from qkvm.errors import HostError, InvalidValue
-from qkvm.host import suspend, sysfs
+from qkvm.host.node import suspend, sysfs
 
 STATE, DISK, ALARM = "sys/power/state", "sys/power/disk", "sys/class/rtc/rtc1/wakealarm"
 

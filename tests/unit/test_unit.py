@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.host import machine, unit, unitlimits
 from qkvm.host.cgroup import Group
+from qkvm.host.systemd import limits, machine, unit
 from qkvm.paths import Tree
 
 NONE = str((1 << 64) - 1)
@@ -83,13 +83,13 @@ def group(tmp_path: Path) -> Group:
     ],
 )  # fmt: skip
 def test_limits_as_properties(group: Group, name: str, text: str, wanted: list[str]) -> None:
-    assert [" ".join(words) for words in unitlimits.properties(group, name, text)] == wanted
+    assert [" ".join(words) for words in limits.properties(group, name, text)] == wanted
 
 
 @pytest.mark.parametrize("quota", [1000, 12345, 33333, 70001, 999999])
 @pytest.mark.parametrize("period", [1000, 7001, 70000, 100000, 1000000])
 def test_systemd_computes_the_same_quota(group: Group, quota: int, period: int) -> None:
     properties = dict(
-        (name, int(value)) for name, _, value in unitlimits.properties(group, "cpu.max", f"{quota} {period}")
+        (name, int(value)) for name, _, value in limits.properties(group, "cpu.max", f"{quota} {period}")
     )
     assert properties["CPUQuotaPerSecUSec"] * properties["CPUQuotaPeriodUSec"] // 1000000 == quota

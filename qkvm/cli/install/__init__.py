@@ -108,7 +108,7 @@ def _show(context: Context, plan: Plan) -> None:
 def _xml(plan: Plan, step: str) -> str:
     """The steps of an installation as libvirt's XML: 1 is the first boot, 2 what stays; 'all' is both."""
     from qkvm import xml
-    from qkvm.host.accel import choose
+    from qkvm.host.node.accel import choose
     from qkvm.spec.libvirt.domain import write_domain
 
     steps = [plan.first, plan.definition] if plan.first is not None else [plan.definition]

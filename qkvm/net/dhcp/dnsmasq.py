@@ -169,7 +169,8 @@ def start(tree: Tree, definition: Network) -> Server:
 
     :raises MissingProgram: dnsmasq is not installed. :raises ProgramFailed: it refused, in its own words.
     """
-    from qkvm.host import process, unit
+    from qkvm.host import process
+    from qkvm.host.systemd import unit
 
     program = process.find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
     config, pid_file = config_path(tree, definition.name), pid_path(tree, definition.name)

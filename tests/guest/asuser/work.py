@@ -16,8 +16,9 @@ import pytest
 
 from qkvm.domain.domain import Domain
 from qkvm.errors import HostError, ProgramFailed
-from qkvm.host import accel, process
+from qkvm.host import process
 from qkvm.host.confine import Limits
+from qkvm.host.node import accel
 from tests.guest import guest as guests
 from tests.guest.asuser.conftest import HOME, Register, UserLab
 from tests.guest.conftest import TOP

@@ -11,7 +11,7 @@ import time
 
 from qkvm.errors import HostError, InvalidValue
 from qkvm.files import Undo
-from qkvm.host import sysfs
+from qkvm.host.node import sysfs
 
 DURATION_MINIMUM = 60
 """Seconds; a shorter sleep could be over before the host has gone to it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from qkvm.host import sysfs
+from qkvm.host.node import sysfs
 
 _CPUS = "/sys/devices/system/cpu"
 

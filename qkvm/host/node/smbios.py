@@ -13,7 +13,7 @@ from typing import NamedTuple
 from qkvm import xml
 from qkvm.errors import HostError
 from qkvm.files import entries
-from qkvm.host import sysfs
+from qkvm.host.node import sysfs
 from qkvm.units import format_uuid
 
 _TABLES = "/sys/firmware/dmi/tables"

@@ -191,7 +191,7 @@ class UnitGroup(Group):
     def write(self, name: str, text: str) -> None:
         """Write one of its files, and the property of the unit that stands for it."""
         super().write(name, text)
-        from qkvm.host.unitlimits import properties
+        from qkvm.host.systemd.limits import properties
 
         found = properties(self, name, text)
         if self._untold is not None:

@@ -1,6 +1,6 @@
 """The NUMA cells of this host: which CPUs and how much memory each has, and its pools of pages.
 
-A kernel without NUMA is one cell with all there is. All functions take ``root``, as those of :mod:`qkvm.host.cpu`.
+A kernel without NUMA is one cell with all there is. All functions take ``root``, as those of cpu.py do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from typing import NamedTuple
 
 from qkvm.errors import HostError, InvalidValue, NotReached
-from qkvm.host import cpu, sysfs
+from qkvm.host.node import cpu, sysfs
 
 _NODES = "/sys/devices/system/node"
 _POOLS = "/sys/kernel/mm/hugepages"

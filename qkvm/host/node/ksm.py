@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qkvm.errors import HostError, InvalidValue
-from qkvm.host import sysfs
+from qkvm.host.node import sysfs
 
 _FOLDER = "/sys/kernel/mm/ksm"
 

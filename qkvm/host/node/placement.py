@@ -55,7 +55,7 @@ def set_affinity(tid: int, cpus: set[int]) -> bool:
     except ProcessLookupError:
         return False
     except OSError as error:
-        from qkvm.host import cpu
+        from qkvm.host.node import cpu
 
         if not cpus & set(cpu.online()):
             listed = ",".join(map(str, sorted(cpus)))
@@ -65,7 +65,7 @@ def set_affinity(tid: int, cpus: set[int]) -> bool:
 
 
 def _set_policy(policy: int, nodes: set[int]) -> None:
-    from qkvm.host import numa
+    from qkvm.host.node import numa
 
     missing = nodes - set(numa.numbers())
     if missing:

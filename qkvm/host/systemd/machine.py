@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from qkvm.host import unit
+from qkvm.host.systemd import unit
 
 SERVICE = "qkvm"
 """Who registers machines, as machinectl shows it."""

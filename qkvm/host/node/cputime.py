@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from qkvm.errors import HostError, InvalidValue
-from qkvm.host import sysfs
+from qkvm.host.node import sysfs
 
 
 class Times(NamedTuple):

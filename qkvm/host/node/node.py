@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from qkvm.host import cpu, numa
+from qkvm.host.node import cpu, numa
 
 
 class Info(NamedTuple):

@@ -49,7 +49,7 @@ PARTLY: dict[str, str] = {
 """Verb -> what it takes but can't do, or does otherwise; options that it does not take need no note."""
 
 _SECRETS = "nothing in qkvm uses a stored secret"
-_FILTERS = "guests' traffic is not filtered; a network's rules are made with the network"
+_FILTERS = "a NIC names one of the built-in filters; see: qkvm help firewalls"
 _CONFIGURED = "no configuration of the host's is kept: netplan, ifupdown, NetworkManager do"
 _SNAPSHOT = "no configuration of the host's is kept to return to: netplan try does"
 _DEVICES = "it passes no devices of the host to guests"

@@ -1,21 +1,18 @@
-"""The build's own step: the manual page and the completion files go into the wheel, as the program tells them.
+"""The build's own step: the manual pages and the completion files go into the wheel, as the program tells them.
 
 pip puts them under share/ of the environment, where man and the shells look.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PLACES = {
-    "manual": "share/man/man1/qkvm.1",
     "bash": "share/bash-completion/completions/qkvm",
     "zsh": "share/zsh/site-functions/_qkvm",
 }
@@ -28,16 +25,15 @@ class SharedFiles(BuildHookInterface[Any]):
         """Add the files to what the wheel is made of."""
         sys.path.insert(0, self.root)
         from qkvm.cli.completion import SCRIPTS
-        from qkvm.cli.manual import page
+        from qkvm.cli.manual import pages
 
-        moment = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
-        summary = self.metadata.core.description
-        texts = {"manual": page(summary, time.strftime("%Y-%m-%d", moment)), **SCRIPTS}
+        manual = pages()
+        places = PLACES | {name: f"share/man/man{name[-1]}/{name}" for name in manual}
         self._folder = tempfile.TemporaryDirectory(prefix="qkvm-build")
-        for name, place in PLACES.items():
+        for name, text in (SCRIPTS | manual).items():
             path = Path(self._folder.name, name)
-            path.write_text(texts[name], encoding="utf-8")
-            build_data["shared_data"][str(path)] = place
+            path.write_text(text, encoding="utf-8")
+            build_data["shared_data"][str(path)] = places[name]
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the folder."""

@@ -304,7 +304,11 @@ def _events(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _topics(typed: Typed, partial: str) -> Iterable[str]:
-    return (*GROUPS, *(name for name in names() if name not in HIDDEN))
+    from qkvm.cli import guide
+
+    if "guide" in typed.values:
+        return guide.topics()
+    return (*GROUPS, guide.KEYWORD, *guide.topics(), *(name for name in names() if name not in HIDDEN))
 
 
 def _install_options() -> Iterable[str]:

@@ -1,72 +1,62 @@
-"""``qkvm help``: all verbs, one group or one verb, in virsh's layout."""
+"""``qkvm help``: all verbs, one group or one verb, in virsh's layout; the topics of the guide; manual pages."""
 
 from __future__ import annotations
 
-from qkvm.cli.parse import Args, Option, UsageError, parse_synopsis
-from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names, option_help
+from qkvm.cli import guide
+from qkvm.cli.parse import Args, UsageError
+from qkvm.cli.usage import group, verb_help
+from qkvm.cli.verbs import GROUPS, find, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
 
-USAGE = """\
-
-qkvm [options]... [<command_string>]
-qkvm [options]... <command> [args...]
-
-  options:
-    -c | --connect=URI      hypervisor connection URI: qemu:///system, or qemu:///session
-    -d | --debug=NUM        debug level [0-4]; below 4, errors come with their trace
-         --debug            the same as --debug=0
-    -e | --escape <char>    set escape sequence for console
-    -h | --help             this help
-    -k | --keepalive-interval=NUM
-    -K | --keepalive-count=NUM
-                            taken and not needed: there is no connection to keep alive
-    -l | --log=FILE         output logging to file
-    -q | --quiet            quiet mode
-    -r | --readonly         refuse commands that change anything
-         --root=DIR         use the tree under DIR (default: $QKVM_ROOT, else the URI's)
-    -t | --timing           print timing information
-    -v                      short version
-    -V                      long version
-         --version[=TYPE]   version, TYPE is short or long (default short)
-  commands (non interactive mode):
-
-"""
-
-_USAGE_END = """
-  (specify help <group> for details about the commands in the group)
-
-  (specify help <command> for details about the command)
-
-"""
-
 
 def help_(context: Context, args: Args) -> int | None:
     """The ``help`` verb."""
     topic = args.text("command")
+    args.exclusive("guide", "man", "parity")
+    for name in ("man", "parity"):
+        if topic and args.has(name):
+            raise UsageError(f"Options --{name} and --command are mutually exclusive")
     if args.flag("parity"):
         from qkvm.cli import parity
 
-        if topic:
-            raise UsageError("Options --parity and --command are mutually exclusive")
         parity.show(context, args.json)
         return None
     if args.json:
         raise UsageError("Option --parity is required by option --json")
-    if not topic:
-        context.out("Grouped commands:\n\n" + "".join(f"{_group(keyword)}\n" for keyword in GROUPS))
-        return None
+    if (folder := args.text("man")) is not None:
+        from qkvm.cli import manual
+
+        context.say("".join(f"{path}\n" for path in manual.write(folder)))
+    elif args.flag("guide"):
+        context.out(_guide(topic or guide.KEYWORD))
+    elif not topic:
+        groups = "".join(f"{group(keyword)}\n" for keyword in GROUPS)
+        context.out(f"Grouped commands:\n\n{groups}{guide.listing()}\n")
+    else:
+        return _about(context, topic)
+    return None
+
+
+def _about(context: Context, name: str) -> int | None:
+    """A group, a verb or a topic of the guide: the first of these that has the name."""
     for keyword, title in GROUPS.items():
-        if topic in (keyword, title) or (keyword == "qkvm" and topic in ("virsh", "Virsh itself")):
-            context.out(_group(keyword))
+        if name in (keyword, title) or (keyword == "qkvm" and name in ("virsh", "Virsh itself")):
+            context.out(group(keyword))
             return None
-    verb = find(topic)
+    verb = find(name)
+    if verb is None and (name == guide.KEYWORD or name in guide.topics()):
+        context.out(_guide(name))
+        return None
     if verb is None:
         from qkvm.cli.parity import absence
 
-        raise UsageError(absence(topic) or f"command or command group '{topic}' doesn't exist")
+        if (why := absence(name)) is not None:
+            raise UsageError(why)
+        hint = _near(name, [*guide.topics(), *GROUPS, *names()])
+        raise UsageError(f"command or command group '{name}' doesn't exist", hint=hint)
     if not verb.raw:
         context.out(verb_help(verb))
         return None
@@ -78,54 +68,21 @@ def help_(context: Context, args: Args) -> int | None:
     return code
 
 
-def usage() -> str:
-    """What ``qkvm --help`` prints: the global options and all verbs."""
-    return USAGE + "".join(f"{_group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
+def _guide(name: str) -> str:
+    """A topic of the guide, or the list of them.
+
+    :raises UsageError: there is none of that name.
+    """
+    if name == guide.KEYWORD:
+        return guide.listing()
+    topics = guide.topics()
+    if name in topics:
+        return guide.shown(name)
+    raise UsageError(f"topic '{name}' doesn't exist", hint=_near(name, topics))
 
 
-def verb_help(verb: Verb) -> str:
-    """Name, synopsis, description and options of one verb."""
-    words, description, options = verb_help_parts(verb)
-    parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
-    if description:
-        text = "".join(f"    {line}\n" for line in description.splitlines())
-        parts.append(f"  DESCRIPTION\n{text}")
-    if options:
-        parts.append("  OPTIONS\n" + "".join(f"    {label:<15}  {told}\n" for label, told in options))
-    return "\n".join(parts) + "\n"
+def _near(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
 
-
-def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
-    """Synopsis, description, and each option with what it is for."""
-    options = parse_synopsis(verb.synopsis).values()
-    words = " ".join((verb.name, *map(_synopsis, options)))
-    return words, verb.description, [(_label(option), option_help(verb, option.name)) for option in options]
-
-
-def _group(keyword: str, colon: str = ":") -> str:
-    listed = (find(name) for name in names() if name not in HIDDEN)
-    every = [verb for verb in listed if verb is not None and verb.group == keyword]
-    lines = "".join(f"    {verb.name:<30} {verb.summary}\n" for verb in every)
-    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{lines}"
-
-
-def _synopsis(option: Option) -> str:
-    """An option as the SYNOPSIS shows it."""
-    if option.repeated:
-        words = f"[--{option.name}] <{option.shown}>"
-        return f"{{{words}}}..." if option.required else f"[{words}]..."
-    if option.required:
-        return f"<{option.name}>"
-    if option.kind == "flag":
-        return f"[--{option.name}]"
-    return f"[--{option.name} <{option.shown}>]"
-
-
-def _label(option: Option) -> str:
-    """An option as the OPTIONS show it: a name that may be left out stands in brackets."""
-    if option.kind == "flag":
-        return f"--{option.name}"
-    name = f"[--{option.name}]" if option.required or option.repeated else f"--{option.name}"
-    if option.kind != "string":
-        return f"{name} <number>"
-    return f"{name} <string>" if option.required else f"{name} <{option.shown}>"
+    near = get_close_matches(name, known)
+    return f"did you mean {' or '.join(near)}?" if near else "qkvm help lists all"

@@ -161,7 +161,7 @@ def _run(words: list[str], console: _Console) -> int:
             console.out(long if options.version == "long" else f"{VERSION}\n")
             return 0
         if options.help:
-            from qkvm.cli.help import usage
+            from qkvm.cli.usage import usage
 
             console.out(usage())
             return 0
@@ -241,7 +241,7 @@ class Session:
         console = self.console
         begin = _now() if self.timing else 0.0
         if args.help:
-            from qkvm.cli.help import verb_help
+            from qkvm.cli.usage import verb_help
 
             console.out(verb_help(verb))
             code = 0

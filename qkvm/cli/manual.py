@@ -1,19 +1,28 @@
-"""The manual page qkvm(1), made of the verb tables and help texts; the build puts it into the wheel.
+"""The manual pages: qkvm(1) from the verb tables, qkvm-TOPIC(7) from the guide; the build has them packaged.
 
-It is written in man(7)'s macros. Nothing here describes a verb: what is wrong in the page is wrong in the help.
+They are written in man(7)'s macros. Nothing here describes a verb: what is wrong in a page is wrong in the help.
 """
 
 from __future__ import annotations
 
+import os
+import time
+
 from qkvm import paths
+from qkvm.cli import guide
 from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
-from qkvm.cli.help import USAGE, verb_help_parts
 from qkvm.cli.install import usage as install_usage
+from qkvm.cli.roff import escaped, topic_page
+from qkvm.cli.usage import USAGE, verb_help_parts
 from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
+from qkvm.files import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+SUMMARY = "virsh without libvirtd: a QMP-level hypervisor driver"
+"""The same as in pyproject.toml."""
 
 _SECTIONS = """\
 .SH EXIT STATUS
@@ -36,27 +45,57 @@ What the verbs that edit a definition open.
 .SH SEE ALSO
 .BR virsh (1),
 .BR virt\\-install (1),
-.BR qemu\\-system\\-x86_64 (1)
+.BR qemu\\-system\\-x86_64 (1),
 """
 
 
+def pages() -> dict[str, str]:
+    """Name of each page's file, such as qkvm.1, and its text; the date is $SOURCE_DATE_EPOCH's, else today's."""
+    date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
+    return {"qkvm.1": page(SUMMARY, date)} | {
+        f"qkvm-{topic}.7": topic_page(topic, date, VERSION) for topic in guide.topics()
+    }
+
+
+def write(folder: str) -> list[str]:
+    """Write all pages into a folder that is there, over older ones, and give their paths.
+
+    :raises HostError: one can't be written.
+    """
+    written = []
+    for name, text in pages().items():
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise os_error(error, f"cannot write {path}") from error
+        written.append(path)
+    return written
+
+
 def page(summary: str, date: str) -> str:
-    """The page's text.
+    """The text of qkvm(1).
 
     :param summary: what qkvm is, in one line. :param date: when it was made, YYYY-MM-DD.
     """
     usage, _, options = USAGE.partition("  options:\n")
     options, _, _ = options.partition("  commands")
+    *_, last = topics = guide.topics()
     parts = [
         f'.TH QKVM 1 {date} "qkvm {VERSION}" "User Commands"\n',
-        f".SH NAME\nqkvm \\- {_text(summary)}\n",
-        ".SH SYNOPSIS\n.nf\n" + "".join(f"{_text(line)}\n" for line in usage.splitlines() if line) + ".fi\n",
+        f".SH NAME\nqkvm \\- {escaped(summary)}\n",
+        ".SH SYNOPSIS\n.nf\n" + "".join(f"{escaped(line)}\n" for line in usage.splitlines() if line) + ".fi\n",
         ".SH DESCRIPTION\nWithout a verb qkvm is a shell that reads them.\n"
         "Every verb takes \\-\\-help; every one that lists or shows takes \\-\\-json.\n",
         ".SH OPTIONS\n" + _listed(options.splitlines()),
-        *(f'.SH "{_text(title).upper()}"\n' + "".join(map(_verb, _of(group))) for group, title in GROUPS.items()),
+        *(
+            f'.SH "{escaped(title).upper()}"\n' + "".join(map(_verb, _of(group)))
+            for group, title in GROUPS.items()
+        ),
         ".SH FILES\nUnder the root, which is / unless it is said:\n" + _listed(_files()),
         _SECTIONS.format(error=EXIT_ERROR, interrupted=EXIT_INTERRUPTED, root=paths.ROOT_VARIABLE),
+        *(f".BR qkvm\\-{topic} (7){',' * (topic != last)}\n" for topic in topics),
     ]
     return "".join(parts)
 
@@ -73,9 +112,12 @@ def _verb(verb: Verb) -> str:
         synopsis, description, options = install_usage()
     else:
         synopsis, description, options = verb_help_parts(verb)
-    described = "".join(f".PP\n{_text(line)}\n" for line in (_sentence(verb.summary), *description.splitlines()))
+    described = "".join(f".PP\n{escaped(line)}\n" for line in (_sentence(verb.summary), *description.splitlines()))
     name, _, words = synopsis.partition(" ")
-    return f".SS {_text(name)}\n\\fB{_text(name)}\\fR {_text(words)}".rstrip() + f"\n{described}{_pairs(options)}"
+    return (
+        f".SS {escaped(name)}\n\\fB{escaped(name)}\\fR {escaped(words)}".rstrip()
+        + f"\n{described}{_pairs(options)}"
+    )
 
 
 def _sentence(text: str) -> str:
@@ -83,7 +125,7 @@ def _sentence(text: str) -> str:
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f".TP\n\\fB{_text(label)}\\fR\n{_text(told)}\n" for label, told in pairs)
+    return "".join(f".TP\n\\fB{escaped(label)}\\fR\n{escaped(told)}\n" for label, told in pairs)
 
 
 def _listed(lines: Iterable[str]) -> str:
@@ -94,20 +136,12 @@ def _listed(lines: Iterable[str]) -> str:
         if not told and line.startswith(" " * 12):
             label, told = "", label
         if label:
-            made += f"{'.TQ' if opened else '.TP'}\n\\fB{_text(label)}\\fR\n"
+            made += f"{'.TQ' if opened else '.TP'}\n\\fB{escaped(label)}\\fR\n"
         if told:
-            made += f"{_text(told.strip())}\n"
+            made += f"{escaped(told.strip())}\n"
         opened = not told
     return made
 
 
 def _files() -> list[str]:
     return [line for line in (paths.__doc__ or "").splitlines() if line.startswith("    ")]
-
-
-def _text(text: str) -> str:
-    """Words as roff prints them as they are."""
-    plain = text.replace("\\", "\\(rs").replace("-", "\\-").replace("^", "\\(ha").replace("~", "\\(ti")
-    plain = plain.replace("'", "\\(aq").replace("`", "\\(ga").replace('"', "\\(dq")
-    plain = "".join(sign if ord(sign) < 128 else f"\\[u{ord(sign):04X}]" for sign in plain)
-    return f"\\&{plain}" if plain.startswith(".") else plain

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qkvm.cli import guide
 from tests.packages.chroot import CACHE, CERTIFICATES, TOP, Chroot, base
 
 BUILD = (
@@ -52,10 +53,12 @@ def deb(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         built = builder.ok("/mnt/source/scripts/make-deb /out", network=True).removeprefix("DEB=").strip()
         said = builder.run(f"lintian --allow-root {built}")
         assert said.returncode == 0 and said.stdout == "", said.stdout + said.stderr
-        builder.ok(f"dpkg-deb -x {built} /unpacked && gunzip /unpacked/usr/share/man/man1/qkvm.1.gz")
-        said = builder.run("mandoc -Tlint -Wwarning /unpacked/usr/share/man/man1/qkvm.1")
+        builder.ok(f"dpkg-deb -x {built} /unpacked && gunzip -r /unpacked/usr/share/man")
+        pages = builder.ok("find /unpacked/usr/share/man -name 'qkvm*'").split()
+        assert len(pages) == 1 + len(guide.topics())
+        said = builder.run(f"mandoc -Tlint -Wwarning {' '.join(pages)}")
         assert said.returncode == 0 and said.stdout == "", said.stdout
-        said = builder.run("man --warnings -l /unpacked/usr/share/man/man1/qkvm.1 >/dev/null")
+        said = builder.run(f"for page in {' '.join(pages)}; do man --warnings -l $page >/dev/null; done")
         assert said.returncode == 0 and said.stderr == "", said.stderr
     finally:
         builder.close()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.cli import help as cli_help
 from qkvm.cli import main as cli
+from qkvm.cli import usage as cli_usage
 from qkvm.cli import verbs
 from qkvm.cli.context import VERSION, Context
 from qkvm.cli.main import main
@@ -379,7 +379,10 @@ def test_help_of_virsh_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "bogus"]) == 1
-    assert capsys.readouterr() == ("\n", "error: command or command group 'bogus' doesn't exist\n")
+    assert capsys.readouterr() == (
+        "\n",
+        "error: command or command group 'bogus' doesn't exist (qkvm help lists all)\n",
+    )
 
 
 def test_help_of_all(capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,7 +410,7 @@ def test_every_option_has_its_help() -> None:
         if name not in verbs.RAW:
             missing = [option for option in parse_synopsis(verb.synopsis) if not verbs.option_help(verb, option)]
             assert not missing, name
-            assert cli_help.verb_help(verb).startswith(f"  NAME\n    {name} - ")
+            assert cli_usage.verb_help(verb).startswith(f"  NAME\n    {name} - ")
 
 
 # A process of its own

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qkvm.cli import manual, verbs
-from qkvm.cli.help import verb_help_parts
+from qkvm.cli import manual, roff, verbs
 from qkvm.cli.install.table import OPTIONS
+from qkvm.cli.usage import verb_help_parts
 from qkvm.paths import Tree
 
 
@@ -35,5 +35,5 @@ def test_the_page_is_the_help() -> None:
 
 
 def test_what_roff_would_read_is_escaped() -> None:
-    escaped = manual._text('.TH \\fB it\'s "a" – ^b~ `c`')
+    escaped = roff.escaped('.TH \\fB it\'s "a" – ^b~ `c`')
     assert escaped == "\\&.TH \\(rsfB it\\(aqs \\(dqa\\(dq \\[u2013] \\(hab\\(ti \\(gac\\(ga"

@@ -139,5 +139,7 @@ def _help() -> str:
     return (
         "  NAME\n    install - make a domain from virt-install's options and start it\n\n"
         f"  SYNOPSIS\n    {synopsis}\n\n"
-        f"  OPTIONS ({note})\n" + "".join(f"    {label:<36}  {told}\n" for label, told in options) + "\n"
+        f"  OPTIONS ({note})\n"
+        + "".join(f"    {label:<36}  {told}\n" for label, told in options)
+        + "\n  (examples: qkvm help --guide install)\n\n"
     )

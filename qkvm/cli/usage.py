@@ -1,0 +1,95 @@
+"""What the help says of the program, its groups of verbs and each verb, in virsh's layout."""
+
+from __future__ import annotations
+
+from qkvm.cli.parse import Option, parse_synopsis
+from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names, option_help
+
+USAGE = """\
+
+qkvm [options]... [<command_string>]
+qkvm [options]... <command> [args...]
+
+  options:
+    -c | --connect=URI      hypervisor connection URI: qemu:///system, or qemu:///session
+    -d | --debug=NUM        debug level [0-4]; below 4, errors come with their trace
+         --debug            the same as --debug=0
+    -e | --escape <char>    set escape sequence for console
+    -h | --help             this help
+    -k | --keepalive-interval=NUM
+    -K | --keepalive-count=NUM
+                            taken and not needed: there is no connection to keep alive
+    -l | --log=FILE         output logging to file
+    -q | --quiet            quiet mode
+    -r | --readonly         refuse commands that change anything
+         --root=DIR         use the tree under DIR (default: $QKVM_ROOT, else the URI's)
+    -t | --timing           print timing information
+    -v                      short version
+    -V                      long version
+         --version[=TYPE]   version, TYPE is short or long (default short)
+  commands (non interactive mode):
+
+"""
+
+_USAGE_END = """
+  (specify help <group> for details about the commands in the group)
+
+  (specify help <command> for details about the command)
+
+  (specify help <topic> to read the guide; help guide lists its topics)
+
+"""
+
+
+def usage() -> str:
+    """What ``qkvm --help`` prints: the global options and all verbs."""
+    return USAGE + "".join(f"{group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
+
+
+def verb_help(verb: Verb) -> str:
+    """Name, synopsis, description and options of one verb."""
+    words, description, options = verb_help_parts(verb)
+    parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
+    if description:
+        text = "".join(f"    {line}\n" for line in description.splitlines())
+        parts.append(f"  DESCRIPTION\n{text}")
+    if options:
+        parts.append("  OPTIONS\n" + "".join(f"    {label:<15}  {told}\n" for label, told in options))
+    return "\n".join(parts) + "\n"
+
+
+def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
+    """Synopsis, description, and each option with what it is for."""
+    options = parse_synopsis(verb.synopsis).values()
+    words = " ".join((verb.name, *map(_synopsis, options)))
+    return words, verb.description, [(_label(option), option_help(verb, option.name)) for option in options]
+
+
+def group(keyword: str, colon: str = ":") -> str:
+    """A group of verbs: its title and a line for each verb."""
+    listed = (find(name) for name in names() if name not in HIDDEN)
+    every = [verb for verb in listed if verb is not None and verb.group == keyword]
+    lines = "".join(f"    {verb.name:<30} {verb.summary}\n" for verb in every)
+    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{lines}"
+
+
+def _synopsis(option: Option) -> str:
+    """An option as the SYNOPSIS shows it."""
+    if option.repeated:
+        words = f"[--{option.name}] <{option.shown}>"
+        return f"{{{words}}}..." if option.required else f"[{words}]..."
+    if option.required:
+        return f"<{option.name}>"
+    if option.kind == "flag":
+        return f"[--{option.name}]"
+    return f"[--{option.name} <{option.shown}>]"
+
+
+def _label(option: Option) -> str:
+    """An option as the OPTIONS show it: a name that may be left out stands in brackets."""
+    if option.kind == "flag":
+        return f"--{option.name}"
+    name = f"[--{option.name}]" if option.required or option.repeated else f"--{option.name}"
+    if option.kind != "string":
+        return f"{name} <number>"
+    return f"{name} <string>" if option.required else f"{name} <{option.shown}>"

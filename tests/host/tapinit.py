@@ -6,14 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
+from qkvm.net.grant import right
 from qkvm.paths import Tree
 
-HELPER = [sys.executable, "-I", "-m", "qkvm.net.grant.helper"]
+HELPER = right.command()
 
 
 class Init:

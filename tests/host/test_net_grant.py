@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shlex
 import socket
 import struct
 import subprocess
@@ -607,7 +608,7 @@ def test_the_helper_is_set_up_with_the_first_grant_and_goes_with_the_last(
         folder = Path(tree.root, "etc/systemd/system")
         made = [folder / "qkvm-tap.socket", folder / "qkvm-tap@.service"]
         assert f"ListenStream={tree.tap_socket}\n" in made[0].read_text()
-        assert f" -I -m qkvm.net.grant.helper accepted {tree.root}\n" in made[1].read_text()
+        assert f"ExecStart={shlex.join(right.command())} accepted {tree.root}\n" in made[1].read_text()
         assert asked[-1] == ("enable", "--now", "qkvm-tap.socket")
     else:
         made = [Path(tree.tap_program), Path(tree.root, "etc/sudoers.d/qkvm-tap")]

@@ -1,6 +1,6 @@
 """Root's helper that gives a tap to a user who is granted a network: one request, one answer, then it ends.
 
-    python -I -m qkvm.net.grant.helper accepted|sudo ROOT
+    python -I .../qkvm/net/grant/helper.py accepted|sudo ROOT
 
 It is the one part of qkvm that works for somebody else with root's rights. Its standard input is a connection:
 ``accepted`` by an init (systemd's Accept=yes) at a socket of root's, whose peer the kernel names (SO_PEERCRED); or
@@ -158,4 +158,6 @@ def _answer(**plain: str) -> bytes:
 
 
 if __name__ == "__main__":
+    # The folder that holds this package: Debian's package has it outside of Python's own path.
+    sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "../../..")))
     sys.exit(main(sys.argv[1:]))

@@ -114,7 +114,7 @@ def refresh(tree: Tree, *, kind: str = "") -> list[str]:
 def _files(tree: Tree, kind: str, whom: Iterable[str]) -> list[_File]:
     fields = {
         "mark": _MARK, "socket": tree.tap_socket, "root": quote(tree.root),
-        "command": f"{quote(sys.executable)} -I -m qkvm.net.grant.helper",
+        "command": " ".join(map(quote, command())),
     }  # fmt: skip
     if kind == "systemd":
         folder = os.path.join(tree.root, "etc/systemd/system")
@@ -127,6 +127,14 @@ def _files(tree: Tree, kind: str, whom: Iterable[str]) -> list[_File]:
         _File(tree.tap_program, _PROGRAM.format(**fields), 0o755),
         _File(os.path.join(tree.root, "etc/sudoers.d/qkvm-tap"), f"{_MARK}\n{rules}", 0o440),
     ]
+
+
+def command() -> list[str]:
+    """The helper's command line, without its arguments.
+
+    It names a file: with -I, Python finds no module in the folder that Debian's package has.
+    """
+    return [sys.executable, "-I", os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")]
 
 
 def _sudo_name(who: str) -> str:

@@ -74,6 +74,7 @@ def setup_boot(context: Context, args: Args) -> None:
     """Write, show or remove the service that starts and stops guests with the machine."""
     from qkvm.cli.parse import UsageError
     from qkvm.domain import boot, bootuser
+    from qkvm.host.systemd import unit
 
     init = args.text("init") or ""
     if init not in ("", "systemd", "sysv"):
@@ -98,7 +99,7 @@ def setup_boot(context: Context, args: Args) -> None:
     context.say(f"{wanted.path} written\n")
     if not (own or session) or not switch(wanted, on=True):
         context.warn(f"it is not switched on: {' '.join(wanted.enable)}")
-    if session and not bootuser.lingers():
+    if session and not unit.lingers():
         context.warn(
             "it runs from your first login to your last logout, not from the boot on: loginctl enable-linger"
         )

@@ -267,29 +267,31 @@ def switch(wanted: Service, *, on: bool) -> bool:
     except MissingProgram:
         return False
     if on and wanted.init == "systemd" and os.path.isdir(_RUNTIME_UNITS):
-        _count_as_started(program)
+        count_as_started([program], _RUNTIME_UNITS)
     return True
 
 
-def _count_as_started(systemctl: str) -> None:
+def count_as_started(systemctl: list[str], units: str) -> None:
     """Have systemd take the service for started, so that it stops the guests at the halt of this very boot.
 
     Nothing is started by that: for this one time another command stands in the service.
+
+    :param systemctl: the command line that speaks to the systemd. :param units: its folder of units of this boot.
     """
-    folder = os.path.join(_RUNTIME_UNITS, f"{unit.SERVICE}.d")
+    folder = os.path.join(units, f"{unit.SERVICE}.d")
     path = os.path.join(folder, "qkvm-setup-boot.conf")
     try:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         write_atomic(path, "[Service]\nExecStart=\nExecStart=/bin/true\n", 0o644)
-        process.run([systemctl, "daemon-reload"])
-        process.run([systemctl, "start", unit.SERVICE])
+        process.run([*systemctl, "daemon-reload"])
+        process.run([*systemctl, "start", unit.SERVICE])
     except OSError as error:
         raise os_error(error, f"cannot make {folder}") from error
     finally:
         remove(path)
         with suppress(OSError):
             os.rmdir(folder)
-        process.run([systemctl, "daemon-reload"])
+        process.run([*systemctl, "daemon-reload"])
 
 
 def _refuse_foreign(path: str) -> None:

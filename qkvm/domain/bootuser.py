@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from qkvm.domain.boot import MARK, SHUTDOWN_TIMEOUT, Service
+from qkvm.domain.boot import MARK, SHUTDOWN_TIMEOUT, Service, count_as_started
 from qkvm.errors import HostError
 from qkvm.host import process
+from qkvm.host.systemd import unit
 
 _UNIT = """\
 {mark}
@@ -28,7 +29,7 @@ KillMode=process
 WantedBy=default.target
 """
 
-_NAME = "qkvm.service"
+_NAME = unit.SERVICE
 
 
 def service(program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT)) -> Service:
@@ -54,22 +55,11 @@ def service(program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT
 
 def switch(wanted: Service, *, on: bool) -> bool:
     """Switch the service on or off in the user's systemd; False where none runs for them."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    runtime = unit.runtime_folder()
     if not os.path.exists(os.path.join(runtime, "systemd/private")):
         return False
-    words = wanted.enable if on else tuple("disable" if word == "enable" else word for word in wanted.enable)
-    env = process.find_program("env", "the service", "coreutils")
-    process.run(
-        [env, f"XDG_RUNTIME_DIR={runtime}", process.find_program(words[0], "the service", "systemd"), *words[1:]]
-    )
+    systemctl = unit.as_user(process.find_program("systemctl", "the service", "systemd"))
+    process.run([*systemctl, "enable" if on else "disable", _NAME])
+    if on:
+        count_as_started(systemctl, os.path.join(runtime, "systemd/user"))
     return True
-
-
-def lingers() -> bool:
-    """Whether the user's systemd runs from the boot on, and not only while they are logged in."""
-    import pwd
-
-    try:
-        return os.path.exists(f"/var/lib/systemd/linger/{pwd.getpwuid(os.geteuid()).pw_name}")
-    except KeyError:
-        return False

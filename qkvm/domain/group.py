@@ -70,7 +70,10 @@ def _make(domain: Domain, run: Run, undo: Undo) -> cgroup.Group | None:
         run.record.pop("cgroup", None)
         words = str(error).removeprefix("Requested operation is not valid: ")
         if os.geteuid() != 0 and setting == "auto":
-            words = f"without root it takes one that is delegated to you, as cgroup in {domain.tree.settings}"
+            words = (
+                "without root it takes one that is delegated to you: by loginctl enable-linger before the start, "
+                f"or as cgroup in {domain.tree.settings}"
+            )
         _note(run, words)
         return None
     return group

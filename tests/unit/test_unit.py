@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from qkvm.errors import HostError
 from qkvm.host.cgroup import Group
 from qkvm.host.systemd import limits, machine, unit
 from qkvm.paths import Tree
@@ -51,6 +54,38 @@ def test_names_of_machines(label: str, name: str, wanted: str) -> None:
 def test_another_root_has_a_label_of_its_own() -> None:
     assert Tree("/").label == "qkvm"
     assert Tree("/srv/a").label != Tree("/srv/b").label and Tree("/srv/a").label.startswith("qkvm-")
+
+
+def test_a_user_speaks_to_their_own_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from a shell that has none of its variables."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/mine")
+    words = unit.as_user("/bin/systemctl", "stop", "x")
+    assert words[1:] == [
+        "XDG_RUNTIME_DIR=/run/mine", "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/mine/bus", "/bin/systemctl",
+        "--user", "stop", "x",
+    ]  # fmt: skip
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert f"XDG_RUNTIME_DIR=/run/user/{os.geteuid()}" in unit.as_user("/bin/systemctl")
+
+
+def test_systemd_moves_what_a_user_may_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure: OSError = PermissionError(errno.EACCES, "no")
+    asked: list[tuple[str, ...]] = []
+
+    def add_process(group: Group, pid: int) -> None:
+        raise HostError("no") from failure
+
+    def call(*words: str) -> None:
+        asked.append(words)
+
+    monkeypatch.setattr(Group, "add_process", add_process)
+    monkeypatch.setattr(unit, "call", call)
+    unit.UnitGroup("/sys/fs/cgroup/x", "x.scope").add_process(7)
+    assert asked == [("systemd1", "systemd1.Manager", "AttachProcessesToUnit", "ssau", "x.scope", "", "1", "7")]
+    failure = ProcessLookupError(errno.ESRCH, "gone")
+    with pytest.raises(HostError):
+        unit.UnitGroup("/sys/fs/cgroup/x", "x.scope").add_process(7)
+    assert len(asked) == 1
 
 
 @pytest.fixture

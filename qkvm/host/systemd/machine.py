@@ -21,11 +21,13 @@ _LONGEST = 64
 
 
 def register(label: str, name: str, uuid: str, pid: int) -> unit.Call | None:
-    """Begin to register a guest that lives in a scope already; None where there is no machined.
+    """Begin to register a guest that lives in a scope already; None where no machined takes it.
 
     :param label: of its tree. :param pid: of its QEMU.
     """
-    if not any(os.path.exists(os.path.join(folder, _ACTIVATION)) for folder in ("/usr/share", "/usr/local/share")):
+    folders = ("/usr/share", "/usr/local/share")
+    # It takes machines from root alone.
+    if os.geteuid() != 0 or not any(os.path.exists(os.path.join(folder, _ACTIVATION)) for folder in folders):
         return None
     words = [str(byte) for byte in bytes.fromhex(uuid.replace("-", ""))]
     return unit.call_on(

@@ -6,6 +6,10 @@ is made by systemd-run, empty but for a keeper that ends with this process; who 
 meanwhile, and systemd removes the scope with its last process. Delegate=yes allows the moving, and groups of
 threads.
 
+Guests of a user who is not root get scopes of the user's own systemd, but only where that runs from the boot on
+(loginctl enable-linger). Otherwise it ends with the user's last session, and would take the guests along, which
+outlive a session that they are left in.
+
 The files of a scope's own control group belong to systemd, which writes them anew at a daemon-reload. So a limit
 is written twice: into the kernel, which checks it, and as a property of the unit, which then says the same.
 """
@@ -30,7 +34,7 @@ SERVICE = "qkvm.service"
 """The service of the host's boot and halt: scopes are stopped after it."""
 
 MACHINES, SYSTEM = "machine.slice", "system.slice"
-"""Where guests live, and where the services of the host do."""
+"""Where guests live, and where the services of the host do; a user's systemd has a machine.slice of its own."""
 
 _DEADLINE = 15.0
 """Seconds for systemd to make a scope; it takes 0.01."""
@@ -48,13 +52,48 @@ _BUS = "/run/dbus/system_bus_socket"
 
 
 def usable() -> bool:
-    """Whether systemd is this host's init and takes scopes from this process: it is root, and the bus is there."""
-    return (
-        os.path.isdir("/run/systemd/system")
-        and os.geteuid() == 0
-        and os.path.exists(_BUS)
-        and all(_program(name) for name in ("systemd-run", "busctl"))
-    )
+    """Whether systemd is this host's init and takes scopes from this process.
+
+    Its bus must be there, and a user who is not root must linger.
+    """
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    if os.geteuid() == 0:
+        bus = _BUS
+    elif lingers():
+        bus = os.path.join(runtime_folder(), "bus")
+    else:
+        return False
+    return os.path.exists(bus) and all(_program(name) for name in ("systemd-run", "busctl"))
+
+
+def lingers() -> bool:
+    """Whether the user's systemd runs from the boot on, and not only while they are logged in."""
+    import pwd
+
+    try:
+        return os.path.exists(f"/var/lib/systemd/linger/{pwd.getpwuid(os.geteuid()).pw_name}")
+    except KeyError:
+        return False
+
+
+def runtime_folder() -> str:
+    """Where the sockets of the user's systemd and of its bus are."""
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+
+
+def as_user(program: str, *words: str) -> list[str]:
+    """The command line of a program that speaks to the user's own systemd; cron and su leave its variables out."""
+    folder = runtime_folder()
+    return [
+        process.find_program("env", "the user's systemd", "coreutils"), f"XDG_RUNTIME_DIR={folder}",
+        f"DBUS_SESSION_BUS_ADDRESS=unix:path={folder}/bus", program, "--user", *words,
+    ]  # fmt: skip
+
+
+def _speaking(program: str, *words: str) -> list[str]:
+    """The command line of a program that speaks to the systemd that has this process's scopes."""
+    return [program, *words] if os.geteuid() == 0 else as_user(program, *words)
 
 
 def _program(name: str) -> str:
@@ -122,13 +161,13 @@ def begin(unit: str, slice_: str, description: str, *properties: str) -> Keeper:
 
     :param properties: more of them, as systemd-run's -p takes them.
     """
-    argv = [
+    argv = _speaking(
         _program("systemd-run"), "--scope", "--quiet", "--collect", "--no-ask-password", f"--unit={unit}",
         f"--slice={slice_}", f"--description={description}",
-        # At a halt, when all is stopped in the opposite order.
+        # At a halt, when all is stopped in the opposite order. A user's systemd knows no targets of file systems.
         "-pDelegate=yes", f"-pBefore={SERVICE}", "-pAfter=local-fs.target remote-fs.target",
         *(f"-p{text}" for text in properties), "--", "cat",
-    ]  # fmt: skip
+    )  # fmt: skip
     theirs, stdin = os.pipe2(os.O_CLOEXEC)
     stdout, other = os.pipe2(os.O_CLOEXEC)
     words = os.memfd_create(f"stderr of {unit}"[:200])
@@ -188,6 +227,16 @@ class UnitGroup(Group):
         self.unit = unit
         self._untold: list[tuple[str, ...]] | None = None
 
+    def add_process(self, pid: int) -> None:
+        """Move a process with all its threads into it."""
+        try:
+            super().add_process(pid)
+        except HostError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            # A user may move no process out of the session of a login, but systemd does so for its owner.
+            call("systemd1", "systemd1.Manager", "AttachProcessesToUnit", "ssau", self.unit, "", "1", str(pid))
+
     def write(self, name: str, text: str) -> None:
         """Write one of its files, and the property of the unit that stands for it."""
         super().write(name, text)
@@ -219,7 +268,7 @@ class UnitGroup(Group):
 
 
 def call(*words: str) -> None:
-    """Call a method over the system bus (busctl(1)): service and interface below org.freedesktop, the rest as is.
+    """Call a method over root's or the user's bus (busctl(1)): service and interface below org.freedesktop.
 
     :raises ProgramFailed: it is refused, in the service's words.
     """
@@ -251,6 +300,6 @@ def call_on(*words: str) -> Call:
 def _call(service: str, interface: str, *rest: str) -> list[str]:
     prefix = "org.freedesktop."
     path = f"/{prefix}{service}".replace(".", "/")
-    return [
-        _program("busctl"), "call", "--quiet", "--timeout=10", prefix + service, path, prefix + interface, *rest,
-    ]  # fmt: skip
+    return _speaking(
+        _program("busctl"), "call", "--quiet", "--timeout=10", prefix + service, path, prefix + interface, *rest
+    )

@@ -18,6 +18,8 @@ CACHE = Path(
 )
 """The same as that of scripts/make-guest."""
 
+APT = "apt-get -qq"
+
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -112,3 +114,7 @@ class Chroot:
         done = self.run(command, network=network)
         assert done.returncode == 0, f"{command}: exit code {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def download(self, deb: str) -> None:
+        """Have apt fetch what a package of this chroot needs and is not installed; its own archive has it then."""
+        self.ok(f"{APT} install -y --no-install-recommends --download-only {deb}", network=True)

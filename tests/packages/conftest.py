@@ -11,19 +11,9 @@ from pathlib import Path
 import pytest
 
 from qkvm.cli import guide
-from tests.packages.chroot import CACHE, CERTIFICATES, TOP, Chroot, base
+from tests.packages.build import build, builder, outside
+from tests.packages.chroot import TOP, Chroot, base
 
-BUILD = (
-    "binutils",
-    "ca-certificates",
-    "gcc",
-    "libc6-dev",
-    "lintian",
-    "man-db",
-    "mandoc",
-    "python3-dev",
-    "python3-venv",
-)
 HOST = ("dnsmasq-base", "iproute2", "iptables", "logrotate", "nftables", "qemu-system-x86", "qemu-utils")
 
 
@@ -42,27 +32,18 @@ def release(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def deb(release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as scripts/make-deb builds it on a release, looked through by that release's own tools."""
-    folder = tmp_path_factory.mktemp(f"build-{release}")
-    pip = CACHE / "pip"
-    pip.mkdir(parents=True, exist_ok=True)
-    binds = [(TOP, "/mnt/source"), (pip, "/root/.cache/pip")]
-    builder = Chroot(base(release, BUILD), folder, binds=binds)
-    try:
-        # What this host trusts its release trusts too.
-        builder.path(CERTIFICATES).write_bytes(Path(CERTIFICATES).read_bytes())
-        built = builder.ok("/mnt/source/scripts/make-deb /out", network=True).removeprefix("DEB=").strip()
-        said = builder.run(f"lintian --allow-root {built}")
+    with builder(release, tmp_path_factory.mktemp(f"build-{release}")) as chroot:
+        built = build(chroot)
+        said = chroot.run(f"lintian --allow-root {built}")
         assert said.returncode == 0 and said.stdout == "", said.stdout + said.stderr
-        builder.ok(f"dpkg-deb -x {built} /unpacked && gunzip -r /unpacked/usr/share/man")
-        pages = builder.ok("find /unpacked/usr/share/man -name 'qkvm*'").split()
+        chroot.ok(f"dpkg-deb -x {built} /unpacked && gunzip -r /unpacked/usr/share/man")
+        pages = chroot.ok("find /unpacked/usr/share/man -name 'qkvm*'").split()
         assert len(pages) == 1 + len(guide.topics())
-        said = builder.run(f"mandoc -Tlint -Wwarning {' '.join(pages)}")
+        said = chroot.run(f"mandoc -Tlint -Wwarning {' '.join(pages)}")
         assert said.returncode == 0 and said.stdout == "", said.stdout
-        said = builder.run(f"for page in {' '.join(pages)}; do man --warnings -l $page >/dev/null; done")
+        said = chroot.run(f"for page in {' '.join(pages)}; do man --warnings -l $page >/dev/null; done")
         assert said.returncode == 0 and said.stderr == "", said.stderr
-    finally:
-        builder.close()
-    return builder.changes / built[1:]
+    return outside(chroot, built)
 
 
 @pytest.fixture(scope="session")

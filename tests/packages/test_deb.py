@@ -6,14 +6,12 @@ import gzip
 import time
 from pathlib import Path
 
-from tests.packages.chroot import Chroot
+from tests.packages.chroot import APT, Chroot
 
 BOOT = 240.0
 """Seconds; the guest takes 3 on an idle machine."""
 
 LOG = "/var/log/qkvm/tiny.serial.log"
-
-APT = "apt-get -qq"
 
 
 def named(host: Chroot) -> set[str]:
@@ -24,7 +22,7 @@ def named(host: Chroot) -> set[str]:
 
 def install(host: Chroot, deb: str) -> None:
     """Install a package and what it needs; its own scripts run without a network."""
-    host.ok(f"{APT} install -y --no-install-recommends --download-only {deb}", network=True)
+    host.download(deb)
     host.ok(f"{APT} install -y --no-install-recommends {deb}")
 
 
@@ -79,6 +77,11 @@ def test_the_life_of_a_package(host: Chroot, deb: Path) -> None:
     assert host.ok("qkvm --version").strip() == deb.name.split("_")[1].partition("+")[0]
     assert "Id   Name   State" in host.ok("qkvm list")
     assert "default" in host.ok("qkvm net-list --all")
+    # Its group may look at nothing until root says so.
+    assert host.ok("getent group qkvm-read").startswith("qkvm-read:")
+    assert not host.path("/var/lib/qkvm-read").exists()
+    host.ok("qkvm setup-read")
+    assert host.ok("stat -c %G /var/lib/qkvm-read").strip() == "qkvm-read"
     # In a chroot only the CPU can be what the package is not to blame for.
     failed = [line for line in host.run("qkvm host-validate").stdout.splitlines() if ": FAIL" in line]
     assert all("hardware virtualization" in line for line in failed), failed

@@ -1,17 +1,28 @@
-"""Verbs that back domains up into folders and bring them back."""
+"""Verbs on backups, and on checkpoints, from which on they tell what has changed."""
 
 from __future__ import annotations
 
+import time
+
 from qkvm.cli import common
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
+from qkvm.cli.parse import UsageError
+from qkvm.domain import checkpointstore as store
+from qkvm.domain import lineage
+from qkvm.errors import NotFound
+from qkvm.spec.checkpoint import BITMAP, KINDS, Checkpoint, CheckpointDisk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
     from qkvm.storage.backup import Backup, Manifest
+
+    Checkpoints = dict[str, Checkpoint]
 
 
 def backup(context: Context, args: Args) -> None:
@@ -110,3 +121,213 @@ def _report(context: Context, args: Args, label: str) -> Callable[[int, int], No
 def _done(context: Context, args: Args, label: str) -> None:
     if args.flag("verbose"):
         context.progress(f"\r{label}: [100.00 %]\n")
+
+
+def backup_begin(context: Context, args: Args) -> None:
+    """Begin a backup that an XML describes, or of all disks."""
+    from qkvm.domain import backupbegin
+    from qkvm.domain.checkpoint import Wanted
+    from qkvm.spec.libvirt import backup, checkpoint
+
+    domain = common.domain(context, args)
+    described, at_once = args.text("backupxml"), args.text("checkpointxml")
+    told = backup.loads(*common.read_file(described)) if described is not None else None
+    wanted = None
+    if at_once is not None:
+        found = checkpoint.loads(*common.read_file(at_once))
+        wanted = Wanted(found.name, found.description, found.disks)
+    backupbegin.begin(domain, told, at_once=wanted, reuse=args.flag("reuse-external"))
+    context.say("Backup started\n")
+
+
+def backup_dumpxml(context: Context, args: Args) -> None:
+    """Print the description of the backup that is under way."""
+    from qkvm.cli.output import json_text, print_xml
+    from qkvm.domain import backupbegin
+
+    text = backupbegin.xml(common.domain(context, args))
+    if args.json:
+        return context.out(json_text({"xml": text}))
+    return print_xml(context, args, text)
+
+
+def checkpoint_create(context: Context, args: Args) -> None:
+    """Make a checkpoint that an XML describes, or write anew what is known of one."""
+    from qkvm.domain import checkpoint
+    from qkvm.spec.libvirt import checkpoint as libvirt
+
+    domain, file = common.domain(context, args), args.text("xmlfile")
+    args.needs("redefine-validate", "redefine")
+    args.exclusive("redefine", "quiesce")
+    told = libvirt.loads(*common.read_file(file)) if file is not None else None
+    if args.flag("redefine"):
+        if told is None:
+            raise UsageError("--redefine needs the description of the checkpoint")
+        name = checkpoint.redefine(domain, told, validate=args.flag("redefine-validate")).name
+    else:
+        wanted = checkpoint.Wanted(told.name, told.description, told.disks) if told else checkpoint.Wanted()
+        name = checkpoint.create(domain, wanted, quiesce=args.flag("quiesce")).name
+    context.say(f"Domain checkpoint {name} created" + (f" from '{file}'" if file is not None else ""))
+
+
+def checkpoint_create_as(context: Context, args: Args) -> None:
+    """Make a checkpoint that options describe."""
+    from qkvm.domain import checkpoint
+
+    domain = common.domain(context, args)
+    disks = tuple(_disk(text) for text in args.texts("diskspec"))
+    wanted = checkpoint.Wanted(args.text("name") or "", args.text("description") or "", disks)
+    if args.flag("print-xml"):
+        from qkvm.spec.libvirt import checkpoint as libvirt
+
+        bare = Checkpoint(wanted.name, created=0, disks=disks, definition={}, description=wanted.description)
+        return context.out(libvirt.dumps(bare, accel=""))
+    made = checkpoint.create(domain, wanted, quiesce=args.flag("quiesce"))
+    return context.say(f"Domain checkpoint {made.name} created")
+
+
+def _disk(text: str) -> CheckpointDisk:
+    """A --diskspec: disk[,checkpoint=type][,bitmap=name]; two commas stand for one that is meant."""
+    parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
+    found = CheckpointDisk(parts[0], BITMAP)
+    for part in parts[1:]:
+        key, _, value = part.partition("=")
+        if key == "checkpoint" and value in KINDS:
+            found.kind = value
+        elif key == "bitmap" and value:
+            found.bitmap = value
+        else:
+            raise UsageError(f"unable to parse diskspec: {text}", hint="disk[,checkpoint=no|bitmap][,bitmap=name]")
+    return found
+
+
+def _named(args: Args) -> str:
+    name = args.text("checkpointname")
+    if name is None:
+        raise UsageError("--checkpointname is required")
+    return name
+
+
+def checkpoint_delete(context: Context, args: Args) -> None:
+    """Delete a checkpoint and its bitmaps."""
+    from qkvm.domain import checkpoint
+
+    args.exclusive("children", "children-only")
+    domain, name, only = common.domain(context, args), _named(args), args.flag("children-only")
+    checkpoint.delete(
+        domain, name, children=args.flag("children"), children_only=only, metadata=args.flag("metadata")
+    )
+    context.say(f"Domain checkpoint {name} {'children ' if only else ''}deleted\n")
+
+
+def checkpoint_dumpxml(context: Context, args: Args) -> None:
+    """Print what is known of a checkpoint as libvirt's XML."""
+    from qkvm.domain import checkpoint
+
+    domain = common.domain(context, args)
+    found = store.find(domain, _named(args))
+    if args.json:
+        row = _checkpoint_row(store.load(domain), found)
+        if args.flag("size"):
+            row["sizes"] = checkpoint.sizes(domain, found)
+        return context.out(json_text(row))
+    return print_xml(context, args, checkpoint.xml(
+        domain, found, secret=args.flag("security-info"), with_domain=not args.flag("no-domain"),
+        size=args.flag("size"),
+    ))  # fmt: skip
+
+
+def checkpoint_edit(context: Context, args: Args) -> None:
+    """Let the user edit what is known of a checkpoint."""
+    from qkvm.cli import editor
+    from qkvm.domain import checkpoint
+    from qkvm.spec.libvirt import checkpoint as libvirt
+
+    domain, name = common.domain(context, args), _named(args)
+
+    def accept(text: str) -> None:
+        told = libvirt.loads(text, f"checkpoint {name} as edited")
+        if told.name != name:
+            raise UsageError(f"checkpoint {name} can't be given another name")
+        checkpoint.redefine(domain, told)
+
+    text = checkpoint.xml(domain, store.find(domain, name), secret=True)
+    if editor.edit(context, text, accept, suffix=".xml"):
+        context.say(f"Checkpoint {name} edited.\n")
+    else:
+        context.say(f"Checkpoint {name} XML configuration not changed.\n")
+
+
+def checkpoint_info(context: Context, args: Args) -> None:
+    """Show basic information about a checkpoint."""
+    domain = common.domain(context, args)
+    row = _checkpoint_row(store.load(domain), store.find(domain, _named(args)))
+    if args.json:
+        return context.out(json_text({"domain": domain.name, **row}))
+    return context.out(pairs([
+        ("Name", row["name"]), ("Domain", domain.name), ("Parent", row["parent"] or "-"),
+        ("Children", row["children"]), ("Descendants", row["descendants"]),
+    ]))  # fmt: skip
+
+
+def _checkpoint_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "name": checkpoint.name, "description": checkpoint.description, "created": checkpoint.created,
+        "parent": lineage.parent_of(checkpoints, checkpoint) or None,
+        "children": len(lineage.children(checkpoints, checkpoint.name)),
+        "descendants": len(lineage.descendants(checkpoints, checkpoint.name)),
+        "disks": [disk.to_plain() for disk in checkpoint.disks],
+    }  # fmt: skip
+
+
+def checkpoint_parent(context: Context, args: Args) -> None:
+    """Print the name of a checkpoint's parent."""
+    domain = common.domain(context, args)
+    found = store.find(domain, _named(args))
+    parent = lineage.parent_of(store.load(domain), found)
+    if not parent:
+        raise NotFound(f"checkpoint '{found.name}' has no parent", kind="checkpoint", name="")
+    context.out(json_text(parent) if args.json else parent)
+
+
+def checkpoint_list(context: Context, args: Args) -> None:
+    """List checkpoints."""
+    for pair in (
+        ("tree", "name"), ("parent", "roots"), ("parent", "tree"), ("roots", "tree"), ("roots", "from"),
+        ("parent", "name"), ("tree", "leaves"), ("tree", "no-leaves"),
+    ):  # fmt: skip
+        args.exclusive(*pair)
+    args.needs("descendants", "from")
+    domain = common.domain(context, args)
+    checkpoints, start = store.load(domain), args.text("from") or ""
+    if start:
+        store.find(domain, start)
+    if args.flag("tree"):
+        below = {name: [one.name for one in lineage.children(checkpoints, name)] for name in ("", *checkpoints)}
+        return context.out(draw_tree(lambda name: below[name], start))
+    listed = _listed(domain, checkpoints, args, start)
+    if args.json:
+        return context.out(json_text([_checkpoint_row(checkpoints, one) for one in listed]))
+    if args.flag("name"):
+        return context.out("".join(f"{one.name}\n" for one in listed))
+    headers = ["Name", "Creation Time"] + (["Parent"] if args.flag("parent") else [])
+    rows = [
+        [one.name, time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(one.created))]
+        + ([lineage.parent_of(checkpoints, one)] if args.flag("parent") else [])
+        for one in listed
+    ]
+    return context.out(table(headers, rows, header=not context.quiet))
+
+
+def _listed(domain: Domain, checkpoints: Checkpoints, args: Args, start: str) -> list[Checkpoint]:
+    """The checkpoints that are asked for, in the order that is."""
+    if start and not args.flag("descendants"):
+        listed = lineage.children(checkpoints, start)
+    else:
+        listed = (
+            lineage.children(checkpoints, "") if args.flag("roots") else lineage.descendants(checkpoints, start)
+        )
+    parents = {lineage.parent_of(checkpoints, one) for one in checkpoints.values()}
+    if args.flag("leaves") != args.flag("no-leaves"):
+        listed = [one for one in listed if (one.name in parents) == args.flag("no-leaves")]
+    return listed if args.flag("topological") else sorted(listed, key=lambda one: (one.name.lower(), one.name))

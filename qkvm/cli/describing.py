@@ -59,17 +59,11 @@ def edit(context: Context, args: Args) -> None:
 
 def desc(context: Context, args: Args) -> None:
     """Show or set the description or the title of a domain."""
-    _desc(context, args, common.domain(context, args), "domain")
+    show_description(context, args, common.domain(context, args), "domain")
 
 
-def net_desc(context: Context, args: Args) -> None:
-    """Show or set the description or the title of a network."""
-    from qkvm.cli.networking import network_of
-
-    _desc(context, args, network_of(context, args), "network")
-
-
-def _desc(context: Context, args: Args, owner: Domain | Network, kind: str) -> None:
+def show_description(context: Context, args: Args, owner: Domain | Network, kind: str) -> None:
+    """Show or set the description or the title of a domain or a network."""
     from qkvm.domain import describe
 
     scope = common.scope(args)
@@ -105,17 +99,11 @@ def _edit_line(context: Context, text: str, before: str, accept: Callable[[str],
 
 def metadata(context: Context, args: Args) -> None:
     """Show or set an element of a domain's metadata."""
-    _metadata(context, args, common.domain(context, args))
+    show_metadata(context, args, common.domain(context, args))
 
 
-def net_metadata(context: Context, args: Args) -> None:
-    """Show or set an element of a network's metadata."""
-    from qkvm.cli.networking import network_of
-
-    _metadata(context, args, network_of(context, args))
-
-
-def _metadata(context: Context, args: Args, owner: Domain | Network) -> None:
+def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None:
+    """Show or set an element of the metadata of a domain or a network."""
     from qkvm.domain import describe
 
     args.exclusive("remove", "set")

@@ -1,13 +1,19 @@
-"""Verbs on devices that are described in a file."""
+"""Verbs on a domain's NICs, and on devices that are described in a file."""
 
 from __future__ import annotations
 
 from qkvm.cli import common
+from qkvm.cli.output import fields, json_text, table
+from qkvm.cli.parse import UsageError
+from qkvm.errors import InvalidValue, NotFound
+from qkvm.units import parse_mac, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
+    from qkvm.domain.domain import Domain
+    from qkvm.spec import domain as spec
 
 
 def attach_device(context: Context, args: Args) -> None:
@@ -51,3 +57,225 @@ def update_device(context: Context, args: Args) -> None:
     scope = {"persistent": args.flag("persistent"), "force": args.flag("force"), **common.scope(args)}
     deviceplug.update(domain, *common.read_file(args.required("file")), **scope)
     context.say("Device updated successfully\n")
+
+
+def attach_interface(context: Context, args: Args) -> None:
+    """Plug a NIC."""
+    args.exclusive("persistent", "current")
+    domain = common.domain(context, args)
+    if args.flag("print-xml"):
+        context.out(_interface_xml(args))
+        return
+    common.refuse(args, _NOT_ATTACHED)
+    domain.attach_interface(
+        type=args.required("type"),
+        source=args.required("source") if args.required("type") != "user" else "",
+        model=args.text("model") or "virtio",
+        mac=args.text("mac") or "",
+        target=args.text("target") or "",
+        alias=args.text("alias") or "",
+        source_mode=args.text("source-mode") or "",
+        persistent=args.flag("persistent"),
+        **_bandwidth(args),
+        **common.scope(args),
+    )
+    context.say("Interface attached successfully\n")
+
+
+_NOT_ATTACHED = {
+    "script": "a NIC is plugged into its bridge by qkvm itself, which runs no scripts as root",
+    "managed": "it is for devices of the host, and none is passed to a guest",
+}
+"""Options of attach-interface for what a NIC can't be."""
+
+
+def _bandwidth(args: Args) -> dict[str, spec.Bandwidth | None]:
+    """--inbound and --outbound, where they are given."""
+    if not args.has("inbound") and not args.has("outbound"):
+        return {}
+    from qkvm.domain.nictune import DIRECTIONS, parse
+
+    return {name: parse(args.text(name) or "", name) for name in DIRECTIONS if args.has(name)}
+
+
+def detach_interface(context: Context, args: Args) -> None:
+    """Unplug a NIC."""
+    args.exclusive("persistent", "current")
+    domain = common.domain(context, args)
+    if args.flag("print-xml"):
+        from qkvm.domain import nic, scope
+        from qkvm.domain.nicplug import pick
+
+        inactive = not scope.resolve(domain, **common.scope(args)).live
+        listed = [{"type": one.type, "mac": one.mac} for one in nic.interfaces(domain, inactive=inactive)]
+        mac = parse_mac(args.text("mac") or "") if args.has("mac") else ""
+        context.out(_described(domain, pick(listed, args.required("type"), mac)["mac"], inactive=inactive))
+        return
+    domain.detach_interface(
+        type=args.required("type"),
+        mac=args.text("mac") or "",
+        persistent=args.flag("persistent"),
+        **common.scope(args),
+        **common.patience(args),
+    )
+    context.say("Interface detached successfully\n")
+
+
+def domif_setlink(context: Context, args: Args) -> None:
+    """Pull or plug the cable of a NIC."""
+    from qkvm.domain import nic
+
+    domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
+    if state not in ("up", "down"):
+        raise UsageError(f"invalid link state '{state}'", hint="up or down")
+    inactive = args.flag("config")
+    try:
+        mac = nic.find(nic.interfaces(domain, inactive=inactive), interface).mac
+    except NotFound as error:
+        raise UsageError(f"interface '{interface}' not found", hint=error.hint) from error
+    if args.flag("print-xml"):
+        context.out(_described(domain, mac, inactive=inactive, link=state))
+        return
+    nic.set_link(domain, mac, state == "up", config=inactive)
+    context.say("Device updated successfully\n")
+
+
+def domif_getlink(context: Context, args: Args) -> None:
+    """Show whether the cable of a NIC is plugged."""
+    from qkvm.domain import nic
+
+    domain = common.domain(context, args)
+    interface = args.required("interface")
+    found = nic.find(nic.interfaces(domain, inactive=args.flag("config")), interface)
+    state = "up" if found.link else "down"
+    if args.json:
+        return context.out(json_text({"interface": interface, "link": state}))
+    return context.out(f"{interface} {state}")
+
+
+def domiftune(context: Context, args: Args) -> None:
+    """Show or set the bandwidth limits of a NIC."""
+    from qkvm.domain import nictune
+
+    domain, where = common.domain(context, args), common.scope(args)
+    interface, changes = args.required("interface"), _bandwidth(args)
+    if changes:
+        return nictune.set_limits(domain, interface, changes, **where)
+    if where["live"] and where["config"]:
+        raise UsageError("cannot query both live and config at once")
+    found = nictune.limits(domain, interface, **where)
+    rows = {}
+    for direction in nictune.DIRECTIONS:
+        band = found[direction]
+        for name in ("average", "peak", "burst", *(("floor",) if direction == "inbound" else ())):
+            rows[f"{direction}.{name}"] = getattr(band, name, 0)
+    return context.out(json_text(rows) if args.json else fields(rows.items()))
+
+
+def domiflist(context: Context, args: Args) -> None:
+    """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
+    from qkvm.domain import nic
+
+    domain = common.domain(context, args)
+    found = nic.interfaces(domain, inactive=args.flag("inactive"))
+    if args.json:
+        return context.out(json_text({
+            "interfaces": [{key: getattr(entry, key) for key in entry.__slots__} for entry in found],
+            "free_slots": nic.free_slots(domain),
+        }))  # fmt: skip
+    rows = [(entry.interface, entry.type, entry.source, entry.model, entry.mac) for entry in found]
+    text = table(("Interface", "Type", "Source", "Model", "MAC"), rows, header=not context.quiet)
+    if args.flag("slots"):
+        slots = nic.free_slots(domain)
+        text += f"\nFree slots: {'-' if slots is None else slots}\n"
+    return context.out(text)
+
+
+def domifaddr(context: Context, args: Args) -> None:
+    """Show the IP addresses of a running domain's NICs."""
+    from qkvm.domain import address
+
+    source = args.text("source")
+    if source not in (None, *address.SOURCES):
+        raise InvalidValue(f"Unknown data source '{source}'", hint=", ".join(address.SOURCES))
+    timeout = args.number("timeout") or 60
+    found = address.wait(
+        common.domain(context, args), sources=(source,) if source else address.SOURCES,
+        interface=args.text("interface"), timeout=timeout if args.flag("wait") else 0,
+    )  # fmt: skip
+    if args.json:
+        return context.out(json_text([entry._asdict() for entry in found if entry.ip]))
+    # virsh's own layout here is not that of its other tables.
+    lines = [f" {'Name':<10} {'MAC address':<20} {'Protocol':<12} {'Address'}\n", "-" * 79 + "\n"]
+    last = ""
+    for entry in found:
+        same = entry.interface == last and not args.flag("full")
+        name, mac = ("-", "-") if same else (entry.interface or "-", entry.mac or "-")
+        kind = "ipv6" if ":" in entry.ip else "ipv4"
+        protocol, text = (kind, f"{entry.ip}/{entry.prefix}") if entry.ip else ("N/A", "N/A")
+        lines.append(f" {printable(name):<10} {printable(mac):<17}    {protocol:<12} {text}\n")
+        last = entry.interface
+    return context.out("".join(lines[2:] if context.quiet else lines))
+
+
+def domifstat(context: Context, args: Args) -> None:
+    """Show what went through a NIC, as the guest sees it."""
+    from qkvm.domain import nic
+
+    interface = args.required("interface")
+    counters = nic.counters(common.domain(context, args), interface)
+    if args.json:
+        return context.out(json_text(counters))
+    return context.out("".join(f"{interface} {key} {value}\n" for key, value in counters.items()))
+
+
+def _interface_xml(args: Args) -> str:
+    """The libvirt element that the options mean, without attaching anything."""
+    from xml.sax.saxutils import escape
+
+    def quoted(text: str | None) -> str:
+        return "'" + escape(text or "", {"'": "&apos;"}) + "'"
+
+    kind = args.required("type")
+    managed = " managed='yes'" if args.flag("managed") else ""
+    lines = [f"<interface type={quoted(kind)}{managed}>"]
+    if kind in ("network", "bridge"):
+        lines.append(f"  <source {kind}={quoted(args.required('source'))}/>")
+    if kind == "direct":
+        mode = f" mode={quoted(args.text('source-mode'))}" if args.has("source-mode") else ""
+        lines.append(f"  <source dev={quoted(args.required('source'))}{mode}/>")
+    for option, element in (
+        ("target", "target dev"), ("mac", "mac address"), ("script", "script path"), ("model", "model type"),
+        ("alias", "alias name"),
+    ):  # fmt: skip
+        if args.has(option):
+            lines.append(f"  <{element}={quoted(args.text(option))}/>")
+    if args.has("inbound") or args.has("outbound"):
+        lines += ["  <bandwidth>", *_bandwidth_xml(args), "  </bandwidth>"]
+    return "\n".join((*lines, "</interface>\n"))
+
+
+def _bandwidth_xml(args: Args) -> list[str]:
+    """A line for each direction that has a limit."""
+    lines = []
+    for direction, band in _bandwidth(args).items():
+        given = [(name, getattr(band, name)) for name in ("average", "peak", "burst") if getattr(band, name, 0)]
+        if given:
+            values = " ".join(f"{name}='{value}'" for name, value in given)
+            lines.append(f"    <{direction} {values}/>")
+    return lines
+
+
+def _described(domain: Domain, mac: str, *, inactive: bool, link: str = "") -> str:
+    """The <interface> of a NIC that is there, with another state of its link where one is given."""
+    from qkvm import xml
+    from qkvm.domain import description
+
+    devices = xml.parse(description.dump(domain, inactive=inactive), "description").find("devices")
+    assert devices is not None
+    macs = {str(shown.get("address")): one for one in devices.all("interface") for shown in one.all("mac")}
+    element = macs[mac]
+    if link:
+        shown = element.find("link") or element.add("link")
+        shown.attributes["state"] = link
+    return xml.dump(element)

@@ -43,11 +43,12 @@ GROUPS = {
 FAMILIES: dict[str, tuple[str, ...]] = {
     "listing": ("dominfo", "domstate", "list"),
     "lifecycle": (
-        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start", "suspend",
+        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start",
+        "suspend",
     ),
-    "saving": ("dump", "managedsave", "managedsave-remove", "restore", "save"),
-    "images": (
-        "managedsave-define", "managedsave-dumpxml", "managedsave-edit", "save-image-define", "save-image-dumpxml",
+    "saving": (
+        "dump", "managedsave", "managedsave-define", "managedsave-dumpxml", "managedsave-edit",
+        "managedsave-remove", "restore", "save", "save-image-define", "save-image-dumpxml",
         "save-image-edit",
     ),
     "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
@@ -55,50 +56,51 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",
         "domxml-to-native", "set-lifecycle-action", "undefine",
     ),
-    "describing": ("desc", "dumpxml", "edit", "metadata", "net-desc", "net-metadata"),
-    "devices": ("attach-device", "detach-device", "detach-device-alias", "update-device"),
-    "vcpus": ("setvcpu", "setvcpus", "vcpucount", "vcpuinfo"),
-    "pinning": (
-        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "vcpupin",
+    "describing": ("desc", "dumpxml", "edit", "metadata"),
+    "devices": (
+        "attach-device", "attach-interface", "detach-device", "detach-device-alias", "detach-interface",
+        "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
+        "update-device",
+    ),
+    "vcpus": (
+        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset",
+        "setvcpu", "setvcpus", "vcpucount", "vcpuinfo", "vcpupin",
     ),
     "statistics": ("domcontrol", "domstats"),
-    "tuning": ("blkiotune", "cpu-stats", "memtune", "numatune", "perf", "schedinfo"),
-    "memory": ("dommemstat", "setmaxmem", "setmem"),
-    "interfaces": (
-        "attach-interface", "detach-interface", "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
+    "tuning": (
+        "blkiotune", "cpu-stats", "dommemstat", "memtune", "numatune", "perf", "schedinfo", "setmaxmem",
+        "setmem",
     ),
     "blockio": (
         "blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold",
         "domthrottlegroupdel", "domthrottlegroupinfo", "domthrottlegrouplist", "domthrottlegroupset",
     ),
     "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
-    "backups": ("backup", "restore-backup"),
-    "backupjobs": ("backup-begin", "backup-dumpxml"),
-    "checkpoints": (
-        "checkpoint-create", "checkpoint-create-as", "checkpoint-delete", "checkpoint-dumpxml", "checkpoint-edit",
-        "checkpoint-info", "checkpoint-list", "checkpoint-parent",
+    "backups": (
+        "backup", "backup-begin", "backup-dumpxml", "checkpoint-create", "checkpoint-create-as",
+        "checkpoint-delete", "checkpoint-dumpxml", "checkpoint-edit", "checkpoint-info", "checkpoint-list",
+        "checkpoint-parent", "restore-backup",
     ),
     "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "screen": (
-        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
+        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view",
+        "vncdisplay",
     ),
     "install": ("install",),
-    "monitor": ("qemu-monitor-command",),
+    "monitor": ("guest-agent-timeout", "qemu-agent-command", "qemu-monitor-command"),
     "boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
-    "agent": ("guest-agent-timeout", "qemu-agent-command"),
     "guest": (
-        "domhostname", "domtime", "get-user-sshkeys", "guestinfo", "guestvcpus", "set-user-password",
-        "set-user-sshkeys",
+        "domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domtime", "get-user-sshkeys",
+        "guestinfo", "guestvcpus", "set-user-password", "set-user-sshkeys",
     ),
-    "guestfs": ("domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim"),
     "events": ("event", "qemu-monitor-event"),
     "hosting": (
-        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo", "uri",
-        "version",
+        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo",
+        "sysinfo", "uri", "version",
     ),
     "node": (
-        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats", "nodeinfo",
-        "nodememstats", "nodesuspend",
+        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats",
+        "nodeinfo", "nodememstats", "nodesuspend",
     ),
     "cpumodels": (
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
@@ -106,26 +108,26 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "forwards": ("net-forward",),
     "grants": ("net-grant",),
-    "ifaces": (
-        "iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge",
-    ),
+    "ifaces": ("iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge"),
     "netcheck": ("net-check", "net-repair"),
     "networking": (
-        "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump", "net-dumpxml",
-        "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine", "net-uuid",
+        "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump",
+        "net-dumpxml", "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine",
+        "net-uuid",
     ),
     "netevents": ("net-event",),
     "netports": ("net-port-dumpxml", "net-port-list"),
     "netupdate": ("net-update",),
     "pools": (
-        "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build", "pool-capabilities", "pool-create", "pool-create-as", "pool-define",
-        "pool-define-as", "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list",
-        "pool-name", "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
+        "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build",
+        "pool-capabilities", "pool-create", "pool-create-as", "pool-define", "pool-define-as",
+        "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list", "pool-name",
+        "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
     ),
     "volumes": (
         "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
-        "vol-dumpxml", "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
-        "vol-upload", "vol-wipe",
+        "vol-dumpxml", "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool",
+        "vol-resize", "vol-upload", "vol-wipe",
     ),
     "snapshots": (
         "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
@@ -137,6 +139,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "help": ("help",),
     "itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
     "completion": ("complete", "completion"),
+    "netdescribing": ("net-desc", "net-metadata"),
 }  # fmt: skip
 """Which family each verb is of. A test holds this against the families' tables."""
 

@@ -1,4 +1,4 @@
-"""Verbs on the system in a guest: what it is, its clock, its CPUs, its users."""
+"""Verbs on the system in a guest: what it is, its clock, CPUs, users and file systems."""
 
 from __future__ import annotations
 
@@ -52,6 +52,34 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "Append, reset or remove specified key from the authorized keys file for given user",
     ),
+    "domfsfreeze": (
+        "domain",
+        "Freeze domain's mounted filesystems.",
+        "<domain> [[--mountpoint] <string>]...",
+        "Unable to freeze filesystems",
+        "Freeze domain's mounted filesystems.",
+    ),
+    "domfsinfo": (
+        "domain",
+        "Get information of domain's mounted filesystems.",
+        "<domain> [--json]",
+        "Unable to get filesystem information",
+        "Get information of domain's mounted filesystems.",
+    ),
+    "domfsthaw": (
+        "domain",
+        "Thaw domain's mounted filesystems.",
+        "<domain> [[--mountpoint] <string>]...",
+        "Unable to thaw filesystems",
+        "Thaw domain's mounted filesystems.",
+    ),
+    "domfstrim": (
+        "domain",
+        "Invoke fstrim on domain's mounted filesystems.",
+        "<domain> [--minimum <number:signed>] [--mountpoint <string>] [--json]",
+        "Unable to invoke fstrim",
+        "Invoke fstrim on domain's mounted filesystems.",
+    ),
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
@@ -79,5 +107,9 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("set-user-sshkeys", "remove"): "remove keys from the authorized keys file",
     ("set-user-sshkeys", "reset"): "clear out authorized keys file before adding new keys",
     ("set-user-sshkeys", "user"): "user to set authorized keys for",
+    ("domfsfreeze", "mountpoint"): "mountpoint path to be frozen",
+    ("domfsthaw", "mountpoint"): "mountpoint path to be thawed (refused: the agent thaws all)",
+    ("domfstrim", "minimum"): "just a hint to ignore contiguous free ranges smaller than this (Bytes)",
+    ("domfstrim", "mountpoint"): "which mount point to trim (refused: the agent trims all)",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

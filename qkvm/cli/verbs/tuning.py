@@ -1,4 +1,4 @@
-"""Verbs on what a domain may take of its host."""
+"""Verbs on what a domain may take of its host: CPU time, memory, block I/O, NUMA nodes."""
 
 from __future__ import annotations
 
@@ -45,6 +45,27 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "Show or set the CPU shares and quotas of a domain (cgroup v2, controller cpu).",
     ),
+    "dommemstat": (
+        "monitor",
+        "get memory statistics for a domain",
+        "<domain> [--period=<number>] [--config] [--live] [--current] [--json]",
+        "Failed to get memory statistics for domain {domain}",
+        "Get memory statistics for a running domain.",
+    ),
+    "setmaxmem": (
+        "domain",
+        "change maximum memory limit",
+        "<domain> <size:size> [--config] [--live] [--current]",
+        "Unable to change MaxMemorySize",
+        "Change the maximum memory allocation limit in the guest domain.",
+    ),
+    "setmem": (
+        "domain",
+        "change memory allocation",
+        "<domain> <size:size> [--config] [--live] [--current] [--timeout=<number>] [--no-wait]",
+        "",
+        "Change the current memory allocation in the guest domain.\nWaits until the guest has followed and says what was reached.",
+    ),
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
@@ -83,5 +104,6 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("schedinfo", "live"): "get/set value from running domain",
     ("schedinfo", "config"): "get/set value to be used on next boot",
     ("schedinfo", "current"): "get/set current scheduler info",
+    ("setmaxmem", "size"): "new maximum memory size, as scaled integer (default KiB)",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

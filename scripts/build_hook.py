@@ -24,8 +24,8 @@ class SharedFiles(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the files to what the wheel is made of."""
         sys.path.insert(0, self.root)
-        from qkvm.cli.completion import SCRIPTS
-        from qkvm.cli.manual import pages
+        from qkvm.cli.shell.completion import SCRIPTS
+        from qkvm.cli.shell.manual import pages
 
         manual = pages()
         places = PLACES | {name: f"share/man/man{name[-1]}/{name}" for name in manual}

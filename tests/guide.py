@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from qkvm.cli import guide
+from qkvm.cli.shell import guide
 
 TOP = Path(__file__).parent.parent
 README = "README"

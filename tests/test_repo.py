@@ -52,14 +52,7 @@ MODULE_LINES = 500
 FUNCTION_LINES = 60
 FOLDER_MODULES = 20
 
-TO_DIVIDE = frozenset(
-    (
-        "qkvm.domain",
-        "qkvm.cli",
-        "qkvm.cli.verbs",
-        "qkvm.cli.install",
-    )
-)
+TO_DIVIDE = frozenset(("qkvm.domain",))
 """Packages that have too many modules, or modules in no order, until they are divided."""
 
 CIRCULAR = "qkvm.domain"

@@ -161,12 +161,12 @@ def _run(words: list[str], console: _Console) -> int:
             console.out(long if options.version == "long" else f"{VERSION}\n")
             return 0
         if options.help:
-            from qkvm.cli.usage import usage
+            from qkvm.cli.shell.usage import usage
 
             console.out(usage())
             return 0
     if not words:
-        from qkvm.cli.shell import interact
+        from qkvm.cli.shell.shell import interact
 
         return interact(session)
     if len(words) == 1 and words[0] and not words[0].replace("-", "").isalnum():
@@ -241,7 +241,7 @@ class Session:
         console = self.console
         begin = _now() if self.timing else 0.0
         if args.help:
-            from qkvm.cli.usage import verb_help
+            from qkvm.cli.shell.usage import verb_help
 
             console.out(verb_help(verb))
             code = 0
@@ -279,7 +279,7 @@ def _read(words: list[str]) -> tuple[Verb, Args]:
     """
     verb = find(words[0])
     if verb is None:
-        from qkvm.cli.parity import absence
+        from qkvm.cli.shell.parity import absence
 
         raise UsageError(absence(words[0]) or f"unknown command: '{words[0]}'")
     return verb, parse(verb, words[1:])

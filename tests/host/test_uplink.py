@@ -325,7 +325,8 @@ def without_numbers(state: dict[str, str]) -> dict[str, list[str]]:
 
 KILLED = """
 import os, signal, sys
-from qkvm.net import rtnetlink, uplink
+from qkvm.net.link import rtnetlink
+from qkvm.net.uplink import uplink
 from qkvm.paths import Tree
 left = [int(sys.argv[3])]
 real = rtnetlink.Socket.change

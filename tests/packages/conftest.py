@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.cli import guide
+from qkvm.cli.shell import guide
 from tests.packages.build import build, builder, outside
 from tests.packages.chroot import TOP, Chroot, base
 

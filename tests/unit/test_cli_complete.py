@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.cli import candidates as completer
-from qkvm.cli import completion, verbs
+from qkvm.cli import verbs
 from qkvm.cli.globals import OPTIONS
 from qkvm.cli.main import main
-from qkvm.cli.shell import suggestions
+from qkvm.cli.shell import candidates as completer
+from qkvm.cli.shell import completion
+from qkvm.cli.shell.shell import suggestions
 from qkvm.cli.verbs.values import KINDS
 from qkvm.paths import Tree
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from qkvm.cli import main as cli
-from qkvm.cli import usage as cli_usage
 from qkvm.cli import verbs
 from qkvm.cli.context import VERSION, Context
 from qkvm.cli.main import main
 from qkvm.cli.parse import Args, parse_synopsis
+from qkvm.cli.shell import usage as cli_usage
 from qkvm.errors import InvalidState, InvalidValue, NotFound, QkvmError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -483,7 +483,8 @@ def test_a_start_imports_next_to_nothing() -> None:
         "qkvm.cli.output",
         "qkvm.cli.parse",
         "qkvm.cli.verbs",
-        "qkvm.cli.verbs.listing",
+        "qkvm.cli.verbs.domain",
+        "qkvm.cli.verbs.domain.listing",
         "qkvm.errors",
         "qkvm.paths",
         "qkvm.units",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from qkvm.cli import manual, roff, verbs
+from qkvm.cli import verbs
 from qkvm.cli.install.table import OPTIONS
-from qkvm.cli.usage import verb_help_parts
+from qkvm.cli.shell import manual, roff
+from qkvm.cli.shell.usage import verb_help_parts
 from qkvm.paths import Tree
 
 

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from qkvm.cli import parity, readonly, verbs
+from qkvm.cli import readonly, verbs
 from qkvm.cli.main import main
+from qkvm.cli.shell import parity
 from qkvm.cli.verbs.values import DOMAINS, KINDS, NETWORKS
 from qkvm.cli.verbs.virsh import VIRSH
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qkvm.cli import events as cli
+from qkvm.cli.domain import events as cli
 from qkvm.cli.parse import UsageError, parse
 from qkvm.cli.verbs import find
 from qkvm.domain import events

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from qkvm.cli.guest import _calendar, _parameters
-from qkvm.cli.monitor import _ascii
+from qkvm.cli.domain.guest import _calendar, _parameters
+from qkvm.cli.domain.monitor import _ascii
 from qkvm.domain import guestfs, guestinfo, guestuser
 from qkvm.domain.address import _leads_there
 from qkvm.domain.guestinfo import DiskAddress, Interface, IpAddress, PciAddress

@@ -11,11 +11,12 @@ import golden_cases
 import msgspec
 import pytest
 
-from qkvm.cli import candidates, guide, manual, verbs
+from qkvm.cli import verbs
 from qkvm.cli.globals import Globals
 from qkvm.cli.install import reader
 from qkvm.cli.main import main
 from qkvm.cli.parse import parse
+from qkvm.cli.shell import candidates, guide, manual
 from qkvm.cli.verbs.values import KINDS
 from qkvm.cli.words import split
 from qkvm.host.settings import Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import units
-from qkvm.cli.candidates import candidates
+from qkvm.cli.shell.candidates import candidates
 from qkvm.errors import AlreadyExists, Busy, DefinitionError, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import locked
 from qkvm.host import record

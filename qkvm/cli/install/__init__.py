@@ -1,4 +1,19 @@
-"""install: a domain from virt-install's options, made, booted and, where asked for, followed to its end."""
+"""The verb install: a domain from virt-install's options, made, booted and, where asked for, followed to its end.
+
+A module imports only what is listed before it:
+
+suboptions, table: virt-install's options; constants only
+reader: an install line, read by the tables
+checks: what would work and is hardly meant
+osinfo: what --osinfo means
+place: addresses and paths
+cloudinit, media: how the guest is installed
+hardware, boot, tuning: the machine
+drives, nics, ports, devices: what it has
+build: from an install line to what it is to make
+reinstall: a domain that is there, installed once more
+progress, follow: what an installation is doing, and its end
+"""
 
 from __future__ import annotations
 

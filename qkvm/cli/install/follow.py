@@ -98,7 +98,7 @@ def _console(context: Context, domain: Domain, kind: str, wanted: Wish) -> bool:
     """Show the console; True when the guest has ended meanwhile."""
     left = True
     if kind == "text":
-        from qkvm.cli.screen import attach_console
+        from qkvm.cli.domain.screen import attach_console
 
         left = attach_console(context, domain, force=False)
     elif kind == "graphical":

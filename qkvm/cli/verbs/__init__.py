@@ -1,7 +1,7 @@
 """The verb table: everything the command line knows of a verb before it loads the verb's own module.
 
-A family of verbs is two modules of one name: ``qkvm.cli.verbs.FAMILY`` says what the verbs are called and take,
-``qkvm.cli.FAMILY`` does what they do. A start pays for this module and for one family's table, so these hold
+A family of verbs is two modules of one name, such as domain.listing: ``qkvm.cli.verbs.FAMILY`` says what the verbs
+are called and take, ``qkvm.cli.FAMILY`` does what they do. A start pays for this module and for one family's table, so these hold
 constants only: a synopsis is parsed for the one verb that was asked for, and its code is imported when it is
 called.
 
@@ -14,6 +14,13 @@ A synopsis is in virsh's notation:
     [--mac <string>]          optional value; by name or, as in virsh, by position after the required ones
     [--timeout=<number>]      optional value by name only: what virsh doesn't have may not shift what it has
     {[--cmd] <string>}...     all remaining words, at least one; [[--cmd] <string>]... may be none
+
+A module imports only what is listed before it:
+
+options: what options mean that many verbs have
+values: what an option's value is, for completion
+virsh: virsh's own verbs and options
+domain, net, storage, host, install, shell: the tables
 """
 
 from __future__ import annotations
@@ -41,105 +48,105 @@ GROUPS = {
 """Keyword and title of each help group, in virsh's order."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "listing": ("dominfo", "domstate", "list"),
-    "lifecycle": (
+    "domain.listing": ("dominfo", "domstate", "list"),
+    "domain.lifecycle": (
         "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start",
         "suspend",
     ),
-    "saving": (
+    "domain.saving": (
         "dump", "managedsave", "managedsave-define", "managedsave-dumpxml", "managedsave-edit",
         "managedsave-remove", "restore", "save", "save-image-define", "save-image-dumpxml",
         "save-image-edit",
     ),
-    "jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
-    "defining": (
+    "domain.jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
+    "domain.defining": (
         "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",
         "domxml-to-native", "set-lifecycle-action", "undefine",
     ),
-    "describing": ("desc", "dumpxml", "edit", "metadata"),
-    "devices": (
+    "domain.describing": ("desc", "dumpxml", "edit", "metadata"),
+    "domain.devices": (
         "attach-device", "attach-interface", "detach-device", "detach-device-alias", "detach-interface",
         "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
         "update-device",
     ),
-    "vcpus": (
+    "domain.vcpus": (
         "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset",
         "setvcpu", "setvcpus", "vcpucount", "vcpuinfo", "vcpupin",
     ),
-    "statistics": ("domcontrol", "domstats"),
-    "tuning": (
+    "domain.statistics": ("domcontrol", "domstats"),
+    "domain.tuning": (
         "blkiotune", "cpu-stats", "dommemstat", "memtune", "numatune", "perf", "schedinfo", "setmaxmem",
         "setmem",
     ),
-    "blockio": (
+    "domain.blockio": (
         "blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold",
         "domthrottlegroupdel", "domthrottlegroupinfo", "domthrottlegrouplist", "domthrottlegroupset",
     ),
-    "blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
-    "backups": (
+    "domain.blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
+    "domain.backups": (
         "backup", "backup-begin", "backup-dumpxml", "checkpoint-create", "checkpoint-create-as",
         "checkpoint-delete", "checkpoint-dumpxml", "checkpoint-edit", "checkpoint-info", "checkpoint-list",
         "checkpoint-parent", "restore-backup",
     ),
-    "disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
-    "screen": (
+    "domain.disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
+    "domain.screen": (
         "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view",
         "vncdisplay",
     ),
     "install": ("install",),
-    "monitor": ("guest-agent-timeout", "qemu-agent-command", "qemu-monitor-command"),
-    "boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
-    "guest": (
+    "domain.monitor": ("guest-agent-timeout", "qemu-agent-command", "qemu-monitor-command"),
+    "host.boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
+    "domain.guest": (
         "domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domtime", "get-user-sshkeys",
         "guestinfo", "guestvcpus", "set-user-password", "set-user-sshkeys",
     ),
-    "events": ("event", "qemu-monitor-event"),
-    "hosting": (
+    "domain.events": ("event", "qemu-monitor-event"),
+    "host.host": (
         "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo",
         "sysinfo", "uri", "version",
     ),
-    "node": (
+    "host.node": (
         "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats",
         "nodeinfo", "nodememstats", "nodesuspend",
     ),
-    "cpumodels": (
+    "host.cpumodels": (
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
         "hypervisor-cpu-models",
     ),
-    "forwards": ("net-forward",),
-    "grants": ("net-grant",),
-    "ifaces": ("iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge"),
-    "netcheck": ("net-check", "net-repair"),
-    "networking": (
+    "net.forwards": ("net-forward",),
+    "net.grants": ("net-grant",),
+    "net.interfaces": ("iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge"),
+    "net.health": ("net-check", "net-repair"),
+    "net.networks": (
         "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump",
         "net-dumpxml", "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine",
         "net-uuid",
     ),
-    "netevents": ("net-event",),
-    "netports": ("net-port-dumpxml", "net-port-list"),
-    "netupdate": ("net-update",),
-    "pools": (
+    "net.events": ("net-event",),
+    "net.ports": ("net-port-dumpxml", "net-port-list"),
+    "net.update": ("net-update",),
+    "storage.pools": (
         "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build",
         "pool-capabilities", "pool-create", "pool-create-as", "pool-define", "pool-define-as",
         "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list", "pool-name",
         "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
     ),
-    "volumes": (
+    "storage.volumes": (
         "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
         "vol-dumpxml", "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool",
         "vol-resize", "vol-upload", "vol-wipe",
     ),
-    "snapshots": (
+    "domain.snapshots": (
         "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
         "snapshot-edit", "snapshot-info", "snapshot-list", "snapshot-parent", "snapshot-revert",
     ),
-    "reading": ("setup-read",),
-    "upgrading": ("upgrade-check",),
-    "upkeep": ("gc",),
-    "help": ("help",),
-    "itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
-    "completion": ("complete", "completion"),
-    "netdescribing": ("net-desc", "net-metadata"),
+    "host.reading": ("setup-read",),
+    "host.upgrading": ("upgrade-check",),
+    "host.upkeep": ("gc",),
+    "shell.help": ("help",),
+    "shell.itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
+    "shell.completion": ("complete", "completion"),
+    "net.describing": ("net-desc", "net-metadata"),
 }  # fmt: skip
 """Which family each verb is of. A test holds this against the families' tables."""
 

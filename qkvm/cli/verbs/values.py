@@ -1,4 +1,4 @@
-"""What the value of an option can be, for completion only. A kind is a function of :mod:`qkvm.cli.candidates`."""
+"""What the value of an option can be, for completion only. A kind is a function of :mod:`qkvm.cli.shell.candidates`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-from qkvm.cli import guide
+from qkvm.cli.shell import guide
 
 _MARKED = re.compile(r"\*\*(.+?)\*\*|`([^`]+)`")
 """What Markdown sets apart: bold words, and code."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from qkvm.cli.events import stamp, tell
+from qkvm.cli.domain.events import stamp, tell
 from qkvm.cli.parse import UsageError
 from qkvm.net.network import events
 from qkvm.units import printable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def net_event(context: Context, args: Args) -> int:
     """Print events of networks until one has come, or with --loop until the timeout or ^C; 1 where none came."""
-    from qkvm.cli.networking import network_named
+    from qkvm.cli.net.networks import network_named
 
     if args.flag("list"):
         context.out("".join(f"{name}\n" for name in events.NAMES))

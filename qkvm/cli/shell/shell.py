@@ -176,7 +176,7 @@ def suggestions(tree: Tree, line: str, begin: int) -> list[str]:
 
     A single suggestion that makes a whole word is followed by a blank.
     """
-    from qkvm.cli.candidates import candidates
+    from qkvm.cli.shell.candidates import candidates
 
     scanned = scan(line)
     if scanned.unclosed == "\\" or begin < scanned.begin:

@@ -304,7 +304,7 @@ def _events(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _topics(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.cli import guide
+    from qkvm.cli.shell import guide
 
     if "guide" in typed.values:
         return guide.topics()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def net_update(context: Context, args: Args) -> None:
     """Change one part of a network, of what runs or of its definition."""
     from qkvm.cli.common import read_file, scope
-    from qkvm.cli.networking import network_of
+    from qkvm.cli.net.networks import network_of
     from qkvm.net.network import change
     from qkvm.spec.libvirt.network import update
 

@@ -20,7 +20,7 @@ _ACTIONS = ("add", "delete", "list", "refresh")
 
 def net_forward(context: Context, args: Args) -> None:
     """Add, delete or list the ports of the host that lead to a network's guests."""
-    from qkvm.cli.networking import find_network
+    from qkvm.cli.net.networks import find_network
     from qkvm.net.network import forward
 
     action = args.required("action")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qkvm.cli import guide
 from qkvm.cli.parse import Args, UsageError
-from qkvm.cli.usage import group, verb_help
+from qkvm.cli.shell import guide
+from qkvm.cli.shell.usage import group, verb_help
 from qkvm.cli.verbs import GROUPS, find, names
 
 TYPE_CHECKING = False
@@ -20,14 +20,14 @@ def help_(context: Context, args: Args) -> int | None:
         if topic and args.has(name):
             raise UsageError(f"Options --{name} and --command are mutually exclusive")
     if args.flag("parity"):
-        from qkvm.cli import parity
+        from qkvm.cli.shell import parity
 
         parity.show(context, args.json)
         return None
     if args.json:
         raise UsageError("Option --parity is required by option --json")
     if (folder := args.text("man")) is not None:
-        from qkvm.cli import manual
+        from qkvm.cli.shell import manual
 
         context.say("".join(f"{path}\n" for path in manual.write(folder)))
     elif args.flag("guide"):
@@ -51,7 +51,7 @@ def _about(context: Context, name: str) -> int | None:
         context.out(_guide(name))
         return None
     if verb is None:
-        from qkvm.cli.parity import absence
+        from qkvm.cli.shell.parity import absence
 
         if (why := absence(name)) is not None:
             raise UsageError(why)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def attach_disk(context: Context, args: Args) -> None:
     """Plug a disk, or show the XML that virsh would send."""
-    from qkvm.cli import diskoptions
+    from qkvm.cli.domain import diskoptions
 
     args.exclusive("persistent", "current")
     args.needs("multifunction", "address")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from qkvm.paths import package
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 KEYWORD = "guide"
 """What ``qkvm help`` takes for the list of topics."""
 
-FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guide")
+FOLDER = os.path.join(package(), "guide")
 
 
 def topics() -> list[str]:

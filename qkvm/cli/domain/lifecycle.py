@@ -26,7 +26,7 @@ def start(context: Context, args: Args) -> None:
         context.warn(warning)
     context.say(f"Domain '{domain.name}' started\n")
     if args.flag("console"):
-        from qkvm.cli.screen import attach_console
+        from qkvm.cli.domain.screen import attach_console
 
         attach_console(context, domain, force=False)
 

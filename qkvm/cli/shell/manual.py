@@ -9,11 +9,11 @@ import os
 import time
 
 from qkvm import paths
-from qkvm.cli import guide
 from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
 from qkvm.cli.install import usage as install_usage
-from qkvm.cli.roff import escaped, topic_page
-from qkvm.cli.usage import USAGE, verb_help_parts
+from qkvm.cli.shell import guide
+from qkvm.cli.shell.roff import escaped, topic_page
+from qkvm.cli.shell.usage import USAGE, verb_help_parts
 from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
 from qkvm.files import os_error
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
-from qkvm.cli.pools import find
+from qkvm.cli.storage.pools import find
 from qkvm.errors import InvalidValue
 from qkvm.files import os_error
 from qkvm.storage.pool import volume as volumes

@@ -63,7 +63,7 @@ def net_repair(context: Context, args: Args) -> int:
 
 def _network(context: Context, args: Args) -> str:
     """The name of the network that is asked for, '' for all."""
-    from qkvm.cli.networking import network_named
+    from qkvm.cli.net.networks import network_named
 
     wanted = args.text("network")
     return "" if wanted is None else network_named(context, wanted).name

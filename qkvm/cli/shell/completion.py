@@ -72,7 +72,7 @@ def completion(context: Context, args: Args) -> None:
 
 def complete(context: Context, args: Args) -> None:
     """Print what the last of the words can become; errors of any kind print nothing."""
-    from qkvm.cli.candidates import outside
+    from qkvm.cli.shell.candidates import outside
 
     words = args.texts("string") or [""]
     context.out("".join(f"{word}\n" for word in outside(context.tree, words)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qkvm.cli.describing import show_description, show_metadata
-from qkvm.cli.networking import network_of
+from qkvm.cli.domain.describing import show_description, show_metadata
+from qkvm.cli.net.networks import network_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

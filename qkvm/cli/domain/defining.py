@@ -39,7 +39,7 @@ def create(context: Context, args: Args) -> None:
     _tell(context, warnings)
     context.say(f"Domain '{domain.name}' created from {file}\n")
     if args.flag("console"):
-        from qkvm.cli.screen import attach_console
+        from qkvm.cli.domain.screen import attach_console
 
         attach_console(context, domain, force=False)
 

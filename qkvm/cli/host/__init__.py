@@ -1,0 +1,12 @@
+"""Verbs on this host and on qkvm as it is installed here.
+
+A module imports only what is listed before it:
+
+host: what the host and this program are
+node: the machine
+cpumodels: CPU models
+boot: what happens at the machine's boot and shutdown
+reading: a group that may look
+upgrading: another QEMU
+upkeep: leftovers
+"""

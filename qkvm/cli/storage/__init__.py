@@ -1,0 +1,7 @@
+"""Verbs on storage pools and volumes.
+
+A module imports only what is listed before it:
+
+pools: pools
+volumes: volumes
+"""

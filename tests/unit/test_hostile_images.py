@@ -68,6 +68,7 @@ def test_good_images_are_taken(tmp_path: Path) -> None:
 
 
 @example(b"\0\0\0\0\x80", "vpc", 12)
+@example(b"\0\x01\x80", "qcow2", 62)
 @given(
     st.binary(max_size=4096), st.sampled_from(["vmdk", "vdi", "vhdx", "vpc", "qed", "qcow2"]), st.integers(0, 400)
 )

@@ -241,6 +241,8 @@ def states(fd: int, path: str) -> Iterator[State]:
     count, place = struct.unpack_from(">IQ", os.pread(fd, LENGTH, 0).ljust(LENGTH, b"\0"), 60)
     if count > STATES_MAX:
         raise _bad(path, f"is damaged: it tells of {count} states")
+    if place >= 1 << 62:
+        raise _bad(path, f"is damaged: its table of states is at {place}, where no file has a byte")
     begin = place
     for _ in range(count):
         raw = os.pread(fd, _ENTRY.size, place)

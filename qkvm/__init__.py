@@ -13,16 +13,16 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.domain.domain import Domain
-    from qkvm.domain.host import Host
+    from qkvm.api.domain import Domain
+    from qkvm.api.host import Host
     from qkvm.errors import QkvmError
     from qkvm.net.network.network import Network
 
 __all__ = ["Domain", "Host", "Network", "QkvmError"]
 
 _HOMES = {
-    "Domain": "qkvm.domain.domain",
-    "Host": "qkvm.domain.host",
+    "Domain": "qkvm.api.domain",
+    "Host": "qkvm.api.host",
     "Network": "qkvm.net.network.network",
     "QkvmError": "qkvm.errors",
 }

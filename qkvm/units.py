@@ -200,3 +200,24 @@ def check_unicode(text: str, what: str) -> str:
 def printable(text: str) -> str:
     """The text with everything that a terminal could act on escaped, for messages and tables."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def parse_cpu_list(text: str) -> set[int]:
+    """The kernel's list format: '0-2,5' is {0, 1, 2, 5}."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if first:
+            cpus.update(range(int(first), int(last if dash else first) + 1))
+    return cpus
+
+
+def format_cpu_list(cpus: set[int]) -> str:
+    """The opposite of :func:`parse_cpu_list`."""
+    parts: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1].append(cpu)
+        else:
+            parts.append([cpu])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -77,7 +77,7 @@ class Qkvm:
 
     def __init__(self, folder: Path, guest: dict[str, str]) -> None:
         import qkvm
-        from qkvm.domain.cputime import process_time_ns
+        from qkvm.domain.tuning.cputime import process_time_ns
 
         self.program = str(Path(sys.executable).parent / "qkvm")
         root = folder / "root"

@@ -21,7 +21,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = frozenset(("errors", "units", "paths", "files", "rights", "sockets", "xml", "xpath"))
 MIDDLE = frozenset(("qemu", "qmp", "net", "storage", "host"))
-LAYERS = {**dict.fromkeys(BASE, 0), "spec": 1, **dict.fromkeys(MIDDLE, 2), "domain": 3, "cli": 4}
+LAYERS = {
+    **dict.fromkeys(BASE, 0),
+    "spec": 1,
+    **dict.fromkeys(MIDDLE, 2),
+    "emulator": 3,
+    "domain": 4,
+    "api": 5,
+    "cli": 6,
+}
 """A part of the package -> its layer; imports go to lower layers only."""
 
 SHARED = frozenset(

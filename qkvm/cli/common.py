@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.domain.domain import lookup
+from qkvm.api.domain import Domain
 from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
 
 FILE_MAX = 10 << 20
 """Bytes of a file that are read; virsh takes no longer ones either."""
@@ -23,7 +22,7 @@ def domain(context: Context, args: Args) -> Domain:
 
     :raises NotFound: there is none.
     """
-    return lookup(context.tree, args.required("domain"))
+    return Domain.lookup(context.tree, args.required("domain"))
 
 
 def scope(args: Args) -> dict[str, Any]:

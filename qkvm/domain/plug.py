@@ -6,7 +6,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qkvm.domain import definition as definitions
-from qkvm.domain.nic import used_places
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidValue, NotReached
 from qkvm.host import journal
@@ -32,7 +31,7 @@ def place(run: Run, address: str) -> Place:
 
     :raises InvalidValue: it is taken. :raises InvalidState: no slot is left.
     """
-    used = used_places(run)
+    used = run.used_places()
     if not address:
         return slots.take(run.record["slots"], used)
     found = Board(definitions.started_with(run.record)).at(address)

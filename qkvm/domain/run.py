@@ -147,6 +147,11 @@ class Run:
                 gone[ident] = event["_offset"]
         return [entry for entry in listed if not entry.get("gone") and gone.get(entry["id"], -1) < entry["since"]]
 
+    def used_places(self) -> list[str]:
+        """Labels of the places that what is plugged has taken."""
+        kinds = ("nics", "disks", "controllers", "filesystems")
+        return [entry["place"] for kind in kinds for entry in self.devices(kind)]
+
     def vcpu_count(self) -> int:
         """vCPUs that are plugged; the first one always is."""
         return 1 + len(self.devices("vcpus"))

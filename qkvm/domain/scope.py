@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qkvm.errors import InvalidState, InvalidValue
 
 if TYPE_CHECKING:
-    from qkvm.domain.domain import Domain
+    from qkvm.domain.handle import Handle
 
 
 class Scope(NamedTuple):
@@ -21,7 +21,7 @@ class Scope(NamedTuple):
     config: bool
 
 
-def resolve(domain: Domain, *, live: bool = False, config: bool = False, current: bool = False) -> Scope:
+def resolve(domain: Handle, *, live: bool = False, config: bool = False, current: bool = False) -> Scope:
     """The scope that these flags mean for a domain as it is now.
 
     :raises InvalidValue: current together with another. :raises InvalidState: live and it does not run, or

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from tests.guest import guest as guests
 from tests.host import nslab

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.sockets import connect_unix
 
 PATIENCE = float(os.environ.get("QKVM_PATIENCE", "1"))

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 
 GRUB = ("grub-rescue-pc", "usr/lib/grub-rescue/grub-rescue-cdrom.iso")
 MEMTEST = ("memtest86+", "usr/lib/memtest86+/memtest86+x64.iso")

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import address
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.watch import address
 from qkvm.errors import AgentMissing, AgentRefused, AgentUnresponsive, InvalidState, NotReached
 from qkvm.host import journal
 from tests.guest.conftest import Lab, network_nic

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from qkvm.domain import backupbegin, backuppart
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.backup import begin as backupbegin
+from qkvm.domain.backup import part as backuppart
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, end_qemu, wait_agent
 from tests.guest.test_blockjobs import MIB, chain, digest, killed, put

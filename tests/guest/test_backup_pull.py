@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from qkvm.domain import backupbegin, backupjob, iothread
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.backup import begin as backupbegin
+from qkvm.domain.backup import job as backupjob
+from qkvm.domain.tuning import iothread
 from qkvm.errors import QkvmError
 from qkvm.qemu.quirks import Quirk
 from qkvm.spec.libvirt import backup as libvirt

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from qkvm.api.domain import Domain
 from qkvm.domain import run as runs
-from qkvm.domain import upkeep
-from qkvm.domain.domain import Domain
+from qkvm.domain.manage import gc
 from qkvm.errors import InvalidState, LaunchError
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest
@@ -308,7 +308,7 @@ def test_killed_right_after_the_spawn(lab: Lab, domain_of: Register, verb: str) 
     elif verb == "undefine":
         domain.undefine()
     else:
-        upkeep.collect(domain.tree)
+        gc.collect(domain.tree)
     assert domain.is_running
     assert len(set(nslab.processes_naming(lab.root)) - set(idle)) == 1
     domain.destroy()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
 from tests.host import nslab

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from qkvm.domain import blockjob
-from qkvm.domain.disk import plugged
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.block import job as blockjob
+from qkvm.domain.block.disk import plugged
 from qkvm.spec import domain as spec
 from qkvm.storage.image import formats
 from tests.guest.conftest import TOP, Lab

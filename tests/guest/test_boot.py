@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest import guest as guests
 from tests.guest.conftest import TOP, Lab, network_nic
 

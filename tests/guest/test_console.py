@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import screen
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.screen import display as screen
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest
 from tests.terminal import Terminal

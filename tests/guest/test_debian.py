@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import wait_agent
 from tests.guest.test_backup import manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.blockstats import device_id
-from qkvm.domain.disk import plugged
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.block.disk import plugged
+from qkvm.domain.block.stats import device_id
 from qkvm.host import journal
 from qkvm.spec import domain as spec
 from tests.guest.conftest import TOP, Lab

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import stats
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.watch import stats
 from qkvm.errors import MonitorTimeout
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest

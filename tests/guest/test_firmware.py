@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, wait_ready
 from tests.host import nslab

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests import guide as examples
 from tests.guest import guest as guests
 from tests.guest.conftest import TOP, Lab, network_nic

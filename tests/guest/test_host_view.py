@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host.node import cpu, cputime, node, numa, smbios
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

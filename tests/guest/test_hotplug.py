@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.net.link import link
 from tests.guest.conftest import Lab, network_nic

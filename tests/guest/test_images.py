@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests import hostile, images
 from tests.bait import bait
 from tests.guest.conftest import Lab

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import install as installing
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.manage import install as installing
 from qkvm.storage.media import iso, seed
 from tests.guest import media
 from tests.guest.conftest import TOP, Lab

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.errors import InvalidState, NotFound, NotReached
 from qkvm.host import process
 from qkvm.net.link import link

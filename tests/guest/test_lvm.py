@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest import systemroot
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

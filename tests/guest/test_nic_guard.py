@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from qkvm.net.firewall import nft
 from tests.guest.conftest import Lab

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from tests.guest import guest as guests
 from tests.guest.conftest import Lab

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import abilities, threads
+from qkvm.api.domain import Domain
 from qkvm.domain import definition as definitions
-from qkvm.domain.domain import Domain
+from qkvm.domain.tuning import threads
+from qkvm.emulator import abilities
 from qkvm.errors import HostError
 from qkvm.host import cgroup, process
 from qkvm.host.node import cpu
@@ -80,7 +81,8 @@ def test_pins_of_a_definition_and_those_set_later(lab: Lab, domain_of: Register)
 def test_a_failing_half_leaves_both_as_before(
     lab: Lab, domain_of: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qkvm.domain import cputune, iothread, pinning
+    from qkvm.domain.tuning import cpu as cputune
+    from qkvm.domain.tuning import iothread, pinning
 
     domain = domain_of(lab.define("halves", body=PINNED))
     domain.start()

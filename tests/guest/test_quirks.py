@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from qkvm.domain import abilities
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.emulator import abilities
 from qkvm.errors import InvalidState, MonitorError
 from qkvm.host import process
 from qkvm.qemu import quirks

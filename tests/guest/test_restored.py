@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.storage.image import image
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

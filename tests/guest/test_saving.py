@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import migration
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.state import migration
 from qkvm.host import journal
 from qkvm.net.link import link
 from qkvm.qemu.quirks import Quirk
@@ -56,7 +56,7 @@ def start_counting(guest: Guest) -> None:
 
 def lease_of(domain: Domain, mac: str) -> str:
     """The address that a NIC has got by DHCP."""
-    from qkvm.domain import address
+    from qkvm.domain.watch import address
 
     return address.wait(domain, sources=("lease",), interface=mac, timeout=60)[0].ip
 
@@ -481,7 +481,7 @@ class Saver:
     def __init__(self, lab: Lab, domain: Domain, line: str, *, live: bool = False) -> None:
         code = f"""
 import sys
-from qkvm.domain import migration
+from qkvm.domain.state import migration
 migration.tracks_writes = lambda run: {live}
 {slow_disk(0.1)}
 from qkvm.cli.main import main
@@ -678,7 +678,7 @@ def test_killed_at_the_worst_moments(lab: Lab, domain_of: Register, tmp_path: os
     assert not domain.is_running and os.listdir(folder) == ["doomed.save"]
 
     # QEMU has all, and has not been let go.
-    killed_at(lab, "qkvm.domain.migration:go_on", "start doomed")
+    killed_at(lab, "qkvm.domain.state.migration:go_on", "start doomed")
     assert domain.state[0] == "paused"
     lab.ok("gc")
     assert goes_on(domain) and os.listdir(folder) == []
@@ -705,7 +705,8 @@ def test_all_of_the_memory_comes_back(lab: Lab, domain_of: Register, tmp_path: o
         start_counting(guest)
     # As on a busy host: the disk is slow, and QEMU is told late that the next pass is to be the last.
     late = (
-        "from qkvm.domain import migration\nmigration._LIMITS['downtime-limit'] = 1\nmigration._LAST_PASS = {}\n"
+        "from qkvm.domain.state import migration\n"
+        "migration._LIMITS['downtime-limit'] = 1\nmigration._LAST_PASS = {}\n"
     )
     for _ in range(2):
         # The file has its name, and QEMU has not been ended.

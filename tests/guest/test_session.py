@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest import guest as guests
 from tests.guest.conftest import TOP, Lab
 from tests.guest.session import Step, fields, recorded, shape

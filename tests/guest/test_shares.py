@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import shareplug, sidecar
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.device import sidecar
+from qkvm.domain.device.share import plug as shareplug
 from qkvm.errors import HostError, MissingProgram
 from qkvm.host import process, programs
 from qkvm.spec import domain as spec

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import snapshotstore as store
-from qkvm.domain.chain import links
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.block.chain import links
+from qkvm.domain.store import snapshots as store
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_agent, wait_ready
 from tests.guest.test_saving import small_filesystem

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import sidecar, tpm
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.device import sidecar, tpm
 from qkvm.host import process
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host, xml
-from qkvm.domain import describe, lifecycle, nicplug
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.device.nic import plug as nicplug
+from qkvm.domain.life import actions as lifecycle
+from qkvm.domain.manage import describe
 from qkvm.errors import InvalidState, NotReached
 from qkvm.host import journal
 from qkvm.net.link import link

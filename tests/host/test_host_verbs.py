@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host, xml
-from qkvm.domain import emulator as emulators
+from qkvm.emulator import survey as emulators
 from qkvm.errors import HostError
 from qkvm.host import process
 from qkvm.host.node import ksm, numa
@@ -502,7 +502,7 @@ def test_an_emulator_of_another_kind(qkvm: Lines) -> None:
 
 def test_a_qemu_that_is_asked_ends_with_or_without_the_one_who_asked(tmp_path: Path) -> None:
     """Killed at the worst moment: QEMU runs and has its questions."""
-    code = f"from qkvm.domain import emulator; from qkvm.paths import Tree; emulator.find(Tree({str(tmp_path)!r}))"
+    code = f"from qkvm.emulator import survey; from qkvm.paths import Tree; survey.find(Tree({str(tmp_path)!r}))"
     asking = subprocess.Popen([sys.executable, "-c", code], cwd=TOP)
     try:
         pid = _child(asking.pid)

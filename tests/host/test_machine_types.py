@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host
-from qkvm.domain import machinetype
+from qkvm.emulator import machinetype
 from qkvm.errors import HostError
 from qkvm.spec import domain as spec
 from tests import otherqemu

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from qkvm.domain import upkeep
+from qkvm.domain.manage import gc
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound, QkvmError
 from qkvm.files import Undo, make_private_dir
 from qkvm.net.grant import client as tapclient
@@ -432,7 +432,7 @@ def test_what_a_killed_user_leaves_is_taken_away_by_the_next_pass(network: Netwo
     os.close(handed.fd)
     nslab.until(lambda: handed.port not in " ".join(nslab.links()), "the tap's port goes")
     kept = Path(network.tree.reservations(NAME)).read_text()
-    upkeep.collect(network.tree)
+    gc.collect(network.tree)
     assert "qkvm_nic_" not in nslab.nft_rules()
     assert not (network.record or {})["handed"]
     assert Path(network.tree.reservations(NAME)).read_text() == kept, "the address stays the MAC's"

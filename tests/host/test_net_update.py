@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qkvm.cli.main import main
-from qkvm.domain import describe
+from qkvm.domain.manage import describe
 from qkvm.errors import InvalidState, InvalidValue, ProgramFailed, QkvmError
 from qkvm.net.dhcp import dnsmasq
 from qkvm.net.network.network import Network

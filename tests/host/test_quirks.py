@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import abilities
+from qkvm.emulator import abilities
 from qkvm.host import process, record
 from qkvm.paths import Tree
 from qkvm.qemu import quirks

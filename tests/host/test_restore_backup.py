@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from qkvm.domain import restorebackup, upkeep
-from qkvm.domain.host import Host
+from qkvm.api.host import Host
+from qkvm.domain.backup import restore as restorebackup
+from qkvm.domain.manage import gc, undefine
 from qkvm.errors import AlreadyExists, HostError, QkvmError
 from qkvm.paths import Tree
 from qkvm.storage.media import seed
@@ -62,7 +63,7 @@ def test_a_disk_is_made_among_disks(tree: Tree, tmp_path: Path) -> None:
     (disk,) = domain.definition.disks
     assert disk.path == f"{tree.images}/vm-vda.img" and Path(disk.path).stat().st_size == 1 << 20
     assert not wished.exists()
-    domain.undefine()
+    undefine.undefine(domain)
     assert restorebackup.restore(tree, str(folder), in_place=True).definition.disks[0].path == str(wished)
     assert wished.exists()
 
@@ -109,7 +110,7 @@ def test_a_seed_comes_back_among_seeds(tree: Tree, tmp_path: Path) -> None:
         made = tree.seed(name or "vm")
         assert [disk.path for disk in domain.definition.disks][1] == made and not former.exists()
         assert seed.read(made) == seed.Seed("#cloud-config\n", "instance-id: x\n")
-    domain.undefine()
+    undefine.undefine(domain)
     Path(tree.images, "twin-vda.img").unlink()
     seed.write(tree.seed("twin"), seed.Seed("other", "other"))
     before = nslab.files_under(str(tmp_path))
@@ -127,7 +128,7 @@ def test_one_that_is_killed_is_cleared_by_the_next(tree: Tree, tmp_path: Path) -
     folder = forge(tmp_path / "b", f"{tree.images}/disk.raw", {})
     argv = [sys.executable, "-m", "qkvm", "--root", tree.root, "restore-backup", str(folder)]
     environment = os.environ | {"PATH": f"{tmp_path}/path:{os.environ['PATH']}"}
-    for clear in (lambda: upkeep.collect(tree), lambda: restorebackup.restore(tree, str(folder))):
+    for clear in (lambda: gc.collect(tree), lambda: restorebackup.restore(tree, str(folder))):
         done = subprocess.run(argv, env=environment, capture_output=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert [name[:6] for name in os.listdir(tree.images)] == [".qkvm-"]

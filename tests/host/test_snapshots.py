@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from qkvm import Host
+from qkvm.api.domain import Domain
 from qkvm.cli.main import main
-from qkvm.domain import snapshotstore as store
-from qkvm.domain.domain import Domain
+from qkvm.domain.store import snapshots as store
 from tests.host.test_pools import Lines
 
 UUID = "05fbea17-f8f3-4cb6-acd1-0cc1128f9bb6"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host
+from qkvm.api.domain import Domain
 from qkvm.cli.main import main
-from qkvm.domain import snapshotstore as store
-from qkvm.domain.domain import Domain
+from qkvm.domain.store import snapshots as store
 from qkvm.spec import toml
 from qkvm.storage import savefile
 from tests.host.test_pools import Lines

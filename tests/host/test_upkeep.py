@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from qkvm import Host
+from qkvm.api.domain import Domain
 from qkvm.domain import run as runs
-from qkvm.domain import upkeep
-from qkvm.domain.domain import Domain
+from qkvm.domain.manage import mend
 from qkvm.host import record
 
 _HOLD = (
@@ -67,9 +67,9 @@ def test_a_long_journal_is_folded_without_a_trace(domain: Domain) -> None:
         before = (run.state(), run.balloon(), run.devices("nics"), run.devices("vcpus"))
         assert before[:2] == (("running", "unpaused"), 2048) and not before[3]
         blocks = os.stat(run.journal).st_blocks
-        assert blocks * 512 > upkeep.JOURNAL_CAP
+        assert blocks * 512 > mend.JOURNAL_CAP
         with domain.lock():
-            upkeep.fold(domain.live)
+            mend.fold(domain.live)
         run = domain.live
         after = (run.state(), run.balloon(), [entry["id"] for entry in run.devices("nics")], run.devices("vcpus"))
         assert after == (before[0], before[1], ["net0"], [])
@@ -86,7 +86,7 @@ def test_a_short_journal_is_left_alone(domain: Domain) -> None:
     run = domain.live
     Path(run.journal).write_bytes(_event("RESUME"))
     with domain.lock():
-        upkeep.fold(domain.live)
+        mend.fold(domain.live)
     assert "journal_from" not in domain.live.record
 
 

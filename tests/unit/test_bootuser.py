@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qkvm.domain import bootuser
+from qkvm.domain.life import userboot as bootuser
 from qkvm.errors import HostError
 
 

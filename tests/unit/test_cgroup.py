@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain import blkiotune, cputune, threads
+from qkvm.domain.tuning import cpu as cputune
+from qkvm.domain.tuning import io as blkiotune
+from qkvm.domain.tuning import threads
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.host import cgroup, limits
 from qkvm.host.cgroup import Group

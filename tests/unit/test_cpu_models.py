@@ -9,8 +9,8 @@ import pytest
 from machines import build
 
 from qkvm import xml
-from qkvm.domain import cpu
-from qkvm.domain.emulator import CpuModel, Emulator
+from qkvm.emulator import cpu
+from qkvm.emulator.survey import CpuModel, Emulator
 from qkvm.errors import DefinitionError, HostError, InvalidValue
 from qkvm.host.node import accel
 

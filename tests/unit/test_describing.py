@@ -16,7 +16,7 @@ import pytest
 
 from qkvm import Host
 from qkvm.cli.main import main
-from qkvm.domain import kept
+from qkvm.emulator import kept
 from qkvm.errors import AlreadyExists, DefinitionError, InvalidState, NotFound
 from qkvm.files import Undo
 from qkvm.qemu.abilities import Abilities

@@ -12,9 +12,9 @@ import pytest
 from qkvm.cli.domain import events as cli
 from qkvm.cli.parse import UsageError, parse
 from qkvm.cli.verbs import find
-from qkvm.domain import events
-from qkvm.domain.eventwords import NAMES, NEVER, Translator, Word
 from qkvm.domain.run import Run
+from qkvm.domain.watch import events
+from qkvm.domain.watch.eventwords import NAMES, NEVER, Translator, Word
 from qkvm.host import journal, record
 from qkvm.paths import Tree
 

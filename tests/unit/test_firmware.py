@@ -10,7 +10,7 @@ import pytest
 from machines import build
 from msgspec.structs import replace
 
-from qkvm.domain import firmware as domain_firmware
+from qkvm.domain.image import firmware as domain_firmware
 from qkvm.errors import HostError, InvalidState, InvalidValue
 from qkvm.files import Undo
 from qkvm.host.node import firmware

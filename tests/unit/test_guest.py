@@ -9,9 +9,11 @@ import pytest
 
 from qkvm.cli.domain.guest import _calendar, _parameters
 from qkvm.cli.domain.monitor import _ascii
-from qkvm.domain import guestfs, guestinfo, guestuser
-from qkvm.domain.address import _leads_there
-from qkvm.domain.guestinfo import DiskAddress, Interface, IpAddress, PciAddress
+from qkvm.domain.guest import filesystems as guestfs
+from qkvm.domain.guest import info as guestinfo
+from qkvm.domain.guest import users as guestuser
+from qkvm.domain.guest.info import DiskAddress, Interface, IpAddress, PciAddress
+from qkvm.domain.watch.address import _leads_there
 from qkvm.errors import InvalidValue
 from qkvm.net.dhcp.address import Address
 from qkvm.spec import domain as spec

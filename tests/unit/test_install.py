@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from qkvm.cli.install.build import build
 from qkvm.cli.install.reader import read
 from qkvm.cli.install.table import OPTIONS
-from qkvm.domain.install import NewDisk, Plan
+from qkvm.domain.manage.install import NewDisk, Plan
 from qkvm.errors import InvalidValue, QkvmError
 from qkvm.paths import Tree
 from qkvm.spec import toml

@@ -17,7 +17,7 @@ from qkvm.cli.install import cloudinit
 from qkvm.cli.install.build import Built, build
 from qkvm.cli.install.reader import read
 from qkvm.cli.parse import UsageError
-from qkvm.domain.install import Media
+from qkvm.domain.manage.install import Media
 from qkvm.errors import HostError, QkvmError
 from qkvm.paths import Tree
 from qkvm.spec.domain import Boot, BootDevice, Disk, DiskBus, DiskFormat, DiskKind, OnReboot

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.host import Host
+from qkvm.api.host import Host
 from qkvm.files import make_private_dir
 from qkvm.paths import SESSION, SYSTEM, Tree, session_link
 

@@ -8,7 +8,7 @@ import pytest
 from golden_cases import minimal
 from holder import lock_held
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.domain.scope import Scope, resolve
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.host import record

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qkvm.domain import blockstats, statgroups, stats
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
+from qkvm.domain.block import stats as blockstats
 from qkvm.domain.run import Run
+from qkvm.domain.watch import statgroups, stats
 from qkvm.paths import Tree
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size

@@ -7,8 +7,8 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
-from qkvm.domain import checkpointstore as store
-from qkvm.domain import lineage
+from qkvm.domain.store import checkpoints as store
+from qkvm.domain.store import lineage
 from qkvm.errors import NotFound
 from qkvm.spec.checkpoint import BITMAP, KINDS, Checkpoint, CheckpointDisk
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
     from qkvm.storage.backup import Backup, Manifest
 
     Checkpoints = dict[str, Checkpoint]
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def backup(context: Context, args: Args) -> None:
     """Back a domain up into a folder."""
-    from qkvm.domain import backup as library
+    from qkvm.domain.backup import folder as library
     from qkvm.units import pretty_size
 
     args.exclusive("full", "incremental")
@@ -52,8 +52,8 @@ def backup(context: Context, args: Args) -> None:
 
 def restore_backup(context: Context, args: Args) -> None:
     """Make a domain of a backup, or list what a folder holds."""
-    from qkvm.domain import restorebackup as library
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
+    from qkvm.domain.backup import restore as library
 
     folder = args.required("from")
     if args.flag("list"):
@@ -125,8 +125,8 @@ def _done(context: Context, args: Args, label: str) -> None:
 
 def backup_begin(context: Context, args: Args) -> None:
     """Begin a backup that an XML describes, or of all disks."""
-    from qkvm.domain import backupbegin
-    from qkvm.domain.checkpoint import Wanted
+    from qkvm.domain.backup import begin as backupbegin
+    from qkvm.domain.backup.checkpoint import Wanted
     from qkvm.spec.libvirt import backup, checkpoint
 
     domain = common.domain(context, args)
@@ -143,7 +143,7 @@ def backup_begin(context: Context, args: Args) -> None:
 def backup_dumpxml(context: Context, args: Args) -> None:
     """Print the description of the backup that is under way."""
     from qkvm.cli.output import json_text, print_xml
-    from qkvm.domain import backupbegin
+    from qkvm.domain.backup import begin as backupbegin
 
     text = backupbegin.xml(common.domain(context, args))
     if args.json:
@@ -153,7 +153,7 @@ def backup_dumpxml(context: Context, args: Args) -> None:
 
 def checkpoint_create(context: Context, args: Args) -> None:
     """Make a checkpoint that an XML describes, or write anew what is known of one."""
-    from qkvm.domain import checkpoint
+    from qkvm.domain.backup import checkpoint
     from qkvm.spec.libvirt import checkpoint as libvirt
 
     domain, file = common.domain(context, args), args.text("xmlfile")
@@ -172,7 +172,7 @@ def checkpoint_create(context: Context, args: Args) -> None:
 
 def checkpoint_create_as(context: Context, args: Args) -> None:
     """Make a checkpoint that options describe."""
-    from qkvm.domain import checkpoint
+    from qkvm.domain.backup import checkpoint
 
     domain = common.domain(context, args)
     disks = tuple(_disk(text) for text in args.texts("diskspec"))
@@ -210,7 +210,7 @@ def _named(args: Args) -> str:
 
 def checkpoint_delete(context: Context, args: Args) -> None:
     """Delete a checkpoint and its bitmaps."""
-    from qkvm.domain import checkpoint
+    from qkvm.domain.backup import checkpoint
 
     args.exclusive("children", "children-only")
     domain, name, only = common.domain(context, args), _named(args), args.flag("children-only")
@@ -222,7 +222,7 @@ def checkpoint_delete(context: Context, args: Args) -> None:
 
 def checkpoint_dumpxml(context: Context, args: Args) -> None:
     """Print what is known of a checkpoint as libvirt's XML."""
-    from qkvm.domain import checkpoint
+    from qkvm.domain.backup import checkpoint
 
     domain = common.domain(context, args)
     found = store.find(domain, _named(args))
@@ -240,7 +240,7 @@ def checkpoint_dumpxml(context: Context, args: Args) -> None:
 def checkpoint_edit(context: Context, args: Args) -> None:
     """Let the user edit what is known of a checkpoint."""
     from qkvm.cli import editor
-    from qkvm.domain import checkpoint
+    from qkvm.domain.backup import checkpoint
     from qkvm.spec.libvirt import checkpoint as libvirt
 
     domain, name = common.domain(context, args), _named(args)

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.blockio import Sizes
+    from qkvm.domain.device.disk.throttle import Sizes
 
 _HUMAN = (
     ("rd_req", "number of read operations:"), ("rd_bytes", "number of bytes read:"),
@@ -29,7 +29,7 @@ LIMITS = (
 
 def domblkstat(context: Context, args: Args) -> None:
     """Show what went through a disk, or through all of them."""
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
 
     device = args.text("device") or ""
     found = blockio.counters(common.domain(context, args), device)
@@ -44,7 +44,7 @@ def domblkstat(context: Context, args: Args) -> None:
 def domblkinfo(context: Context, args: Args) -> None:
     """Show the sizes of a disk, or with --all of each."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
 
     device, human = args.text("device"), args.flag("human")
     if not args.flag("all") and device is None:
@@ -65,7 +65,7 @@ def domblkinfo(context: Context, args: Args) -> None:
 
 def _all_drives(context: Context, args: Args, found: list[Sizes]) -> list[tuple[str, ...]]:
     """A row for each drive; an empty one has no sizes."""
-    from qkvm.domain import disk
+    from qkvm.domain.block import disk
 
     by_target = {size.target: size for size in found}
     human = args.flag("human")
@@ -92,7 +92,7 @@ def _amount(number: int, human: bool) -> str:
 
 def domblkerror(context: Context, args: Args) -> None:
     """Show on which disks I/O has failed."""
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
 
     found = blockio.errors(common.domain(context, args))
     if args.json:
@@ -104,7 +104,7 @@ def domblkerror(context: Context, args: Args) -> None:
 
 def blkdeviotune(context: Context, args: Args) -> None:
     """Show or set the limits of a disk."""
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
 
     domain, device = common.domain(context, args), args.required("device")
     scope = common.scope(args)
@@ -143,7 +143,7 @@ def _limits(args: Args) -> dict[str, int | str]:
 def domthrottlegroupset(context: Context, args: Args) -> None:
     """Make a throttle group, or set limits of one."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import throttlegroup
+    from qkvm.domain.device.disk import throttlegroup
 
     limits = _limits(args)
     if not limits:
@@ -154,7 +154,7 @@ def domthrottlegroupset(context: Context, args: Args) -> None:
 
 def domthrottlegroupdel(context: Context, args: Args) -> None:
     """Remove a throttle group."""
-    from qkvm.domain import throttlegroup
+    from qkvm.domain.device.disk import throttlegroup
 
     throttlegroup.remove(common.domain(context, args), args.required("group-name"), **common.scope(args))
     context.say("Throttle group deleted successfully\n")
@@ -162,7 +162,7 @@ def domthrottlegroupdel(context: Context, args: Args) -> None:
 
 def domthrottlegroupinfo(context: Context, args: Args) -> None:
     """Show the limits of a throttle group."""
-    from qkvm.domain import throttlegroup
+    from qkvm.domain.device.disk import throttlegroup
 
     domain, name = common.domain(context, args), args.required("group-name")
     group = throttlegroup.find(domain, name, inactive=args.flag("inactive"))
@@ -174,7 +174,7 @@ def domthrottlegroupinfo(context: Context, args: Args) -> None:
 
 def domthrottlegrouplist(context: Context, args: Args) -> None:
     """List the throttle groups of a domain."""
-    from qkvm.domain import throttlegroup
+    from qkvm.domain.device.disk import throttlegroup
 
     found = throttlegroup.groups(common.domain(context, args), inactive=args.flag("inactive"))
     if args.json:
@@ -185,7 +185,7 @@ def domthrottlegrouplist(context: Context, args: Args) -> None:
 def blockresize(context: Context, args: Args) -> None:
     """Give a disk of a running guest another size."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
 
     path, size = args.required("path"), args.size("size")
     args.exclusive("size", "capacity")
@@ -199,7 +199,7 @@ def blockresize(context: Context, args: Args) -> None:
 
 def domblkthreshold(context: Context, args: Args) -> None:
     """Have it told when a guest writes beyond a byte of its disk."""
-    from qkvm.domain import blockio
+    from qkvm.domain.device.disk import throttle as blockio
     from qkvm.units import parse_size
 
     text = args.required("threshold")

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.blockcopy import Destination
-    from qkvm.domain.blockjob import Info, Job
-    from qkvm.domain.domain import Domain
+    from qkvm.domain.block.copy import Destination
+    from qkvm.domain.block.job import Info, Job
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def blockcommit(context: Context, args: Args) -> None:
     """Commit images of a chain down into one of them."""
-    from qkvm.domain import blockcommit as library
-    from qkvm.domain import blockjob as jobs
+    from qkvm.domain.block import commit as library
+    from qkvm.domain.block import job as jobs
 
     args.exclusive("pivot", "keep-overlay")
     args.exclusive("base", "shallow")
@@ -51,8 +51,8 @@ def blockcommit(context: Context, args: Args) -> None:
 
 def blockcopy(context: Context, args: Args) -> None:
     """Copy a disk's chain to another image."""
-    from qkvm.domain import blockcopy as library
-    from qkvm.domain import blockjob as jobs
+    from qkvm.domain.block import copy as library
+    from qkvm.domain.block import job as jobs
 
     args.exclusive("pivot", "finish")
     args.exclusive("dest", "xml")
@@ -81,7 +81,7 @@ def blockcopy(context: Context, args: Args) -> None:
 
 def blockpull(context: Context, args: Args) -> None:
     """Pull base images up into a disk."""
-    from qkvm.domain import blockpull as library
+    from qkvm.domain.block import pull as library
 
     waits = _waits(args, False)
     domain, path = common.domain(context, args), args.required("path")
@@ -97,7 +97,7 @@ def blockpull(context: Context, args: Args) -> None:
 
 def blockjob(context: Context, args: Args) -> None:
     """Show, limit or end the job of a disk."""
-    from qkvm.domain import blockjob as jobs
+    from qkvm.domain.block import job as jobs
 
     abort = args.flag("abort") or args.flag("async") or args.flag("pivot")
     shows = args.flag("info") or args.flag("raw")
@@ -155,7 +155,7 @@ def _waits(args: Args, ends: bool) -> bool:
 
 def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
     """Wait for a job with the progress that --verbose asks for; an interrupt cancels it, as in virsh."""
-    from qkvm.domain import blockjob as jobs
+    from qkvm.domain.block import job as jobs
     from qkvm.errors import QkvmError
 
     def report(info: Info) -> None:
@@ -182,7 +182,7 @@ def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
 def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
     from contextlib import suppress
 
-    from qkvm.domain import blockjob as jobs
+    from qkvm.domain.block import job as jobs
     from qkvm.errors import QkvmError
 
     with suppress(QkvmError):
@@ -192,7 +192,7 @@ def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
 
 def _destination(args: Args) -> Destination:
     """--dest with --format, or the file that --xml names."""
-    from qkvm.domain.blockcopy import Destination
+    from qkvm.domain.block.copy import Destination
     from qkvm.spec.libvirt import disk
 
     path, described = args.text("dest"), args.text("xml")

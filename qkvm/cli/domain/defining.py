@@ -12,12 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.ownstorage import Step, Wanted
+    from qkvm.domain.manage.ownstorage import Step, Wanted
 
 
 def define(context: Context, args: Args) -> None:
     """Store a domain's definition from a file, TOML or libvirt's XML."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
     domain = Host(context.tree.root).define(*common.read_file(args.required("file")), left_out=left_out)
@@ -27,7 +27,7 @@ def define(context: Context, args: Args) -> None:
 
 def create(context: Context, args: Args) -> None:
     """Start a domain from a file without keeping its definition."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     common.refuse(args, common.NO_DAEMON)
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
@@ -78,7 +78,7 @@ def _storage(context: Context, args: Args, removed: list[Step]) -> Wanted | None
         return None
     if named is not None and everything:
         raise UsageError("Specified both --storage and --remove-all-storage")
-    from qkvm.domain import ownstorage
+    from qkvm.domain.manage import ownstorage
 
     def watch(step: Step) -> None:
         shown = f"'{printable(step.target)}'({printable(step.path)})"
@@ -106,7 +106,7 @@ def domrename(context: Context, args: Args) -> None:
 
 def set_lifecycle_action(context: Context, args: Args) -> None:
     """Choose what a guest's power-off, reboot or crash leads to."""
-    from qkvm.domain import lifecycle
+    from qkvm.domain.life import actions as lifecycle
 
     domain = common.domain(context, args)
     lifecycle.set_action(domain, args.required("type"), args.required("action"), **common.scope(args))
@@ -116,18 +116,18 @@ def domxml_to_native(context: Context, args: Args) -> None:
     """Print the command line that a domain, or the description in a file, would be started with."""
     from shlex import quote
 
-    from qkvm.domain import definition
-    from qkvm.domain.domain import Domain, lookup
-    from qkvm.domain.preview import command_line
+    from qkvm.api.domain import Domain
+    from qkvm.domain import define
+    from qkvm.domain.launch.preview import command_line
 
     if args.required("format") != "qemu-argv":
         raise InvalidValue(f"unsupported config type {args.required('format')}", hint="qemu-argv")
     args.exclusive("domain", "xml")
     if args.has("xml"):
-        described, _ = definition.read(context.tree, *common.read_file(args.text("xml") or ""))
+        described, _ = define.read(context.tree, *common.read_file(args.text("xml") or ""))
         domain = Domain(context.tree, described.name)
     elif args.has("domain"):
-        domain, described = lookup(context.tree, args.text("domain") or ""), None
+        domain, described = Domain.lookup(context.tree, args.text("domain") or ""), None
     else:
         raise UsageError("need either domain or domain XML")
     binary, options = command_line(domain, definition=described)
@@ -166,7 +166,7 @@ def domargv(context: Context, args: Args) -> None:
     import os
     from shlex import quote
 
-    from qkvm.domain.preview import command_line
+    from qkvm.domain.launch.preview import command_line
 
     template = args.text("template")
     binary, options = command_line(

@@ -11,15 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
     from qkvm.net.network.network import Network
 
 
 def dumpxml(context: Context, args: Args) -> None:
     """Print what a domain is as libvirt's XML."""
-    from qkvm.domain import description
+    from qkvm.domain.manage import xml as description
 
     domain = common.domain(context, args)
     scope = {"inactive": args.flag("inactive"), "migratable": args.flag("migratable")}
@@ -31,7 +31,8 @@ def dumpxml(context: Context, args: Args) -> None:
 def edit(context: Context, args: Args) -> None:
     """Let the user edit a domain's definition."""
     from qkvm.cli import editor
-    from qkvm.domain import definition, description
+    from qkvm.domain import define, definition
+    from qkvm.domain.manage import xml as description
 
     domain = common.domain(context, args)
     if not domain.is_persistent:
@@ -48,7 +49,7 @@ def edit(context: Context, args: Args) -> None:
         nonlocal name
         if now() != before:
             raise HostError("the configuration was changed by another user")
-        name = definition.define(context.tree, text, f"{domain.name} as edited").name
+        name = define.define(context.tree, text, f"{domain.name} as edited").name
 
     kind = "TOML" if args.flag("toml") else "XML"
     if editor.edit(context, before, accept, suffix=f".{kind.lower()}"):
@@ -64,7 +65,7 @@ def desc(context: Context, args: Args) -> None:
 
 def show_description(context: Context, args: Args, owner: Domain | Network, kind: str) -> None:
     """Show or set the description or the title of a domain or a network."""
-    from qkvm.domain import describe
+    from qkvm.domain.manage import describe
 
     scope = common.scope(args)
     what = "title" if args.flag("title") else "description"
@@ -104,7 +105,7 @@ def metadata(context: Context, args: Args) -> None:
 
 def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None:
     """Show or set an element of the metadata of a domain or a network."""
-    from qkvm.domain import describe
+    from qkvm.domain.manage import describe
 
     args.exclusive("remove", "set")
     args.exclusive("remove", "edit")
@@ -135,7 +136,7 @@ def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None
 def _shown(owner: Domain | Network, uri: str, scope: dict[str, bool]) -> str:
     """The element of a namespace as virsh shows it, without the namespace; '' where there is none."""
     from qkvm import xpath
-    from qkvm.domain import describe
+    from qkvm.domain.manage import describe
     from qkvm.spec.libvirt.metadata import without_namespace
 
     text = describe.told(owner, **scope).metadata.get(uri)

@@ -10,15 +10,15 @@ from qkvm.units import parse_mac, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
     from qkvm.spec import domain as spec
 
 
 def attach_device(context: Context, args: Args) -> None:
     """Plug the device that a file describes."""
-    from qkvm.domain import deviceplug
+    from qkvm.domain.device import attach as deviceplug
 
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
@@ -30,7 +30,7 @@ def attach_device(context: Context, args: Args) -> None:
 
 def detach_device(context: Context, args: Args) -> None:
     """Unplug the device that a file describes."""
-    from qkvm.domain import deviceplug
+    from qkvm.domain.device import attach as deviceplug
 
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
@@ -41,7 +41,7 @@ def detach_device(context: Context, args: Args) -> None:
 
 def detach_device_alias(context: Context, args: Args) -> None:
     """Unplug the device of an alias."""
-    from qkvm.domain import deviceplug
+    from qkvm.domain.device import attach as deviceplug
 
     domain = common.domain(context, args)
     deviceplug.detach_alias(domain, args.required("alias"), **common.scope(args), **common.patience(args))
@@ -50,7 +50,7 @@ def detach_device_alias(context: Context, args: Args) -> None:
 
 def update_device(context: Context, args: Args) -> None:
     """Change the device that a file describes."""
-    from qkvm.domain import deviceplug
+    from qkvm.domain.device import attach as deviceplug
 
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
@@ -93,7 +93,7 @@ def _bandwidth(args: Args) -> dict[str, spec.Bandwidth | None]:
     """--inbound and --outbound, where they are given."""
     if not args.has("inbound") and not args.has("outbound"):
         return {}
-    from qkvm.domain.nictune import DIRECTIONS, parse
+    from qkvm.domain.device.nic.tune import DIRECTIONS, parse
 
     return {name: parse(args.text(name) or "", name) for name in DIRECTIONS if args.has(name)}
 
@@ -103,8 +103,9 @@ def detach_interface(context: Context, args: Args) -> None:
     args.exclusive("persistent", "current")
     domain = common.domain(context, args)
     if args.flag("print-xml"):
-        from qkvm.domain import nic, scope
-        from qkvm.domain.nicplug import pick
+        from qkvm.domain import scope
+        from qkvm.domain.device.nic import status as nic
+        from qkvm.domain.device.nic.plug import pick
 
         inactive = not scope.resolve(domain, **common.scope(args)).live
         listed = [{"type": one.type, "mac": one.mac} for one in nic.interfaces(domain, inactive=inactive)]
@@ -123,7 +124,7 @@ def detach_interface(context: Context, args: Args) -> None:
 
 def domif_setlink(context: Context, args: Args) -> None:
     """Pull or plug the cable of a NIC."""
-    from qkvm.domain import nic
+    from qkvm.domain.device.nic import status as nic
 
     domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
     if state not in ("up", "down"):
@@ -142,7 +143,7 @@ def domif_setlink(context: Context, args: Args) -> None:
 
 def domif_getlink(context: Context, args: Args) -> None:
     """Show whether the cable of a NIC is plugged."""
-    from qkvm.domain import nic
+    from qkvm.domain.device.nic import status as nic
 
     domain = common.domain(context, args)
     interface = args.required("interface")
@@ -155,7 +156,7 @@ def domif_getlink(context: Context, args: Args) -> None:
 
 def domiftune(context: Context, args: Args) -> None:
     """Show or set the bandwidth limits of a NIC."""
-    from qkvm.domain import nictune
+    from qkvm.domain.device.nic import tune as nictune
 
     domain, where = common.domain(context, args), common.scope(args)
     interface, changes = args.required("interface"), _bandwidth(args)
@@ -174,7 +175,7 @@ def domiftune(context: Context, args: Args) -> None:
 
 def domiflist(context: Context, args: Args) -> None:
     """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
-    from qkvm.domain import nic
+    from qkvm.domain.device.nic import status as nic
 
     domain = common.domain(context, args)
     found = nic.interfaces(domain, inactive=args.flag("inactive"))
@@ -193,7 +194,7 @@ def domiflist(context: Context, args: Args) -> None:
 
 def domifaddr(context: Context, args: Args) -> None:
     """Show the IP addresses of a running domain's NICs."""
-    from qkvm.domain import address
+    from qkvm.domain.watch import address
 
     source = args.text("source")
     if source not in (None, *address.SOURCES):
@@ -220,7 +221,7 @@ def domifaddr(context: Context, args: Args) -> None:
 
 def domifstat(context: Context, args: Args) -> None:
     """Show what went through a NIC, as the guest sees it."""
-    from qkvm.domain import nic
+    from qkvm.domain.device.nic import status as nic
 
     interface = args.required("interface")
     counters = nic.counters(common.domain(context, args), interface)
@@ -269,7 +270,7 @@ def _bandwidth_xml(args: Args) -> list[str]:
 def _described(domain: Domain, mac: str, *, inactive: bool, link: str = "") -> str:
     """The <interface> of a NIC that is there, with another state of its link where one is given."""
     from qkvm import xml
-    from qkvm.domain import description
+    from qkvm.domain.manage import xml as description
 
     devices = xml.parse(description.dump(domain, inactive=inactive), "description").find("devices")
     assert devices is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from qkvm.domain.disk import is_block
+from qkvm.domain.block.disk import is_block
 from qkvm.errors import InvalidValue
 from qkvm.spec import domain as spec
 from qkvm.spec.disk import format_hint

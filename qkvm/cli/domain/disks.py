@@ -9,9 +9,9 @@ from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
 
 
 def attach_disk(context: Context, args: Args) -> None:
@@ -49,7 +49,7 @@ def change_media(context: Context, args: Args) -> None:
 
 def _action(args: Args) -> str:
     """What is to be done with the medium; virsh takes an update without source for an eject."""
-    from qkvm.domain.disk import is_block
+    from qkvm.domain.block.disk import is_block
     from qkvm.errors import InvalidValue
 
     for one, other in (("eject", "insert"), ("eject", "update"), ("insert", "update"), ("eject", "block")):
@@ -65,8 +65,9 @@ def _action(args: Args) -> str:
 
 def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str:
     """The <disk> element of a drive as it is, or as a change of its medium would make it."""
-    from qkvm.domain import media, scope
-    from qkvm.domain.disk import find
+    from qkvm.domain import scope
+    from qkvm.domain.block.disk import find
+    from qkvm.domain.device.disk import media
     from qkvm.spec.libvirt.disk import write_disk
     from qkvm.spec.libvirt.place import Places
     from qkvm.xml import Element, dump
@@ -101,7 +102,7 @@ def detach_disk(context: Context, args: Args) -> None:
 
 def domblklist(context: Context, args: Args) -> None:
     """List the disks of a domain."""
-    from qkvm.domain import disk
+    from qkvm.domain.block import disk
 
     domain = common.domain(context, args)
     found = disk.disks(domain, inactive=args.flag("inactive"))

@@ -6,9 +6,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qkvm.api.domain import Domain
 from qkvm.cli.parse import UsageError
-from qkvm.domain import events
-from qkvm.domain.domain import lookup
+from qkvm.domain.watch import events
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def qemu_monitor_event(context: Context, args: Args) -> int:
 
 def _domain(context: Context, args: Args) -> str | None:
     name = args.text("domain")
-    return lookup(context.tree, name).name if name else None
+    return Domain.lookup(context.tree, name).name if name else None
 
 
 def _filter(args: Args) -> Callable[[str], bool]:

@@ -7,7 +7,7 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import json_text, table
 from qkvm.cli.parse import UsageError
-from qkvm.domain import guestfs
+from qkvm.domain.guest import filesystems as guestfs
 from qkvm.errors import InvalidValue
 from qkvm.units import printable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def domhostname(context: Context, args: Args) -> None:
     """Show the name that the guest has given itself."""
-    from qkvm.domain import guestinfo
+    from qkvm.domain.guest import info as guestinfo
 
     source = args.text("source") or "agent"
     if source not in ("agent", "lease"):
@@ -33,7 +33,7 @@ def domhostname(context: Context, args: Args) -> None:
 
 def domtime(context: Context, args: Args) -> None:
     """Show or set the guest's clock."""
-    from qkvm.domain import guestclock
+    from qkvm.domain.guest import clock as guestclock
 
     args.exclusive("time", "now", "sync")
     domain = common.domain(context, args)
@@ -58,7 +58,8 @@ def guestinfo(context: Context, args: Args) -> None:
     """Show what the agent tells of the guest, all or the groups asked for."""
     import msgspec
 
-    from qkvm.domain import guestfs, guestinfo
+    from qkvm.domain.guest import filesystems as guestfs
+    from qkvm.domain.guest import info as guestinfo
 
     domain = common.domain(context, args)
     found = guestinfo.collect(domain, [group for group in guestinfo.COMMANDS if args.flag(group)])
@@ -169,9 +170,9 @@ def _disks(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str
 
 def guestvcpus(context: Context, args: Args) -> None:
     """Show which vCPUs the guest has online, or bring some online or offline."""
-    from qkvm.domain import guestcpu
-    from qkvm.domain.cputime import format_cpu_list
-    from qkvm.domain.threads import parse_cpus
+    from qkvm.domain.guest import cpus as guestcpu
+    from qkvm.domain.tuning.threads import parse_cpus
+    from qkvm.units import format_cpu_list
 
     args.exclusive("enable", "disable")
     args.needs("enable", "cpulist")
@@ -197,7 +198,7 @@ def guestvcpus(context: Context, args: Args) -> None:
 
 def set_user_password(context: Context, args: Args) -> None:
     """Set the password of a user of the guest."""
-    from qkvm.domain import guestuser
+    from qkvm.domain.guest import users as guestuser
 
     domain, user = common.domain(context, args), args.required("user")
     guestuser.set_password(domain, user, args.required("password"), encrypted=args.flag("encrypted"))
@@ -206,7 +207,7 @@ def set_user_password(context: Context, args: Args) -> None:
 
 def get_user_sshkeys(context: Context, args: Args) -> None:
     """Show the SSH keys that a user of the guest authorizes."""
-    from qkvm.domain import guestuser
+    from qkvm.domain.guest import users as guestuser
 
     keys = guestuser.ssh_keys(common.domain(context, args), args.required("user"))
     context.out(json_text(keys) if args.json else "".join(f"{printable(key)}\n" for key in keys))
@@ -214,7 +215,7 @@ def get_user_sshkeys(context: Context, args: Args) -> None:
 
 def set_user_sshkeys(context: Context, args: Args) -> None:
     """Authorize SSH keys for a user of the guest, or do so no longer."""
-    from qkvm.domain import guestuser
+    from qkvm.domain.guest import users as guestuser
 
     args.needs("remove", "file")
     args.exclusive("reset", "remove")

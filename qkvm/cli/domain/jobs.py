@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qkvm.cli import common
 from qkvm.cli.output import json_text
-from qkvm.domain import job as jobs
+from qkvm.domain.life import job as underway
+from qkvm.domain.state import job as jobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 def domdirtyrate_calc(context: Context, args: Args) -> None:
     """Start to measure how fast a guest changes its memory."""
-    from qkvm.domain import dirtyrate
+    from qkvm.domain.watch import dirtyrate
 
     seconds, mode = args.number("seconds"), args.text("mode")
     domain = common.domain(context, args)
@@ -36,7 +37,7 @@ def domjobinfo(context: Context, args: Args) -> None:
     args.needs("keep-completed", "completed")
     domain = common.domain(context, args)
     ended = args.flag("completed")
-    job = jobs.completed(domain, keep=args.flag("keep-completed")) if ended else jobs.info(domain)
+    job = underway.completed(domain, keep=args.flag("keep-completed")) if ended else underway.info(domain)
     if args.json:
         return context.out(json_text({"type": job.type, **job.values, "operation": job.operation or None}))
     if args.flag("rawstats"):
@@ -54,8 +55,8 @@ def domjobinfo(context: Context, args: Args) -> None:
 def domjobabort(context: Context, args: Args) -> None:
     """Cancel the job that is under way."""
     if args.flag("postcopy"):
-        jobs.refuse_postcopy()
-    jobs.abort(common.domain(context, args))
+        underway.refuse_postcopy()
+    underway.abort(common.domain(context, args))
 
 
 def _statistics(job: jobs.Info) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def start(context: Context, args: Args) -> None:
     """Start a domain, and attach to its console if asked."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     common.refuse(args, common.NO_DAEMON)
     Host(context.tree.root).prepare()
@@ -81,7 +81,7 @@ def resume(context: Context, args: Args) -> None:
 
 def dompmsuspend(context: Context, args: Args) -> None:
     """Put a guest to sleep."""
-    from qkvm.domain import guestpower
+    from qkvm.domain.guest import power as guestpower
 
     domain = common.domain(context, args)
     guestpower.suspend(domain, args.required("target"), duration=args.number("duration") or 0)
@@ -90,7 +90,7 @@ def dompmsuspend(context: Context, args: Args) -> None:
 
 def dompmwakeup(context: Context, args: Args) -> None:
     """Wake a guest that sleeps."""
-    from qkvm.domain import guestpower
+    from qkvm.domain.guest import power as guestpower
 
     domain = common.domain(context, args)
     guestpower.wakeup(domain)

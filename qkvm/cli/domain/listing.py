@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from qkvm.api.domain import Domain
 from qkvm.cli import common
 from qkvm.cli.output import json_text, pairs, table
 from qkvm.domain import run as runs
-from qkvm.domain.domain import Domain, names
+from qkvm.domain.handle import names
 from qkvm.errors import DefinitionError
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ def dominfo(context: Context, args: Args) -> None:
     run = domain.run
     pid = run.pid if run is not None else None
     if run is not None and pid is not None:
-        from qkvm.domain.cputime import process_time_ns
+        from qkvm.domain.tuning.cputime import process_time_ns
 
         memory = (int(run.record["memory"]["maximum"]), run.balloon())
         vcpus, seconds = run.vcpu_count(), process_time_ns(pid) / 1e9
@@ -54,11 +55,11 @@ def dominfo(context: Context, args: Args) -> None:
         autostart = (definition.autostart, definition.autostart_once)
     state, messages = domain.state[0], []
     if run is not None and pid is not None and run.record.get("taints"):
-        from qkvm.domain import taint
+        from qkvm.domain.screen import taint
 
         messages += taint.messages(run)
     if run is not None and pid is not None and run.record.get("sidecars"):
-        from qkvm.domain import sidecar
+        from qkvm.domain.device import sidecar
 
         messages += sidecar.messages(run)
     if args.json:
@@ -104,9 +105,9 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
     needs_snapshots = args.json or args.flag("with-snapshot") or args.flag("without-snapshot")
     needs_checkpoints = args.json or args.flag("with-checkpoint") or args.flag("without-checkpoint")
     if needs_snapshots:
-        from qkvm.domain import snapshotstore
+        from qkvm.domain.store import snapshots as snapshotstore
     if needs_checkpoints:
-        from qkvm.domain import checkpointstore
+        from qkvm.domain.store import checkpoints as checkpointstore
     found = []
     for name in names(context.tree):
         domain = Domain(context.tree, name)

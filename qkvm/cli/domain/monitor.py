@@ -8,14 +8,15 @@ from typing import Any
 
 from qkvm.cli import common
 from qkvm.cli.parse import UsageError
-from qkvm.domain import agent, monitor
+from qkvm.domain.guest import agent
+from qkvm.domain.screen import monitor
 from qkvm.errors import CommandRefused, InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
 
 
 def qemu_monitor_command(context: Context, args: Args) -> int:

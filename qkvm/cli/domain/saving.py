@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qkvm.cli import common
 from qkvm.cli.output import json_text, print_xml
-from qkvm.domain import saved
+from qkvm.domain.state import saved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.saved import SavedGuest
+    from qkvm.domain.state.saved import SavedGuest
     from qkvm.spec import domain as spec
 
 
@@ -29,7 +29,7 @@ def save(context: Context, args: Args) -> None:
 
 def restore(context: Context, args: Args) -> None:
     """Start a domain from a file."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: _saved(path).definition.uuid)}
@@ -100,13 +100,13 @@ def _definition(args: Args, uuid: Callable[[], str]) -> spec.Domain | None:
     path = args.text("xml")
     if path is None:
         return None
-    from qkvm.domain import saved
+    from qkvm.domain.state import saved
 
     return saved.parse(*common.read_file(path), uuid())
 
 
 def _saved(path: str) -> SavedGuest:
-    from qkvm.domain import saved
+    from qkvm.domain.state import saved
 
     return saved.load(path)
 

@@ -12,10 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
-    from qkvm.domain.screen import Display
+    from qkvm.domain.screen.display import Display
 
 _VIEWERS = (("remote-viewer", "uri"), ("virt-viewer", "uri"), ("vncviewer", "host"), ("xtigervncviewer", "host"))
 """Viewers in the order in which they are looked for, and what each takes: a URI with the port, or host::port."""
@@ -42,7 +42,7 @@ def attach_console(
 
     :param connected: called when nothing of what the guest says can be missed any more.
     """
-    from qkvm.domain import console as consoles
+    from qkvm.domain.screen import console as consoles
 
     domain.live  # noqa: B018  raises where it does not run
     escape = context.session.escape if context.session is not None else "^]"
@@ -58,7 +58,7 @@ def attach_console(
 
 def ttyconsole(context: Context, args: Args) -> None:
     """Print where a guest's serial console is on this host: a pseudo terminal, or a Unix socket."""
-    from qkvm.domain import console as consoles
+    from qkvm.domain.screen import console as consoles
 
     context.out(f"{consoles.place(common.domain(context, args))}\n")
 
@@ -87,7 +87,7 @@ def domdisplay(context: Context, args: Args) -> None:
 
 
 def _display(context: Context, args: Args) -> Display:
-    from qkvm.domain import screen
+    from qkvm.domain.screen import display as screen
 
     domain = common.domain(context, args)
     shown = screen.display(domain)
@@ -107,7 +107,7 @@ def screenshot(context: Context, args: Args) -> None:
     """Take a picture of a domain's screen into a file."""
     import time
 
-    from qkvm.domain import screen
+    from qkvm.domain.screen import display as screen
 
     domain = common.domain(context, args)
     picture = screen.screenshot(domain, screen=args.number("screen") or 0)
@@ -130,7 +130,8 @@ def _write_picture(path: str, picture: bytes) -> None:
 
 def send_key(context: Context, args: Args) -> None:
     """Press keys on a guest's keyboard."""
-    from qkvm.domain import keys, screen
+    from qkvm.domain.screen import display as screen
+    from qkvm.domain.screen import keys
 
     codeset = args.text("codeset") or "linux"
     numbers = [keys.key_number(text, codeset) for text in args.texts("keycode")]
@@ -139,7 +140,7 @@ def send_key(context: Context, args: Args) -> None:
 
 def inject_nmi(context: Context, args: Args) -> None:
     """Give a guest a non-maskable interrupt."""
-    from qkvm.domain import screen
+    from qkvm.domain.screen import display as screen
 
     screen.inject_nmi(common.domain(context, args))
 

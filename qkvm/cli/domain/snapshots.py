@@ -7,8 +7,8 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
-from qkvm.domain import lineage
-from qkvm.domain import snapshotstore as store
+from qkvm.domain.store import lineage
+from qkvm.domain.store import snapshots as store
 from qkvm.errors import NotFound, QkvmError
 from qkvm.spec.snapshot import DISK, EXTERNAL, PLACES, SHUTOFF, Snapshot, SnapshotDisk
 
@@ -16,18 +16,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
-    from qkvm.domain.snapshot import Wanted
+    from qkvm.domain.snapshot.taking import Wanted
 
     Snapshots = dict[str, Snapshot]
 
 
 def snapshot_create(context: Context, args: Args) -> None:
     """Take a snapshot that an XML describes, or write anew what is known of one."""
-    from qkvm.domain import snapshotdefine
-    from qkvm.domain.snapshot import Wanted, create
+    from qkvm.domain.snapshot import define as snapshotdefine
+    from qkvm.domain.snapshot.create import create
+    from qkvm.domain.snapshot.taking import Wanted
     from qkvm.spec.libvirt import snapshot as libvirt
 
     domain, file = common.domain(context, args), args.text("xmlfile")
@@ -49,7 +50,8 @@ def snapshot_create(context: Context, args: Args) -> None:
 
 def snapshot_create_as(context: Context, args: Args) -> None:
     """Take a snapshot that options describe."""
-    from qkvm.domain.snapshot import Wanted, create, print_only
+    from qkvm.domain.snapshot.create import create, print_only
+    from qkvm.domain.snapshot.taking import Wanted
 
     domain = common.domain(context, args)
     place, file = _memory(args.text("memspec"))
@@ -121,7 +123,7 @@ def snapshot_current(context: Context, args: Args) -> None:
     """Show the current snapshot, or say which one is."""
     domain, name = common.domain(context, args), args.text("snapshotname")
     if name is not None:
-        from qkvm.domain import snapshotdefine
+        from qkvm.domain.snapshot import define as snapshotdefine
 
         args.exclusive("name", "snapshotname")
         snapshotdefine.set_current(domain, name)
@@ -131,7 +133,7 @@ def snapshot_current(context: Context, args: Args) -> None:
         return context.out(json_text(_row(store.load(domain), current, current.name)))
     if args.flag("name"):
         return context.out(current.name)
-    from qkvm.domain import snapshotdefine
+    from qkvm.domain.snapshot import define as snapshotdefine
 
     return context.out(snapshotdefine.xml(current, secret=args.flag("security-info")))
 
@@ -170,7 +172,7 @@ class _Headed:
 
 def snapshot_delete(context: Context, args: Args) -> None:
     """Delete a snapshot."""
-    from qkvm.domain import snapshotdelete
+    from qkvm.domain.snapshot import delete as snapshotdelete
 
     args.exclusive("children", "children-only")
     domain = common.domain(context, args)
@@ -184,7 +186,7 @@ def snapshot_delete(context: Context, args: Args) -> None:
 
 def snapshot_dumpxml(context: Context, args: Args) -> None:
     """Print what is known of a snapshot as libvirt's XML."""
-    from qkvm.domain import snapshotdefine
+    from qkvm.domain.snapshot import define as snapshotdefine
 
     snapshot = store.find(common.domain(context, args), args.required("snapshotname"))
     if args.json:
@@ -198,7 +200,7 @@ def snapshot_dumpxml(context: Context, args: Args) -> None:
 def snapshot_edit(context: Context, args: Args) -> None:
     """Let the user edit what is known of a snapshot."""
     from qkvm.cli import editor
-    from qkvm.domain import snapshotdefine
+    from qkvm.domain.snapshot import define as snapshotdefine
     from qkvm.spec.libvirt import snapshot as libvirt
 
     args.exclusive("rename", "clone")
@@ -262,7 +264,7 @@ def snapshot_parent(context: Context, args: Args) -> None:
 
 def snapshot_revert(context: Context, args: Args) -> None:
     """Go back to a snapshot."""
-    from qkvm.domain import snapshotrevert
+    from qkvm.domain.snapshot import revert as snapshotrevert
 
     args.exclusive("running", "paused")
     domain = common.domain(context, args)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def domstats(context: Context, args: Args) -> None:
     """Show statistics of one, several or all domains."""
-    from qkvm.domain import stats
-    from qkvm.domain.domain import Domain, lookup, names
+    from qkvm.api.domain import Domain
+    from qkvm.domain.handle import names
+    from qkvm.domain.watch import stats
 
     named = args.texts("domain")
-    domains = [lookup(context.tree, name) for name in named] or [
+    domains = [Domain.lookup(context.tree, name) for name in named] or [
         Domain(context.tree, name) for name in names(context.tree)
     ]
     chosen = stats.select(domains, [name for name in stats.FILTERS if args.flag(f"list-{name}")])
@@ -42,7 +43,7 @@ def domstats(context: Context, args: Args) -> None:
 
 def domcontrol(context: Context, args: Args) -> None:
     """Show whether QEMU takes commands now."""
-    from qkvm.domain import control
+    from qkvm.domain.watch import control
 
     state, seconds, problem = control.state(common.domain(context, args))
     if args.json:

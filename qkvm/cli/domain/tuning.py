@@ -31,7 +31,7 @@ _DEVICE_LISTS = {
 
 def schedinfo(context: Context, args: Args) -> None:
     """Show or set CPU shares and quotas."""
-    from qkvm.domain import cputune
+    from qkvm.domain.tuning import cpu as cputune
 
     domain, where = common.domain(context, args), common.scope(args)
     for name in ("weight", "cap"):
@@ -62,7 +62,7 @@ def _assignment(text: str) -> tuple[str, int]:
 
 def memtune(context: Context, args: Args) -> None:
     """Show or set limits of memory."""
-    from qkvm.domain import memtune
+    from qkvm.domain.tuning import memory as memtune
 
     domain, where = common.domain(context, args), common.scope(args)
     if args.has("min-guarantee"):
@@ -98,7 +98,7 @@ def _one_of(where: dict[str, bool]) -> dict[str, bool]:
 
 def blkiotune(context: Context, args: Args) -> None:
     """Show or set the share and limits of block I/O."""
-    from qkvm.domain import blkiotune
+    from qkvm.domain.tuning import io as blkiotune
 
     domain, where = common.domain(context, args), common.scope(args)
     devices = {
@@ -121,7 +121,7 @@ def blkiotune(context: Context, args: Args) -> None:
 
 def numatune(context: Context, args: Args) -> None:
     """Show or set the NUMA nodes of a domain's memory."""
-    from qkvm.domain import numatune
+    from qkvm.domain.tuning import numa as numatune
 
     domain, where = common.domain(context, args), common.scope(args)
     mode, nodeset = args.text("mode"), args.text("nodeset")
@@ -133,7 +133,7 @@ def numatune(context: Context, args: Args) -> None:
 
 def cpu_stats(context: Context, args: Args) -> None:
     """Show the CPU time of a domain in all."""
-    from qkvm.domain.cputime import group_times
+    from qkvm.domain.tuning.cputime import group_times
 
     domain = common.domain(context, args)
     total = args.flag("total") and not (args.has("start") or args.has("count"))
@@ -189,7 +189,7 @@ def setmaxmem(context: Context, args: Args) -> None:
 
 def dommemstat(context: Context, args: Args) -> None:
     """Show what the balloon and the guest's driver tell; --period sets how often the driver is asked."""
-    from qkvm.domain import memory
+    from qkvm.domain.tuning import balloon as memory
 
     domain = common.domain(context, args)
     period = args.number("period")

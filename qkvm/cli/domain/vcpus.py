@@ -11,9 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.domain import Domain
 
 
 def setvcpus(context: Context, args: Args) -> None:
@@ -27,7 +27,7 @@ def setvcpus(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     count = args.number("count") or 0
     if args.flag("guest"):
-        from qkvm.domain import guestcpu
+        from qkvm.domain.guest import cpus as guestcpu
 
         guestcpu.set_count(domain, count)
         return
@@ -39,8 +39,8 @@ def setvcpus(context: Context, args: Args) -> None:
 def setvcpu(context: Context, args: Args) -> None:
     """Plug or unplug vCPUs by their number."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import vcpu
-    from qkvm.domain.threads import parse_cpus
+    from qkvm.domain.tuning import vcpu
+    from qkvm.domain.tuning.threads import parse_cpus
 
     args.exclusive("enable", "disable")
     if not args.flag("enable") and not args.flag("disable"):
@@ -62,7 +62,7 @@ def _warn_of_lost(context: Context, args: Args, domain: Domain) -> None:
 
 def vcpucount(context: Context, args: Args) -> None:
     """Show how many vCPUs a domain has and can have, now and in its definition."""
-    from qkvm.domain import vcpu
+    from qkvm.domain.tuning import vcpu
 
     domain = common.domain(context, args)
     args.exclusive("maximum", "active")
@@ -99,7 +99,7 @@ def vcpucount(context: Context, args: Args) -> None:
 
 def _guest_count(context: Context, args: Args, domain: Domain) -> None:
     """How many vCPUs the guest sees or has online."""
-    from qkvm.domain import guestcpu
+    from qkvm.domain.guest import cpus as guestcpu
 
     found = guestcpu.vcpus(domain)
     counts = {"maximum": len(found), "current": sum(one.online for one in found)}
@@ -111,7 +111,7 @@ def _guest_count(context: Context, args: Args, domain: Domain) -> None:
 
 def vcpuinfo(context: Context, args: Args) -> None:
     """Show where each vCPU runs and how much CPU time it has used."""
-    from qkvm.domain import cputime
+    from qkvm.domain.tuning import cputime
 
     domain = common.domain(context, args)
     if not domain.is_running:
@@ -138,7 +138,7 @@ def vcpuinfo(context: Context, args: Args) -> None:
 
 def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
     """Of a domain that does not run there are the count and the pins, as in virsh."""
-    from qkvm.domain import cputime, pinning
+    from qkvm.domain.tuning import cputime, pinning
 
     pins = pinning.pins(domain, pinning.VCPU, config=True)
     found = {number: pins[number] for number in range(domain.definition.vcpus.current)}
@@ -159,7 +159,7 @@ def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
 def _affinity(args: Args, cpus: set[int], total: int) -> str:
     """One letter for each CPU of the host, or with --pretty a list."""
     if args.flag("pretty"):
-        from qkvm.domain.cputime import format_cpu_list
+        from qkvm.units import format_cpu_list
 
         return f"{format_cpu_list(cpus)} (out of {total})"
     return "".join("y" if cpu in cpus else "-" for cpu in range(total))
@@ -167,7 +167,7 @@ def _affinity(args: Args, cpus: set[int], total: int) -> str:
 
 def vcpupin(context: Context, args: Args) -> None:
     """Show the pins of vCPUs, or pin one."""
-    from qkvm.domain import pinning
+    from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
     number, cpulist = args.number("vcpu"), args.text("cpulist")
@@ -197,14 +197,14 @@ def _one_place(args: Args, where: dict[str, bool]) -> dict[str, bool]:
 
 def _pins(args: Args, found: dict[int, set[int]]) -> dict[int, Any]:
     """CPUs as a list for a program, in the kernel's short form for a person."""
-    from qkvm.domain.cputime import format_cpu_list
+    from qkvm.units import format_cpu_list
 
     return {number: sorted(cpus) if args.json else format_cpu_list(cpus) for number, cpus in found.items()}
 
 
 def emulatorpin(context: Context, args: Args) -> None:
     """Show or set where the emulator's own threads run."""
-    from qkvm.domain import pinning
+    from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
     cpulist = args.text("cpulist")
@@ -219,7 +219,7 @@ def emulatorpin(context: Context, args: Args) -> None:
 
 def iothreadinfo(context: Context, args: Args) -> None:
     """List the iothreads with the CPUs that they run on."""
-    from qkvm.domain import pinning
+    from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
     found = _pins(args, pinning.pins(domain, pinning.IOTHREAD, **_one_place(args, where)))
@@ -232,7 +232,7 @@ def iothreadinfo(context: Context, args: Args) -> None:
 
 def iothreadpin(context: Context, args: Args) -> None:
     """Pin an iothread."""
-    from qkvm.domain import pinning
+    from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
     pinning.pin(domain, pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), **where)
@@ -240,7 +240,7 @@ def iothreadpin(context: Context, args: Args) -> None:
 
 def iothreadadd(context: Context, args: Args) -> None:
     """Add an iothread."""
-    from qkvm.domain import iothread
+    from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
     iothread.add(domain, _ident(args, "id"), **where)
@@ -248,7 +248,7 @@ def iothreadadd(context: Context, args: Args) -> None:
 
 def iothreaddel(context: Context, args: Args) -> None:
     """Remove an iothread."""
-    from qkvm.domain import iothread
+    from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
     iothread.remove(domain, _ident(args, "id"), **where)
@@ -256,7 +256,7 @@ def iothreaddel(context: Context, args: Args) -> None:
 
 def iothreadset(context: Context, args: Args) -> None:
     """Change the settings of an iothread."""
-    from qkvm.domain import iothread
+    from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
     given = {name: args.number(name.replace("_", "-")) for name in iothread.SETTINGS}

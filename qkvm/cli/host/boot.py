@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.boot import Outcome
+    from qkvm.domain.life.autostart import Outcome
 
 
 def autostart(context: Context, args: Args) -> None:
     """Mark a domain to start with the machine, or unmark it."""
-    from qkvm.domain import boot
+    from qkvm.domain.life import autostart as boot
 
     domain = common.domain(context, args)
     off = args.flag("disable")
@@ -27,8 +27,8 @@ def autostart(context: Context, args: Args) -> None:
 
 def autostart_all(context: Context, args: Args) -> int:
     """Start what is marked; 1 where something failed."""
-    from qkvm.domain import boot
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
+    from qkvm.domain.life import autostart as boot
 
     Host(context.tree.root).prepare()
     told, count = _teller(context, "autostart-all")
@@ -38,7 +38,7 @@ def autostart_all(context: Context, args: Args) -> int:
 
 def shutdown_all(context: Context, args: Args) -> int:
     """Shut everything down; 1 where a domain had to be ended, or could not be."""
-    from qkvm.domain import boot
+    from qkvm.domain.life import autostart as boot
 
     told, count = _teller(context, "shutdown-all")
     boot.shutdown_all(context.tree, told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
@@ -73,7 +73,8 @@ def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Cal
 def setup_boot(context: Context, args: Args) -> None:
     """Write, show or remove the service that starts and stops guests with the machine."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain import boot, bootuser
+    from qkvm.domain.life import autostart as boot
+    from qkvm.domain.life import userboot as bootuser
     from qkvm.host.systemd import unit
 
     init = args.text("init") or ""

@@ -6,16 +6,16 @@ from qkvm import xml
 from qkvm.cli import common
 from qkvm.cli.output import json_text
 from qkvm.cli.parse import UsageError
-from qkvm.domain import cpu as cpus
-from qkvm.domain import domcapabilities as capable
-from qkvm.domain import emulator as emulators
+from qkvm.emulator import cpu as cpus
+from qkvm.emulator import domcapabilities as capable
+from qkvm.emulator import survey as emulators
 from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.emulator import CpuModel, Emulator
+    from qkvm.emulator.survey import CpuModel, Emulator
 
 
 def cpu_models(context: Context, args: Args) -> None:

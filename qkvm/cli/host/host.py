@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def capabilities(context: Context, args: Args) -> None:
     """Print what this host offers, as libvirt's document."""
-    from qkvm.domain import capabilities as capable
-    from qkvm.domain import emulator
+    from qkvm.emulator import capabilities as capable
+    from qkvm.emulator import survey as emulator
 
     found = capable.facts(emulator.find(context.tree))
     if args.json:
@@ -26,8 +26,8 @@ def capabilities(context: Context, args: Args) -> None:
 def domcapabilities(context: Context, args: Args) -> None:
     """Print what a domain can be made of, as libvirt's document."""
     from qkvm import xml
-    from qkvm.domain import domcapabilities as capable
-    from qkvm.domain import emulator
+    from qkvm.emulator import domcapabilities as capable
+    from qkvm.emulator import survey as emulator
 
     found = emulator.find(context.tree, binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
     machine = capable.choose_machine(found, args.text("machine") or "")
@@ -40,8 +40,8 @@ def domcapabilities(context: Context, args: Args) -> None:
 
 def host_validate(context: Context, args: Args) -> int:
     """Check this host, one line a check."""
+    from qkvm.api.host import Host
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.host import Host
 
     wanted = args.text("hypervisor") or "qemu"
     if wanted.lower() != "qemu":
@@ -66,8 +66,8 @@ def hostname(context: Context, args: Args) -> None:
 
 def maxvcpus(context: Context, args: Args) -> None:
     """Print the most vCPUs that a guest of the default machine can have."""
-    from qkvm.domain import domcapabilities as capable
-    from qkvm.domain import emulator
+    from qkvm.emulator import domcapabilities as capable
+    from qkvm.emulator import survey as emulator
     from qkvm.errors import InvalidValue
 
     wanted = args.text("type") or ""
@@ -80,7 +80,7 @@ def maxvcpus(context: Context, args: Args) -> None:
 
 def nodesevinfo(context: Context, args: Args) -> None:
     """Print what AMD's memory encryption offers here."""
-    from qkvm.domain import emulator
+    from qkvm.emulator import survey as emulator
     from qkvm.errors import HostError
 
     found = emulator.find(context.tree)

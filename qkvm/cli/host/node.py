@@ -38,7 +38,7 @@ def nodecpumap(context: Context, args: Args) -> None:
     if args.json:
         return context.out(json_text({"present": present, "online": online}))
     if args.flag("pretty"):
-        from qkvm.domain.cputime import format_cpu_list
+        from qkvm.units import format_cpu_list
 
         shown = format_cpu_list(set(online))
     else:

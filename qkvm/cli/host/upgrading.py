@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.emulator import Emulator
-    from qkvm.domain.upgrade import Report
+    from qkvm.domain.manage.upgrade import Report
+    from qkvm.emulator.survey import Emulator
 
 
 def upgrade_check(context: Context, args: Args) -> int:
     """Tell what a QEMU would do with one domain or all, each as soon as it was looked at."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     wanted, whole = args.text("domain"), args.flag("all")
     names = [wanted] if wanted is not None else []

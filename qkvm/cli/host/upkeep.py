@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 def gc(context: Context, args: Args) -> None:
     """Forget what ended domains and earlier boots have left under run/."""
-    from qkvm.domain import upkeep
+    from qkvm.domain.manage import gc as collector
     from qkvm.net.uplink import uplink
 
     for told in uplink.mend(context.tree):
         context.say(f"{told[:1].upper()}{told[1:]}\n")
-    for name in upkeep.collect(context.tree):
+    for name in collector.collect(context.tree):
         context.say(f"Domain '{name}' collected\n")

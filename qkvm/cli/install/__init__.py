@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.install.reader import Options
     from qkvm.cli.parse import Args
-    from qkvm.domain.install import Plan
+    from qkvm.domain.manage.install import Plan
 
 
 def install(context: Context, args: Args) -> int:
@@ -71,13 +71,13 @@ def _obey(context: Context, options: Options) -> None:
 
 
 def _install(context: Context, options: Options) -> int:
+    from qkvm.api.domain import Domain
+    from qkvm.api.host import Host
     from qkvm.cli.install import checks, follow
     from qkvm.cli.install.build import build
     from qkvm.cli.install.progress import Progress
-    from qkvm.domain.domain import Domain
-    from qkvm.domain.host import Host
-    from qkvm.domain.install import install as make
-    from qkvm.domain.install import refuse_present
+    from qkvm.domain.manage.install import install as make
+    from qkvm.domain.manage.install import refuse_present
 
     wish = follow.wish(options, context.warn)
     if options.has("reinstall"):

@@ -11,7 +11,7 @@ from qkvm.cli.install import cloudinit, devices, hardware, media, nics, osinfo, 
 from qkvm.cli.install.boot import boot
 from qkvm.cli.install.drives import Drives, domain_name
 from qkvm.cli.parse import UsageError
-from qkvm.domain.install import Plan
+from qkvm.domain.manage.install import Plan
 from qkvm.spec import domain as spec
 from qkvm.storage.media.seed import SMBIOS_SERIAL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qkvm.domain import install as installing
+from qkvm.domain.manage import install as installing
 from qkvm.errors import InvalidState
 from qkvm.units import printable
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.cli.install.reader import Options
-    from qkvm.domain.install import Plan
+    from qkvm.domain.manage.install import Plan
     from qkvm.paths import Tree
 
 

@@ -12,8 +12,8 @@ from qkvm import units
 from qkvm.cli.install.place import absolute, address
 from qkvm.cli.install.reader import choose
 from qkvm.cli.parse import UsageError
-from qkvm.domain.install import NewDisk
-from qkvm.domain.volume import format_of
+from qkvm.domain.manage.install import NewDisk
+from qkvm.domain.manage.volume import format_of
 from qkvm.errors import HostError, InvalidValue
 from qkvm.spec import domain as spec
 from qkvm.storage.pool.pool import Pool

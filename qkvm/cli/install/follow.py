@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.cli.parse import UsageError
-from qkvm.domain import install as installing
+from qkvm.domain.manage import install as installing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.install.reader import Options
-    from qkvm.domain.domain import Domain
-    from qkvm.domain.install import Plan
+    from qkvm.domain.manage.install import Plan
 
 _SETTLE = 5.0
 """Seconds in which a QEMU whose console has ended is gone; it takes 0.1."""
@@ -85,7 +85,7 @@ def _fitting_console(plan: Plan) -> str:
 
 
 def _where(context: Context, domain: Domain) -> None:
-    from qkvm.domain.screen import display
+    from qkvm.domain.screen.display import display
 
     if domain.is_running:
         shown = display(domain)
@@ -114,7 +114,7 @@ def _view(domain: Domain) -> None:
 
     :raises UsageError: it has none. :raises MissingProgram: no viewer is installed.
     """
-    from qkvm.domain.screen import display
+    from qkvm.domain.screen.display import display
     from qkvm.host import process
 
     shown = display(domain)

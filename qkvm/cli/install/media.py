@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from qkvm.cli.install.place import absolute
 from qkvm.cli.install.reader import choose
 from qkvm.cli.parse import UsageError
-from qkvm.domain.install import Media
+from qkvm.domain.manage.install import Media
 from qkvm.errors import HostError
 from qkvm.spec import domain as spec
 from qkvm.storage.media import installtree, iso

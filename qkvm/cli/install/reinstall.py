@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.api.domain import Domain
 from qkvm.cli.install import cloudinit, media
 from qkvm.cli.install.build import Built
 from qkvm.cli.install.drives import Drives
 from qkvm.cli.install.osinfo import MODERN
 from qkvm.cli.parse import UsageError
-from qkvm.domain.domain import lookup
-from qkvm.domain.install import Plan
+from qkvm.domain.manage.install import Plan
 from qkvm.errors import InvalidState
 from qkvm.spec import domain as spec
 
@@ -32,7 +32,7 @@ def build_again(tree: Tree, options: Options) -> Built:
 
     :raises NotFound: there is no such domain. :raises InvalidState: it runs, or is transient.
     """
-    domain = lookup(tree, options.single("reinstall"))
+    domain = Domain.lookup(tree, options.single("reinstall"))
     for name in options.names():
         if name not in _TAKEN:
             raise UsageError(f"--{name} can't be given with --reinstall", hint="the domain's definition says it")

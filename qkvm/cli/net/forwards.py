@@ -44,7 +44,7 @@ def net_forward(context: Context, args: Args) -> None:
 
 def _warn_of_unknown(context: Context, wanted: Forward) -> None:
     """Say that a guest is not there: it may be made later, or its name be mistyped."""
-    from qkvm.domain.domain import names
+    from qkvm.domain.handle import names
 
     if not wanted.address and wanted.guest not in names(context.tree):
         context.warn(

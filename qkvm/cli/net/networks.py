@@ -42,8 +42,8 @@ def network_named(context: Context, wanted: str) -> Handle:
 
 def net_define(context: Context, args: Args) -> None:
     """Store a network's definition from a file, TOML or libvirt's XML."""
+    from qkvm.api.host import Host
     from qkvm.cli.common import read_file
-    from qkvm.domain.host import Host
 
     path = args.required("file")
     network = Host(context.tree.root).define_network(*read_file(path))
@@ -52,8 +52,8 @@ def net_define(context: Context, args: Args) -> None:
 
 def net_create(context: Context, args: Args) -> None:
     """Start a network from a file without keeping its definition."""
+    from qkvm.api.host import Host
     from qkvm.cli.common import read_file
-    from qkvm.domain.host import Host
     from qkvm.net.network.network import Network
 
     Host(context.tree.root).prepare()
@@ -80,7 +80,7 @@ def net_autostart(context: Context, args: Args) -> None:
 
 def net_start(context: Context, args: Args) -> None:
     """Start a network: bridge, packet-filter rules, dnsmasq; or only print the rules."""
-    from qkvm.domain.host import Host
+    from qkvm.api.host import Host
 
     firewall = args.text("firewall") or ""
     if args.flag("dry-run"):
@@ -196,8 +196,8 @@ def net_dumpxml(context: Context, args: Args) -> None:
 
 def net_edit(context: Context, args: Args) -> None:
     """Let the user edit a network's definition."""
+    from qkvm.api.host import Host
     from qkvm.cli import editor
-    from qkvm.domain.host import Host
     from qkvm.errors import HostError, InvalidState
     from qkvm.spec.libvirt.network.network import dumps
 

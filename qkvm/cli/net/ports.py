@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def net_port_list(context: Context, args: Args) -> None:
     """List the ports of a network."""
     from qkvm.cli.net.networks import find_network
-    from qkvm.domain.netport import ports
+    from qkvm.domain.device.nic.port import ports
 
     args.exclusive("table", "uuid")
     found = ports(find_network(context, args))
@@ -29,7 +29,7 @@ def net_port_dumpxml(context: Context, args: Args) -> None:
     """Print a port as libvirt's XML."""
     from qkvm import xml
     from qkvm.cli.net.networks import find_network
-    from qkvm.domain import netport
+    from qkvm.domain.device.nic import port as netport
     from qkvm.errors import NotFound
     from qkvm.units import printable
 

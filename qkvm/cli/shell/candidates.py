@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from qkvm.api.domain import Domain
 from qkvm.cli.parse import Option, looks_like_option, parse_synopsis
 from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
 from qkvm.cli.verbs.values import DOMAINS, KINDS, NETWORKS, POOLS
@@ -16,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from qkvm.domain.domain import Domain
     from qkvm.paths import Tree
 
 
@@ -55,11 +55,10 @@ class Typed:
 
     def domain(self) -> Domain | None:
         """The domain that was named, None where none was, or there is none of that name."""
-        from qkvm.domain.domain import lookup
         from qkvm.errors import NotFound
 
         try:
-            return lookup(self.tree, self.values["domain"][0])
+            return Domain.lookup(self.tree, self.values["domain"][0])
         except (KeyError, IndexError, NotFound):
             return None
 
@@ -181,7 +180,7 @@ def _fitting(partial: str, found: Iterable[str]) -> list[str]:
 def _domains(typed: Typed, partial: str) -> Iterable[str]:
     """Names of the domains that the verb can act upon (their ids would be as good, but are nobody's choice)."""
     from qkvm.domain import run as runs
-    from qkvm.domain.domain import names as domain_names
+    from qkvm.domain.handle import names as domain_names
 
     wanted = DOMAINS.get(typed.verb.name)
     for name in domain_names(typed.tree):
@@ -243,14 +242,14 @@ def _disks(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _throttle_groups(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain import throttlegroup
+    from qkvm.domain.device.disk import throttlegroup
 
     domain = typed.domain()
     return (group.group_name for group in throttlegroup.groups(domain)) if domain is not None else ()
 
 
 def _snapshots(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain import snapshotstore
+    from qkvm.domain.store import snapshots as snapshotstore
 
     domain = typed.domain()
     return snapshotstore.names(typed.tree, domain.name) if domain is not None else ()
@@ -298,7 +297,7 @@ def _uplinks(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _events(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain.events import NAMES
+    from qkvm.domain.watch.events import NAMES
 
     return NAMES
 

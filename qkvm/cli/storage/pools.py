@@ -69,7 +69,7 @@ def pool_define_as(context: Context, args: Args) -> None:
 def pool_create(context: Context, args: Args) -> None:
     """Start a transient pool from a file."""
     from qkvm.cli.common import read_text
-    from qkvm.domain import pool as guarded
+    from qkvm.domain.manage import pool as guarded
 
     build, overwrite = _build_flags(args)
     ensure_default(context.tree)
@@ -79,7 +79,7 @@ def pool_create(context: Context, args: Args) -> None:
 
 def pool_create_as(context: Context, args: Args) -> None:
     """Start a transient pool from options."""
-    from qkvm.domain import pool as guarded
+    from qkvm.domain.manage import pool as guarded
     from qkvm.spec import toml
 
     build, overwrite = _build_flags(args)
@@ -108,7 +108,7 @@ def pool_autostart(context: Context, args: Args) -> None:
 
 def pool_start(context: Context, args: Args) -> None:
     """Make a pool active."""
-    from qkvm.domain import pool as guarded
+    from qkvm.domain.manage import pool as guarded
 
     build, overwrite = _build_flags(args)
     pool = _pool(context, args)
@@ -118,7 +118,7 @@ def pool_start(context: Context, args: Args) -> None:
 
 def pool_destroy(context: Context, args: Args) -> None:
     """Make a pool inactive."""
-    from qkvm.domain.pool import destroy
+    from qkvm.domain.manage.pool import destroy
 
     pool = _pool(context, args)
     destroy(pool)
@@ -127,7 +127,7 @@ def pool_destroy(context: Context, args: Args) -> None:
 
 def pool_build(context: Context, args: Args) -> None:
     """Make a pool's folder or volume group."""
-    from qkvm.domain.pool import build
+    from qkvm.domain.manage.pool import build
 
     args.exclusive("overwrite", "no-overwrite")
     pool = _pool(context, args)

@@ -132,7 +132,7 @@ def vol_create(context: Context, args: Args) -> None:
 
 def vol_create_from(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML, with another one's content."""
-    from qkvm.domain import volume as guarded
+    from qkvm.domain.manage import volume as guarded
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
@@ -152,7 +152,7 @@ def vol_create_from(context: Context, args: Args) -> None:
 
 def vol_import(context: Context, args: Args) -> None:
     """Make a volume of an image that lies anywhere."""
-    from qkvm.domain.volume import take
+    from qkvm.domain.manage.volume import take
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
 
@@ -193,7 +193,7 @@ def _progress(context: Context, args: Args) -> Iterator[Callable[[float], object
 
 def vol_clone(context: Context, args: Args) -> None:
     """Make a copy of a volume in the same pool."""
-    from qkvm.domain import volume as guarded
+    from qkvm.domain.manage import volume as guarded
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import describe_volume
     from qkvm.spec.size import Size
@@ -216,7 +216,7 @@ def vol_clone(context: Context, args: Args) -> None:
 
 def vol_delete(context: Context, args: Args) -> None:
     """Remove a volume."""
-    from qkvm.domain.volume import delete
+    from qkvm.domain.manage.volume import delete
 
     volume = _volume(context, args)
     delete(volume, states=args.flag("delete-snapshots"))
@@ -225,7 +225,7 @@ def vol_delete(context: Context, args: Args) -> None:
 
 def vol_resize(context: Context, args: Args) -> None:
     """Give a volume another capacity."""
-    from qkvm.domain.volume import resize
+    from qkvm.domain.manage.volume import resize
 
     volume, text = _volume(context, args), args.required("capacity")
     shrink, delta = args.flag("shrink"), args.flag("delta")
@@ -244,7 +244,7 @@ def vol_resize(context: Context, args: Args) -> None:
 
 def vol_wipe(context: Context, args: Args) -> None:
     """Write zeros over a volume."""
-    from qkvm.domain.volume import wipe
+    from qkvm.domain.manage.volume import wipe
 
     algorithm = args.text("algorithm") or "zero"
     if algorithm != "zero":
@@ -259,7 +259,7 @@ def vol_wipe(context: Context, args: Args) -> None:
 
 def vol_upload(context: Context, args: Args) -> None:
     """Write a file into a volume."""
-    from qkvm.domain.volume import upload
+    from qkvm.domain.manage.volume import upload
 
     volume, path = _volume(context, args), args.required("file")
     try:

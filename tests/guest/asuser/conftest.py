@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qkvm import Host
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from tests.guest.conftest import TOP, Lab
 from tests.host import nslab

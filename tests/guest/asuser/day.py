@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest import guest as guests
 from tests.guest.asuser.conftest import UserLab
 from tests.guest.guest import Guest

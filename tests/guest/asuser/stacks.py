@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import process
 from tests.guest import guest as guests
 from tests.guest.asuser.conftest import Register, UserLab

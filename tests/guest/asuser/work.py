@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.errors import HostError, ProgramFailed
 from qkvm.host import process
 from qkvm.host.confine import Limits

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from tests.guest.conftest import Lab
 from tests.guest.guest import ANSWER_TIMEOUT, Guest, log_size, wait_ready
 

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from qkvm.domain.domain import Domain
+from qkvm.api.domain import Domain
 from qkvm.host import journal
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, log_size, wait_ready

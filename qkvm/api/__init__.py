@@ -1,0 +1,1 @@
+"""The public API: hosts, domains and what they have, as typed objects."""

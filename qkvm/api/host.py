@@ -1,0 +1,192 @@
+"""This host: its tree, its domains, its networks. The way in for programs that use qkvm as a library."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qkvm.api.domain import Domain
+from qkvm.domain import handle
+from qkvm.errors import HostError
+from qkvm.files import make_private_dir, replace_link
+from qkvm.host import ids
+from qkvm.paths import Tree, session_link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from qkvm.domain.manage.upgrade import Report
+    from qkvm.domain.watch.stats import Stats
+    from qkvm.emulator.survey import Emulator
+    from qkvm.host.node.node import Info
+    from qkvm.host.validate import Check
+    from qkvm.net.network.network import Network
+    from qkvm.storage.pool.pool import Pool
+
+
+class Host:
+    """The domains and networks under one root.
+
+    :param root: the root folder; default: $QKVM_ROOT, else / for root, for users their own.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self.tree = Tree(root)
+
+    def __repr__(self) -> str:
+        return f"Host({self.tree.root!r})"
+
+    def prepare(self) -> None:
+        """Make the folders where they are missing, and give a new root its default network and pool.
+
+        :raises HostError: no right to, or one of them is not safe to use.
+        """
+        from qkvm.net.network.handle import ensure_default
+        from qkvm.storage.pool import pool
+
+        tree = self.tree
+        if tree.is_session:
+            make_private_dir(tree.root)
+        for folder in (
+            tree.config, tree.domain_definitions, tree.templates, tree.state, tree.images,
+            os.path.dirname(tree.leases("any")), tree.run, tree.domain_runs, tree.network_runs,
+            tree.pool_runs, tree.log,
+        ):  # fmt: skip
+            make_private_dir(folder)
+        if tree.is_session:
+            replace_link(session_link(tree.root), tree.run)
+        ids.prepare(tree)
+        ensure_default(tree)
+        pool.ensure_default(tree)
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name, id or UUID.
+
+        :raises NotFound: there is none.
+        """
+        return Domain.lookup(self.tree, name)
+
+    def domains(self) -> list[Domain]:
+        """All domains, by name."""
+        return [Domain(self.tree, name) for name in handle.names(self.tree)]
+
+    def define(self, text: bytes | str, path: str = "definition", *, left_out: list[str] | None = None) -> Domain:
+        """Store a domain's definition from TOML or libvirt's XML (virsh define); ``path`` names it in errors.
+
+        :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
+        :raises DefinitionError: it can't be read. :raises AlreadyExists: name or UUID are another's.
+        """
+        from qkvm.domain import define
+
+        self.prepare()
+        return Domain(self.tree, define.define(self.tree, text, path, left_out=left_out).name)
+
+    def create(self, text: bytes | str, path: str = "definition", **options: Any) -> tuple[Domain, list[str]]:
+        """Start a domain whose definition is not kept (virsh create), and give warnings; see transient.create."""
+        from qkvm.domain.life import transient
+
+        self.prepare()
+        domain, warnings = transient.create(self.tree, text, path, **options)
+        return Domain(self.tree, domain.name), warnings
+
+    def restore(self, path: str, **options: Any) -> tuple[Domain, list[str]]:
+        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see restore.restore."""
+        from qkvm.domain.life import restore
+
+        self.prepare()
+        domain, warnings = restore.restore(self.tree, path, **options)
+        return Domain(self.tree, domain.name), warnings
+
+    def statistics(self, *names: str, groups: Sequence[str] = (), **options: bool) -> list[Stats]:
+        """Statistics of domains (virsh domstats), of all where none is named; see stats.collect for the options.
+
+        :param groups: such as 'balloon' and 'block'; none are all. :raises NotFound: there is no such domain.
+        """
+        from qkvm.domain.watch import stats
+
+        domains = [self.domain(name) for name in names] or self.domains()
+        return stats.collect(domains, groups, **options)
+
+    def network(self, name: str) -> Network:
+        """The network of that name or UUID.
+
+        :raises NotFound: there is none.
+        """
+        from qkvm.net.network.network import Network
+
+        self.prepare()
+        return Network.lookup(self.tree, name)
+
+    def networks(self) -> list[Network]:
+        """All networks, by name."""
+        from qkvm.net.network.handle import list_networks
+        from qkvm.net.network.network import Network
+
+        self.prepare()
+        return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]
+
+    def define_network(self, text: bytes | str, path: str = "definition") -> Network:
+        """Store a network's definition from TOML or libvirt's XML (virsh net-define)."""
+        from qkvm.net.network.network import Network
+
+        self.prepare()
+        return Network.define(self.tree, text, path)
+
+    def pool(self, name: str) -> Pool:
+        """The storage pool of that name or UUID.
+
+        :raises NotFound: there is none.
+        """
+        from qkvm.storage.pool.pool import Pool
+
+        self.prepare()
+        return Pool.lookup(self.tree, name)
+
+    def pools(self) -> list[Pool]:
+        """All storage pools, by name."""
+        from qkvm.storage.pool.pool import list_pools
+
+        self.prepare()
+        return list_pools(self.tree)
+
+    def info(self) -> Info:
+        """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""
+        from qkvm.host.node import node
+
+        return node.info()
+
+    def emulator(self, binary: str = "") -> Emulator:
+        """What the emulator can do: machines, devices, CPU models; asked once and kept.
+
+        :param binary: the path of another than the settings name.
+        :raises HostError: it is not there, or is no QEMU that answers.
+        """
+        from qkvm.emulator import survey as emulator
+
+        return emulator.find(self.tree, binary=binary)
+
+    def upgrade_check(self, *names: str, qemu: str = "") -> Iterator[Report]:
+        """What a QEMU would do with domains, all where none is named, each as soon as it was looked at.
+
+        :param qemu: its path or name; default: the one that each domain has.
+        :raises HostError: it is not there, or no QEMU.
+        """
+        from qkvm.domain.manage import upgrade
+
+        domains = [self.domain(name) for name in names] or self.domains()
+        then = upgrade.find(self.tree, qemu) if qemu else None
+        return (upgrade.check(domain, then) for domain in domains)
+
+    def validate(self) -> list[Check]:
+        """Whether this machine is fit for guests, check by check (virt-host-validate)."""
+        from qkvm.domain.launch import trial
+        from qkvm.host import settings, validate
+        from qkvm.net.firewall import choice
+
+        def backend() -> str:
+            if os.geteuid() != 0:
+                raise HostError("only root can look at it")
+            return choice.choose(settings.load(self.tree).firewall).name
+
+        return list(validate.checks(self.tree, backend, lambda: trial.start(self.tree)))

@@ -1,0 +1,1 @@
+"""Backups into folders, backup jobs, checkpoints, and domains made from backups."""

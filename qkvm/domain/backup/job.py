@@ -1,0 +1,400 @@
+"""The jobs of one backup: several disks copied as they were at one moment, while the guest writes on.
+
+What is under way is a plain ``state``: in the record of a running domain (key ``backup``), so that the next verb
+knows it when this process was killed, else in the hands of who has the images open. It says what follows from
+either end: ``drop`` are bitmaps that go when it has succeeded, ``undo`` those that go when it has not, with the
+files ``made``. One that others pull has a ``socket``, '' where it is an address, the ``local`` name that
+QEMU's sockets have there, and goes on until it is canceled.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from qkvm import files
+from qkvm.domain.backup import part as backuppart
+from qkvm.domain.backup import pull
+from qkvm.domain.block import chain
+from qkvm.domain.block import ending as jobend
+from qkvm.domain.block import nodes as blocknodes
+from qkvm.domain.block.chain import Link
+from qkvm.domain.run import Run, write
+from qkvm.errors import Aborted, CommandRefused, HostError, InvalidState, MonitorError, MonitorGone, MonitorTimeout
+from qkvm.host import journal
+from qkvm.storage import backup as folders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from qkvm.domain.backup.part import Part
+    from qkvm.domain.handle import Handle
+    from qkvm.qmp.session import Session
+
+    State = dict[str, Any]
+    Report = Callable[[int, int], object]
+    Bitmap = tuple[str, str]
+
+_POLL = 0.05
+_ASK = 0.5
+_SETTLE = 60.0
+"""Seconds that canceled jobs have to end."""
+
+
+def begin(
+    session: Session,
+    parts: Sequence[Part],
+    *,
+    run: Run | None,
+    add: Sequence[tuple[str, str, bool]] = (),
+    drop: Sequence[Bitmap] = (),
+    keep: bool = False,
+    make: Callable[[], object],
+    quiet: AbstractContextManager[object] | None = None,
+    serve: Callable[[Mapping[str, Link]], object] | None = None,
+    facts: State,
+) -> State:
+    """Begin all parts at one moment (transaction of blockdev-backup), told of before; gives the state.
+
+    :param run: whose record is to tell of it; None where the caller holds the images open.
+    :param add: bitmaps (node, name, whether it lasts) that record from that moment on.
+    :param keep: these stay also where the backup fails: they are of a checkpoint.
+    :param make: makes the files. :param quiet: holds the guest's file systems still at that moment.
+    :param serve: has others pull from the images, which it gets by target.
+    :raises CommandRefused: QEMU did not begin it; all is as before.
+    """
+    token = os.urandom(3).hex()
+    first = max((int(one["fdset-id"]) for one in session.execute("query-fdsets")), default=-1) + 1
+    links = {
+        part.target: Link(
+            part.path, part.format, f"backup-{part.target}-{token}", f"file-backup-{part.target}-{token}",
+            first + number,
+        )
+        for number, part in enumerate(parts)
+    }  # fmt: skip
+    state: State = {
+        "started": time.time(), "since": journal.size(run.journal) if run is not None else 0, "begun": False,
+        "jobs": {part.target: f"backup-{part.target}-{token}-job" for part in parts},
+        "images": [link._asdict() for link in links.values()],
+        "made": [part.path for part in parts if part.fresh],
+        "undo": [[node, name] for node, name, _ in add if not keep], "drop": [list(one) for one in drop],
+        "canceled": False, **facts,
+    }  # fmt: skip
+    _tell(run, state)
+    try:
+        make()
+        _tell(run, state)
+        for part in parts:
+            backuppart.open_image(session, part, links[part.target])
+        actions = backuppart.actions(parts, links, state["jobs"], add)
+        with quiet or nullcontext():
+            session.execute("transaction", {"actions": actions})
+        if serve is not None:
+            _serve(session, state, links, serve, add)
+    except (MonitorTimeout, MonitorGone):
+        # Whether it was begun can't be known: whoever passes by next sees it.
+        raise
+    except BaseException:
+        _tell(run, None)
+        _take_back(session, state, added=False)
+        raise
+    state["begun"] = True
+    _tell(run, state)
+    return state
+
+
+def _serve(
+    session: Session,
+    state: State,
+    links: Mapping[str, Link],
+    serve: Callable[[Mapping[str, Link]], object],
+    add: Sequence[tuple[str, str, bool]],
+) -> None:
+    """Serve what was begun, or take that back."""
+    try:
+        serve(links)
+    except (MonitorTimeout, MonitorGone):
+        raise
+    except BaseException:
+        _end_jobs(session, state)
+        for ident in state["jobs"].values():
+            session.execute("job-dismiss", {"id": ident})
+        _drop(session, [(node, name) for node, name, _ in add])
+        raise
+
+
+def _tell(run: Run | None, state: State | None) -> None:
+    if run is not None:
+        run.record["backup"] = state
+        if state is None:
+            del run.record["backup"]
+        write(run)
+
+
+# How far it is.
+
+
+_OVER = ("concluded", "null")
+
+
+class Progress(NamedTuple):
+    """Bytes that are copied and that are to be, whether all jobs have ended, why one has failed ('' is none)."""
+
+    done: int
+    total: int
+    ended: bool
+    error: str = ""
+
+
+def progress(session: Session, state: State) -> Progress:
+    """How far a backup is by QEMU's word (query-jobs); where one job has failed the others are canceled.
+
+    QEMU would do that by itself (completion-mode grouped), if 7.2 could do so in a transaction that adds bitmaps.
+    """
+    shown = {one["id"]: one for one in session.execute("query-jobs")}
+    listed = [
+        shown.get(ident, {"status": "concluded", "error": "it was never begun"})
+        for ident in state["jobs"].values()
+    ]
+    errors = [str(one["error"]) for one in listed if one.get("error")]
+    if errors:
+        for one in listed:
+            if one["status"] not in _OVER:
+                with suppress(CommandRefused):
+                    session.execute("job-cancel", {"id": one["id"]})
+    # One that fails takes the others along; what they say is not the reason.
+    errors.sort(key=lambda words: "cancel" in words.lower())
+    return Progress(
+        sum(int(one.get("current-progress", 0)) for one in listed),
+        sum(int(one.get("total-progress", 0)) for one in listed),
+        all(one["status"] in _OVER for one in listed),
+        errors[0] if errors else "",
+    )
+
+
+def set_speed(session: Session, state: State, bandwidth: int) -> None:
+    """Limit what is copied of each disk to so many bytes a second, 0 for no limit (block-job-set-speed)."""
+    for ident in state["jobs"].values():
+        # One that has ended has no speed.
+        with suppress(CommandRefused):
+            session.execute("block-job-set-speed", {"device": ident, "speed": bandwidth})
+
+
+def await_held(session: Session, state: State, report: Report | None = None) -> Progress:
+    """Wait for the end of a backup with the caller's own session."""
+    while True:
+        found = progress(session, state)
+        if report is not None:
+            report(found.done, found.total)
+        if found.ended:
+            return found
+        time.sleep(_POLL)
+
+
+def wait(domain: Handle, state: State, report: Report | None = None) -> None:
+    """Wait for a backup that the record of a running domain tells of, without its lock, and settle it.
+
+    :raises Aborted: it was canceled. :raises HostError: it failed. :raises MonitorGone: QEMU ended.
+    """
+    asked = 0.0
+    while True:
+        run = domain.run
+        if run is None or run.pid is None or _is_over(run, state):
+            break
+        wanted = report is not None or _has_failed(run, state)
+        if wanted and time.monotonic() >= asked + _ASK:
+            with suppress(MonitorError, InvalidState), domain.lock(), domain.monitor() as session:
+                found = progress(session, state)
+                if report is not None and not found.ended:
+                    report(found.done, found.total)
+            asked = time.monotonic()
+        time.sleep(_POLL)
+    with domain.lock():
+        run = domain.run
+        if run is None:
+            raise MonitorGone("QEMU ended during the backup")
+        if run.pid is not None and "backup" in run.record:
+            with domain.monitor() as session:
+                settle(domain, run, session)
+        raise_for(run.record.get("backup_ended", {}), state)
+
+
+def raise_for(ended: dict[str, Any], state: State) -> None:
+    """Tell how a backup ended where it did not succeed."""
+    if ended.get("started") != state["started"]:
+        raise HostError("it can't be told how the backup ended")
+    if ended["canceled"]:
+        raise Aborted("the backup was canceled")
+    if ended["error"]:
+        hint = "the file system of the backup is full" if "No space" in ended["error"] else ""
+        raise HostError(f"backup failed: {ended['error']}", hint=hint)
+
+
+def _states(run: Run, state: State) -> list[str]:
+    """How each job stands by the journal."""
+    return [jobend.state(run, {"id": ident, "since": state["since"]})[0] for ident in state["jobs"].values()]
+
+
+def _is_over(run: Run, state: State) -> bool:
+    return all(one not in ("running", "ready") for one in _states(run, state))
+
+
+def _has_failed(run: Run, state: State) -> bool:
+    return any(one in ("failed", "canceled") for one in _states(run, state))
+
+
+# End.
+
+
+def values(state: State, found: Progress) -> dict[str, int]:
+    """What domjobinfo tells of a backup, under libvirt's names."""
+    return {
+        "operation": 9, "time_elapsed": int(max(0.0, time.time() - state["started"]) * 1000),
+        "disk_total": found.total, "disk_processed": found.done, "disk_remaining": found.total - found.done,
+    }  # fmt: skip
+
+
+def abort(domain: Handle) -> None:
+    """Cancel the backup that is under way (virsh domjobabort).
+
+    :raises InvalidState: there is none.
+    """
+    with domain.lock():
+        run = domain.live
+        if "backup" not in run.record:
+            raise InvalidState("no job is active on the domain")
+        cancel(domain, run)
+
+
+def cancel(domain: Handle, run: Run) -> None:
+    """Cancel the backup of a running domain, and see it end; call it under the lock."""
+    state = run.record["backup"]
+    state["canceled"] = True
+    write(run)
+    with domain.monitor() as session:
+        _end_jobs(session, state)
+        settle(domain, run, session)
+
+
+def _end_jobs(session: Session, state: State) -> None:
+    """Cancel all jobs, and see them end; what is served is cut off before it is no longer what it was."""
+    if "socket" in state:
+        pull.stop(session, state)
+    for ident in state["jobs"].values():
+        with suppress(CommandRefused):
+            session.execute("job-cancel", {"id": ident})
+    deadline = time.monotonic() + _SETTLE
+    while not progress(session, state).ended and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
+def pass_by(domain: Handle, run: Run) -> None:
+    """Settle a backup that has ended; call it under the lock. A QEMU that does not answer is left alone."""
+    state = run.record["backup"]
+    if run.pid is None:
+        settle(domain, run, None)
+    elif "socket" in state and not state["begun"]:
+        # Who was to have QEMU serve it was killed: nobody knows of it.
+        with suppress(MonitorError):
+            cancel(domain, run)
+    elif not state["begun"] or _is_over(run, state):
+        from qkvm.qmp.session import Session
+
+        with suppress(MonitorError), Session(run.monitor, name=domain.name) as session:
+            settle(domain, run, session)
+
+
+def settle(domain: Handle, run: Run, session: Session | None) -> None:
+    """Draw the conclusions of a backup that has ended; call it under the lock.
+
+    :param session: None where QEMU has ended: what it had not written out of the images by then is lost.
+    """
+    state = run.record["backup"]
+    error = "QEMU ended"
+    if session is not None:
+        found = progress(session, state)
+        if not found.ended:
+            return
+        error = found.error
+    error = conclude(domain, session, state, error)
+    ended = "Completed" if not error else "Cancelled" if state["canceled"] else "Failed"
+    told = values(state, found if session is not None else Progress(0, 0, True))
+    run.record["last_job"] = {"type": ended, "operation": "Backup", "values": told}
+    journal.note(run.journal, "job", run.record["last_job"])
+    del run.record["backup"]
+    run.record["backup_ended"] = {
+        "started": state["started"],
+        "error": error,
+        "canceled": state["canceled"] and bool(error),
+    }
+    write(run)
+
+
+def conclude(domain: Handle, session: Session | None, state: State, error: str) -> str:
+    """Take over what a backup has made, or take it away; each step can be done again. Gives why it failed."""
+    if session is not None:
+        for ident in state["jobs"].values():
+            with suppress(CommandRefused):
+                session.execute("job-dismiss", {"id": ident})
+        if "socket" in state:
+            pull.stop(session, state)
+        # Only a closed image has all that was written to it.
+        _close(session, state)
+    if not error:
+        try:
+            _accept(state)
+        except HostError as failure:
+            error = str(failure)
+    if error:
+        _take_back(session, state, added=True)
+    elif session is not None:
+        _drop(session, state["drop"])
+    return error
+
+
+def _accept(state: State) -> None:
+    """Name a backup in the manifest, its images being on the disk; doing it again changes nothing."""
+    folder = state.get("folder")
+    if not folder:
+        return
+    name, uuid, series = state["series"]
+    entry = msgspec.convert(state["entry"], type=folders.Backup)
+    entry = msgspec.structs.replace(
+        entry,
+        disks=tuple(folders.measured(folder, one) for one in entry.disks),
+        nvram=folders.measured(folder, entry.nvram) if entry.nvram is not None else None,
+    )
+
+    def add(manifest: folders.Manifest) -> folders.Manifest:
+        if any(one.number == entry.number for one in manifest.backups):
+            return manifest
+        return msgspec.structs.replace(manifest, backups=(*manifest.backups, entry))
+
+    folders.change(folder, folders.Manifest(name=name, uuid=uuid, series=series), add)
+
+
+def _take_back(session: Session | None, state: State, *, added: bool) -> None:
+    if session is not None:
+        if "socket" in state:
+            pull.stop(session, state)
+        _close(session, state)
+        if added:
+            _drop(session, state["undo"])
+    for path in state["made"]:
+        files.remove(path)
+    pull.remove_socket(state.get("socket", ""))
+
+
+def _close(session: Session, state: State) -> None:
+    blocknodes.close(session, chain.image_args([Link(**one) for one in state["images"]]))
+
+
+def _drop(session: Session, bitmaps: Sequence[Sequence[str]]) -> None:
+    for node, name in bitmaps:
+        with suppress(CommandRefused):
+            session.execute("block-dirty-bitmap-remove", {"node": node, "name": name})

@@ -1,0 +1,155 @@
+"""Commit: what an image of a chain holds beyond its base is written down into that base, which takes its place."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from qkvm.domain.block import chain, ending, job, use
+from qkvm.domain.block.disk import top as uppermost
+from qkvm.errors import InvalidState, InvalidValue
+from qkvm.storage.image import formats, image
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qkvm.domain.block.chain import Link
+    from qkvm.domain.block.job import Job
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+
+def commit(
+    domain: Handle,
+    device: str,
+    *,
+    base: str = "",
+    top: str = "",
+    shallow: bool = False,
+    active: bool = False,
+    bandwidth: int = 0,
+    delete: bool = False,
+    keep_relative: bool = False,
+) -> Job:
+    """Begin to commit a part of a disk's chain down (virsh blockcommit); see blockjob.wait and blockjob.pivot.
+
+    :param base: the image that takes it up, default the last of the chain, with ``shallow`` the one below ``top``.
+    :param top: the uppermost image that is committed, default what the guest writes to, which needs ``active``.
+    :param bandwidth: bytes a second, 0 for no limit. :param delete: remove the committed files at the end.
+    :param keep_relative: have the image above name its new base relative to itself.
+    :raises InvalidValue: no such image. :raises Busy: another domain has one of them.
+    """
+    with domain.lock():
+        run = domain.live
+        entry = job.entry_of(run, device)
+        images = chain.links(entry)
+        upper = chain.find(entry, top) if top else 0
+        if upper + 1 >= len(images):
+            raise InvalidValue(f"top '{images[upper].path}' in chain for '{images[0].path}' has no backing file")
+        if shallow and base:
+            raise InvalidValue("Options --shallow and --base are mutually exclusive")
+        lower = upper + 1 if shallow else chain.find(entry, base) if base else len(images) - 1
+        if lower <= upper:
+            raise InvalidValue(f"base '{images[lower].path}' is not below top '{images[upper].path}'")
+        if upper == 0 and not active:
+            raise InvalidValue(f"commit of '{device}' active layer requires active flag", hint="--active")
+        if upper and active:
+            raise InvalidValue(f"active commit requested but '{images[upper].path}' is not active")
+        with domain.monitor() as session:
+            return begin(
+                domain, run, session, entry, upper, lower, bandwidth=bandwidth, delete=delete,
+                keep_relative=keep_relative,
+            )  # fmt: skip
+
+
+def begin(
+    domain: Handle,
+    run: Run,
+    session: Session,
+    entry: dict[str, Any],
+    top: int,
+    base: int,
+    *,
+    bandwidth: int = 0,
+    delete: bool = False,
+    keep_relative: bool = False,
+) -> Job:
+    """As :func:`commit`, by depths in the chain (0 is what the guest writes to); the caller holds the lock.
+
+    The job of an active one (``top`` 0) is ready some time, and is ended with blockjob.complete; any other ends
+    by itself.
+
+    :raises InvalidState: the disk is read-only, or another domain's or disk's chain has the base.
+    """
+    if entry["spec"].get("readonly") or entry["spec"].get("device", "disk") != "disk":
+        raise InvalidState(f"disk '{entry['target']}' is read-only")
+    if not top and entry.get("filters"):
+        raise InvalidState(
+            f"disk '{entry['target']}' is in throttle groups: QEMU would take it out of them",
+            hint="an active commit works after it was attached anew without them",
+        )
+    images = chain.links(entry)
+    touched = images[top : base + 1]
+    _refuse_shared(domain, entry["target"], touched[1:])
+    arguments: dict[str, Any] = {"device": uppermost(entry), "speed": bandwidth}
+    kind = ending.ACTIVE_COMMIT
+    if top:
+        kind = ending.COMMIT
+        name = backing_name(images, top - 1, base, keep_relative=keep_relative)
+        arguments |= {"top-node": images[top].node, "backing-file": name}
+        # The header of what lies above is written, too.
+        if top > 1:
+            chain.make_writable(domain, run, session, entry, top - 1)
+    with use.explained(domain, [link.path for link in touched]):
+        lowest = chain.make_writable(domain, run, session, entry, base)
+        images = chain.links(entry)
+        return job.begin(
+            run, session, entry, kind, "block-commit", {**arguments, "base-node": lowest.node},
+            after=[*images[:top], *images[base:]],
+            delete=[link.path for link in images[top:base]] if delete else (),
+        )  # fmt: skip
+
+
+def backing_name(images: Sequence[Link], upper: int, base: int, *, keep_relative: bool = False) -> str:
+    """What the header of the image at depth ``upper`` is to say of its new base.
+
+    :raises InvalidState: it is to stay relative, and the names on the way are not.
+    """
+    path = images[base].path
+    if not keep_relative:
+        return path
+    for link in images[upper:base]:
+        fd = image.open_image(link.path, "raw")
+        try:
+            if formats.look(fd).backing.startswith(("/", "json:")) or link.format != "qcow2":
+                raise InvalidState(
+                    "can't keep relative backing relationship",
+                    hint=f"{printable(link.path)} names its base by an absolute path",
+                )
+        finally:
+            os.close(fd)
+    return os.path.relpath(path, os.path.dirname(images[upper].path))
+
+
+def _refuse_shared(domain: Handle, target: str, touched: Sequence[Link]) -> None:
+    """Refuse to change images on which another disk is based, running or not: it would be destroyed."""
+    from qkvm.domain.handle import Handle as Other
+    from qkvm.domain.handle import names
+    from qkvm.errors import QkvmError
+
+    paths = {os.path.realpath(link.path): link.path for link in touched}
+    for name in names(domain.tree):
+        try:
+            disks = Other(domain.tree, name).definition.disks
+        except QkvmError:
+            # Damaged, or gone meanwhile: it starts with no disk.
+            continue
+        for disk in disks:
+            if name == domain.name and disk.target == target:
+                continue
+            for path in (disk.path, *(layer.path for layer in disk.backing)):
+                if path and os.path.realpath(path) in paths:
+                    owner = f"disk {disk.target} of domain '{name}'"
+                    raise InvalidState(f"image {path} also belongs to {owner}, which a commit would destroy")

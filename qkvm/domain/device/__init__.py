@@ -1,0 +1,1 @@
+"""What is plugged into a guest and what runs beside it: NICs, disks, shares, TPM."""

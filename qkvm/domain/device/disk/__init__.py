@@ -1,0 +1,1 @@
+"""Disks: plugged, their media changed, their I/O limited."""

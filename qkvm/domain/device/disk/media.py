@@ -1,0 +1,183 @@
+"""Media of CD-ROM and floppy drives: ejected, inserted, exchanged, while the guest runs and in its definition."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import plug
+from qkvm.domain import scope as scopes
+from qkvm.domain.block import nodes as blocknodes
+from qkvm.domain.block import use as diskuse
+from qkvm.domain.block.disk import disk_entry, pick, plugged
+from qkvm.domain.run import write
+from qkvm.errors import CommandRefused, InvalidValue, NotReached
+from qkvm.files import Undo
+from qkvm.qemu import disks
+from qkvm.qemu.slots import place
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+TRAY_TIMEOUT = 5.0
+"""Seconds that a guest has to let go of the tray; libvirt waits as long."""
+
+_POLL = 0.01
+
+
+def change(
+    domain: Handle,
+    target: str,
+    path: str,
+    *,
+    action: str = "update",
+    force: bool = False,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    persistent: bool = False,
+    timeout: float = TRAY_TIMEOUT,
+) -> None:
+    """Change the medium of a drive in the running guest, the definition, or both.
+
+    :param target: the drive's target, or the path of what is in it. :param path: the new image, '' for none.
+    :param action: 'insert' and 'eject' refuse where there is a medium, or none; 'update' takes both.
+    :param force: open the tray also where the guest has locked it.
+    :raises InvalidValue: no such drive, or not one with media. :raises NotReached: the guest keeps the tray shut.
+    """
+
+    def changed(disk: spec.Disk) -> spec.Disk:
+        return with_medium(disk, path, action)
+
+    def edit(present: spec.Domain) -> spec.Domain:
+        listed = [{"target": disk.target, "path": disk.path} for disk in present.disks]
+        found = pick(listed, name)["target"]
+        return replace(
+            present, disks=tuple(changed(disk) if disk.target == found else disk for disk in present.disks)
+        )
+
+    with domain.lock(), Undo() as undo:
+        if persistent:
+            live, config = live or domain.is_running, True
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        name = target
+        if wanted.live:
+            # What is in the drive now may not be what the definition has there: then its target counts.
+            entry = pick(plugged(domain.live), target)
+            name = entry["target"]
+        if wanted.config:
+            definitions.change(domain, edit, undo)
+        if wanted.live:
+            exchange(domain, domain.live, name, changed, force=force, timeout=timeout)
+        undo.commit()
+
+
+def with_medium(disk: spec.Disk, path: str, action: str) -> spec.Disk:
+    """The drive with another medium, or none; see :func:`change` for ``action``."""
+    if not disk.device.removable:
+        raise InvalidValue(f"The disk device '{disk.target}' is not removable", hint="a cdrom or floppy is")
+    if action == "eject" and not disk.path:
+        raise InvalidValue(f"The disk device '{disk.target}' doesn't have media")
+    if action == "insert" and disk.path:
+        raise InvalidValue(f"The disk device '{disk.target}' already has media", hint="--update changes it")
+    if action != "eject" and not path:
+        raise InvalidValue(f"No disk source specified for {'inserting' if action == 'insert' else 'updating'}")
+    changed = replace(disk, path="" if action == "eject" else path, backing=())
+    spec.check_disk(changed)
+    return changed
+
+
+def exchange(
+    domain: Handle,
+    run: Run,
+    target: str,
+    changed: Callable[[spec.Disk], spec.Disk],
+    *,
+    force: bool,
+    timeout: float,
+) -> None:
+    """Change the medium of a running guest's drive to what ``changed`` makes of it; call it under the lock.
+
+    The new image is opened first, so that one that can't be used leaves the drive as it was.
+    """
+    run.require_sound()
+    with domain.monitor() as session, Undo() as undo:
+        blocknodes.sweep(run, session)
+        entry = pick(plugged(run), target)
+        disk = changed(toml.from_plain(entry["spec"], spec.Disk, "record"))
+        machine = spec.Machine(run.record["machine"])
+        tag = blocknodes.next_tag(run)
+        # Where it sits was settled when the drive came; here it is about its images alone.
+        device = disks.disk_device(machine, disk, place(entry["place"]), {}, 0, tag=tag)
+        with blocknodes.opened(device.layers) as fds, diskuse.explained(domain, [disk.path]):
+            device = blocknodes.numbered(session, device)
+            fresh = disk_entry(device, since=entry["since"])
+            loose = {"owner": entry["id"], **{key: fresh[key] for key in blocknodes.MEDIUM}}
+            run.record.setdefault("loose", []).append(loose)
+            undo.add(_let_go, run, loose)
+            write(run)
+            undo.add(blocknodes.close, session, loose["images"])
+            blocknodes.open_nodes(session, device, fds, own=domain.tree.templates)
+            swap(session, entry, fresh["node"], force=force, timeout=timeout, undo=undo)
+            if disk.throttle is not None and disk.path:
+                session.execute("block_set_io_throttle", disks.throttle_arguments(machine, disk, disk.throttle))
+        blocknodes.exchange_records(entry, loose)
+        write(run)
+        undo.commit()
+        blocknodes.sweep(run, session)
+
+
+def _let_go(run: Run, loose: dict[str, Any]) -> None:
+    run.record["loose"] = [one for one in run.record.get("loose", []) if one is not loose]
+    write(run)
+
+
+def swap(session: Session, entry: dict[str, Any], node: str, *, force: bool, timeout: float, undo: Undo) -> None:
+    """Tray open, old medium out, new one in, tray shut; a floppy drive has no tray.
+
+    :param node: of the new medium, '' for none. :raises NotReached: the guest keeps the tray shut.
+    """
+    ident = {"id": entry["id"]}
+    before = blocknodes.drive(session, entry["id"])
+    tray = "tray_open" in before
+    if tray and not before["tray_open"]:
+        _open_tray(session, entry, force=force, timeout=timeout)
+        undo.add(plug.quietly, session, "blockdev-close-tray", ident)
+    inserted = before.get("inserted", {}).get("node-name", "")
+    if inserted:
+        session.execute("blockdev-remove-medium", ident)
+        undo.add(plug.quietly, session, "blockdev-insert-medium", {**ident, "node-name": inserted})
+    if node:
+        session.execute("blockdev-insert-medium", {**ident, "node-name": node})
+        undo.add(plug.quietly, session, "blockdev-remove-medium", ident)
+    if tray:
+        session.execute("blockdev-close-tray", ident)
+    reached = blocknodes.medium(session, entry["id"])
+    if reached != node:
+        raise NotReached(f"QEMU shows another medium in {entry['target']}", asked=node, reached=reached)
+
+
+def _open_tray(session: Session, entry: dict[str, Any], *, force: bool, timeout: float) -> None:
+    """Open the tray; a guest that has locked it is asked to let go, and given some time (blockdev-open-tray)."""
+    try:
+        session.execute("blockdev-open-tray", {"id": entry["id"], "force": force})
+    except CommandRefused as error:
+        if "locked" not in error.desc:
+            raise
+    deadline = time.monotonic() + timeout
+    while not blocknodes.drive(session, entry["id"])["tray_open"]:
+        if time.monotonic() >= deadline:
+            raise NotReached(
+                f"timed out waiting to open tray of '{entry['target']}'", asked="open", reached="shut",
+                hint="the guest uses the medium; --force takes it away all the same",
+            )  # fmt: skip
+        time.sleep(_POLL)

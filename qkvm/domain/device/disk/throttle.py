@@ -1,0 +1,317 @@
+"""What goes through a domain's disks: counters, sizes, errors, limits, a new size, a threshold to be told of."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.block import stats as blockstats
+from qkvm.domain.block.disk import is_block, pick, plugged, top
+from qkvm.domain.run import write
+from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
+from qkvm.files import Undo
+from qkvm.qemu.disks import throttle_arguments
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.storage.image import image
+from qkvm.storage.pool import content
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+COUNTERS = (
+    ("rd_req", "rd.reqs"), ("rd_bytes", "rd.bytes"), ("wr_req", "wr.reqs"), ("wr_bytes", "wr.bytes"),
+    ("flush_operations", "fl.reqs"), ("rd_total_times", "rd.times"), ("wr_total_times", "wr.times"),
+    ("flush_total_times", "fl.times"),
+)  # fmt: skip
+"""domblkstat's names in virsh's order, and domstats' names for the same."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of a disk in bytes: what the guest sees, what is taken of the host, how long the file is."""
+
+    target: str
+    capacity: int
+    allocation: int
+    physical: int
+
+
+def counters(domain: Handle, device: str = "") -> dict[str, int]:
+    """What went through a disk, or through all where none is named (virsh domblkstat): operations, bytes, ns.
+
+    :raises InvalidState: it does not run. :raises NotFound: no such disk.
+    """
+    with domain.lock():
+        run = domain.live
+        entries = [pick(plugged(run), device)] if device else plugged(run)
+        found = dict.fromkeys((name for name, _ in COUNTERS), 0)
+        for row in _rows(domain, entries):
+            for name, key in COUNTERS:
+                found[name] += int(row.get(key, 0))
+    return found
+
+
+def sizes(domain: Handle, device: str = "") -> list[Sizes]:
+    """The sizes of a disk, or of all (virsh domblkinfo): of a running guest QEMU's, else the image's own.
+
+    An empty drive is not among them. :raises NotFound: no such disk. :raises InvalidValue: the drive is empty.
+    """
+    run = domain.run
+    if run is not None and run.pid is not None:
+        with domain.lock():
+            entries = [pick(plugged(run), device)] if device else plugged(run)
+            rows = _rows(domain, entries)
+        listed = [(entry["target"], entry["path"]) for entry in entries]
+    else:
+        disks = [_defined(domain, device)] if device else list(domain.definition.disks)
+        rows = [_stored(domain, disk) for disk in disks]
+        listed = [(disk.target, disk.path) for disk in disks]
+    if device and not listed[0][1]:
+        raise InvalidValue(f"no disk source in drive {listed[0][0]}", hint="change-media inserts a medium")
+    return [_sizes(target, path, row) for (target, path), row in zip(listed, rows, strict=True) if path]
+
+
+def _rows(domain: Handle, entries: list[dict[str, Any]]) -> list[blockstats.Values]:
+    """What QEMU knows of each of these disks, under domstats' names without their number."""
+    with domain.monitor() as session:
+        stats = session.execute("query-blockstats")
+        nodes = session.execute("query-named-block-nodes", {"flat": True})
+    return [_unnumbered(blockstats.of_run([entry], stats, nodes, backing=False)) for entry in entries]
+
+
+def _stored(domain: Handle, disk: spec.Disk) -> blockstats.Values:
+    alone = replace(domain.definition, disks=(disk,))
+    return _unnumbered(blockstats.of_definition(alone, backing=False))
+
+
+def _unnumbered(values: blockstats.Values) -> blockstats.Values:
+    return {name.removeprefix("block.0."): value for name, value in values.items() if name.startswith("block.0.")}
+
+
+def _sizes(target: str, path: str, row: blockstats.Values) -> Sizes:
+    """libvirt's rule: what the guest has written up to, and where it has not written yet what is allocated."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return Sizes(
+            target, int(row.get("capacity", 0)), int(row.get("allocation", 0)), int(row.get("physical", 0))
+        )
+    physical = info.st_size or int(row.get("physical", 0))
+    allocation = int(row.get("allocation", 0)) or info.st_blocks * 512
+    return Sizes(target, int(row.get("capacity", physical)), allocation, physical)
+
+
+def errors(domain: Handle) -> dict[str, str]:
+    """Disks on which I/O has failed, and why, in virsh's words (virsh domblkerror)."""
+    words = {"nospace": "no space", "failed": "unspecified error"}
+    with domain.lock():
+        entries = plugged(domain.live)
+        with domain.monitor() as session:
+            shown = session.execute("query-block")
+    states = {blockstats.device_id(block): str(block.get("io-status", "ok")) for block in shown}
+    failed = {entry["target"]: states.get(entry["id"], "ok") for entry in entries}
+    return {target: words[state] for target, state in failed.items() if state in words}
+
+
+# Limits.
+
+
+def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throttle:
+    """The limits of a disk: of the running guest as QEMU tells them, else those of the definition.
+
+    :raises NotFound: no such disk.
+    """
+    run = domain.run
+    if config or run is None or run.pid is None:
+        return _defined(domain, device).throttle or spec.Throttle()
+    with domain.lock(), domain.monitor() as session:
+        return _reported(session, pick(plugged(run), device)["id"])
+
+
+def set_throttle(
+    domain: Handle, device: str, limits: dict[str, int | str], *, live: bool = False, config: bool = False,
+    current: bool = False,
+) -> None:  # fmt: skip
+    """Set some of a disk's limits (block_set_io_throttle), and see that QEMU has them.
+
+    :param limits: fields of spec.Throttle. A total replaces the limits of reading and writing, and they it.
+    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            stored = _defined(domain, device)
+            changed = merged(stored.throttle, limits, stored.target)
+            definitions.change(domain, lambda present: _with_throttle(present, stored.target, changed), undo)
+        if wanted.live:
+            run = domain.live
+            _set_live(domain, run, pick(plugged(run), device), limits)
+        undo.commit()
+
+
+def _set_live(domain: Handle, run: Run, entry: dict[str, Any], limits: dict[str, int | str]) -> None:
+    disk = toml.from_plain(entry["spec"], spec.Disk, "record")
+    if not disk.path:
+        raise InvalidState(f"drive {disk.target} is empty: there is nothing to limit")
+    with domain.monitor() as session:
+        chosen = merged(_reported(session, entry["id"]), limits, disk.target)
+        spec.check_disk(replace(disk, throttle=chosen))
+        machine = spec.Machine(run.record["machine"])
+        session.execute("block_set_io_throttle", throttle_arguments(machine, disk, chosen))
+        reached = _reported(session, entry["id"])
+    if replace(reached, group_name="") != replace(_rounded(chosen), group_name=""):
+        raise NotReached(f"QEMU shows other limits of {disk.target} than were set", asked=chosen, reached=reached)
+    entry["spec"] = toml.to_plain(replace(disk, throttle=None if chosen == spec.Throttle() else chosen))
+    write(run)
+
+
+def _rounded(chosen: spec.Throttle) -> spec.Throttle:
+    """As QEMU reports it: a burst has a length of one second where none was said."""
+    lengths = {}
+    for one in ("total", "read", "write"):
+        for kind in ("bytes", "iops"):
+            name = f"{one}_{kind}_sec_max"
+            lengths[f"{name}_length"] = (getattr(chosen, f"{name}_length") or 1) if getattr(chosen, name) else 0
+    return replace(chosen, **lengths)
+
+
+def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: str) -> spec.Throttle:
+    """Limits with some of them set anew; a total replaces the limits of reading and writing, and they it.
+
+    :raises InvalidValue: they exclude each other.
+    """
+    fields: dict[str, Any] = {
+        name: getattr(present or spec.Throttle(), name) for name in spec.Throttle.__struct_fields__
+    }
+    for kind in ("bytes", "iops"):
+        total = [name for name in fields if name.startswith(f"total_{kind}")]
+        parts = [name for name in fields if name.startswith((f"read_{kind}", f"write_{kind}"))]
+        # Setting the one kind of limit lifts the other, unless it is given too, and then it is refused below.
+        if any(limits.get(name) for name in total):
+            fields |= dict.fromkeys(parts, 0)
+        if any(limits.get(name) for name in parts):
+            fields |= dict.fromkeys(total, 0)
+    fields |= limits
+    for name in list(fields):
+        # A burst without its limit, and a length without its burst, are of no use to anybody.
+        if name.endswith("_max_length") and not fields[name.removesuffix("_length")] and name not in limits:
+            fields[name] = 0
+    chosen = spec.Throttle(**fields)
+    spec.check_throttle(chosen, target)
+    return chosen
+
+
+def _reported(session: Session, ident: str) -> spec.Throttle:
+    """The limits that QEMU has for a device now (query-block)."""
+    for block in session.execute("query-block"):
+        if blockstats.device_id(block) == ident:
+            return _of_qemu(block.get("inserted", {}), ident)
+    raise NotReached(f"QEMU does not show the disk {ident}", asked=ident, reached=None)
+
+
+def _of_qemu(shown: dict[str, Any], ident: str) -> spec.Throttle:
+    fields: dict[str, Any] = {"size_iops_sec": int(shown.get("iops_size", 0))}
+    for kind, name in (("bytes", "bps"), ("iops", "iops")):
+        for one, suffix in (("total", ""), ("read", "_rd"), ("write", "_wr")):
+            burst = int(shown.get(f"{name}{suffix}_max", 0))
+            length = int(shown.get(f"{name}{suffix}_max_length", 0)) if burst else 0
+            fields[f"{one}_{kind}_sec"] = int(shown.get(f"{name}{suffix}", 0))
+            fields[f"{one}_{kind}_sec_max"], fields[f"{one}_{kind}_sec_max_length"] = burst, length
+    group = str(shown.get("group", ""))
+    # A disk of its own is in a group that is named after it.
+    return spec.Throttle(**fields, group_name="" if group == ident else group)
+
+
+def _defined(domain: Handle, device: str) -> spec.Disk:
+    listed = [{"target": disk.target, "path": disk.path, "disk": disk} for disk in domain.definition.disks]
+    found: spec.Disk = pick(listed, device)["disk"]
+    return found
+
+
+def _with_throttle(present: spec.Domain, target: str, limits: spec.Throttle) -> spec.Domain:
+    kept = None if limits == spec.Throttle() else limits
+    return replace(
+        present,
+        disks=tuple(replace(disk, throttle=kept) if disk.target == target else disk for disk in present.disks),
+    )
+
+
+# Size and threshold.
+
+
+def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = False) -> None:
+    """Give a disk of a running guest another size (block_resize) and see that it has it.
+
+    :param size: bytes; None is all of the block device that a raw disk is. :param shrink: also a smaller one,
+        whose end is lost.
+    :raises InvalidState: it would be smaller; QEMU refuses, such as to make a qcow2 image smaller.
+    """
+    if size is not None and (size <= 0 or size % 512):
+        raise InvalidValue(f"a disk can't have {size} bytes", hint="a multiple of 512")
+    with domain.lock():
+        entry = pick(plugged(domain.live), device)
+        if not entry["path"]:
+            raise InvalidState(f"drive {entry['target']} is empty: there is nothing to resize")
+        if size is None:
+            size = _capacity(entry)
+        with domain.monitor() as session:
+            present = int(_node(session, entry["node"])["image"]["virtual-size"])
+            if size < present and not shrink:
+                raise InvalidState(
+                    f"{entry['target']} has {present} bytes: what lies behind the first {size} would be lost",
+                    hint="--shrink does it all the same",
+                )
+            try:
+                session.execute("block_resize", {"node-name": top(entry), "size": size})
+            except CommandRefused as error:
+                raise InvalidState(f"{entry['target']} can't have {size} bytes: {error.desc}") from error
+            reached = int(_node(session, entry["node"])["image"]["virtual-size"])
+    if reached != size:
+        raise NotReached(f"{entry['target']} has {reached} bytes, {size} were asked", asked=size, reached=reached)
+
+
+def _capacity(entry: dict[str, Any]) -> int:
+    """The bytes of the block device that a raw disk is; in an image of another format or a file none are fixed."""
+    if entry["format"] != spec.DiskFormat.RAW or not is_block(entry["path"]):
+        raise InvalidState(
+            f"{entry['target']} is no raw disk on a block device: it has the size that it is given",
+            hint="--capacity is for a device that has grown; say a size",
+        )
+    fd = image.open_image(entry["path"], entry["format"], readonly=True)
+    try:
+        return content.size_of(fd)
+    finally:
+        os.close(fd)
+
+
+def set_threshold(domain: Handle, device: str, threshold: int) -> None:
+    """Have an event (block-threshold) told when the guest writes beyond this byte (block-set-write-threshold).
+
+    :param threshold: bytes from the image's beginning; 0 takes it away.
+    """
+    with domain.lock():
+        entry = pick(plugged(domain.live), device)
+        if not entry["path"]:
+            raise InvalidState(f"drive {entry['target']} is empty: nothing is written to it")
+        with domain.monitor() as session:
+            node = _node(session, entry["node"])["image-node"]
+            session.execute("block-set-write-threshold", {"node-name": node, "write-threshold": threshold})
+            reached = _node(session, node).get("write_threshold")
+    if reached != threshold:
+        raise NotReached(f"{entry['target']} has another threshold", asked=threshold, reached=reached)
+
+
+def _node(session: Session, name: str) -> dict[str, Any]:
+    """A node of query-named-block-nodes; ``image-node`` is the protocol node below it."""
+    nodes = session.execute("query-named-block-nodes", {"flat": True})
+    found = next((node for node in nodes if node["node-name"] == name), None)
+    if found is None:
+        raise NotReached(f"QEMU does not show the image {name}", asked=name, reached=None)
+    below = f"file-{name.partition('-')[2]}"
+    return {**found, "image-node": below if any(node["node-name"] == below for node in nodes) else name}

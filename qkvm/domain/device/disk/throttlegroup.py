@@ -1,0 +1,151 @@
+"""Throttle groups: limits that several disks share, made, changed and removed while the guest runs.
+
+A group is an object of QEMU's (object-add, qom-set; ThrottleGroupProperties of qapi/qom.json), and each disk in it
+has a node on top of its image that passes on what the group lets through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.device import actual
+from qkvm.domain.device.disk import throttle
+from qkvm.domain.tuning import tuned
+from qkvm.errors import CommandRefused, InvalidState, NotFound, NotReached
+from qkvm.files import Undo
+from qkvm.qemu import disks
+from qkvm.spec import domain as spec
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+
+    Groups = tuple[spec.Throttle, ...]
+
+
+def groups(domain: Handle, *, inactive: bool = False) -> Groups:
+    """The groups of a running domain, or those of its definition where it does not run or these are asked for."""
+    run = domain.run
+    if inactive or run is None or run.pid is None:
+        return domain.definition.throttle_groups
+    return _live(run)
+
+
+def find(domain: Handle, name: str, *, inactive: bool = False) -> spec.Throttle:
+    """The group of that name.
+
+    :raises NotFound: there is none.
+    """
+    return _named(groups(domain, inactive=inactive), name)
+
+
+def change(
+    domain: Handle, name: str, limits: dict[str, int | str], *, live: bool = False, config: bool = False,
+    current: bool = False,
+) -> None:  # fmt: skip
+    """Make a group, or set some of its limits anew for all the disks in it, and see that QEMU has them.
+
+    :param limits: fields of spec.Throttle; see :func:`qkvm.domain.device.disk.throttle.merged`.
+    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            definitions.change(
+                domain, lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)), undo
+            )
+        if wanted.live:
+            _change_live(domain, domain.live, name, limits, undo)
+        undo.commit()
+
+
+def _with(listed: Groups, name: str, limits: dict[str, int | str]) -> Groups:
+    """The groups with one changed, or one more."""
+    former = next((one for one in listed if one.group_name == name), None)
+    group = throttle.merged(former, {**limits, "group_name": name}, f"throttle group '{printable(name)}'")
+    if former is None:
+        return (*listed, group)
+    return tuple(group if one.group_name == name else one for one in listed)
+
+
+def _change_live(domain: Handle, run: Run, name: str, limits: dict[str, int | str], undo: Undo) -> None:
+    listed = _with(_live(run), name, limits)
+    spec.check_throttle_groups(listed)
+    wanted = disks.throttle_group_object(_named(listed, name))
+    # The record names it before it is there; one that QEMU does not have after all does no harm there.
+    tuned.remember_list(run, "throttle_groups", listed, undo)
+    place = {"path": f"/objects/{wanted['id']}", "property": "limits"}
+    with domain.monitor() as session:
+        if wanted["id"] in {child["name"] for child in session.execute("qom-list", {"path": "/objects"})}:
+            session.execute("qom-set", {**place, "value": wanted["limits"]})
+        else:
+            session.execute("object-add", wanted)
+        reached = session.execute("qom-get", place)
+    if reached != wanted["limits"]:
+        raise NotReached(
+            f"QEMU shows other limits of throttle group {name} than were set",
+            asked=wanted["limits"],
+            reached=reached,
+        )
+
+
+def remove(domain: Handle, name: str, *, live: bool = False, config: bool = False, current: bool = False) -> None:
+    """Remove a group from the running guest, the definition, or both.
+
+    :raises NotFound: there is none of that name. :raises InvalidState: a disk is in it.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            definitions.change(
+                domain,
+                lambda old: replace(old, throttle_groups=_without(old.throttle_groups, name, old.disks)),
+                undo,
+            )
+        if wanted.live:
+            _remove_live(domain, domain.live, name, undo)
+        undo.commit()
+
+
+def _without(listed: Groups, name: str, users: Iterable[spec.Disk]) -> Groups:
+    group = _named(listed, name)
+    for disk in users:
+        if name in disk.throttle_groups:
+            raise InvalidState(f"throttle group '{name}' is still being used by disk '{disk.target}'")
+    return tuple(one for one in listed if one is not group)
+
+
+def _remove_live(domain: Handle, run: Run, name: str, undo: Undo) -> None:
+    present = actual.definition(run)
+    listed = _without(present.throttle_groups, name, present.disks)
+    with domain.monitor() as session:
+        try:
+            session.execute("object-del", {"id": disks.throttle_group_id(name)})
+        except CommandRefused as error:
+            # A disk that the guest has not released yet is none of the present ones.
+            if "in use" in error.desc:
+                raise InvalidState(f"throttle group '{name}' is still being used by a disk that goes") from error
+            if "not found" not in error.desc:
+                raise
+    tuned.remember_list(run, "throttle_groups", listed, undo)
+
+
+def _live(run: Run) -> Groups:
+    return tuned.listed(run, "throttle_groups", spec.Throttle)
+
+
+def _named(listed: Groups, name: str) -> spec.Throttle:
+    for group in listed:
+        if group.group_name == name:
+            return group
+    raise NotFound(
+        f"throttle group '{printable(name)}' was not found", kind="throttle group", name=name,
+        hint="domthrottlegrouplist shows them",
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""NICs: seen, opened, plugged, held to what they may do, limited, changed."""

@@ -1,0 +1,142 @@
+"""Bandwidth limits of a NIC (virsh domiftune), at a start, at a hot plug, and while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.device.nic import status
+from qkvm.domain.run import write
+from qkvm.errors import InvalidState, InvalidValue
+from qkvm.files import Undo
+from qkvm.net.link import bandwidth, link
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+
+DIRECTIONS = ("inbound", "outbound")
+"""What the guest receives, and what it sends."""
+
+Limits = dict[str, "spec.Bandwidth | None"]
+
+
+def parse(text: str, direction: str) -> spec.Bandwidth | None:
+    """virsh's form of a limit, average[,peak[,burst[,floor]]], in KiB a second and KiB; 0 is none.
+
+    :raises InvalidValue: no such numbers, or a floor, which needs a network that shares its bandwidth out.
+    """
+    words = text.split(",")
+    if not 1 <= len(words) <= 4 or not all(word.isascii() and (word.isdigit() or not word) for word in words):
+        raise InvalidValue(f"{direction} format is incorrect: '{printable(text)}'", hint="average,peak,burst")
+    average, peak, burst, floor = (int(word or 0) for word in (*words, "", "", "")[:4])
+    if floor:
+        raise InvalidValue(
+            f"{direction} floor is not supported", hint="a network here keeps no bandwidth for one of its NICs"
+        )
+    if not average:
+        if peak or burst:
+            raise InvalidValue(f"{direction} average is mandatory")
+        return None
+    band = spec.Bandwidth(average=average, peak=peak, burst=burst)
+    spec.check_bandwidth(band, direction)
+    return band
+
+
+def limits(
+    domain: Handle, interface: str, *, live: bool = False, config: bool = False, current: bool = False
+) -> Limits:
+    """The limits of the NIC with that interface name or MAC address.
+
+    :raises NotFound: there is none.
+    """
+    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    if wanted.live:
+        return _of_entry(_entry(domain.live, domain, interface))
+    mac = status.find(status.interfaces(domain, inactive=True), interface).mac
+    nic = next(nic for nic in domain.definition.nics if nic.mac == mac)
+    return {name: getattr(nic, name) for name in DIRECTIONS}
+
+
+def _entry(run: Run, domain: Handle, interface: str) -> dict[str, Any]:
+    mac = status.find(status.interfaces(domain), interface).mac
+    return next(entry for entry in run.devices("nics") if entry["mac"] == mac)
+
+
+def _of_entry(entry: dict[str, Any]) -> Limits:
+    nic = toml.from_plain(entry["spec"], spec.Nic, "record")
+    return {name: getattr(nic, name) for name in DIRECTIONS}
+
+
+def set_limits(
+    domain: Handle, interface: str, changes: Limits, *,
+    live: bool = False, config: bool = False, current: bool = False,
+) -> None:  # fmt: skip
+    """Change limits of a NIC in the running guest, the definition, or both; what is not in ``changes`` stays.
+
+    :raises InvalidState: it has no tap. :raises HostError: the kernel lacks what it takes.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        mac = status.find(status.interfaces(domain, inactive=not wanted.live), interface).mac
+        if wanted.config:
+            status.find(status.interfaces(domain, inactive=True), mac)
+        if wanted.live:
+            run = domain.live
+            entry = _entry(run, domain, mac)
+            before = _of_entry(entry)
+            undo.add(apply, domain, run, entry, before)
+            apply(domain, run, entry, before | changes)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with(present, mac, changes))
+        undo.commit()
+
+
+def _with(present: spec.Domain, mac: str, changes: Limits) -> spec.Domain:
+    listed = (replace(nic, **changes) if nic.mac == mac else nic for nic in present.nics)
+    return replace(present, status=tuple(listed))
+
+
+def apply(domain: Handle, run: Run, entry: dict[str, Any], wanted: Limits) -> None:
+    """Hold the tap of a record's entry to these limits, and remember them there."""
+    if not entry["target"]:
+        raise InvalidState(f"NIC {entry['mac']} has no tap to limit")
+    shaper = entry.get("shaper") or bandwidth.shaper_name(entry["target"])
+    entry["spec"] = {
+        **{name: value for name, value in entry["spec"].items() if name not in DIRECTIONS},
+        **{name: toml.to_plain(band) for name, band in wanted.items() if band is not None},
+    }
+    leaving, coming = wanted["inbound"], wanted["outbound"]
+    if entry["type"] == "direct":
+        # What the guest sends is sent by a macvtap, and received by a tap.
+        leaving, coming = coming, leaving
+    if coming is not None:
+        # Named before it is made.
+        entry["shaper"] = shaper
+    write(run)
+    bandwidth.limit(entry["target"], leaving, coming, shaper=shaper, alias=link.domain_tag(domain.name))
+    if coming is None and entry.pop("shaper", None):
+        write(run)
+
+
+def apply_all(domain: Handle, run: Run) -> None:
+    """Hold the taps of a run that starts to the limits of its definition."""
+    for entry in run.record["nics"]:
+        wanted = _of_entry(entry)
+        if any(wanted.values()):
+            apply(domain, run, entry, wanted)
+
+
+def release(name: str, entry: dict[str, Any]) -> None:
+    """Take away what does not go with the tap of a NIC that is gone; ``name`` is the domain's."""
+    shaper = entry.pop("shaper", "")
+    if shaper:
+        bandwidth.remove(shaper, link.domain_tag(name))

@@ -1,0 +1,1 @@
+"""Shared folders: served to the guest, plugged and unplugged."""

@@ -1,0 +1,1 @@
+"""What the agent in the guest does: it is asked, freezes file systems, sets clock, users and power."""

@@ -1,0 +1,53 @@
+"""The guest's clock by its agent (virsh domtime)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qkvm.domain.guest import agent as agents
+from qkvm.errors import CommandRefused, InvalidValue, NotReached
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+    from qkvm.qmp.agent import AgentSession
+
+_NANO = 1_000_000_000
+_LIMIT = (1 << 63) // _NANO
+"""Seconds since 1970 that the agent's 64 bits of nanoseconds can tell."""
+
+_TOLERANCE = 10
+"""Seconds that a guest may take between the setting of its clock and the look at it."""
+
+
+def get(domain: Handle) -> tuple[int, int]:
+    """The guest's time: seconds since 1970, and nanoseconds."""
+    with agents.session(domain) as agent:
+        return _get(agent)
+
+
+def set_time(domain: Handle, seconds: int | None, nanoseconds: int = 0) -> None:
+    """Set the guest's clock, its hardware clock too; to that of its hardware where ``seconds`` is None.
+
+    Ticks that QEMU still owes the guest are forgotten (rtc-reset-reinjection), since the new time has them.
+
+    :raises InvalidValue: no such time. :raises NotReached: the guest's clock shows another time afterwards.
+    """
+    if seconds is not None and not 0 <= seconds < _LIMIT:
+        raise InvalidValue(f"invalid argument: time {seconds} is out of range", hint="seconds since 1970")
+    arguments: dict[str, int] = {} if seconds is None else {"time": seconds * _NANO + nanoseconds}
+    with agents.session(domain) as agent:
+        agent.execute("guest-set-time", arguments, kind=dict[str, Any])
+        shown, _ = _get(agent)
+    if seconds is not None and not seconds <= shown + 1 <= seconds + _TOLERANCE:
+        raise NotReached(f"the guest's clock shows {shown}, not {seconds}", asked=seconds, reached=shown)
+    with domain.lock(), domain.monitor() as session:
+        try:
+            session.execute("rtc-reset-reinjection")
+        except CommandRefused as error:
+            # A machine without that hardware clock owes no ticks.
+            if error.error_class != "CommandNotFound":
+                raise
+
+
+def _get(agent: AgentSession) -> tuple[int, int]:
+    return divmod(agent.execute("guest-get-time", kind=int), _NANO)

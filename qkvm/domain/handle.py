@@ -1,0 +1,193 @@
+"""The handle of a domain: its name in a tree, its run, its definition, its lock and its monitor."""
+
+from __future__ import annotations
+
+import os
+
+from qkvm.domain import run as runs
+from qkvm.errors import DefinitionError, InvalidState, NotFound, QkvmError
+from qkvm.files import check_private_dir, entries, locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from qkvm.domain.run import Run
+    from qkvm.paths import Tree
+    from qkvm.qmp.session import Session
+    from qkvm.spec import domain as spec
+
+
+class Handle:
+    """One domain of a tree. Nothing is cached that another process could change."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.tree = tree
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @classmethod
+    def lookup(cls, tree: Tree, text: str) -> Self:
+        """The domain of that id, UUID or name.
+
+        :raises NotFound: there is none.
+        """
+        return cls(tree, find(tree, text))
+
+    # What it is.
+
+    @property
+    def run(self) -> Run | None:
+        """The latest run in this boot, live or ended."""
+        return runs.find(self.tree, self.name)
+
+    @property
+    def live(self) -> Run:
+        """The run that is live now.
+
+        :raises InvalidState: the domain is not running.
+        """
+        found = self.run
+        if found is None or found.pid is None:
+            raise InvalidState("domain is not running")
+        return found
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its QEMU lives; a paused domain runs too."""
+        found = self.run
+        return found is not None and found.pid is not None
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether it has a definition that outlives its run."""
+        return os.path.lexists(self.tree.domain_definition(self.name))
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """State and reason in virsh's words: ('running', 'booted'), ('shut off', 'destroyed')."""
+        found = self.run
+        return found.state() if found is not None else ("shut off", "unknown")
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID."""
+        found = self.run
+        return found.uuid if found is not None else self.definition.uuid
+
+    @property
+    def definition(self) -> spec.Domain:
+        """What the user wants; for a transient domain what it was started with.
+
+        :raises DefinitionError: the file is damaged.
+        """
+        from qkvm.domain import definition
+
+        return definition.load(self)
+
+    # What it can be told.
+
+    def lock(self, *, timeout: float = 30.0) -> locked:
+        """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way.
+
+        :param timeout: seconds to wait for who holds it.
+        """
+        return _DomainLock(self, timeout)
+
+    def monitor(self) -> Session:
+        """A session with its monitor, to be used under its lock.
+
+        :raises InvalidState: the domain is not running.
+        """
+        from qkvm.qmp.session import Session
+
+        return Session(self.live.monitor, name=self.name)
+
+    @property
+    def has_managed_save(self) -> bool:
+        """Whether its next start takes up a saved state."""
+        return os.path.lexists(self.tree.managed_save(self.name))
+
+
+_menders: list[Callable[[Handle], None]] = []
+
+
+def mended_by(mender: Callable[[Handle], None]) -> None:
+    """Have whoever takes a domain's lock call this first: it mends what one that was killed has left."""
+    _menders.append(mender)
+
+
+class _DomainLock(locked):
+    """The lock of a domain; who has taken it mends what others have left, before anything else."""
+
+    def __init__(self, domain: Handle, timeout: float) -> None:
+        folder = domain.tree.domain_runs
+        super().__init__(os.path.join(folder, f".{domain.name}.lock"), f"domain '{domain.name}'", timeout)
+        self._folder = folder
+        self._domain = domain
+
+    def __enter__(self) -> int:
+        check_private_dir(self._folder)
+        fd = super().__enter__()
+        try:
+            for mend in _menders:
+                mend(self._domain)
+        except BaseException:
+            self.__exit__()
+            raise
+        return fd
+
+    def __exit__(self, *_: object) -> None:
+        from qkvm.host import view
+
+        try:
+            view.refresh_domain(self._domain.tree, self._domain.name)
+        except (QkvmError, OSError):
+            # What was done is done; setup-read tells what keeps others from seeing it.
+            pass
+        finally:
+            super().__exit__()
+
+
+def find(tree: Tree, text: str) -> str:
+    """The name of the domain of that id, UUID or name, looked for in this order as virsh does.
+
+    :raises NotFound: there is none.
+    """
+    if text.isdigit():
+        for run in runs.all_runs(tree):
+            if run.id == int(text) and run.pid is not None:
+                return run.name
+    # A path is made of it: what can't be a name is not looked for.
+    elif "/" not in text and text not in ("", ".", "..") and "\0" not in text and len(text.encode()) < 240:
+        domain = Handle(tree, text)
+        if domain.is_persistent or domain.is_running:
+            return text
+        found = _by_uuid(tree, text.lower().replace("-", ""))
+        if found:
+            return found
+    raise NotFound(f"failed to get domain '{text}'", kind="domain", name=text)
+
+
+def names(tree: Tree) -> list[str]:
+    """Names of all domains: defined, or running without a definition."""
+    defined = set(entries(tree.domain_definitions, ".toml"))
+    transient = [run.name for run in runs.all_runs(tree) if run.name not in defined and run.pid is not None]
+    return sorted(defined.union(transient))
+
+
+def _by_uuid(tree: Tree, digits: str) -> str:
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+        return ""
+    for name in names(tree):
+        domain = Handle(tree, name)
+        try:
+            if domain.uuid.replace("-", "") == digits:
+                return name
+        except (NotFound, DefinitionError):
+            # Undefined between the listing and the look, or damaged: not the one that is looked for.
+            continue
+    return ""

@@ -1,0 +1,1 @@
+"""A run of a domain brought up, and ended: all that is around QEMU's process."""

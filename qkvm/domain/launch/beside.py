@@ -1,0 +1,84 @@
+"""All that runs beside the QEMU of one start: its sockets before the command line is made, its programs after."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm.domain.device import sidecar, tpm
+from qkvm.domain.device.share import serve as share
+from qkvm.host import settings
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.domain.tuning.place import Place
+    from qkvm.files import Undo
+    from qkvm.paths import Tree
+    from qkvm.qemu.launch import Resources
+    from qkvm.spec import domain as spec
+
+
+class Company(NamedTuple):
+    """The ends of each sidecar's socket, and the folders that are shared."""
+
+    tpm: sidecar.Ends | None
+    shares: tuple[share.Opened, ...]
+
+    @property
+    def fds(self) -> list[int]:
+        """What QEMU gets."""
+        return [*([self.tpm.qemu] if self.tpm is not None else []), *(one.qemu for one in self.shares)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will not go as it is meant."""
+        return [one.warning for one in self.shares if one.warning]
+
+    def add_to(self, given: Resources) -> Resources:
+        """What the host gives a start, with these."""
+        return given._replace(
+            tpm_fd=self.tpm.qemu if self.tpm is not None else 0, shares=tuple(one.qemu for one in self.shares)
+        )
+
+
+def check(tree: Tree, definition: spec.Domain, user: str) -> None:
+    """Refuse a definition that asks for programs which are not there, or folders that can't be shared.
+
+    :param user: QEMU's; '' where it stays root. :raises MissingProgram: naming the package.
+    """
+    if definition.tpm is not None:
+        tpm.check()
+    share.check(tree, definition, as_root=not user and os.geteuid() == 0)
+
+
+def open_sockets(domain: Handle, run: Run, definition: spec.Domain, user: str, opened: ExitStack) -> Company:
+    """Make the sockets and hold the folders, closed with ``opened``: QEMU and its sidecars keep their own."""
+    ids = settings.user_ids(user) if user and definition.filesystems else None
+    return Company(
+        tpm.open_socket(opened) if definition.tpm is not None else None,
+        tuple(
+            share.hold(domain.tree, run, one, f"fs{number}", ids, opened)
+            for number, one in enumerate(definition.filesystems)
+        ),
+    )
+
+
+def nominal(definition: spec.Domain, first: int) -> Company:
+    """The ends that :func:`open_sockets` would make where the first free fd is ``first``."""
+    ends = sidecar.Ends(first, 0) if definition.tpm is not None else None
+    first += ends is not None
+    shares = (share.Opened(one, "", number) for number, one in enumerate(definition.filesystems, first))
+    return Company(ends, tuple(shares))
+
+
+def start(domain: Handle, run: Run, definition: spec.Domain, company: Company, place: Place, undo: Undo) -> None:
+    """Start the sidecars; QEMU, which is started next, finds them at the ends of its sockets."""
+    undo.add(sidecar.end, run, 0.1)
+    if definition.tpm is not None and company.tpm is not None:
+        user = settings.tpm_user(settings.load(domain.tree).user, run.id)
+        tpm.start(domain.tree, run, definition.tpm, company.tpm, user, place)
+    for one in company.shares:
+        share.serve(domain.tree, run, one, place)

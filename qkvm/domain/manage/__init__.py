@@ -1,0 +1,1 @@
+"""What needs all of the above: install, undefine, rename, describe, upgrades, volumes and pools in use, gc."""

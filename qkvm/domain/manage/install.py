@@ -1,0 +1,269 @@
+"""Make a new domain: its disks, seed and definition, its first boot, and the wait for the end of that.
+
+An installation has two parts, as virt-install has it. The definition that is stored says what the guest is to be
+when it is done. The first boot may be of something else: with a medium in the CD-ROM drive, with an installer's
+kernel, from the network; then the guest's reboot ends that run, and the next start is of the definition.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm import units
+from qkvm.domain import define
+from qkvm.domain.handle import Handle, names
+from qkvm.domain.launch import preview
+from qkvm.domain.launch.bring_up import Origin, bring_up
+from qkvm.domain.launch.forget import forget_boot_files
+from qkvm.domain.life import start
+from qkvm.emulator import machinetype
+from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
+from qkvm.files import Undo, remove, remove_dir
+from qkvm.host import process
+from qkvm.spec import domain as spec
+from qkvm.storage.image import image
+from qkvm.storage.media import installtree, seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.paths import Tree
+    from qkvm.storage.media.seed import Seed
+
+    Tell = Callable[[str, str, int, int], object]
+    """Hears of what takes a while: what is done, the name, how many bytes of how many; 0 of 0 is not known."""
+
+_LOOK = 1.0
+"""Seconds between two looks at whether the guest's QEMU still lives, which a pidfd tells at once."""
+
+
+class NewDisk(NamedTuple):
+    """An image to be made: a size of 0 KiB is that of the image that it is made on top of."""
+
+    path: str
+    format: spec.DiskFormat
+    size_kib: int
+    backing: spec.Layer | None = None
+    preallocated: bool = False
+
+
+class Media(NamedTuple):
+    """Where an installer's kernel and initrd come from: a folder or CD image, and the paths inside it.
+
+    ``inject`` are files of the host that are added to the initrd.
+    """
+
+    location: str
+    kernel: str
+    initrd: str
+    inject: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """What an installation is to make.
+
+    ``first`` is what the first boot is of, None where that is the definition. ``stored`` is False where the
+    definition is there already; a ``transient`` domain has none.
+    """
+
+    definition: spec.Domain
+    first: spec.Domain | None = None
+    disks: tuple[NewDisk, ...] = ()
+    seed: Seed | None = None
+    media: Media | None = None
+    transient: bool = False
+    stored: bool = True
+
+
+def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
+    """Make all that a plan says and start the domain; gives warnings. Whatever fails, all that was made is undone.
+
+    :raises AlreadyExists: a domain of that name is there. :raises LaunchError: QEMU refused to start it.
+    """
+
+    domain = Handle(tree, plan.definition.name)
+    plan = plan._replace(definition=machinetype.pinned_here(tree, plan.definition))
+    if plan.stored:
+        refuse_present(domain)
+    preview.refuse_missing(domain, plan.first or plan.definition)
+    with Undo() as undo:
+        for disk in plan.disks:
+            _allocate(tree, disk, tell, undo)
+        if plan.seed is not None:
+            _write_seed(tree, domain, plan.seed, undo)
+        if plan.media is not None:
+            _take_boot_files(tree, domain, plan.media, tell, undo)
+        if plan.stored:
+            undo.add(_take_back, domain)
+            if not plan.transient:
+                define.store(tree, plan.definition)
+        tell("Creating domain", "", 0, 0)
+        with domain.lock():
+            if plan.transient:
+                define.refuse_clashes(tree, plan.definition)
+            warnings = bring_up(domain, Origin(plan.first or plan.definition))
+        undo.commit()
+    return warnings
+
+
+def refuse_present(domain: Handle) -> None:
+    """Refuse the name of a domain that is there.
+
+    :raises AlreadyExists: it is defined, or runs.
+    """
+    if domain.is_persistent or domain.is_running:
+        raise AlreadyExists(f"domain '{domain.name}' already exists", hint="another --name, or undefine it first")
+
+
+def _allocate(tree: Tree, disk: NewDisk, tell: Tell, undo: Undo) -> None:
+    name = os.path.basename(disk.path)
+    total = disk.size_kib * 1024
+    tell("Allocating", name, 0, total)
+    image.create(
+        disk.path, disk.format, disk.size_kib, owner_folder=tree.images,
+        backing=(disk.backing.path, disk.backing.format) if disk.backing else None, preallocate=disk.preallocated,
+        watch=lambda part: tell("Allocating", name, min(part, total), total),
+    )  # fmt: skip
+    undo.add(_remove_disk, disk.path, tell)
+
+
+def _remove_disk(path: str, tell: Tell) -> None:
+    tell("Removing disk", os.path.basename(path), 0, 0)
+    remove(path)
+
+
+def _write_seed(tree: Tree, domain: Handle, texts: Seed, undo: Undo) -> None:
+    path = tree.seed(domain.name)
+    former = seed.read(path) if os.path.lexists(path) else None
+    # A seed that is there is replaced, and comes back where the installation fails.
+    undo.add(*((seed.write, path, former) if former is not None else (remove, path)))
+    seed.write(path, texts)
+
+
+def _take_boot_files(tree: Tree, domain: Handle, media: Media, tell: Tell, undo: Undo) -> None:
+    targets = (tree.boot_file(domain.name, "kernel"), tree.boot_file(domain.name, "initrd"))
+    undo.add(forget_boot_files, domain)
+    with installtree.medium(media.location) as source:
+        installtree.extract(
+            source, media.kernel, media.initrd, targets, media.inject,
+            lambda name: tell("Retrieving", units.printable(name), 0, 0),
+        )  # fmt: skip
+
+
+def _take_back(domain: Handle) -> None:
+    """Undo the definition; QEMU's log stays, because the error names it."""
+    remove(domain.tree.domain_definition(domain.name))
+    remove_dir(domain.tree.domain_run(domain.name))
+
+
+def await_end(domain: Handle, timeout: float | None) -> bool:
+    """Wait for the end of the domain's QEMU; False where it is there after ``timeout`` seconds (None: none)."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    run = domain.run
+    pid = run.pid if run is not None else None
+    pidfd = process.open_pidfd(pid) if pid is not None else None
+    if pidfd is None:
+        return True
+    try:
+        while True:
+            left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
+            if process.ended(pidfd, left):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+    finally:
+        os.close(pidfd)
+        process.reap()
+
+
+def was_stopped(domain: Handle) -> bool:
+    """Whether the last run was ended by the user (destroy), not by its guest."""
+    run = domain.run
+    return run is not None and run.pid is None and run.record.get("ending") == "destroyed"
+
+
+def go_on(domain: Handle) -> list[str]:
+    """Start what the installation was for, after its first boot has ended; gives warnings.
+
+    :raises InvalidState: the first boot ended in a crash.
+    """
+    state, reason = domain.state
+    if state == "shut off" and reason in ("crashed", "failed"):
+        raise InvalidState(
+            f"the guest has {reason} during its installation", hint=f"see {domain.tree.qemu_log(domain.name)}"
+        )
+    forget_boot_files(domain)
+    return start.start(domain)
+
+
+class Users(NamedTuple):
+    """Other domains that have what a plan has: their names by disk path, and by MAC address."""
+
+    disks: dict[str, list[str]]
+    macs: dict[str, list[str]]
+
+
+def users(tree: Tree, plan: Plan) -> Users:
+    """Which other domains, defined or running, have the plan's disks and MAC addresses.
+
+    Disks that are only read, or meant to be shared, may be another's too; a seed may not.
+    """
+    seed_path = tree.seed(plan.definition.name)
+    own = {
+        os.path.realpath(disk.path): disk.path
+        for disk in plan.definition.disks
+        if disk.path and (disk.path == seed_path or not (disk.is_readonly or disk.shareable))
+    }
+    found = Users({}, {})
+    for name in names(tree):
+        if name == plan.definition.name:
+            continue
+        try:
+            other = Handle(tree, name).definition
+        except QkvmError:
+            # Undefined meanwhile, or damaged: it uses nothing that could be told.
+            continue
+        for disk in other.disks:
+            if disk.path and os.path.realpath(disk.path) in own:
+                found.disks.setdefault(own[os.path.realpath(disk.path)], []).append(name)
+        for mac in {nic.mac for nic in other.nics} & {nic.mac for nic in plan.definition.nics}:
+            found.macs.setdefault(mac, []).append(name)
+    return found
+
+
+def short_of_space(disks: tuple[NewDisk, ...]) -> str:
+    """What is wrong where new disks do not fit on their file systems when they are full; '' where they do.
+
+    :raises HostError: disks that are to have all their space now do not.
+    """
+    words = ""
+    for folder, (size, preallocated) in _sizes(disks).items():
+        free = os.statvfs(folder)
+        available = free.f_bavail * free.f_frsize // 1024
+        if preallocated > available:
+            raise HostError(
+                f"the disks take {preallocated >> 10} MiB and {folder} has {available >> 10} MiB left",
+                hint="--check disk_size=off tries it all the same",
+            )
+        if size > available:
+            words = f"the disks may grow to {size >> 10} MiB, and {folder} has {available >> 10} MiB left"
+    return words
+
+
+def _sizes(disks: tuple[NewDisk, ...]) -> dict[str, tuple[int, int]]:
+    """KiB that new disks can grow to, and that they take at once, by the folder that stands for a file system."""
+    folders: dict[int, str] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for disk in disks:
+        folder = os.path.dirname(disk.path)
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        folder = folders.setdefault(os.stat(folder).st_dev, folder)
+        size = disk.size_kib
+        if not size and disk.backing is not None:
+            size = image.virtual_size(disk.backing.path, disk.backing.format) // 1024
+        most, now = found.get(folder, (0, 0))
+        found[folder] = (most + size, now + size * disk.preallocated)
+    return found

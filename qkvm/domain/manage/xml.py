@@ -1,0 +1,91 @@
+"""What a domain is, told in libvirt's XML (virsh dumpxml). Reads only, never the monitor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from qkvm.domain.device import actual
+from qkvm.errors import HostError
+from qkvm.host.node import accel
+from qkvm.qemu.controllers import controller_id
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+from qkvm.spec.libvirt import text
+from qkvm.spec.libvirt.controller import alias_key
+from qkvm.spec.libvirt.devices import Live
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+
+_FIRST_VNC_PORT = 5900
+"""TCP port of VNC's display 0."""
+
+_SINGLE = {"balloon": "balloon0", "rng": "rng0", "video": "video0", "watchdog": "watchdog0"}
+"""Ids of the devices of which there is one (templates/parts/pci.j2)."""
+
+
+def dump(domain: Handle, *, inactive: bool = False, secret: bool = False, migratable: bool = False) -> str:
+    """The description of a domain: of a running one what it is now, else its definition.
+
+    :param inactive: the definition also of a running one. :param secret: with passwords.
+    :param migratable: what a running one is now, without what tells of this run.
+    """
+    definition, run = _now(domain, inactive=inactive)
+    if run is None:
+        return text.dumps(definition, accel=_accelerator(definition), secret=secret)
+    live = None if inactive or migratable else _live(run, definition)
+    return text.dumps(definition, accel=str(run.record["accel"]), live=live, secret=secret)
+
+
+def plain(
+    domain: Handle, *, inactive: bool = False, secret: bool = False, migratable: bool = False
+) -> dict[str, Any]:
+    """The same as plain dicts, lists and strings; what is at its default is left out."""
+    definition, run = _now(domain, inactive=inactive)
+    if definition.vnc is not None and not secret:
+        definition = replace(definition, vnc=replace(definition.vnc, password=""))
+    found = toml.to_plain(definition)
+    return found if run is None or inactive or migratable else {"id": run.id, **found}
+
+
+def _now(domain: Handle, *, inactive: bool) -> tuple[spec.Domain, Run | None]:
+    """What a domain is now, with its run; its definition and None where it does not run or is asked for that."""
+    run = domain.run
+    if run is None or run.pid is None or (inactive and domain.is_persistent):
+        return domain.definition, None
+    return actual.definition(run), run
+
+
+def _accelerator(definition: spec.Domain) -> str:
+    """What would run it here; a KVM that is asked for and is not there is still what it asks for."""
+    try:
+        return accel.choose(definition.accel)[0]
+    except HostError:
+        return str(definition.accel)
+
+
+def _live(run: Run, definition: spec.Domain) -> Live:
+    nics, disks = run.devices("nics"), run.devices("disks")
+    return Live(
+        id=run.id,
+        taps={entry["mac"]: entry["target"] for entry in nics},
+        bridges={entry["mac"]: entry["bridge"] for entry in nics},
+        aliases={
+            **_SINGLE,
+            **{alias_key(one): controller_id(one) for one in definition.controllers},
+            **{entry["mac"]: entry["id"] for entry in nics},
+            **{entry["target"]: entry["id"] for entry in disks},
+            **{f"filesystem {entry['target']}": entry["id"] for entry in run.devices("filesystems")},
+        },
+        vnc_port=_vnc_port(run),
+    )
+
+
+def _vnc_port(run: Run) -> int:
+    """Where the VNC server listens, 0 where it has no port."""
+    vnc = run.record.get("vnc")
+    display = str(vnc["address"]).rpartition(":")[2] if vnc else ""
+    return int(display) + _FIRST_VNC_PORT if display.isdigit() else 0

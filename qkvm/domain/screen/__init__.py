@@ -1,0 +1,1 @@
+"""How a person or a program gets at the guest: console, screen, keys, monitor."""

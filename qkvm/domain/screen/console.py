@@ -1,0 +1,205 @@
+"""The serial console: attach a terminal to it, leave with ^]; the log that QEMU always writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import stat
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from qkvm.errors import Busy, InvalidState, NotFound
+from qkvm.sockets import connect_unix
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+
+_TAKEOVER = 5.0
+
+
+def escape_code(text: str) -> int:
+    """The byte that a terminal sends for an escape such as '^]' (Ctrl and ]) or 'x'."""
+    return ord(text) if len(text) == 1 else ord(text[1].upper()) ^ 0x40
+
+
+def find(domain: Handle, device: str = "") -> int:
+    """The number of the serial port of that name ('serial1', or its alias); the first one where none is named.
+
+    :raises NotFound: there is no such port. :raises InvalidState: nobody can be connected to it.
+    """
+    serials = _serials(domain)
+    for number, serial in enumerate(serials):
+        if device in ("", f"serial{number}", serial.get("alias", "-")):
+            kind = serial.get("kind", "socket")
+            if kind not in ("socket", "pty", "unix"):
+                raise InvalidState(f"serial port {number} is of kind {kind}: there is nothing to connect to")
+            return number
+    if not device:
+        raise NotFound("domain has no serial port", kind="serial port", name="", hint="[[serials]] gives one")
+    raise NotFound(f"cannot find character device {device}", kind="serial port", name=device, hint="serial0 …")
+
+
+def place(domain: Handle) -> str:
+    """Where the first serial port is on this host: the device of a pseudo terminal, or the path of a Unix socket.
+
+    :raises: as :func:`find`.
+    """
+    return _path(domain, find(domain))
+
+
+def _serials(domain: Handle) -> list[dict[str, Any]]:
+    """The serial ports that the run was started with, as its record tells; what equals a default is left out."""
+    serials: list[dict[str, Any]] = domain.live.record["definition"].get("serials", [{}])
+    return serials
+
+
+def _path(domain: Handle, number: int) -> str:
+    serial = _serials(domain)[number]
+    kind = serial.get("kind", "socket")
+    if kind == "unix":
+        return str(serial["path"])
+    if kind == "pty":
+        with domain.lock(), domain.monitor() as session:
+            for chardev in session.execute("query-chardev"):
+                if chardev["label"] == f"serial{number}":
+                    return str(chardev["filename"]).removeprefix("pty:")
+    return os.path.join(domain.live.folder, f"serial{number}.sock")
+
+
+def attach(
+    domain: Handle,
+    terminal: int,
+    *,
+    force: bool = False,
+    escape: int = 0x1D,
+    port: int = 0,
+    connected: Callable[[], object] | None = None,
+) -> bool:
+    """Connect a terminal to a serial port of the guest until ``escape`` is typed or the guest ends.
+
+    :param terminal: fd of the terminal, read and written. :param force: end another session first.
+    :param escape: the byte that a key sends, by default ^]. :param port: the port's number.
+    :param connected: called once when the guest's words reach the terminal.
+    :returns: whether the user left (True) or the guest's side ended (False).
+    :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
+    """
+    run = domain.live
+    if not os.isatty(terminal):
+        raise InvalidState("Cannot run interactive console without a controlling TTY")
+    name = "console.lock" if port == 0 else f"serial{port}.lock"
+    with _session_lock(os.path.join(run.folder, name), force=force), ExitStack() as opened:
+        fd = _connect(_path(domain, port), opened)
+        if connected is not None:
+            connected()
+        opened.enter_context(_raw(terminal))
+        return _relay(fd, terminal, bytes((escape,)))
+
+
+def _connect(path: str, opened: ExitStack) -> int:
+    """An fd of the host's end of a serial port: a socket's, or a pseudo terminal's that passes all bytes on."""
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        return opened.enter_context(connect_unix(path)).fileno()
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
+    tty.setraw(fd, termios.TCSANOW)
+    return fd
+
+
+@contextmanager
+def _session_lock(path: str, *, force: bool) -> Iterator[None]:
+    """Be the one session; the file holds the pid of who is, so that --force can end it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _try_lock(fd):
+            if not force:
+                raise Busy("Active console session exists for this domain", hint="--force ends it")
+            _end_holder(path, fd)
+        os.ftruncate(fd, 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        # A POSIX lock, because F_GETLK can ask it for the holder's pid.
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _end_holder(path: str, fd: int) -> None:
+    from qkvm.host import process
+
+    holder = process.lock_holder(path)
+    pidfd = process.open_pidfd(holder) if holder is not None else None
+    if pidfd is not None:
+        try:
+            # The other session restores its terminal on a hang-up and ends.
+            signal.pidfd_send_signal(pidfd, signal.SIGHUP)
+        finally:
+            os.close(pidfd)
+    deadline = time.monotonic() + _TAKEOVER
+    while not _try_lock(fd):
+        if time.monotonic() >= deadline:
+            raise Busy("the other console session does not end")
+        time.sleep(0.005)
+
+
+@contextmanager
+def _raw(terminal: int) -> Iterator[None]:
+    """The terminal in raw mode, and as before whatever ends the block, a signal included."""
+    before = termios.tcgetattr(terminal)
+    caught = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, leave) for number in caught}
+    try:
+        # Not TCSAFLUSH, setraw's default: what was typed ahead is meant for the guest.
+        tty.setraw(terminal, termios.TCSADRAIN)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _relay(guest: int, terminal: int, escape: bytes) -> bool:
+    poll = select.poll()
+    poll.register(guest, select.POLLIN)
+    poll.register(terminal, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == terminal:
+                typed = os.read(terminal, 4096)
+                before, left, _ = typed.partition(escape)
+                _write_all(guest, before)
+                if left or not typed:
+                    return True
+            else:
+                shown = _receive(guest)
+                if not shown:
+                    return False
+                _write_all(terminal, shown)
+
+
+def _receive(guest: int) -> bytes:
+    """What the guest wrote, b'' at its end, which a pseudo terminal tells with EIO."""
+    try:
+        return os.read(guest, 65536)
+    except OSError:
+        return b""
+
+
+def _write_all(fd: int, raw: bytes) -> None:
+    while raw:
+        raw = raw[os.write(fd, raw) :]

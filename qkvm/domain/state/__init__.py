@@ -1,0 +1,1 @@
+"""The state of a guest out of QEMU and into it: jobs, migration, saved guests, dumps."""

@@ -1,0 +1,299 @@
+"""A guest's state out of QEMU and into it: migration (qapi/migration.json) over a pipe, with a file behind it.
+
+The pipe's other end is this process. Where it dies, QEMU finds nobody to write to and gives up. Under KVM the
+guest is not stopped beforehand: QEMU stops it for the last pass, in which it answers nobody, and starts it again
+by itself where that fails. When all of the memory has been written once, the pass with what has changed meanwhile
+is made the last.
+
+Under TCG, which loses writes, the guest is stopped first. One whose saver was killed is let go on by the next verb
+(job.recover).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qkvm.domain.state import job as jobs
+from qkvm.domain.state.pump import Pump
+from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, MonitorTimeout, NotReached
+from qkvm.host import journal
+from qkvm.storage.stream import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+    from qkvm.storage.stream import StreamWriter
+
+    Report = Callable[[int, int], None]
+    """Called now and then with the bytes that remain and the bytes in all."""
+
+_FD_NAME = "state"
+_LIMITS = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 300}
+"""As fast as it goes, and the milliseconds that the last pass may take, which are QEMU's own default."""
+
+_LAST_PASS = {"downtime-limit": 2000 * 1000}
+"""The longest that QEMU takes: whatever is left is small enough for a last pass."""
+
+_PATIENCE = 600.0
+"""Seconds for an answer: in its last pass QEMU answers nobody before all has been written."""
+
+_GIVE_UP = 2.0
+"""Seconds for an answer to what is asked beside something else that leads to the same."""
+
+_REPORT_EVERY = 0.5
+_POLL = 0.005
+_ENDED = frozenset(("completed", "failed", "cancelled"))
+
+
+def send(
+    run: Run,
+    session: Session,
+    stream: StreamWriter,
+    *,
+    what: str,
+    report: Report | None = None,
+    at_end: Callable[[], None] | None = None,
+) -> None:
+    """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
+
+    Under TCG it is stopped from the beginning.
+
+    :param what: the job, for errors: 'save'. :param at_end: is called when the guest has been stopped and its
+        disks are still open, before the last of its state is written.
+    :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
+        In either case :func:`go_on` lets the guest go on as before.
+    """
+    mark = journal.size(run.journal)
+    with Pump(stream.copy_from) as pump:
+        try:
+            if not tracks_writes(run):
+                session.execute("stop", timeout=_PATIENCE)
+            _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}", waits=at_end is not None)
+            status = _watch(run, session, mark, pump, report, at_end)
+        except KeyboardInterrupt:
+            stream.abandon()
+            _give_up(run, session, mark, pump)
+            status = "cancelled"
+    if status == "cancelled":
+        raise Aborted(f"operation aborted: domain {what} job: canceled by client")
+    if pump.error is not None:
+        raise pump.error
+    if status == "failed":
+        raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+
+
+def send_sparse(
+    run: Run, session: Session, stream: StreamWriter, *, channels: int, report: Report | None = None
+) -> None:
+    """As :func:`send`, where QEMU writes the file itself: each page at a place of its own, empty ones nowhere.
+
+    :param channels: how many threads of QEMU's write.
+    :raises HostError: QEMU does not know how (mapped-ram), or it could not.
+    """
+    mark = journal.size(run.journal)
+    fd = os.open(f"/proc/self/fd/{stream.fd}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fdset = session.add_fd(fd)
+    finally:
+        os.close(fd)
+    jobs.update(run, fdset=fdset)
+    try:
+        _prepare(session, channels=channels)
+        if not tracks_writes(run):
+            session.execute("stop", timeout=_PATIENCE)
+        session.execute("migrate-set-parameters", _LIMITS)
+        try:
+            session.execute("migrate", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
+            status = _watch(run, session, mark, None, report)
+        except KeyboardInterrupt:
+            session.execute("migrate_cancel", timeout=_PATIENCE)
+            _watch(run, session, mark, None, None)
+            status = "cancelled"
+    finally:
+        with suppress(MonitorError):
+            session.execute("remove-fd", {"fdset-id": fdset})
+    if status == "cancelled":
+        raise Aborted("operation aborted: domain save job: canceled by client")
+    if status == "failed":
+        raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+    stream.adopt()
+
+
+def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> None:
+    """As :func:`receive`, of a file that :func:`send_sparse` has had written.
+
+    :raises HostError: QEMU does not know how (mapped-ram).
+    :raises MonitorGone: QEMU ended: the state does not fit.
+    """
+    mark = journal.size(run.journal)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fdset = session.add_fd(fd)
+    finally:
+        os.close(fd)
+    _prepare(session, channels=channels)
+    session.execute("migrate-incoming", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
+    status = _watch(run, session, mark, None, None)
+    if status != "completed":
+        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+    session.execute("remove-fd", {"fdset-id": fdset})
+
+
+def _prepare(session: Session, *, waits: bool = False, channels: int = 0) -> None:
+    """Set QEMU's capabilities for a migration, and take back what an earlier one that was broken off had set.
+
+    :param waits: QEMU stands still before the end. :param channels: 0 for a stream, else for a file.
+    """
+    wanted = {
+        "events": True, "pause-before-switchover": waits, "mapped-ram": channels > 0, "multifd": channels > 1,
+    }  # fmt: skip
+    known = {one["capability"] for one in session.execute("query-migrate-capabilities")}
+    if channels and "mapped-ram" not in known:
+        raise HostError(
+            "this QEMU writes no sparse states: it does not know mapped-ram",
+            hint="QEMU does from 9.0 on; --image-format zstd",
+        )
+    listed = [{"capability": name, "state": state} for name, state in wanted.items() if name in known]
+    session.execute("migrate-set-capabilities", {"capabilities": listed})
+    if channels > 1:
+        session.execute("migrate-set-parameters", {"multifd-channels": channels})
+
+
+def tracks_writes(run: Run) -> bool:
+    """Whether QEMU sees all that a running guest writes into memory that it has passed on already.
+
+    Under TCG it does not before 9.0: cpu_physical_memory_sync_dirty_bitmap takes the marks off the pages that were
+    written to, but leaves the vCPUs' TLBs believing that they are marked. What goes out in the second pass or a
+    later one, while the guest runs, goes out as it is; what the guest writes there before it next flushes its TLB
+    is in no pass. It comes back with a part of its memory as it was, its list of timers perhaps, and hangs.
+    """
+    return bool(run.record["accel"] == "kvm")
+
+
+def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
+    """Have QEMU take the state that ``feed`` writes to an fd; the guest is paused afterwards.
+
+    :raises HostError: what ``feed`` raised. :raises MonitorGone: QEMU ended: the state does not fit.
+    """
+    mark = journal.size(run.journal)
+    with Pump(feed, into=True) as pump:
+        _give(session, pump.far_end, "migrate-incoming", f"fd:{_FD_NAME}")
+        try:
+            status = _watch(run, session, mark, pump, None)
+        except MonitorGone:
+            pump.wait()
+            if pump.error is not None:
+                raise pump.error from None
+            raise
+        if status != "completed":
+            pump.wait()
+    if pump.error is not None:
+        raise pump.error
+    if status != "completed":
+        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+
+
+def cancel(session: Session) -> None:
+    """End a migration that is under way; one that has ended meanwhile is no error."""
+    session.execute("migrate_cancel", timeout=_PATIENCE)
+
+
+def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
+    """Have QEMU end a migration to a stream that was abandoned: by order, or because nobody reads it any more."""
+    with suppress(MonitorTimeout):
+        session.execute("migrate_cancel", timeout=_GIVE_UP)
+    events, _ = journal.events_from(run.journal, mark)
+    if any(event["event"] == "MIGRATION" for event in events):
+        _watch(run, session, mark, pump, None)
+    else:
+        # It had not begun. QEMU may hold the pipe's end still.
+        with suppress(MonitorError):
+            session.execute("closefd", {"fdname": _FD_NAME})
+
+
+def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False) -> None:
+    """Begin a migration; with ``waits`` QEMU stands still before its end (pause-before-switchover)."""
+    _prepare(session, waits=waits)
+    if command == "migrate":
+        session.execute("migrate-set-parameters", _LIMITS)
+    session.send_fd(_FD_NAME, fd)
+    try:
+        session.execute(command, {"uri": uri})
+    except CommandRefused:
+        with suppress(MonitorError):
+            session.execute("closefd", {"fdname": _FD_NAME})
+        raise
+
+
+def _watch(
+    run: Run,
+    session: Session,
+    mark: int,
+    pump: Pump | None,
+    report: Report | None,
+    at_end: Callable[[], None] | None = None,
+) -> str:
+    """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
+    if pump is not None:
+        pump.close_far_end()
+    offset, next_report = mark, time.monotonic() + _REPORT_EVERY
+    while True:
+        alive = run.pid is not None
+        events, offset = journal.events_from(run.journal, offset)
+        for event in events:
+            if event["event"] == "MIGRATION" and event["data"]["status"] in _ENDED:
+                return str(event["data"]["status"])
+            if (
+                event["event"] == "MIGRATION"
+                and event["data"]["status"] == "pre-switchover"
+                and at_end is not None
+            ):
+                _at_end(session, at_end)
+            if event["event"] == "MIGRATION_PASS" and event["data"]["pass"] == 2:
+                session.execute("migrate-set-parameters", _LAST_PASS, timeout=_PATIENCE)
+        if not alive:
+            raise MonitorGone("QEMU ended before all of the guest's state was through")
+        if report is not None and time.monotonic() >= next_report:
+            memory = session.execute("query-migrate", timeout=_PATIENCE).get("ram")
+            if memory:
+                report(memory["remaining"], memory["total"])
+            next_report = time.monotonic() + _REPORT_EVERY
+        time.sleep(_POLL)
+
+
+def _at_end(session: Session, at_end: Callable[[], None]) -> None:
+    """Do what is to be done while QEMU waits, and have it go on; or give up."""
+    try:
+        at_end()
+    except BaseException:
+        session.execute("migrate_cancel", timeout=_PATIENCE)
+        raise
+    session.execute("migrate-continue", {"state": "pre-switchover"}, timeout=_PATIENCE)
+
+
+def _why(session: Session) -> str:
+    try:
+        return str(session.execute("query-migrate").get("error-desc") or "it did not say why")
+    except MonitorError as error:
+        return str(error)
+
+
+def go_on(run: Run, session: Session) -> None:
+    """Let a guest run that QEMU has stopped for its last pass, or that it is about to start again by itself.
+
+    :raises NotReached: it did not.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (status := session.execute("query-status", timeout=_PATIENCE)["status"]) != "running":
+        if status not in ("finish-migrate", "save-vm"):
+            session.execute("cont")
+        if run.pid is None:
+            raise MonitorGone("QEMU ended")
+        if time.monotonic() >= deadline:
+            raise NotReached(f"the guest does not go on: {status}", asked="running", reached=status)
+        time.sleep(_POLL)

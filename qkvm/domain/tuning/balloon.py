@@ -1,0 +1,224 @@
+"""Memory: the balloon, its statistics, the maximum."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec.structs import replace
+
+from qkvm import units
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.run import write
+from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
+from qkvm.errors import InvalidState, InvalidValue, NotReached
+from qkvm.host import journal
+from qkvm.spec import domain as spec
+from qkvm.spec.size import Size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+BALLOON_TIMEOUT = 30.0
+"""Seconds that a guest has to give back or take memory; 1 GiB takes about one."""
+
+_DRIVER_TIMEOUT = 3.0
+"""Seconds in which a driver that is asked each second must have answered; see _driver_speaks."""
+
+_BALLOON = "/machine/peripheral/balloon0"
+_PAGE_KIB = 4  # The balloon moves whole pages (VIRTIO 1.2, 5.5).
+
+
+def set_current(
+    domain: Handle,
+    kib: int,
+    *,
+    live: bool = False,
+    config: bool = False,
+    current: bool = False,
+    timeout: float = BALLOON_TIMEOUT,
+    wait: bool = True,
+) -> int:
+    """Move the balloon until the guest has ``kib`` KiB, and give the KiB that were reached.
+
+    :param timeout: seconds for the guest to follow. :param wait: False asks and does not wait.
+    :raises InvalidValue: above the maximum. :raises NotReached: the guest has no driver, or did not follow.
+    """
+    _refuse_none(kib)
+    kib = -(-kib // _PAGE_KIB) * _PAGE_KIB
+    if kib < spec.MEMORY_MINIMUM_KIB:
+        raise InvalidValue(f"memory of {units.format_size(kib)} is too little", hint="1 MiB or more")
+    with domain.lock():
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        run = domain.live if wanted.live else None
+        if run is not None:
+            _check_live(run, kib, wait=wait)
+        if wanted.config:
+            _refuse_above(kib, domain.definition.memory.maximum)
+        reached = _set_live(domain, run, kib, timeout=timeout, wait=wait) if run is not None else kib
+        if wanted.config:
+            definitions.change(domain, lambda present: _with_current(present, kib))
+    return reached
+
+
+def set_maximum(
+    domain: Handle, kib: int, *, live: bool = False, config: bool = False, current: bool = False
+) -> None:
+    """Change the most memory the domain can have, in its definition; the current amount is lowered to fit.
+
+    :raises InvalidState: live; QEMU can't resize the memory of a running guest.
+    """
+    _refuse_none(kib)
+    with domain.lock():
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.live:
+            raise InvalidState(
+                "cannot resize the maximum memory on an active domain",
+                hint="--config changes it for the next start",
+            )
+        definitions.change(domain, lambda present: _with_maximum(present, kib))
+
+
+def _refuse_none(kib: int) -> None:
+    if not kib:
+        raise InvalidValue("memory must not be zero", hint="1 MiB or more")
+
+
+def _with_current(present: spec.Domain, kib: int) -> spec.Domain:
+    return replace(present, memory=replace(present.memory, current=Size(kib)))
+
+
+def _with_maximum(present: spec.Domain, kib: int) -> spec.Domain:
+    lowered = Size(min(present.memory.current, kib))
+    return replace(present, memory=spec.Memory(current=lowered, maximum=Size(kib)))
+
+
+def _refuse_above(kib: int, maximum: int) -> None:
+    if kib > maximum:
+        raise InvalidValue(
+            "invalid argument: cannot set memory higher than max memory",
+            hint=f"{units.format_size(kib)} asked, {units.format_size(maximum)} at most",
+        )
+
+
+def _check_live(run: Run, kib: int, *, wait: bool) -> None:
+    _refuse_above(kib, int(run.record["memory"]["maximum"]))
+    if definitions.started_with(run.record).balloon is None:
+        raise InvalidState("domain has no memory balloon", hint="a [balloon] table in the definition gives one")
+    if wait and run.state()[0] == "paused":
+        raise InvalidState(
+            "a paused guest can't move its balloon", hint="resume it first, or ask for later with --no-wait"
+        )
+
+
+def _set_live(domain: Handle, run: Run, kib: int, *, timeout: float, wait: bool) -> int:
+    with domain.monitor() as session:
+        before = _actual(session)
+        session.execute("balloon", {"value": kib * 1024})
+        if not wait:
+            return before
+        reached = _follow(session, before, kib, timeout)
+        # QEMU reports the balloon once a second at most; until its next word this observation counts.
+        run.record["memory"] |= {"actual": reached, "since": journal.size(run.journal)}
+        write(run)
+        return reached
+
+
+def _actual(session: Session) -> int:
+    return int(session.execute("query-balloon")["actual"]) // 1024
+
+
+def _follow(session: Session, before: int, kib: int, timeout: float) -> int:
+    """Wait until the balloon has its size; it reports each step that the guest's driver makes."""
+    deadline = time.monotonic() + timeout
+    reached = before
+    while reached != kib:
+        if time.monotonic() >= deadline:
+            raise _not_followed(session, before, kib, reached, timeout)
+        time.sleep(0.005)
+        reached = _actual(session)
+    return reached
+
+
+def _not_followed(session: Session, before: int, kib: int, reached: int, timeout: float) -> NotReached:
+    asked, got = units.format_size(kib), units.format_size(reached)
+    if reached == before and not _driver_speaks(session):
+        return NotReached(
+            f"guest has no balloon driver: it has {got}, {asked} was asked", asked=kib, reached=reached,
+            hint="Linux: modprobe virtio_balloon; the driver will follow when it comes",
+        )  # fmt: skip
+    return NotReached(
+        f"guest's balloon reached {got} of {asked} within {timeout:g} s", asked=kib, reached=reached,
+        hint="a guest gives back no memory that it needs",
+    )  # fmt: skip
+
+
+def _driver_speaks(session: Session) -> bool:
+    """Whether the guest's driver answers now: asked each second, it has to bring new statistics."""
+    interval = {"path": _BALLOON, "property": "guest-stats-polling-interval"}
+    before = session.execute("qom-get", interval)
+    first = _last_update(session)
+    session.execute("qom-set", {**interval, "value": 1})
+    try:
+        deadline = time.monotonic() + _DRIVER_TIMEOUT
+        while time.monotonic() < deadline:
+            if _last_update(session) != first:
+                return True
+            time.sleep(0.05)
+        return False
+    finally:
+        session.execute("qom-set", {**interval, "value": before})
+
+
+def _last_update(session: Session) -> int:
+    return int(session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})["last-update"])
+
+
+def stats(domain: Handle) -> dict[str, int]:
+    """Statistics of the balloon under virsh's names (dommemstat), in KiB where they are sizes.
+
+    ``actual`` and ``rss`` are the host's view and always there; the others come from the guest's driver.
+    """
+    with domain.lock():
+        run = domain.live
+        table: dict[str, int] = {}
+        if definitions.started_with(run.record).balloon is not None:
+            with domain.monitor() as session:
+                table["actual"] = _actual(session)
+                answer: dict[str, Any] = session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})
+            table |= guest_stats(answer)
+        table["rss"] = resident_kib(run.pid)
+    return table
+
+
+def set_period(
+    domain: Handle, seconds: int, *, live: bool = False, config: bool = False, current: bool = False
+) -> None:
+    """How often the guest's driver is asked for statistics (dommemstat --period); 0 is never."""
+    with domain.lock():
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config and domain.definition.balloon is None:
+            raise InvalidState("domain has no memory balloon")
+        if wanted.live:
+            _set_live_period(domain, seconds)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with_period(present, seconds))
+
+
+def _set_live_period(domain: Handle, seconds: int) -> None:
+    if definitions.started_with(domain.live.record).balloon is None:
+        raise InvalidState("domain has no memory balloon")
+    with domain.monitor() as session:
+        session.execute(
+            "qom-set", {"path": _BALLOON, "property": "guest-stats-polling-interval", "value": seconds}
+        )
+
+
+def _with_period(present: spec.Domain, seconds: int) -> spec.Domain:
+    assert present.balloon is not None
+    return replace(present, balloon=replace(present.balloon, stats_period=seconds))

@@ -1,0 +1,214 @@
+"""Iothreads: threads of QEMU that serve disks beside its main one; added, changed and removed while it runs.
+
+Which there are is seen at their threads. Their settings are QEMU's objects (object-add, object-del and qom-set;
+IothreadProperties of qapi/qom.json).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.run import write
+from qkvm.domain.tuning import place, threads, tuned
+from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
+from qkvm.files import Undo
+from qkvm.qemu import launch
+from qkvm.spec import domain as spec
+from qkvm.spec import toml
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
+
+SETTINGS = ("poll_max_ns", "poll_grow", "poll_shrink", "thread_pool_min", "thread_pool_max")
+"""What can be set of an iothread; QEMU has hyphens in the names."""
+
+_SEEN_TIMEOUT = 5.0
+"""Seconds until a thread is there, or gone, after QEMU has said so; it takes less than a millisecond."""
+
+
+def live(run: Run) -> tuple[spec.IoThread, ...]:
+    """The iothreads of a running guest with their settings: as it was started, with what has changed since."""
+    return tuned.listed(run, "iothreads", spec.IoThread)
+
+
+def _remember(run: Run, listed: tuple[spec.IoThread, ...]) -> None:
+    run.record["iothreads"] = [toml.to_plain(thread) for thread in listed]
+    write(run)
+
+
+def add(domain: Handle, number: int, *, live: bool = False, config: bool = False, current: bool = False) -> None:
+    """Add an iothread to the running guest, the definition, or both.
+
+    :raises InvalidValue: there is one of that number.
+    """
+    thread = spec.IoThread(id=number)
+    spec.check_iothreads((thread,))
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            _refuse_twice(domain.definition.iothreads, number)
+        if wanted.live:
+            _add_live(domain, domain.live, thread, undo)
+        if wanted.config:
+            definitions.change(domain, lambda old: replace(old, iothreads=(*old.iothreads, thread)))
+        undo.commit()
+
+
+def _refuse_twice(listed: tuple[spec.IoThread, ...], number: int) -> None:
+    if any(thread.id == number for thread in listed):
+        raise InvalidValue(f"invalid argument: an IOThread is already using iothread_id '{number}'")
+
+
+def _add_live(domain: Handle, run: Run, thread: spec.IoThread, undo: Undo) -> None:
+    before = live(run)
+    _refuse_twice(before, thread.id)
+    undo.add(_remember, run, before)
+    _remember(run, (*before, thread))
+    with domain.monitor() as session:
+        session.execute("object-add", launch.iothread_object(thread))
+    undo.add(_remove_object, domain, thread.id)
+    _await(run, thread.id, there=True)
+    place.settle_new(run, "iothread", thread.id)
+
+
+def _remove_object(domain: Handle, number: int) -> None:
+    with domain.monitor() as session:
+        session.execute("object-del", {"id": f"iothread{number}"})
+
+
+def _await(run: Run, number: int, *, there: bool) -> None:
+    deadline = time.monotonic() + _SEEN_TIMEOUT
+    while (number in threads.of_process(run.pid).iothreads) != there:
+        if time.monotonic() >= deadline:
+            raise NotReached(
+                f"QEMU did as asked, but iothread {number} is {'not there' if there else 'still there'}",
+                asked=there, reached=not there,
+            )  # fmt: skip
+        time.sleep(0.002)
+
+
+def remove(
+    domain: Handle, number: int, *, live: bool = False, config: bool = False, current: bool = False
+) -> None:
+    """Remove an iothread from the running guest, the definition, or both.
+
+    :raises InvalidValue: there is none of that number. :raises InvalidState: a disk is served by it.
+    """
+    with domain.lock():
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            _without(domain.definition, number)
+        if wanted.live:
+            _remove_live(domain, domain.live, number)
+        if wanted.config:
+            definitions.change(domain, lambda old: _without(old, number))
+
+
+def _without(present: spec.Domain, number: int) -> spec.Domain:
+    _refuse_missing(present.iothreads, number)
+    for what, used in [(f"disk '{disk.target}'", disk.iothread) for disk in present.disks] + [
+        (f"controller {one.type} {one.index}", one.iothread) for one in present.controllers
+    ]:
+        if used == number:
+            raise _in_use(number, what)
+    pins = {key: cpus for key, cpus in present.cputune.iothread_pins.items() if key != str(number)}
+    return replace(
+        present,
+        iothreads=tuple(thread for thread in present.iothreads if thread.id != number),
+        cputune=replace(present.cputune, iothread_pins=pins),
+    )
+
+
+def _in_use(number: int, what: str) -> InvalidState:
+    return InvalidState(f"cannot remove IOThread {number} since it is being used by {what}")
+
+
+def _refuse_missing(listed: tuple[spec.IoThread, ...], number: int) -> None:
+    if not any(thread.id == number for thread in listed):
+        raise InvalidValue(
+            f"invalid argument: cannot find IOThread '{number}' in iothreadids list", hint="see iothreadinfo"
+        )
+
+
+def _remove_live(domain: Handle, run: Run, number: int) -> None:
+    before = live(run)
+    _refuse_missing(before, number)
+    try:
+        _remove_object(domain, number)
+    except CommandRefused as error:
+        if "in use" in error.desc:
+            raise _in_use(number, "a device") from error
+        raise
+    _await(run, number, there=False)
+    _remember(run, tuple(thread for thread in before if thread.id != number))
+
+
+def change(
+    domain: Handle, number: int, settings: dict[str, int], *,
+    live: bool = False, config: bool = False, current: bool = False,
+) -> None:  # fmt: skip
+    """Change settings of an iothread (see :data:`SETTINGS`) in the running guest, the definition, or both.
+
+    :raises InvalidValue: there is none of that number, or QEMU does not take a value.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            _refuse_missing(domain.definition.iothreads, number)
+        if wanted.live:
+            _change_live(domain, domain.live, number, settings, undo)
+        if wanted.config:
+            definitions.change(domain, lambda old: replace(old, iothreads=_with(old.iothreads, number, settings)))
+        undo.commit()
+
+
+def _with(listed: tuple[spec.IoThread, ...], number: int, settings: dict[str, int]) -> tuple[spec.IoThread, ...]:
+    return tuple(replace(thread, **settings) if thread.id == number else thread for thread in listed)
+
+
+def _change_live(domain: Handle, run: Run, number: int, settings: dict[str, int], undo: Undo) -> None:
+    before = live(run)
+    _refuse_missing(before, number)
+    with domain.monitor() as session:
+        present = {name: _get(session, number, name) for name in SETTINGS}
+        undo.add(_change_all, domain, number, present)
+        undo.add(_remember, run, before)
+        _set(session, number, settings, present)
+    _remember(run, _with(before, number, settings))
+
+
+def _change_all(domain: Handle, number: int, settings: dict[str, int]) -> None:
+    with domain.monitor() as session:
+        _set(session, number, settings, {name: _get(session, number, name) for name in SETTINGS})
+
+
+def _get(session: Session, number: int, name: str) -> int:
+    return int(session.execute("qom-get", _property(number, name)))
+
+
+def _property(number: int, name: str) -> dict[str, Any]:
+    return {"path": f"/objects/iothread{number}", "property": name.replace("_", "-")}
+
+
+def _set(session: Session, number: int, settings: dict[str, int], present: dict[str, int]) -> None:
+    """The pool's lower bound may at no moment be above its upper one: the order of the two depends."""
+    names = sorted(settings)
+    if settings.get("thread_pool_min", 0) > present["thread_pool_max"]:
+        names.sort(key=lambda name: name == "thread_pool_min")
+    else:
+        names.sort(key=lambda name: name != "thread_pool_min")
+    for name in names:
+        if settings[name] != present[name]:
+            try:
+                session.execute("qom-set", {**_property(number, name), "value": settings[name]})
+            except CommandRefused as error:
+                raise InvalidValue(f"invalid argument: iothread {number}: {error.desc}") from error

@@ -1,0 +1,65 @@
+"""Limits of the memory that QEMU takes in all, the guest's and its own (virsh memtune)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.tuning import tuned
+from qkvm.domain.tuning.group import group_of
+from qkvm.files import Undo
+from qkvm.host import limits
+from qkvm.spec import domain as spec
+from qkvm.spec.size import Size
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+
+
+def parameters(
+    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
+) -> dict[str, int | None]:
+    """The limits in KiB by virsh's names, None where there is none: as the kernel has them, or of the definition.
+
+    :raises InvalidState: the host has no memory controller for the running guest.
+    """
+    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    if wanted.live:
+        return limits.memory_limits(group_of(domain.live, "memory"))
+    tune = domain.definition.memtune
+    return {name: getattr(tune, name) for name in limits.MEMORY_FILES}
+
+
+def of_run(run: Run) -> spec.MemTune:
+    """What holds for a running guest, as it was asked for."""
+    return tuned.live(run, "memtune", spec.MemTune) or spec.MemTune()
+
+
+def set_parameters(
+    domain: Handle, changes: dict[str, int | None], *,
+    live: bool = False, config: bool = False, current: bool = False,
+) -> None:  # fmt: skip
+    """Change limits (KiB; None: no limit) in the running guest, the definition, or both.
+
+    :raises InvalidState: no memory controller here, or QEMU has more in use than the new hard limit.
+    """
+    fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.live:
+            run = domain.live
+            group = group_of(run, "memory")
+            before = limits.memory_limits(group)
+            for name, kib in changes.items():
+                undo.add(limits.set_memory_limit, group, name, before.get(name))
+                limits.set_memory_limit(group, name, kib)
+            tuned.remember(run, "memtune", replace(of_run(run), **fields), undo)
+        if wanted.config:
+            definitions.change(
+                domain, lambda present: replace(present, memtune=replace(present.memtune, **fields))
+            )
+        undo.commit()

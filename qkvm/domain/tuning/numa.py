@@ -1,0 +1,123 @@
+"""From which NUMA nodes of the host the guest's memory comes (virsh numatune).
+
+At its start QEMU gets a memory policy (host/node/placement.py), unless the mode is restrictive: then its control
+group confines it (cpuset.mems). That group is also how nodes are changed while it runs, where the mode is strict
+or restrictive: the kernel moves what it has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from qkvm.domain import definition as definitions
+from qkvm.domain import scope as scopes
+from qkvm.domain.tuning import tuned
+from qkvm.domain.tuning.group import any_group_of, group_of
+from qkvm.domain.tuning.threads import parse_cpus
+from qkvm.errors import InvalidState, InvalidValue
+from qkvm.files import Undo
+from qkvm.host.cgroup import Group
+from qkvm.host.node import numa
+from qkvm.spec import domain as spec
+from qkvm.units import format_cpu_list, printable
+
+if TYPE_CHECKING:
+    from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+
+
+def parameters(
+    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
+) -> tuple[str, str]:
+    """Mode and nodes; strict and '' where nobody has said."""
+    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    tune = of_run(domain.live) if wanted.live else domain.definition.numatune
+    return (str(tune.mode), tune.nodeset) if tune is not None else (str(spec.NumaMode.STRICT), "")
+
+
+def of_run(run: Run) -> spec.NumaTune | None:
+    """What holds for a running guest; None where nobody has said."""
+    return tuned.live(run, "numatune", spec.NumaTune)
+
+
+def set_parameters(
+    domain: Handle, mode: str | None, nodeset: str | None, *,
+    live: bool = False, config: bool = False, current: bool = False,
+) -> None:  # fmt: skip
+    """Change mode and nodes, live, in the definition, or both; an empty nodeset takes the tuning away.
+
+    :raises InvalidState: live, and another mode, or no cpuset controller. :raises InvalidValue: no such node.
+    """
+    chosen = _mode(mode)
+    nodes = _nodes(nodeset) if nodeset else set()
+    with domain.lock(), Undo() as undo:
+        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        if wanted.config:
+            _with(domain.definition, chosen, nodeset)
+        if wanted.live:
+            _set_live(domain.live, chosen, nodes, undo)
+        if wanted.config:
+            definitions.change(domain, lambda present: _with(present, chosen, nodeset))
+        undo.commit()
+
+
+def _mode(text: str | None) -> spec.NumaMode | None:
+    if text is None:
+        return None
+    # virsh takes the numbers of its API too.
+    name = {"0": "strict", "1": "preferred", "2": "interleave", "3": "restrictive"}.get(text, text)
+    try:
+        return spec.NumaMode(name)
+    except ValueError:
+        raise InvalidValue(f"Invalid mode: {printable(text)}", hint=", ".join(spec.NumaMode)) from None
+
+
+def _nodes(text: str) -> set[int]:
+    nodes = parse_cpus(text, "nodeset")
+    missing = nodes - set(numa.numbers())
+    if missing:
+        raise InvalidValue(
+            f"NUMA node {min(missing)} of nodeset '{printable(text)}' is not on this host",
+            hint=f"it has {format_cpu_list(set(numa.numbers()))}",
+        )
+    return nodes
+
+
+def _with(present: spec.Domain, mode: spec.NumaMode | None, nodeset: str | None) -> spec.Domain:
+    before = present.numatune
+    nodes = nodeset if nodeset is not None else before.nodeset if before is not None else ""
+    if not nodes:
+        if mode is not None and nodeset is None:
+            raise InvalidValue("a mode alone says nothing", hint="--nodeset too")
+        return replace(present, numatune=None)
+    chosen = mode or (before.mode if before is not None else spec.NumaMode.STRICT)
+    return replace(present, numatune=spec.NumaTune(nodeset=nodes, mode=chosen))
+
+
+def _set_live(run: Run, mode: spec.NumaMode | None, nodes: set[int], undo: Undo) -> None:
+    present = of_run(run)
+    had = present.mode if present is not None else spec.NumaMode.STRICT
+    if mode is not None and mode is not had:
+        raise InvalidState("can't change numatune mode for running domain", hint="--config for the next start")
+    if had not in (spec.NumaMode.STRICT, spec.NumaMode.RESTRICTIVE):
+        raise InvalidState("change of nodeset for running domain requires strict or restrictive numa mode")
+    group = cpuset_group(run)
+    undo.add(group.write, "cpuset.mems", group.read("cpuset.mems").strip())
+    group.write("cpuset.mems", format_cpu_list(nodes))
+    chosen = spec.NumaTune(nodeset=format_cpu_list(nodes), mode=had) if nodes else None
+    tuned.remember(run, "numatune", chosen, undo)
+
+
+def cpuset_group(run: Run) -> Group:
+    """The domain's group with the cpuset controller, which is enabled where it is needed for the first time.
+
+    :raises InvalidState: it is not available.
+    """
+    group = any_group_of(run)
+    if group is not None and "cpuset" not in group.controllers():
+        parent = Group(group.path.rpartition("/")[0])
+        for level in (Group(parent.path.rpartition("/")[0]), parent):
+            level.enable("cpuset")
+    return group_of(run, "cpuset")

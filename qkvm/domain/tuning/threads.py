@@ -1,0 +1,108 @@
+"""The threads of a running QEMU: which of them are vCPUs, which iothreads, and which the emulator's own.
+
+QEMU names them (-name debug-threads=on): 'CPU 0/KVM', 'IO iothread1'. Asking its monitor would need a QEMU that
+answers; the names need none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from qkvm.errors import InvalidState, InvalidValue
+from qkvm.units import parse_cpu_list, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_VCPU = re.compile(r"CPU (\d+)/", re.ASCII)
+_IOTHREAD = re.compile(r"IO iothread(\d+)$", re.ASCII)
+
+
+class Threads:
+    """Thread ids by what they do: vCPUs and iothreads by their number, all others in a list."""
+
+    __slots__ = ("emulator", "iothreads", "vcpus")
+
+    def __init__(self) -> None:
+        self.vcpus: dict[int, int] = {}
+        self.iothreads: dict[int, int] = {}
+        self.emulator: list[int] = []
+
+
+def of_process(pid: int | None) -> Threads:
+    """The threads of a QEMU.
+
+    :raises InvalidState: it is not running any more.
+    """
+    found = Threads()
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        raise InvalidState("domain is not running") from None
+    for task in tasks:
+        name = _name(f"/proc/{pid}/task/{task}/comm")
+        vcpu, iothread = _VCPU.match(name), _IOTHREAD.match(name)
+        if vcpu:
+            found.vcpus[int(vcpu[1])] = int(task)
+        elif iothread:
+            found.iothreads[int(iothread[1])] = int(task)
+        elif name:
+            found.emulator.append(int(task))
+    return found
+
+
+def _name(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def affinity(pid: int | None, tid: int) -> set[int]:
+    """The CPUs that a thread may run on; empty where it has ended."""
+    try:
+        with open(f"/proc/{pid}/task/{tid}/status", encoding="ascii", errors="replace") as stream:
+            for line in stream:
+                if line.startswith("Cpus_allowed_list:"):
+                    return parse_cpu_list(line.partition(":")[2].strip())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return set()
+
+
+def parse_cpus(text: str, what: str = "cpulist") -> set[int]:
+    """A list of CPUs or NUMA nodes as people and libvirt write it: '0-3,^2,6' is {0, 1, 3, 6}.
+
+    :raises InvalidValue: it is none, or nothing is left of it.
+    """
+    cpus: set[int] = set()
+    for part in text.split(","):
+        single = re.fullmatch(r"\s*(\^?)(\d{1,4})\s*", part, re.ASCII)
+        pair = re.fullmatch(r"\s*(\d{1,4})-(\d{1,4})\s*", part, re.ASCII)
+        if single and single[1]:
+            cpus.discard(int(single[2]))
+        elif single:
+            cpus.add(int(single[2]))
+        elif pair and int(pair[1]) <= int(pair[2]):
+            cpus.update(range(int(pair[1]), int(pair[2]) + 1))
+        else:
+            cpus.clear()
+            break
+    if not cpus:
+        raise InvalidValue(f"Invalid {what} '{printable(text)}'", hint="such as 0-3,^2,6")
+    return cpus
+
+
+def host_cpu_set(count: int) -> set[int]:
+    """All CPUs of a host that has so many."""
+    return set(range(count))
+
+
+def refuse_missing(cpus: Iterable[int], text: str, count: int) -> None:
+    """Refuse CPUs that a host with ``count`` of them does not have, in virsh's words."""
+    highest = max(cpus)
+    if highest >= count:
+        raise InvalidValue(f"CPU {highest} in cpulist '{printable(text)}' exceed the maxcpu {count}")

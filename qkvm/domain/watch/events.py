@@ -1,0 +1,244 @@
+"""Events of domains as they come: from QEMU's journals, from the records, from the definitions' folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm.domain import run as runs
+from qkvm.domain.watch.eventwords import NAMES, NEVER, Translator
+from qkvm.files import entries
+from qkvm.host import journal, record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qkvm.paths import Tree
+
+__all__ = ["NAMES", "NEVER", "Event", "QemuEvent", "watch", "watch_qemu"]
+
+_POLL = 0.05
+_STARTED = {"restored": "Restored", "from snapshot": "Snapshot"}
+_STOPPED = {
+    "shutdown": "Shutdown",
+    "destroyed": "Destroyed",
+    "crashed": "Crashed",
+    "failed": "Failed",
+    "saved": "Saved",
+    "from snapshot": "Snapshot",
+}
+
+
+class Event(NamedTuple):
+    """One event: when (seconds since the epoch), of which domain, libvirt's name for it, and details.
+
+    ``subject`` is the disk that it is about, where libvirt names one before the details.
+    """
+
+    time: float
+    domain: str
+    name: str
+    detail: str
+    subject: str = ""
+
+
+class QemuEvent(NamedTuple):
+    """One event as QEMU told it; ``data`` is None where it had none."""
+
+    seconds: int
+    microseconds: int
+    domain: str
+    name: str
+    data: dict[str, Any] | None
+
+
+class _Watch:
+    """One run: how far its journal was read, and what its record said when it was looked at last."""
+
+    def __init__(self, run: runs.Run, *, fresh: bool) -> None:
+        self.run = run
+        self.fresh = fresh
+        self.replaced = False
+        self.journal = journal.Reader(run.journal, 0 if fresh else journal.size(run.journal))
+        self.alive = run.pid is not None
+        self.translator = Translator(run)
+        self.stamp = _stamp(os.path.join(run.folder, "record.json"))
+        self.devices = _devices(run)
+        self.ending = ""
+
+
+class _Watcher:
+    """The runs of a tree, or of one domain, looked at again and again."""
+
+    def __init__(self, tree: Tree, domain: str | None) -> None:
+        self._tree = tree
+        self._domain = domain
+        self._stamps: dict[str, tuple[int, ...]] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._take_up(fresh=False)
+
+    def look(self) -> list[_Watch]:
+        """All runs that there are; one whose folder another run has taken meanwhile is there once more."""
+        for name, one in list(self._watches.items()):
+            if not one.alive and not one.fresh and not os.path.exists(one.run.folder):
+                self._watches.pop(name).journal.close()
+        replaced = self._take_up(fresh=True)
+        return [*replaced, *self._watches.values()]
+
+    def close(self) -> None:
+        """Let go of all journals."""
+        for one in self._watches.values():
+            one.journal.close()
+
+    def _take_up(self, *, fresh: bool) -> list[_Watch]:
+        """Take up runs that are new. A record is read only when its file is another one than before."""
+        replaced = []
+        names = entries(self._tree.domain_runs) if self._domain is None else [self._domain]
+        for name in names:
+            stamp = _stamp(os.path.join(self._tree.domain_run(name), "record.json"))
+            if self._stamps.get(name) == stamp:
+                continue
+            self._stamps[name] = stamp
+            run = runs.find(self._tree, name)
+            former = self._watches.get(name)
+            if run is None or (former is not None and former.run.id == run.id):
+                continue
+            if former is not None:
+                former.replaced = True
+                replaced.append(former)
+            self._watches[name] = _Watch(run, fresh=fresh)
+        return replaced
+
+
+def watch(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[Event]:
+    """Events from now on, of one domain or of all, until ``timeout`` seconds have passed (None: for ever)."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    defined = _definitions(tree, domain)
+    with closing(_Watcher(tree, domain)) as watcher:
+        while True:
+            before, defined = defined, _definitions(tree, domain)
+            yield from _defined(before, defined)
+            for one in watcher.look():
+                yield from _news(one)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL)
+
+
+def watch_qemu(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[QemuEvent]:
+    """As :func:`watch`, each event as QEMU told it."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with closing(_Watcher(tree, domain)) as watcher:
+        while True:
+            for one in watcher.look():
+                yield from _qemu_news(one)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL)
+
+
+def _qemu_news(one: _Watch) -> Iterator[QemuEvent]:
+    """What QEMU of one run has told since the last look."""
+    one.fresh = False
+    one.alive = not one.replaced and one.run.pid is not None
+    for line in one.journal.lines():
+        if "event" in line:
+            stamp = line["timestamp"]
+            yield QemuEvent(stamp["seconds"], stamp["microseconds"], one.run.name, line["event"], line.get("data"))
+    if one.replaced:
+        one.journal.close()
+
+
+def _news(one: _Watch) -> Iterator[Event]:
+    """What has happened to one run since the last look."""
+    name = one.run.name
+    if one.replaced:
+        # Its folder tells of another run now; its journal is at hand to its end.
+        yield from _from_journal(one)
+        one.journal.close()
+        if one.alive:
+            yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(one.ending, 'Destroyed')}")
+        return
+    alive = one.run.pid is not None
+    if one.fresh and alive:
+        one.fresh, one.alive = False, True
+        started = _STARTED.get(str(one.run.record.get("origin")), "Booted")
+        yield Event(time.time(), name, "lifecycle", f"Started {started}")
+    yield from _from_journal(one)
+    yield from _from_record(one)
+    if one.alive and not alive:
+        one.alive = False
+        yield Event(time.time(), name, "lifecycle", f"Stopped {_STOPPED.get(_ending(one), 'Unknown')}")
+
+
+def _from_journal(one: _Watch) -> Iterator[Event]:
+    """What QEMU has told, in libvirt's words, and what qkvm has noted: jobs that have ended, and why it ended."""
+    for line in one.journal.lines():
+        stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
+        data = line.get("data", {})
+        if "event" in line:
+            for word in one.translator.words(line["event"], data):
+                yield Event(stamp, one.run.name, *word)
+        elif line["note"] == "ended":
+            one.ending = data["reason"]
+        elif line["note"] == "job" and data["operation"] in ("Save", "Dump"):
+            # Not a restore: that is a start, and has an event of its own.
+            detail = "".join(f"\n\t{key}: {value}" for key, value in data["values"].items())
+            yield Event(stamp, one.run.name, "job-completed", detail)
+
+
+def _from_record(one: _Watch) -> Iterator[Event]:
+    """Devices that were plugged."""
+    path = os.path.join(one.run.folder, "record.json")
+    stamp = _stamp(path)
+    if stamp == one.stamp:
+        return
+    one.stamp = stamp
+    contents = record.read(path)
+    if contents is None or contents.get("id") != one.run.id:
+        return
+    one.run.record = contents
+    one.ending = str(contents.get("ending", ""))
+    devices = _devices(one.run)
+    for ident in devices - one.devices:
+        yield Event(time.time(), one.run.name, "device-added", ident)
+    one.devices = devices
+
+
+def _devices(run: runs.Run) -> set[str]:
+    return {str(entry["id"]) for kind in ("nics", "disks", "filesystems") for entry in run.record.get(kind, ())}
+
+
+def _ending(one: _Watch) -> str:
+    """Why it ended: as the record says, written before the end; it is gone where qkvm forgot the domain."""
+    if one.ending:
+        return one.ending
+    if not os.path.exists(one.run.folder):
+        return "destroyed"
+    return one.run.state()[1]
+
+
+def _definitions(tree: Tree, domain: str | None) -> dict[str, tuple[int, ...]]:
+    """Names of all definitions, and what changes with their files."""
+    names = entries(tree.domain_definitions, ".toml") if domain is None else [domain]
+    found = {name: _stamp(tree.domain_definition(name)) for name in names}
+    return {name: stamp for name, stamp in found.items() if stamp}
+
+
+def _defined(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> Iterator[Event]:
+    for name in sorted({*before, *after}):
+        if name not in after:
+            yield Event(time.time(), name, "lifecycle", "Undefined Removed")
+        elif before.get(name) != after[name]:
+            yield Event(time.time(), name, "lifecycle", f"Defined {'Updated' if name in before else 'Added'}")
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """What changes whenever a file is replaced or written; () where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ()
+    return info.st_ino, info.st_mtime_ns, info.st_size

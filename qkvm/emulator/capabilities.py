@@ -1,0 +1,193 @@
+"""What this host and its emulator offer: as plain facts, and as libvirt's capabilities document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm import units, xml
+from qkvm.emulator import cpu as cpus
+from qkvm.host.node import accel, cpu, node, numa, smbios, suspend, sysfs
+from qkvm.units import format_cpu_list
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from qkvm.emulator.survey import Emulator
+    from qkvm.qemu.abilities import MachineType
+
+
+def facts(emulator: Emulator) -> dict[str, Any]:
+    """The host and what guests it can have; sizes of memory and pages are in KiB."""
+    return {
+        "host": {
+            "uuid": host_uuid(),
+            "cpu": _cpu(emulator),
+            "suspend": suspend.supported(),
+            "iommu": has_iommu(),
+            "cells": [_cell(cell) for cell in numa.cells()],
+            "caches": [
+                {**cache._asdict(), "cpus": list(cache.cpus)} for cache in cpu.caches()
+            ],
+        },
+        "guest": {
+            "arch": emulator.arch,
+            "emulator": emulator.path,
+            "machines": [
+                {"name": machine.name, "alias": machine.alias, "max_cpus": machine.cpu_max,
+                 "deprecated": machine.deprecated}
+                for machine in emulator.machines if is_supported(machine)
+            ],
+            "domains": domain_types(emulator),
+        },
+    }  # fmt: skip
+
+
+def host_uuid(root: str = "") -> str:
+    """What tells this host from all others: its firmware's UUID, else its machine id (machine-id(5)); or empty."""
+    found = smbios.uuid(root)
+    digits = sysfs.text(f"{root}/etc/machine-id") or ""
+    if not found and len(digits) == 32 and not set(digits) - set("0123456789abcdef"):
+        found = units.format_uuid(digits)
+    return found
+
+
+def has_iommu(root: str = "") -> bool:
+    """Whether the kernel uses an IOMMU: then devices are in groups of it."""
+    return bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", ""))
+
+
+def is_supported(machine: MachineType) -> bool:
+    """Whether qkvm has a template for a machine type."""
+    return machine.name == "microvm" or machine.name.startswith(("pc-q35-", "pc-i440fx-"))
+
+
+def domain_types(emulator: Emulator) -> list[str]:
+    """libvirt's words for the accelerators that are worth using: a KVM without hardware behind it is not."""
+    real = "kvm" in emulator.best and accel.has_hardware_virtualization()
+    return ["qemu", "kvm"] if real else ["qemu"]
+
+
+def _cpu(emulator: Emulator) -> dict[str, Any]:
+    raw, own, shape = cpu.model(), cpus.of_host(emulator), node.info()
+    vendor = cpus.vendor_name(own.vendor)
+    named = None
+    if own.features:
+        named = cpus.name_of(
+            emulator, own.features, vendor="" if vendor == "unknown" else vendor, signature=(own.family, own.model)
+        )
+    return {
+        "arch": emulator.arch,
+        "model": named.model if named else "",
+        "vendor": "" if vendor == "unknown" else vendor,
+        "microcode": raw.microcode,
+        "signature": {"family": raw.family, "model": raw.model, "stepping": raw.stepping},
+        "topology": {
+            "sockets": shape.sockets, "dies": shape.dies, "cores": shape.cores, "threads": shape.threads,
+        },
+        "physical_bits": raw.physical_bits,
+        "features": sorted(cpus.libvirt_name(feature) for feature in (named.required if named else ())),
+        "page_sizes": numa.page_sizes(),
+    }  # fmt: skip
+
+
+def _cell(cell: numa.Cell) -> dict[str, Any]:
+    places = {entry.number: entry for entry in cpu.topology()}
+    return {
+        "id": cell.number,
+        "memory": cell.total,
+        "pages": [{"size": pool.size, "count": pool.total} for pool in numa.pools(cell.number)],
+        "distances": dict(cell.distances),
+        "cpus": [
+            {"id": number, "socket": places[number].socket, "die": places[number].die,
+             "core": places[number].core, "siblings": list(places[number].siblings)}
+            for number in cell.cpus if number in places
+        ],
+    }  # fmt: skip
+
+
+def document(found: dict[str, Any]) -> str:
+    """The facts as libvirt's document (virsh capabilities), which has a free line between its parts."""
+    guest = xml.element("guest")
+    _write_guest(guest, found["guest"])
+    host = xml.dump(_host(found["host"]), indent=1)
+    return f"<capabilities>\n\n{host}\n{xml.dump(guest, indent=1)}\n</capabilities>\n"
+
+
+def _host(found: dict[str, Any]) -> xml.Element:
+    host = xml.element("host")
+    if found["uuid"]:
+        host.add("uuid", found["uuid"])
+    _write_cpu(host.add("cpu"), found["cpu"])
+    power = host.add("power_management")
+    for target in found["suspend"]:
+        power.add(f"suspend_{target}")
+    host.add("iommu", support="yes" if found["iommu"] else "no")
+    cells = host.add("topology").add("cells", num=len(found["cells"]))
+    for cell in found["cells"]:
+        _write_cell(cells.add("cell", id=cell["id"]), cell)
+    if found["caches"]:
+        caches = host.add("cache")
+        for cache in found["caches"]:
+            whole = cache["size"] % 1024 == 0
+            caches.add(
+                "bank", id=cache["number"], level=cache["level"], type=cache["kind"],
+                size=cache["size"] >> 10 if whole else cache["size"], unit="MiB" if whole else "KiB",
+                cpus=format_cpu_list(set(cache["cpus"])),
+            )  # fmt: skip
+    security = host.add("secmodel")
+    security.add("model", "none")
+    security.add("doi", 0)
+    return host
+
+
+def _write_cpu(top: xml.Element, found: dict[str, Any]) -> None:
+    top.add("arch", found["arch"])
+    for name in ("model", "vendor"):
+        if found[name]:
+            top.add(name, found[name])
+    if found["microcode"]:
+        top.add("microcode", version=found["microcode"])
+    top.add("signature", **found["signature"])
+    top.add("topology", **found["topology"])
+    if found["physical_bits"]:
+        top.add("maxphysaddr", mode="emulate", bits=found["physical_bits"])
+    for name in found["features"]:
+        top.add("feature", name=name)
+    for size in found["page_sizes"]:
+        top.add("pages", unit="KiB", size=size)
+
+
+def _write_cell(top: xml.Element, found: dict[str, Any]) -> None:
+    top.add("memory", found["memory"], unit="KiB")
+    for pool in found["pages"]:
+        top.add("pages", pool["count"], unit="KiB", size=pool["size"])
+    if found["distances"]:
+        distances = top.add("distances")
+        for other, distance in found["distances"].items():
+            distances.add("sibling", id=other, value=distance)
+    cpus_ = top.add("cpus", num=len(found["cpus"]))
+    for one in found["cpus"]:
+        cpus_.add(
+            "cpu", id=one["id"], socket_id=one["socket"], die_id=one["die"], core_id=one["core"],
+            siblings=format_cpu_list(set(one["siblings"])),
+        )  # fmt: skip
+
+
+def _write_guest(top: xml.Element, found: dict[str, Any]) -> None:
+    top.add("os_type", "hvm")
+    arch = top.add("arch", name=found["arch"])
+    arch.add("wordsize", 64 if "64" in found["arch"] or found["arch"] == "s390x" else 32)
+    arch.add("emulator", found["emulator"])
+    for machine in found["machines"]:
+        limits = {"maxCpus": machine["max_cpus"], "deprecated": "yes" if machine["deprecated"] else None}
+        arch.add("machine", machine["name"], **limits)
+        if machine["alias"]:
+            arch.add("machine", machine["alias"], canonical=machine["name"], **limits)
+    for kind in found["domains"]:
+        arch.add("domain", type=kind)
+    features = top.add("features")
+    features.add("acpi", default="on", toggle="yes")
+    features.add("apic", default="on", toggle="no")
+    features.add("cpuselection")
+    features.add("deviceboot")
+    features.add("disksnapshot", default="on", toggle="no")

@@ -60,12 +60,6 @@ MODULE_LINES = 500
 FUNCTION_LINES = 60
 FOLDER_MODULES = 20
 
-TO_DIVIDE = frozenset(("qkvm.domain",))
-"""Packages that have too many modules, or modules in no order, until they are divided."""
-
-CIRCULAR = "qkvm.domain"
-"""The package that may still have circles of imports."""
-
 TOP = frozenset(("pyproject.toml", "qkvm", "templates", "tests", "scripts", "README.md"))
 
 
@@ -136,9 +130,7 @@ def test_imports_run_one_way() -> None:
 def test_no_imports_run_in_a_circle() -> None:
     """Lazy imports count, and those for type checkers."""
     graph = {
-        dotted(path): {name for _, name in imports(path) if is_module(name)} - {dotted(path)}
-        for path in MODULES
-        if part(dotted(path)) != part(CIRCULAR)
+        dotted(path): {name for _, name in imports(path) if is_module(name)} - {dotted(path)} for path in MODULES
     }
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -176,7 +168,7 @@ def fork(one: str, other: str) -> tuple[str, str, str]:
 
 
 def test_packages_list_what_is_in_them() -> None:
-    found = {name: set(order(name)) ^ members(name) for name in PACKAGES if name not in TO_DIVIDE}
+    found = {name: set(order(name)) ^ members(name) for name in PACKAGES}
     assert not {name: wrong for name, wrong in found.items() if wrong}
 
 
@@ -186,7 +178,7 @@ def test_imports_in_a_package_run_in_its_order() -> None:
     for path in MODULES:
         for line, name in imports(path):
             package, own, other = fork(dotted(path), name)
-            if "." not in package or package in TO_DIVIDE or own == other:
+            if "." not in package or own == other:
                 continue
             listed = order(package)
             if other == "" or (own and listed.index(own) < listed.index(other)):
@@ -195,7 +187,7 @@ def test_imports_in_a_package_run_in_its_order() -> None:
 
 
 def test_folders_are_small() -> None:
-    counts = {name: len(members(name)) for name in PACKAGES if name not in TO_DIVIDE}
+    counts = {name: len(members(name)) for name in PACKAGES}
     assert not {name: count for name, count in counts.items() if count > FOLDER_MODULES}
 
 

@@ -1,1 +1,7 @@
-"""The public API: hosts, domains and what they have, as typed objects."""
+"""The public API: typed handles, whose methods lead to where the work is done.
+
+A module imports only what is listed before it:
+
+domain: a domain
+host: the domains, networks and pools under one root
+"""

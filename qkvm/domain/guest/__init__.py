@@ -1,1 +1,8 @@
-"""What the agent in the guest does: it is asked, freezes file systems, sets clock, users and power."""
+"""What the agent in a guest does.
+
+A module imports only what is listed before it:
+
+agent: a session with it
+clock, cpus, info, power, users: one thing each that it is asked for
+filesystems: frozen, thawed, trimmed
+"""

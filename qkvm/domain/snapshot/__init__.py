@@ -1,6 +1,21 @@
-"""Snapshots: taken, listed, gone back to, deleted, redefined.
+"""Snapshots are taken, gone back to, deleted, redefined here.
 
-What is being done is written down (pending); what brings each kind of work to an end is said here.
+What is being done is written down; what brings each kind of work to an end is said here.
+
+A module imports only what is listed before it:
+
+disks: the images that one is made of
+jobs: QEMU's jobs for internal ones
+pending: what is being done
+chain: who is based on whose images
+define: known again, or known otherwise
+memory: the memory of external ones
+merge: layers brought together
+delete: deleted
+taking: what internal and external ones share when they are taken
+layers, create: an external one taken, and any
+returning: what going back shares
+external, revert: going back to an external one, and to any
 """
 
 from __future__ import annotations

@@ -1,1 +1,10 @@
-"""What can be seen of a guest from outside: events, statistics, addresses."""
+"""What can be seen of guests from outside.
+
+A module imports only what is listed before it:
+
+address: their addresses
+control: whether they can be given commands
+dirtyrate: how fast they write to memory
+eventwords, events: events
+statgroups, stats: statistics
+"""

@@ -1,1 +1,7 @@
-"""Shared folders: served to the guest, plugged and unplugged."""
+"""Shared folders.
+
+A module imports only what is listed before it:
+
+serve: served to the guest
+plug: plugged and unplugged
+"""

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from tests.machine.machine import SHARE, TOP, Machine, build_wheel
-
-DEFINITION = """name = "{name}"
-machine = "q35"
-accel = "kvm"
-memory = {{ current = "96MiB", maximum = "96MiB" }}
-vcpus = {{ current = 1, maximum = 2 }}
-boot = {{ kernel = "/srv/vmlinuz", initrd = "/srv/initrd.img", cmdline = "console=ttyS0" }}
-{body}"""
+from tests.machine.hosting import HALT, NIC, USER, define, pid, ready, shown, start, unit
+from tests.machine.machine import SHARE, Machine, build_wheel
 
 LIMITS = """[cputune]
 shares = 250
@@ -34,62 +21,15 @@ devices = [{ path = "/dev/vda", read_bytes_sec = 1048576 }]
 [tpm]
 """
 
-NIC = '[[nics]]\nmac = "52:54:00:00:bb:01"\nsource = "default"\n'
-
-HALT = 900
-"""Seconds that guests have at halt: their KVM is emulated, and the machine of the tests may be busy."""
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Machine]:
-    """Debian 13, or the release that scripts/test --systemd names."""
-    with Machine(os.environ.get("QKVM_HOST_RELEASE", "trixie")) as made:
-        made.install_qkvm()
-        files = subprocess.run([str(TOP / "scripts/make-guest")], stdout=subprocess.PIPE, text=True, check=True)
-        for line in files.stdout.splitlines():
-            shutil.copy(line.partition("=")[2], made.share)
-        made.sh(f"cp {SHARE}/vmlinuz {SHARE}/initrd.img /srv/")
-        yield made
-
-
-def define(host: Machine, name: str, body: str = "") -> None:
-    (host.share / f"{name}.toml").write_text(DEFINITION.format(name=name, body=body))
-    host.qkvm(f"define {SHARE}/{name}.toml")
-
-
-def scope(host: Machine, name: str) -> str:
-    """The unit that a guest's QEMU lives in, quoted for the shell."""
-    pid = json.loads(host.sh(f"cat /run/qkvm/domains/{name}/record.json"))
-    return f"'{pid['unit']}'"
-
 
 def group(host: Machine, name: str) -> str:
-    return f"/sys/fs/cgroup/machine.slice/{scope(host, name)}"
+    return f"/sys/fs/cgroup/machine.slice/{unit(host, name)}"
 
 
-def shown(host: Machine, unit: str, *properties: str) -> dict[str, str]:
-    text = host.sh(f"systemctl show {unit} -p {','.join(properties)}")
-    return dict(line.split("=", 1) for line in text.splitlines())
-
-
-def start(host: Machine, *names: str) -> None:
-    """Start guests with an empty serial log each."""
-    for name in names:
-        host.sh(f"rm -f /var/log/qkvm/{name}.serial.log")
-        host.qkvm(f"start {name}")
-
-
-def ready(host: Machine, *names: str) -> None:
-    """Wait until guests that :func:`start` has started are up; they say so on their serial lines."""
-    for name in names:
-        log = f"/var/log/qkvm/{name}.serial.log"
-        host.sh(f"until grep -q 'guest: ready' {log}; do sleep 0.2; done", timeout=900)
-
-
-def gone(host: Machine, unit: str) -> None:
+def gone(host: Machine, scope: str) -> None:
     """Wait until systemd has let go of a unit, and see that nothing of it is left."""
-    host.sh(f"until ! systemctl list-units --all --plain --no-legend {unit} | grep -q .; do sleep 0.1; done")
-    assert host.sh(f"ls -d /sys/fs/cgroup/machine.slice/{unit} /run/systemd/transient/{unit}* || true") == ""
+    host.sh(f"until ! systemctl list-units --all --plain --no-legend {scope} | grep -q .; do sleep 0.1; done")
+    assert host.sh(f"ls -d /sys/fs/cgroup/machine.slice/{scope} /run/systemd/transient/{scope}* || true") == ""
     assert host.sh("machinectl list --no-legend") == ""
 
 
@@ -111,18 +51,18 @@ def kernel(host: Machine, name: str) -> list[str]:
 def test_a_guest_lives_in_a_scope(host: Machine) -> None:
     define(host, "vm01", LIMITS)
     start(host, "vm01")
-    unit = scope(host, "vm01")
-    assert unit.startswith("'machine-qkvm\\x2d") and unit.endswith("\\x2dvm01.scope'")
-    assert shown(host, unit, "ActiveState", "Slice", "Delegate", "Description", "TasksMax") == {
+    scope = unit(host, "vm01")
+    assert scope.startswith("'machine-qkvm\\x2d") and scope.endswith("\\x2dvm01.scope'")
+    assert shown(host, scope, "ActiveState", "Slice", "Delegate", "Description", "TasksMax") == {
         "ActiveState": "active", "Slice": "machine.slice", "Delegate": "yes", "Description": "qkvm guest vm01",
         "TasksMax": "16384",
     }  # fmt: skip
-    assert "qkvm.service" in shown(host, unit, "Before")["Before"].split()
+    assert "qkvm.service" in shown(host, scope, "Before")["Before"].split()
     # QEMU and its swtpm, and nobody who was there to make it.
     names = host.sh(f"cat $(sed 's,.*,/proc/&/comm,' {group(host, 'vm01')}/cgroup.procs)").split()
     assert sorted(name for name in names if not name.startswith("kvm-")) == ["qemu-system-x86", "swtpm"]
     assert host.sh("machinectl list --no-legend").split()[:3] == ["vm01", "vm", "qkvm"]
-    assert unit.strip("'") in host.sh("machinectl status vm01")
+    assert scope.strip("'") in host.sh("machinectl status vm01")
 
 
 def test_limits_are_the_units_too(host: Machine) -> None:
@@ -141,7 +81,7 @@ def test_limits_are_the_units_too(host: Machine) -> None:
     ]  # fmt: skip
     assert kernel(host, "vm01") == changed
     assert shown(
-        host, scope(host, "vm01"), "CPUWeight", "CPUQuotaPerSecUSec", "MemoryMax", "MemoryHigh", "IOWeight",
+        host, unit(host, "vm01"), "CPUWeight", "CPUQuotaPerSecUSec", "MemoryMax", "MemoryHigh", "IOWeight",
         "IOReadBandwidthMax", "IOWriteIOPSMax", "AllowedMemoryNodes",
     ) == {
         "CPUWeight": "300", "CPUQuotaPerSecUSec": "600ms", "MemoryMax": str(380 << 20),
@@ -160,7 +100,7 @@ def test_limits_are_the_units_too(host: Machine) -> None:
     left = kernel(host, "vm01")
     assert left[3] == "max" and left[1].startswith("max ") and "rbps=max" in left[5] + "rbps=max"
     # The administrator's own way is seen by qkvm.
-    host.sh(f"systemctl set-property --runtime {scope(host, 'vm01')} CPUWeight=77")
+    host.sh(f"systemctl set-property --runtime {unit(host, 'vm01')} CPUWeight=77")
     assert json.loads(host.qkvm("schedinfo vm01 --json"))["cpu_shares"] == 77
 
 
@@ -204,9 +144,9 @@ def test_the_journal_tells_what_was_done(host: Machine) -> None:
 
 
 def test_killed_ones_leave_nothing(host: Machine) -> None:
-    unit = scope(host, "vm01")
+    scope = unit(host, "vm01")
     host.sh("kill -9 $(pgrep -x qemu-system-x86)")
-    gone(host, unit)
+    gone(host, scope)
     assert "shut off (crashed)" in host.qkvm("domstate vm01 --reason")
     define(host, "vm01")
     for after in ("1", "2", "4"):
@@ -237,15 +177,15 @@ def test_guests_go_on_over_an_update(host: Machine) -> None:
     define(host, "vm01")
     start(host, "vm01")
     ready(host, "vm01")
-    pid = host.sh("pgrep -x qemu-system-x86")
+    number = pid(host, "vm01")
     (host.share / "qkvm-0.1.0-py3-none-any.whl").unlink()
     wheel = build_wheel(host.share)
     host.sh(
         "/opt/qkvm/bin/pip install -q --no-index --no-deps --force-reinstall --no-compile "
         f"--disable-pip-version-check --root-user-action=ignore {SHARE}/{wheel.name}"
     )
-    assert "vm01" in host.qkvm("list --name") and host.sh("pgrep -x qemu-system-x86") == pid
-    host.qkvm("setmem vm01 80M --live --timeout 300")
+    assert "vm01" in host.qkvm("list --name") and pid(host, "vm01") == number
+    host.qkvm("setmem vm01 92M --live --timeout 300")
     host.qkvm(f"shutdown vm01 --wait --timeout {HALT}")
     assert "shut off (shutdown)" in host.qkvm("domstate vm01 --reason")
 
@@ -266,6 +206,11 @@ def test_boot_and_halt_of_the_machine(host: Machine) -> None:
     assert host.qkvm("list --name").strip() == ""
     if "inactive" in host.qkvm("net-list --all"):
         host.qkvm("net-start default")
+    # A user's guest starts with the host too, with nobody logged in.
+    host.sh(f"loginctl enable-linger {USER}")
+    define(host, "own", user=USER)
+    host.qkvm("autostart own", user=USER)
+    host.qkvm("setup-boot", user=USER)
     start(host, *names)
     ready(host, *names)
     host.run("systemctl poweroff --no-block")
@@ -288,3 +233,5 @@ def test_boot_and_halt_of_the_machine(host: Machine) -> None:
     network = next(number for number, line in enumerate(words) if line.startswith("Stopping qkvm\\x2dnetwork"))
     assert max(ended) < service < network
     assert not [line for line in words if "SIGKILL" in line and "qkvm" in line]
+    host.sh(f"until systemctl --user --machine={USER}@ is-active qkvm.service; do sleep 1; done", timeout=HALT)
+    assert pid(host, "own", user=USER) and unit(host, "own", user=USER)

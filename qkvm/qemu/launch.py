@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from qkvm.qemu import bootorder, controllers, devices, disks, inputs, ports, shares, slots
+from qkvm.qemu import controllers, devices, disks, inputs, ports, shares, slots
 from qkvm.qemu.controllers import ControllerDevice
 from qkvm.qemu.devices import NicDevice, NicFds, VcpuDevice
 from qkvm.qemu.disks import DiskDevice
@@ -17,7 +17,9 @@ from qkvm.qemu.render import Option, render
 from qkvm.qemu.shares import ShareDevice
 from qkvm.qemu.slots import Board, Place, Port
 from qkvm.spec.domain import (
+    BootDevice,
     DiskBus,
+    DiskKind,
     Domain,
     IoThread,
     MemoryBacking,
@@ -150,7 +152,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     found_controllers = controllers.controllers(domain, board, places)
     found_inputs = inputs.inputs(domain, board)
     found_ports = ports.ports(domain, board, given.sockets, given.serial_log)
-    order = bootorder.boot_indexes(domain)
+    order = _boot_indexes(domain)
     found_disks = disks.disks(domain, board, order, places)
     found_nics = _nics(domain, board, order, given.nic_fds, kept)
     found_shares = shares.shares(domain, board, given.shares, kept.filesystems if kept is not None else (), places)
@@ -345,3 +347,27 @@ def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[
     if not paused and not launch.incoming:
         commands.append(("cont", {}))
     return commands
+
+
+_KINDS = {BootDevice.DISK: DiskKind.DISK, BootDevice.CDROM: DiskKind.CDROM, BootDevice.FLOPPY: DiskKind.FLOPPY}
+
+
+def _boot_indexes(domain: Domain) -> dict[str, int]:
+    """Target of a disk, or MAC address of a NIC -> its number in the order, from 1 on; others are not tried.
+
+    A device's own boot_order counts, else boot.order; where neither is said the disks come first, in their
+    order, and then CD-ROMs.
+    """
+    own = {disk.target: disk.boot_order for disk in domain.disks} | {
+        nic.mac: nic.boot_order for nic in domain.nics
+    }
+    if any(own.values()):
+        return {name: number for name, number in own.items() if number}
+    order = domain.boot.order or (BootDevice.DISK, BootDevice.CDROM)
+    names: list[str] = []
+    for kind in order:
+        if kind is BootDevice.NETWORK:
+            names += [nic.mac for nic in domain.nics]
+        else:
+            names += [disk.target for disk in domain.disks if disk.device is _KINDS[kind]]
+    return {name: number for number, name in enumerate(names, 1)}

@@ -10,15 +10,19 @@ import errno
 import fcntl
 import mmap
 import os
+import signal
 import stat
 import zlib
+from contextlib import contextmanager
 
-from qkvm.errors import HostError
+from qkvm.errors import HostError, ProgramFailed
 from qkvm.files import os_error, remove
+from qkvm.host import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
 
 BLOCK = 4096
 """Alignment that every disk of today takes; a stream starts at a multiple of it."""
@@ -68,9 +72,7 @@ class StreamWriter:
         """
         if not self._through:
             return self._copy(source)
-        from qkvm.storage.filter import filtered
-
-        with filtered(self._through, source=source) as made:
+        with _filtered(self._through, source=source) as made:
             return self._copy(made)
 
     def _copy(self, source: int) -> None:
@@ -159,9 +161,7 @@ def copy_out(
     :raises BrokenPipeError: the reader has hung up.
     """
     if through:
-        from qkvm.storage.filter import filtered
-
-        with filtered(through, target=target) as fd:
+        with _filtered(through, target=target) as fd:
             return copy_out(path, start, length, crc, fd, bypass_cache=bypass_cache)
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if bypass_cache else 0)
     try:
@@ -242,3 +242,50 @@ def _refuse_other_than_files(path: str) -> None:
         raise os_error(error, f"cannot write {path}") from error
     if not stat.S_ISREG(mode):
         raise HostError(f"{path} is there and is no ordinary file", hint="name a file that is not there yet")
+
+
+@contextmanager
+def _filtered(argv: Sequence[str], *, source: int | None = None, target: int | None = None) -> Iterator[int]:
+    """Run a program that makes one stream of another, for as long as the block lasts.
+
+    It reads ``source``, and what it makes can be read from the fd that is given; or it writes to ``target`` what
+    it makes of all that is written to the fd. A block that fails ends it. Where this process dies it finds nobody
+    at its other side.
+
+    :raises ProgramFailed: exit code not 0.
+    """
+    read, write = os.pipe()
+    near, far = (read, write) if target is None else (write, read)
+    with open(os.memfd_create("stderr", os.MFD_CLOEXEC), "w+b") as said:
+        try:
+            pid = process.spawn(
+                argv, stdin=far if source is None else source, stdout=far if target is None else target,
+                stderr=said.fileno(),
+            )  # fmt: skip
+        except BaseException:
+            os.close(near)
+            raise
+        finally:
+            os.close(far)
+        hung_up: BrokenPipeError | None = None
+        try:
+            yield near
+        except BrokenPipeError as error:
+            # It has ended by itself, and says why, or its own reader has hung up.
+            hung_up = error
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            os.close(near)
+            code = process.exit_code(pid)
+        if hung_up is not None and code is not None and code <= 0:
+            raise hung_up
+        if code != 0:
+            said.seek(0)
+            words = said.read().decode("utf-8", "replace")
+            how = process.describe_exit(code) if code is not None else "nobody knows how"
+            name = os.path.basename(argv[0])
+            raise ProgramFailed(
+                f"{name} failed ({how}): {process.last_line(words)}", argv=list(argv), code=code or 0, stderr=words
+            ) from hung_up

@@ -18,7 +18,7 @@ import pytest
 from qkvm.files import make_private_dir
 from qkvm.host import record
 from qkvm.net.health import check, repair
-from qkvm.net.health.finding import Finding
+from qkvm.net.health.check import Finding
 from qkvm.net.link import link, port, tap
 from qkvm.net.network.network import Network
 from qkvm.net.run import locked_networks

@@ -6,7 +6,5 @@ host: what the host and this program are
 node: the machine
 cpumodels: CPU models
 boot: what happens at the machine's boot and shutdown
-reading: a group that may look
-upgrading: another QEMU
-upkeep: leftovers
+upkeep: leftovers, a group that may look, another QEMU
 """

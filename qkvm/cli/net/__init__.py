@@ -3,8 +3,7 @@
 A module imports only what is listed before it:
 
 networks: networks themselves
-describing: what a network is called
-update, forwards, grants, ports: parts of a network
+forwards, grants, ports: parts of a network
 events, health: what happens to networks, and what is wrong with them
 interfaces: the host's own interfaces
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from qkvm.cli.output import json_text, pairs, print_xml, table
+from qkvm.cli.parse import UsageError
 from qkvm.errors import NotFound, QkvmError
+from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,3 +258,40 @@ def net_name(context: Context, args: Args) -> None:
 
 def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
+
+
+def net_desc(context: Context, args: Args) -> None:
+    """Show or set the description or the title of a network."""
+    from qkvm.cli.domain.describing import show_description
+
+    show_description(context, args, network_of(context, args), "network")
+
+
+def net_metadata(context: Context, args: Args) -> None:
+    """Show or set an element of a network's metadata."""
+    from qkvm.cli.domain.describing import show_metadata
+
+    show_metadata(context, args, network_of(context, args))
+
+
+def net_update(context: Context, args: Args) -> None:
+    """Change one part of a network, of what runs or of its definition."""
+    from qkvm.cli.common import read_file, scope
+    from qkvm.net.network import change
+    from qkvm.spec.libvirt.network import update
+
+    asked = scope(args)
+    network = network_of(context, args)
+    command, section = args.required("command"), args.required("section")
+    if command not in update.COMMANDS:
+        raise UsageError(f"unrecognized command name '{printable(command)}'", hint=", ".join(update.COMMANDS))
+    if section not in update.sections():
+        raise UsageError(f"unrecognized section name '{printable(section)}'", hint=", ".join(update.sections()))
+    xml = args.required("xml")
+    # As in virsh the element itself may stand in place of a file's name.
+    text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)
+    live, config = change.scope(network, live=asked["live"], config=asked["config"])
+    index = args.signed("parent-index")
+    network.update(command, section, text, path, index=-1 if index is None else index, live=live, config=config)
+    parts = [word for word, wanted in (("persistent config", config), ("live state", live)) if wanted]
+    context.say(f"Updated network {network.name} {' and '.join(parts)}")

@@ -50,13 +50,11 @@ GROUPS = {
 FAMILIES: dict[str, tuple[str, ...]] = {
     "domain.listing": ("dominfo", "domstate", "list"),
     "domain.lifecycle": (
-        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start",
-        "suspend",
+        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start", "suspend",
     ),
     "domain.saving": (
         "dump", "managedsave", "managedsave-define", "managedsave-dumpxml", "managedsave-edit",
-        "managedsave-remove", "restore", "save", "save-image-define", "save-image-dumpxml",
-        "save-image-edit",
+        "managedsave-remove", "restore", "save", "save-image-define", "save-image-dumpxml", "save-image-edit",
     ),
     "domain.jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
     "domain.defining": (
@@ -66,17 +64,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "domain.describing": ("desc", "dumpxml", "edit", "metadata"),
     "domain.devices": (
         "attach-device", "attach-interface", "detach-device", "detach-device-alias", "detach-interface",
-        "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune",
-        "update-device",
+        "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune", "update-device",
     ),
     "domain.vcpus": (
-        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset",
-        "setvcpu", "setvcpus", "vcpucount", "vcpuinfo", "vcpupin",
+        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "setvcpu",
+        "setvcpus", "vcpucount", "vcpuinfo", "vcpupin",
     ),
     "domain.statistics": ("domcontrol", "domstats"),
     "domain.tuning": (
-        "blkiotune", "cpu-stats", "dommemstat", "memtune", "numatune", "perf", "schedinfo", "setmaxmem",
-        "setmem",
+        "blkiotune", "cpu-stats", "dommemstat", "memtune", "numatune", "perf", "schedinfo", "setmaxmem", "setmem",
     ),
     "domain.blockio": (
         "blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold",
@@ -90,8 +86,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "domain.disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
     "domain.screen": (
-        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view",
-        "vncdisplay",
+        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
     ),
     "install": ("install",),
     "domain.monitor": ("guest-agent-timeout", "qemu-agent-command", "qemu-monitor-command"),
@@ -102,12 +97,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "domain.events": ("event", "qemu-monitor-event"),
     "host.host": (
-        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo",
-        "sysinfo", "uri", "version",
+        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo",
+        "uri", "version",
     ),
     "host.node": (
-        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats",
-        "nodeinfo", "nodememstats", "nodesuspend",
+        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats", "nodeinfo",
+        "nodememstats", "nodesuspend",
     ),
     "host.cpumodels": (
         "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
@@ -118,35 +113,31 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "net.interfaces": ("iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge"),
     "net.health": ("net-check", "net-repair"),
     "net.networks": (
-        "net-autostart", "net-create", "net-define", "net-destroy", "net-dhcp-leases", "net-dump",
-        "net-dumpxml", "net-edit", "net-info", "net-list", "net-name", "net-start", "net-undefine",
-        "net-uuid",
+        "net-autostart", "net-create", "net-define", "net-desc", "net-destroy", "net-dhcp-leases", "net-dump",
+        "net-dumpxml", "net-edit", "net-info", "net-list", "net-metadata", "net-name", "net-start", "net-undefine",
+        "net-update", "net-uuid",
     ),
     "net.events": ("net-event",),
     "net.ports": ("net-port-dumpxml", "net-port-list"),
-    "net.update": ("net-update",),
     "storage.pools": (
         "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build",
-        "pool-capabilities", "pool-create", "pool-create-as", "pool-define", "pool-define-as",
-        "pool-delete", "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list", "pool-name",
-        "pool-refresh", "pool-start", "pool-undefine", "pool-uuid",
+        "pool-capabilities", "pool-create", "pool-create-as", "pool-define", "pool-define-as", "pool-delete",
+        "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list", "pool-name", "pool-refresh",
+        "pool-start", "pool-undefine", "pool-uuid",
     ),
     "storage.volumes": (
-        "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download",
-        "vol-dumpxml", "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool",
-        "vol-resize", "vol-upload", "vol-wipe",
+        "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download", "vol-dumpxml",
+        "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
+        "vol-upload", "vol-wipe",
     ),
     "domain.snapshots": (
         "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
         "snapshot-edit", "snapshot-info", "snapshot-list", "snapshot-parent", "snapshot-revert",
     ),
-    "host.reading": ("setup-read",),
-    "host.upgrading": ("upgrade-check",),
-    "host.upkeep": ("gc",),
+    "host.upkeep": ("gc", "setup-read", "upgrade-check"),
     "shell.help": ("help",),
     "shell.itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
     "shell.completion": ("complete", "completion"),
-    "net.describing": ("net-desc", "net-metadata"),
 }  # fmt: skip
 """Which family each verb is of. A test holds this against the families' tables."""
 

@@ -1,28 +1,51 @@
 """What is wrong with a network that runs, or should: seen in the kernel, compared with its record.
 
-Nothing is changed here; :mod:`qkvm.net.health.repair` puts back what is missing. The packet filter's part is
-:mod:`qkvm.net.health.rules`.
+Nothing is changed here; :mod:`qkvm.net.health.repair` puts back what is missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.errors import QkvmError
 from qkvm.net import run
+from qkvm.net.firewall import foreign, legacy
+from qkvm.net.firewall.choice import backend
+from qkvm.net.firewall.plan import Family, FirewallPlan
 from qkvm.net.health import plugged
-from qkvm.net.health.finding import Finding
-from qkvm.net.link import bridge, link
+from qkvm.net.link import bridge, link, sysctl
 from qkvm.net.link import rtnetlink as nl
 from qkvm.spec.network import Mode
 
 if TYPE_CHECKING:
+    from qkvm.net.firewall.obstacle import Obstacle
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
 
+
 _UNICAST = 1
 """linux/rtnetlink.h: RTN_UNICAST."""
+
+_BRIDGE_NF = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+
+
+class Finding(NamedTuple):
+    """What is wrong: of which network, of what kind, in words, and what would help.
+
+    ``mends``: net-repair may put it right.
+    """
+
+    network: str
+    kind: str
+    words: str
+    hint: str = ""
+    mends: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        return self.hint or f"qkvm net-repair {self.network}"
 
 
 def check(tree: Tree, name: str) -> list[Finding]:
@@ -82,7 +105,6 @@ def _bridge(current: dict[str, Any], definition: spec.Network) -> Iterator[Findi
 
 def _of_foreign_bridge(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
     """Of a network on a bridge that is not its own: only what keeps its guests from that bridge."""
-    from qkvm.net.health import rules
     from qkvm.net.uplink import uplink
 
     master = definition.bridge
@@ -101,7 +123,7 @@ def _of_foreign_bridge(tree: Tree, name: str, definition: spec.Network) -> Itera
         words = f"NIC {definition.over} is not on bridge {master}"
         yield Finding(name, "nic-astray", words, f"ip link set {definition.over} master {master}")
     yield from _taps(tree, name, definition)
-    yield from rules.bridged(name, master)
+    yield from _bridged(name, master)
 
 
 def _taps(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
@@ -124,12 +146,11 @@ def _forwarding(name: str, definition: spec.Network) -> Iterator[Finding]:
 
 def _rules(tree: Tree, current: dict[str, Any], definition: spec.Network) -> list[Finding]:
     from qkvm.net.firewall.plan import firewall_plan, targets
-    from qkvm.net.health import rules
     from qkvm.net.network import forward
 
     try:
         led = targets(definition, lambda guest: forward.addresses_of(tree, definition, guest))
-        return rules.check(current, firewall_plan(definition, led))
+        return _rules_of(current, firewall_plan(definition, led))
     except QkvmError as error:
         return [Finding(current["name"], "packet-filter", str(error), error.hint or "")]
 
@@ -210,3 +231,69 @@ def _forwards(tree: Tree, name: str, definition: spec.Network) -> Iterator[Findi
         if not one.address and not forward.addresses_of(tree, definition, one.guest):
             words = f"forward {one.label}: no address of guest {one.guest} is known"
             yield Finding(name, "forward-unled", words, "it has none before it runs and has asked for one")
+
+
+def _rules_of(current: dict[str, Any], plan: FirewallPlan) -> list[Finding]:
+    """The rules of a network that are missing or too many, and the rulesets of others that drop its packets."""
+    name, chosen = plan.network, current["firewall"]
+    missing, surplus = backend(chosen).missing(plan), backend(chosen).surplus(plan)
+    found = list(_localnet(plan))
+    moved = [one for one in plan.targets if any(_leads(line, one.guest) for line in missing)]
+    if moved and surplus:
+        for one in moved:
+            words = f"port {one.ports[0]} does not lead to {one.guest}, where its guest is now"
+            found.append(Finding(name, "forward-stale", words, mends=True))
+    elif missing:
+        words = f"{len(missing)} of its rules are missing ({chosen}), such as: {missing[0]}"
+        found.append(Finding(name, "rules-missing", words, mends=True))
+    if surplus and not moved:
+        words = f"{len(surplus)} rules with its tag are too many ({chosen}): {surplus[0]}"
+        found.append(Finding(name, "rules-doubled", words, mends=True))
+    listed = foreign.ruleset()
+    for stray in foreign.strays(plan, current.get("openings", []), listed):
+        words = f"a rule with its tag lies where this run has put none: {stray}"
+        found.append(
+            Finding(name, "rules-stray", words, "nft delete rule … handle: it was saved and loaded again")
+        )
+    found += [_drop(name, plan.bridge, one) for one in foreign.in_the_way(plan, backend=chosen)]
+    return found
+
+
+def _bridged(name: str, bridge: str) -> Iterator[Finding]:
+    """Of a bridge that is not qkvm's: whether what passes between its ports is dropped by rules for IP packets."""
+    if not any(sysctl.read(key) == "1" for key in _BRIDGE_NF):
+        return
+    plan = FirewallPlan(network=name, bridge=bridge, mode=Mode.ISOLATED, subnets=())
+    for one in [*foreign.obstacles(plan, foreign.ruleset()), *legacy.obstacles(plan)]:
+        words = (
+            f"frames between ports of {bridge} go through IP's rules (bridge-nf-call-iptables), and {one.words}"
+        )
+        hint = f"sysctl net.bridge.bridge-nf-call-iptables=0, or a rule there that accepts {bridge} to {bridge}"
+        yield Finding(name, "bridge-nf", words, hint)
+
+
+def _localnet(plan: FirewallPlan) -> Iterator[Finding]:
+    key = f"net/ipv4/conf/{plan.bridge}/route_localnet"
+    if any(one.family is Family.IP for one in plan.targets) and sysctl.read(key) == "0":
+        words = f"the host itself can't use forwards by 127.0.0.1 ({key.replace('/', '.')} is 0)"
+        yield Finding(plan.network, "localnet-off", words, mends=True)
+
+
+def _leads(line: str, guest: str) -> bool:
+    return guest in line and ("dnat to" in line or "--to-destination" in line)
+
+
+def _drop(name: str, bridge: str, one: Obstacle) -> Finding:
+    kind = "legacy-drop" if one.tool.endswith("legacy") else "foreign-drop"
+    if one.willed:
+        return Finding(
+            name, kind, f"{one.words}, which names the bridge", "that rule was made for it: remove it there"
+        )
+    if one.locked:
+        hint = (
+            f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}; firewall-cmd --reload"
+            if one.tool == "firewalld"
+            else f"its owner alone can add: iifname {bridge} accept; oifname {bridge} accept"
+        )
+        return Finding(name, kind, f"{one.words}; nobody but its owner can change that table", hint)
+    return Finding(name, kind, one.words, mends=True)

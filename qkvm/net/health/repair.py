@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm.errors import QkvmError
 from qkvm.net import run
 from qkvm.net.health import plugged
-from qkvm.net.health.check import check
-from qkvm.net.health.finding import Finding
+from qkvm.net.health.check import Finding, check
 from qkvm.net.link import bridge, link
 
 if TYPE_CHECKING:

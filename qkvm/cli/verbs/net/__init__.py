@@ -1,4 +1,4 @@
 """Tables of verbs on networks, one for each module of qkvm.cli.net that has verbs; none imports another.
 
-describing, events, forwards, grants, health, interfaces, networks, ports, update: constants
+events, forwards, grants, health, interfaces, networks, ports: constants
 """

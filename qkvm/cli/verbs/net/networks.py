@@ -101,6 +101,29 @@ VERBS: dict[str, tuple[str, str, str, str, str]] = {
         "",
         "",
     ),
+    "net-desc": (
+        "network",
+        "show or set network's description or title",
+        "<network> [--live] [--config] [--current] [--title] [--edit] [--json] [[--new-desc] <string>]...",
+        "",
+        "Allows setting or modifying the description or title of a network.",
+    ),
+    "net-metadata": (
+        "network",
+        "show or set network's custom XML metadata",
+        "<network> <uri> [--live] [--config] [--current] [--edit] [--key <string>] [--set <string>] [--remove] [--json]",
+        "",
+        "Shows or modifies the XML metadata of a network.",
+    ),
+    "net-update": (
+        "network",
+        "update parts of an existing network's configuration",
+        "<network> <command> <section> <xml> [--parent-index <number:signed>] [--config] [--live] [--current]",
+        "Failed to update network {network}",
+        "Change one part of a network: what runs, its definition, or both. Guests keep their addresses; dnsmasq is\n"
+        "    started anew where it is to say something else.\n"
+        "    Sections: ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv, forward-interface.",
+    ),
 }
 
 OPTIONS: dict[tuple[str, str], str] = {
@@ -121,5 +144,26 @@ OPTIONS: dict[tuple[str, str], str] = {
     ("net-start", "dry-run"): "only print the packet filter's rules, as iptables-save or nft text",
     ("net-start", "firewall"): "iptables, nftables or auto; default: as the host's settings say",
     ("net-uuid", "network"): "network name",
+    ("net-desc", "config"): "modify/get persistent state",
+    ("net-desc", "current"): "modify/get current state configuration",
+    ("net-desc", "edit"): "open an editor to modify the description",
+    ("net-desc", "live"): "modify/get running state",
+    ("net-desc", "new-desc"): "message",
+    ("net-desc", "title"): "modify/get the title instead of description",
+    ("net-metadata", "config"): "modify/get persistent state",
+    ("net-metadata", "current"): "modify/get current state configuration",
+    ("net-metadata", "edit"): "use an editor to change the metadata",
+    ("net-metadata", "key"): "key to be used as a namespace identifier",
+    ("net-metadata", "live"): "modify/get running state",
+    ("net-metadata", "remove"): "remove the metadata corresponding to an uri",
+    ("net-metadata", "set"): "new metadata to set",
+    ("net-metadata", "uri"): "URI of the namespace",
+    ("net-update", "command"): "type of update: add, add-first, add-last, delete, or modify",
+    ("net-update", "config"): "affect the definition, and so the next start",
+    ("net-update", "current"): "affect the active network, or where it is not active its definition",
+    ("net-update", "live"): "affect the active network",
+    ("net-update", "parent-index"): "which of its <ip> elements, counted from 0; default: the one that fits",
+    ("net-update", "section"): "which section of the configuration to update",
+    ("net-update", "xml"): "the element to add, delete or modify, or the name of a file that holds it",
 }
 """What an option means in one verb, where that is not what :mod:`qkvm.cli.verbs.options` says."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from qkvm.api.domain import Domain
-from qkvm.cli import common
 from qkvm.cli.output import json_text, pairs, table
 from qkvm.domain import run as runs
 from qkvm.domain.handle import names
@@ -39,7 +38,7 @@ def list_(context: Context, args: Args) -> None:
 
 def dominfo(context: Context, args: Args) -> None:
     """Show a domain: id, state, vCPUs, CPU time, memory."""
-    domain = common.domain(context, args)
+    domain = Domain.lookup(context.tree, args.required("domain"))
     run = domain.run
     pid = run.pid if run is not None else None
     if run is not None and pid is not None:
@@ -90,7 +89,7 @@ def dominfo(context: Context, args: Args) -> None:
 
 def domstate(context: Context, args: Args) -> None:
     """Show the state of a domain, and with --reason why."""
-    state, reason = common.domain(context, args).state
+    state, reason = Domain.lookup(context.tree, args.required("domain")).state
     if args.json:
         return context.out(json_text({"state": state, "reason": reason}))
     return context.out(f"{state} ({reason})\n" if args.flag("reason") else f"{state}\n")

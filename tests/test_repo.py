@@ -127,6 +127,26 @@ def test_imports_run_one_way() -> None:
     assert not wrong
 
 
+def test_imports_in_scripts_and_strings_lead_somewhere() -> None:
+    """No checker of types reads them: programs that tests start, scripts, examples of the guide."""
+    wrong = []
+    for path in (*ROOT.glob("scripts/*"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("qkvm/guide/*.md")):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for module, names in re.findall(r"from (qkvm[\w.]*) import (\w+(?: as \w+)?(?:, \w+(?: as \w+)?)*)", text):
+            for name in (one.split()[0] for one in names.split(", ")):
+                if not is_module(f"{module}.{name}") and not re.search(rf"\b{name}\b", source(module)):
+                    wrong.append(f"{relative(path)}: from {module} import {name}")
+    assert not wrong
+
+
+@functools.cache
+def source(name: str) -> str:
+    """The text of a module or of a package's own code; '' where there is none."""
+    path = ROOT.joinpath(*name.split("."))
+    found = path.joinpath("__init__.py") if path.is_dir() else path.with_suffix(".py")
+    return found.read_text(encoding="utf-8") if found.exists() else ""
+
+
 def test_no_imports_run_in_a_circle() -> None:
     """Lazy imports count, and those for type checkers."""
     graph = {

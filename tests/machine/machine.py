@@ -42,7 +42,7 @@ HARDWARE = (
     "-nodefaults", "-no-user-config", "-display", "none",
     "-machine", "q35,kernel-irqchip=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,-monitor",
     "-smp", "1", "-m", "3072", "-device", "intel-iommu",
-    "-append", "root=/dev/vda console=ttyS0 quiet intel_iommu=on",
+    "-append", "root=/dev/vda console=ttyS0 quiet intel_iommu=on mitigations=off",
     "-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
     "-device", "virtio-9p-pci,fsdev=share,mount_tag=share",
     "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 
 from qkvm.errors import MonitorGone, NotReached
 
@@ -82,8 +81,11 @@ def note(path: str, what: str, data: dict[str, Any]) -> None:
     moment = time.time()
     stamp = {"seconds": int(moment), "microseconds": int(moment % 1 * 1e6)}
     line = json.dumps({"timestamp": stamp, "note": what, "data": data}) + "\n"
-    with suppress(OSError), open(path, "ab", buffering=0, opener=_open_existing) as stream:
-        stream.write(line.encode())
+    try:
+        with open(path, "ab", buffering=0, opener=_open_existing) as stream:
+            stream.write(line.encode())
+    except OSError:
+        return
 
 
 def _open_existing(path: str, _flags: int) -> int:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import struct
-from contextlib import contextmanager
 
 from qkvm.errors import MissingProgram, ProgramFailed
 from qkvm.files import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     class Limits(Protocol):
@@ -172,7 +170,7 @@ def run_watched(
     command = list(argv) if limits is None else limits.around(argv)
     child: subprocess.Popen[bytes] | None = None
     try:
-        with _uninterrupted():
+        with _Uninterrupted():
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if stdout is None else stdout,
                 stderr=subprocess.PIPE, cwd="/", env=_environment(),
@@ -194,29 +192,32 @@ def run_watched(
         raise _failure(argv, child.returncode, said, limits)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A block that ^C does not end in its middle: a child that was just made would run on, known to nobody."""
-    import signal
-    import threading
+class _Uninterrupted:
+    """A block that ^C does not end in its middle: a child that was just made would run on, known to nobody.
 
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pending = False
+    Not a generator: contextlib alone takes a read verb two milliseconds.
+    """
 
-    def note(_number: int, _frame: object) -> None:
-        nonlocal pending
-        pending = True
+    def __enter__(self) -> None:
+        import signal
+        import threading
 
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pending:
-        signal.raise_signal(signal.SIGINT)
+        self._pending = False
+        self._before = signal.getsignal(signal.SIGINT)
+        self._holds = callable(self._before) and threading.current_thread() is threading.main_thread()
+        if self._holds:
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self._pending = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        import signal
+
+        if self._holds:
+            signal.signal(signal.SIGINT, self._before)
+        if self._pending and kind is None:
+            signal.raise_signal(signal.SIGINT)
 
 
 def foreground(argv: Sequence[str]) -> int:
@@ -309,6 +310,8 @@ def open_pidfd(pid: int, started: int | None = None) -> int | None:
 
 def ended(pidfd: int, timeout: float) -> bool:
     """Whether the process of a pidfd ends within ``timeout`` seconds."""
+    import select
+
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(max(0.0, timeout) * 1000))

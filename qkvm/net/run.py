@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm.errors import QkvmError
 from qkvm.files import entries, locked, make_private_dir
 from qkvm.host import record
-from qkvm.net.link import bridge, link
+from qkvm.net.link import bridge, link, table
 
 if TYPE_CHECKING:
     from qkvm.net.place import Subnet
@@ -62,7 +62,7 @@ def definition_of(current: dict[str, Any]) -> spec.Network:
 
 def is_ours(tree: Tree, current: dict[str, Any]) -> bool:
     """Whether the record's bridge is there and carries the network's tag."""
-    if not link.present(current["bridge"]):
+    if not table.present(current["bridge"]):
         return False
     if not definition_of(current).owns_bridge:
         return True

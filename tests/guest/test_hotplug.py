@@ -9,7 +9,7 @@ import pytest
 
 from qkvm.api.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
-from qkvm.net.link import link
+from qkvm.net.link import table
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.guest.test_blockjobs import killed
@@ -109,7 +109,7 @@ def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
 
     line = f"detach-interface {vm.name} --type network --mac {second.mac} --persistent"
     assert lab.ok(line) == "Interface detached successfully\n\n"
-    assert not link.present(second.interface)
+    assert not table.present(second.interface)
     assert port["uuid"] not in lab.ok("net-port-list default --uuid")
     assert [nic.mac for nic in vm.interfaces()] == [nic.mac for nic in vm.definition.nics] == [first.mac]
     with Guest(vm) as guest:
@@ -156,10 +156,10 @@ def test_a_guest_that_does_not_release(lab: Lab, vm: Domain) -> None:
     vm.suspend()
     message = lab.fails(f"detach-interface {vm.name} network --mac {mac} --live --timeout 1")
     assert f"guest did not release NIC {mac} within 1 s" in message
-    assert link.present(tap) and len(vm.interfaces()) == 2
+    assert table.present(tap) and len(vm.interfaces()) == 2
     vm.resume()
     vm.detach_interface(type="network", mac=mac, live=True)
-    assert not link.present(tap) and len(vm.interfaces()) == 1
+    assert not table.present(tap) and len(vm.interfaces()) == 1
 
 
 def test_other_models_and_types(lab: Lab, vm: Domain) -> None:

@@ -12,7 +12,7 @@ import pytest
 from qkvm.api.domain import Domain
 from qkvm.errors import InvalidState, NotFound, NotReached
 from qkvm.host import process
-from qkvm.net.link import link
+from qkvm.net.link import table
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, wait_ready
 
@@ -72,9 +72,9 @@ def test_killed_qemu_leaves_nothing_that_stands_in_the_way(lab: Lab, domain_of: 
     domain = domain_of(lab.define("victim", body=network_nic()))
     domain.start()
     run, tap = domain.live, domain.interfaces()[0].interface
-    assert run.pid is not None and link.present(tap)
+    assert run.pid is not None and table.present(tap)
     os.kill(run.pid, signal.SIGKILL)
-    assert link.wait_gone(tap, 10)
+    assert table.wait_gone(tap, 10)
     assert domain.state == ("shut off", "crashed")
     assert lab.ok("list --all --name").split() == ["victim"]
     # The dead one's sockets, pid file and record are still there.
@@ -171,6 +171,6 @@ def test_two_at_once_get_their_own_names(lab: Lab, domain_of: Register) -> None:
     first.start()
     second.start()
     taps = {first.interfaces()[0].interface, second.interfaces()[0].interface}
-    assert len(taps) == 2 and all(link.present(tap) for tap in taps)
+    assert len(taps) == 2 and all(table.present(tap) for tap in taps)
     with pytest.raises(InvalidState):
         first.start()

@@ -21,7 +21,7 @@ import pytest
 from qkvm.api.domain import Domain
 from qkvm.domain.state import migration
 from qkvm.host import journal
-from qkvm.net.link import link
+from qkvm.net.link import table
 from qkvm.qemu.quirks import Quirk
 from qkvm.qmp.session import Session
 from tests.guest.conftest import TOP, Lab, network_nic
@@ -94,7 +94,7 @@ def test_a_guest_with_plugged_devices_comes_back(
     assert lab.ok(f"save traveller {path} --verbose") == f"\nDomain 'traveller' saved to {path}\n\n"
     assert domain.state == ("shut off", "saved")
     assert os.stat(path).st_mode & 0o777 == 0o600
-    assert not link.present(run.devices("nics")[0]["target"])
+    assert not table.present(run.devices("nics")[0]["target"])
 
     assert lab.ok(f"restore {path}") == f"Domain restored from {path}\n\n"
     assert domain.state == ("running", "restored")

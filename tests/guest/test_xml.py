@@ -18,7 +18,7 @@ from qkvm.domain.life import actions as lifecycle
 from qkvm.domain.manage import describe
 from qkvm.errors import InvalidState, NotReached
 from qkvm.host import journal
-from qkvm.net.link import link
+from qkvm.net.link import table
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, wait_ready
@@ -245,7 +245,7 @@ def test_a_nic_moves_to_another_bridge(lab: Lab, domain_of: Register, file: Call
         assert "connections='1'" in lab.ok("net-dumpxml lab2")
         user = file("<interface type='user'><mac address='52:54:00:00:dd:01'/><model type='virtio'/></interface>")
         assert "cannot modify network device type" in lab.fails(f"update-device switched {user}")
-        assert link.present(tap)
+        assert table.present(tap)
     finally:
         domain.destroy()
         lab.host.network("lab2").destroy()

@@ -14,7 +14,7 @@ import pytest
 
 from qkvm.cli.main import main
 from qkvm.errors import AlreadyExists
-from qkvm.net.link import link
+from qkvm.net.link import table
 from qkvm.net.network import events
 from qkvm.net.network.network import Network
 from qkvm.paths import Tree
@@ -59,7 +59,7 @@ def test_the_life_of_a_network(root: Tree) -> None:
     assert news(found, 2) == [("lan", "Started"), ("other", "Defined")]
     # A bridge that somebody takes away ends it.
     sh("ip", "link", "del", "virbr7")
-    assert not link.present("virbr7")
+    assert not table.present("virbr7")
     assert news(found, 1) == [("lan", "Stopped")]
     transient.destroy()
     assert news(other, 1) == [("other", "Defined")]

@@ -9,7 +9,7 @@ from ipaddress import IPv4Interface
 import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.net.link import bridge, link, port
+from qkvm.net.link import bridge, link, port, table
 from qkvm.net.link import tap as taps
 from tests.host import nslab
 
@@ -34,11 +34,11 @@ def test_the_kernel_chooses_tap_names_and_taps_go_with_their_fd() -> None:
     assert not os.get_inheritable(first.fds[0])
     first.close()
     first.close()
-    assert link.wait_gone("vnet0", 5)
+    assert table.wait_gone("vnet0", 5)
     with taps.open_tap() as third:
         assert third.name == "vnet0"
     second.close()
-    assert link.wait_gone("vnet1", 5) and link.wait_gone("vnet0", 5)
+    assert table.wait_gone("vnet1", 5) and table.wait_gone("vnet0", 5)
 
 
 def test_a_tap_has_as_many_queues_as_fds() -> None:
@@ -47,10 +47,10 @@ def test_a_tap_has_as_many_queues_as_fds() -> None:
         # The tap is there as long as one of its queues is.
         os.close(tap.fds.pop())
         os.close(tap.fds.pop())
-        assert link.present("many")
+        assert table.present("many")
         with pytest.raises(AlreadyExists, match="many"):
             taps.open_tap("many", 2)
-    assert link.wait_gone("many", 5)
+    assert table.wait_gone("many", 5)
 
 
 def test_vhost_is_refused_by_name_where_the_host_has_none() -> None:
@@ -66,7 +66,7 @@ def test_vhost_is_refused_by_name_where_the_host_has_none() -> None:
 
 
 def test_wait_gone_tells_of_what_stays() -> None:
-    assert not link.wait_gone("lo", 0.01)
+    assert not table.wait_gone("lo", 0.01)
 
 
 def test_a_tap_that_exists_is_never_used() -> None:
@@ -145,20 +145,20 @@ def test_a_bridge_that_a_crash_left_untagged_is_known_by_its_mac() -> None:
 def test_a_bridge_of_which_a_later_step_fails_is_not_left() -> None:
     with pytest.raises(HostError, match="cannot make bridge br0"):
         bridge.make("br0", HOST, MAC, "x" * 300)
-    assert not link.present("br0")
+    assert not table.present("br0")
 
 
 def test_counters(make_guest: Callable[[str], nslab.Guest]) -> None:
     bridge.make("br0", HOST, MAC, TAG)
     guest = make_guest("br0")
     guest.configure("192.168.7.2", 24)
-    before = link.counters(guest.port)
+    before = table.counters(guest.port)
     assert guest.namespace.run("ping", "-c", "3", "-i", "0.01", "-W", "5", "192.168.7.1").returncode == 0
-    after = link.counters(guest.port)
+    after = table.counters(guest.port)
     assert after.rx_packets - before.rx_packets >= 3 and after.tx_bytes - before.tx_bytes >= 3 * 84
     assert after.rx_errors == after.tx_dropped == 0
     with pytest.raises(NotFound):
-        link.counters("vnet7")
+        table.counters("vnet7")
     bridge.remove("br0", TAG)
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from qkvm.errors import AlreadyExists, InvalidState, NotFound
-from qkvm.net.link import bandwidth, link, macvtap
+from qkvm.net.link import bandwidth, link, macvtap, table
 from qkvm.spec.tuning import Bandwidth
 from tests.host import nslab
 
@@ -84,7 +84,7 @@ def test_a_guest_on_a_macvtap_is_on_the_wire(wire: socket.socket) -> None:
         wire.send(_frame(OTHER, WIRE, b"for another"))
         wire.send(_frame(MAC, WIRE, b"last"))
         assert not guest.hears(_frame(OTHER, WIRE, b"for another"), 0.2)
-    assert not os.path.exists(f"/dev/tap{guest.index}") and not link.present("macvtap0")
+    assert not os.path.exists(f"/dev/tap{guest.index}") and not table.present("macvtap0")
     assert not macvtap.remove("macvtap0", guest.index)
 
 
@@ -116,7 +116,7 @@ def test_what_cant_be_made(wire: socket.socket) -> None:
         with pytest.raises(InvalidState, match="it is on a bridge"):
             macvtap.make("macvtap0", 1 << 29, "eth9", "bridge", MAC, TAG)
         ipr.link("del", index=bridge)
-    assert not link.present("macvtap0")
+    assert not table.present("macvtap0")
 
 
 def test_only_what_was_made_for_a_run_is_taken_away(wire: socket.socket) -> None:
@@ -126,7 +126,7 @@ def test_only_what_was_made_for_a_run_is_taken_away(wire: socket.socket) -> None
         with nslab.IPRoute() as ipr:
             index = ipr.link_lookup(ifname="eth9")[0]
         assert not macvtap.remove("eth9", index)
-        assert link.present("macvtap0") and link.present("eth9")
+        assert table.present("macvtap0") and table.present("eth9")
 
 
 def test_what_a_guest_receives_by_a_macvtap_can_be_limited(wire: socket.socket) -> None:

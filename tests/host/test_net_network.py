@@ -23,7 +23,7 @@ from qkvm.net.dhcp import dnsmasq
 from qkvm.net.dhcp.address import addresses
 from qkvm.net.firewall.choice import backend
 from qkvm.net.firewall.plan import firewall_plan
-from qkvm.net.link import bridge, link
+from qkvm.net.link import bridge, table
 from qkvm.net.network.handle import bridge_of, ensure_default, list_networks
 from qkvm.net.network.network import Network
 from qkvm.paths import Tree
@@ -297,7 +297,7 @@ def test_a_crash_before_the_record_knew_dnsmasq(root: Tree, lan: Network) -> Non
     record.write(run.record_path(root, "lan"), {**current, "dnsmasq": None})
     nslab.sh("ip", "link", "set", "virbr7", "alias", "")
     lan.destroy()
-    assert not nslab.processes_naming(root.root) and not link.present("virbr7")
+    assert not nslab.processes_naming(root.root) and not table.present("virbr7")
 
 
 @BACKENDS
@@ -324,7 +324,7 @@ def test_a_start_that_is_killed_at_any_moment(root: Tree, lan: Network, firewall
         # With its nft, which would otherwise still do what it was told; dnsmasq has a session of its own by then.
         os.killpg(starter.pid, signal.SIGKILL)
         starter.communicate()
-        seen.add((lan.record is not None, link.present("virbr7"), lan.active))
+        seen.add((lan.record is not None, table.present("virbr7"), lan.active))
         with contextlib.suppress(InvalidState):
             lan.destroy()
         nslab.until(lambda: not nslab.processes_naming(root.root), "no process of the network")
@@ -369,7 +369,7 @@ def test_a_bridge_that_came_in_place_of_ours_stays(lan: Network) -> None:
     nslab.sh("ip", "link", "del", "virbr7")
     nslab.sh("ip", "link", "add", "virbr7", "type", "bridge")
     lan.destroy()
-    assert link.present("virbr7")
+    assert table.present("virbr7")
     nslab.sh("ip", "link", "del", "virbr7")
 
 

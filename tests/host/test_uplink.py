@@ -19,7 +19,7 @@ import pytest
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound, QkvmError
 from qkvm.host import record
 from qkvm.net.link import bridge as bridges
-from qkvm.net.link import link, rtnetlink
+from qkvm.net.link import rtnetlink, table
 from qkvm.net.uplink import uplink
 from qkvm.paths import Tree
 from tests.host import nslab
@@ -433,7 +433,7 @@ def test_a_bridge_or_nic_that_is_gone_meanwhile(root: Tree, world: nslab.Namespa
     with pytest.raises(InvalidState, match="no longer a port"):
         uplink.undo(root, "br0")
     nslab.sh("ip", "link", "set", "eth1", "name", "eth9")
-    assert uplink.undo(root, "br0") == "" and not link.present("br0")
+    assert uplink.undo(root, "br0") == "" and not table.present("br0")
     nslab.sh("ip", "link", "set", "eth9", "name", "eth1")
 
 
@@ -507,7 +507,7 @@ def test_refused(
     with pytest.raises(kind, match=words):
         uplink.make(root, nic, bridge)
     same(before)
-    if link.present("x0"):
+    if table.present("x0"):
         nslab.sh("ip", "link", "del", "x0")
 
 

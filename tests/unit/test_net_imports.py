@@ -13,7 +13,7 @@ VERBS = {
     "net-name": "from qkvm.net.network.handle import Handle; Handle.lookup(tree, 'lan')",
     "net-dhcp-leases": "from qkvm.net.network.handle import Handle; Handle.lookup(tree, 'lan').dhcp_leases()",
     "domifaddr": "from qkvm.net.dhcp.address import addresses; addresses(tree, {'52:54:00:00:00:01': 'lan'})",
-    "domifstat": "from qkvm.net.link.link import counters; counters('lo')",
+    "domifstat": "from qkvm.net.link.table import counters; counters('lo')",
 }
 
 

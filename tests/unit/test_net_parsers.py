@@ -12,7 +12,7 @@ from qkvm.errors import InvalidValue, NotFound
 from qkvm.net.dhcp import lease
 from qkvm.net.dhcp.address import addresses
 from qkvm.net.dhcp.lease import Lease, is_ipv4, leases
-from qkvm.net.link import link, neighbour, port
+from qkvm.net.link import neighbour, port, table
 from qkvm.paths import Tree
 
 GOOD = "2000 52:54:00:00:00:01 192.168.122.5 vm 01:52:54:00:00:00:01\n"
@@ -115,10 +115,10 @@ def test_unknown_source(tmp_path: Path) -> None:
 
 
 def test_links_by_proc() -> None:
-    assert link.present("lo") and not link.present("nosuchlink") and "lo" in link.names()
-    assert link.counters("lo").rx_bytes >= 0
+    assert table.present("lo") and not table.present("nosuchlink") and "lo" in table.names()
+    assert table.counters("lo").rx_bytes >= 0
     with pytest.raises(NotFound, match="nosuchlink"):
-        link.counters("nosuchlink")
+        table.counters("nosuchlink")
 
 
 def test_the_hosts_side_of_a_guests_mac() -> None:

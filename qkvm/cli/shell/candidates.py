@@ -278,16 +278,16 @@ def _sources(typed: Typed, partial: str) -> Iterable[str]:
         return _networks(typed, partial)
     if kind != "bridge":
         return ()
-    from qkvm.net.link import link
+    from qkvm.net.link import table
 
     # /sys alone may show another network namespace than this process is in.
-    return (name for name in link.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
+    return (name for name in table.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
 def _links(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.net.link import link
+    from qkvm.net.link import table
 
-    return link.names()
+    return table.names()
 
 
 def _uplinks(typed: Typed, partial: str) -> Iterable[str]:

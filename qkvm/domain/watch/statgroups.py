@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
-    from qkvm.net.link.link import Counters
+    from qkvm.net.link.table import Counters
     from qkvm.qmp.survey import Question
 
 Values = dict[str, "int | str"]
@@ -240,15 +240,15 @@ def interface(sight: Sight) -> Values:
     run = sight.live
     if run is None:
         return {"net.count": len(sight.domain.definition.nics)}
-    from qkvm.net.link import link
+    from qkvm.net.link import table
 
     listed = run.devices("nics")
     found: Values = {"net.count": len(listed)}
-    taps = link.all_counters() if listed else {}
+    taps = table.all_counters() if listed else {}
     for number, entry in enumerate(listed):
         tap = taps.get(entry["target"])
         if tap is not None:
-            seen = link.seen_by_guest(tap, macvtap=entry["type"] == "direct")
+            seen = table.seen_by_guest(tap, macvtap=entry["type"] == "direct")
             found |= {f"net.{number}.{name}": value for name, value in _tap(entry["target"], seen).items()}
     return found
 

@@ -14,7 +14,7 @@ from qkvm.net.firewall import foreign, legacy
 from qkvm.net.firewall.choice import backend
 from qkvm.net.firewall.plan import Family, FirewallPlan
 from qkvm.net.health import plugged
-from qkvm.net.link import bridge, link, sysctl
+from qkvm.net.link import bridge, link, sysctl, table
 from qkvm.net.link import rtnetlink as nl
 from qkvm.spec.network import Mode
 
@@ -86,7 +86,7 @@ def check_all(tree: Tree) -> dict[str, list[Finding]]:
 
 def _bridge(current: dict[str, Any], definition: spec.Network) -> Iterator[Finding]:
     network, name, tag = current["name"], current["bridge"], link.network_tag(current["name"])
-    if not link.present(name):
+    if not table.present(name):
         yield Finding(network, "bridge-gone", f"bridge {name} is gone", mends=True)
         return
     if not bridge.is_ours(name, tag, mac=current["mac"]):
@@ -194,7 +194,7 @@ def _uplink(name: str, definition: spec.Network) -> Iterator[Finding]:
     if definition.mode not in (Mode.NAT, Mode.ROUTE):
         return
     if definition.dev:
-        if not link.present(definition.dev):
+        if not table.present(definition.dev):
             hint = "dev in the network's definition names it: another one, or none"
             yield Finding(name, "dev-missing", f"{definition.dev}, the only way out, is not there", hint)
         elif not bridge.is_up(definition.dev):

@@ -8,7 +8,7 @@ from qkvm.errors import QkvmError
 from qkvm.net import run
 from qkvm.net.health import plugged
 from qkvm.net.health.check import Finding, check
-from qkvm.net.link import bridge, link
+from qkvm.net.link import bridge, link, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def _mend(tree: Tree, current: dict[str, Any], definition: spec.Network, kinds: 
 
 def _mend_bridge(current: dict[str, Any], definition: spec.Network) -> None:
     tag = link.network_tag(current["name"])
-    if not link.present(current["bridge"]):
+    if not table.present(current["bridge"]):
         bridge.make(current["bridge"], definition.interfaces, current["mac"], tag, mtu=definition.mtu)
         return
     bridge.tag(current["bridge"], tag)
@@ -88,7 +88,7 @@ def _mend_bridge(current: dict[str, Any], definition: spec.Network) -> None:
 
 
 def _replug(tree: Tree, definition: spec.Network) -> None:
-    if link.present(definition.bridge):
+    if table.present(definition.bridge):
         for one in plugged.astray(tree, definition.name, definition.bridge):
             plugged.plug(one, definition.bridge)
 

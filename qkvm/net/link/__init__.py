@@ -5,6 +5,7 @@ A module imports only what is listed before it:
 sysctl: settings of the kernel's network
 rtnetlink: the kernel's own messages about links
 sockets: what the programs of this host listen on
+table: which links there are, and their counters
 link: what is common to all links
 neighbour: who has which address on which link
 bridge, forwarding: bridges, and whether the host forwards between them and others

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
 from qkvm.net.link import sysctl
-from qkvm.net.link.link import connection, kind, lookup, network_tag, no_link, words
+from qkvm.net.link.link import connection, kind, lookup, network_tag, words
+from qkvm.net.link.table import no_link
 
 if TYPE_CHECKING:
     from qkvm.spec.dhcp import Interface

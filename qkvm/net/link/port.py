@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from qkvm.errors import InvalidValue, NotFound
-from qkvm.net.link import link, vlan
+from qkvm.net.link import link, table, vlan
 from qkvm.units import parse_mac
 
 
@@ -48,7 +48,7 @@ def plug(tap: str, bridge: str, mac: str, alias: str, wanted: Port = PLAIN, *, i
             raise InvalidValue(f"interface {bridge} is not a bridge")
         found = link.lookup(route, tap)
         if found is None:
-            raise link.no_link(tap)
+            raise table.no_link(tap)
         index = int(found["index"])
         plain = wanted == PLAIN
         route.link(
@@ -66,7 +66,7 @@ def change(tap: str, wanted: Port, *, ipr: Any = None) -> None:
     with link.connection(ipr) as route, link.words(f"cannot change {tap}"):
         port = link.lookup(route, tap)
         if port is None:
-            raise link.no_link(tap)
+            raise table.no_link(tap)
         (master,) = route.get_links(port.get_attr("IFLA_MASTER"))
         _set(route, port["index"], master, wanted)
 

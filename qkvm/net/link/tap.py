@@ -7,7 +7,7 @@ import os
 
 from qkvm.errors import AlreadyExists, HostError
 from qkvm.files import os_error
-from qkvm.net.link import link
+from qkvm.net.link import table
 from qkvm.rights import INSTEAD, need_root
 from qkvm.units import check_interface_name
 
@@ -80,7 +80,7 @@ def set_flags(fd: int, name: str, *, several: bool, fresh: bool = False) -> str:
     try:
         answer = fcntl.ioctl(fd, _TUNSETIFF, struct.pack(_IFREQ, name.encode(), flags))
     except OSError as error:
-        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL) and link.present(name):
+        if error.errno in (errno.EBUSY, errno.EEXIST, errno.EINVAL) and table.present(name):
             raise AlreadyExists(f"interface {name} exists already", hint="another name, or none") from error
         raise os_error(error, f"cannot make tap {name}") from error
     return str(struct.unpack(_IFREQ, answer)[0].rstrip(b"\0").decode())

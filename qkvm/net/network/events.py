@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qkvm.errors import HostError
 from qkvm.files import entries, read_bytes
 from qkvm.net import run
-from qkvm.net.link import link
+from qkvm.net.link import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ class _Watcher:
     def _runs(self) -> dict[str, str]:
         """The id of each run whose bridge is there."""
         names = entries(self._tree.network_runs)
-        links = link.names()
+        links = table.names()
         found = {}
         for name in names if self._network is None else [one for one in names if one == self._network]:
             path = run.record_path(self._tree, name)

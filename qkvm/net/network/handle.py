@@ -12,7 +12,7 @@ from qkvm import units
 from qkvm.errors import DefinitionError, InvalidState, InvalidValue, NotFound
 from qkvm.files import entries, make_private_dir, read_bytes, write_atomic
 from qkvm.net import run
-from qkvm.net.link import link
+from qkvm.net.link import table
 
 if TYPE_CHECKING:
     from typing import Self
@@ -86,7 +86,7 @@ class Handle:
     def active(self) -> bool:
         """Whether it runs: it has a record of this boot, and its bridge is there."""
         current = self.record
-        return current is not None and link.present(current["bridge"])
+        return current is not None and table.present(current["bridge"])
 
     @property
     def definition(self) -> spec.Network:
@@ -112,14 +112,14 @@ class Handle:
         :raises InvalidState: it is not active.
         """
         current = self.record
-        if current is None or not link.present(current["bridge"]):
+        if current is None or not table.present(current["bridge"]):
             raise self._not_active()
         return run.definition_of(current)
 
     def info(self) -> Info:
         """Name, uuid, state and bridge. :raises NotFound: there is no such network."""
         current = self.record
-        active = current is not None and link.present(current["bridge"])
+        active = current is not None and table.present(current["bridge"])
         definition = self.definition
         return Info(
             name=self.name, uuid=definition.uuid, active=active, persistent=self.persistent,
@@ -158,7 +158,7 @@ class Handle:
 
 def list_networks(tree: Tree) -> list[Entry]:
     """All networks, by name; those with a damaged definition too."""
-    links = link.names()
+    links = table.names()
     defined = set(entries(tree.network_definitions, ".toml"))
     running = {name for name, current in run.records(tree).items() if current["bridge"] in links}
     return [
@@ -177,7 +177,7 @@ def bridge_of(tree: Tree, name: str) -> str:
     """
     network = Handle.lookup(tree, name)
     current = network.record
-    if current is None or not link.present(current["bridge"]):
+    if current is None or not table.present(current["bridge"]):
         raise InvalidState(f"network '{network.name}' is not active", hint=f"qkvm net-start {network.name}")
     return str(current["bridge"])
 

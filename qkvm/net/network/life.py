@@ -9,7 +9,7 @@ from qkvm.errors import QkvmError
 from qkvm.files import Undo, make_private_dir, remove_dir
 from qkvm.host import record
 from qkvm.net import run
-from qkvm.net.link import bridge, link
+from qkvm.net.link import bridge, link, table
 from qkvm.net.run import Started
 from qkvm.rights import INSTEAD, need_root
 
@@ -42,7 +42,7 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
 
     name = definition.name
     with link.connection() as ipr, Undo() as undo:
-        place = find_place(definition, run.used_subnets(tree, name, ipr), link.names())
+        place = find_place(definition, run.used_subnets(tree, name, ipr), table.names())
         actual = place.definition
         plan = firewall_plan(actual, targets(actual, addresses_of))
         backend = choose(firewall)

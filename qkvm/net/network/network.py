@@ -12,7 +12,7 @@ from qkvm import units
 from qkvm.errors import AlreadyExists, InvalidState, QkvmError
 from qkvm.files import entries, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.net import run
-from qkvm.net.link import link
+from qkvm.net.link import link, table
 from qkvm.net.network.handle import Handle, list_networks, plain
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _used(tree: Tree, name: str) -> list[tuple[Subnet, str]]:
 
 def _free_bridge(tree: Tree) -> str:
     """The first of libvirt's names for bridges that no network and no link of this host has."""
-    taken = set(link.names())
+    taken = set(table.names())
     taken |= {str(plain(tree, name).get("bridge", "")) for name in entries(tree.network_definitions, ".toml")}
     number = 0
     while f"virbr{number}" in taken:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qkvm.net import run
 from qkvm.net.firewall.plan import Family, FirewallPlan, firewall_plan, targets
-from qkvm.net.link import link
+from qkvm.net.link import link, table
 
 if TYPE_CHECKING:
     from qkvm.net.network.handle import Handle
@@ -48,7 +48,7 @@ def _placed(network: Handle) -> spec.Network:
         return definition
     with link.connection() as ipr:
         used = run.used_subnets(network.tree, network.name, ipr)
-    return find_place(definition, used, link.names()).definition
+    return find_place(definition, used, table.names()).definition
 
 
 def _iptables(plan: FirewallPlan) -> Iterator[str]:

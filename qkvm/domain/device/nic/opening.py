@@ -11,7 +11,7 @@ from qkvm.domain.device.nic.status import by_grant
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.host import process
-from qkvm.net.link import link
+from qkvm.net.link import link, table
 from qkvm.net.link import tap as taps
 from qkvm.paths import system_tree
 from qkvm.qemu.devices import NicFds
@@ -118,8 +118,8 @@ def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str
 def _open_macvtap(run: Run, nic: spec.Nic) -> tuple[str, list[int]]:
     from qkvm.net.link import macvtap
 
-    name = nic.target or macvtap.free_name(link.names())
-    if link.present(name):
+    name = nic.target or macvtap.free_name(table.names())
+    if table.present(name):
         raise AlreadyExists(f"interface {name} exists already", hint="another name, or none")
     index = macvtap.free_index()
     run.record.setdefault("macvtaps", {})[name] = index

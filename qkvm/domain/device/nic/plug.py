@@ -18,7 +18,7 @@ from qkvm.domain.tuning import place as placing
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.host import journal, settings
-from qkvm.net.link import link, port
+from qkvm.net.link import link, port, table
 from qkvm.qemu import devices, render, slots
 from qkvm.spec import domain as spec
 
@@ -312,7 +312,7 @@ def _unplug(domain: Handle, run: Run, entry: dict[str, Any], *, timeout: float, 
             return
         session.execute("netdev_del", {"id": f"host-{ident}"})
     _forget(run, entry)
-    if entry["target"] and not link.wait_gone(entry["target"], 5.0):
+    if entry["target"] and not table.wait_gone(entry["target"], 5.0):
         raise NotReached(
             f"tap {entry['target']} of NIC {mac} is still there", asked="gone", reached=entry["target"]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qkvm.errors import InvalidState, NotFound
-from qkvm.net.link import link
+from qkvm.net.link import table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
     if nic.type == "user" or by_grant(nic):
         return ""
     if nic.type == "direct":
-        if not link.present(nic.source):
+        if not table.present(nic.source):
             from qkvm.net.link.macvtap import no_source
 
             raise no_source(nic.source)
@@ -82,7 +82,7 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
         from qkvm.net.network.handle import bridge_of
 
         return bridge_of(tree, nic.source)
-    if not link.present(nic.source):
+    if not table.present(nic.source):
         raise NotFound(
             f"Cannot get interface MTU on '{nic.source}': No such device", kind="bridge", name=nic.source,
             hint="the bridge must exist: ip link add NAME type bridge",
@@ -134,7 +134,7 @@ def counters(domain: Handle, interface: str) -> dict[str, int]:
     nic = find(interfaces(domain), interface)
     if nic.interface == "-":
         raise InvalidState(f"NIC {nic.mac} has no tap, and QEMU counts nothing for it")
-    seen = link.seen_by_guest(link.counters(nic.interface), macvtap=nic.type == "direct")
+    seen = table.seen_by_guest(table.counters(nic.interface), macvtap=nic.type == "direct")
     return {
         "rx_bytes": seen.rx_bytes,
         "rx_packets": seen.rx_packets,

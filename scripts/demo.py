@@ -166,7 +166,7 @@ class Demo:
             "install", "--name", NAME, "--memory", "512,maxmemory=1024", "--vcpus", "1,maxvcpus=2",
             "--disk", f"path={disk},size=8,format=qcow2", "--network", "network=default,model=virtio",
             "--graphics", "vnc,listen=127.0.0.1,port=5920",
-            "--boot", f"kernel={os.environ['KERNEL']},initrd={os.environ['INITRD']},kernel_args=console=ttyS0",
+            "--boot", f"kernel={os.environ['KERNEL']},initrd={os.environ['INITRD']},kernel_args=console=ttyS0 quiet",
             "--noautoconsole",
         )  # fmt: skip
         domain = self.host.domain(NAME)

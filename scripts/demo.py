@@ -162,11 +162,12 @@ class Demo:
     def install(self) -> str:
         """install."""
         disk = os.path.join(self.root, f"{NAME}.img")
+        kernel, initrd = os.environ["KERNEL"], os.environ["INITRD"]
         self.qkvm(
             "install", "--name", NAME, "--memory", "512,maxmemory=1024", "--vcpus", "1,maxvcpus=2",
             "--disk", f"path={disk},size=8,format=qcow2", "--network", "network=default,model=virtio",
             "--graphics", "vnc,listen=127.0.0.1,port=5920",
-            "--boot", f"kernel={os.environ['KERNEL']},initrd={os.environ['INITRD']},kernel_args=console=ttyS0 quiet",
+            "--boot", f"kernel={kernel},initrd={initrd},kernel_args=console=ttyS0 quiet",
             "--noautoconsole",
         )  # fmt: skip
         domain = self.host.domain(NAME)

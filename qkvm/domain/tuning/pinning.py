@@ -102,7 +102,7 @@ def pin(
             _pin_live(domain.live, kind, number, cpus, text, undo)
         if wanted.config:
             definitions.change(
-                domain, lambda present: replace(present, cpu=_with(present.cputune, kind, number, text))
+                domain, lambda present: replace(present, cputune=_with(present.cputune, kind, number, text))
             )
         undo.commit()
 

@@ -102,7 +102,7 @@ def set_limits(
 
 def _with(present: spec.Domain, mac: str, changes: Limits) -> spec.Domain:
     listed = (replace(nic, **changes) if nic.mac == mac else nic for nic in present.nics)
-    return replace(present, status=tuple(listed))
+    return replace(present, nics=tuple(listed))
 
 
 def apply(domain: Handle, run: Run, entry: dict[str, Any], wanted: Limits) -> None:

@@ -292,7 +292,7 @@ def argv(root: Path, *words: str) -> list[str]:
 def test_progress_and_an_interrupt(run: Run, tmp_path: Path) -> None:
     """It is shown to a terminal, and to who asks; ^C ends the conversion and leaves nothing."""
     run("pool-list")
-    burner(tmp_path / "burner", 4)
+    burner(tmp_path / "burner", 64)
     before = left(tmp_path)
     line = argv(tmp_path, "vol-import", "default", str(tmp_path / "burner"), "--input-format", "qcow2")
     with closing(Terminal(line, cwd=TOP)) as terminal:

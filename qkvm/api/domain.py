@@ -11,8 +11,9 @@ from qkvm.domain.handle import Handle
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Unpack
 
+    from qkvm.api import options
     from qkvm.domain.device.nic.status import NicStatus
     from qkvm.net.dhcp.address import Address
     from qkvm.qmp.agent import AgentSession
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
 class Domain(Handle):
     """One domain of a tree. Nothing is cached that another process could change."""
 
-    def start(self, **options: Any) -> list[str]:
+    def start(self, **options: Unpack[options.Start]) -> list[str]:
         """Start it (virsh start) and give warnings that the user should see; see start.start."""
         from qkvm.domain.life import start
 
         return start.start(self, **options)
 
-    def save(self, path: str, **options: Any) -> None:
+    def save(self, path: str, **options: Unpack[options.Save]) -> None:
         """Save it to a file and end it (virsh save); Host.restore brings it back; see save.save."""
         from qkvm.domain.state import save
 
         save.save(self, path, **options)
 
-    def managed_save(self, **options: Any) -> None:
+    def managed_save(self, **options: Unpack[options.ManagedSave]) -> None:
         """Save it to where its next start takes it up (virsh managedsave); see save.managed_save."""
         from qkvm.domain.state import save
 
@@ -54,26 +55,26 @@ class Domain(Handle):
 
         return snapshotstore.load(self)
 
-    def create_snapshot(self, name: str = "", **options: Any) -> Snapshot:
+    def create_snapshot(self, name: str = "", **options: Unpack[options.Snapshot]) -> Snapshot:
         """Take a snapshot (virsh snapshot-create-as); the options are those of snapshottaking.Wanted."""
         from qkvm.domain.snapshot import create as snapshot
         from qkvm.domain.snapshot.taking import Wanted
 
         return snapshot.create(self, Wanted(name, **options))
 
-    def revert_to_snapshot(self, name: str, **options: Any) -> list[str]:
+    def revert_to_snapshot(self, name: str, **options: Unpack[options.Revert]) -> list[str]:
         """Go back to a snapshot (virsh snapshot-revert) and give warnings; see snapshotrevert.revert."""
         from qkvm.domain.snapshot import revert as snapshotrevert
 
         return snapshotrevert.revert(self, name, **options)
 
-    def delete_snapshot(self, name: str, **options: Any) -> list[str]:
+    def delete_snapshot(self, name: str, **options: Unpack[options.DeleteSnapshot]) -> list[str]:
         """Delete a snapshot (virsh snapshot-delete) and give the names of all that are gone."""
         from qkvm.domain.snapshot import delete as snapshotdelete
 
         return snapshotdelete.delete(self, name, **options)
 
-    def dump(self, path: str, **options: Any) -> None:
+    def dump(self, path: str, **options: Unpack[options.Dump]) -> None:
         """Write its memory to a file (virsh dump); see dump.dump."""
         from qkvm.domain.state import dump
 
@@ -121,31 +122,31 @@ class Domain(Handle):
 
         rename.rename(self, name)
 
-    def xml(self, **options: Any) -> str:
+    def xml(self, **options: Unpack[options.Xml]) -> str:
         """What it is, in libvirt's XML (virsh dumpxml); see description.dump."""
         from qkvm.domain.manage import xml as description
 
         return description.dump(self, **options)
 
-    def undefine(self, **options: Any) -> list[str]:
+    def undefine(self, **options: Unpack[options.Undefine]) -> list[str]:
         """Remove the definition (virsh undefine) and give warnings; see undefine.undefine."""
         from qkvm.domain.manage import undefine
 
         return undefine.undefine(self, **options)
 
-    def set_vcpus(self, count: int, **options: Any) -> int:
+    def set_vcpus(self, count: int, **options: Unpack[options.Vcpus]) -> int:
         """Plug or unplug vCPUs to this count and give what was reached (virsh setvcpus); see vcpu.set_count."""
         from qkvm.domain.tuning import vcpu
 
         return vcpu.set_count(self, count, **options)
 
-    def set_memory(self, kib: int, **options: Any) -> int:
+    def set_memory(self, kib: int, **options: Unpack[options.Memory]) -> int:
         """Move the balloon to this many KiB and give what was reached (virsh setmem); see memory.set_current."""
         from qkvm.domain.tuning import balloon as memory
 
         return memory.set_current(self, kib, **options)
 
-    def set_max_memory(self, kib: int, **options: Any) -> None:
+    def set_max_memory(self, kib: int, **options: Unpack[options.Scope]) -> None:
         """Change the most memory it can have, in the definition (virsh setmaxmem); see memory.set_maximum."""
         from qkvm.domain.tuning import balloon as memory
 
@@ -157,31 +158,31 @@ class Domain(Handle):
 
         return memory.stats(self)
 
-    def attach_interface(self, **options: Any) -> str:
+    def attach_interface(self, **options: Unpack[options.AttachInterface]) -> str:
         """Plug a NIC and give its MAC address (virsh attach-interface); see nicplug.attach."""
         from qkvm.domain.device.nic import plug as nicplug
 
         return nicplug.attach(self, **options)
 
-    def detach_interface(self, **options: Any) -> None:
+    def detach_interface(self, **options: Unpack[options.DetachInterface]) -> None:
         """Unplug a NIC (virsh detach-interface); see nicplug.detach."""
         from qkvm.domain.device.nic import plug as nicplug
 
         nicplug.detach(self, **options)
 
-    def attach_disk(self, disk: spec.Disk, **options: Any) -> list[str]:
+    def attach_disk(self, disk: spec.Disk, **options: Unpack[options.Plugging]) -> list[str]:
         """Plug a disk and give warnings (virsh attach-disk); see diskplug.attach."""
         from qkvm.domain.device.disk import plug as diskplug
 
         return diskplug.attach(self, disk, **options)
 
-    def detach_disk(self, target: str, **options: Any) -> None:
+    def detach_disk(self, target: str, **options: Unpack[options.Unplugging]) -> None:
         """Unplug a disk (virsh detach-disk); see diskplug.detach."""
         from qkvm.domain.device.disk import plug as diskplug
 
         diskplug.detach(self, target, **options)
 
-    def change_media(self, target: str, path: str, **options: Any) -> None:
+    def change_media(self, target: str, path: str, **options: Unpack[options.ChangeMedia]) -> None:
         """Change the medium of a drive (virsh change-media); see media.change."""
         from qkvm.domain.device.disk import media
 
@@ -193,7 +194,7 @@ class Domain(Handle):
 
         return nic.interfaces(self)
 
-    def addresses(self, **options: Any) -> list[Address]:
+    def addresses(self, **options: Unpack[options.Addresses]) -> list[Address]:
         """The IP addresses of its NICs (virsh domifaddr); see address.addresses."""
         from qkvm.domain.watch import address
 
@@ -207,7 +208,7 @@ class Domain(Handle):
 
     # What its guest's agent can be told.
 
-    def agent(self, **options: Any) -> AgentSession:
+    def agent(self, **options: Unpack[options.Agent]) -> AgentSession:
         """A session with the agent in the guest; see agent.session.
 
         :raises AgentError: there is none.

@@ -14,8 +14,9 @@ from qkvm.paths import Tree, session_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
+    from typing import Unpack
 
+    from qkvm.api import options
     from qkvm.domain.manage.upgrade import Report
     from qkvm.domain.watch.stats import Stats
     from qkvm.emulator.survey import Emulator
@@ -82,7 +83,9 @@ class Host:
         self.prepare()
         return Domain(self.tree, define.define(self.tree, text, path, left_out=left_out).name)
 
-    def create(self, text: bytes | str, path: str = "definition", **options: Any) -> tuple[Domain, list[str]]:
+    def create(
+        self, text: bytes | str, path: str = "definition", **options: Unpack[options.Create]
+    ) -> tuple[Domain, list[str]]:
         """Start a domain whose definition is not kept (virsh create), and give warnings; see transient.create."""
         from qkvm.domain.life import transient
 
@@ -90,7 +93,7 @@ class Host:
         domain, warnings = transient.create(self.tree, text, path, **options)
         return Domain(self.tree, domain.name), warnings
 
-    def restore(self, path: str, **options: Any) -> tuple[Domain, list[str]]:
+    def restore(self, path: str, **options: Unpack[options.Restore]) -> tuple[Domain, list[str]]:
         """Start a domain from a file of Domain.save (virsh restore), and give warnings; see restore.restore."""
         from qkvm.domain.life import restore
 
@@ -98,7 +101,9 @@ class Host:
         domain, warnings = restore.restore(self.tree, path, **options)
         return Domain(self.tree, domain.name), warnings
 
-    def statistics(self, *names: str, groups: Sequence[str] = (), **options: bool) -> list[Stats]:
+    def statistics(
+        self, *names: str, groups: Sequence[str] = (), **options: Unpack[options.Statistics]
+    ) -> list[Stats]:
         """Statistics of domains (virsh domstats), of all where none is named; see stats.collect for the options.
 
         :param groups: such as 'balloon' and 'block'; none are all. :raises NotFound: there is no such domain.

@@ -10,10 +10,11 @@ from qkvm.units import parse_mac, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.spec import domain as spec
 
 
 def attach_device(context: Context, args: Args) -> None:
@@ -89,7 +90,7 @@ _NOT_ATTACHED = {
 """Options of attach-interface for what a NIC can't be."""
 
 
-def _bandwidth(args: Args) -> dict[str, spec.Bandwidth | None]:
+def _bandwidth(args: Args) -> dict[str, Any]:
     """--inbound and --outbound, where they are given."""
     if not args.has("inbound") and not args.has("outbound"):
         return {}

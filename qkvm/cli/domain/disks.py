@@ -38,11 +38,10 @@ def change_media(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         context.out(_drive_xml(domain, args, "path", action))
         return
-    timeout = args.number("timeout")
-    domain.change_media(
-        args.required("path"), source, action=action, force=args.flag("force"), **common.scope(args),
-        **({} if timeout is None else {"timeout": float(timeout)}),
-    )  # fmt: skip
+    options = common.scope(args)
+    if (timeout := args.number("timeout")) is not None:
+        options["timeout"] = float(timeout)
+    domain.change_media(args.required("path"), source, action=action, force=args.flag("force"), **options)
     done = {"eject": "ejected", "insert": "inserted", "update": "updated"}[action]
     context.say(f"Successfully {done} media.\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qkvm.domain import run as runs
 from qkvm.errors import DefinitionError, InvalidState, InvalidValue, NotFound
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from qkvm.domain.run import Record
     from qkvm.files import Undo
     from qkvm.paths import Tree
 
@@ -54,7 +55,7 @@ def stored_text(domain: Named) -> str:
     return toml.decoded(raw, path)
 
 
-def started_with(record: dict[str, Any]) -> spec.Domain:
+def started_with(record: Record) -> spec.Domain:
     """The definition that a run was started with, from its record."""
     return toml.from_plain(record["definition"], spec.Domain, "record")
 

@@ -16,9 +16,80 @@ from qkvm.host.process import lock_holder, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal, TypedDict
 
     from qkvm.paths import Tree
+
+    Plain = dict[str, Any]
+    """A part of a definition as it is written, or what a module keeps of its own."""
+
+    DeviceKind = Literal["nics", "vcpus", "disks", "controllers", "filesystems"]
+    Tuned = Literal["cputune", "memtune", "blkiotune", "numatune", "iothreads", "throttle_groups"]
+
+    class Record(TypedDict, total=False):
+        """What record.json says of a run; what there is nothing to say of has no key."""
+
+        # What it was started with.
+        version: int
+        boot_id: str
+        id: int
+        name: str
+        uuid: str
+        started: float
+        origin: str
+        definition: Plain
+        machine: str
+        accel: str
+        quirks: list[str]
+        argv: list[str]
+        slots: list[str]
+        vnc: Plain | None
+        flash: Plain | None
+        # What it has now; each entry has the length of the journal when it came, as ``since``.
+        memory: Plain
+        nics: list[Plain]
+        vcpus: list[Plain]
+        disks: list[Plain]
+        controllers: list[Plain]
+        filesystems: list[Plain]
+        sidecars: list[Plain]
+        macvtaps: dict[str, int]
+        cgroup: str
+        unit: str
+        no_cgroup: str
+        # What was changed of its tuning since.
+        cputune: Plain
+        memtune: Plain
+        blkiotune: Plain
+        numatune: Plain
+        iothreads: list[Plain]
+        throttle_groups: list[Plain]
+        agent_timeout: int
+        # What is under way, and what has ended.
+        job: Plain
+        last_job: Plain
+        backup: Plain
+        backup_ended: Plain
+        blockjobs: dict[str, Plain]
+        blockjobs_ended: dict[str, Plain]
+        jobs_begun: int
+        node_tag: int
+        loose: list[Plain]
+        frozen: bool
+        lost_vcpu: int
+        taints: list[str]
+        # What of the journal is known here, and why states are as they are.
+        journal_from: int
+        open_ports: list[str]
+        base_state: list[str]
+        resumed: Plain
+        stopped: Plain
+        ending: str
+        leaving: dict[str, bool]
+
+
+DEVICES: tuple[DeviceKind, ...] = ("nics", "vcpus", "disks", "controllers", "filesystems")
+"""What can come and go while a guest runs: keys of its record."""
 
 _STATE_EVENTS = frozenset(
     (
@@ -52,7 +123,7 @@ class Run:
 
     __slots__ = ("folder", "name", "record")
 
-    def __init__(self, folder: str, name: str, contents: dict[str, Any]) -> None:
+    def __init__(self, folder: str, name: str, contents: Record) -> None:
         self.folder = folder
         self.name = name
         self.record = contents
@@ -106,7 +177,7 @@ class Run:
     def balloon(self) -> int:
         """Memory of the guest in KiB as its balloon leaves it: as last observed, then as QEMU reports it."""
         memory = self.record["memory"]
-        begin = max(self._mark("journal_from"), int(memory["since"]))
+        begin = max(self._begin, int(memory["since"]))
         for event in journal.newest(self.journal, frozenset(("BALLOON_CHANGE",)), begin):
             return int(event["data"]["actual"]) // 1024
         return int(memory["actual"])
@@ -133,14 +204,12 @@ class Run:
                 hint=f"qkvm shutdown {self.name} and start it anew",
             )
 
-    def devices(self, kind: str) -> list[dict[str, Any]]:
+    def devices(self, kind: DeviceKind) -> list[dict[str, Any]]:
         """Entries of a kind (nics, vcpus, disks …) but those that QEMU has reported as gone since."""
         listed: list[dict[str, Any]] = self.record.get(kind, [])
         oldest = min((entry["since"] for entry in listed), default=0)
         gone: dict[str, int] = {}
-        events, _ = (
-            journal.events_from(self.journal, max(oldest, self._mark("journal_from"))) if listed else ([], 0)
-        )
+        events, _ = journal.events_from(self.journal, max(oldest, self._begin)) if listed else ([], 0)
         for event in events:
             ident = journal.deleted_device(event)
             if ident:
@@ -149,8 +218,7 @@ class Run:
 
     def used_places(self) -> list[str]:
         """Labels of the places that what is plugged has taken."""
-        kinds = ("nics", "disks", "controllers", "filesystems")
-        return [entry["place"] for kind in kinds for entry in self.devices(kind)]
+        return [entry["place"] for kind in DEVICES if kind != "vcpus" for entry in self.devices(kind)]
 
     def vcpu_count(self) -> int:
         """vCPUs that are plugged; the first one always is."""
@@ -160,15 +228,16 @@ class Run:
         """Device ids of the virtio ports that a program in the guest holds open (VSERPORT_CHANGE)."""
         found = dict.fromkeys(self.record.get("open_ports", ()), True)
         told: dict[str, bool] = {}
-        for event in journal.newest(self.journal, frozenset(("VSERPORT_CHANGE",)), self._mark("journal_from")):
+        for event in journal.newest(self.journal, frozenset(("VSERPORT_CHANGE",)), self._begin):
             told.setdefault(str(event["data"]["id"]), bool(event["data"]["open"]))
         return sorted(ident for ident, is_open in (found | told).items() if is_open)
 
-    def _mark(self, key: str) -> int:
-        return int(self.record.get(key, 0))
+    @property
+    def _begin(self) -> int:
+        return int(self.record.get("journal_from", 0))
 
     def _live_state(self) -> tuple[str, str]:
-        begin = self._mark("journal_from")
+        begin = self._begin
         for event in journal.newest(self.journal, _STATE_EVENTS, begin):
             name = event["event"]
             if name == "RESUME":
@@ -189,13 +258,13 @@ class Run:
 
     def mark_resumed(self, reason: str) -> None:
         """Say in the record, which the caller writes, why the guest has gone on just now."""
-        for event in journal.newest(self.journal, frozenset(("RESUME",)), self._mark("journal_from")):
+        for event in journal.newest(self.journal, frozenset(("RESUME",)), self._begin):
             self.record["resumed"] = {"at": event["_offset"], "reason": reason}
             return
 
     def mark_stopped(self, reason: str) -> None:
         """The same of a guest that was stopped just now."""
-        for event in journal.newest(self.journal, frozenset(("STOP",)), self._mark("journal_from")):
+        for event in journal.newest(self.journal, frozenset(("STOP",)), self._begin):
             self.record["stopped"] = {"at": event["_offset"], "reason": reason}
             return
 
@@ -241,7 +310,7 @@ class Run:
         asked = self.record.get("ending")
         if asked:
             return str(asked)
-        for event in journal.newest(self.journal, frozenset(("SHUTDOWN", "RESUME")), self._mark("journal_from")):
+        for event in journal.newest(self.journal, frozenset(("SHUTDOWN", "RESUME")), self._begin):
             if event["event"] == "RESUME":
                 break
             reason = str(event.get("data", {}).get("reason", ""))
@@ -301,7 +370,7 @@ def write(run: Run) -> None:
 def find(tree: Tree, name: str) -> Run | None:
     """The latest run of a domain in this boot, live or ended; None where there was none."""
     folder = tree.domain_run(name)
-    contents = record.read(os.path.join(folder, "record.json"))
+    contents: Any = record.read(os.path.join(folder, "record.json"))
     return Run(folder, name, contents) if contents is not None else None
 
 

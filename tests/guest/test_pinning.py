@@ -86,7 +86,7 @@ def test_a_failing_half_leaves_both_as_before(
 
     domain = domain_of(lab.define("halves", body=PINNED))
     domain.start()
-    before, record = _where(domain), dict(domain.live.record)
+    before, record = _where(domain), domain.live.record.copy()
 
     def full(*_: object) -> None:
         raise HostError("no space left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from holder import lock_held
@@ -15,6 +15,9 @@ from qkvm.domain.run import Run
 from qkvm.errors import HostError, InvalidState
 from qkvm.host import record
 from qkvm.paths import Tree
+
+if TYPE_CHECKING:
+    from qkvm.domain.run import DeviceKind
 
 Spoken = tuple[str, dict[str, Any]]
 
@@ -176,7 +179,7 @@ def test_garbage_in_the_journal_changes_nothing(scene: Scene, live: int) -> None
 # What it has.
 
 
-def ids(scene: Scene, kind: str = "nics") -> list[str]:
+def ids(scene: Scene, kind: DeviceKind = "nics") -> list[str]:
     return [entry["id"] for entry in scene.run.devices(kind)]
 
 

@@ -82,7 +82,7 @@ def test_disks_of_a_domain_that_does_not_run(tmp_path: Path) -> None:
 
 
 def _sight(tmp_path: Path, **record: object) -> statgroups.Sight:
-    contents: dict[str, Any] = {
+    contents: Any = {
         "id": 1, "uuid": "0" * 32, "accel": "kvm", "vcpus": [], "nics": [], "disks": [], "definition": {}, **record
     }  # fmt: skip
     run = Run(str(tmp_path), "vm", contents)

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from qkvm.domain.run import DeviceKind
     from qkvm.paths import Tree
 
 
@@ -255,7 +256,7 @@ def _snapshots(typed: Typed, partial: str) -> Iterable[str]:
     return snapshotstore.names(typed.tree, domain.name) if domain is not None else ()
 
 
-def _devices(typed: Typed, kind: str) -> list[dict[str, str]]:
+def _devices(typed: Typed, kind: DeviceKind) -> list[dict[str, str]]:
     """Entries of the record of the domain that was named while it runs, else of its definition."""
     domain = typed.domain()
     if domain is None:

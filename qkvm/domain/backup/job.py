@@ -130,9 +130,10 @@ def _serve(
 
 def _tell(run: Run | None, state: State | None) -> None:
     if run is not None:
-        run.record["backup"] = state
         if state is None:
-            del run.record["backup"]
+            run.record.pop("backup", None)
+        else:
+            run.record["backup"] = state
         write(run)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Record
     from qkvm.qemu.abilities import Abilities
 
 
@@ -198,7 +199,7 @@ def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) ->
     return run
 
 
-def _undo_run(domain: Handle, folder: str, former: dict[str, Any] | None) -> None:
+def _undo_run(domain: Handle, folder: str, former: Record | None) -> None:
     """Take the run away; what the record told of an earlier run stays known."""
     files.remove_dir(folder)
     if former is not None:

@@ -110,7 +110,7 @@ def fold(run: Run) -> None:
         return
     _, offset = journal.lines_from(run.journal, begin)
     state, balloon = run.state(), run.balloon()
-    for kind in ("nics", "vcpus", "disks", "controllers", "filesystems"):
+    for kind in runs.DEVICES:
         present = {entry["id"] for entry in run.devices(kind)}
         for entry in run.record.get(kind, []):
             entry["gone"] = entry["id"] not in present

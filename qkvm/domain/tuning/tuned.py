@@ -6,7 +6,7 @@ throttle_groups.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qkvm.domain.run import write
 from qkvm.spec import toml
@@ -14,13 +14,13 @@ from qkvm.spec import toml
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qkvm.domain.run import Run
+    from qkvm.domain.run import Run, Tuned
     from qkvm.files import Undo
 
 T = TypeVar("T")
 
 
-def live(run: Run, name: str, kind: type[T]) -> T | None:
+def live(run: Run, name: Tuned, kind: type[T]) -> T | None:
     """One part of the tuning; None where it is not there at all."""
     plain = run.record.get(name)
     if plain is None:
@@ -28,7 +28,7 @@ def live(run: Run, name: str, kind: type[T]) -> T | None:
     return toml.from_plain(plain, kind, "record") if plain else None
 
 
-def listed(run: Run, name: str, kind: type[T]) -> tuple[T, ...]:
+def listed(run: Run, name: Tuned, kind: type[T]) -> tuple[T, ...]:
     """One part of the tuning that is a list: iothreads, throttle_groups."""
     plain = run.record.get(name)
     if plain is None:
@@ -36,21 +36,21 @@ def listed(run: Run, name: str, kind: type[T]) -> tuple[T, ...]:
     return tuple(toml.from_plain(one, kind, "record") for one in plain)
 
 
-def remember_list(run: Run, name: str, values: Iterable[object], undo: Undo) -> None:
+def remember_list(run: Run, name: Tuned, values: Iterable[object], undo: Undo) -> None:
     """As :func:`remember`, of a list."""
     undo.add(_restore, run, name, run.record.get(name))
     run.record[name] = [toml.to_plain(value) for value in values]
     write(run)
 
 
-def remember(run: Run, name: str, value: object, undo: Undo) -> None:
+def remember(run: Run, name: Tuned, value: object, undo: Undo) -> None:
     """Write what holds from now on into the record, and with ``undo`` what held before."""
     undo.add(_restore, run, name, run.record.get(name))
     run.record[name] = toml.to_plain(value) if value is not None else {}
     write(run)
 
 
-def _restore(run: Run, name: str, former: object) -> None:
+def _restore(run: Run, name: Tuned, former: Any) -> None:
     if former is None:
         run.record.pop(name, None)
     else:

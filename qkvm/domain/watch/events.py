@@ -196,7 +196,7 @@ def _from_record(one: _Watch) -> Iterator[Event]:
     if stamp == one.stamp:
         return
     one.stamp = stamp
-    contents = record.read(path)
+    contents: Any = record.read(path)
     if contents is None or contents.get("id") != one.run.id:
         return
     one.run.record = contents
@@ -208,7 +208,8 @@ def _from_record(one: _Watch) -> Iterator[Event]:
 
 
 def _devices(run: runs.Run) -> set[str]:
-    return {str(entry["id"]) for kind in ("nics", "disks", "filesystems") for entry in run.record.get(kind, ())}
+    kinds: tuple[runs.DeviceKind, ...] = ("nics", "disks", "filesystems")
+    return {str(entry["id"]) for kind in kinds for entry in run.record.get(kind, ())}
 
 
 def _ending(one: _Watch) -> str:

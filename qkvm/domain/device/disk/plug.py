@@ -28,7 +28,7 @@ from qkvm.storage.image import image
 
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
-    from qkvm.domain.run import Run
+    from qkvm.domain.run import DeviceKind, Run
     from qkvm.qemu.disks import DiskDevice
     from qkvm.qmp.session import Session
 
@@ -202,7 +202,7 @@ def _give(domain: Handle, run: Run, session: Session, device: DiskDevice, fds: d
     write(run)
 
 
-def _forget(run: Run, kind: str, entry: dict[str, Any]) -> None:
+def _forget(run: Run, kind: DeviceKind, entry: dict[str, Any]) -> None:
     run.record[kind] = [other for other in run.record[kind] if other["id"] != entry["id"]]
     write(run)
 

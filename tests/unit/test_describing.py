@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +66,9 @@ def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *scripts: str) -> No
     path.chmod(0o755)
     monkeypatch.setenv("EDITOR", str(path))
     monkeypatch.delenv("VISUAL", raising=False)
+    # For a child, and for this process, which may have looked already.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def stored(host: Host, name: str = "a") -> str:
@@ -189,7 +192,9 @@ def test_a_bad_edit_is_kept(host: Host, verb: Verb, tmp_path: Path, monkeypatch:
 
 
 def test_editors_that_fail(host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # For a child, and for this process, which may have looked already.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("VISUAL", raising=False)
     for program, words in (
         ("/bin/false", "editor '/bin/false' ended with an error"),

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain.handle import Handle, names
-from qkvm.domain.life import start, stop
 from qkvm.errors import AlreadyExists, HostError, InvalidState, MissingProgram, NotReached, QkvmError
 from qkvm.files import os_error, read_bytes, remove, write_atomic
 from qkvm.host import process
@@ -86,6 +85,9 @@ def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
 
 def _start(domain: Handle) -> None:
     """Start a domain at the machine's boot; what was marked for one boot is so no longer, also where it fails."""
+    # The text of a service is asked for where the package is built, without what a start needs.
+    from qkvm.domain.life import start
+
     if domain.definition.autostart_once:
         set_autostart(domain, False, once=True)
     start.start(domain)
@@ -104,6 +106,7 @@ def shutdown_all(tree: Tree, tell: Callable[[Outcome], object], *, timeout: floa
 
 def _shut_down(group: list[Handle], deadline: float, tell: Callable[[Outcome], object]) -> None:
     """Shut domains down side by side: the deadline is one for all."""
+    from qkvm.domain.life import stop
 
     def end(domain: Handle) -> Outcome:
         left = max(0.0, deadline - time.monotonic())

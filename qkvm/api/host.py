@@ -86,7 +86,7 @@ class Host:
     def create(
         self, text: bytes | str, path: str = "definition", **options: Unpack[options.Create]
     ) -> tuple[Domain, list[str]]:
-        """Start a domain whose definition is not kept (virsh create), and give warnings; see transient.create."""
+        """Start a domain whose definition is not kept (virsh create), and give warnings; see life.transient."""
         from qkvm.domain.life import transient
 
         self.prepare()
@@ -94,7 +94,7 @@ class Host:
         return Domain(self.tree, domain.name), warnings
 
     def restore(self, path: str, **options: Unpack[options.Restore]) -> tuple[Domain, list[str]]:
-        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see restore.restore."""
+        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see life.restore."""
         from qkvm.domain.life import restore
 
         self.prepare()
@@ -104,7 +104,7 @@ class Host:
     def statistics(
         self, *names: str, groups: Sequence[str] = (), **options: Unpack[options.Statistics]
     ) -> list[Stats]:
-        """Statistics of domains (virsh domstats), of all where none is named; see stats.collect for the options.
+        """Statistics of domains (virsh domstats), of all where none is named; see watch.stats for the options.
 
         :param groups: such as 'balloon' and 'block'; none are all. :raises NotFound: there is no such domain.
         """

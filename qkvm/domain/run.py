@@ -190,7 +190,7 @@ class Run:
 
     @property
     def is_sound(self) -> bool:
-        """Whether this QEMU survives a change of its devices: not after its TCG has lost a vCPU (see vcpu.py)."""
+        """Whether this QEMU survives a change of its devices: not after its TCG has lost a vCPU."""
         return not self.record.get("lost_vcpu") or not self.needs("vcpu-buffers")
 
     def require_sound(self) -> None:

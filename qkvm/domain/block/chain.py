@@ -188,7 +188,7 @@ def give(run: Run, session: Session, entry: dict[str, Any], link: Link, *, backi
 
 
 def image_args(chain: Sequence[Link]) -> dict[str, Any]:
-    """Nodes and sets of fds of some images, each node before what it sits on, for blocknodes.close."""
+    """Nodes and sets of fds of some images, each node before what it sits on, for nodes.close."""
     return {
         "nodes": [node for link in chain for node in (link.node, link.file_node)],
         "fdsets": {link.file_node: link.fdset for link in chain},

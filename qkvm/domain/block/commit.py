@@ -33,7 +33,7 @@ def commit(
     delete: bool = False,
     keep_relative: bool = False,
 ) -> Job:
-    """Begin to commit a part of a disk's chain down (virsh blockcommit); see blockjob.wait and blockjob.pivot.
+    """Begin to commit a part of a disk's chain down (virsh blockcommit); see job.wait and job.pivot.
 
     :param base: the image that takes it up, default the last of the chain, with ``shallow`` the one below ``top``.
     :param top: the uppermost image that is committed, default what the guest writes to, which needs ``active``.

@@ -44,7 +44,7 @@ class Tuning(NamedTuple):
 def copy(
     domain: Handle, device: str, destination: Destination, *, shallow: bool = False, tuning: Tuning | None = None
 ) -> Job:
-    """Begin to copy a disk (virsh blockcopy); see blockjob.wait, blockjob.pivot and blockjob.abort.
+    """Begin to copy a disk (virsh blockcopy); see job.wait, job.pivot and job.abort.
 
     :param shallow: copy the uppermost image alone; the copy has the same base.
     :raises AlreadyExists: there is a file at the destination. :raises InvalidValue: it can't be such a copy.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pull(domain: Handle, device: str, *, base: str = "", bandwidth: int = 0, keep_relative: bool = False) -> Job:
-    """Begin to pull a disk's base images into it (virsh blockpull); see blockjob.wait.
+    """Begin to pull a disk's base images into it (virsh blockpull); see job.wait.
 
     :param base: the image that stays its base; '' is none. :param bandwidth: bytes a second, 0 for no limit.
     :param keep_relative: have it name its new base relative to itself.

@@ -1,7 +1,7 @@
 """Take a snapshot of a domain (virsh snapshot-create): of its disks, and of its memory where it runs.
 
 An internal one is a state in the disks' own qcow2 images, an external one leaves the images as they are and lays
-new ones over them (snapshotlayers.py). With a memory the definition of that moment and the places of all devices
+new ones over them (layers.py). With a memory the definition of that moment and the places of all devices
 are kept, so that a guest comes back with the hardware that it had.
 """
 

@@ -3,7 +3,7 @@
     var/lib/qkvm/snapshots/DOMAIN/NAME.json   a snapshot
                                  /current     name of the one that the guest comes from
                                  /layers      images that qkvm has laid over others, which may go with a snapshot
-                                 /pending     what is being done (see snapshotpending.py)
+                                 /pending     what is being done (see snapshot/pending.py)
 
 Reads only need JSON: a definition in it is read by who uses it.
 """

@@ -154,7 +154,8 @@ def copy_out(
 ) -> None:
     """Write ``length`` bytes of a file to an fd; the last ones only when all had the right checksum.
 
-    Who reads thus never sees the end of a stream that is damaged.
+    Who reads thus never sees the end of a stream that is damaged. One that hangs up before may have choked on the
+    damage: then the rest is read too, and the checksum decides.
 
     :param through: a program that makes of them what the fd gets.
     :raises HostError: the file can't be read, is damaged, or has no direct I/O.
@@ -173,6 +174,7 @@ def copy_out(
             ) from error
         raise os_error(error, f"cannot read {path}") from error
     seen = 0
+    hung_up: BrokenPipeError | None = None
     try:
         os.lseek(fd, start, os.SEEK_SET)
         view = _buffer()
@@ -181,8 +183,14 @@ def copy_out(
             seen = zlib.crc32(view[:filled], seen)
             length -= filled
             if filled == 0 or (length == 0 and seen != crc):
-                raise HostError(f"{path} is damaged: its content does not fit its checksum")
-            _write_all(target, view[:filled])
+                raise HostError(f"{path} is damaged: its content does not fit its checksum") from hung_up
+            if hung_up is None:
+                try:
+                    _write_all(target, view[:filled])
+                except BrokenPipeError as error:
+                    hung_up = error
+        if hung_up is not None:
+            raise hung_up
     finally:
         os.close(fd)
 

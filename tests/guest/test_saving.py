@@ -345,8 +345,7 @@ def test_saved_states_are_compressed(lab: Lab, domain_of: Register, tmp_path: os
         byte = stream.read(1)[0]
         stream.seek(-1, os.SEEK_CUR)
         stream.write(bytes([byte ^ 1]))
-    error = lab.fails(f"restore {tmp_path}/zstd")
-    assert "zstd failed" in error or "does not fit its checksum" in error
+    assert "does not fit its checksum" in lab.fails(f"restore {tmp_path}/zstd")
     assert not domain.is_running
 
 

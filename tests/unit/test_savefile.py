@@ -217,5 +217,7 @@ def test_a_reader_that_hangs_up_is_told_of(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     with pytest.raises(BrokenPipeError):
+        copy_out(str(path), 0, 4 << 20, zlib.crc32(path.read_bytes()), write)
+    with pytest.raises(HostError, match="does not fit its checksum"):
         copy_out(str(path), 0, 4 << 20, 0, write)
     os.close(write)

@@ -127,7 +127,7 @@ def send_sparse(
 def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> None:
     """As :func:`receive`, of a file that :func:`send_sparse` has had written.
 
-    :raises HostError: QEMU does not know how (mapped-ram).
+    :raises HostError: QEMU does not know how (mapped-ram), or it says what does not fit.
     :raises MonitorGone: QEMU ended: the state does not fit.
     """
     mark = journal.size(run.journal)
@@ -178,24 +178,23 @@ def tracks_writes(run: Run) -> bool:
 def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
     """Have QEMU take the state that ``feed`` writes to an fd; the guest is paused afterwards.
 
-    :raises HostError: what ``feed`` raised. :raises MonitorGone: QEMU ended: the state does not fit.
+    :raises HostError: what ``feed`` raised, or QEMU says what does not fit.
+    :raises MonitorGone: QEMU ended: the state does not fit.
     """
     mark = journal.size(run.journal)
     with Pump(feed, into=True) as pump:
         _give(session, pump.far_end, "migrate-incoming", f"fd:{_FD_NAME}")
+        refused: HostError | MonitorGone | None = None
         try:
-            status = _watch(run, session, mark, pump, None)
-        except MonitorGone:
-            pump.wait()
-            if pump.error is not None:
-                raise pump.error from None
-            raise
-        if status != "completed":
-            pump.wait()
+            if _watch(run, session, mark, pump, None) != "completed":
+                refused = HostError(f"QEMU could not take the guest's state: {_why(session)}")
+        except MonitorGone as error:
+            refused = error
+    # QEMU chokes on a damaged stream before all of it is read; what the feed says is the cause.
     if pump.error is not None:
-        raise pump.error
-    if status != "completed":
-        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+        raise pump.error from refused
+    if refused is not None:
+        raise refused
 
 
 def cancel(session: Session) -> None:
@@ -277,8 +276,14 @@ def _at_end(session: Session, at_end: Callable[[], None]) -> None:
 
 
 def _why(session: Session) -> str:
+    """QEMU's words for a migration that failed.
+
+    :raises MonitorGone: it has ended since, as from 9.1 on one does that can't take a state (exit-on-error).
+    """
     try:
         return str(session.execute("query-migrate").get("error-desc") or "it did not say why")
+    except MonitorGone:
+        raise
     except MonitorError as error:
         return str(error)
 

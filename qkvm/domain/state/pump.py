@@ -48,10 +48,6 @@ class Pump:
         # QEMU has let go of its end, and then the file system alone can take long; unless QEMU does not answer.
         self._thread.join(None if kind is None else _HUNG)
 
-    def wait(self) -> None:
-        """Wait a moment for the thread's end: a program that it fed may have told QEMU of a failure first."""
-        self._thread.join(_HUNG)
-
     def close_far_end(self) -> None:
         """Leave the far end to QEMU."""
         fd, self.far_end = self.far_end, -1

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from qkvm.api.domain import Domain
@@ -18,9 +19,12 @@ Register = Callable[[Domain], Domain]
 
 
 def fds(domain: Domain) -> list[str]:
-    """What QEMU's fds lead to."""
-    folder = Path(f"/proc/{domain.live.pid}/fd")
-    return [os.readlink(path) for path in folder.iterdir()]
+    """What QEMU's fds lead to; it opens and closes some at any time."""
+    found = []
+    for path in Path(f"/proc/{domain.live.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(path))
+    return found
 
 
 def host_flags() -> set[str]:

@@ -60,6 +60,10 @@ class Checkpoint:
         """The name of its bitmap in a disk, '' where it has none there."""
         return next((disk.bitmap for disk in self.disks if disk.target == target and disk.kind == BITMAP), "")
 
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return the domain's definitions in it."""
+        return [self.definition]
+
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it."""
         plain: dict[str, Any] = {"version": VERSION}

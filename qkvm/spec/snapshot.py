@@ -110,6 +110,10 @@ class Snapshot:
         """Where it lies, in one word."""
         return EXTERNAL if self.is_external else INTERNAL
 
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return the domain's definitions in it."""
+        return [self.definition] if self.inactive is None else [self.definition, self.inactive]
+
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it."""
         plain: dict[str, Any] = {"version": VERSION}

@@ -8,7 +8,7 @@ from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.domain.store import checkpoints as store
-from qkvm.domain.store import lineage
+from qkvm.domain.store import children, descendants, parent_of
 from qkvm.errors import NotFound
 from qkvm.spec.checkpoint import BITMAP, KINDS, Checkpoint, CheckpointDisk
 
@@ -273,9 +273,9 @@ def checkpoint_info(context: Context, args: Args) -> None:
 def _checkpoint_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "name": checkpoint.name, "description": checkpoint.description, "created": checkpoint.created,
-        "parent": lineage.parent_of(checkpoints, checkpoint) or None,
-        "children": len(lineage.children(checkpoints, checkpoint.name)),
-        "descendants": len(lineage.descendants(checkpoints, checkpoint.name)),
+        "parent": parent_of(checkpoints, checkpoint) or None,
+        "children": len(children(checkpoints, checkpoint.name)),
+        "descendants": len(descendants(checkpoints, checkpoint.name)),
         "disks": [disk.to_plain() for disk in checkpoint.disks],
     }  # fmt: skip
 
@@ -284,7 +284,7 @@ def checkpoint_parent(context: Context, args: Args) -> None:
     """Print the name of a checkpoint's parent."""
     domain = common.domain(context, args)
     found = store.find(domain, _named(args))
-    parent = lineage.parent_of(store.load(domain), found)
+    parent = parent_of(store.load(domain), found)
     if not parent:
         raise NotFound(f"checkpoint '{found.name}' has no parent", kind="checkpoint", name="")
     context.out(json_text(parent) if args.json else parent)
@@ -303,7 +303,7 @@ def checkpoint_list(context: Context, args: Args) -> None:
     if start:
         store.find(domain, start)
     if args.flag("tree"):
-        below = {name: [one.name for one in lineage.children(checkpoints, name)] for name in ("", *checkpoints)}
+        below = {name: [one.name for one in children(checkpoints, name)] for name in ("", *checkpoints)}
         return context.out(draw_tree(lambda name: below[name], start))
     listed = _listed(domain, checkpoints, args, start)
     if args.json:
@@ -313,7 +313,7 @@ def checkpoint_list(context: Context, args: Args) -> None:
     headers = ["Name", "Creation Time"] + (["Parent"] if args.flag("parent") else [])
     rows = [
         [one.name, time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(one.created))]
-        + ([lineage.parent_of(checkpoints, one)] if args.flag("parent") else [])
+        + ([parent_of(checkpoints, one)] if args.flag("parent") else [])
         for one in listed
     ]
     return context.out(table(headers, rows, header=not context.quiet))
@@ -322,12 +322,10 @@ def checkpoint_list(context: Context, args: Args) -> None:
 def _listed(domain: Domain, checkpoints: Checkpoints, args: Args, start: str) -> list[Checkpoint]:
     """The checkpoints that are asked for, in the order that is."""
     if start and not args.flag("descendants"):
-        listed = lineage.children(checkpoints, start)
+        listed = children(checkpoints, start)
     else:
-        listed = (
-            lineage.children(checkpoints, "") if args.flag("roots") else lineage.descendants(checkpoints, start)
-        )
-    parents = {lineage.parent_of(checkpoints, one) for one in checkpoints.values()}
+        listed = children(checkpoints, "") if args.flag("roots") else descendants(checkpoints, start)
+    parents = {parent_of(checkpoints, one) for one in checkpoints.values()}
     if args.flag("leaves") != args.flag("no-leaves"):
         listed = [one for one in listed if (one.name in parents) == args.flag("no-leaves")]
     return listed if args.flag("topological") else sorted(listed, key=lambda one: (one.name.lower(), one.name))

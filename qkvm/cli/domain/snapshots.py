@@ -7,7 +7,7 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
-from qkvm.domain.store import lineage
+from qkvm.domain.store import children, descendants, parent_of
 from qkvm.domain.store import snapshots as store
 from qkvm.errors import NotFound, QkvmError
 from qkvm.spec.snapshot import DISK, EXTERNAL, PLACES, SHUTOFF, Snapshot, SnapshotDisk
@@ -246,9 +246,9 @@ def _row(snapshots: Snapshots, snapshot: Snapshot, current: str) -> dict[str, An
     return {
         "name": snapshot.name, "description": snapshot.description, "created": snapshot.created,
         "state": snapshot.state, "location": snapshot.location, "memory": snapshot.memory,
-        "current": snapshot.name == current, "parent": lineage.parent_of(snapshots, snapshot) or None,
-        "children": len(lineage.children(snapshots, snapshot.name)),
-        "descendants": len(lineage.descendants(snapshots, snapshot.name)),
+        "current": snapshot.name == current, "parent": parent_of(snapshots, snapshot) or None,
+        "children": len(children(snapshots, snapshot.name)),
+        "descendants": len(descendants(snapshots, snapshot.name)),
         "disks": [disk.to_plain() for disk in snapshot.disks],
     }  # fmt: skip
 
@@ -287,7 +287,7 @@ def snapshot_list(context: Context, args: Args) -> None:
     if start:
         store.find(domain, start)
     if args.flag("tree"):
-        return context.out(draw_tree(lambda name: [one.name for one in lineage.children(snapshots, name)], start))
+        return context.out(draw_tree(lambda name: [one.name for one in children(snapshots, name)], start))
     listed = _listed(snapshots, args, start)
     if args.json:
         return context.out(json_text([_row(snapshots, one, current) for one in listed]))
@@ -295,8 +295,7 @@ def snapshot_list(context: Context, args: Args) -> None:
         return context.out("".join(f"{one.name}\n" for one in listed))
     headers = ["Name", "Creation Time", "State"] + (["Parent"] if args.flag("parent") else [])
     rows = [
-        [one.name, _when(one.created), one.state]
-        + ([lineage.parent_of(snapshots, one)] if args.flag("parent") else [])
+        [one.name, _when(one.created), one.state] + ([parent_of(snapshots, one)] if args.flag("parent") else [])
         for one in listed
     ]
     return context.out(table(headers, rows, header=not context.quiet))
@@ -324,10 +323,10 @@ def _listed(snapshots: Snapshots, args: Args, start: str) -> list[Snapshot]:
     """The snapshots that are asked for, in the order that is."""
     if start:
         whole = args.flag("descendants")
-        listed = lineage.descendants(snapshots, start) if whole else lineage.children(snapshots, start)
+        listed = descendants(snapshots, start) if whole else children(snapshots, start)
     else:
-        listed = lineage.children(snapshots, "") if args.flag("roots") else lineage.descendants(snapshots, "")
-    parents = {lineage.parent_of(snapshots, one) for one in snapshots.values()}
+        listed = children(snapshots, "") if args.flag("roots") else descendants(snapshots, "")
+    parents = {parent_of(snapshots, one) for one in snapshots.values()}
     found = []
     for one in listed:
         is_so = {

@@ -12,7 +12,7 @@ from qkvm.domain.block.disk import plugged
 from qkvm.domain.device import actual
 from qkvm.domain.run import settle
 from qkvm.domain.store import checkpoints as store
-from qkvm.domain.store import lineage
+from qkvm.domain.store import descendants, latest
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo
 from qkvm.spec import checkpoint as spec
@@ -111,7 +111,7 @@ def describe(domain: Handle, wanted: Wanted, entries: Sequence[Entry]) -> Checkp
     definition = actual.definition(domain.live) if domain.is_running else domain.definition
     return Checkpoint(
         name, created=now, disks=tuple(disks), definition=toml.to_plain(definition),
-        description=wanted.description, parent=store.current(store.load(domain)),
+        description=wanted.description, parent=latest(store.load(domain)),
     )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def delete(
     with domain.lock():
         checkpoints = store.load(domain)
         found = store.find(domain, name)
-        below = lineage.descendants(checkpoints, name)
+        below = descendants(checkpoints, name)
         gone = [*([found] if not children_only else []), *(below if children or children_only else [])]
         if not metadata:
             with disks_of(domain) as (session, entries):
@@ -188,7 +188,7 @@ def redefine(domain: Handle, told: Read, *, validate: bool = False) -> Checkpoin
         if told.parent and not store.exists(domain, told.parent):
             raise InvalidValue(f"parent {told.parent} for checkpoint {name} not found")
         present = store.load(domain)
-        if told.parent == name or told.parent in {one.name for one in lineage.descendants(present, name)}:
+        if told.parent == name or told.parent in {one.name for one in descendants(present, name)}:
             raise InvalidValue(f"checkpoint {name} can't come after itself")
         disks = tuple(
             CheckpointDisk(disk.target, disk.kind, (disk.bitmap or name) if disk.kind == BITMAP else "")

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from qkvm.domain.snapshot import pending
 from qkvm.domain.snapshot.disks import past
-from qkvm.domain.store import lineage
+from qkvm.domain.store import children, parent_of
 from qkvm.domain.store import snapshots as store
 from qkvm.errors import HostError, InvalidState, InvalidValue
 from qkvm.host.node import accel
@@ -64,7 +64,7 @@ def rename(domain: Handle, name: str, told: Read, *, keep: bool) -> Snapshot:
         store.write(domain, snapshot)
         if not keep:
             was_current = store.current(domain) == name
-            for child in lineage.children(snapshots, name):
+            for child in children(snapshots, name):
                 child.parent = snapshot.name
                 store.write(domain, child)
             store.remove(domain, name)
@@ -120,7 +120,7 @@ def _check_parent(name: str, parent: str, snapshots: Mapping[str, Snapshot]) -> 
             return
         if here == name:
             raise InvalidValue(f"parent {parent} would create cycle to {name}")
-        here = lineage.parent_of(snapshots, snapshots[here])
+        here = parent_of(snapshots, snapshots[here])
 
 
 def _definition(domain: Handle, told: Read, former: Snapshot | None) -> domains.Domain:

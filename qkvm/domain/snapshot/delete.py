@@ -17,7 +17,7 @@ from qkvm.domain.snapshot import chain as snapshotchain
 from qkvm.domain.snapshot import disks, jobs, memory, pending
 from qkvm.domain.snapshot import merge as snapshotmerge
 from qkvm.domain.snapshot.disks import past
-from qkvm.domain.store import lineage
+from qkvm.domain.store import descendants
 from qkvm.domain.store import snapshots as store
 from qkvm.errors import InvalidState
 from qkvm.spec.snapshot import EXTERNAL, INTERNAL, Snapshot
@@ -44,7 +44,7 @@ def delete(
         store.find(domain, name)
         gone = [] if children_only else [name]
         if children or children_only:
-            gone += [one.name for one in lineage.descendants(snapshots, name)]
+            gone += [one.name for one in descendants(snapshots, name)]
         # From the leaves up, so that what is left is always a whole tree.
         for one in reversed(gone):
             _delete_one(domain, snapshots[one], metadata=metadata)

@@ -108,8 +108,17 @@ def wait_ready(domain: Domain, mark: int = 0, *, timeout: float = BOOT_TIMEOUT) 
         if b"guest: ready" in text:
             return
         assert domain.is_running, f"domain {domain.name} ended while booting: {text[-400:]!r}"
-        assert time.monotonic() < deadline, f"domain {domain.name} has not booted: {text[-400:]!r}"
+        assert time.monotonic() < deadline, (
+            f"domain {domain.name} has not booted: {text[-400:]!r}\n{_registers(domain)}"
+        )
         time.sleep(0.02)
+
+
+def _registers(domain: Domain) -> str:
+    """Where each vCPU is, to tell a guest that hangs from one that is slow."""
+    with domain.monitor() as session:
+        said = session.execute("human-monitor-command", {"command-line": "info registers -a"})
+    return "\n".join(line for line in str(said).splitlines() if line.startswith(("CPU#", "RIP", "EIP")))
 
 
 def tsc_frequency() -> str:

@@ -86,19 +86,19 @@ class Host:
     def create(
         self, text: bytes | str, path: str = "definition", **options: Unpack[options.Create]
     ) -> tuple[Domain, list[str]]:
-        """Start a domain whose definition is not kept (virsh create), and give warnings; see life.transient."""
-        from qkvm.domain.life import transient
+        """Start a domain whose definition is not kept (virsh create), and give warnings; see life.start."""
+        from qkvm.domain.life import start
 
         self.prepare()
-        domain, warnings = transient.create(self.tree, text, path, **options)
+        domain, warnings = start.create(self.tree, text, path, **options)
         return Domain(self.tree, domain.name), warnings
 
     def restore(self, path: str, **options: Unpack[options.Restore]) -> tuple[Domain, list[str]]:
-        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see life.restore."""
-        from qkvm.domain.life import restore
+        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see life.start."""
+        from qkvm.domain.life import start
 
         self.prepare()
-        domain, warnings = restore.restore(self.tree, path, **options)
+        domain, warnings = start.restore(self.tree, path, **options)
         return Domain(self.tree, domain.name), warnings
 
     def statistics(

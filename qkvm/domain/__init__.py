@@ -1,29 +1,29 @@
-"""What is known of domains, and the verbs on them.
+"""Domains (virtual machines): their definitions and runs, and the verbs on them.
 
-Whoever takes a domain's lock mends what a killed process has left of it: that is said here.
+Every process that takes a domain's lock first mends what a killed one has left; that is registered here.
 
 A module imports only what is listed before it:
 
-run: what is known of a run: record, lock, journal
-definition: what the user wants
-handle: a domain by its name, its lock
-scope: the running guest, the definition, or both
-define: a definition stored
-plug: what plugging of every kind of device shares
-store: files of snapshots and checkpoints
-guest: the agent in the guest
-image: firmware, and who needs which image
-tuning: how much of the host it gets
-block: the images below its disks
-device: what is plugged
-launch: a run brought up and ended
-state: the guest's state, saved and brought back
+run: the record, journal and state of a domain that was started
+definition: read and change a stored definition
+handle: a domain by its name: its run, definition, lock, monitor
+scope: --live, --config, --current
+define: check and store a new definition
+plug: what plugging of all kinds of devices shares
+store: the files of snapshots and checkpoints
+guest: what the agent in the guest is asked: power, clock, users, file systems
+image: UEFI firmware, and which images are needed
+tuning: vCPUs, memory, limits of CPU and I/O, pinning, control group
+block: disk images and block jobs: pull, copy, commit
+device: NICs, disks, shares, TPM
+launch: start QEMU, end it, show its command line
+state: save, restore, dump
 snapshot: snapshots
 backup: backups and checkpoints
-life: from start to shutdown
-watch: what can be seen from outside
-screen: console, screen, keys, monitor
-manage: install, undefine, rename, and what else needs much of the rest
+life: start, shutdown, reboot, destroy, suspend, resume, autostart
+watch: events, statistics, addresses
+screen: console, VNC display, keys, monitor commands
+manage: install, undefine, rename, volumes and XML of domains, gc, mending
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from qkvm.domain import handle
 
 
 def _mend(domain: handle.Handle) -> None:
-    """Mend what killed ones have left of a domain."""
+    """Mend what killed processes have left of a domain."""
     from qkvm.domain.manage import mend
 
     mend.pass_by(domain)

@@ -25,7 +25,7 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
     One of the same name and UUID is replaced. A missing uuid is that of the domain of the same name, or a new one.
     A missing machine version is the newest that the emulator has now.
 
-    :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
+    :param left_out: gets the parts of an XML that qkvm can't do; without it they are refused.
     :raises DefinitionError: it can't be read. :raises AlreadyExists: the name has another UUID, or the UUID
         another name.
     """
@@ -40,9 +40,9 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
 def read(
     tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | None = None
 ) -> tuple[spec.Domain, str]:
-    """A valid definition from a text in either form, and as the TOML to keep; nothing is written.
+    """Return a valid definition from TOML or XML, and the TOML to store; nothing is written.
 
-    What libvirt's XML has no words for stays as it is in a definition of that name.
+    What libvirt's XML can't express is taken from the stored definition of that name.
 
     :param left_out: see :func:`define`.
     """
@@ -54,7 +54,7 @@ def read(
     except DefinitionError:
         raise
     except InvalidValue:
-        # The name is refused, with its place, when the whole is read.
+        # libvirt.loads refuses the name below, and says where it is.
         uuid = ""
     found = libvirt.loads(text, path, known_uuid=uuid, ignore=left_out is not None)
     if left_out is not None:
@@ -65,7 +65,7 @@ def read(
 
 
 def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
-    """What an XML can't say, from the definition that it replaces, where that can still be read."""
+    """Add what an XML can't express from the definition that it replaces, where that can be read."""
     try:
         former = parse(stored, "")
     except DefinitionError:
@@ -77,14 +77,14 @@ def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
 
 
 def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
-    """Write a definition as new, with the checks of :func:`define`; ``text`` is kept where given."""
+    """Store a definition as ``text``, or as new TOML, with the checks of :func:`define`."""
     with Handle(tree, definition.name).lock():
         refuse_clashes(tree, definition)
         write_atomic(tree.domain_definition(definition.name), text or toml.dumps(definition))
 
 
 def known_uuid(tree: Tree, name: str) -> str:
-    """The UUID of the domain of that name; '' where there is none, or its definition is damaged.
+    """Return the UUID of the domain of that name; '' for none, or where its definition is damaged.
 
     :raises InvalidValue: no domain can have that name.
     """
@@ -94,12 +94,12 @@ def known_uuid(tree: Tree, name: str) -> str:
 
 
 def _stored_uuid(tree: Tree, name: str) -> str:
-    """The UUID in the definition of that name; '' where there is none, or it is damaged and may be replaced."""
+    """Return the UUID in the definition of that name; '' for none, or where it is damaged and may be replaced."""
     return toml.uuid_of(read_bytes(tree.domain_definition(name)) or b"")
 
 
 def refuse_clashes(tree: Tree, wanted: spec.Domain) -> None:
-    """Refuse a definition whose name or UUID is that of another one, defined or running: libvirt's rule.
+    """Refuse a definition whose name or UUID another domain has, defined or running, as libvirt does.
 
     :raises AlreadyExists: naming it.
     """

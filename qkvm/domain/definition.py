@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
     class Named(Protocol):
-        """Whose definition it is."""
+        """A domain: its tree and its name."""
 
         tree: Tree
         name: str
 
 
 def load(domain: Named) -> spec.Domain:
-    """The definition from its file; of a transient domain, from its record.
+    """Return the definition from its file; for a transient domain, from its record.
 
     :raises NotFound: there is neither. :raises DefinitionError: the file is damaged.
     """
@@ -44,7 +44,7 @@ def load(domain: Named) -> spec.Domain:
 
 
 def stored_text(domain: Named) -> str:
-    """The text of the definition's file, comments included.
+    """Return the text of the definition's file, with its comments.
 
     :raises InvalidState: it has none.
     """
@@ -56,14 +56,14 @@ def stored_text(domain: Named) -> str:
 
 
 def started_with(record: Record) -> spec.Domain:
-    """The definition that a run was started with, from its record."""
+    """Return the definition that a run was started with, from its record."""
     return toml.from_plain(record["definition"], spec.Domain, "record")
 
 
 def parse(text: bytes | str, path: str) -> spec.Domain:
-    """A valid definition from TOML text.
+    """Return a valid definition from TOML text.
 
-    :raises DefinitionError: no TOML, wrong keys, or a value that can't be right.
+    :raises DefinitionError: it is not TOML, has unknown keys or an invalid value.
     """
     try:
         return spec.validate(toml.loads(text, spec.Domain, path))
@@ -74,9 +74,9 @@ def parse(text: bytes | str, path: str) -> spec.Domain:
 
 
 def change(domain: Named, edit: Callable[[spec.Domain], spec.Domain], undo: Undo | None = None) -> None:
-    """Write what ``edit`` makes of the definition; comments in the file are kept. Call it under the lock.
+    """Change the stored definition by ``edit`` and keep the comments in its file. Call it under the lock.
 
-    :param undo: where it is to be put back when a later step fails.
+    :param undo: gets a step that writes the former file again.
     :raises InvalidValue: what ``edit`` made is not valid; the file is as before.
     """
     path = domain.tree.domain_definition(domain.name)

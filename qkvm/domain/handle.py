@@ -31,13 +31,11 @@ class Handle:
 
     @classmethod
     def lookup(cls, tree: Tree, text: str) -> Self:
-        """The domain of that id, UUID or name.
+        """Return the domain of that id, UUID or name.
 
         :raises NotFound: there is none.
         """
         return cls(tree, find(tree, text))
-
-    # What it is.
 
     @property
     def run(self) -> Run | None:
@@ -88,17 +86,15 @@ class Handle:
 
         return definition.load(self)
 
-    # What it can be told.
-
     def lock(self, *, timeout: float = 30.0) -> locked:
-        """Hold the domain's lock: no other qkvm changes it meanwhile. Its logs are capped on the way.
+        """Hold the domain's lock: no other qkvm changes it meanwhile.
 
-        :param timeout: seconds to wait for who holds it.
+        :param timeout: seconds to wait for the process that holds it.
         """
         return _DomainLock(self, timeout)
 
     def monitor(self) -> Session:
-        """A session with its monitor, to be used under its lock.
+        """Return a session with its monitor; use it under the domain's lock.
 
         :raises InvalidState: the domain is not running.
         """
@@ -108,7 +104,7 @@ class Handle:
 
     @property
     def has_managed_save(self) -> bool:
-        """Whether its next start takes up a saved state."""
+        """Whether its next start restores a saved state."""
         return os.path.lexists(self.tree.managed_save(self.name))
 
 
@@ -116,12 +112,12 @@ _menders: list[Callable[[Handle], None]] = []
 
 
 def mended_by(mender: Callable[[Handle], None]) -> None:
-    """Have whoever takes a domain's lock call this first: it mends what one that was killed has left."""
+    """Register a function that every process calls first when it takes a domain's lock."""
     _menders.append(mender)
 
 
 class _DomainLock(locked):
-    """The lock of a domain; who has taken it mends what others have left, before anything else."""
+    """The lock of a domain; entering it also mends what killed processes have left."""
 
     def __init__(self, domain: Handle, timeout: float) -> None:
         folder = domain.tree.domain_runs
@@ -146,14 +142,14 @@ class _DomainLock(locked):
         try:
             view.refresh_domain(self._domain.tree, self._domain.name)
         except (QkvmError, OSError):
-            # What was done is done; setup-read tells what keeps others from seeing it.
+            # The change itself is done; 'qkvm setup-read' reports why others can't see it.
             pass
         finally:
             super().__exit__()
 
 
 def find(tree: Tree, text: str) -> str:
-    """The name of the domain of that id, UUID or name, looked for in this order as virsh does.
+    """Return the name of the domain with that id, name or UUID; ids are looked for first, as virsh does.
 
     :raises NotFound: there is none.
     """
@@ -161,7 +157,7 @@ def find(tree: Tree, text: str) -> str:
         for run in runs.all_runs(tree):
             if run.id == int(text) and run.pid is not None:
                 return run.name
-    # A path is made of it: what can't be a name is not looked for.
+    # It becomes part of a path, so it must be a possible name.
     elif "/" not in text and text not in ("", ".", "..") and "\0" not in text and len(text.encode()) < 240:
         domain = Handle(tree, text)
         if domain.is_persistent or domain.is_running:
@@ -173,7 +169,7 @@ def find(tree: Tree, text: str) -> str:
 
 
 def names(tree: Tree) -> list[str]:
-    """Names of all domains: defined, or running without a definition."""
+    """Return names of all domains: defined, or running without a definition."""
     defined = set(entries(tree.domain_definitions, ".toml"))
     transient = [run.name for run in runs.all_runs(tree) if run.name not in defined and run.pid is not None]
     return sorted(defined.union(transient))
@@ -188,6 +184,6 @@ def _by_uuid(tree: Tree, digits: str) -> str:
             if domain.uuid.replace("-", "") == digits:
                 return name
         except (NotFound, DefinitionError):
-            # Undefined between the listing and the look, or damaged: not the one that is looked for.
+            # Damaged, or undefined since it was listed.
             continue
     return ""

@@ -1,6 +1,6 @@
-"""What is known of a domain that was started: its record, its lock, its journal. Reads only, never the monitor.
+"""A domain that was started: its record, its lock, its journal, and its state as these tell it.
 
-A read verb imports this and little else, so that it answers in the time of a Python start.
+Read verbs import this and little else, so that they take no longer than Python's start.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
     Plain = dict[str, Any]
-    """A part of a definition as it is written, or what a module keeps of its own."""
+    """A part of a definition as it is written, or values that one module keeps."""
 
     DeviceKind = Literal["nics", "vcpus", "disks", "controllers", "filesystems"]
     Tuned = Literal["cputune", "memtune", "blkiotune", "numatune", "iothreads", "throttle_groups"]
 
     class Record(TypedDict, total=False):
-        """What record.json says of a run; what there is nothing to say of has no key."""
+        """The content of record.json; keys without a value are left out."""
 
-        # What it was started with.
+        # Set at the start.
         version: int
         boot_id: str
         id: int
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         slots: list[str]
         vnc: Plain | None
         flash: Plain | None
-        # What it has now; each entry has the length of the journal when it came, as ``since``.
+        # The devices that it has now; ``since`` in each entry is the journal's length when it was plugged.
         memory: Plain
         nics: list[Plain]
         vcpus: list[Plain]
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         cgroup: str
         unit: str
         no_cgroup: str
-        # What was changed of its tuning since.
+        # Changes of its tuning since the start.
         cputune: Plain
         memtune: Plain
         blkiotune: Plain
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         iothreads: list[Plain]
         throttle_groups: list[Plain]
         agent_timeout: int
-        # What is under way, and what has ended.
+        # Jobs under way and ended.
         job: Plain
         last_job: Plain
         backup: Plain
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
         frozen: bool
         lost_vcpu: int
         taints: list[str]
-        # What of the journal is known here, and why states are as they are.
+        # Read from the part of the journal before ``journal_from``, and reasons of states.
         journal_from: int
         open_ports: list[str]
         base_state: list[str]
@@ -89,37 +89,24 @@ if TYPE_CHECKING:
 
 
 DEVICES: tuple[DeviceKind, ...] = ("nics", "vcpus", "disks", "controllers", "filesystems")
-"""What can come and go while a guest runs: keys of its record."""
+"""Keys of a record: the kinds of devices that can be plugged and unplugged while a guest runs."""
 
-_STATE_EVENTS = frozenset(
-    (
-        "STOP",
-        "RESUME",
-        "SHUTDOWN",
-        "SUSPEND",
-        "SUSPEND_DISK",
-        "WAKEUP",
-        "GUEST_PANICKED",
-        "BLOCK_IO_ERROR",
-        "WATCHDOG",
-    )
-)
-_SHUTDOWN_REASONS = {
-    "guest-shutdown": "shutdown",
-    "guest-panic": "crashed",
-    "host-error": "failed",
-}
-
+_STATE_EVENTS = frozenset((
+    "STOP", "RESUME", "SHUTDOWN", "SUSPEND", "SUSPEND_DISK", "WAKEUP",
+    "GUEST_PANICKED", "BLOCK_IO_ERROR", "WATCHDOG",
+))  # fmt: skip
+_SHUTDOWN_REASONS = {"guest-shutdown": "shutdown", "guest-panic": "crashed", "host-error": "failed"}
+"""QEMU's reason for SHUTDOWN -> virsh's for shut off."""
 
 _STOPPING_JOBS = {"Save": "saving", "Dump": "dumping", "Snapshot": "creating snapshot"}
-"""virsh's reasons for a guest that stands still for the time of a job."""
+"""virsh's reasons for a guest that a job has paused."""
 
 _SETTLE_TIMEOUT = 30.0
 """Seconds for a QEMU to come up or to end; it takes 0.1."""
 
 
 class Run:
-    """One run of a domain, from its start to its end and what is remembered of it."""
+    """One run of a domain, live or ended."""
 
     __slots__ = ("folder", "name", "record")
 
@@ -130,7 +117,7 @@ class Run:
 
     @property
     def pid(self) -> int | None:
-        """QEMU's pid, None where it does not run: the holder of the lock on its pid file."""
+        """QEMU's pid: the holder of the lock on its pid file; None where it does not run."""
         return lock_holder(os.path.join(self.folder, "qemu.pid"))
 
     @property
@@ -169,13 +156,13 @@ class Run:
         return os.path.join(self.folder, "agent.sock")
 
     def state(self) -> tuple[str, str]:
-        """State and reason in virsh's words: ('running', 'booted')."""
+        """Return state and reason in virsh's words: ('running', 'booted')."""
         if self.pid is None:
             return "shut off", self._ending()
         return self._live_state()
 
     def balloon(self) -> int:
-        """Memory of the guest in KiB as its balloon leaves it: as last observed, then as QEMU reports it."""
+        """Return the guest's memory in KiB less its balloon: by QEMU's last event, else as recorded."""
         memory = self.record["memory"]
         begin = max(self._begin, int(memory["since"]))
         for event in journal.newest(self.journal, frozenset(("BALLOON_CHANGE",)), begin):
@@ -183,20 +170,20 @@ class Run:
         return int(memory["actual"])
 
     def needs(self, quirk: str) -> bool:
-        """Whether this QEMU needs a workaround (see qemu/quirks.py)."""
-        # A run that was started before there were records of them is of a QEMU that needs them.
+        """Return whether this QEMU needs a workaround (see qemu/quirks.py)."""
+        # A run from before quirks were recorded needs all of them.
         quirks = self.record.get("quirks")
         return quirks is None or quirk in quirks
 
     @property
     def is_sound(self) -> bool:
-        """Whether this QEMU survives a change of its devices: not after its TCG has lost a vCPU."""
+        """Whether this QEMU survives a change of its devices: one with TCG does not once a vCPU was unplugged."""
         return not self.record.get("lost_vcpu") or not self.needs("vcpu-buffers")
 
     def require_sound(self) -> None:
-        """Refuse what would make a QEMU crash that is not sound.
+        """Refuse to change a QEMU's devices where that would make it crash.
 
-        :raises InvalidState: this is such a QEMU.
+        :raises InvalidState: it is not sound.
         """
         if not self.is_sound:
             raise InvalidState(
@@ -205,7 +192,7 @@ class Run:
             )
 
     def devices(self, kind: DeviceKind) -> list[dict[str, Any]]:
-        """Entries of a kind (nics, vcpus, disks …) but those that QEMU has reported as gone since."""
+        """Return the entries of a kind (nics, vcpus, disks …) without those that QEMU reported as unplugged."""
         listed: list[dict[str, Any]] = self.record.get(kind, [])
         oldest = min((entry["since"] for entry in listed), default=0)
         gone: dict[str, int] = {}
@@ -217,15 +204,15 @@ class Run:
         return [entry for entry in listed if not entry.get("gone") and gone.get(entry["id"], -1) < entry["since"]]
 
     def used_places(self) -> list[str]:
-        """Labels of the places that what is plugged has taken."""
+        """Return the labels of the places that plugged devices have taken."""
         return [entry["place"] for kind in DEVICES if kind != "vcpus" for entry in self.devices(kind)]
 
     def vcpu_count(self) -> int:
-        """vCPUs that are plugged; the first one always is."""
+        """Return the number of plugged vCPUs; the first one can't be unplugged."""
         return 1 + len(self.devices("vcpus"))
 
     def open_ports(self) -> list[str]:
-        """Device ids of the virtio ports that a program in the guest holds open (VSERPORT_CHANGE)."""
+        """Return the device ids of the virtio ports that a program in the guest has open (VSERPORT_CHANGE)."""
         found = dict.fromkeys(self.record.get("open_ports", ()), True)
         told: dict[str, bool] = {}
         for event in journal.newest(self.journal, frozenset(("VSERPORT_CHANGE",)), self._begin):
@@ -257,19 +244,19 @@ class Run:
         return state, reason
 
     def mark_resumed(self, reason: str) -> None:
-        """Say in the record, which the caller writes, why the guest has gone on just now."""
+        """Note in the record, which the caller writes, why the guest was resumed just now."""
         for event in journal.newest(self.journal, frozenset(("RESUME",)), self._begin):
             self.record["resumed"] = {"at": event["_offset"], "reason": reason}
             return
 
     def mark_stopped(self, reason: str) -> None:
-        """The same of a guest that was stopped just now."""
+        """Note in the record, which the caller writes, why the guest was stopped just now."""
         for event in journal.newest(self.journal, frozenset(("STOP",)), self._begin):
             self.record["stopped"] = {"at": event["_offset"], "reason": reason}
             return
 
     def _resume_reason(self, event: dict[str, Any], begin: int) -> str:
-        """Why it runs: booted or restored the first time, later unpaused, or why a job let it go on."""
+        """Return why it runs: booted or restored at first, later unpaused, or the reason of a job."""
         resumed = self.record.get("resumed", {})
         if resumed.get("at") == event["_offset"]:
             return str(resumed["reason"])
@@ -281,7 +268,7 @@ class Run:
         )
 
     def _stop_reason(self, begin: int) -> str:
-        """Why QEMU stopped the guest: the event just before STOP tells, else the user asked."""
+        """Return why QEMU stopped the guest: by the event just before STOP, else the user asked for it."""
         job = self.record.get("job")
         if job and job.get("goes_on"):
             return _STOPPING_JOBS.get(job["operation"], "user")
@@ -297,7 +284,7 @@ class Run:
                     break
                 seen_stop = True
             elif event["event"] in causes:
-                # One that was only reported, or led to a reset, stopped nothing.
+                # An event that was only reported, or led to a reset, did not stop the guest.
                 action, reason = causes[event["event"]]
                 if event.get("data", {}).get("action") == action:
                     return reason
@@ -306,7 +293,7 @@ class Run:
         return "user"
 
     def _ending(self) -> str:
-        """Why it is shut off: what qkvm was asked to do, else what QEMU wrote last."""
+        """Return why it is shut off: by the record, else by QEMU's last event."""
         asked = self.record.get("ending")
         if asked:
             return str(asked)
@@ -319,10 +306,9 @@ class Run:
 
 
 def open_life(folder: str) -> int:
-    """An fd that holds the life lock of a run's folder (flock), for a QEMU to inherit.
+    """Return an fd that holds the life lock of a run's folder (flock), for QEMU to inherit.
 
-    QEMU takes the lock on its pid file only when it is half-way up. Between its spawn and then, this lock, which
-    it has from its first moment to its last, tells that somebody lives there.
+    QEMU locks its pid file only when it is half-way up. It holds this lock from its first moment to its last.
     """
     fd = os.open(os.path.join(folder, "life.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -330,9 +316,9 @@ def open_life(folder: str) -> int:
 
 
 def settle(tree: Tree, name: str) -> None:
-    """Wait until a QEMU whose starter was killed is up or gone, and one that is ending is gone.
+    """Wait until a QEMU that is starting is up or gone, and one that is ending is gone.
 
-    Its first thread can have ended while the others still hold all that it had. Call it under the domain's lock.
+    Its first thread can have ended while others still hold its files. Call it under the domain's lock.
 
     :raises Busy: it is neither up nor gone after some seconds.
     """
@@ -348,7 +334,7 @@ def settle(tree: Tree, name: str) -> None:
 
 
 def lives(folder: str) -> bool:
-    """Whether there is a QEMU in a run's folder, be it up, on its way or half gone: it holds the life lock."""
+    """Return whether a QEMU holds the life lock of a run's folder: up, starting or ending."""
     try:
         fd = os.open(os.path.join(folder, "life.lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -368,13 +354,13 @@ def write(run: Run) -> None:
 
 
 def find(tree: Tree, name: str) -> Run | None:
-    """The latest run of a domain in this boot, live or ended; None where there was none."""
+    """Return the latest run of a domain in this boot, live or ended; None where there was none."""
     folder = tree.domain_run(name)
     contents: Any = record.read(os.path.join(folder, "record.json"))
     return Run(folder, name, contents) if contents is not None else None
 
 
 def all_runs(tree: Tree) -> list[Run]:
-    """The latest run of every domain that was started in this boot."""
+    """Return the latest run of every domain that was started in this boot."""
     runs = (find(tree, name) for name in entries(tree.domain_runs))
     return [run for run in runs if run is not None]

@@ -1,12 +1,12 @@
-"""What is kept of a domain's snapshots and checkpoints: a JSON file for each, and the tree that they make.
+"""The files of a domain's snapshots and checkpoints, and the trees that their parents make.
 
     var/lib/qkvm/snapshots/DOMAIN/NAME.json    a snapshot
-                                 /current      name of the one that the guest comes from
-                                 /layers       images that qkvm has laid over others, which may go with a snapshot
+                                 /current      name of the current one: the guest's state descends from it
+                                 /layers       overlay images that qkvm made, which go with their snapshot
                                  /pending      what is being done (see snapshot/pending.py)
     var/lib/qkvm/checkpoints/DOMAIN/NAME.json  a checkpoint; its bitmaps are in the disks' images
 
-Each names the one that it came after, its parent. Reads only need JSON: definitions are left plain.
+Reads only need JSON: the definitions in them stay plain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 else:
 
     class _Of:
-        """In the place of typing.Generic: importing that costs a read several milliseconds."""
+        """Replaces typing.Generic, whose import would cost a read several milliseconds."""
 
         def __class_getitem__(cls, kept):
             return cls
@@ -46,9 +46,9 @@ _SUFFIX = ".json"
 
 
 class Store(_Of["Kept"]):
-    """The files of one kind. Methods that write are called under the domain's lock.
+    """The files of one kind. Call methods that write under the domain's lock.
 
-    :param kind: as virsh names it. :param place: the folder of a domain. :param read: makes one of plain values.
+    :param kind: virsh's word. :param place: gives a domain's folder. :param read: makes one from plain values.
     """
 
     def __init__(
@@ -59,18 +59,18 @@ class Store(_Of["Kept"]):
         self._read = read
 
     def path(self, domain: Handle, name: str) -> str:
-        """A file in the domain's folder."""
+        """Return the path of a file in the domain's folder."""
         return os.path.join(self._place(domain.tree, domain.name), name)
 
     def _file(self, domain: Handle, name: str) -> str:
         return self.path(domain, name + _SUFFIX)
 
     def names(self, tree: Tree, domain: str) -> list[str]:
-        """Return the names of all."""
+        """Return the names of a domain's."""
         return files.entries(self._place(tree, domain), _SUFFIX)
 
     def load(self, domain: Handle) -> dict[str, Kept]:
-        """Return all by name.
+        """Return a domain's by name.
 
         :raises DefinitionError: a file is damaged.
         """
@@ -78,9 +78,9 @@ class Store(_Of["Kept"]):
         return {name: one for name, one in found.items() if one is not None}
 
     def find(self, domain: Handle, name: str) -> Kept:
-        """Return one.
+        """Return the one of that name.
 
-        :raises NotFound: in libvirt's words. :raises DefinitionError: its file is damaged.
+        :raises NotFound: there is none. :raises DefinitionError: its file is damaged.
         """
         found = None
         if "/" not in name and "\0" not in name and 0 < len(name.encode("utf-8", "replace")) < 250:
@@ -110,18 +110,18 @@ class Store(_Of["Kept"]):
         return os.path.lexists(self._file(domain, name))
 
     def prepare(self, domain: Handle) -> None:
-        """Make the domain's folder where it is missing."""
+        """Make the domain's folder if it is missing."""
         folder = self._place(domain.tree, domain.name)
         files.make_private_dir(os.path.dirname(folder))
         files.make_private_dir(folder)
 
     def write(self, domain: Handle, one: Kept) -> None:
-        """Write one's file."""
+        """Write the file of one."""
         self.prepare(domain)
         files.write_atomic(self._file(domain, one.name), json.dumps(one.to_plain()))
 
     def remove(self, domain: Handle, name: str) -> None:
-        """Forget one: its children become its parent's."""
+        """Remove the file of one; its parent becomes the parent of its children."""
         known = self.load(domain)
         gone = known.get(name)
         if gone is None:
@@ -133,30 +133,30 @@ class Store(_Of["Kept"]):
         files.remove(self._file(domain, name))
 
     def name_domain(self, domain: Handle, name: str) -> None:
-        """Have all definitions in them give the domain that name."""
+        """Write the domain's new name into all definitions in the files."""
         for one in self.load(domain).values():
             for definition in one.definitions():
                 definition["name"] = name
             self.write(domain, one)
 
     def forget(self, tree: Tree, domain: str) -> None:
-        """Remove all files of a domain; states and bitmaps in images stay there."""
+        """Remove all files of a domain; states and bitmaps inside images stay."""
         files.remove_dir(self._place(tree, domain))
 
 
 class _Snapshots(Store["Snapshot"]):
-    """Those of snapshots, and what else is known of them."""
+    """The files of snapshots: also which is current, which layers qkvm made, what is pending."""
 
     def pending_file(self, domain: Handle) -> str:
-        """The file that says what is being done."""
+        """Return the path of the file that says what is being done."""
         return self.path(domain, "pending")
 
     def has_pending(self, domain: Handle) -> bool:
-        """Return whether something was begun and not ended."""
+        """Return whether an operation was begun and not ended."""
         return os.path.lexists(self.pending_file(domain))
 
     def remove(self, domain: Handle, name: str) -> None:
-        """Forget a snapshot: its children become its parent's, which is current where it was."""
+        """Remove the file of a snapshot; its parent replaces it for its children, and as the current one."""
         if self.current(domain) == name:
             self.set_current(domain, self.find(domain, name).parent)
         super().remove(domain, name)
@@ -167,19 +167,19 @@ class _Snapshots(Store["Snapshot"]):
         return name if name and self.exists(domain, name) else ""
 
     def set_current(self, domain: Handle, name: str) -> None:
-        """Say which snapshot the guest comes from; '' for none."""
+        """Make a snapshot the current one; '' for none."""
         if name:
             files.write_atomic(self.path(domain, "current"), name)
         else:
             files.remove(self.path(domain, "current"))
 
     def layers(self, domain: Handle) -> set[str]:
-        """Return paths of the images that qkvm has laid over others for snapshots of this domain."""
+        """Return the paths of the overlay images that qkvm made for snapshots of this domain."""
         raw = files.read_bytes(self.path(domain, "layers"))
         return set(json.loads(raw)) if raw else set()
 
     def set_layers(self, domain: Handle, paths: set[str]) -> None:
-        """Write down which images these are."""
+        """Write the paths of these overlays."""
         self.prepare(domain)
         files.write_atomic(self.path(domain, "layers"), json.dumps(sorted(paths)))
 
@@ -191,17 +191,17 @@ checkpoints: Store[Checkpoint] = Store(
 
 
 def parent_of(known: Mapping[str, Kept], one: Kept) -> str:
-    """Return the name of its parent, '' where it has none that is there."""
+    """Return the name of its parent, '' where it has none that exists."""
     return one.parent if one.parent in known else ""
 
 
 def children(known: Mapping[str, Kept], name: str) -> list[Kept]:
-    """Return those that came after the one of that name; '' gives the roots."""
+    """Return the children of the one of that name; '' gives the roots."""
     return [one for one in known.values() if parent_of(known, one) == name]
 
 
 def descendants(known: Mapping[str, Kept], name: str) -> list[Kept]:
-    """Return children, their children and so on, each behind its parent; '' gives all."""
+    """Return children, their children and so on, each after its parent; '' gives all."""
     found: list[Kept] = []
     for child in children(known, name):
         found += [child, *descendants(known, child.name)]
@@ -209,6 +209,6 @@ def descendants(known: Mapping[str, Kept], name: str) -> list[Kept]:
 
 
 def latest(known: Mapping[str, Kept]) -> str:
-    """Return the name of the youngest without children, '' for none: the parent of the next checkpoint."""
+    """Return the name of the newest without children, '' for none: the parent of the next checkpoint."""
     leaves = [one for one in known.values() if not children(known, one.name)]
     return max(leaves, key=lambda one: (one.created, one.name)).name if leaves else ""

@@ -15,7 +15,7 @@ from qkvm.domain.device.disk import media
 from qkvm.domain.device.disk import plug as disks
 from qkvm.domain.device.nic import plug as nics
 from qkvm.domain.guest import agent
-from qkvm.domain.life import restore, start, transient
+from qkvm.domain.life import start
 from qkvm.domain.manage import undefine, xml
 from qkvm.domain.snapshot import delete, revert
 from qkvm.domain.snapshot.taking import Wanted
@@ -43,8 +43,8 @@ BEHIND: dict[Callable[..., Any], tuple[type, Callable[..., Any]]] = {
     Domain.change_media: (options.ChangeMedia, media.change),
     Domain.addresses: (options.Addresses, address.addresses),
     Domain.agent: (options.Agent, agent.session),
-    Host.create: (options.Create, transient.create),
-    Host.restore: (options.Restore, restore.restore),
+    Host.create: (options.Create, start.create),
+    Host.restore: (options.Restore, start.restore),
     Host.statistics: (options.Statistics, stats.collect),
 }
 

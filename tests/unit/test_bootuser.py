@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qkvm.domain.life import userboot as bootuser
+from qkvm.domain.life import service
 from qkvm.errors import HostError
 
 
@@ -12,22 +12,22 @@ def test_it_lies_where_xdg_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    found = bootuser.service("qkvm", timeout=20)
+    found = service.user_service("qkvm", timeout=20)
     assert found.path == "/home/u/.config/systemd/user/qkvm.service"
     assert found.enable == ("systemctl", "--user", "enable", "qkvm.service")
     assert "ExecStop=qkvm shutdown-all --timeout 20\n" in found.text and "TimeoutStopSec=50\n" in found.text
     assert "Environment" not in found.text
     monkeypatch.setenv("XDG_CONFIG_HOME", "/etc/u")
-    assert bootuser.service("qkvm").path == "/etc/u/systemd/user/qkvm.service"
+    assert service.user_service("qkvm").path == "/etc/u/systemd/user/qkvm.service"
 
 
 def test_it_takes_the_same_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the data home is another one, the unit says so: run files lie by the tree."""
     monkeypatch.setenv("XDG_DATA_HOME", "/srv/100% mine")
-    assert '\nEnvironment="XDG_DATA_HOME=/srv/100%% mine"\nExecStart=' in bootuser.service("qkvm").text
+    assert '\nEnvironment="XDG_DATA_HOME=/srv/100%% mine"\nExecStart=' in service.user_service("qkvm").text
 
 
 def test_other_inits_start_nothing_of_users() -> None:
     with pytest.raises(HostError, match="sysv starts nothing for users") as caught:
-        bootuser.service("qkvm", init="sysv")
+        service.user_service("qkvm", init="sysv")
     assert "@reboot" in caught.value.hint

@@ -74,7 +74,7 @@ def setup_boot(context: Context, args: Args) -> None:
     """Write, show or remove the service that starts and stops guests with the machine."""
     from qkvm.cli.parse import UsageError
     from qkvm.domain.life import autostart as boot
-    from qkvm.domain.life import userboot as bootuser
+    from qkvm.domain.life import service
     from qkvm.host.systemd import unit
 
     init = args.text("init") or ""
@@ -85,18 +85,18 @@ def setup_boot(context: Context, args: Args) -> None:
     own = context.tree.root == "/"
     session = context.tree.is_session
     if session:
-        wanted = bootuser.service(_program(context), init=init, timeout=timeout)
+        wanted = service.user_service(_program(context), init=init, timeout=timeout)
     else:
-        wanted = boot.service(context.tree, _program(context), init=init, timeout=timeout)
-    switch = bootuser.switch if session else boot.switch
+        wanted = service.service(context.tree, _program(context), init=init, timeout=timeout)
+    switch = service.switch_for_user if session else service.switch
     if args.flag("print"):
         return context.out(wanted.text)
     if args.flag("remove"):
         if own or session:
             switch(wanted, on=False)
-        gone = boot.remove_service(wanted)
+        gone = service.remove_service(wanted)
         return context.say(f"{wanted.path} {'removed' if gone else 'was not there'}\n")
-    boot.install_service(wanted)
+    service.install_service(wanted)
     context.say(f"{wanted.path} written\n")
     if not (own or session) or not switch(wanted, on=True):
         context.warn(f"it is not switched on: {' '.join(wanted.enable)}")

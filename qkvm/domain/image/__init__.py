@@ -1,8 +1,8 @@
-"""Files of a domain that are not plugged: firmware, and who needs which image.
+"""Firmware of a domain, and which images domains and snapshots need.
 
 A module imports only what is listed before it:
 
-firmware: which build a domain gets, and its store of UEFI variables
-needs: who needs which image
-nvram: what becomes of the variables when the domain goes
+firmware: choose a domain's UEFI build, make its store of variables
+needs: list who needs an image, refuse to destroy one that is needed
+nvram: remove the store of variables of a domain that is undefined
 """

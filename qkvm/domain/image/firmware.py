@@ -1,6 +1,6 @@
-"""UEFI firmware of a domain: which build of the host's it gets, and the store of variables that is its own.
+"""UEFI firmware of a domain: the build that it gets from the host, and its own store of variables.
 
-The files of the distribution are read and never written: each domain has a copy of the template, qcow2 unless its
+The distribution's files are never written: each domain has a copy of the template. The copy is qcow2 unless its
 name says otherwise, so that a snapshot can hold it.
 """
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 _OLDEST = "7.2"
-"""Stands for a release where the definition pins none; descriptors name machines of any."""
+"""The machine version to look for where the definition pins none; descriptors match any version."""
 
 
 def choose(tree: Tree, definition: spec.Domain) -> Flash | None:
-    """The firmware of a definition, None where that is a BIOS. Nothing is made.
+    """Return the firmware of a definition, None for a BIOS. Nothing is made.
 
-    :raises HostError: no build on this host fits, its words say why; or a file is not there.
+    :raises HostError: no build on this host fits (the message says why), or a file is missing.
     """
     boot = definition.boot
     if boot.firmware is not spec.Firmware.UEFI:
@@ -55,7 +55,7 @@ def choose(tree: Tree, definition: spec.Domain) -> Flash | None:
 
 
 def _build(definition: spec.Domain) -> firmware.Image:
-    """The build that the definition names, else the first of the host's that fits."""
+    """Return the build that the definition names, else the first on this host that fits."""
     boot = definition.boot
     if boot.loader:
         known = firmware.of_code(boot.loader)
@@ -72,21 +72,21 @@ def _build(definition: spec.Domain) -> firmware.Image:
 
 
 def _format(path: str) -> str:
-    """The format of an image by its name: what is in a store is the guest's, and is not asked."""
+    """Return the format of an image by its name: the guest writes a store, so its content is not trusted."""
     return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
 def store_path(tree: Tree, definition: spec.Domain) -> str:
-    """The file of a domain's variables, whether it is there or not; '' for one with a BIOS."""
+    """Return the path of a domain's variables, whether the file exists or not; '' for a BIOS."""
     if definition.boot.firmware is not spec.Firmware.UEFI:
         return ""
     return definition.boot.nvram or tree.nvram(definition.name)
 
 
 def make_store(tree: Tree, flash: Flash, undo: files.Undo, *, reset: bool = False) -> None:
-    """Make the store of variables from the template where there is none, or anew.
+    """Make the store of variables from the template where there is none, or with ``reset`` again.
 
-    :raises HostError: it can't be made. :raises InvalidState: the one that is there is for other firmware.
+    :raises HostError: it can't be made. :raises InvalidState: the existing one is for other firmware.
     """
     there = os.path.lexists(flash.variables)
     if there and not reset:
@@ -109,7 +109,7 @@ def make_store(tree: Tree, flash: Flash, undo: files.Undo, *, reset: bool = Fals
 
 
 def _check_size(flash: Flash) -> None:
-    """Code and variables of one build fill the flash together: a store of another size would not be found."""
+    """Refuse a store of another size than the template's: the firmware would not find it in the flash."""
     if not flash.template:
         return
     wanted = image.virtual_size(os.path.realpath(flash.template), flash.template_format)
@@ -122,9 +122,9 @@ def _check_size(flash: Flash) -> None:
 
 
 def check_readable(path: str, what: str) -> None:
-    """Refuse a file that QEMU is to load and that is not there.
+    """Refuse a file for QEMU to load that is missing or can't be read.
 
-    :raises HostError: it is not.
+    :raises HostError: naming it.
     """
     if not os.path.isfile(path):
         raise HostError(f"{what} {path} is not there or no file")

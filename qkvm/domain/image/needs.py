@@ -1,7 +1,7 @@
 """Who needs an image: domains that are defined or run, their snapshots and saved states, volumes based on it.
 
-Nothing here opens an image that another one names: of volumes only the first bytes are read, and only where the
-volume is not known to be raw, into which a guest may write what it likes.
+No image is opened because another one names it. Of volumes only the first bytes are read, and not of those known
+to be raw: there a guest may write anything.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 DEFINED, RUNNING, SNAPSHOT, SAVED, VOLUME, DAMAGED = (
     "defined", "running", "snapshot", "saved", "volume", "damaged",
 )  # fmt: skip
-"""Kinds of needs; the last is of a file that can't be read, and may name anything that its text mentions."""
+"""Kinds of needs; DAMAGED is a file that can't be read: it may need whatever its text mentions."""
 
 
 class Need(NamedTuple):
-    """What somebody needs: ``images`` has the one that is written to first, behind it those that it is based on.
+    """What a domain, snapshot, saved state or volume needs.
 
-    ``owner`` is a domain's name, '' of a volume; ``shown`` is what errors call it. ``fixed`` tells whether the
-    first image, too, must stay as it is, ``inside`` whether it holds a snapshot's state. ``raw`` are those images
-    that are said to be raw, ``text`` is that of a damaged file.
+    ``images`` begins with the one that is written to; those that it is based on follow. ``owner`` is a domain's
+    name, '' for a volume; ``shown`` names it in errors. ``fixed``: the first image must not change either;
+    ``inside``: it holds a snapshot's state. ``raw`` are the images declared raw, ``text`` is a damaged file's.
     """
 
     owner: str
@@ -59,7 +59,7 @@ class Need(NamedTuple):
     text: bytes = b""
 
     def place_of(self, path: str) -> int:
-        """The place of an image among those needed, by whatever name; -1 where it is not needed."""
+        """Return the index of an image among those needed, under any of its names; -1 where it is not needed."""
         if self.kind == DAMAGED:
             name = os.path.basename(path)
             return 1 if name.encode() in self.text or json.dumps(name)[1:-1].encode() in self.text else -1
@@ -68,7 +68,7 @@ class Need(NamedTuple):
 
 
 def identity(path: str) -> object:
-    """What is the same for all names of one file or block device; of one that is not there the path."""
+    """Return a value that all names of one file or block device share; for a missing one its path."""
     try:
         info = os.stat(path)
     except OSError:
@@ -77,7 +77,7 @@ def identity(path: str) -> object:
 
 
 def needs(tree: Tree) -> list[Need]:
-    """All that is needed on this host: by domains, and by the volumes of active pools."""
+    """Return all needs on this host: of domains, and of the volumes of active pools."""
     found: list[Need] = []
     for name in sorted({*names(tree), *files.entries(tree.snapshot_folders)}):
         domain = Handle(tree, name)
@@ -90,16 +90,16 @@ def needs(tree: Tree) -> list[Need]:
 
 
 def refuse_needed(tree: Tree, path: str, name: str, *, states: bool = True) -> None:
-    """Refuse to destroy what a volume holds where others are based on it, or a snapshot has a state in it.
+    """Refuse to destroy a volume's content where another image is based on it or a snapshot has a state in it.
 
-    The disk of a domain that does not run may go, as in virsh: that domain is not based on it.
+    The disk of a domain that does not run may be destroyed, as in virsh.
 
-    :param states: whether states inside it count. :raises InvalidState: naming who needs it.
+    :param states: whether states inside it count. :raises InvalidState: naming what needs it.
     """
     for need in needs(tree):
         place = need.place_of(path)
         if place > 0 and need.images and not os.path.lexists(need.images[place - 1]):
-            # Of the image that was based on it a name is left.
+            # The image that was based on it is gone; only its name is left.
             continue
         if place > 0 or (place == 0 and (need.fixed or (states and need.inside))):
             within = place == 0 and not need.fixed
@@ -110,7 +110,7 @@ def refuse_needed(tree: Tree, path: str, name: str, *, states: bool = True) -> N
 
 
 def other_user(tree: Tree, path: str, name: str) -> str:
-    """Who but the domain of that name needs a file, in words; '' for none."""
+    """Return in words what needs a file, other than the domain of that name; '' for none."""
     return next((need.shown for need in needs(tree) if need.owner != name and need.place_of(path) >= 0), "")
 
 
@@ -156,7 +156,7 @@ def _of_snapshots(domain: Handle) -> Iterator[Need]:
 
 
 def of_snapshot(owner: str, snapshot: Snapshot, shown: str = "") -> Iterator[Need]:
-    """What a snapshot needs. :raises DefinitionError: it is damaged."""
+    """Yield what a snapshot needs. :raises DefinitionError: it is damaged."""
     places = {disk.target: disk.place for disk in snapshot.disks}
     for plain in (snapshot.definition, snapshot.inactive):
         if plain is not None:
@@ -171,7 +171,7 @@ def of_snapshot(owner: str, snapshot: Snapshot, shown: str = "") -> Iterator[Nee
 
 def _of_managed_save(domain: Handle) -> list[Need]:
     if domain.has_managed_save:
-        # One that is damaged is never restored, and needs nothing.
+        # A damaged one can't be restored, so it needs nothing.
         with suppress(QkvmError, KeyError, TypeError):
             told = savefile.read(domain.tree.managed_save(domain.name)).description["definition"]
             return list(_of_disks(toml.from_plain(told, spec.Domain, "save").disks, domain.name, SAVED))
@@ -179,7 +179,7 @@ def _of_managed_save(domain: Handle) -> list[Need]:
 
 
 def _of_volumes(tree: Tree, raw: set[object]) -> Iterator[Need]:
-    """The volumes that name another file as their base; ``raw`` are those whose first bytes tell nothing."""
+    """Yield the volumes that name another file as their base; ``raw`` are those not to be looked into."""
     for pool in list_pools(tree):
         if not pool.active or pool.actual.type is not PoolType.DIR:
             continue
@@ -192,7 +192,7 @@ def _of_volumes(tree: Tree, raw: set[object]) -> Iterator[Need]:
 
 
 def _base_of(volume: Volume) -> str:
-    """The file that a volume says it is based on; '' where it says none."""
+    """Return the file that a volume names as its base, '' for none."""
     with suppress(InvalidValue, NotFound, HostError), volume.opened() as fd:
         return "" if formats.noted(fd) == "raw" else formats.look(fd).backing
     return ""

@@ -1,4 +1,4 @@
-"""The UEFI variables of a domain that goes."""
+"""The store of UEFI variables of a domain that is undefined."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def is_there(domain: Handle) -> bool:
-    """Whether a domain that has a definition has variables of its own (virsh undefine asks)."""
+    """Return whether a defined domain has a store of variables (virsh undefine asks)."""
     try:
         path = store_path(domain.tree, domain.definition)
     except DefinitionError:
-        # A damaged one must be removable too.
+        # A domain with a damaged definition must be removable too.
         path = domain.tree.nvram(domain.name)
     return bool(path) and os.path.lexists(path)
 
 
 def why_kept(domain: Handle, definition: spec.Domain | None) -> str:
-    """Why the file of a domain's variables stays where the domain goes, for a warning; '' where it is its own.
+    """Return why undefining a domain keeps its file of variables, for a warning; '' where it goes.
 
     A definition can name any file of the host: the distribution's, or that of another domain.
 
@@ -42,7 +42,7 @@ def why_kept(domain: Handle, definition: spec.Domain | None) -> str:
 
 
 def remove(domain: Handle, definition: spec.Domain | None) -> None:
-    """Remove a domain's variables, unless :func:`why_kept` says why not.
+    """Remove a domain's file of variables, unless :func:`why_kept` gives a reason to keep it.
 
     :param definition: None for a damaged one.
     """

@@ -1,4 +1,4 @@
-"""A QEMU that was just started: wait until it is up, or tell why it is not."""
+"""Wait until a QEMU that was just started is up, or say why it is not."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 READY_TIMEOUT = 60.0
-"""Seconds until QEMU must have run its start script; here it takes 0.03."""
+"""Seconds until QEMU must have run its start script; it usually takes 0.03."""
 
 
 def await_ready(domain: Handle, run: Run, argv: list[str], pid: int, commands: int) -> None:
-    """Wait until QEMU holds its lock and has run the whole start script.
+    """Wait until a domain's QEMU holds its lock and has run the whole start script.
 
     :raises LaunchError: it ended before, or refused a command.
     """
@@ -32,7 +32,10 @@ def await_ready(domain: Handle, run: Run, argv: list[str], pid: int, commands: i
 
 
 def await_up(run: Run, pid: int, commands: int, failure: Callable[[str], HostError]) -> None:
-    """The same of any QEMU with a run's folder; ``failure`` makes the error, of '' where QEMU itself has ended."""
+    """Wait for any QEMU with a run's folder.
+
+    :param failure: makes the error from a message, '' where QEMU has ended.
+    """
     deadline = time.monotonic() + READY_TIMEOUT
     offset, answered = 0, 0
     while answered <= commands or run.pid != pid:
@@ -50,7 +53,7 @@ def await_up(run: Run, pid: int, commands: int, failure: Callable[[str], HostErr
 
 
 def launch_error(domain: Handle, argv: list[str], pid: int, message: str = "") -> LaunchError:
-    """The error for a QEMU that did not come up; without a message its own last words."""
+    """Return the error for a QEMU that did not come up; without a message it quotes QEMU's last output."""
     log = domain.tree.qemu_log(domain.name)
     words = (files.read_bytes(log) or b"").decode("utf-8", "replace").strip()
     code = 0
@@ -66,7 +69,7 @@ def launch_error(domain: Handle, argv: list[str], pid: int, message: str = "") -
 
 
 def _images(domain: Handle, words: str) -> list[str]:
-    """Paths of the images of a start, that which QEMU complains of first: it knows the number of its fds' set."""
+    """Return the paths of a start's images, first the one whose fd set QEMU's output names."""
     found = re.search(r"/dev/fdset/(\d+)", words)
     paths: list[str] = []
     for entry in domain.run.record["disks"] if domain.run is not None else []:

@@ -1,4 +1,4 @@
-"""All that runs beside the QEMU of one start: its sockets before the command line is made, its programs after."""
+"""Programs beside the QEMU of a start: their sockets are made before the command line, they start after it."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 
 class Company(NamedTuple):
-    """The ends of each sidecar's socket, and the folders that are shared."""
+    """The sockets of a start's sidecars, and the folders that it shares."""
 
     tpm: sidecar.Ends | None
     shares: tuple[share.Opened, ...]
 
     @property
     def fds(self) -> list[int]:
-        """What QEMU gets."""
+        """The fds that QEMU inherits."""
         return [*([self.tpm.qemu] if self.tpm is not None else []), *(one.qemu for one in self.shares)]
 
     @property
     def warnings(self) -> list[str]:
-        """What will not go as it is meant."""
+        """Warnings for the user."""
         return [one.warning for one in self.shares if one.warning]
 
     def add_to(self, given: Resources) -> Resources:
-        """What the host gives a start, with these."""
+        """Return the resources of a start with these added."""
         return given._replace(
             tpm_fd=self.tpm.qemu if self.tpm is not None else 0, shares=tuple(one.qemu for one in self.shares)
         )
 
 
 def check(tree: Tree, definition: spec.Domain, user: str) -> None:
-    """Refuse a definition that asks for programs which are not there, or folders that can't be shared.
+    """Refuse a definition that needs missing programs, or shares folders that can't be shared.
 
     :param user: QEMU's; '' where it stays root. :raises MissingProgram: naming the package.
     """
@@ -67,7 +67,7 @@ def open_sockets(domain: Handle, run: Run, definition: spec.Domain, user: str, o
 
 
 def nominal(definition: spec.Domain, first: int) -> Company:
-    """The ends that :func:`open_sockets` would make where the first free fd is ``first``."""
+    """Return what :func:`open_sockets` would make where the first free fd is ``first``."""
     ends = sidecar.Ends(first, 0) if definition.tpm is not None else None
     first += ends is not None
     shares = (share.Opened(one, "", number) for number, one in enumerate(definition.filesystems, first))
@@ -75,7 +75,7 @@ def nominal(definition: spec.Domain, first: int) -> Company:
 
 
 def start(domain: Handle, run: Run, definition: spec.Domain, company: Company, place: Place, undo: Undo) -> None:
-    """Start the sidecars; QEMU, which is started next, finds them at the ends of its sockets."""
+    """Start the sidecars; QEMU, started next, has the other ends of their sockets."""
     undo.add(sidecar.end, run, 0.1)
     if definition.tpm is not None and company.tpm is not None:
         user = settings.tpm_user(settings.load(domain.tree).user, run.id)

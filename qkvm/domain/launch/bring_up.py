@@ -1,4 +1,4 @@
-"""Bring a run of a domain up: resources, record, QEMU, and proof that it runs. What fails is undone whole."""
+"""Start a domain: take resources, write the record, start QEMU, see that it is up; a failure undoes all of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm import files
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block.disk import disk_entry
+from qkvm.domain.definition import stored_text
 from qkvm.domain.device.nic import guard as nicguard
 from qkvm.domain.device.nic import opening as nicopen
 from qkvm.domain.device.nic import passt
@@ -18,13 +19,13 @@ from qkvm.domain.device.nic.opening import Opened
 from qkvm.domain.device.nic.status import bridge_for, nic_entry
 from qkvm.domain.device.share import serve as share
 from qkvm.domain.image import firmware
-from qkvm.domain.launch import arrival, beside, pin, vncport
-from qkvm.domain.launch.release import release
+from qkvm.domain.launch import arrival, beside, listening
+from qkvm.domain.launch.end import release
 from qkvm.domain.run import Run, open_life, settle, write
 from qkvm.domain.tuning import group
 from qkvm.domain.tuning import place as placing
 from qkvm.emulator import abilities, hardware, machinetype
-from qkvm.errors import HostError, InvalidState, NotFound
+from qkvm.errors import HostError, InvalidState, InvalidValue, NotFound
 from qkvm.host import ids, journal, process, programs, settings
 from qkvm.host.node import accel
 from qkvm.net.link import link, port
@@ -32,7 +33,6 @@ from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash
 from qkvm.qemu.launch import Kept, Launch, Resources
 from qkvm.qemu.quirks import Quirk
-from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage.image import image
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
 
 class Origin(NamedTuple):
-    """Where the guest of a run comes from: what it consists of, and a boot or a state of an earlier run.
+    """What a start starts: a definition, by a boot or from a saved state.
 
-    ``kept`` and ``load`` are of a saved state: ids and places of its devices, and what gives QEMU the state and
-    lets the guest go, or not. ``reason`` is virsh's for the running state that follows.
+    For a saved state ``kept`` has ids and places of its devices; ``load`` gives QEMU the state and lets the guest
+    run, or not. ``reason`` is virsh's reason for the state 'running' that follows.
     """
 
     definition: spec.Domain
@@ -59,7 +59,7 @@ class Origin(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """What one start is made of, before anything is made."""
+    """What a start needs to know before anything is made."""
 
     origin: Origin
     definition: spec.Domain
@@ -75,9 +75,9 @@ class _Prepared(NamedTuple):
 
 
 def refuse_running(domain: Handle) -> None:
-    """Refuse to start what runs; call it under the domain's lock.
+    """Refuse to start a domain that runs; call it under the domain's lock.
 
-    :raises InvalidState: it does.
+    :raises InvalidState: it runs.
     """
     settle(domain.tree, domain.name)
     if domain.is_running:
@@ -85,15 +85,14 @@ def refuse_running(domain: Handle) -> None:
 
 
 def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvram: bool = False) -> list[str]:
-    """Make a run of the domain from where its guest comes from; call it under the domain's lock.
+    """Start the domain and return warnings; call it under the domain's lock.
 
-    :param paused: of a boot; a saved state is let go by what loads it.
+    :param paused: do not let a booted guest run; for a saved state ``origin.load`` decides that.
     :raises InvalidState: it runs already, or a network that it needs is not active.
-    :raises LaunchError: QEMU refused; its words, the log's place.
+    :raises LaunchError: QEMU refused; has its output and the path of the log.
     """
     refuse_running(domain)
     with files.Undo() as undo:
-        # A run that has ended keeps its id in the record; a new one is a new number.
         ident = ids.take(domain.tree)
         keeper = group.begin(domain, ident, undo)
         ready = _prepare(domain, origin, ident)
@@ -103,8 +102,7 @@ def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvra
             firmware.make_store(domain.tree, ready.flash, undo, reset=reset_nvram)
         addresses = nicguard.learn(domain.tree, ready.definition)
         with ExitStack() as opened:
-            listening = ports.sockets(ready.definition)
-            sockets = {ident: _listen(run, name, opened) for ident, name in listening.items()}
+            sockets = listening.unix(run.folder, ports.sockets(ready.definition), opened)
             taps = [nicopen.open_nic(run, nic, opened) for nic in ready.definition.nics]
             life = open_life(run.folder)
             opened.callback(os.close, life)
@@ -125,26 +123,26 @@ def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvra
             undo.add(arrival.kill, pid)
             place.take(pid)
             place.register(domain, pid)
-        # QEMU sets itself up on one core while this plugs the taps on the other.
+        # QEMU sets itself up on one core while the taps are plugged on another.
         try:
             nicguard.apply_all(run, addresses)
             _plug(domain, run, ready, taps)
         except (HostError, NotFound) as error:
-            # A QEMU that has ended took its taps along; then its own words tell why.
+            # A QEMU that has ended took its taps along; then its own output says why.
             if process.start_time(pid) is None:
                 raise arrival.launch_error(domain, argv, pid) from error
             raise
         arrival.await_ready(domain, run, argv, pid, len(script))
-        files.remove(vncport.secret(run.folder))
+        files.remove(listening.vnc_secret(run.folder))
         place.settle()
         if origin.load is not None:
             origin.load(run)
         undo.commit()
-    return [*filter(None, (ready.warning,)), *company.warnings, *pin.keep(domain, ready.definition)]
+    return [*filter(None, (ready.warning,)), *company.warnings, *_pin(domain, ready.definition)]
 
 
 def _prepare(domain: Handle, origin: Origin, ident: int) -> _Prepared:
-    """Look at everything that can be looked at before anything is made."""
+    """Check everything that can be checked before anything is made."""
     definition = passt.decided(share.decided(origin.definition))
     config = settings.load(domain.tree)
     able = abilities.find(domain.tree, programs.emulator(definition.emulator or config.qemu))
@@ -163,16 +161,17 @@ def _prepare(domain: Handle, origin: Origin, ident: int) -> _Prepared:
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
     return _Prepared(
         origin, definition, bridges, chosen, warning, user, able, quirks.needed(able),
-        vncport.port(definition), vncport.websocket(definition), firmware.choose(domain.tree, definition),
+        listening.vnc_port(definition), listening.vnc_websocket(definition),
+        firmware.choose(domain.tree, definition),
     )  # fmt: skip
 
 
 def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) -> Run:
-    """A fresh folder for the run with a first record; what an earlier run left there is gone."""
+    """Make an empty folder with a first record for the run; remove what an earlier run left there."""
     folder = domain.tree.domain_run(domain.name)
     former = domain.run
     if former is not None:
-        # A start that was killed half-way may have left what the taking of the lock did not dare to touch.
+        # A start that was killed half-way may have left what mending under the lock does not touch.
         release(former)
     files.remove_dir(folder)
     files.make_private_dir(folder)
@@ -200,7 +199,7 @@ def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) ->
 
 
 def _undo_run(domain: Handle, folder: str, former: Record | None) -> None:
-    """Take the run away; what the record told of an earlier run stays known."""
+    """Remove the run and write the record of the earlier one again."""
     files.remove_dir(folder)
     if former is not None:
         former = {**former, "ending": former.get("ending") or "failed"}
@@ -208,15 +207,8 @@ def _undo_run(domain: Handle, folder: str, former: Record | None) -> None:
         write(Run(folder, domain.name, former))
 
 
-def _listen(run: Run, name: str, opened: ExitStack) -> int:
-    with listen_unix(os.path.join(run.folder, name)) as sock:
-        fd = process.high_fd(sock.fileno())
-    opened.callback(os.close, fd)
-    return fd
-
-
 def _open_images(definition: spec.Domain, opened: ExitStack) -> dict[str, int]:
-    """Fds of all images by the protocol node that is to have them, under numbers that command lines name."""
+    """Open all images; return fds by the protocol node that gets them, with numbers for the command line."""
     layers = tuple(layer for disk in definition.disks for layer in disks.layers(disk))
     found = {}
     with blocknodes.opened(layers) as low:
@@ -227,7 +219,7 @@ def _open_images(definition: spec.Domain, opened: ExitStack) -> dict[str, int]:
 
 
 def _check_images(disk: spec.Disk) -> None:
-    """Refuse images that are not what the definition says, at any depth; an empty drive has none."""
+    """Refuse an image or base that is not what the definition says; an empty drive has none."""
     if not disk.path:
         return
     images = [(disk.path, disk.format), *((layer.path, layer.format) for layer in disk.backing)]
@@ -244,7 +236,7 @@ def _resources(
     images: dict[str, int],
 ) -> Resources:
     vnc = ready.definition.vnc
-    secret = vncport.secret(run.folder) if vnc is not None and vnc.password else ""
+    secret = listening.vnc_secret(run.folder) if vnc is not None and vnc.password else ""
     if vnc is not None and secret:
         files.write_atomic(secret, vnc.password)
     return Resources(
@@ -265,14 +257,14 @@ def _resources(
 
 
 def _command_line(domain: Handle, ready: _Prepared, plan: Launch) -> list[str]:
-    """The QEMU's command line; what that QEMU does not have is refused."""
+    """Return QEMU's command line; refuse options that this QEMU does not have."""
     options = launch.command_line(ready.definition, plan, own_templates=domain.tree.templates)
     hardware.refuse_types(options, ready.able)
     return [ready.able.path, *(word for option in options for word in option.argv())]
 
 
 def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv: list[str]) -> None:
-    """Complete the record with what this run has, before QEMU is started."""
+    """Complete the record of the run before QEMU is started."""
     run.record |= {
         "argv": argv,
         "slots": list(plan.slots),
@@ -280,7 +272,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv
         "flash": {"node": plan.flash.variables_node, "path": plan.flash.variables} if plan.flash else None,
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
         "disks": [disk_entry(device, since=0) for device in plan.disks],
-        # Those that a run before this one was given while it ran; the others stay where they are.
+        # Only those on hot-pluggable slots, plugged into an earlier run: the others can't be unplugged.
         "controllers": [
             {"id": one.id, "since": 0, "place": one.place.label}
             for one in plan.controllers if one.place.label in plan.slots
@@ -323,3 +315,23 @@ def _plug(domain: Handle, run: Run, ready: _Prepared, taps: list[Opened]) -> Non
         from qkvm.domain.device.nic import tune
 
         tune.apply_all(domain, run)
+
+
+def _pin(domain: Handle, started: spec.Domain) -> list[str]:
+    """Write the machine version of this start into a stored definition that names none; return messages."""
+    version = started.machine_version
+    if not version or not domain.is_persistent:
+        return []
+    try:
+        stored = domain.definition
+        if stored.machine_version or stored.machine is not started.machine:
+            return []
+        text = machinetype.written(stored_text(domain), version)
+        files.write_atomic(domain.tree.domain_definition(domain.name), text)
+    except (HostError, InvalidValue) as error:
+        # The guest runs all the same; the next start tries again.
+        return [f"the machine version {version} could not be written into the definition: {error}"]
+    return [
+        f"machine {started.machine} had no version: from now on it is {started.machine.versioned(version)}, "
+        "machine_version in the definition says so"
+    ]

@@ -1,4 +1,4 @@
-"""The command line that a start of a domain would use now, shown without making anything."""
+"""The command line that a start of a domain would use now. Nothing is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qkvm.domain.device.nic import opening as nicopen
 from qkvm.domain.device.nic import passt
 from qkvm.domain.device.share import serve as share
 from qkvm.domain.image import firmware
-from qkvm.domain.launch import beside, vncport
+from qkvm.domain.launch import beside, listening
 from qkvm.emulator import abilities, hardware, machinetype
 from qkvm.host import ids, process, programs, settings
 from qkvm.host.node import accel
@@ -34,7 +34,7 @@ class Preview(NamedTuple):
 def command_line(
     domain: Handle, *, template: str = "", definition: spec.Domain | None = None
 ) -> tuple[str, list[Option]]:
-    """The program and the options that start would use now; nothing is made.
+    """Return the program and the options that start would use now.
 
     :param template: path of another template than the machine's. :param definition: another than the domain's.
     """
@@ -43,7 +43,7 @@ def command_line(
 
 
 def of(domain: Handle, definition: spec.Domain, *, template: str = "") -> Preview:
-    """A start of a definition of the domain's, paused; nothing is made."""
+    """Return what a paused start of the domain would use, with this definition."""
     definition = passt.decided(share.decided(definition))
     chosen, _ = accel.choose(definition.accel)
     config = settings.load(domain.tree)
@@ -51,6 +51,7 @@ def of(domain: Handle, definition: spec.Domain, *, template: str = "") -> Previe
     able = abilities.find(domain.tree, binary)
     definition = machinetype.pinned(definition, able)
     folder = domain.tree.domain_run(domain.name)
+    vnc = definition.vnc
     nic_fds, number = _nominal_nic_fds(definition)
     images = _nominal_image_fds(definition, number)
     given = Resources(
@@ -63,9 +64,9 @@ def of(domain: Handle, definition: spec.Domain, *, template: str = "") -> Previe
         pidfile=os.path.join(folder, "qemu.pid"),
         serial_log=domain.tree.serial_log(domain.name),
         folder=folder,
-        vnc_port=definition.vnc.port if definition.vnc and definition.vnc.port != -1 else vncport.port(definition),
-        vnc_websocket=vncport.websocket(definition),
-        vnc_secret=vncport.secret(folder) if definition.vnc and definition.vnc.password else "",
+        vnc_port=vnc.port if vnc and vnc.port != -1 else listening.vnc_port(definition),
+        vnc_websocket=listening.vnc_websocket(definition),
+        vnc_secret=listening.vnc_secret(folder) if vnc and vnc.password else "",
         flash=firmware.choose(domain.tree, definition),
     )
     plan = launch.plan(definition, beside.nominal(definition, number + len(images)).add_to(given))
@@ -74,7 +75,7 @@ def of(domain: Handle, definition: spec.Domain, *, template: str = "") -> Previe
 
 
 def _nominal_nic_fds(definition: spec.Domain) -> tuple[list[NicFds], int]:
-    """The fds of the NICs, and the first one after them."""
+    """Return the fd numbers of the NICs, and the first number after them."""
     number = process.FIRST_FD + len(ports.sockets(definition))
 
     def take(count: int) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ def _nominal_image_fds(definition: spec.Domain, first: int) -> dict[str, int]:
 
 
 def refuse_missing(domain: Handle, definition: spec.Domain) -> None:
-    """Refuse a definition of the domain's that its QEMU has not the hardware for; nothing is made.
+    """Refuse a definition with hardware that its QEMU does not have.
 
     :raises HostError: naming what is missing.
     """

@@ -1,4 +1,4 @@
-"""A trial start: a QEMU that is started as a domain's is, with a machine and no more, to see that it comes up."""
+"""A trial start: an empty machine, started as a domain is, to see that QEMU comes up on this host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qkvm.domain.launch import arrival
+from qkvm.domain.launch import arrival, listening
 from qkvm.domain.run import Run
 from qkvm.emulator import abilities
 from qkvm.errors import HostError, ProgramFailed
@@ -16,7 +16,6 @@ from qkvm.host import journal, process, programs, settings
 from qkvm.host.node import accel
 from qkvm.qemu import launch, ports, quirks
 from qkvm.qemu.launch import Resources
-from qkvm.sockets import listen_unix
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
@@ -28,18 +27,17 @@ _UUID = "00000000-0000-4000-8000-000000000001"
 
 
 def start(tree: Tree) -> str:
-    """Start a QEMU of the settings' from the tree's templates, see that it runs as it is meant to, and end it.
+    """Start a paused QEMU, see that it is up, end it, and return the accelerator. It leaves nothing behind.
 
-    It has the user, the sandbox, the lock and the journal of a domain's, stands still, and leaves nothing behind.
-    Gives the accelerator.
+    It gets the settings' program, the tree's templates, and user, sandbox, lock and journal as a domain's QEMU.
 
-    :raises ProgramFailed: it did not come up; its last words.
+    :raises ProgramFailed: it did not come up; has its last output.
     :raises HostError: it runs as another user, or is not there.
     """
     config = settings.load(tree)
     binary = programs.emulator(config.qemu)
     chosen, _ = accel.choose("auto")
-    # Ids begin at 1: no domain has this user.
+    # Ids begin at 1, so no domain has this user.
     user = settings.run_as(config.user, 0)
     definition = spec.validate(
         spec.Domain(
@@ -48,7 +46,7 @@ def start(tree: Tree) -> str:
         )
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="qkvm-trial-") as folder, ExitStack() as opened:
-        sockets = {ident: _listen(folder, name, opened) for ident, name in ports.sockets(definition).items()}
+        sockets = listening.unix(folder, ports.sockets(definition), opened)
         given = Resources(
             accel=chosen, user=user, quirks=quirks.needed(abilities.find(tree, binary)), sockets=sockets,
             nic_fds=(), images={}, pidfile=os.path.join(folder, "qemu.pid"),
@@ -60,13 +58,6 @@ def start(tree: Tree) -> str:
         argv = [binary, *(word for option in options for word in option.argv())]
         _come_up(Run(folder, "trial", {}), argv, launch.start_script(definition, plan, paused=True), sockets, user)
     return chosen
-
-
-def _listen(folder: str, name: str, opened: ExitStack) -> int:
-    with listen_unix(os.path.join(folder, name)) as sock:
-        fd = process.high_fd(sock.fileno())
-    opened.callback(os.close, fd)
-    return fd
 
 
 def _come_up(

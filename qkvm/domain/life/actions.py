@@ -27,13 +27,13 @@ _KINDS: dict[str, type[StrEnum]] = {
 }
 
 _EVENTS = {"poweroff": "shutdown", "reboot": "reboot", "crash": "panic"}
-"""QEMU's words for them."""
+"""QEMU's names of these events."""
 
 
 def set_action(
     domain: Handle, kind: str, action: str, *, live: bool = False, config: bool = False, current: bool = False
 ) -> None:
-    """Choose what an event leads to, live (set-action of qapi/run-state.json), in the definition, or both.
+    """Set what an event leads to: live (QMP set-action), in the definition, or both.
 
     :param kind: poweroff, reboot or crash. :param action: destroy, restart, preserve, ignore; not all for each.
     """
@@ -58,7 +58,7 @@ def set_action(
             changed = edit(definitions.started_with(run.record))
             event = _EVENTS[kind]
             if kind == "reboot":
-                # A QEMU that would not survive a reset has been told to end instead.
+                # A QEMU that would not survive a reset ends at a reboot; that must stay so.
                 run.require_sound()
             with domain.monitor() as session:
                 session.execute(

@@ -1,4 +1,4 @@
-"""The job that is under way in a domain: seen, cancelled, and brought to an end where its process was killed."""
+"""The job that is under way in a domain: show it, abort it, mend it where its process was killed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 _ANSWER = 5.0
-"""Seconds that QEMU has to say how far it is; in the last pass of a migration it answers nobody."""
+"""Seconds that QEMU has to report progress; in the last pass of a migration it does not answer."""
 
 _SETTLE = 10.0
-"""Seconds that a QEMU has to give up a job whose file nobody takes any more; it takes some milliseconds."""
+"""Seconds that QEMU has to end a job whose file nobody reads any more; it takes some milliseconds."""
 
 
 def info(domain: Handle) -> Info:
-    """The job that is under way, of type None where there is none (virsh domjobinfo).
+    """Return the job that is under way, with type 'None' where there is none (virsh domjobinfo).
 
     :raises InvalidState: the domain is not running. :raises MonitorError: QEMU does not answer in time.
     """
@@ -46,7 +46,7 @@ def info(domain: Handle) -> Info:
 
 
 def _backup(domain: Handle) -> Info:
-    """The backup that is under way."""
+    """Return the backup that is under way."""
     with domain.lock():
         state = domain.live.record.get("backup")
         if state is None:
@@ -57,7 +57,7 @@ def _backup(domain: Handle) -> Info:
 
 
 def completed(domain: Handle, *, keep: bool = False) -> Info:
-    """The job that ended last (virsh domjobinfo --completed); it is forgotten unless ``keep``."""
+    """Return the job that ended last (virsh domjobinfo --completed), and forget it unless ``keep``."""
     run = domain.run
     if run is None or "last_job" not in run.record:
         return Info("None", "", {})
@@ -74,7 +74,7 @@ def completed(domain: Handle, *, keep: bool = False) -> Info:
 
 
 def abort(domain: Handle) -> None:
-    """Cancel the job that is under way (virsh domjobabort): whoever waits for it sees that, and undoes it.
+    """Cancel the job that is under way (virsh domjobabort); the process that waits for it undoes it.
 
     :raises InvalidState: there is none, or one that QEMU can't cancel.
     """
@@ -92,7 +92,7 @@ def abort(domain: Handle) -> None:
 
 
 def refuse_postcopy() -> None:
-    """Refuse what only a migration to another host has.
+    """Refuse a post-copy option: qkvm does not migrate to other hosts.
 
     :raises InvalidValue: always.
     """
@@ -100,15 +100,15 @@ def refuse_postcopy() -> None:
 
 
 def recover(domain: Handle, run: Run) -> None:
-    """Bring to an end what a job has left whose process was killed; call it under the domain's lock.
+    """End a job whose process was killed; call it under the domain's lock.
 
-    A save that already has its file is completed: the guest is saved. Any other is taken back: the guest goes on.
-    A QEMU that does not answer is left to the next who passes by.
+    A save whose file is complete ends the domain as saved. Any other job is undone, and the guest runs on. Where
+    QEMU does not answer nothing changes: the next qkvm that takes the lock tries again.
     """
     told = run.record["job"]
     if run.pid is not None:
         if told["operation"] == "Restore" and told.get("phase") != "loaded":
-            # What it was to have is still in the file.
+            # The saved state is still in its file.
             job.end(run, "Failed", store=False)
             end(domain, run, "failed")
             return
@@ -137,17 +137,17 @@ def _has_token(told: dict[str, Any]) -> bool:
 
 
 def _settle(run: Run, session: Any, told: dict[str, Any]) -> None:
-    """Wait until QEMU has given the job up, and let a guest go on that ran before, or was about to."""
+    """Wait until QEMU has ended the job, and let a guest run that ran before or was about to."""
     command = "query-dump" if told.get("memory_only") else "query-migrate"
     deadline = time.monotonic() + _SETTLE
     while (status := session.execute(command).get("status")) in (
         "setup", "active", "device", "pre-switchover", "cancelling",
     ):  # fmt: skip
         if status == "pre-switchover":
-            # It waits for who is no more.
+            # It waits for the killed process.
             session.execute("migrate_cancel")
         if time.monotonic() >= deadline:
-            raise NotReached("QEMU goes on with what nobody waits for", asked=None, reached=None)
+            raise NotReached("QEMU goes on with a job whose process was killed", asked=None, reached=None)
         time.sleep(0.01)
     if "fdset" in told:
         with suppress(MonitorError):

@@ -1,7 +1,7 @@
-"""Stop a domain, or stop and go on: shutdown, reboot, reset, destroy, suspend, resume.
+"""Stop a domain, or have it go on: shutdown, reboot, reset, destroy, suspend, resume.
 
-shutdown and reboot have two ways: the guest's agent, and the power button (ACPI). Where none is named the agent
-is first, if there is one that answers at once; whatever it says, the power button is next.
+shutdown and reboot ask the guest's agent or press the power button (ACPI). Where the user names neither, an agent
+that has its port open is asked first; if it fails, the power button is pressed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,16 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 _RESEND = 5.0
-"""Seconds after which the power button is pressed again: a press before the guest listens is lost."""
-
+"""Seconds after which the power button is pressed again: a guest that is still booting ignores it."""
 
 MODES = ("acpi", "agent")
 """The ways to ask a guest to power off or to reboot."""
 
 
 def shutdown(domain: Handle, *, modes: Sequence[str] = (), wait: bool, timeout: float) -> None:
-    """Ask the guest to power off, and with ``wait`` see it do so.
+    """Ask the guest to power off; with ``wait`` wait until it has, and press the power button every few seconds.
 
-    While it is waited for, the power button is pressed again every few seconds.
-
-    :param modes: of 'agent' and 'acpi'; the agent is tried first. :raises AgentError: 'agent' alone, and it can't.
+    :param modes: of 'agent' and 'acpi'; the agent is tried first. :raises AgentError: 'agent' alone failed.
     :raises NotReached: the guest did not power off within ``timeout`` seconds.
     """
     from qkvm.domain.guest import power as guestpower
@@ -58,15 +55,15 @@ def shutdown(domain: Handle, *, modes: Sequence[str] = (), wait: bool, timeout: 
                 f"the guest did not power off within {timeout:g} s", asked="shut off", reached=run.state()[0],
                 hint=f"it may ignore the power button; qkvm destroy {domain.name} ends it",
             )  # fmt: skip
-        # Who takes the lock clears up after a run that has ended.
+        # Taking the lock cleans up after a run that has ended.
         with domain.lock():
             pass
 
 
 def _by_agent(domain: Handle, modes: Sequence[str], ask: Callable[..., None], timeout: float) -> bool:
-    """Have the agent do it where the modes and the guest allow; gives whether it did.
+    """Have the agent do it where the modes and the guest allow that; return whether it did.
 
-    :raises AgentError: the agent is the only way, and it can't.
+    :raises AgentError: the agent is the only mode, and it failed.
     """
     unknown = set(modes) - set(MODES)
     if unknown:
@@ -86,7 +83,7 @@ def _by_agent(domain: Handle, modes: Sequence[str], ask: Callable[..., None], ti
 
 
 def _press(domain: Handle, run: Run, pid: int | None) -> None:
-    """Press the power button (system_powerdown) of a run, unless that has ended meanwhile."""
+    """Press the power button (system_powerdown), unless the run has ended meanwhile."""
     with domain.lock():
         if run.pid == pid is not None:
             with domain.monitor() as session:
@@ -94,12 +91,12 @@ def _press(domain: Handle, run: Run, pid: int | None) -> None:
 
 
 def _ended(domain: Handle, run: Run, pid: int | None, deadline: float, *, press: bool) -> bool:
-    """Whether QEMU has ended before the deadline; ``press``: with the power button pressed again now and then."""
+    """Return whether QEMU ended before the deadline; with ``press`` press the power button every few seconds."""
     if pid is None or run.pid != pid:
         return True
     pidfd = process.open_pidfd(pid)
     if pidfd is None:
-        # Its first thread has ended; the others hold what it had for a moment more.
+        # Its first thread has ended; the others hold its lock for a moment more.
         while run.pid == pid and time.monotonic() < deadline:
             time.sleep(0.001)
         return run.pid != pid
@@ -110,7 +107,7 @@ def _ended(domain: Handle, run: Run, pid: int | None, deadline: float, *, press:
             if press:
                 _press(domain, run, pid)
     except (InvalidState, MonitorGone):
-        # It ended between the look and the press.
+        # It may have ended just before the press.
         if run.pid == pid:
             raise
     finally:
@@ -120,7 +117,7 @@ def _ended(domain: Handle, run: Run, pid: int | None, deadline: float, *, press:
 
 
 def reboot(domain: Handle, *, modes: Sequence[str] = (), timeout: float) -> None:
-    """Ask the guest to reboot, and see it do so.
+    """Ask the guest to reboot, and wait until it does.
 
     :param modes: as for :func:`shutdown`. :raises NotReached: it did not reboot within ``timeout`` seconds.
     """
@@ -132,11 +129,10 @@ def reboot(domain: Handle, *, modes: Sequence[str] = (), timeout: float) -> None
 
 
 def _power_cycle(domain: Handle, timeout: float) -> None:
-    """Ask the guest to power off (ACPI), and when it has, reset and start it in the same QEMU.
+    """Ask the guest to power off (ACPI), then reset and start it in the same QEMU, as libvirt does.
 
-    This is how libvirt reboots a guest without an agent: the guest ends in order, and its disks, NICs and
-    monitor stay. QEMU is told to pause instead of ending when the guest powers off, and told otherwise again
-    whatever happens.
+    The guest shuts down in order, and its disks, NICs and monitor stay. Meanwhile QEMU is set to pause instead of
+    ending when the guest powers off.
 
     :raises NotReached: the guest did not power off within ``timeout`` seconds; it runs on.
     """
@@ -162,7 +158,7 @@ def _power_cycle(domain: Handle, timeout: float) -> None:
 
 
 def _await_poweroff(domain: Handle, run: Run, mark: int, timeout: float) -> None:
-    """Wait for the guest's power-off (SHUTDOWN), and press the power button again every few seconds."""
+    """Wait for the guest's power-off (SHUTDOWN); press the power button every few seconds."""
     deadline = time.monotonic() + timeout
     while True:
         left = deadline - time.monotonic()
@@ -175,7 +171,7 @@ def _await_poweroff(domain: Handle, run: Run, mark: int, timeout: float) -> None
 
 
 def _at_poweroff(run: Run) -> str:
-    """QEMU's word for what this run does when its guest powers off."""
+    """Return QEMU's word for what this run does when its guest powers off."""
     from qkvm.domain.definition import started_with
     from qkvm.qemu import launch
 
@@ -183,7 +179,7 @@ def _at_poweroff(run: Run) -> str:
 
 
 def _go_on(domain: Handle, run: Run) -> None:
-    """Have a guest that has powered off start again; one that has not just runs on."""
+    """Start a guest again that has powered off; leave one that has not."""
     with domain.monitor() as session:
         session.execute("set-action", {"shutdown": _at_poweroff(run)})
         if session.execute("query-status")["status"] == "shutdown":
@@ -194,7 +190,7 @@ def _go_on(domain: Handle, run: Run) -> None:
 
 
 def reset(domain: Handle) -> None:
-    """Press the reset button (system_reset) and see that QEMU did (RESET), or ends where a reboot is to end it."""
+    """Press the reset button (system_reset) and wait until QEMU has reset (RESET), or ends if a reboot ends it."""
     with domain.lock():
         run = domain.live
         run.require_sound()
@@ -205,9 +201,9 @@ def reset(domain: Handle) -> None:
 
 
 def destroy(domain: Handle, *, graceful: bool = False) -> None:
-    """End QEMU: SIGTERM, by which it flushes and closes its disks, then SIGKILL.
+    """End QEMU: SIGTERM, on which it flushes and closes its disks, then SIGKILL.
 
-    A save or dump that is under way is canceled: its process holds the lock for as long as it takes.
+    A save or dump that is under way is cancelled first: its process holds the lock until it has ended.
 
     :param graceful: no SIGKILL. :raises NotReached: graceful, and QEMU has not ended.
     """
@@ -221,7 +217,7 @@ def destroy(domain: Handle, *, graceful: bool = False) -> None:
 
 
 def suspend(domain: Handle) -> None:
-    """Stop the vCPUs (stop) and see that they stopped (STOP)."""
+    """Stop the vCPUs (stop) and wait until they have stopped (STOP)."""
     with domain.lock():
         run = domain.live
         _refuse_asleep(run)
@@ -234,7 +230,7 @@ def suspend(domain: Handle) -> None:
 
 
 def resume(domain: Handle) -> None:
-    """Let the vCPUs go on (cont) and see that they do (RESUME).
+    """Let the vCPUs go on (cont) and wait until they do (RESUME).
 
     :raises InvalidState: the domain is not paused.
     """
@@ -255,7 +251,7 @@ def _refuse_asleep(run: Run) -> None:
 
 
 def _await_event(run: Run, mark: int, *names: str, timeout: float = 10.0) -> None:
-    """Wait for one of these events; the first name is the one that errors tell."""
+    """Wait for one of these events; errors name the first."""
     journal.wait(
         run.journal, mark, lambda event: event.get("event") in names,
         timeout=timeout, alive=lambda: run.pid is not None, what=f"QEMU's {names[0]}",

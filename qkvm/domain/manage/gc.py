@@ -9,7 +9,7 @@ from qkvm import files
 from qkvm.domain import run as runs
 from qkvm.domain.device.nic import guard as nicguard
 from qkvm.domain.handle import Handle
-from qkvm.domain.launch.forget import forget
+from qkvm.domain.launch.end import forget
 from qkvm.domain.tuning import group
 from qkvm.host import view
 from qkvm.net.grant import handout

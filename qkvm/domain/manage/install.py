@@ -16,7 +16,7 @@ from qkvm.domain import define
 from qkvm.domain.handle import Handle, names
 from qkvm.domain.launch import preview
 from qkvm.domain.launch.bring_up import Origin, bring_up
-from qkvm.domain.launch.forget import forget_boot_files
+from qkvm.domain.launch.end import forget_boot_files
 from qkvm.domain.life import start
 from qkvm.emulator import machinetype
 from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
@@ -179,7 +179,7 @@ def await_end(domain: Handle, timeout: float | None) -> bool:
 
 
 def was_stopped(domain: Handle) -> bool:
-    """Whether the last run was ended by the user (destroy), not by its guest."""
+    """Return whether the last run was ended by the user (destroy), not by its guest."""
     run = domain.run
     return run is not None and run.pid is None and run.record.get("ending") == "destroyed"
 
@@ -206,7 +206,7 @@ class Users(NamedTuple):
 
 
 def users(tree: Tree, plan: Plan) -> Users:
-    """Which other domains, defined or running, have the plan's disks and MAC addresses.
+    """Return which other domains, defined or running, have the plan's disks and MAC addresses.
 
     Disks that are only read, or meant to be shared, may be another's too; a seed may not.
     """
@@ -234,7 +234,7 @@ def users(tree: Tree, plan: Plan) -> Users:
 
 
 def short_of_space(disks: tuple[NewDisk, ...]) -> str:
-    """What is wrong where new disks do not fit on their file systems when they are full; '' where they do.
+    """Return what is wrong where new disks do not fit on their file systems when they are full; '' where they do.
 
     :raises HostError: disks that are to have all their space now do not.
     """

@@ -6,7 +6,7 @@ import os
 
 from qkvm import files
 from qkvm.domain import run as runs
-from qkvm.domain.launch.release import release
+from qkvm.domain.launch.end import release
 from qkvm.host import journal, process
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qkvm.domain.image import nvram as nvrams
-from qkvm.domain.launch.forget import forget
+from qkvm.domain.launch.end import forget
 from qkvm.domain.manage import ownstorage
 from qkvm.domain.run import settle, write
 from qkvm.domain.state.save import discard_managed_save

@@ -1,4 +1,4 @@
-"""On which ports the VNC server of a start listens."""
+"""The sockets that a start makes for QEMU to listen on, and the ports of its VNC server."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from typing import TYPE_CHECKING
 
 from qkvm.errors import HostError
 from qkvm.files import os_error
+from qkvm.host import process
+from qkvm.sockets import listen_unix
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from qkvm.spec import domain as spec
 
 
-def port(definition: spec.Domain) -> int:
-    """The port of the VNC server: the definition's where it is free, or the first free one where any will do.
+def unix(folder: str, names: dict[str, str], opened: ExitStack) -> dict[str, int]:
+    """Listen on a Unix socket in a run's folder for each name; return the fds, which ``opened`` closes."""
+    found = {}
+    for ident, name in names.items():
+        with listen_unix(os.path.join(folder, name)) as sock:
+            found[ident] = process.high_fd(sock.fileno())
+        opened.callback(os.close, found[ident])
+    return found
+
+
+def vnc_port(definition: spec.Domain) -> int:
+    """Return the port of the VNC server: the definition's, or where any will do the first free one; 0 for none.
 
     :raises HostError: it is taken.
     """
@@ -22,15 +36,18 @@ def port(definition: spec.Domain) -> int:
     return _free_port(definition.vnc.listen, definition.vnc.port, range(5900, 6900), "VNC")
 
 
-def websocket(definition: spec.Domain) -> int:
-    """The port of the WebSocket beside the VNC server, 0 where there is none. :raises HostError: it is taken."""
+def vnc_websocket(definition: spec.Domain) -> int:
+    """Return the port of the WebSocket beside the VNC server, 0 for none.
+
+    :raises HostError: it is taken.
+    """
     if definition.vnc is None or not definition.vnc.websocket:
         return 0
     return _free_port(definition.vnc.listen, definition.vnc.websocket, range(5700, 5900), "WebSocket")
 
 
 def _free_port(listen: str, wanted: int, choice: range, what: str) -> int:
-    """The port ``wanted``, or where that is -1 the first free one of ``choice``."""
+    """Return the port ``wanted``, or where that is -1 the first free one of ``choice``."""
     import socket
 
     fixed = wanted != -1
@@ -47,6 +64,6 @@ def _free_port(listen: str, wanted: int, choice: range, what: str) -> int:
     raise HostError(f"no free port for {what} on {listen} from {choice[0]} to {choice[-1]}")
 
 
-def secret(folder: str) -> str:
-    """The file that hands the VNC password to QEMU; it is gone when QEMU has read it."""
+def vnc_secret(folder: str) -> str:
+    """Return the path of the file that hands the VNC password to QEMU; it is removed once QEMU has read it."""
     return os.path.join(folder, "vnc.secret")

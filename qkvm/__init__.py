@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from qkvm.api.host import Host
     from qkvm.errors import QkvmError
     from qkvm.net.network.network import Network
+    from qkvm.scope import Scope
 
-__all__ = ["Domain", "Host", "Network", "QkvmError"]
+__all__ = ["Domain", "Host", "Network", "QkvmError", "Scope"]
 
 _HOMES = {
     "Domain": "qkvm.api.domain",
     "Host": "qkvm.api.host",
     "Network": "qkvm.net.network.network",
     "QkvmError": "qkvm.errors",
+    "Scope": "qkvm.scope",
 }
 
 

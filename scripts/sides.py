@@ -103,14 +103,16 @@ class Qkvm:
 
     def call(self, name: str) -> Callable[[int], object]:
         """See Calls."""
+        from qkvm import Scope
+
         domain = self._domain
         calls: dict[str, Callable[[int], object]] = {
             "info": lambda _: self._info(),
             "query-status": lambda _: domain.monitor_command("query-status"),
-            "set-memory": lambda kib: domain.set_memory(kib, live=True, wait=False),
-            "set-memory-wait": lambda kib: domain.set_memory(kib, live=True),
+            "set-memory": lambda kib: domain.set_memory(kib, scope=Scope.LIVE, wait=False),
+            "set-memory-wait": lambda kib: domain.set_memory(kib, scope=Scope.LIVE),
             "start": lambda _: domain.start(),
-            "hot-add": lambda _: domain.set_vcpus(2, live=True, wait=False),
+            "hot-add": lambda _: domain.set_vcpus(2, scope=Scope.LIVE, wait=False),
             "destroy": lambda _: domain.destroy(),
         }
         return calls[name]
@@ -149,6 +151,7 @@ class Libvirt:
 
     def call(self, name: str) -> Callable[[int], object]:
         """See Calls."""
+
         domain = self._domain
         calls: dict[str, Callable[[int], object]] = {
             "info": lambda _: domain.info(),

@@ -146,7 +146,7 @@ class Domain(Handle):
 
         return memory.set_current(self, kib, **options)
 
-    def set_max_memory(self, kib: int, **options: Unpack[options.Scope]) -> None:
+    def set_max_memory(self, kib: int, **options: Unpack[options.Scoped]) -> None:
         """Change the most memory it can have, in the definition (virsh setmaxmem); see tuning.balloon."""
         from qkvm.domain.tuning import balloon as memory
 
@@ -170,7 +170,7 @@ class Domain(Handle):
 
         nicplug.detach(self, **options)
 
-    def attach_disk(self, disk: spec.Disk, **options: Unpack[options.Plugging]) -> list[str]:
+    def attach_disk(self, disk: spec.Disk, **options: Unpack[options.Scoped]) -> list[str]:
         """Plug a disk and give warnings (virsh attach-disk); see device.disk.plug."""
         from qkvm.domain.device.disk import plug as diskplug
 

@@ -11,22 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qkvm.domain.manage.ownstorage import Wanted
+    from qkvm.scope import Scope
     from qkvm.spec import domain as spec
     from qkvm.spec.snapshot import SnapshotDisk
 
 
-class Scope(TypedDict, total=False):
-    """Which of the two a change is for: the running guest, the definition; see :mod:`qkvm.domain.scope`."""
+class Scoped(TypedDict, total=False):
+    """Which of the two a change is for: the running guest, the definition."""
 
-    live: bool
-    config: bool
-    current: bool
-
-
-class Plugging(Scope, total=False):
-    """``persistent``: the definition too, and the guest where it runs."""
-
-    persistent: bool
+    scope: Scope
 
 
 class Patience(TypedDict, total=False):
@@ -36,7 +29,7 @@ class Patience(TypedDict, total=False):
     wait: bool
 
 
-class Unplugging(Plugging, Patience, total=False):
+class Unplugging(Scoped, Patience, total=False):
     """Of detach_disk."""
 
 
@@ -126,14 +119,14 @@ class Undefine(TypedDict, total=False):
     storage: Wanted | None
 
 
-class Vcpus(Scope, Patience, total=False):
+class Vcpus(Scoped, Patience, total=False):
     """Of set_vcpus."""
 
     maximum: bool
     hotpluggable: bool
 
 
-class Memory(Scope, Patience, total=False):
+class Memory(Scoped, Patience, total=False):
     """Of set_memory."""
 
 
@@ -144,7 +137,7 @@ class Bandwidth(TypedDict, total=False):
     outbound: spec.Bandwidth | None
 
 
-class AttachInterface(Plugging, Bandwidth, total=False):
+class AttachInterface(Scoped, Bandwidth, total=False):
     """Of attach_interface."""
 
     type: str
@@ -163,7 +156,7 @@ class DetachInterface(Unplugging, total=False):
     mac: str
 
 
-class ChangeMedia(Plugging, total=False):
+class ChangeMedia(Scoped, total=False):
     """Of change_media."""
 
     action: str

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
+    from qkvm.scope import Scope
 
 FILE_MAX = 10 << 20
 """Bytes of a file that are read; virsh takes no longer ones either."""
@@ -25,14 +26,34 @@ def domain(context: Context, args: Args) -> Domain:
     return Domain.lookup(context.tree, args.required("domain"))
 
 
-def scope(args: Args) -> dict[str, Any]:
-    """--live, --config and --current as keywords; see :mod:`qkvm.domain.scope`.
+def scope(args: Args) -> Scope:
+    """What --current, --live, --config and (of verbs that have it) --persistent mean.
 
     :raises UsageError: --current together with another.
     """
+    from qkvm.scope import Scope
+
+    if args.given("persistent"):
+        args.exclusive("persistent", "current")
     args.exclusive("current", "live")
     args.exclusive("current", "config")
-    return {name: args.flag(name) for name in ("live", "config", "current")}
+    found = Scope.CURRENT
+    for name in ("live", "config", "persistent"):
+        if args.given(name):
+            found |= Scope[name.upper()]
+    return found
+
+
+def one_of(scope: Scope) -> Scope:
+    """Where to look: at what runs or at the definition.
+
+    :raises UsageError: at both.
+    """
+    from qkvm.cli.parse import UsageError
+
+    if scope.live and scope.config:
+        raise UsageError("cannot query both live and config at once")
+    return scope
 
 
 def patience(args: Args) -> dict[str, Any]:

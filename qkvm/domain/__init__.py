@@ -7,7 +7,6 @@ A module imports only what is listed before it:
 run: the record, journal and state of a domain that was started
 definition: read and change a stored definition
 handle: a domain by its name: its run, definition, lock, monitor
-scope: --live, --config, --current
 define: check and store a new definition
 plug: what plugging of all kinds of devices shares
 store: the files of snapshots and checkpoints

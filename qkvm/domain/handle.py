@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
     from qkvm.paths import Tree
     from qkvm.qmp.session import Session
+    from qkvm.scope import Scope
     from qkvm.spec import domain as spec
 
 
@@ -63,6 +64,19 @@ class Handle:
     def is_persistent(self) -> bool:
         """Whether it has a definition that outlives its run."""
         return os.path.lexists(self.tree.domain_definition(self.name))
+
+    def resolve(self, scope: Scope) -> Scope:
+        """LIVE, CONFIG, or both: what a scope comes to for the domain as it is now.
+
+        :raises InvalidState: LIVE and it does not run, or CONFIG and it has no definition.
+        """
+        running = self.is_running
+        wanted = scope.when(running=running)
+        if wanted.live and not running:
+            raise InvalidState("domain is not running")
+        if wanted.config and not self.is_persistent:
+            raise InvalidState("transient domains do not have any persistent config")
+        return wanted
 
     @property
     def state(self) -> tuple[str, str]:

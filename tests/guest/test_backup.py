@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from qkvm.api.domain import Domain
 from qkvm.domain.backup import begin as backupbegin
 from qkvm.domain.backup import part as backuppart
+from qkvm.scope import Scope
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, end_qemu, wait_agent
 from tests.guest.test_blockjobs import MIB, chain, digest, killed, put
@@ -30,9 +31,9 @@ Register = Callable[[Domain], Domain]
 def vm(lab: Lab, tmp_path: Path, domain_of: Register) -> Domain:
     """A guest with a qcow2 disk on a base, and a raw one; it runs."""
     domain = domain_of(lab.define("vm"))
-    domain.attach_disk(chain(tmp_path, "base", "disk"), config=True)
+    domain.attach_disk(chain(tmp_path, "base", "disk"), scope=Scope.CONFIG)
     (tmp_path / "raw").mkdir()
-    domain.attach_disk(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), config=True)
+    domain.attach_disk(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), scope=Scope.CONFIG)
     return lab.boot(domain)
 
 
@@ -291,7 +292,7 @@ def test_killed_while_the_guest_holds_still(lab: Lab, vm: Domain, tmp_path: Path
 def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     """The variables of the firmware are in a backup, of a domain that runs or does not."""
     vm = domain_of(lab.define("uefi", boot='{ firmware = "uefi" }'))
-    vm.attach_disk(chain(tmp_path, "disk"), config=True)
+    vm.attach_disk(chain(tmp_path, "disk"), scope=Scope.CONFIG)
     vm.start()
     vm.suspend()
     lab.ok(f"backup uefi {tmp_path}/to")
@@ -308,7 +309,7 @@ def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
 def test_snapshots_between(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     """Who goes back to a snapshot changes the disk behind the bitmap's back: the next backup is a full one."""
     vm = domain_of(lab.define("between"))
-    vm.attach_disk(chain(tmp_path, "disk"), config=True)
+    vm.attach_disk(chain(tmp_path, "disk"), scope=Scope.CONFIG)
     backup = f"backup between {tmp_path}/to"
     lab.ok(backup)
     lab.ok("snapshot-create-as between cold")

@@ -21,6 +21,7 @@ from qkvm.domain.backup import job as backupjob
 from qkvm.domain.tuning import iothread
 from qkvm.errors import QkvmError
 from qkvm.qemu.quirks import Quirk
+from qkvm.scope import Scope
 from qkvm.spec.libvirt import backup as libvirt
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
@@ -171,8 +172,8 @@ def refused(vm: Domain, folder: Path) -> None:
                 begin(vm, where, disks)
             assert sorted(path.name for path in folder.rglob("*")) == before
     # Some QEMUs would abort when a client goes.
-    iothread.add(vm, 1, live=True)
-    vm.attach_disk(replace(chain(folder, "threaded"), target="vdc", iothread=1), live=True)
+    iothread.add(vm, 1, scope=Scope.LIVE)
+    vm.attach_disk(replace(chain(folder, "threaded"), target="vdc", iothread=1), scope=Scope.LIVE)
     if vm.live.needs(Quirk.NBD_IOTHREAD):
         with pytest.raises(QkvmError, match="disk vdc is served by an iothread"):
             begin(vm, INSIDE, "")
@@ -181,7 +182,7 @@ def refused(vm: Domain, folder: Path) -> None:
         backupjob.abort(vm)
     begin(vm, INSIDE, scratch)
     backupjob.abort(vm)
-    vm.detach_disk("vdc", live=True)
+    vm.detach_disk("vdc", scope=Scope.LIVE)
     # Somebody else has QEMU serve something.
     place = {"type": "unix", "data": {"path": f"{folder}/other", "abstract": True}}
     vm.monitor_command("nbd-server-start", {"addr": place})

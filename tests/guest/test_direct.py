@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from qkvm.api.domain import Domain
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
@@ -35,7 +36,7 @@ def test_past_the_page_cache(lab: Lab, domain_of: Register, tmp_path: Path) -> N
     folder.mkdir()
     disk = replace(chain(folder, "a", "b"), cache=spec.Cache.NONE, io=spec.Io.NATIVE)
     domain = domain_of(lab.define("direct"))
-    domain.attach_disk(disk, config=True)
+    domain.attach_disk(disk, scope=Scope.CONFIG)
     lab.boot(domain)
     assert flags(domain) == {"a": True, "b": True}
     with Guest(domain) as guest:

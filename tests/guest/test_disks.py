@@ -20,6 +20,7 @@ from qkvm.api.domain import Domain
 from qkvm.domain.block.disk import plugged
 from qkvm.domain.block.stats import device_id
 from qkvm.host import journal
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, tsc_frequency
@@ -48,9 +49,9 @@ def vm(booted: Domain) -> Iterator[Domain]:
     """The guest, without disks before and after each test: one's failure is not the next one's."""
     yield booted
     for entry in plugged(booted.live):
-        booted.detach_disk(entry["target"], live=True)
+        booted.detach_disk(entry["target"], scope=Scope.LIVE)
     for disk in booted.definition.disks:
-        booted.detach_disk(disk.target, config=True)
+        booted.detach_disk(disk.target, scope=Scope.CONFIG)
 
 
 def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
@@ -109,7 +110,7 @@ def test_disk_comes_and_goes(lab: Lab, vm: Domain, tmp_path: Path, target: str, 
         see(guest, device)
         digest = guest.ask(f"head -c {len(written)} /dev/{device} | md5sum").split()[0]
     assert digest == hashlib.md5(written).hexdigest()
-    vm.detach_disk(target, persistent=True)
+    vm.detach_disk(target, scope=Scope.PERSISTENT)
     assert left(vm) == ([], [])
 
 
@@ -189,7 +190,9 @@ def test_scopes_change_both_or_neither(lab: Lab, vm: Domain, tmp_path: Path) -> 
     vm.suspend()
     try:
         # A paused guest releases nothing on a PCI bus.
-        vm.attach_disk(spec.Disk(path=str(image(tmp_path, "b.img")), format=RAW, target="vdc"), persistent=True)
+        vm.attach_disk(
+            spec.Disk(path=str(image(tmp_path, "b.img")), format=RAW, target="vdc"), scope=Scope.PERSISTENT
+        )
         message = lab.fails(f"detach-disk {vm.name} vdc --persistent --timeout 1")
         assert "guest did not release disk vdc within 1 s" in message
         assert [disk.target for disk in vm.definition.disks] == ["vdc"]
@@ -410,12 +413,12 @@ def test_slots_run_out_with_a_word(lab: Lab, vm: Domain, tmp_path: Path) -> None
     if vm.definition.machine == "pc":
         return
     path = image(tmp_path, "more.img")
-    vm.attach_disk(spec.Disk(path=str(path), format=RAW, target="sda", bus=spec.DiskBus.SCSI), live=True)
-    vm.detach_disk("sda", live=True)
+    vm.attach_disk(spec.Disk(path=str(path), format=RAW, target="sda", bus=spec.DiskBus.SCSI), scope=Scope.LIVE)
+    vm.detach_disk("sda", scope=Scope.LIVE)
     free = json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"]
     targets = [f"vd{letter}" for letter in "bcdefg"[:free]]
     for target in targets:
-        vm.attach_disk(spec.Disk(path=str(image(tmp_path, target)), format=RAW, target=target), live=True)
+        vm.attach_disk(spec.Disk(path=str(image(tmp_path, target)), format=RAW, target=target), scope=Scope.LIVE)
     assert "slots of this domain for devices are taken" in lab.fails(f"attach-disk {vm.name} {path} vdz")
     # A SCSI disk needs none where its controller is there already.
     lab.ok(f"attach-disk {vm.name} {path} sda")

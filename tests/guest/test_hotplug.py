@@ -10,6 +10,7 @@ import pytest
 from qkvm.api.domain import Domain
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.net.link import table
+from qkvm.scope import Scope
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.guest.test_blockjobs import killed
@@ -151,14 +152,14 @@ def test_live_and_config_are_told_apart(lab: Lab, vm: Domain) -> None:
 
 def test_a_guest_that_does_not_release(lab: Lab, vm: Domain) -> None:
     """A paused guest can't: the tap stays, and goes when the guest has answered after all."""
-    mac = vm.attach_interface(source="default", live=True)
+    mac = vm.attach_interface(source="default", scope=Scope.LIVE)
     tap = next(nic.interface for nic in vm.interfaces() if nic.mac == mac)
     vm.suspend()
     message = lab.fails(f"detach-interface {vm.name} network --mac {mac} --live --timeout 1")
     assert f"guest did not release NIC {mac} within 1 s" in message
     assert table.present(tap) and len(vm.interfaces()) == 2
     vm.resume()
-    vm.detach_interface(type="network", mac=mac, live=True)
+    vm.detach_interface(type="network", mac=mac, scope=Scope.LIVE)
     assert not table.present(tap) and len(vm.interfaces()) == 1
 
 
@@ -233,11 +234,11 @@ def test_slots_run_out_with_a_word(lab: Lab, vm: Domain) -> None:
         # The older PC's 27 slots are counted by the unit tests.
         assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 25
         return
-    macs = [vm.attach_interface(type="user", live=True) for _ in range(3)]
+    macs = [vm.attach_interface(type="user", scope=Scope.LIVE) for _ in range(3)]
     assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 0
     assert "all 4 slots of this domain for devices are taken" in lab.fails(f"attach-interface {vm.name} user x")
     for mac in macs:
-        vm.detach_interface(type="user", mac=mac, live=True)
+        vm.detach_interface(type="user", mac=mac, scope=Scope.LIVE)
     assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 3
 
 
@@ -354,7 +355,7 @@ def test_vcpus_of_the_definition(lab: Lab, domain_of: Register) -> None:
     lab.ok("setmem paper 1000000 --config")
     assert domain.definition.memory.current == 1000000
     with pytest.raises(InvalidValue):
-        domain.set_memory(2 << 20, config=True)
+        domain.set_memory(2 << 20, scope=Scope.CONFIG)
     lab.boot(domain)
     with Guest(domain) as guest:
         guest.until("cpus", "2")

@@ -17,6 +17,7 @@ from qkvm.emulator import abilities
 from qkvm.errors import HostError
 from qkvm.host import cgroup, process
 from qkvm.host.node import cpu
+from qkvm.scope import Scope
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, wait_ready
 
@@ -93,9 +94,9 @@ def test_a_failing_half_leaves_both_as_before(
 
     monkeypatch.setattr(definitions, "change", full)
     with pytest.raises(HostError, match="no space left"):
-        pinning.pin(domain, pinning.VCPU, 0, str(LAST), live=True, config=True)
+        pinning.pin(domain, pinning.VCPU, 0, str(LAST), scope=Scope.LIVE | Scope.CONFIG)
     with pytest.raises(HostError, match="no space left"):
-        iothread.add(domain, 3, live=True, config=True)
+        iothread.add(domain, 3, scope=Scope.LIVE | Scope.CONFIG)
     assert _where(domain) == before
     assert cputune.live(domain.live) == definitions.started_with(record).cputune
     assert iothread.live(domain.live) == ()

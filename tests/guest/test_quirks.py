@@ -16,6 +16,7 @@ from qkvm.errors import InvalidState, MonitorError
 from qkvm.host import process
 from qkvm.qemu import quirks
 from qkvm.qemu.quirks import Quirk
+from qkvm.scope import Scope
 from qkvm.sockets import listen_unix
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
@@ -70,7 +71,7 @@ def test_after_the_unplug_of_a_vcpu(lab: Lab, domain_of: Register) -> None:
 def test_nbd_of_an_iothread(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     needed = quirks.needed(abilities.ask(process.find_program("qemu-system-x86_64", "", "")))
     domain = domain_of(lab.define("threaded", body="[[iothreads]]\nid = 1\n"))
-    domain.attach_disk(replace(chain(tmp_path, "a"), iothread=1), config=True)
+    domain.attach_disk(replace(chain(tmp_path, "a"), iothread=1), scope=Scope.CONFIG)
     lab.boot(domain)
     with Guest(domain) as guest:
         see(guest, "vda")

@@ -24,6 +24,7 @@ from qkvm.host import journal
 from qkvm.net.link import table
 from qkvm.qemu.quirks import Quirk
 from qkvm.qmp.session import Session
+from qkvm.scope import Scope
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, tsc_frequency, wait_ready
 from tests.host import nslab
@@ -182,7 +183,7 @@ def test_saves_are_told_of_as_events(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("told", body=network_nic())))
     line = "qemu-monitor-event --domain told --event ^(MIG|STOP|SHUT) --regex --loop"
     with Listener(lab, domain, "event --all --loop") as libvirts, Listener(lab, domain, line) as qemus:
-        domain.attach_interface(type="network", source="default", mac=SECOND, persistent=True)
+        domain.attach_interface(type="network", source="default", mac=SECOND, scope=Scope.PERSISTENT)
         domain.managed_save()
         domain.start()
         domain.remove_managed_save()

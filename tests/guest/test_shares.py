@@ -19,6 +19,7 @@ from qkvm.domain.device import sidecar
 from qkvm.domain.device.share import plug as shareplug
 from qkvm.errors import HostError, MissingProgram
 from qkvm.host import process, programs
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest import guest as guests
 from tests.guest.conftest import TOP, Lab
@@ -203,14 +204,14 @@ def _killed_plugging(lab: Lab, domain: Domain, tmp_path: Path) -> None:
     """What who was killed had begun is no share, and in nobody's way."""
     more = spec.Filesystem(source=f"{tmp_path}/more", target="more", driver=spec.FilesystemDriver.VIRTIOFS)
     before = serving(lab)
-    killed_in_sidecar(lambda: shareplug.attach(domain, more, live=True))
+    killed_in_sidecar(lambda: shareplug.attach(domain, more, scope=Scope.LIVE))
     nslab.until(lambda: serving(lab) == before, "the end of virtiofsd")
     lab.ok(f"attach-device vm {tmp_path}/share.xml --persistent")
     with Guest(domain) as guest:
         guest.ask("mount -t virtiofs more /mnt/m && cat /mnt/m/two && umount /mnt/m")
     lab.ok(f"detach-device vm {tmp_path}/share.xml --live --config")
     assert serving(lab) == before and len(domain.definition.filesystems) == 2
-    killed_in_sidecar(lambda: shareplug.attach(domain, more, live=True))
+    killed_in_sidecar(lambda: shareplug.attach(domain, more, scope=Scope.LIVE))
     assert "matching filesystem device was not found" in lab.fails(f"detach-device vm {tmp_path}/share.xml")
     assert [entry["id"] for entry in domain.live.record["filesystems"]] == ["fs0", "fs1"]
 

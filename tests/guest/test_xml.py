@@ -19,6 +19,7 @@ from qkvm.domain.manage import describe
 from qkvm.errors import InvalidState, NotReached
 from qkvm.host import journal
 from qkvm.net.link import table
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, wait_ready
@@ -125,9 +126,9 @@ def test_words_about_a_running_guest(lab: Lab, domain_of: Register, monkeypatch:
 
     monkeypatch.setattr(describe, "write", full)
     with pytest.raises(InvalidState, match="full"):
-        describe.set_title(domain, "half", live=True, config=True)
+        describe.set_title(domain, "half", scope=Scope.LIVE | Scope.CONFIG)
     with pytest.raises(InvalidState, match="full"):
-        describe.set_metadata(domain, "urn:y", "<b/>", "k", live=True, config=True)
+        describe.set_metadata(domain, "urn:y", "<b/>", "k", scope=Scope.LIVE | Scope.CONFIG)
     assert domain.definition == definition and domain.live.record["definition"] == record
     domain.destroy()
     assert lab.ok("desc wordy --title") == "both\n"
@@ -170,7 +171,7 @@ def test_what_a_reboot_leads_to(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("rebooting")))
     lab.ok("set-lifecycle-action rebooting reboot destroy --live --config")
     assert "<on_reboot>destroy</on_reboot>" in lab.ok("dumpxml rebooting --inactive")
-    lifecycle.set_action(domain, "poweroff", "preserve", live=True)
+    lifecycle.set_action(domain, "poweroff", "preserve", scope=Scope.LIVE)
     told = lab.ok("dumpxml rebooting")
     assert "<on_reboot>destroy</on_reboot>" in told and "<on_poweroff>preserve</on_poweroff>" in told
     run = domain.live
@@ -258,7 +259,7 @@ def test_a_release_that_fails_leaves_both_as_before(lab: Lab, domain_of: Registe
     domain.start(paused=True)
     before = domain.definition
     with pytest.raises(NotReached):
-        nicplug.detach(domain, type="network", live=True, config=True, timeout=1)
+        nicplug.detach(domain, type="network", scope=Scope.LIVE | Scope.CONFIG, timeout=1)
     assert domain.definition == before and len(domain.interfaces()) == 1
 
 

@@ -18,6 +18,7 @@ from qkvm.net.link import table
 from qkvm.net.network import events
 from qkvm.net.network.network import Network
 from qkvm.paths import Tree
+from qkvm.scope import Scope
 from tests.host.nslab import sh
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -38,7 +39,7 @@ def test_the_life_of_a_network(root: Tree) -> None:
     assert news(found, 1) == [("lan", "Started")]
     # None of these is an event of libvirt's; another definition is.
     lan.set_autostart(True)
-    lan.update("add", "dns-txt", "<txt name='t' value='v'/>", live=True, config=False)
+    lan.update("add", "dns-txt", "<txt name='t' value='v'/>", scope=Scope.LIVE)
     Network.define(root, LAN + 'domain = "lan.example"\n', "x")
     assert news(found, 1) == [("lan", "Defined")]
     # Two runs between two looks.

@@ -18,6 +18,7 @@ from qkvm.host import record
 from qkvm.net.network import forward
 from qkvm.net.network.network import Network
 from qkvm.paths import Tree
+from qkvm.scope import Scope
 from qkvm.spec.forward import Forward, Protocol
 from tests.host import nslab
 from tests.host.nslab import OUTSIDE, OUTSIDE6, WORLD, WORLD6
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("netns")
 def both_ways(network: Network, ports: str, guest: str, to: int = 0, **more: str) -> Forward:
     """A forward that was added, live and in the definition."""
     made = Forward(ports=ports, guest=guest, to=to, listen=more.get("listen", ""))
-    forward.add(network, made, live=True, config=True)
+    forward.add(network, made, scope=Scope.LIVE | Scope.CONFIG)
     return made
 
 
@@ -71,14 +72,14 @@ def test_forwards(
         with pytest.raises((TimeoutError, OSError)):
             stranger.connect(("127.0.0.1", 9999))
     assert [one.forward for one in forward.listing(network)] == [four, six]
-    forward.delete(network, "tcp 8080", f"{LAN}.50", live=True, config=True)
+    forward.delete(network, "tcp 8080", f"{LAN}.50", scope=Scope.LIVE | Scope.CONFIG)
     assert [one.forward for one in forward.listing(network)] == [six]
     assert not reaches(world, OUTSIDE, 8080)
     with pytest.raises(NotFound, match="has no forward tcp 9"):
-        forward.delete(network, "tcp 9", live=True, config=False)
+        forward.delete(network, "tcp 9", scope=Scope.LIVE)
     network.destroy()
     network.start(firewall=firewall)
-    forward.delete(network, six.label, live=True, config=True)
+    forward.delete(network, six.label, scope=Scope.LIVE | Scope.CONFIG)
     assert (nslab.legacy_rules(), nslab.nft_rules()) == rules
     network.destroy()
 
@@ -94,7 +95,7 @@ def test_ranges_and_udp(
     both_ways(network, "9000-9002", f"{LAN}.50", 8000)
     forward.add(
         network, Forward(protocol=Protocol.UDP, ports="5353", guest=f"{LAN}.50", to=53, listen=OUTSIDE),
-        live=True, config=False,
+        scope=Scope.LIVE,
     )  # fmt: skip
     servers = {port: serve(guest.namespace, port) for port in (8000, 8002)}
     for port, there in ((8000, 8000), (8002, 8002), (9000, 8000), (9002, 8002)):
@@ -184,11 +185,11 @@ def test_ports_that_are_taken(root: Tree, world: nslab.Namespace) -> None:
     other = Network.define(root, 'name = "two"\nbridge = "virbr9"\naddress = "192.168.79.1/24"\n', "x")
     other.start()
     with pytest.raises(AlreadyExists, match=r"network 'lan' forwards tcp 203.0.113.1:8080"):
-        forward.add(other, Forward(ports="8080", guest="192.168.79.5"), live=True, config=True)
+        forward.add(other, Forward(ports="8080", guest="192.168.79.5"), scope=Scope.LIVE | Scope.CONFIG)
     assert other.definition.forwards == other.actual.forwards == (), "both halves are as they were"
     other.destroy()
     with pytest.raises(InvalidState, match="not running"):
-        forward.add(other, Forward(ports="1", guest="192.168.79.5"), live=True, config=True)
+        forward.add(other, Forward(ports="1", guest="192.168.79.5"), scope=Scope.LIVE | Scope.CONFIG)
     assert other.definition.forwards == ()
     network.destroy()
     # A start is held to the same.
@@ -209,7 +210,7 @@ def test_ports_that_are_taken(root: Tree, world: nslab.Namespace) -> None:
 def test_forwards_that_can_not_be(root: Tree, ports: str, guest: str, words: str) -> None:
     network = dual(root, "nat")
     with pytest.raises(InvalidValue, match=words):
-        forward.add(network, Forward(ports=ports, guest=guest, to=65531), live=False, config=True)
+        forward.add(network, Forward(ports=ports, guest=guest, to=65531), scope=Scope.CONFIG)
     assert network.definition.forwards == ()
 
 

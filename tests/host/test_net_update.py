@@ -16,6 +16,7 @@ from qkvm.errors import InvalidState, InvalidValue, ProgramFailed, QkvmError
 from qkvm.net.dhcp import dnsmasq
 from qkvm.net.network.network import Network
 from qkvm.paths import Tree
+from qkvm.scope import Scope
 from tests.host import nslab
 
 pytestmark = pytest.mark.usefixtures("netns")
@@ -33,6 +34,7 @@ end = "192.168.77.200"
 
 MakeGuest = Callable[[str], nslab.Guest]
 Serve = Callable[[nslab.Namespace, int], nslab.Server]
+BOTH = Scope.LIVE | Scope.CONFIG
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def lan(root: Tree) -> Network:
     return Network.define(root, LAN, "lan.toml")
 
 
-def update(network: Network, command: str, section: str, text: str, scope: str = "live config") -> None:
-    network.update(command, section, text, live="live" in scope, config="config" in scope)
+def update(network: Network, command: str, section: str, text: str, scope: Scope = BOTH) -> None:
+    network.update(command, section, text, scope=scope)
 
 
 def serving(network: Network) -> dnsmasq.Server:
@@ -53,7 +55,7 @@ def serving(network: Network) -> dnsmasq.Server:
 def test_a_host_and_names_come_and_go(lan: Network, make_guest: MakeGuest) -> None:
     lan.start()
     first = make_guest("virbr7")
-    update(lan, "add", "ip-dhcp-host", f"<host mac='{first.mac}' ip='192.168.77.41'/>", "live")
+    update(lan, "add", "ip-dhcp-host", f"<host mac='{first.mac}' ip='192.168.77.41'/>", Scope.LIVE)
     given = first.dhcp("first")
     before = serving(lan)
     second = make_guest("virbr7")
@@ -68,13 +70,13 @@ def test_a_host_and_names_come_and_go(lan: Network, make_guest: MakeGuest) -> No
     text = Path(lan.tree.network_definition("lan")).read_text(encoding="utf-8")
     assert "# Guests that may go out." in text and "192.168.77.42" in text
 
-    update(lan, "modify", "ip-dhcp-host", host.replace(".42", ".43"), "live")
+    update(lan, "modify", "ip-dhcp-host", host.replace(".42", ".43"), Scope.LIVE)
     assert second.lease() == "192.168.77.43"
     assert lan.definition.hosts[0].ip == "192.168.77.42", "the definition was not asked for"
     update(lan, "delete", "dns-host", "<host ip='192.168.77.9'/>")
     assert nslab.resolve(first.namespace, "192.168.77.1", "printer.lan.example") == ""
     before = serving(lan)
-    update(lan, "add", "dns-txt", "<txt name='t.lan.example' value='v'/>", "config")
+    update(lan, "add", "dns-txt", "<txt name='t.lan.example' value='v'/>", Scope.CONFIG)
     assert serving(lan) == before, "what runs was not asked for"
     lan.destroy()
 
@@ -146,7 +148,7 @@ def test_a_failing_half_leaves_both_as_before(lan: Network, monkeypatch: pytest.
     assert not dnsmasq.differs(lan.tree, lan.actual)
 
     # The running half is changed already, so that only the other one could be.
-    update(lan, "add", "ip-dhcp-host", host, "live")
+    update(lan, "add", "ip-dhcp-host", host, Scope.LIVE)
     actual = lan.actual
     with pytest.raises(InvalidState, match="there is an existing dhcp host entry"):
         update(lan, "add", "ip-dhcp-host", host)
@@ -174,8 +176,8 @@ def test_a_forward_follows_the_address_that_is_kept_for_its_guest(
     folder.mkdir(parents=True)
     nics = [{"mac": guest.mac, "type": "network", "source": "lan"}]
     record.write(str(folder / "record.json"), {"name": "vm", "nics": nics})
-    update(lan, "add", "ip-dhcp-host", f"<host mac='{guest.mac}' ip='192.168.77.60'/>", "live")
-    forward.add(lan, Forward(ports="8080", guest="vm", to=80), live=True, config=False)
+    update(lan, "add", "ip-dhcp-host", f"<host mac='{guest.mac}' ip='192.168.77.60'/>", Scope.LIVE)
+    forward.add(lan, Forward(ports="8080", guest="vm", to=80), scope=Scope.LIVE)
 
     def reached() -> str:
         with world.connect((nslab.OUTSIDE, 8080)) as connection:
@@ -183,7 +185,7 @@ def test_a_forward_follows_the_address_that_is_kept_for_its_guest(
         return str(forward.listing(lan)[0].addresses[0])
 
     assert reached() == "192.168.77.60"
-    update(lan, "modify", "ip-dhcp-host", f"<host mac='{guest.mac}' ip='192.168.77.61'/>", "live")
+    update(lan, "modify", "ip-dhcp-host", f"<host mac='{guest.mac}' ip='192.168.77.61'/>", Scope.LIVE)
     assert reached() == "192.168.77.61"
     lan.destroy()
     (folder / "record.json").unlink()
@@ -202,23 +204,23 @@ def test_guests_go_out_by_the_link_that_is_named(
     guest.route("192.168.77.1")
     serve(world, 8080)
     guest.namespace.connect((nslab.WORLD, 8080)).close()
-    update(lan, "add", "forward-interface", "<interface dev='other0'/>", "live")
+    update(lan, "add", "forward-interface", "<interface dev='other0'/>", Scope.LIVE)
     with pytest.raises(ConnectionRefusedError):
         guest.namespace.connect((nslab.WORLD, 8080))
-    update(lan, "delete", "forward-interface", "<interface dev='other0'/>", "live")
-    update(lan, "add", "forward-interface", "<interface dev='uplink'/>", "live")
+    update(lan, "delete", "forward-interface", "<interface dev='other0'/>", Scope.LIVE)
+    update(lan, "add", "forward-interface", "<interface dev='uplink'/>", Scope.LIVE)
     guest.namespace.connect((nslab.WORLD, 8080)).close()
     lan.destroy()
 
 
 def test_where_a_change_has_no_place(root: Tree, lan: Network) -> None:
     with pytest.raises(InvalidState, match="network is not running"):
-        update(lan, "add", "dns-txt", "<txt name='t' value='v'/>", "live")
+        update(lan, "add", "dns-txt", "<txt name='t' value='v'/>", Scope.LIVE)
     network, _ = Network.create(root, LAN.replace('"lan"', '"gone"').replace("77", "79"), "x")
     with pytest.raises(InvalidState, match="cannot change persistent config of a transient network"):
         update(network, "add", "dns-txt", "<txt name='t' value='v'/>")
     with pytest.raises(InvalidValue, match="no host of"):
-        update(network, "add", "ip-dhcp-host", "<host mac='52:54:00:00:00:01' ip='192.168.77.9'/>", "live")
+        update(network, "add", "ip-dhcp-host", "<host mac='52:54:00:00:00:01' ip='192.168.77.9'/>", Scope.LIVE)
     network.destroy()
     with pytest.raises(QkvmError):
         network.definition  # noqa: B018
@@ -246,10 +248,10 @@ def test_what_people_are_told_of_it(lan: Network, capsys: pytest.CaptureFixture[
     assert main(["--root", lan.tree.root, "net-desc", "lan", "--live", "x"]) == 1
     assert "network is not running" in capsys.readouterr().err
     with pytest.raises(InvalidState, match="network is not running|is not active"):
-        describe.told(lan, live=True)
+        describe.told(lan, scope=Scope.LIVE)
     transient, _ = Network.create(lan.tree, LAN.replace("lan", "brief").replace("virbr7", "virbr8"), "x")
     with pytest.raises(InvalidState, match="transient networks do not have any persistent config"):
-        describe.told(transient, config=True)
+        describe.told(transient, scope=Scope.CONFIG)
     transient.destroy()
 
 

@@ -1,4 +1,4 @@
-"""--live, --config, --current, for a domain in each of its states."""
+"""Which of the two a verb is for, of a domain in each of its states."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from golden_cases import minimal
 from holder import lock_held
 
 from qkvm.api.domain import Domain
-from qkvm.domain.scope import Scope, resolve
-from qkvm.errors import InvalidState, InvalidValue
+from qkvm.cli import common
+from qkvm.cli.parse import UsageError, parse
+from qkvm.cli.verbs import Verb
+from qkvm.errors import InvalidState
 from qkvm.host import record
 from qkvm.paths import Tree
+from qkvm.scope import Scope
 from qkvm.spec import toml
 from qkvm.spec.domain import Machine
+
+SYNOPSIS = "<domain> <target> [--persistent] [--config] [--live] [--current]"
+VERB = Verb("verb", "family", ("domain", "summary", SYNOPSIS, "", ""))
 
 
 @pytest.fixture
@@ -34,31 +40,40 @@ def lock(domain: Domain) -> str:
     return f"{domain.tree.domain_run('vm')}/qemu.pid"
 
 
-@pytest.mark.parametrize("other", ["live", "config"])
-def test_current_goes_with_no_other(domain: Domain, other: str) -> None:
-    with pytest.raises(InvalidValue, match=f"Options --current and --{other} are mutually exclusive"):
-        resolve(domain, current=True, live=other == "live", config=other == "config")
-
-
 def test_a_domain_that_is_off(domain: Domain) -> None:
     persist(domain)
-    assert resolve(domain) == resolve(domain, current=True) == resolve(domain, config=True) == Scope(False, True)
-    for config in (False, True):
+    for scope in (Scope.CURRENT, Scope.CONFIG, Scope.PERSISTENT):
+        assert domain.resolve(scope) == Scope.CONFIG
+    for scope in (Scope.LIVE, Scope.LIVE | Scope.CONFIG, Scope.LIVE | Scope.PERSISTENT):
         with pytest.raises(InvalidState, match="domain is not running"):
-            resolve(domain, live=True, config=config)
+            domain.resolve(scope)
 
 
 def test_a_domain_that_runs(domain: Domain) -> None:
     persist(domain)
     with lock_held(lock(domain)):
-        assert resolve(domain) == resolve(domain, current=True) == resolve(domain, live=True) == Scope(True, False)
-        assert resolve(domain, config=True) == Scope(False, True)
-        assert resolve(domain, live=True, config=True) == Scope(True, True)
+        assert domain.resolve(Scope.CURRENT) == domain.resolve(Scope.LIVE) == Scope.LIVE
+        assert domain.resolve(Scope.CONFIG) == Scope.CONFIG
+        for scope in (Scope.LIVE | Scope.CONFIG, Scope.PERSISTENT, Scope.CONFIG | Scope.PERSISTENT):
+            assert domain.resolve(scope) == Scope.LIVE | Scope.CONFIG
 
 
 def test_a_transient_domain(domain: Domain) -> None:
     with lock_held(lock(domain)):
-        assert resolve(domain) == resolve(domain, live=True) == Scope(True, False)
-        for live in (False, True):
+        assert domain.resolve(Scope.CURRENT) == domain.resolve(Scope.LIVE) == Scope.LIVE
+        for scope in (Scope.CONFIG, Scope.LIVE | Scope.CONFIG, Scope.PERSISTENT):
             with pytest.raises(InvalidState, match="transient domains do not have any persistent config"):
-                resolve(domain, live=live, config=True)
+                domain.resolve(scope)
+
+
+@pytest.mark.parametrize("other", ["live", "config", "persistent"])
+def test_current_goes_with_no_other(other: str) -> None:
+    args = parse(VERB, ["vm", "vda", "--current", f"--{other}"])
+    with pytest.raises(UsageError, match="are mutually exclusive"):
+        common.scope(args)
+
+
+def test_options_combine() -> None:
+    assert common.scope(parse(VERB, ["vm", "vda"])) == common.scope(parse(VERB, ["vm", "vda", "--current"]))
+    assert common.scope(parse(VERB, ["vm", "vda", "--live", "--config"])) == Scope.LIVE | Scope.CONFIG
+    assert common.scope(parse(VERB, ["vm", "vda", "--persistent"])) == Scope.PERSISTENT

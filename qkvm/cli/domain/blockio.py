@@ -113,7 +113,7 @@ def blkdeviotune(context: Context, args: Args) -> None:
     if group is not None:
         limits["group_name"] = group
     if limits:
-        return blockio.set_throttle(domain, device, limits, **scope)
+        return blockio.set_throttle(domain, device, limits, scope=scope)
     found = blockio.throttle(domain, device, config=args.flag("config"))
     if args.json:
         return context.out(json_text({name: getattr(found, name) for name in LIMITS}))
@@ -148,7 +148,8 @@ def domthrottlegroupset(context: Context, args: Args) -> None:
     limits = _limits(args)
     if not limits:
         raise UsageError("no limit is given for the throttle group", hint="--total-iops-sec 100, for one")
-    throttlegroup.change(common.domain(context, args), args.required("group-name"), limits, **common.scope(args))
+    domain, scope = common.domain(context, args), common.scope(args)
+    throttlegroup.change(domain, args.required("group-name"), limits, scope=scope)
     context.say("Throttle group set successfully\n")
 
 
@@ -156,7 +157,7 @@ def domthrottlegroupdel(context: Context, args: Args) -> None:
     """Remove a throttle group."""
     from qkvm.domain.device.disk import throttlegroup
 
-    throttlegroup.remove(common.domain(context, args), args.required("group-name"), **common.scope(args))
+    throttlegroup.remove(common.domain(context, args), args.required("group-name"), scope=common.scope(args))
     context.say("Throttle group deleted successfully\n")
 
 

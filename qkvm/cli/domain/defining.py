@@ -109,7 +109,7 @@ def set_lifecycle_action(context: Context, args: Args) -> None:
     from qkvm.domain.life import actions as lifecycle
 
     domain = common.domain(context, args)
-    lifecycle.set_action(domain, args.required("type"), args.required("action"), **common.scope(args))
+    lifecycle.set_action(domain, args.required("type"), args.required("action"), scope=common.scope(args))
 
 
 def domxml_to_native(context: Context, args: Args) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network.network import Network
+    from qkvm.scope import Scope
 
 
 def dumpxml(context: Context, args: Args) -> None:
@@ -71,18 +72,18 @@ def show_description(context: Context, args: Args, owner: Domain | Network, kind
     what = "title" if args.flag("title") else "description"
     words = args.texts("new-desc")
     if not words and not args.flag("edit"):
-        told = describe.told(owner, **scope)
+        told = describe.told(owner, scope=scope)
         if args.json:
             return context.out(json_text({"title": told.title, "description": told.description}))
         return context.out(getattr(told, what) or f"No {what} for {kind}: {owner.name}")
     change = describe.set_title if args.flag("title") else describe.set_description
     text = " ".join(words)
     if args.flag("edit"):
-        before = getattr(describe.told(owner, **scope), what)
-        if not _edit_line(context, text or before, before, lambda edited: change(owner, edited, **scope)):
+        before = getattr(describe.told(owner, scope=scope), what)
+        if not _edit_line(context, text or before, before, lambda edited: change(owner, edited, scope=scope)):
             return context.say(f"{kind.capitalize()} {what} not changed\n")
     else:
-        change(owner, text, **scope)
+        change(owner, text, scope=scope)
     return context.say(f"{kind.capitalize()} {what} updated successfully")
 
 
@@ -115,29 +116,29 @@ def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None
         raise UsageError("namespace key is required when modifying metadata")
     key = args.text("key") or ""
     if args.flag("remove"):
-        describe.set_metadata(owner, uri, "", "", **scope)
+        describe.set_metadata(owner, uri, "", "", scope=scope)
         context.say("Metadata removed\n")
     elif args.has("set"):
-        describe.set_metadata(owner, uri, args.text("set") or "", key, **scope)
+        describe.set_metadata(owner, uri, args.text("set") or "", key, scope=scope)
         context.say("Metadata modified\n")
     elif args.flag("edit"):
         before = _shown(owner, uri, scope)
         changed = _edit_line(
-            context, before, before, lambda text: describe.set_metadata(owner, uri, text, key, **scope)
+            context, before, before, lambda text: describe.set_metadata(owner, uri, text, key, scope=scope)
         )
         context.say("Metadata modified\n" if changed else "Metadata not changed")
     elif args.json:
-        context.out(json_text({"uri": uri, "xml": describe.get_metadata(owner, uri, **scope)}))
+        context.out(json_text({"uri": uri, "xml": describe.get_metadata(owner, uri, scope=scope)}))
     else:
-        describe.get_metadata(owner, uri, **scope)
+        describe.get_metadata(owner, uri, scope=scope)
         context.out(_shown(owner, uri, scope))
 
 
-def _shown(owner: Domain | Network, uri: str, scope: dict[str, bool]) -> str:
+def _shown(owner: Domain | Network, uri: str, scope: Scope) -> str:
     """The element of a namespace as virsh shows it, without the namespace; '' where there is none."""
     from qkvm import xpath
     from qkvm.domain.manage import describe
     from qkvm.spec.libvirt.metadata import without_namespace
 
-    text = describe.told(owner, **scope).metadata.get(uri)
+    text = describe.told(owner, scope=scope).metadata.get(uri)
     return f"{xpath.show(without_namespace(text))}\n" if text else ""

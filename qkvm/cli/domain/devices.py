@@ -21,10 +21,8 @@ def attach_device(context: Context, args: Args) -> None:
     """Plug the device that a file describes."""
     from qkvm.domain.device import attach as deviceplug
 
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
-    scope = {"persistent": args.flag("persistent"), **common.scope(args)}
-    for warning in deviceplug.attach(domain, *common.read_file(args.required("file")), **scope):
+    domain, scope = common.domain(context, args), common.scope(args)
+    for warning in deviceplug.attach(domain, *common.read_file(args.required("file")), scope=scope):
         context.warn(warning)
     context.say("Device attached successfully\n")
 
@@ -33,10 +31,9 @@ def detach_device(context: Context, args: Args) -> None:
     """Unplug the device that a file describes."""
     from qkvm.domain.device import attach as deviceplug
 
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
-    options = {"persistent": args.flag("persistent"), **common.scope(args), **common.patience(args)}
-    deviceplug.detach(domain, *common.read_file(args.required("file")), **options)
+    domain, scope = common.domain(context, args), common.scope(args)
+    described = common.read_file(args.required("file"))
+    deviceplug.detach(domain, *described, scope=scope, **common.patience(args))
     context.say("Device detached successfully\n")
 
 
@@ -45,7 +42,7 @@ def detach_device_alias(context: Context, args: Args) -> None:
     from qkvm.domain.device import attach as deviceplug
 
     domain = common.domain(context, args)
-    deviceplug.detach_alias(domain, args.required("alias"), **common.scope(args), **common.patience(args))
+    deviceplug.detach_alias(domain, args.required("alias"), scope=common.scope(args), **common.patience(args))
     context.say("Device detach request sent successfully\n")
 
 
@@ -53,17 +50,15 @@ def update_device(context: Context, args: Args) -> None:
     """Change the device that a file describes."""
     from qkvm.domain.device import attach as deviceplug
 
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
-    scope = {"persistent": args.flag("persistent"), "force": args.flag("force"), **common.scope(args)}
-    deviceplug.update(domain, *common.read_file(args.required("file")), **scope)
+    domain, scope = common.domain(context, args), common.scope(args)
+    described = common.read_file(args.required("file"))
+    deviceplug.update(domain, *described, force=args.flag("force"), scope=scope)
     context.say("Device updated successfully\n")
 
 
 def attach_interface(context: Context, args: Args) -> None:
     """Plug a NIC."""
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
+    domain, scope = common.domain(context, args), common.scope(args)
     if args.flag("print-xml"):
         context.out(_interface_xml(args))
         return
@@ -76,9 +71,8 @@ def attach_interface(context: Context, args: Args) -> None:
         target=args.text("target") or "",
         alias=args.text("alias") or "",
         source_mode=args.text("source-mode") or "",
-        persistent=args.flag("persistent"),
+        scope=scope,
         **_bandwidth(args),
-        **common.scope(args),
     )
     context.say("Interface attached successfully\n")
 
@@ -101,24 +95,18 @@ def _bandwidth(args: Args) -> dict[str, Any]:
 
 def detach_interface(context: Context, args: Args) -> None:
     """Unplug a NIC."""
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
+    domain, scope = common.domain(context, args), common.scope(args)
     if args.flag("print-xml"):
-        from qkvm.domain import scope
         from qkvm.domain.device.nic import status as nic
         from qkvm.domain.device.nic.plug import pick
 
-        inactive = not scope.resolve(domain, **common.scope(args)).live
+        inactive = not domain.resolve(scope).live
         listed = [{"type": one.type, "mac": one.mac} for one in nic.interfaces(domain, inactive=inactive)]
         mac = parse_mac(args.text("mac") or "") if args.has("mac") else ""
         context.out(_described(domain, pick(listed, args.required("type"), mac)["mac"], inactive=inactive))
         return
     domain.detach_interface(
-        type=args.required("type"),
-        mac=args.text("mac") or "",
-        persistent=args.flag("persistent"),
-        **common.scope(args),
-        **common.patience(args),
+        type=args.required("type"), mac=args.text("mac") or "", scope=scope, **common.patience(args)
     )
     context.say("Interface detached successfully\n")
 
@@ -126,6 +114,8 @@ def detach_interface(context: Context, args: Args) -> None:
 def domif_setlink(context: Context, args: Args) -> None:
     """Pull or plug the cable of a NIC."""
     from qkvm.domain.device.nic import status as nic
+    from qkvm.domain.device.nic import update
+    from qkvm.scope import Scope
 
     domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
     if state not in ("up", "down"):
@@ -138,7 +128,7 @@ def domif_setlink(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         context.out(_described(domain, mac, inactive=inactive, link=state))
         return
-    nic.set_link(domain, mac, state == "up", config=inactive)
+    update.set_link(domain, mac, state == "up", scope=Scope.CONFIG if inactive else Scope.CURRENT)
     context.say("Device updated successfully\n")
 
 
@@ -162,10 +152,8 @@ def domiftune(context: Context, args: Args) -> None:
     domain, where = common.domain(context, args), common.scope(args)
     interface, changes = args.required("interface"), _bandwidth(args)
     if changes:
-        return nictune.set_limits(domain, interface, changes, **where)
-    if where["live"] and where["config"]:
-        raise UsageError("cannot query both live and config at once")
-    found = nictune.limits(domain, interface, **where)
+        return nictune.set_limits(domain, interface, changes, scope=where)
+    found = nictune.limits(domain, interface, scope=common.one_of(where))
     rows = {}
     for direction in nictune.DIRECTIONS:
         band = found[direction]

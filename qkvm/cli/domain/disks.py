@@ -18,14 +18,13 @@ def attach_disk(context: Context, args: Args) -> None:
     """Plug a disk, or show the XML that virsh would send."""
     from qkvm.cli.domain import diskoptions
 
-    args.exclusive("persistent", "current")
+    scope = common.scope(args)
     args.needs("multifunction", "address")
     if args.flag("print-xml"):
         context.out(diskoptions.xml(args))
         return
     domain = common.domain(context, args)
-    warnings = domain.attach_disk(diskoptions.disk(args), persistent=args.flag("persistent"), **common.scope(args))
-    for warning in warnings:
+    for warning in domain.attach_disk(diskoptions.disk(args), scope=scope):
         context.warn(warning)
     context.say("Disk attached successfully\n")
 
@@ -38,10 +37,11 @@ def change_media(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         context.out(_drive_xml(domain, args, "path", action))
         return
-    options = common.scope(args)
-    if (timeout := args.number("timeout")) is not None:
-        options["timeout"] = float(timeout)
-    domain.change_media(args.required("path"), source, action=action, force=args.flag("force"), **options)
+    timeout = args.number("timeout")
+    domain.change_media(
+        args.required("path"), source, action=action, force=args.flag("force"), scope=common.scope(args),
+        **({} if timeout is None else {"timeout": float(timeout)}),
+    )  # fmt: skip
     done = {"eject": "ejected", "insert": "inserted", "update": "updated"}[action]
     context.say(f"Successfully {done} media.\n")
 
@@ -64,14 +64,13 @@ def _action(args: Args) -> str:
 
 def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str:
     """The <disk> element of a drive as it is, or as a change of its medium would make it."""
-    from qkvm.domain import scope
     from qkvm.domain.block.disk import find
     from qkvm.domain.device.disk import media
     from qkvm.spec.libvirt.disk import write_disk
     from qkvm.spec.libvirt.place import Places
     from qkvm.xml import Element, dump
 
-    wanted = scope.resolve(domain, **common.scope(args))
+    wanted = domain.resolve(common.scope(args))
     disk, ident = find(domain, args.required(option), live=wanted.live)
     if action:
         disk = media.with_medium(disk, args.text("source") or "", action)
@@ -81,18 +80,12 @@ def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str
 
 def detach_disk(context: Context, args: Args) -> None:
     """Unplug a disk, or show the one that would be."""
-    args.exclusive("persistent", "current")
-    domain = common.domain(context, args)
+    domain, scope = common.domain(context, args), common.scope(args)
     if args.flag("print-xml"):
         context.out(_drive_xml(domain, args, "target"))
         return
     try:
-        domain.detach_disk(
-            args.required("target"),
-            persistent=args.flag("persistent"),
-            **common.scope(args),
-            **common.patience(args),
-        )
+        domain.detach_disk(args.required("target"), scope=scope, **common.patience(args))
     except NotFound as error:
         # Which disk is meant virsh finds out by itself: there is no headline in front of it.
         raise UsageError(str(error), hint=error.hint) from error

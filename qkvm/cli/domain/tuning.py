@@ -32,6 +32,7 @@ _DEVICE_LISTS = {
 def schedinfo(context: Context, args: Args) -> None:
     """Show or set CPU shares and quotas."""
     from qkvm.domain.tuning import cpu as cputune
+    from qkvm.scope import Scope
 
     domain, where = common.domain(context, args), common.scope(args)
     for name in ("weight", "cap"):
@@ -39,12 +40,10 @@ def schedinfo(context: Context, args: Args) -> None:
             raise InvalidValue(f"invalid scheduler option: {name}", hint="Xen has it, the kernel's scheduler not")
     changes = dict(_assignment(text) for text in args.texts("set"))
     if changes:
-        cputune.set_parameters(domain, changes, **where)
-    elif where["live"] and where["config"]:
-        raise UsageError("cannot query both live and config at once")
-    if where["live"] and where["config"]:
-        where = {"live": True}
-    found = cputune.parameters(domain, **where)
+        cputune.set_parameters(domain, changes, scope=where)
+        # What it says afterwards is of the guest, where that and the definition were changed.
+        where = Scope.LIVE if where.live else where
+    found = cputune.parameters(domain, scope=common.one_of(where))
     if args.json:
         return context.out(json_text({"scheduler": "posix", **found}))
     return context.out(fields([("Scheduler", "posix"), *found.items()]))
@@ -71,8 +70,8 @@ def memtune(context: Context, args: Args) -> None:
         )
     changes = {name.replace("-", "_"): _limit(args, name) for name in _MEMORY_LIMITS if args.has(name)}
     if changes:
-        return memtune.set_parameters(domain, changes, **where)
-    found = memtune.parameters(domain, **_one_of(where))
+        return memtune.set_parameters(domain, changes, scope=where)
+    found = memtune.parameters(domain, scope=common.one_of(where))
     if args.json:
         return context.out(json_text(found))
     return context.out(fields((name, "unlimited" if kib is None else kib) for name, kib in found.items()))
@@ -84,16 +83,6 @@ def _limit(args: Args, name: str) -> int | None:
     if text.startswith("-") and text[1:].isascii() and text[1:].isdigit():
         return None
     return parse_size(text, what=name)
-
-
-def _one_of(where: dict[str, bool]) -> dict[str, bool]:
-    """Where to look: at the running guest or the definition, not both.
-
-    :raises UsageError: both.
-    """
-    if where["live"] and where["config"]:
-        raise UsageError("cannot query both live and config at once")
-    return where
 
 
 def blkiotune(context: Context, args: Args) -> None:
@@ -108,8 +97,8 @@ def blkiotune(context: Context, args: Args) -> None:
     }
     weight = args.number("weight")
     if devices or weight is not None:
-        return blkiotune.set_parameters(domain, weight, devices, **where)
-    share, table = blkiotune.parameters(domain, **_one_of(where))
+        return blkiotune.set_parameters(domain, weight, devices, scope=where)
+    share, table = blkiotune.parameters(domain, scope=common.one_of(where))
     if args.json:
         named = {f"device_{kind}": values for kind, values in table.items()}
         return context.out(json_text({"weight": share, **named}))
@@ -126,8 +115,9 @@ def numatune(context: Context, args: Args) -> None:
     domain, where = common.domain(context, args), common.scope(args)
     mode, nodeset = args.text("mode"), args.text("nodeset")
     if mode is not None or nodeset is not None:
-        return numatune.set_parameters(domain, mode, nodeset, **where)
-    found = dict(zip(("numa_mode", "numa_nodeset"), numatune.parameters(domain, **_one_of(where)), strict=True))
+        return numatune.set_parameters(domain, mode, nodeset, scope=where)
+    present = numatune.parameters(domain, scope=common.one_of(where))
+    found = dict(zip(("numa_mode", "numa_nodeset"), present, strict=True))
     return context.out(json_text(found) if args.json else fields(found.items()))
 
 
@@ -158,9 +148,7 @@ def perf(context: Context, args: Args) -> None:
             "a perf event counts only while the program that opened it runs, and qkvm leaves none running",
             hint=f"perf stat -e {args.text('enable')} -p {_pid(context, args)} counts meanwhile",
         )
-    from qkvm.domain import scope
-
-    scope.resolve(domain, **_one_of(where))
+    domain.resolve(common.one_of(where))
     if args.has("disable"):
         return None
     if args.json:
@@ -175,16 +163,14 @@ def _pid(context: Context, args: Args) -> object:
 
 def setmem(context: Context, args: Args) -> None:
     """Move a domain's balloon."""
-    args.exclusive("current", "live")
-    args.exclusive("current", "config")
-    common.domain(context, args).set_memory(args.size("size") or 0, **common.scope(args), **common.patience(args))
+    scope = common.scope(args)
+    common.domain(context, args).set_memory(args.size("size") or 0, scope=scope, **common.patience(args))
 
 
 def setmaxmem(context: Context, args: Args) -> None:
     """Change the most memory a domain can have."""
-    args.exclusive("current", "live")
-    args.exclusive("current", "config")
-    common.domain(context, args).set_max_memory(args.size("size") or 0, **common.scope(args))
+    scope = common.scope(args)
+    common.domain(context, args).set_max_memory(args.size("size") or 0, scope=scope)
 
 
 def dommemstat(context: Context, args: Args) -> None:
@@ -196,9 +182,7 @@ def dommemstat(context: Context, args: Args) -> None:
     if period is not None:
         if period < 0:
             raise InvalidValue(f"Invalid collection period value '{period}'", hint="0 or more seconds")
-        return memory.set_period(
-            domain, period, live=args.flag("live"), config=args.flag("config"), current=args.flag("current")
-        )
+        return memory.set_period(domain, period, scope=common.scope(args))
     stats = domain.memory_stats()
     if args.json:
         return context.out(json_text(stats))

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def setvcpus(context: Context, args: Args) -> None:
     """Plug or unplug vCPUs."""
-    args.exclusive("current", "live")
-    args.exclusive("current", "config")
+    scope = common.scope(args)
     args.needs("maximum", "config")
     args.exclusive("guest", "config")
     args.exclusive("guest", "maximum")
@@ -32,7 +31,7 @@ def setvcpus(context: Context, args: Args) -> None:
         guestcpu.set_count(domain, count)
         return
     which = {name: args.flag(name) for name in ("maximum", "hotpluggable")}
-    domain.set_vcpus(count, **which, **common.scope(args), **common.patience(args))
+    domain.set_vcpus(count, **which, scope=scope, **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 
@@ -47,7 +46,7 @@ def setvcpu(context: Context, args: Args) -> None:
         raise UsageError("one of options --enable or --disable is required")
     domain, where = common.domain(context, args), common.scope(args)
     numbers = parse_cpus(args.required("vcpulist"), "vcpulist")
-    vcpu.set_enabled(domain, numbers, args.flag("enable"), **where, **common.patience(args))
+    vcpu.set_enabled(domain, numbers, args.flag("enable"), scope=where, **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 
@@ -139,8 +138,9 @@ def vcpuinfo(context: Context, args: Args) -> None:
 def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
     """Of a domain that does not run there are the count and the pins, as in virsh."""
     from qkvm.domain.tuning import cputime, pinning
+    from qkvm.scope import Scope
 
-    pins = pinning.pins(domain, pinning.VCPU, config=True)
+    pins = pinning.pins(domain, pinning.VCPU, scope=Scope.CONFIG)
     found = {number: pins[number] for number in range(domain.definition.vcpus.current)}
     if args.json:
         rows = [
@@ -174,8 +174,9 @@ def vcpupin(context: Context, args: Args) -> None:
     if cpulist is not None:
         if number is None:
             raise UsageError("vcpupin: Missing vCPU number in pin mode.")
-        return pinning.pin(domain, pinning.VCPU, number, cpulist, **where)
-    found = _pins(args, pinning.pins(domain, pinning.VCPU, **_one_place(args, where)))
+        return pinning.pin(domain, pinning.VCPU, number, cpulist, scope=where)
+    args.exclusive("live", "config")
+    found = _pins(args, pinning.pins(domain, pinning.VCPU, scope=where))
     if number is not None:
         if number not in found:
             which = "persistent" if args.flag("config") or not domain.is_running else "live"
@@ -184,15 +185,6 @@ def vcpupin(context: Context, args: Args) -> None:
     if args.json:
         return context.out(json_text(found))
     return context.out(table(("VCPU", "CPU Affinity"), found.items(), header=not context.quiet))
-
-
-def _one_place(args: Args, where: dict[str, bool]) -> dict[str, bool]:
-    """Where to look.
-
-    :raises UsageError: at both.
-    """
-    args.exclusive("live", "config")
-    return {name: where[name] for name in ("live", "config")}
 
 
 def _pins(args: Args, found: dict[int, set[int]]) -> dict[int, Any]:
@@ -209,8 +201,9 @@ def emulatorpin(context: Context, args: Args) -> None:
     domain, where = common.domain(context, args), common.scope(args)
     cpulist = args.text("cpulist")
     if cpulist is not None:
-        return pinning.pin(domain, pinning.EMULATOR, 0, cpulist, **where)
-    found = _pins(args, pinning.pins(domain, pinning.EMULATOR, **_one_place(args, where)))[0]
+        return pinning.pin(domain, pinning.EMULATOR, 0, cpulist, scope=where)
+    args.exclusive("live", "config")
+    found = _pins(args, pinning.pins(domain, pinning.EMULATOR, scope=where))[0]
     if args.json:
         return context.out(json_text({"emulator": found}))
     context.say(f"emulator: CPU Affinity\n{'-' * 34}\n")
@@ -222,7 +215,8 @@ def iothreadinfo(context: Context, args: Args) -> None:
     from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
-    found = _pins(args, pinning.pins(domain, pinning.IOTHREAD, **_one_place(args, where)))
+    args.exclusive("live", "config")
+    found = _pins(args, pinning.pins(domain, pinning.IOTHREAD, scope=where))
     if args.json:
         return context.out(json_text([{"id": number, "affinity": cpus} for number, cpus in found.items()]))
     if not found:
@@ -235,7 +229,7 @@ def iothreadpin(context: Context, args: Args) -> None:
     from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
-    pinning.pin(domain, pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), **where)
+    pinning.pin(domain, pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), scope=where)
 
 
 def iothreadadd(context: Context, args: Args) -> None:
@@ -243,7 +237,7 @@ def iothreadadd(context: Context, args: Args) -> None:
     from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
-    iothread.add(domain, _ident(args, "id"), **where)
+    iothread.add(domain, _ident(args, "id"), scope=where)
 
 
 def iothreaddel(context: Context, args: Args) -> None:
@@ -251,7 +245,7 @@ def iothreaddel(context: Context, args: Args) -> None:
     from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
-    iothread.remove(domain, _ident(args, "id"), **where)
+    iothread.remove(domain, _ident(args, "id"), scope=where)
 
 
 def iothreadset(context: Context, args: Args) -> None:
@@ -263,7 +257,7 @@ def iothreadset(context: Context, args: Args) -> None:
     settings = {name: value for name, value in given.items() if value is not None}
     if not settings:
         raise UsageError("Not enough arguments passed, nothing to set")
-    iothread.change(domain, _ident(args, "id"), settings, **where)
+    iothread.change(domain, _ident(args, "id"), settings, scope=where)
 
 
 def _ident(args: Args, name: str) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
     from qkvm.net.network.forward import Entry
     from qkvm.net.network.handle import Handle
+    from qkvm.scope import Scope
     from qkvm.spec.forward import Forward
 
 _ACTIONS = ("add", "delete", "list", "refresh")
@@ -33,12 +34,12 @@ def net_forward(context: Context, args: Args) -> None:
         forward.refresh(context.tree, network.name)
     else:
         wanted = _forward(args, whole=action == "add")
-        live, config = _scope(args, network)
+        scope = _scope(args, network)
         if action == "add":
-            forward.add(network, wanted, live=live, config=config)
+            forward.add(network, wanted, scope=scope)
             _warn_of_unknown(context, wanted)
         else:
-            forward.delete(network, wanted.label, args.text("guest") or "", live=live, config=config)
+            forward.delete(network, wanted.label, args.text("guest") or "", scope=scope)
         context.say(f"Forward {wanted.label} {'added' if action == 'add' else 'deleted'}\n")
 
 
@@ -71,9 +72,14 @@ def _forward(args: Args, *, whole: bool) -> Forward:
     )  # fmt: skip
 
 
-def _scope(args: Args, network: Handle) -> tuple[bool, bool]:
+def _scope(args: Args, network: Handle) -> Scope:
+    """What was asked for, else both as far as the network has them."""
+    from qkvm.scope import Scope
+
     live, config = args.flag("live"), args.flag("config")
-    return (live, config) if live or config else (network.active, network.persistent)
+    if not live and not config:
+        live, config = network.active, network.persistent
+    return (Scope.LIVE if live else Scope.CURRENT) | (Scope.CONFIG if config else Scope.CURRENT)
 
 
 def _list(context: Context, args: Args, network: Handle) -> None:

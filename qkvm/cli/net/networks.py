@@ -277,7 +277,6 @@ def net_metadata(context: Context, args: Args) -> None:
 def net_update(context: Context, args: Args) -> None:
     """Change one part of a network, of what runs or of its definition."""
     from qkvm.cli.common import read_file, scope
-    from qkvm.net.network import change
     from qkvm.spec.libvirt.network import update
 
     asked = scope(args)
@@ -290,8 +289,8 @@ def net_update(context: Context, args: Args) -> None:
     xml = args.required("xml")
     # As in virsh the element itself may stand in place of a file's name.
     text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)
-    live, config = change.scope(network, live=asked["live"], config=asked["config"])
+    wanted = asked.when(running=network.active)
     index = args.signed("parent-index")
-    network.update(command, section, text, path, index=-1 if index is None else index, live=live, config=config)
-    parts = [word for word, wanted in (("persistent config", config), ("live state", live)) if wanted]
+    network.update(command, section, text, path, index=-1 if index is None else index, scope=wanted)
+    parts = ["persistent config"] * wanted.config + ["live state"] * wanted.live
     context.say(f"Updated network {network.name} {' and '.join(parts)}")

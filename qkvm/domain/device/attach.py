@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qkvm.domain import scope as scopes
 from qkvm.domain.block.disk import plugged
 from qkvm.domain.device.disk import media
 from qkvm.domain.device.disk import plug as diskplug
@@ -16,6 +15,7 @@ from qkvm.domain.device.nic import plug as nicplug
 from qkvm.domain.device.nic import update as nicupdate
 from qkvm.domain.device.share import plug as shareplug
 from qkvm.errors import InvalidState, InvalidValue, NotFound
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.spec.libvirt import text
@@ -35,13 +35,13 @@ class _Kind(NamedTuple):
     update: Callable[..., None]
 
 
-def attach(domain: Handle, described: bytes | str, path: str, **scope: Any) -> list[str]:
+def attach(domain: Handle, described: bytes | str, path: str, *, scope: Scope = Scope.CURRENT) -> list[str]:
     """Plug a device into the running guest, the definition, or both, and give warnings.
 
     :raises DefinitionError: the description can't be read, or is of a device that can't be plugged.
     """
     device = text.load_device(described, path)
-    return _kind(device.device).attach(domain, device.device, **scope)
+    return _kind(device.device).attach(domain, device.device, scope=scope)
 
 
 def detach(domain: Handle, described: bytes | str, path: str, **options: Any) -> None:
@@ -53,7 +53,9 @@ def detach(domain: Handle, described: bytes | str, path: str, **options: Any) ->
     _kind(device.device).detach(domain, device, **options)
 
 
-def update(domain: Handle, described: bytes | str, path: str, *, force: bool = False, **scope: Any) -> None:
+def update(
+    domain: Handle, described: bytes | str, path: str, *, force: bool = False, scope: Scope = Scope.CURRENT
+) -> None:
     """Change a device that is there to what is described, as far as it can change.
 
     :param force: open a tray also where the guest has locked it.
@@ -65,18 +67,15 @@ def update(domain: Handle, described: bytes | str, path: str, *, force: bool = F
     if force and not isinstance(device.device, spec.Disk):
         kind = "network device" if isinstance(device.device, spec.Nic) else "filesystem"
         raise InvalidValue(f"force is for trays that a guest has locked; a {kind} has none")
-    options = {"force": True, **scope} if force else scope
-    _kind(device.device).update(domain, device.device, **options)
+    options = {"force": True} if force else {}
+    _kind(device.device).update(domain, device.device, scope=scope, **options)
 
 
-def detach_alias(
-    domain: Handle, alias: str, *, live: bool = False, config: bool = False, current: bool = False, **patience: Any
-) -> None:
+def detach_alias(domain: Handle, alias: str, *, scope: Scope = Scope.CURRENT, **patience: Any) -> None:
     """Unplug the device of that alias: live its id in QEMU, in the definition one of the user's own.
 
     :raises NotFound: there is none.
     """
-    scope = {"live": live, "config": config, "current": current}
     run = domain.run
     disks: list[tuple[str, str]] = []
     if run is not None and run.pid is not None:
@@ -85,7 +84,7 @@ def detach_alias(
         disks += [(disk.alias, disk.target) for disk in domain.definition.disks]
     target = dict(disks).get(alias)
     if target and alias:
-        diskplug.detach(domain, target, **scope, **patience)
+        diskplug.detach(domain, target, scope=scope, **patience)
         return
 
     def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
@@ -100,16 +99,16 @@ def detach_alias(
     if domain.is_persistent:
         shares += [share.alias for share in domain.definition.filesystems]
     if alias and alias in shares:
-        shareplug.detach(domain, choose, **scope, **patience)
+        shareplug.detach(domain, choose, scope=scope, **patience)
         return
-    nicplug.remove(domain, choose, **scope, **patience)
+    nicplug.remove(domain, choose, scope=scope, **patience)
 
 
 # NICs.
 
 
-def _attach_nic(domain: Handle, nic: spec.Nic, **scope: Any) -> list[str]:
-    nicplug.attach_nic(domain, nic, **scope)
+def _attach_nic(domain: Handle, nic: spec.Nic, *, scope: Scope) -> list[str]:
+    nicplug.attach_nic(domain, nic, scope=scope)
     return []
 
 
@@ -140,8 +139,8 @@ _SHOWN = {"mac": "MAC address", "alias": "alias", "address": "address"}
 # Disks.
 
 
-def _attach_disk(domain: Handle, disk: spec.Disk, **scope: Any) -> list[str]:
-    return diskplug.attach(domain, disk, **scope)
+def _attach_disk(domain: Handle, disk: spec.Disk, *, scope: Scope) -> list[str]:
+    return diskplug.attach(domain, disk, scope=scope)
 
 
 def _detach_disk(domain: Handle, described: text.Described, **options: Any) -> None:
@@ -150,13 +149,13 @@ def _detach_disk(domain: Handle, described: text.Described, **options: Any) -> N
     diskplug.detach(domain, disk.target, **options)
 
 
-def _update_disk(domain: Handle, disk: spec.Disk, *, force: bool = False, **scope: Any) -> None:
+def _update_disk(domain: Handle, disk: spec.Disk, *, scope: Scope, force: bool = False) -> None:
     """Change the medium of a drive: nothing else of a disk can change in place."""
-    wanted = scopes.resolve(domain, **{key: value for key, value in scope.items() if key != "persistent"})
+    wanted = domain.resolve(scope)
     present = []
-    if wanted.live or (scope.get("persistent") and domain.is_running):
+    if wanted.live:
         present += [toml.from_plain(entry["spec"], spec.Disk, "record") for entry in plugged(domain.live)]
-    if wanted.config or scope.get("persistent"):
+    if wanted.config:
         present += domain.definition.disks
     found = [other for other in present if other.target == disk.target]
     if not found:
@@ -171,7 +170,7 @@ def _update_disk(domain: Handle, disk: spec.Disk, *, force: bool = False, **scop
                 )
     if any((former.path, former.backing) != (disk.path, disk.backing) for former in found):
         action = "update" if disk.path else "eject"
-        media.change(domain, disk.target, disk.path, action=action, force=force, **scope)
+        media.change(domain, disk.target, disk.path, action=action, force=force, scope=scope)
 
 
 _MEDIUM = ("path", "backing")
@@ -182,8 +181,8 @@ _LEFT_OPEN = ("alias", "address", "throttle", "throttle_groups", "boot_order")
 # Shared folders.
 
 
-def _attach_share(domain: Handle, share: spec.Filesystem, **scope: Any) -> list[str]:
-    shareplug.attach(domain, share, **scope)
+def _attach_share(domain: Handle, share: spec.Filesystem, *, scope: Scope) -> list[str]:
+    shareplug.attach(domain, share, scope=scope)
     return []
 
 
@@ -193,7 +192,7 @@ def _detach_share(domain: Handle, described: text.Described, **options: Any) -> 
     shareplug.detach(domain, shareplug.pick(share), **options)
 
 
-def _update_share(domain: Handle, share: spec.Filesystem, **scope: Any) -> None:
+def _update_share(domain: Handle, share: spec.Filesystem, *, scope: Scope) -> None:
     raise InvalidState("nothing of a filesystem can change in place", hint="detach it, and attach it anew")
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
 from qkvm.qemu import launch
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.units import printable
@@ -30,9 +30,7 @@ _EVENTS = {"poweroff": "shutdown", "reboot": "reboot", "crash": "panic"}
 """QEMU's names of these events."""
 
 
-def set_action(
-    domain: Handle, kind: str, action: str, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_action(domain: Handle, kind: str, action: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Set what an event leads to: live (QMP set-action), in the definition, or both.
 
     :param kind: poweroff, reboot or crash. :param action: destroy, restart, preserve, ignore; not all for each.
@@ -50,7 +48,7 @@ def set_action(
         return replace(present, **{f"on_{kind}": chosen})
 
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(domain, edit, undo)
         if wanted.live:

@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.handle import Handle
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.spec.libvirt import metadata
@@ -27,25 +27,22 @@ if TYPE_CHECKING:
     """Gives a changed definition, of the same kind."""
 
 
-def told(owner: Handle | Network, *, live: bool = False, config: bool = False, current: bool = False) -> Described:
+def told(owner: Handle | Network, *, scope: Scope = Scope.CURRENT) -> Described:
     """The definition to ask: the stored one with ``config``, that of the run with ``live``; else of the run.
 
     :raises InvalidState: it does not run, or has no stored one.
     """
     if isinstance(owner, Handle):
-        wanted = scopes.resolve(owner, live=live, config=config, current=current)
+        wanted = owner.resolve(scope)
         return owner.definition if wanted.config else definitions.started_with(owner.live.record)
-    from qkvm.net.network import change
-
-    _, config = change.scope(owner, live=live, config=config)
-    if config and not owner.persistent:
+    if not scope.when(running=owner.active).config:
+        return owner.actual
+    if not owner.persistent:
         raise InvalidState("transient networks do not have any persistent config")
-    return owner.definition if config else owner.actual
+    return owner.definition
 
 
-def set_title(
-    owner: Handle | Network, title: str, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_title(owner: Handle | Network, title: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Give a domain or network another title; '' takes it away.
 
     :raises InvalidValue: it is more than one line.
@@ -53,34 +50,27 @@ def set_title(
     if "\n" in title:
         raise InvalidValue("metadata title can't contain newlines")
     units.check_text(title, "title")
-    _change(owner, lambda present: replace(present, title=title), live=live, config=config, current=current)
+    _change(owner, lambda present: replace(present, title=title), scope)
 
 
-def set_description(
-    owner: Handle | Network, text: str, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_description(owner: Handle | Network, text: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Give a domain or network another description; '' takes it away."""
     units.check_unicode(text, "description")
-    _change(owner, lambda present: replace(present, description=text), live=live, config=config, current=current)
+    _change(owner, lambda present: replace(present, description=text), scope)
 
 
-def get_metadata(
-    owner: Handle | Network, uri: str, *, live: bool = False, config: bool = False, current: bool = False
-) -> str:
+def get_metadata(owner: Handle | Network, uri: str, *, scope: Scope = Scope.CURRENT) -> str:
     """The element of that namespace, as XML text.
 
     :raises NotFound: there is none.
     """
-    found = told(owner, live=live, config=config, current=current).metadata.get(uri)
+    found = told(owner, scope=scope).metadata.get(uri)
     if found is None:
         raise NotFound("metadata not found: Requested metadata element is not present", kind="metadata", name=uri)
     return found
 
 
-def set_metadata(
-    owner: Handle | Network, uri: str, text: str, key: str,
-    *, live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def set_metadata(owner: Handle | Network, uri: str, text: str, key: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Set the element of a namespace, given without it; '' takes it away.
 
     :param key: the prefix that it gets.
@@ -95,15 +85,15 @@ def set_metadata(
         rest = {other: kept for other, kept in present.metadata.items() if other != uri}
         return replace(present, metadata={**rest, uri: whole} if whole else rest)
 
-    _change(owner, edit, live=live, config=config, current=current)
+    _change(owner, edit, scope)
 
 
-def _change(owner: Handle | Network, edit: Edit, *, live: bool, config: bool, current: bool) -> None:
+def _change(owner: Handle | Network, edit: Edit, scope: Scope) -> None:
     """Change the definition, the run's part of it in its record, or both; one that fails leaves both as before."""
     if not isinstance(owner, Handle):
-        return _change_network(owner, edit, live=live, config=config)
+        return _change_network(owner, edit, scope)
     with owner.lock(), Undo() as undo:
-        wanted = scopes.resolve(owner, live=live, config=config, current=current)
+        wanted = owner.resolve(scope)
         if wanted.config:
             definitions.change(owner, edit, undo)
         if wanted.live:
@@ -115,13 +105,12 @@ def _change(owner: Handle | Network, edit: Edit, *, live: bool, config: bool, cu
     return None
 
 
-def _change_network(network: Network, edit: Edit, *, live: bool, config: bool) -> None:
+def _change_network(network: Network, edit: Edit, scope: Scope) -> None:
     from qkvm.net import run
     from qkvm.net.network import change
     from qkvm.spec.network import validate
 
-    live, config = change.scope(network, live=live, config=config)
     change.change(
-        network, lambda present: validate(edit(present)), live=live, config=config,
+        network, lambda present: validate(edit(present)), scope=scope,
         adapt=lambda network, after: run.remember(network.tree, network.name, after),
     )  # fmt: skip

@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
@@ -38,9 +38,7 @@ def set_current(
     domain: Handle,
     kib: int,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = BALLOON_TIMEOUT,
     wait: bool = True,
 ) -> int:
@@ -54,7 +52,7 @@ def set_current(
     if kib < spec.MEMORY_MINIMUM_KIB:
         raise InvalidValue(f"memory of {units.format_size(kib)} is too little", hint="1 MiB or more")
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         if run is not None:
             _check_live(run, kib, wait=wait)
@@ -66,16 +64,14 @@ def set_current(
     return reached
 
 
-def set_maximum(
-    domain: Handle, kib: int, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_maximum(domain: Handle, kib: int, *, scope: Scope = Scope.CURRENT) -> None:
     """Change the most memory the domain can have, in its definition; the current amount is lowered to fit.
 
     :raises InvalidState: live; QEMU can't resize the memory of a running guest.
     """
     _refuse_none(kib)
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.live:
             raise InvalidState(
                 "cannot resize the maximum memory on an active domain",
@@ -196,12 +192,10 @@ def stats(domain: Handle) -> dict[str, int]:
     return table
 
 
-def set_period(
-    domain: Handle, seconds: int, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_period(domain: Handle, seconds: int, *, scope: Scope = Scope.CURRENT) -> None:
     """How often the guest's driver is asked for statistics (dommemstat --period); 0 is never."""
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config and domain.definition.balloon is None:
             raise InvalidState("domain has no memory balloon")
         if wanted.live:

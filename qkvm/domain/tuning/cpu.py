@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.tuning import threads, tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
 from qkvm.host import limits
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -51,14 +51,12 @@ def live(run: Run) -> spec.CpuTune:
     return tuned.live(run, "cputune", spec.CpuTune) or spec.CpuTune()
 
 
-def parameters(
-    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
-) -> dict[str, int]:
+def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int]:
     """virsh schedinfo's parameters: of the running guest as the kernel has them, or of the definition.
 
     :raises InvalidState: the host has no cpu controller for it.
     """
-    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    wanted = domain.resolve(scope)
     if not wanted.live:
         tune = domain.definition.cputune
         return {name: getattr(tune, _field(name)) for name in PARAMETERS}
@@ -80,9 +78,7 @@ def _groups(group: Group) -> dict[str, Group | None]:
     return found
 
 
-def set_parameters(
-    domain: Handle, changes: dict[str, int], *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def set_parameters(domain: Handle, changes: dict[str, int], *, scope: Scope = Scope.CURRENT) -> None:
     """Change parameters by virsh's names in the running guest, the definition, or both.
 
     A quota of 0 or less is none; so is a period of 0 the kernel's default.
@@ -91,7 +87,7 @@ def set_parameters(
     """
     fields = {_field(name): _value(name, value) for name, value in changes.items()}
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.live:
             run = domain.live
             _set_live(run, fields, undo)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
 from qkvm.host import limits
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.units import printable
 
@@ -28,14 +28,12 @@ DEVICE_FIELDS = (WEIGHT, *limits.DEVICE_LIMITS)
 _LARGEST = (1 << 63) - 1
 
 
-def parameters(
-    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
-) -> tuple[int, dict[str, dict[str, int]]]:
+def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> tuple[int, dict[str, dict[str, int]]]:
     """The weight (0: not set), and each kind of limit by device: {'read_iops_sec': {'/dev/sda': 100}, …}.
 
     :raises InvalidState: the host has no io controller for the running guest.
     """
-    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    wanted = domain.resolve(scope)
     table: dict[str, dict[str, int]] = {name: {} for name in DEVICE_FIELDS}
     if not wanted.live:
         tune = domain.definition.blkiotune
@@ -59,9 +57,8 @@ def of_run(run: Run) -> spec.BlkioTune:
 
 
 def set_parameters(
-    domain: Handle, weight: int | None, devices: dict[str, dict[str, int]], *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+    domain: Handle, weight: int | None, devices: dict[str, dict[str, int]], *, scope: Scope = Scope.CURRENT
+) -> None:
     """Change the weight, and limits by kind and device (0 takes one away), live, in the definition, or both.
 
     :raises InvalidValue: no whole block device, or a number that can't be. :raises InvalidState: no io controller.
@@ -69,7 +66,7 @@ def set_parameters(
     if weight is not None and not 1 <= weight <= 10000:
         raise InvalidValue(f"invalid argument: weight '{weight}' must be in range [1, 10000]")
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.live:
             run = domain.live
             _set_live(group_of(run, "io"), weight, devices, undo)

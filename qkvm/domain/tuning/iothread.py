@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu import launch
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -45,7 +45,7 @@ def _remember(run: Run, listed: tuple[spec.IoThread, ...]) -> None:
     write(run)
 
 
-def add(domain: Handle, number: int, *, live: bool = False, config: bool = False, current: bool = False) -> None:
+def add(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None:
     """Add an iothread to the running guest, the definition, or both.
 
     :raises InvalidValue: there is one of that number.
@@ -53,7 +53,7 @@ def add(domain: Handle, number: int, *, live: bool = False, config: bool = False
     thread = spec.IoThread(id=number)
     spec.check_iothreads((thread,))
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             _refuse_twice(domain.definition.iothreads, number)
         if wanted.live:
@@ -96,15 +96,13 @@ def _await(run: Run, number: int, *, there: bool) -> None:
         time.sleep(0.002)
 
 
-def remove(
-    domain: Handle, number: int, *, live: bool = False, config: bool = False, current: bool = False
-) -> None:
+def remove(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None:
     """Remove an iothread from the running guest, the definition, or both.
 
     :raises InvalidValue: there is none of that number. :raises InvalidState: a disk is served by it.
     """
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             _without(domain.definition, number)
         if wanted.live:
@@ -152,16 +150,13 @@ def _remove_live(domain: Handle, run: Run, number: int) -> None:
     _remember(run, tuple(thread for thread in before if thread.id != number))
 
 
-def change(
-    domain: Handle, number: int, settings: dict[str, int], *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def change(domain: Handle, number: int, settings: dict[str, int], *, scope: Scope = Scope.CURRENT) -> None:
     """Change settings of an iothread (see :data:`SETTINGS`) in the running guest, the definition, or both.
 
     :raises InvalidValue: there is none of that number, or QEMU does not take a value.
     """
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             _refuse_missing(domain.definition.iothreads, number)
         if wanted.live:

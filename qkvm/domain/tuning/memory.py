@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.files import Undo
 from qkvm.host import limits
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 
-def parameters(
-    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
-) -> dict[str, int | None]:
+def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int | None]:
     """The limits in KiB by virsh's names, None where there is none: as the kernel has them, or of the definition.
 
     :raises InvalidState: the host has no memory controller for the running guest.
     """
-    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    wanted = domain.resolve(scope)
     if wanted.live:
         return limits.memory_limits(group_of(domain.live, "memory"))
     tune = domain.definition.memtune
@@ -39,17 +37,14 @@ def of_run(run: Run) -> spec.MemTune:
     return tuned.live(run, "memtune", spec.MemTune) or spec.MemTune()
 
 
-def set_parameters(
-    domain: Handle, changes: dict[str, int | None], *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def set_parameters(domain: Handle, changes: dict[str, int | None], *, scope: Scope = Scope.CURRENT) -> None:
     """Change limits (KiB; None: no limit) in the running guest, the definition, or both.
 
     :raises InvalidState: no memory controller here, or QEMU has more in use than the new hard limit.
     """
     fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.live:
             run = domain.live
             group = group_of(run, "memory")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.domain.tuning.threads import parse_cpus
@@ -20,6 +19,7 @@ from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
 from qkvm.host.cgroup import Group
 from qkvm.host.node import numa
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.units import format_cpu_list, printable
 
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 
-def parameters(
-    domain: Handle, *, live: bool = False, config: bool = False, current: bool = False
-) -> tuple[str, str]:
+def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> tuple[str, str]:
     """Mode and nodes; strict and '' where nobody has said."""
-    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    wanted = domain.resolve(scope)
     tune = of_run(domain.live) if wanted.live else domain.definition.numatune
     return (str(tune.mode), tune.nodeset) if tune is not None else (str(spec.NumaMode.STRICT), "")
 
@@ -42,10 +40,7 @@ def of_run(run: Run) -> spec.NumaTune | None:
     return tuned.live(run, "numatune", spec.NumaTune)
 
 
-def set_parameters(
-    domain: Handle, mode: str | None, nodeset: str | None, *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, scope: Scope = Scope.CURRENT) -> None:
     """Change mode and nodes, live, in the definition, or both; an empty nodeset takes the tuning away.
 
     :raises InvalidState: live, and another mode, or no cpuset controller. :raises InvalidValue: no such node.
@@ -53,7 +48,7 @@ def set_parameters(
     chosen = _mode(mode)
     nodes = _nodes(nodeset) if nodeset else set()
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             _with(domain.definition, chosen, nodeset)
         if wanted.live:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.tuning import cpu, cputime, threads, tuned
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
 from qkvm.host.node.placement import set_affinity
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.units import format_cpu_list
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 VCPU, IOTHREAD, EMULATOR = "vcpu", "iothread", "emulator"
 
 
-def pins(domain: Handle, kind: str, *, live: bool = False, config: bool = False) -> dict[int, set[int]]:
+def pins(domain: Handle, kind: str, *, scope: Scope = Scope.CURRENT) -> dict[int, set[int]]:
     """The CPUs of each vCPU up to the maximum, each iothread, or (as number 0) the emulator.
 
-    :param live: of the running guest, as the kernel has it. :param config: of the definition.
-    :raises InvalidState: live, and it does not run; config, and there is no definition.
+    :param scope: LIVE as the kernel has them, or CONFIG as the definition has them.
+    :raises InvalidState: LIVE, and it does not run; CONFIG, and there is no definition.
     """
-    wanted = scopes.resolve(domain, live=live, config=config)
+    wanted = domain.resolve(scope)
     everywhere = threads.host_cpu_set(cputime.host_cpus())
     if not wanted.live:
         definition = domain.definition
@@ -80,10 +80,7 @@ def _wanted(tune: spec.CpuTune, definition: spec.Domain, kind: str, number: int)
     return threads.parse_cpus(text) if text else set()
 
 
-def pin(
-    domain: Handle, kind: str, number: int, cpulist: str, *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def pin(domain: Handle, kind: str, number: int, cpulist: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Pin one vCPU, one iothread, or the emulator, in the running guest, the definition, or both.
 
     :param cpulist: '0-3,^2', or 'r' for all CPUs again.
@@ -95,7 +92,7 @@ def pin(
     threads.refuse_missing(cpus, cpulist, count)
     text = "" if reset else format_cpu_list(cpus)
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             _refuse_number(domain.definition, kind, number, "persistent")
         if wanted.live:

@@ -12,13 +12,13 @@ import time
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.run import write
 from qkvm.domain.tuning import vcpuseen
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
 from qkvm.qemu import devices, render
 from qkvm.qemu.quirks import Quirk
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 
 TYPE_CHECKING = False
@@ -37,9 +37,7 @@ def set_count(
     domain: Handle,
     count: int,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
+    scope: Scope = Scope.CURRENT,
     maximum: bool = False,
     hotpluggable: bool = False,
     timeout: float = TIMEOUT,
@@ -57,10 +55,10 @@ def set_count(
     """
     if count < 1:
         raise InvalidValue(f"Can't set {count} processors for a VM", hint="1 or more")
-    if maximum and live:
+    if maximum and scope.live:
         raise InvalidValue("Option --config is required by option --maximum")
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if maximum and not wanted.config:
             raise InvalidValue("Option --config is required by option --maximum")
         run = domain.live if wanted.live else None
@@ -151,8 +149,8 @@ def _set_live(domain: Handle, run: Run, count: int, *, timeout: float, wait: boo
 
 
 def set_enabled(
-    domain: Handle, numbers: set[int], enabled: bool, *, live: bool = False, config: bool = False,
-    current: bool = False, timeout: float = TIMEOUT, wait: bool = True,
+    domain: Handle, numbers: set[int], enabled: bool, *, scope: Scope = Scope.CURRENT,
+    timeout: float = TIMEOUT, wait: bool = True,
 ) -> None:  # fmt: skip
     """Plug or unplug the vCPUs of these numbers (virsh setvcpu).
 
@@ -164,7 +162,7 @@ def set_enabled(
     if not enabled and 0 in numbers:
         raise InvalidValue("invalid argument: vCPU '0' must be always enabled")
     with domain.lock():
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         if run is not None:
             present = {0, *(_number(entry) for entry in run.devices("vcpus"))}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.net.network.handle import Handle
+    from qkvm.scope import Scope
     from qkvm.spec import network as spec
 
     Edit = Callable[[spec.Network], spec.Network]
@@ -19,21 +20,15 @@ if TYPE_CHECKING:
     Check = Callable[[spec.Network, spec.Network, bool], None]
 
 
-def scope(network: Handle, *, live: bool, config: bool) -> tuple[bool, bool]:
-    """Whether a change is of what runs, and whether of the definition, where neither was asked for."""
-    return (live, config) if live or config else (network.active, not network.active)
-
-
 def change(
     network: Handle,
     edit: Edit,
     *,
-    live: bool,
-    config: bool,
+    scope: Scope,
     adapt: Adapt,
     check: Check = lambda before, after, is_live: None,
 ) -> None:
-    """Change what runs (``live``), what the next start will be (``config``), or both; where one fails, neither.
+    """Change what runs, what the next start will be, or both; where one fails, neither.
 
     :param edit: gives a valid definition from what is there, once for each of the two.
     :param adapt: brings what runs to a definition, such as :func:`qkvm.net.network.forward.adapt`.
@@ -44,18 +39,19 @@ def change(
 
     path = network.tree.network_definition(network.name)
     with run.locked_networks(network.tree), Undo() as undo:
-        if live and not network.active:
+        wanted = scope.when(running=network.active)
+        if wanted.live and not network.active:
             raise InvalidState("network is not running")
-        if config and not network.persistent:
+        if wanted.config and not network.persistent:
             raise InvalidState("cannot change persistent config of a transient network")
-        if config:
+        if wanted.config:
             before = network.definition
             after = edit(before)
             firewall_plan(after)
             check(before, after, False)
             undo.add(write_atomic, path, read_bytes(path) or b"")
             store(network, after)
-        if live:
+        if wanted.live:
             before = network.actual
             after = edit(before)
             check(before, after, True)

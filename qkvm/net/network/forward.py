@@ -16,6 +16,7 @@ from qkvm.net import run
 from qkvm.net.link import sockets
 from qkvm.net.network import change, life
 from qkvm.net.network.handle import Handle
+from qkvm.scope import Scope
 from qkvm.spec.forward import overlap
 
 if TYPE_CHECKING:
@@ -51,16 +52,16 @@ def listing(network: Handle) -> list[Entry]:
     return found
 
 
-def add(network: Handle, forward: Forward, *, live: bool, config: bool) -> None:
-    """Have a port lead to a guest, from now on (``live``), from the next start on (``config``), or both.
+def add(network: Handle, forward: Forward, *, scope: Scope = Scope.CURRENT) -> None:
+    """Have a port lead to a guest, from now on, from the next start on, or both.
 
     :raises AlreadyExists: the port is taken, by a program of the host or by another forward.
     :raises InvalidState: the network is not active, or not persistent. :raises InvalidValue: it can't be right.
     """
-    _change(network, lambda listed: (*listed, forward), live=live, config=config)
+    _change(network, lambda listed: (*listed, forward), scope)
 
 
-def delete(network: Handle, label: str, guest: str = "", *, live: bool, config: bool) -> None:
+def delete(network: Handle, label: str, guest: str = "", *, scope: Scope = Scope.CURRENT) -> None:
     """Take forwards away: those of a protocol, address and ports (:attr:`Forward.label`), to one guest or to any.
 
     :raises NotFound: there is none. :raises InvalidState: the network is not active, or not persistent.
@@ -75,7 +76,7 @@ def delete(network: Handle, label: str, guest: str = "", *, live: bool, config: 
             )  # fmt: skip
         return kept
 
-    _change(network, without, live=live, config=config)
+    _change(network, without, scope)
 
 
 def refresh(tree: Tree, name: str) -> None:
@@ -153,7 +154,7 @@ def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
                 yield other, forward
 
 
-def _change(network: Handle, edited: Change, *, live: bool, config: bool) -> None:
+def _change(network: Handle, edited: Change, scope: Scope) -> None:
     def edit(before: spec.Network) -> spec.Network:
         return validate(replace(before, forwards=edited(before.forwards)))
 
@@ -162,11 +163,11 @@ def _change(network: Handle, edited: Change, *, live: bool, config: bool) -> Non
             # Those that are in force have their ports already.
             fresh = tuple(one for one in after.forwards if one not in before.forwards)
             refuse_taken(network.tree, replace(after, forwards=fresh))
-        elif not live:
+        elif not scope.when(running=network.active).live:
             refuse_taken(network.tree, after)
 
     from msgspec.structs import replace
 
     from qkvm.spec.network import validate
 
-    change.change(network, edit, adapt=adapt, check=check, live=live, config=config)
+    change.change(network, edit, adapt=adapt, check=check, scope=scope)

@@ -14,6 +14,7 @@ from qkvm.files import entries, make_private_dir, read_bytes, remove, write_atom
 from qkvm.net import run
 from qkvm.net.link import link, table
 from qkvm.net.network.handle import Handle, list_networks, plain
+from qkvm.scope import Scope
 
 if TYPE_CHECKING:
     from qkvm.net.place import Subnet
@@ -84,8 +85,7 @@ class Network(Handle):
         path: str = "network_update_xml",
         *,
         index: int = -1,
-        live: bool,
-        config: bool,
+        scope: Scope = Scope.CURRENT,
     ) -> None:
         """Change one part, as libvirt's virNetworkUpdate does; see :mod:`qkvm.spec.libvirt.network.update`.
 
@@ -97,7 +97,7 @@ class Network(Handle):
         def edit(before: spec.Network) -> spec.Network:
             return netupdate.update(before, command, section, text, path, index)
 
-        change.change(self, edit, adapt=forward.adapt, live=live, config=config)
+        change.change(self, edit, adapt=forward.adapt, scope=scope)
 
     def undefine(self) -> None:
         """Remove its definition. An active network runs on and is transient from then on.

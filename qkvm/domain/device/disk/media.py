@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import plug
-from qkvm.domain import scope as scopes
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block import use as diskuse
 from qkvm.domain.block.disk import disk_entry, pick, plugged
@@ -18,6 +17,7 @@ from qkvm.errors import CommandRefused, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu import disks
 from qkvm.qemu.slots import place
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -41,10 +41,7 @@ def change(
     *,
     action: str = "update",
     force: bool = False,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = TRAY_TIMEOUT,
 ) -> None:
     """Change the medium of a drive in the running guest, the definition, or both.
@@ -66,9 +63,7 @@ def change(
         )
 
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         name = target
         if wanted.live:
             # What is in the drive now may not be what the definition has there: then its target counts.

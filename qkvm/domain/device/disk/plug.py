@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain import plug
-from qkvm.domain import scope as scopes
 from qkvm.domain.block import job as blockjob
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block import use as diskuse
@@ -22,6 +21,7 @@ from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.qemu import controllers, disks, render, slots
 from qkvm.qemu.slots import Place
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage.image import image
@@ -37,23 +37,17 @@ def attach(
     domain: Handle,
     disk: spec.Disk,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
 ) -> list[str]:
     """Plug a disk into the running guest, the definition, or both, and give warnings.
 
-    :param persistent: the definition too, and live when it runs.
     :raises InvalidState: no slot is left, or the machine or the bus plugs nothing while it runs.
     :raises AlreadyExists: there is a disk of that target. :raises Busy: the image is in use.
     """
     spec.check_disk(disk)
     warnings = _warnings(disk)
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(domain, lambda present: _with_disk(present, disk), undo)
         if wanted.live and not _insert(domain, domain.live, disk):
@@ -211,10 +205,7 @@ def detach(
     domain: Handle,
     target: str,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
@@ -224,9 +215,7 @@ def detach(
     :raises NotReached: the guest did not release it within ``timeout`` seconds; the image stays open.
     """
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         entry = pick(plugged(run), target) if run is not None else None
         if wanted.config:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.block import stats as blockstats
 from qkvm.domain.block.disk import is_block, pick, plugged, top
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu.disks import throttle_arguments
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage.image import image
@@ -135,16 +135,15 @@ def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throt
 
 
 def set_throttle(
-    domain: Handle, device: str, limits: dict[str, int | str], *, live: bool = False, config: bool = False,
-    current: bool = False,
-) -> None:  # fmt: skip
+    domain: Handle, device: str, limits: dict[str, int | str], *, scope: Scope = Scope.CURRENT
+) -> None:
     """Set some of a disk's limits (block_set_io_throttle), and see that QEMU has them.
 
     :param limits: fields of spec.Throttle. A total replaces the limits of reading and writing, and they it.
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
     """
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             stored = _defined(domain, device)
             changed = merged(stored.throttle, limits, stored.target)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.device import actual
 from qkvm.domain.device.disk import throttle
 from qkvm.domain.tuning import tuned
 from qkvm.errors import CommandRefused, InvalidState, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.qemu import disks
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.units import printable
 
@@ -46,17 +46,14 @@ def find(domain: Handle, name: str, *, inactive: bool = False) -> spec.Throttle:
     return _named(groups(domain, inactive=inactive), name)
 
 
-def change(
-    domain: Handle, name: str, limits: dict[str, int | str], *, live: bool = False, config: bool = False,
-    current: bool = False,
-) -> None:  # fmt: skip
+def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Scope = Scope.CURRENT) -> None:
     """Make a group, or set some of its limits anew for all the disks in it, and see that QEMU has them.
 
     :param limits: fields of spec.Throttle; see :func:`qkvm.domain.device.disk.throttle.merged`.
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
     """
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(
                 domain, lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)), undo
@@ -96,13 +93,13 @@ def _change_live(domain: Handle, run: Run, name: str, limits: dict[str, int | st
         )
 
 
-def remove(domain: Handle, name: str, *, live: bool = False, config: bool = False, current: bool = False) -> None:
+def remove(domain: Handle, name: str, *, scope: Scope = Scope.CURRENT) -> None:
     """Remove a group from the running guest, the definition, or both.
 
     :raises NotFound: there is none of that name. :raises InvalidState: a disk is in it.
     """
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(
                 domain,

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain import plug
-from qkvm.domain import scope as scopes
 from qkvm.domain.device.nic import guard, opening, passt, remains
 from qkvm.domain.device.nic.status import bridge_for, nic_entry
 from qkvm.domain.run import write
@@ -20,6 +19,7 @@ from qkvm.files import Undo
 from qkvm.host import journal, settings
 from qkvm.net.link import link, port, table
 from qkvm.qemu import devices, render, slots
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -41,17 +41,13 @@ def attach(
     target: str = "",
     alias: str = "",
     source_mode: str = "",
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     inbound: spec.Bandwidth | None = None,
     outbound: spec.Bandwidth | None = None,
 ) -> str:
     """Plug a NIC into the running guest, the definition, or both, and give its MAC address.
 
     :param type: 'network', 'bridge', 'user' or 'direct'. :param source_mode: of the last: 'vepa', 'bridge' …
-    :param persistent: the definition too, and live when it runs.
     :param alias: its id in QEMU, which begins with ``ua-``; '' is chosen.
     :param inbound: the most that the guest receives. :param outbound: the most that it sends.
     :raises InvalidState: no slot is left, or the machine plugs nothing while it runs.
@@ -61,7 +57,7 @@ def attach(
         outbound=outbound,
     )  # fmt: skip
     spec.check_nic(nic)
-    attach_nic(domain, nic, live=live, config=config, current=current, persistent=persistent)
+    attach_nic(domain, nic, scope=scope)
     return nic.mac
 
 
@@ -69,16 +65,11 @@ def attach_nic(
     domain: Handle,
     nic: spec.Nic,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
 ) -> None:
     """As :func:`attach`, of a NIC that is described whole; where one of the two fails both are as before."""
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(domain, lambda present: _with_nic(present, nic), undo)
         if wanted.live:
@@ -217,10 +208,7 @@ def detach(
     *,
     type: str,
     mac: str = "",
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
@@ -232,7 +220,7 @@ def detach(
     wanted_mac = units.parse_mac(mac) if mac else ""
     remove(
         domain, lambda listed: pick(listed, type, wanted_mac),
-        live=live, config=config, current=current, persistent=persistent, timeout=timeout, wait=wait,
+        scope=scope, timeout=timeout, wait=wait,
     )  # fmt: skip
 
 
@@ -240,10 +228,7 @@ def remove(
     domain: Handle,
     choose: Callable[[list[dict[str, Any]]], dict[str, Any]],
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
@@ -252,9 +237,7 @@ def remove(
     :param choose: picks one of entries that have type, mac, alias and address, or raises that there is none.
     """
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         if run is not None:
             with domain.monitor() as session:

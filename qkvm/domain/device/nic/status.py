@@ -101,33 +101,6 @@ def find(listed: list[NicStatus], text: str) -> NicStatus:
     raise NotFound(f"Interface (dev: {text}) not found", kind="interface", name=text, hint="domiflist shows them")
 
 
-def set_link(domain: Handle, interface: str, up: bool, *, config: bool = False) -> None:
-    """Pull or plug the cable of a NIC (set_link), live when it runs, in the definition with ``config``."""
-    from qkvm.domain import definition as definitions
-    from qkvm.domain import scope as scopes
-    from qkvm.domain.run import write
-
-    with domain.lock():
-        wanted = scopes.resolve(domain, config=config)
-        if wanted.config:
-            mac = find(interfaces(domain, inactive=True), interface).mac
-            definitions.change(domain, lambda present: _with_link(present, mac, up))
-            return
-        run = domain.live
-        mac = find(interfaces(domain), interface).mac
-        entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
-        with domain.monitor() as session:
-            session.execute("set_link", {"name": entry["id"], "up": up})
-        entry["link"] = up
-        write(run)
-
-
-def _with_link(present: spec.Domain, mac: str, up: bool) -> spec.Domain:
-    from msgspec.structs import replace
-
-    return replace(present, nics=tuple(replace(nic, link=up) if nic.mac == mac else nic for nic in present.nics))
-
-
 def counters(domain: Handle, interface: str) -> dict[str, int]:
     """Bytes, packets, errors and drops as the guest sees them (virsh domifstat)."""
     domain.live  # noqa: B018  raises where it does not run

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.device.nic import status
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
 from qkvm.net.link import bandwidth, link
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.units import printable
@@ -51,14 +51,12 @@ def parse(text: str, direction: str) -> spec.Bandwidth | None:
     return band
 
 
-def limits(
-    domain: Handle, interface: str, *, live: bool = False, config: bool = False, current: bool = False
-) -> Limits:
+def limits(domain: Handle, interface: str, *, scope: Scope = Scope.CURRENT) -> Limits:
     """The limits of the NIC with that interface name or MAC address.
 
     :raises NotFound: there is none.
     """
-    wanted = scopes.resolve(domain, live=live, config=config, current=current)
+    wanted = domain.resolve(scope)
     if wanted.live:
         return _of_entry(_entry(domain.live, domain, interface))
     mac = status.find(status.interfaces(domain, inactive=True), interface).mac
@@ -76,16 +74,13 @@ def _of_entry(entry: dict[str, Any]) -> Limits:
     return {name: getattr(nic, name) for name in DIRECTIONS}
 
 
-def set_limits(
-    domain: Handle, interface: str, changes: Limits, *,
-    live: bool = False, config: bool = False, current: bool = False,
-) -> None:  # fmt: skip
+def set_limits(domain: Handle, interface: str, changes: Limits, *, scope: Scope = Scope.CURRENT) -> None:
     """Change limits of a NIC in the running guest, the definition, or both; what is not in ``changes`` stays.
 
     :raises InvalidState: it has no tap. :raises HostError: the kernel lacks what it takes.
     """
     with domain.lock(), Undo() as undo:
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         mac = status.find(status.interfaces(domain, inactive=not wanted.live), interface).mac
         if wanted.config:
             status.find(status.interfaces(domain, inactive=True), mac)

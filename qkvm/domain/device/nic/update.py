@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain import scope as scopes
 from qkvm.domain.device.nic import guard, tune
-from qkvm.domain.device.nic.status import bridge_for, by_grant
+from qkvm.domain.device.nic.status import bridge_for, by_grant, find, interfaces
 from qkvm.domain.run import write
 from qkvm.errors import InvalidState, NotFound
 from qkvm.files import Undo
 from qkvm.net.link import link, port
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -45,10 +45,7 @@ def update(
     domain: Handle,
     nic: spec.Nic,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
 ) -> None:
     """Make the NIC of that MAC address what is described, live, in the definition, or both.
 
@@ -57,9 +54,7 @@ def update(
     :raises NotFound: there is none. :raises InvalidState: something else differs from the running one.
     """
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         if wanted.config:
             definitions.change(domain, lambda present: _with(present, nic), undo)
         if wanted.live:
@@ -160,3 +155,24 @@ def _remember(run: Run, entry: dict[str, Any], nic: spec.Nic) -> None:
 def _put(run: Run, entry: dict[str, Any], values: dict[str, Any]) -> None:
     entry |= values
     write(run)
+
+
+def set_link(domain: Handle, interface: str, up: bool, *, scope: Scope = Scope.CURRENT) -> None:
+    """Pull or plug the cable of a NIC (set_link), of the running guest or in the definition."""
+    with domain.lock(), Undo() as undo:
+        wanted = domain.resolve(scope)
+        if wanted.config:
+            stored = find(interfaces(domain, inactive=True), interface).mac
+            definitions.change(domain, lambda present: _with_link(present, stored, up), undo)
+        if wanted.live:
+            run = domain.live
+            mac = find(interfaces(domain), interface).mac
+            entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
+            with domain.monitor() as session:
+                session.execute("set_link", {"name": entry["id"], "up": up})
+            _put(run, entry, {"link": up})
+        undo.commit()
+
+
+def _with_link(present: spec.Domain, mac: str, up: bool) -> spec.Domain:
+    return replace(present, nics=tuple(replace(nic, link=up) if nic.mac == mac else nic for nic in present.nics))

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain import plug
-from qkvm.domain import scope as scopes
 from qkvm.domain.device import sidecar
 from qkvm.domain.device.share import serve
 from qkvm.domain.run import write
@@ -18,6 +17,7 @@ from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound, Not
 from qkvm.files import Undo
 from qkvm.host import journal
 from qkvm.qemu import render, shares, slots
+from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -32,19 +32,14 @@ def attach(
     domain: Handle,
     share: spec.Filesystem,
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
 ) -> None:
     """Share a folder with the running guest, the definition, or both; where one fails both are as before.
 
     :raises InvalidState: the share can't be plugged while it runs: 9p, or a guest whose memory is its own.
     """
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         spec.check_filesystem(share)
         if wanted.config:
             definitions.change(
@@ -144,10 +139,7 @@ def detach(
     domain: Handle,
     choose: Callable[[list[dict[str, Any]]], dict[str, Any]],
     *,
-    live: bool = False,
-    config: bool = False,
-    current: bool = False,
-    persistent: bool = False,
+    scope: Scope = Scope.CURRENT,
     timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
@@ -157,9 +149,7 @@ def detach(
     :raises NotReached: the guest did not release it within ``timeout`` seconds; it goes on being served.
     """
     with domain.lock(), Undo() as undo:
-        if persistent:
-            live, config = live or domain.is_running, True
-        wanted = scopes.resolve(domain, live=live, config=config, current=current)
+        wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         if run is not None:
             with domain.monitor() as session:

@@ -21,6 +21,9 @@ ROOT_VARIABLE = "QKVM_ROOT"
 URI_VARIABLE = "QKVM_DEFAULT_URI"
 """Which of the two trees is meant where no root is named: the option --connect sets it."""
 
+VERB_VARIABLE = "QKVM_VERB"
+"""The verb that the command line is at work on; programs that use the library have none."""
+
 SYSTEM, SESSION = "qemu:///system", "qemu:///session"
 """The host's tree, and the user's own."""
 
@@ -238,6 +241,14 @@ class Tree:
     def serial_log(self, domain: str) -> str:
         """What the guest wrote on its first serial port."""
         return join(self.log, f"{domain}.serial.log")
+
+    def transcript(self, domain: str) -> str:
+        """What was said to one domain's QEMU and its agent, where that is kept."""
+        return join(self.log, f"{domain}.trace")
+
+    def logs(self, domain: str) -> tuple[str, ...]:
+        """All that is written of one domain."""
+        return self.qemu_log(domain), self.serial_log(domain), self.transcript(domain)
 
 
 def default_root(uri: str = "") -> str:

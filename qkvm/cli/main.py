@@ -13,7 +13,7 @@ from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, JOURNAL, VERSION, Con
 from qkvm.cli.parse import Args, UsageError, parse
 from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
-from qkvm.paths import ROOT_VARIABLE, URI_VARIABLE, Tree
+from qkvm.paths import ROOT_VARIABLE, URI_VARIABLE, VERB_VARIABLE, Tree
 from qkvm.units import printable
 
 TYPE_CHECKING = False
@@ -292,6 +292,7 @@ def _call(verb: Verb, args: Args, session: Session) -> int:
         Tree(), session.quiet, console.out, flush=console.flush, warn=console.warn, progress=console.write_error,
         session=session,
     )  # fmt: skip
+    os.environ[VERB_VARIABLE] = verb.name
     try:
         if verb.name not in ANYBODY and os.geteuid() != 0:
             _check_rights(context, verb, args)
@@ -306,6 +307,8 @@ def _call(verb: Verb, args: Args, session: Session) -> int:
         console.fail(error, _headline(verb, args, error))
     except Exception as error:
         console.fail(error)
+    finally:
+        os.environ.pop(VERB_VARIABLE, None)
     return EXIT_ERROR
 
 

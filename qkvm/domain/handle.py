@@ -7,6 +7,7 @@ import os
 from qkvm.domain import run as runs
 from qkvm.errors import DefinitionError, InvalidState, NotFound, QkvmError
 from qkvm.files import check_private_dir, entries, locked
+from qkvm.paths import VERB_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
     from qkvm.paths import Tree
     from qkvm.qmp.session import Session
+    from qkvm.qmp.transcript import Transcript
     from qkvm.scope import Scope
     from qkvm.spec import domain as spec
 
@@ -107,14 +109,27 @@ class Handle:
         """
         return _DomainLock(self, timeout)
 
-    def monitor(self) -> Session:
-        """Return a session with its monitor; use it under the domain's lock.
+    def monitor(self, path: str = "") -> Session:
+        """Return a session with its monitor; use it under the domain's lock. Verbs get one without an event loop.
 
+        :param path: another socket of its QEMU's monitors.
         :raises InvalidState: the domain is not running.
         """
-        from qkvm.qmp.session import Session
+        path = path or self.live.monitor
+        if VERB_VARIABLE in os.environ:
+            from qkvm.qmp.plain import PlainSession
 
-        return Session(self.live.monitor, name=self.name)
+            return PlainSession(path, name=self.name, transcript=self.transcript)
+        from qkvm.qmp.library import LibrarySession
+
+        return LibrarySession(path, name=self.name, transcript=self.transcript)
+
+    @property
+    def transcript(self) -> Transcript | None:
+        """Where what is said to its QEMU and its agent is noted; None where it is not."""
+        from qkvm.qmp import transcript
+
+        return transcript.of(self.tree, self.name)
 
     @property
     def has_managed_save(self) -> bool:

@@ -19,6 +19,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``qemu`` is the emulator (a name on PATH or a path). ``user`` is whom QEMU becomes: 'auto' gives each run a
     uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is; without root it is who starts
     it. ``firewall`` is 'auto', 'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain.
+    ``trace`` keeps a transcript of what is said to each domain's QEMU and agent.
     ``cgroup`` is 'auto' (a group of qkvm's own at the top), 'off', or the path of a cgroup v2 group to make the
     domains' groups in.
     """
@@ -27,6 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     user: str = "auto"
     firewall: str = "auto"
     serial_log_kib: int = 1024
+    trace: bool = False
     cgroup: str = "auto"
 
 

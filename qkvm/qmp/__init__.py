@@ -2,7 +2,9 @@
 
 A module imports only what is listed before it:
 
-session: one session with a monitor
+transcript: what was said to a domain
+session: one session with a monitor, whatever its transport
+plain, library: its transports: a plain socket, and qemu.qmp
 agent: one session with a guest agent
 survey: many monitors asked at once
 oneshot: a QEMU that is started for questions alone

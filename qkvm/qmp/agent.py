@@ -11,13 +11,16 @@ import os
 import socket
 import time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from qkvm.errors import AgentRefused, AgentUnresponsive
 from qkvm.files import locked
 from qkvm.sockets import connect_unix
+
+if TYPE_CHECKING:
+    from qkvm.qmp.transcript import Transcript
 
 T = TypeVar("T")
 
@@ -49,7 +52,7 @@ class AgentSession:
 
     :param path: the socket. :param lock: path of the lock that keeps a second qkvm off the channel.
     :param name: the domain, for errors. :param sync_timeout: seconds until the agent must have answered at all.
-    :param timeout: seconds for each command; None waits for ever.
+    :param timeout: seconds for each command; None waits for ever. :param transcript: keeps what is said.
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class AgentSession:
         name: str,
         sync_timeout: float = TIMEOUT,
         timeout: float | None = TIMEOUT,
+        transcript: Transcript | None = None,
     ) -> None:
         self._path = path
         self._name = name
         self._sync_timeout = sync_timeout
         self._timeout = timeout
+        self._transcript = transcript
         self._lock = locked(lock, f"the guest agent of domain '{name}'", sync_timeout)
         self._socket: socket.socket | None = None
         self._pending = bytearray()
@@ -98,7 +103,7 @@ class AgentSession:
         :raises AgentUnresponsive: no answer in time, or one that is none; the session is at its end then.
         """
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        self._send(_encode(command, arguments), deadline, command)
+        self._send(command, arguments, deadline)
         try:
             return self._value(self._read_to(b"\n", deadline, command), command, kind)
         except AgentUnresponsive:
@@ -112,7 +117,7 @@ class AgentSession:
         :raises AgentUnresponsive: it was not taken in time.
         """
         deadline = time.monotonic() + TIMEOUT
-        self._send(_encode(command, arguments), deadline, command)
+        self._send(command, arguments, deadline)
         while self._socket is not None and _unread(self._socket):
             if time.monotonic() >= deadline:
                 self._hang_up()
@@ -147,7 +152,7 @@ class AgentSession:
         number = int.from_bytes(os.urandom(4), "big")
         deadline = time.monotonic() + self._sync_timeout
         command = "guest-sync-delimited"
-        self._send(_DELIMITER + _encode(command, {"id": number}), deadline, command)
+        self._send(command, {"id": number}, deadline, before=_DELIMITER)
         while True:
             self._read_to(_DELIMITER, deadline, command)
             line = self._read_to(b"\n", deadline, command).rpartition(_DELIMITER)[2]
@@ -162,20 +167,29 @@ class AgentSession:
         try:
             reply = msgspec.json.decode(line, type=_Reply)
             if reply.error is not msgspec.UNSET:
+                if self._transcript is not None:
+                    self._transcript.failed(command, reply.error.desc)
                 raise AgentRefused(command, reply.error.kind[:_WORDS], reply.error.desc[:_WORDS])
             if reply.value is msgspec.UNSET:
                 raise ValueError("neither a value nor an error")
+            if self._transcript is not None:
+                self._transcript.answered(command, msgspec.json.decode(reply.value))
             if kind is msgspec.Raw:
                 return reply.value  # type: ignore[return-value]
             return msgspec.json.decode(reply.value, type=kind)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise self._failed(f"its answer to {command} is not one: {str(error)[:_WORDS]}") from error
 
-    def _send(self, data: bytes, deadline: float | None, command: str) -> None:
+    def _send(
+        self, command: str, arguments: dict[str, Any] | None, deadline: float | None, *, before: bytes = b""
+    ) -> None:
         sock = self._open_socket(command)
+        whole = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
+        if self._transcript is not None:
+            self._transcript.sent(command, arguments)
         try:
             sock.settimeout(_left(deadline))
-            sock.sendall(data)
+            sock.sendall(before + msgspec.json.encode(whole) + b"\n")
         except (TimeoutError, BlockingIOError) as error:
             self._hang_up()
             raise self._failed(f"it does not take {command}") from error
@@ -218,12 +232,9 @@ class AgentSession:
             self._socket = None
 
     def _failed(self, what: str) -> AgentUnresponsive:
+        if self._transcript is not None:
+            self._transcript.failed("guest agent", what)
         return AgentUnresponsive(what, name=self._name)
-
-
-def _encode(command: str, arguments: dict[str, Any] | None) -> bytes:
-    whole = {"execute": command} if arguments is None else {"execute": command, "arguments": arguments}
-    return msgspec.json.encode(whole) + b"\n"
 
 
 def _left(deadline: float | None) -> float | None:

@@ -1,72 +1,52 @@
-"""One session with a QMP monitor: a deadline on every step, and typed errors.
+"""A session with a QMP monitor: one interface, with a deadline on every step and typed errors; two transports.
 
-qemu.qmp is asynchronous and has no timeouts; a second client of one socket would wait for a greeting for ever.
-The session runs it in an event loop of its own and gives a plain, synchronous interface. Events are not
-received here: the journal has them all.
+:mod:`qkvm.qmp.plain` is for verbs of the command line, which ask a few questions and end; :mod:`qkvm.qmp.library`,
+over qemu.qmp, is for programs that stay. No events are received here: the journal has them all.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import Coroutine
-from types import TracebackType
-from typing import Any, TypeVar
+from qkvm.errors import MonitorGone, MonitorTimeout
 
-from qemu.qmp import (
-    ExecuteError,
-    QMPClient,
-    QMPError,
-)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any, Self, TypeVar
 
-from qkvm.errors import CommandRefused, MonitorGone, MonitorTimeout
-from qkvm.sockets import connect_unix
+    from qkvm.qmp.transcript import Transcript
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 30.0
 
 
 class Session:
-    """A connection to the monitor at ``path``, for use with ``with``.
+    """A connection to the monitor at ``path``, for use with ``with``; a subclass is its transport.
 
     :param path: the socket. :param name: the domain, for errors.
     :param sock: one that is connected already; the session closes it.
+    :param transcript: keeps what is said.
     """
 
-    def __init__(self, path: str, *, name: str, sock: socket.socket | None = None) -> None:
+    _ends: tuple[type[Exception], ...] = (OSError, EOFError, ValueError)
+    """What the transport raises where the connection has ended."""
+
+    def __init__(
+        self, path: str, *, name: str, sock: socket.socket | None = None, transcript: Transcript | None = None
+    ) -> None:
         self._path = path
         self._connected = sock
         self._name = name
-        self._runner = asyncio.Runner()
-        self._client = QMPClient(f"qkvm-{name}")
-        # The library logs what it also raises.
-        self._client.logger.disabled = True
-        # The library's own negotiation takes an event that comes before the answer for the answer.
-        self._client.negotiate = False
+        self._transcript = transcript
 
-    def __enter__(self) -> Session:
-        # Where QEMU is killed the library leaves a task behind whose error nobody asks for, and which asyncio
-        # would print when it is forgotten. Who waits for an answer hears of it anyway.
-        self._runner.get_loop().set_exception_handler(lambda loop, context: None)
-        try:
-            self._run(self._connect(), CONNECT_TIMEOUT, "the greeting")
-        except BaseException:
-            self._runner.close()
-            raise
+    def __enter__(self) -> Self:
+        self._guard(self._open, CONNECT_TIMEOUT, "the greeting")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._run(self._client.disconnect(), CONNECT_TIMEOUT, "the disconnect")
-        except (MonitorGone, MonitorTimeout):
-            # The work is done or has failed already; how the line was hung up changes neither.
-            pass
-        finally:
-            self._runner.close()
+    def __exit__(self, *_: object) -> None:
+        self._close()
 
     def execute(
         self,
@@ -83,12 +63,10 @@ class Session:
         :raises MonitorGone: QEMU ended meanwhile; whether the command ran can't be known.
         """
 
-        async def step() -> Any:
-            if fd is not None:
-                self._client.send_fd_scm(fd)
-            return await self._client.execute(command, arguments)
+        def step() -> Any:
+            return self._guard(lambda: self._exchange(command, arguments, fd, timeout), timeout, command)
 
-        return self._run(step(), timeout, command)
+        return step() if self._transcript is None else self._transcript.follow(command, arguments, step)
 
     def hmp(self, line: str, *, fd: int | None = None) -> str:
         """Run a line of the human monitor and give its text (human-monitor-command)."""
@@ -111,23 +89,27 @@ class Session:
             arguments["fdset-id"] = fdset
         return int(self.execute("add-fd", arguments, fd=fd)["fdset-id"])
 
-    async def _connect(self) -> None:
-        sock = self._connected or connect_unix(self._path)
+    def _guard(self, step: Callable[[], T], timeout: float, what: str) -> T:
+        """Run a step of the transport; its errors become those of this interface."""
         try:
-            await self._client.connect(sock)
-            await self._client.execute("qmp_capabilities")
-        except BaseException:
-            sock.close()
-            raise
-
-    def _run(self, step: Coroutine[Any, Any, T], timeout: float, what: str) -> T:
-        try:
-            return self._runner.run(asyncio.wait_for(step, timeout))
-        except ExecuteError as error:
-            raise CommandRefused(what, error.error_class, str(error)) from error
+            return step()
         except TimeoutError as error:
             raise MonitorTimeout(
                 f"QEMU of domain '{self._name}' gave no answer to {what} within {timeout:g} s"
             ) from error
-        except (QMPError, OSError, EOFError, ValueError) as error:
+        except self._ends as error:
             raise MonitorGone(f"no connection to QEMU of domain '{self._name}': {error}") from error
+
+    # What a transport does. A TimeoutError, or one of _ends, tells what went wrong.
+
+    def _open(self) -> None:
+        """Connect, and leave the negotiation behind; within CONNECT_TIMEOUT."""
+        raise NotImplementedError
+
+    def _exchange(self, command: str, arguments: dict[str, Any] | None, fd: int | None, timeout: float) -> Any:
+        """Send a command and give what it returns; :raises CommandRefused: QEMU's error."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Hang up; how that goes is no longer of interest."""
+        raise NotImplementedError

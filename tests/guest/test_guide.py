@@ -62,9 +62,13 @@ class Stage:
 
     def here(self, text: str) -> str:
         """A text whose paths lead here, with a kernel that a busy host's timers do not stop."""
-        return text.replace("/srv/", f"{self.folder}/").replace(
-            '"console=ttyS0"', '"console=ttyS0 no_timer_check"'
-        )
+        for one, other in (
+            ("/srv/", f"{self.folder}/"),
+            ("/var/log/qkvm/", f"{self.lab.host.tree.log}/"),
+            ('"console=ttyS0"', '"console=ttyS0 no_timer_check"'),
+        ):
+            text = text.replace(one, other)
+        return text
 
     def run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
         environment = {

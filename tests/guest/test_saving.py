@@ -23,7 +23,7 @@ from qkvm.domain.state import migration
 from qkvm.host import journal
 from qkvm.net.link import table
 from qkvm.qemu.quirks import Quirk
-from qkvm.qmp.session import Session
+from qkvm.qmp.plain import PlainSession
 from qkvm.scope import Scope
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, tsc_frequency, wait_ready
@@ -688,7 +688,7 @@ def test_killed_at_the_worst_moments(lab: Lab, domain_of: Register, tmp_path: os
 def memory_and_pid(domain: Domain) -> tuple[bytes, int]:
     """What lies in the guest's RAM, read from QEMU's, which is left as it is; and QEMU's pid."""
     pid = domain.live.pid
-    with Session(domain.live.second_monitor, name=domain.name) as session:
+    with PlainSession(domain.live.second_monitor, name=domain.name) as session:
         told = session.execute("human-monitor-command", {"command-line": "gpa2hva 0"})
     found = re.search(r" is 0x([0-9a-f]+)", told)
     assert pid is not None and found, told

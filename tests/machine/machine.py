@@ -24,6 +24,7 @@ from typing import Any
 
 from qkvm.errors import AgentUnresponsive
 from qkvm.qmp.agent import AgentSession
+from qkvm.qmp.library import LibrarySession
 from qkvm.qmp.session import Session
 
 TOP = Path(__file__).resolve().parents[2]
@@ -261,7 +262,7 @@ class Machine:
         assert self._qemu.poll() is None, f"QEMU ended with {self._qemu.returncode}: {log[-2000:]}"
 
     def _monitor(self) -> Session:
-        return Session(str(self._folder / "qmp.sock"), name="machine")
+        return LibrarySession(str(self._folder / "qmp.sock"), name="machine")
 
     def _ask(self, command: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         with self._turn:

@@ -16,6 +16,8 @@ import pytest
 
 from qkvm.errors import CommandRefused, MonitorGone, MonitorTimeout, QkvmError
 from qkvm.qmp import session as sessions
+from qkvm.qmp.library import LibrarySession
+from qkvm.qmp.plain import PlainSession
 from qkvm.qmp.session import Session
 from qkvm.sockets import listen_unix
 
@@ -72,8 +74,14 @@ Script = Callable[[Peer], None]
 Serve = Callable[[Script], Session]
 
 
+@pytest.fixture(params=[PlainSession, LibrarySession])
+def transport(request: pytest.FixtureRequest) -> type[Session]:
+    """Each test is run with both."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, transport: type[Session]) -> Iterator[Serve]:
     """Start a server that plays a script for one connection; gives a session for it."""
     threads: list[threading.Thread] = []
     problems: list[BaseException] = []
@@ -94,7 +102,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         threads.append(threading.Thread(target=play))
         threads[-1].start()
-        return Session(path, name="vm")
+        return transport(path, name="vm")
 
     yield start
     for thread in threads:
@@ -224,15 +232,15 @@ def test_an_error_has_its_class(serve: Serve, error_class: str) -> None:
 # What goes wrong while it is opened.
 
 
-def test_nobody_is_there(tmp_path: Path) -> None:
-    assert isinstance(opening(Session(str(tmp_path / "gone"), name="vm")), MonitorGone)
-    assert isinstance(opening(Session(str(tmp_path / "gone/qmp.sock"), name="vm")), MonitorGone)
+def test_nobody_is_there(tmp_path: Path, transport: type[Session]) -> None:
+    assert isinstance(opening(transport(str(tmp_path / "gone"), name="vm")), MonitorGone)
+    assert isinstance(opening(transport(str(tmp_path / "gone/qmp.sock"), name="vm")), MonitorGone)
 
 
-def test_nobody_listens_any_more(tmp_path: Path) -> None:
+def test_nobody_listens_any_more(tmp_path: Path, transport: type[Session]) -> None:
     path = tmp_path / "qmp.sock"
     listen_unix(str(path)).close()
-    assert isinstance(opening(Session(str(path), name="vm")), MonitorGone)
+    assert isinstance(opening(transport(str(path), name="vm")), MonitorGone)
 
 
 def test_the_end_before_the_greeting(serve: Serve) -> None:

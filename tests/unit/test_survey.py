@@ -6,14 +6,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qkvm.qmp import survey
+from qkvm.qmp import plain, survey
 from qkvm.sockets import listen_unix
 
 Script = Callable[[socket.socket], None]
@@ -76,9 +76,13 @@ def honest(peer: socket.socket) -> None:
 QUESTIONS: list[survey.Question] = [("good", {"a": 1}), ("bad", {})]
 
 
+def _talks(paths: Iterable[str]) -> dict[str, survey.Talk]:
+    return {path: survey.Talk(path, QUESTIONS) for path in paths}
+
+
 def _ask(paths: list[str], timeout: float) -> dict[str, survey.Talk]:
     found: dict[str, survey.Talk] = {}
-    survey.ask(dict.fromkeys(paths, QUESTIONS), timeout, lambda path, talk: found.update({path: talk}))
+    survey.ask(_talks(paths), timeout, lambda path, talk: found.update({path: talk}))
     return found
 
 
@@ -87,13 +91,13 @@ def test_all_answer_at_once(serve: Callable[[str, Script | None], str]) -> None:
     found = _ask(paths, 10)
     assert list(found) and set(found) == set(paths)
     for talk in found.values():
-        assert talk.answers == [{"said": "good"}, None] and not talk.failure and talk.done
+        assert talk.answers == [{"said": "good"}, None] and not talk.failure and talk.wire is None
 
 
 def test_who_does_not_answer_holds_up_nobody(
     serve: Callable[[str, Script | None], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(plain, "_LARGEST", 1 << 20)
 
     def hangs_up(peer: socket.socket) -> None:
         peer.sendall(GREETING)
@@ -103,7 +107,7 @@ def test_who_does_not_answer_holds_up_nobody(
     paths = {serve(name, script): name for name, script in names.items()}
     paths[str(tmp_path / "absent")] = "absent"
     found: dict[str, survey.Talk] = {}
-    survey.ask(dict.fromkeys(paths, QUESTIONS), 1.0, lambda path, talk: found.update({paths[path]: talk}))
+    survey.ask(_talks(paths), 1.0, lambda path, talk: found.update({paths[path]: talk}))
     assert set(list(found)[-2:]) == {"silent", "stopped"}, "an answer does not wait for the deadline"
     assert not found["good"].failure
     assert found["silent"].late and found["stopped"].late and "no answer within 1.0 s" in found["silent"].failure
@@ -117,7 +121,7 @@ def test_who_talks_without_end_is_cut_off(serve: Callable[[str, Script | None], 
             peer.sendall(b"x" * 65536)
 
     path, found = serve("flood", endless), []
-    survey.ask({path: QUESTIONS}, 60.0, lambda _, talk: found.append(talk.failure))
+    survey.ask(_talks([path]), 60.0, lambda _, talk: found.append(talk.failure))
     assert len(found) == 1 and "more than it was asked" in found[0]
 
 

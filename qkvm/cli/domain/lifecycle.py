@@ -60,8 +60,8 @@ def destroy(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     domain.destroy(graceful=args.flag("graceful"))
     if args.flag("remove-logs"):
-        remove(context.tree.qemu_log(domain.name))
-        remove(context.tree.serial_log(domain.name))
+        for log in context.tree.logs(domain.name):
+            remove(log)
     context.say(f"Domain '{domain.name}' destroyed\n")
 
 

@@ -304,9 +304,7 @@ def pass_by(domain: Handle, run: Run) -> None:
         with suppress(MonitorError):
             cancel(domain, run)
     elif not state["begun"] or _is_over(run, state):
-        from qkvm.qmp.session import Session
-
-        with suppress(MonitorError), Session(run.monitor, name=domain.name) as session:
+        with suppress(MonitorError), domain.monitor(run.monitor) as session:
             settle(domain, run, session)
 
 

@@ -66,9 +66,7 @@ def pass_by(domain: Handle, run: Run) -> None:
     if run.pid is None:
         settle(domain, run, None)
         return
-    from qkvm.qmp.session import Session
-
-    with suppress(MonitorError), Session(run.monitor, name=domain.name) as session:
+    with suppress(MonitorError), domain.monitor(run.monitor) as session:
         settle(domain, run, session)
 
 

@@ -51,7 +51,7 @@ def opened(domain: Handle, listed: tuple[spec.Disk, ...]) -> Iterator[tuple[Sess
 
 @contextmanager
 def _qemu(domain: Handle) -> Iterator[Session]:
-    from qkvm.qmp.session import Session
+    from qkvm.qmp.plain import PlainSession
 
     config = settings.load(domain.tree)
     binary = programs.emulator(config.qemu, "work on the images of a domain")
@@ -68,7 +68,7 @@ def _qemu(domain: Handle) -> Iterator[Session]:
         theirs.close()
         pidfd = process.open_pidfd(pid)
         try:
-            with Session("", name=domain.name, sock=mine) as session:
+            with PlainSession("", name=domain.name, sock=mine, transcript=domain.transcript) as session:
                 yield session
                 session.execute("quit", timeout=_GRACE)
         except MonitorGone as error:

@@ -64,6 +64,7 @@ def session(
     return AgentSession(
         path, lock=lock, name=domain.name,
         sync_timeout=protocol.TIMEOUT if limit is None else min(limit, protocol.TIMEOUT), timeout=limit,
+        transcript=domain.transcript,
     )  # fmt: skip
 
 

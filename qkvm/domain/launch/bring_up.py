@@ -293,6 +293,9 @@ def _spawn(
     start_file = os.path.join(run.folder, "start.qmp")
     files.write_atomic(start_file, journal.script(script))
     files.make_private_dir(domain.tree.log)
+    if (transcript := domain.transcript) is not None:
+        for command, arguments in script:
+            transcript.sent(command, arguments)
     with ExitStack() as opened:
 
         def open_file(path: str, mode: int) -> int:

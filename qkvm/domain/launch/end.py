@@ -97,8 +97,8 @@ def forget(
     snapshots.forget(domain.tree, domain.name)
     checkpoints.forget(domain.tree, domain.name)
     remove_dir(domain.tree.domain_run(domain.name))
-    remove(domain.tree.qemu_log(domain.name))
-    remove(domain.tree.serial_log(domain.name))
+    for log in domain.tree.logs(domain.name):
+        remove(log)
     forget_boot_files(domain)
     remove(domain.tree.seed(domain.name))
 

@@ -14,12 +14,12 @@ from qkvm.domain.state import job, migration
 from qkvm.domain.state.job import Info
 from qkvm.errors import HostError, InvalidState, InvalidValue, MonitorError, NotReached
 from qkvm.host import process
-from qkvm.qmp.session import Session
 from qkvm.storage import savefile
 
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
+    from qkvm.qmp.session import Session
 
 _ANSWER = 5.0
 """Seconds that QEMU has to report progress; in the last pass of a migration it does not answer."""
@@ -40,7 +40,7 @@ def info(domain: Handle) -> Info:
     answer: dict[str, Any] = {}
     if told["operation"] != "Restore":
         command = "query-dump" if told.get("memory_only") else "query-migrate"
-        with Session(run.second_monitor, name=domain.name) as session:
+        with domain.monitor(run.second_monitor) as session:
             answer = session.execute(command, timeout=_ANSWER)
     return Info("Unbounded", told["operation"], job.values(told, answer))
 
@@ -87,7 +87,7 @@ def abort(domain: Handle) -> None:
         raise InvalidState("cannot abort memory-only dump", hint="QEMU has no command for it")
     if told["operation"] == "Restore":
         raise InvalidState("cannot abort a restore", hint=f"qkvm destroy {domain.name}")
-    with Session(run.second_monitor, name=domain.name) as session:
+    with domain.monitor(run.second_monitor) as session:
         migration.cancel(session)
 
 
@@ -120,7 +120,7 @@ def recover(domain: Handle, run: Run) -> None:
             if told[name]:
                 files.remove(told[name])
         try:
-            with Session(run.monitor, name=domain.name) as session:
+            with domain.monitor(run.monitor) as session:
                 _settle(run, session, told)
         except (MonitorError, NotReached):
             return
@@ -136,7 +136,7 @@ def _has_token(told: dict[str, Any]) -> bool:
         return False
 
 
-def _settle(run: Run, session: Any, told: dict[str, Any]) -> None:
+def _settle(run: Run, session: Session, told: dict[str, Any]) -> None:
     """Wait until QEMU has ended the job, and let a guest run that ran before or was about to."""
     command = "query-dump" if told.get("memory_only") else "query-migrate"
     deadline = time.monotonic() + _SETTLE

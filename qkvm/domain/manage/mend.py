@@ -27,7 +27,7 @@ SMALLEST_CAP = 16 << 10
 
 def pass_by(domain: Handle) -> None:
     """Cap the logs of a domain, take away the control group of a run that has ended; call it under its lock."""
-    logs = (domain.tree.serial_log(domain.name), domain.tree.qemu_log(domain.name))
+    logs = domain.tree.logs(domain.name)
     # Reading the settings takes most verbs longer than all else: it is left out where no cap can be reached.
     if any(journal.size(log) > SMALLEST_CAP for log in logs):
         from qkvm.host import settings

@@ -26,14 +26,13 @@ def state(domain: Handle) -> tuple[str, float, str]:
     """
     run = domain.live
     begin = time.monotonic()
-    talks: list[survey.Talk] = []
     try:
         with domain.lock(timeout=0):
-            survey.ask({run.monitor: [("query-status", {})]}, PATIENCE, lambda _, talk: talks.append(talk))
+            talk = survey.Talk(run.monitor, [("query-status", {})], domain.transcript)
+            survey.ask({run.monitor: talk}, PATIENCE, lambda *_: None)
     except Busy as error:
         return OCCUPIED, 0.0, str(error)
     waited = time.monotonic() - begin
-    failure = talks[0].failure
-    if not failure:
+    if not talk.failure:
         return OK, waited, ""
-    return (OCCUPIED, waited, failure) if talks[0].late else (ERROR, waited, failure)
+    return (OCCUPIED if talk.late else ERROR), waited, talk.failure

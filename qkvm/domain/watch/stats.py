@@ -87,6 +87,10 @@ class _Subject:
         assert self.sight.run is not None
         return self.sight.run
 
+    def talk(self) -> survey.Talk:
+        """The questions on their way to QEMU."""
+        return survey.Talk(self.run.monitor, self.questions, self.domain.transcript)
+
     def hear(self, answers: list[Any]) -> None:
         """Take the answers of QEMU, None for what it refused."""
         for name, answer in zip(self._askers, answers, strict=True):
@@ -143,7 +147,7 @@ def _ask_held(held: dict[str, tuple[_Subject, locked]], timeout: float) -> None:
             subject.hear(talk.answers)
 
     try:
-        survey.ask({path: subject.questions for path, (subject, _) in held.items()}, timeout, done)
+        survey.ask({path: subject.talk() for path, (subject, _) in held.items()}, timeout, done)
     finally:
         for _, lock in left.values():
             lock.__exit__()

@@ -4,7 +4,7 @@
 
     vm = qkvm.Host().domain("vm01")
     vm.start()
-    vm.set_vcpus(2)
+    vm.vcpus.set_count(2)
 
 Names are loaded when they are used: the command line pays for no more than its verb needs.
 """
@@ -15,18 +15,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.api.domain import Domain
     from qkvm.api.host import Host
+    from qkvm.api.network import Network
+    from qkvm.api.storage import Pool, Volume
     from qkvm.errors import QkvmError
-    from qkvm.net.network.network import Network
     from qkvm.scope import Scope
+    from qkvm.spec.disk import Disk
 
-__all__ = ["Domain", "Host", "Network", "QkvmError", "Scope"]
+__all__ = ["Disk", "Domain", "Host", "Network", "Pool", "QkvmError", "Scope", "Volume"]
 
 _HOMES = {
+    "Disk": "qkvm.spec.disk",
     "Domain": "qkvm.api.domain",
     "Host": "qkvm.api.host",
-    "Network": "qkvm.net.network.network",
+    "Network": "qkvm.api.network",
+    "Pool": "qkvm.api.storage",
     "QkvmError": "qkvm.errors",
     "Scope": "qkvm.scope",
+    "Volume": "qkvm.api.storage",
 }
 
 

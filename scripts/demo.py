@@ -122,7 +122,7 @@ class Demo:
         for domain in self.host.domains():
             if domain.is_running:
                 domain.destroy()
-        for network in self.host.networks():
+        for network in self.host.networks.all():
             if network.record is not None:
                 network.destroy()
         shutil.rmtree(self.root)
@@ -152,11 +152,11 @@ class Demo:
         """net-start."""
         self.before = self.snapshot()
         said = self.qkvm("net-start", "default").split("\n")[0]
-        actual = self.host.network("default").actual
+        actual = self.host.networks["default"].actual
         addresses = json.loads(run("ip", "-j", "-4", "addr", "show", "dev", actual.bridge))
         seen = f"{addresses[0]['addr_info'][0]['local']}/{addresses[0]['addr_info'][0]['prefixlen']}"
         check(seen == actual.address, f"bridge {actual.bridge} has {seen}, not {actual.address}")
-        backend = (self.host.network("default").record or {})["firewall"]
+        backend = (self.host.networks["default"].record or {})["firewall"]
         return f"{actual.subnets[0]} on {actual.bridge}, MASQUERADE by {backend}, dnsmasq: {said}"
 
     def install(self) -> str:
@@ -200,7 +200,7 @@ class Demo:
         )}  # fmt: skip
         for verb, text in lines.items():
             check(NAME in text or "VCPU:" in text or "vnet" in text, f"{verb} prints:\n{text}")
-        nic = self.host.domain(NAME).interfaces()[0]
+        nic = self.host.domain(NAME).nics.all()[0]
         return f"{state}; {nic.interface} {nic.mac}; list, dominfo, domiflist, domblklist, vcpuinfo agree"
 
     def vcpus(self) -> str:
@@ -246,7 +246,7 @@ class Demo:
         domain = self.host.domain(NAME)
         self.qkvm("attach-interface", NAME, "--type", "network", "--source", "default", "--model", "virtio",
                   "--persistent")  # fmt: skip
-        first, second = domain.interfaces()
+        first, second = domain.nics.all()
         table = self.qkvm("domifaddr", NAME, "--interface", second.mac, "--source", "lease", "--wait")
         address = next(item.ip for item in domain.addresses(sources=("lease",)) if item.mac == second.mac)
         check(address in table, f"domifaddr does not show {address}")

@@ -85,7 +85,7 @@ class Qkvm:
         os.environ["QKVM_ROOT"] = str(root)
         self._host = qkvm.Host()
         self._host.prepare()
-        self._network = self._host.network(NETWORK)
+        self._network = self._host.networks[NETWORK]
         self._network.start()
         self.serial_log = Path(self._host.tree.serial_log(NAME))
         self.images = Path(self._host.tree.images)
@@ -108,18 +108,18 @@ class Qkvm:
         domain = self._domain
         calls: dict[str, Callable[[int], object]] = {
             "info": lambda _: self._info(),
-            "query-status": lambda _: domain.monitor_command("query-status"),
-            "set-memory": lambda kib: domain.set_memory(kib, scope=Scope.LIVE, wait=False),
-            "set-memory-wait": lambda kib: domain.set_memory(kib, scope=Scope.LIVE),
+            "query-status": lambda _: domain.qemu.command("query-status"),
+            "set-memory": lambda kib: domain.memory.set(kib, scope=Scope.LIVE, wait=False),
+            "set-memory-wait": lambda kib: domain.memory.set(kib, scope=Scope.LIVE),
             "start": lambda _: domain.start(),
-            "hot-add": lambda _: domain.set_vcpus(2, scope=Scope.LIVE, wait=False),
+            "hot-add": lambda _: domain.vcpus.set_count(2, scope=Scope.LIVE, wait=False),
             "destroy": lambda _: domain.destroy(),
         }
         return calls[name]
 
     def actual_kib(self) -> int:
         """See Calls."""
-        return self._domain.memory_stats()["actual"]
+        return self._domain.memory.stats()["actual"]
 
     def close(self) -> None:
         """See Calls."""

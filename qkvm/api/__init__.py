@@ -1,8 +1,10 @@
-"""The public API: typed handles, whose methods lead to where the work is done.
+"""qkvm from Python: a host, its domains, networks and pools, and verbs on them by noun.
 
 A module imports only what is listed before it:
 
-options: what their methods take by keyword
+verb: methods that are functions elsewhere
+devices, tuning, guest, snapshots: parts of a domain
 domain: a domain
-host: the domains, networks and pools under one root
+network, storage: networks, pools and volumes
+host: the host
 """

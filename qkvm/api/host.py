@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from qkvm.api.domain import Domain
+from qkvm.api.verb import lazily, verb
 from qkvm.domain import handle
 from qkvm.errors import HostError
 from qkvm.files import make_private_dir, replace_link
@@ -13,17 +14,24 @@ from qkvm.host import ids
 from qkvm.paths import Tree, session_link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Unpack
+    from collections.abc import Callable, Iterator, Sequence
 
-    from qkvm.api import options
+    from qkvm.api.network import Networks
+    from qkvm.api.storage import Pools
+    from qkvm.domain.life import autostart
+    from qkvm.domain.manage import gc, install
     from qkvm.domain.manage.upgrade import Report
+    from qkvm.domain.watch import events
     from qkvm.domain.watch.stats import Stats
-    from qkvm.emulator.survey import Emulator
+    from qkvm.emulator import survey
     from qkvm.host.node.node import Info
     from qkvm.host.validate import Check
-    from qkvm.net.network.network import Network
-    from qkvm.storage.pool.pool import Pool
+    from qkvm.spec import domain as spec
+else:
+    (autostart,) = lazily("qkvm.domain.life", "autostart")
+    gc, install = lazily("qkvm.domain.manage", "gc", "install")
+    (events,) = lazily("qkvm.domain.watch", "events")
+    (survey,) = lazily("qkvm.emulator", "survey")
 
 
 class Host:
@@ -33,7 +41,7 @@ class Host:
     """
 
     def __init__(self, root: str | None = None) -> None:
-        self.tree = Tree(root)
+        self.tree = self.subject = Tree(root)
 
     def __repr__(self) -> str:
         return f"Host({self.tree.root!r})"
@@ -84,25 +92,66 @@ class Host:
         return Domain(self.tree, define.define(self.tree, text, path, left_out=left_out).name)
 
     def create(
-        self, text: bytes | str, path: str = "definition", **options: Unpack[options.Create]
+        self,
+        text: bytes | str,
+        path: str = "definition",
+        *,
+        paused: bool = False,
+        reset_nvram: bool = False,
+        left_out: list[str] | None = None,
     ) -> tuple[Domain, list[str]]:
         """Start a domain whose definition is not kept (virsh create), and give warnings; see life.start."""
         from qkvm.domain.life import start
 
         self.prepare()
-        domain, warnings = start.create(self.tree, text, path, **options)
+        domain, warnings = start.create(
+            self.tree, text, path, paused=paused, reset_nvram=reset_nvram, left_out=left_out
+        )
         return Domain(self.tree, domain.name), warnings
 
-    def restore(self, path: str, **options: Unpack[options.Restore]) -> tuple[Domain, list[str]]:
+    def restore(
+        self,
+        path: str,
+        *,
+        bypass_cache: bool = False,
+        definition: spec.Domain | None = None,
+        running: bool | None = None,
+        reset_nvram: bool = False,
+        channels: int = 0,
+    ) -> tuple[Domain, list[str]]:
         """Start a domain from a file of Domain.save (virsh restore), and give warnings; see life.start."""
         from qkvm.domain.life import start
 
         self.prepare()
-        domain, warnings = start.restore(self.tree, path, **options)
+        domain, warnings = start.restore(
+            self.tree, path, bypass_cache=bypass_cache, definition=definition, running=running,
+            reset_nvram=reset_nvram, channels=channels,
+        )  # fmt: skip
         return Domain(self.tree, domain.name), warnings
 
+    def restore_backup(
+        self,
+        folder: str,
+        *,
+        name: str = "",
+        number: int = 0,
+        in_place: bool = False,
+        report: Callable[[int, int], object] | None = None,
+    ) -> Domain:
+        """Make a domain of a backup in a folder (qkvm restore-backup); see backup.restore."""
+        from qkvm.domain.backup import restore
+
+        self.prepare()
+        domain = restore.restore(self.tree, folder, name=name, number=number, in_place=in_place, report=report)
+        return Domain(self.tree, domain.name)
+
     def statistics(
-        self, *names: str, groups: Sequence[str] = (), **options: Unpack[options.Statistics]
+        self,
+        *names: str,
+        groups: Sequence[str] = (),
+        backing: bool = False,
+        nowait: bool = False,
+        enforce: bool = False,
     ) -> list[Stats]:
         """Statistics of domains (virsh domstats), of all where none is named; see watch.stats for the options.
 
@@ -111,65 +160,37 @@ class Host:
         from qkvm.domain.watch import stats
 
         domains = [self.domain(name) for name in names] or self.domains()
-        return stats.collect(domains, groups, **options)
+        return stats.collect(domains, groups, backing=backing, nowait=nowait, enforce=enforce)
 
-    def network(self, name: str) -> Network:
-        """The network of that name or UUID.
-
-        :raises NotFound: there is none.
-        """
-        from qkvm.net.network.network import Network
+    @property
+    def networks(self) -> Networks:
+        """Its networks."""
+        from qkvm.api.network import Networks
 
         self.prepare()
-        return Network.lookup(self.tree, name)
+        return Networks(self.tree)
 
-    def networks(self) -> list[Network]:
-        """All networks, by name."""
-        from qkvm.net.network.handle import list_networks
-        from qkvm.net.network.network import Network
-
-        self.prepare()
-        return [Network(self.tree, entry.name) for entry in list_networks(self.tree)]
-
-    def define_network(self, text: bytes | str, path: str = "definition") -> Network:
-        """Store a network's definition from TOML or libvirt's XML (virsh net-define)."""
-        from qkvm.net.network.network import Network
+    @property
+    def pools(self) -> Pools:
+        """Its storage pools."""
+        from qkvm.api.storage import Pools
 
         self.prepare()
-        return Network.define(self.tree, text, path)
+        return Pools(self.tree)
 
-    def pool(self, name: str) -> Pool:
-        """The storage pool of that name or UUID.
-
-        :raises NotFound: there is none.
-        """
-        from qkvm.storage.pool.pool import Pool
-
-        self.prepare()
-        return Pool.lookup(self.tree, name)
-
-    def pools(self) -> list[Pool]:
-        """All storage pools, by name."""
-        from qkvm.storage.pool.pool import list_pools
-
-        self.prepare()
-        return list_pools(self.tree)
+    install = verb(lambda: install.install)
+    autostart = verb(lambda: autostart.autostart_all)
+    shutdown = verb(lambda: autostart.shutdown_all)
+    collect = verb(lambda: gc.collect)
+    events = verb(lambda: events.watch)
+    qemu_events = verb(lambda: events.watch_qemu)
+    emulator = verb(lambda: survey.find)
 
     def info(self) -> Info:
         """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""
         from qkvm.host.node import node
 
         return node.info()
-
-    def emulator(self, binary: str = "") -> Emulator:
-        """What the emulator can do: machines, devices, CPU models; asked once and kept.
-
-        :param binary: the path of another than the settings name.
-        :raises HostError: it is not there, or is no QEMU that answers.
-        """
-        from qkvm.emulator import survey as emulator
-
-        return emulator.find(self.tree, binary=binary)
 
     def upgrade_check(self, *names: str, qemu: str = "") -> Iterator[Report]:
         """What a QEMU would do with domains, all where none is named, each as soon as it was looked at.

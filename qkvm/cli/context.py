@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from qkvm.api.host import Host
     from qkvm.paths import Tree
 
     class Console(Protocol):
@@ -84,6 +85,13 @@ class Context:
         self.warn = warn
         self.progress = progress
         self.session = session
+
+    @property
+    def host(self) -> Host:
+        """This host, for verbs that are not on one domain."""
+        from qkvm.api.host import Host
+
+        return Host(self.tree.root)
 
     def say(self, text: str) -> None:
         """Write what only a person wants to read ("Domain 'vm01' started"): nothing when quiet."""

@@ -103,7 +103,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, guest_files: tuple[str, str]) 
         made = Lab(root, *guest_files)
         made.host.prepare()
         before = _state(made)
-        made.host.network("default").start()
+        made.host.networks["default"].start()
         yield made
         _clear(made)
         assert _state(made) == before
@@ -152,7 +152,7 @@ def _remove(domain: Domain) -> None:
 def _clear(lab: Lab) -> None:
     for domain in lab.host.domains():
         _remove(domain)
-    lab.host.network("default").destroy()
+    lab.host.networks["default"].destroy()
     process.reap()
 
 

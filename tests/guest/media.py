@@ -36,7 +36,7 @@ def fetch(package: str, path: str) -> Path:
 
 def screen_text(domain: Domain) -> str:
     """What a VGA text screen shows, 25 lines of 80, read from the card's memory."""
-    answer = domain.monitor_command("human-monitor-command", {"command-line": "xp /2000xh 0xb8000"})
+    answer = domain.qemu.command("human-monitor-command", {"command-line": "xp /2000xh 0xb8000"})
     cells = [int(word, 16) & 0xFF for line in answer.splitlines() for word in line.partition(":")[2].split()]
     text = "".join(chr(cell) if 32 <= cell < 127 else " " for cell in cells)
     return "\n".join(text[at : at + 80].rstrip() for at in range(0, len(text), 80))

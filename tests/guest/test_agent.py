@@ -48,7 +48,7 @@ def answering(domain: Domain) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            domain.guest_info("hostname")
+            domain.guest.info("hostname")
             return
         except AgentUnresponsive:
             assert time.monotonic() < deadline, "no agent answers"
@@ -100,7 +100,7 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
     assert told["os"]["kernel-release"] == kernel
     assert told["interface"][1]["hardware-address"] == MAC
     assert told["targets"] == {"/dev/vda": "vda"}
-    assert vm.guest_info("timezone")["timezone"].offset == 0
+    assert vm.guest.info("timezone")["timezone"].offset == 0
     # Agents tell the load from QEMU 10.0's on.
     known = json.loads(lab.ok("""qemu-agent-command vm '{"execute": "guest-info"}'"""))["return"][
         "supported_commands"
@@ -136,7 +136,7 @@ def test_names_and_addresses(lab: Lab, vm: Domain) -> None:
     # An address that the host could not know comes from the agent, under the tap's name; link-local ones don't.
     with Guest(vm) as guest:
         guest.ask("ip addr add 10.99.0.7/16 dev eth0")
-    tap = vm.interfaces()[0].interface
+    tap = vm.nics.all()[0].interface
     deadline = time.monotonic() + 60
     # An agent that nobody has named is given half a second, which a busy machine may take.
     while len(told := json.loads(lab.ok("domifaddr vm --json"))) < 2:
@@ -170,7 +170,7 @@ def test_file_systems(lab: Lab, vm: Domain) -> None:
             assert lab.ok("domfsthaw vm") == f"Thawed {answer} filesystem(s)\n\n"
             if answer:
                 guest.until("cat /run/wrote 2>/dev/null || true", "done")
-        assert vm.freeze(["/mnt"]) == 1 and vm.thaw() == 1
+        assert vm.guest.freeze(["/mnt"]) == 1 and vm.guest.thaw() == 1
         refused = lab.fails("domfsthaw vm --mountpoint /mnt")
         assert refused.startswith("error: Unable to thaw filesystems: argument unsupported: ")
         # Blocks that a removed file had go back to the host's file system.
@@ -450,7 +450,7 @@ def test_no_agent(lab: Lab, domain_of: Register) -> None:
     domain.shutdown(wait=True)
     assert "guest: power button" in log_since(domain, mark)
     with pytest.raises(InvalidState):
-        domain.agent()
+        domain.guest.session()
 
 
 def test_no_channel(lab: Lab, domain_of: Register) -> None:
@@ -460,5 +460,5 @@ def test_no_channel(lab: Lab, domain_of: Register) -> None:
     assert lab.fails("domhostname plain").startswith(f"error: failed to get hostname: {missing}")
     assert lab.fails("guestinfo plain").startswith(f"error: {missing}")
     with pytest.raises(AgentMissing):
-        domain.agent()
+        domain.guest.session()
     assert AgentRefused("guest-x", "GenericError", "no").desc == "no"

@@ -31,9 +31,9 @@ Register = Callable[[Domain], Domain]
 def vm(lab: Lab, tmp_path: Path, domain_of: Register) -> Domain:
     """A guest with a qcow2 disk on a base, and a raw one; it runs."""
     domain = domain_of(lab.define("vm"))
-    domain.attach_disk(chain(tmp_path, "base", "disk"), scope=Scope.CONFIG)
+    domain.disks.attach(chain(tmp_path, "base", "disk"), scope=Scope.CONFIG)
     (tmp_path / "raw").mkdir()
-    domain.attach_disk(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), scope=Scope.CONFIG)
+    domain.disks.attach(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), scope=Scope.CONFIG)
     return lab.boot(domain)
 
 
@@ -45,7 +45,7 @@ def manifest(folder: Path) -> list[dict[str, object]]:
 
 def bitmaps(domain: Domain) -> int:
     """How many bitmaps the disks of a running domain have."""
-    nodes = domain.monitor_command("query-named-block-nodes", {"flat": True})
+    nodes = domain.qemu.command("query-named-block-nodes", {"flat": True})
     return sum(len(node.get("dirty-bitmaps", ())) for node in nodes)
 
 
@@ -292,7 +292,7 @@ def test_killed_while_the_guest_holds_still(lab: Lab, vm: Domain, tmp_path: Path
 def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     """The variables of the firmware are in a backup, of a domain that runs or does not."""
     vm = domain_of(lab.define("uefi", boot='{ firmware = "uefi" }'))
-    vm.attach_disk(chain(tmp_path, "disk"), scope=Scope.CONFIG)
+    vm.disks.attach(chain(tmp_path, "disk"), scope=Scope.CONFIG)
     vm.start()
     vm.suspend()
     lab.ok(f"backup uefi {tmp_path}/to")
@@ -309,7 +309,7 @@ def test_uefi_variables(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
 def test_snapshots_between(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     """Who goes back to a snapshot changes the disk behind the bitmap's back: the next backup is a full one."""
     vm = domain_of(lab.define("between"))
-    vm.attach_disk(chain(tmp_path, "disk"), scope=Scope.CONFIG)
+    vm.disks.attach(chain(tmp_path, "disk"), scope=Scope.CONFIG)
     backup = f"backup between {tmp_path}/to"
     lab.ok(backup)
     lab.ok("snapshot-create-as between cold")

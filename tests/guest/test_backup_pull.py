@@ -173,7 +173,7 @@ def refused(vm: Domain, folder: Path) -> None:
             assert sorted(path.name for path in folder.rglob("*")) == before
     # Some QEMUs would abort when a client goes.
     iothread.add(vm, 1, scope=Scope.LIVE)
-    vm.attach_disk(replace(chain(folder, "threaded"), target="vdc", iothread=1), scope=Scope.LIVE)
+    vm.disks.attach(replace(chain(folder, "threaded"), target="vdc", iothread=1), scope=Scope.LIVE)
     if vm.live.needs(Quirk.NBD_IOTHREAD):
         with pytest.raises(QkvmError, match="disk vdc is served by an iothread"):
             begin(vm, INSIDE, "")
@@ -182,14 +182,14 @@ def refused(vm: Domain, folder: Path) -> None:
         backupjob.abort(vm)
     begin(vm, INSIDE, scratch)
     backupjob.abort(vm)
-    vm.detach_disk("vdc", scope=Scope.LIVE)
+    vm.disks.detach("vdc", scope=Scope.LIVE)
     # Somebody else has QEMU serve something.
     place = {"type": "unix", "data": {"path": f"{folder}/other", "abstract": True}}
-    vm.monitor_command("nbd-server-start", {"addr": place})
+    vm.qemu.command("nbd-server-start", {"addr": place})
     with pytest.raises(QkvmError, match="NBD server already running"):
         begin(vm, INSIDE, scratch)
     assert not left(vm, folder) and "backup" not in vm.live.record
-    vm.monitor_command("nbd-server-stop")
+    vm.qemu.command("nbd-server-stop")
 
 
 def at_an_address(vm: Domain, folder: Path) -> None:

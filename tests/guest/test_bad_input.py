@@ -144,9 +144,9 @@ def test_data_arrives_as_data(lab: Lab, domain_of: Register, tmp_path: Path) -> 
             (1 << 20) // 512
         )
         assert guest.ask("cat /sys/block/vda/serial") == "S-1"
-    blocks = domain.monitor_command("query-named-block-nodes")
+    blocks = domain.qemu.command("query-named-block-nodes")
     assert {(node["drv"], node["file"]) for node in blocks} == {("raw", "/dev/fdset/0"), ("file", "/dev/fdset/0")}
-    (fdset,) = domain.monitor_command("query-fdsets")
+    (fdset,) = domain.qemu.command("query-fdsets")
     assert {one["opaque"] for one in fdset["fds"]} == {str(disk)}
     assert lab.ok("domblklist nasty --json")
     assert NASTY in lab.ok("list --title")
@@ -214,7 +214,7 @@ def test_program_that_is_missing(lab: Lab, program: str) -> None:
         "dnsmasq": "net-start other",
     }[program]
     if program == "dnsmasq":
-        lab.host.define_network(
+        lab.host.networks.define(
             'name = "other"\nbridge = "other0"\naddress = "10.77.0.1/24"\n'
             '[dhcp]\nstart = "10.77.0.2"\nend = "10.77.0.9"\n'
         )
@@ -228,7 +228,7 @@ def test_program_that_is_missing(lab: Lab, program: str) -> None:
     assert f"{program} is not installed" in line and "apt install" in line, done.stderr
     assert _world(lab) == before
     if program == "dnsmasq":
-        lab.host.network("other").undefine()
+        lab.host.networks["other"].undefine()
 
 
 def test_not_root(lab: Lab) -> None:

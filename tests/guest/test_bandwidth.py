@@ -87,7 +87,7 @@ def _shapers() -> list[str]:
 
 def test_limits_of_a_nic(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("slow", body=BODY)))
-    (tap,) = (nic.interface for nic in domain.interfaces())
+    (tap,) = (nic.interface for nic in domain.nics.all())
     assert [line.split()[1] for line in _shapers()] == ["qkvm:dom=slow"]
     shown = lab.ok(f"domiftune slow {tap}")
     assert shown == (

@@ -47,9 +47,9 @@ def vm(booted: Domain) -> Iterator[Domain]:
     for entry in plugged(booted.live):
         if entry["target"] in booted.live.record.get("blockjobs", {}):
             blockjob.abort(booted, entry["target"])
-        booted.detach_disk(entry["target"], scope=Scope.LIVE)
+        booted.disks.detach(entry["target"], scope=Scope.LIVE)
     for disk in booted.definition.disks:
-        booted.detach_disk(disk.target, scope=Scope.CONFIG)
+        booted.disks.detach(disk.target, scope=Scope.CONFIG)
 
 
 def chain(folder: Path, *names: str, fmt: str = "qcow2") -> spec.Disk:
@@ -94,7 +94,7 @@ def header(path: Path) -> str:
 
 def test_commit(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     """Images in the middle, and then the one that the guest writes to, go down into their bases."""
-    vm.attach_disk(replace(chain(tmp_path, "a", "b", "c", "d"), iothread=1), scope=Scope.PERSISTENT)
+    vm.disks.attach(replace(chain(tmp_path, "a", "b", "c", "d"), iothread=1), scope=Scope.PERSISTENT)
     with Guest(vm) as guest:
         see(guest, "vda")
         put(guest, 8, 4, "before")
@@ -143,8 +143,8 @@ def test_commit(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     assert lab.ok(f"blockjob {vm.name} vda") == "No current block job for vda\n"
     assert "disk vda does not have an active block job" in lab.fails(f"blockjob {vm.name} vda --abort")
     # What it writes now is in the base: the file alone holds it.
-    vm.detach_disk("vda", scope=Scope.LIVE)
-    vm.attach_disk(vm.definition.disks[0], scope=Scope.LIVE)
+    vm.disks.detach("vda", scope=Scope.LIVE)
+    vm.disks.attach(vm.definition.disks[0], scope=Scope.LIVE)
     with Guest(vm) as guest:
         see(guest, "vda")
         assert digest(guest) == whole
@@ -152,7 +152,7 @@ def test_commit(lab: Lab, vm: Domain, tmp_path: Path) -> None:
 
 def test_pull_and_copy(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     """Bases are read up into the disk; then it goes to another image, of another format, and back."""
-    vm.attach_disk(chain(tmp_path, "a", "b", "c"), scope=Scope.PERSISTENT)
+    vm.disks.attach(chain(tmp_path, "a", "b", "c"), scope=Scope.PERSISTENT)
     with Guest(vm) as guest:
         see(guest, "vda")
         put(guest, 8, 4, "before")
@@ -211,7 +211,7 @@ def test_full_destination(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "small", small], check=True)
     try:
-        vm.attach_disk(chain(tmp_path, "a"), scope=Scope.PERSISTENT)
+        vm.disks.attach(chain(tmp_path, "a"), scope=Scope.PERSISTENT)
         with Guest(vm) as guest:
             see(guest, "vda")
             put(guest, 8, 8, "data")
@@ -257,7 +257,7 @@ def killed(lab: Lab, moment: str, line: str) -> None:
 
 def test_qkvm_killed(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     """A job goes on in QEMU, the next verb sees it; one that was never begun leaves nothing."""
-    vm.attach_disk(chain(tmp_path, "a", "b"), scope=Scope.PERSISTENT)
+    vm.disks.attach(chain(tmp_path, "a", "b"), scope=Scope.PERSISTENT)
     with Guest(vm) as guest:
         see(guest, "vda")
         put(guest, 8, 4, "data")
@@ -287,7 +287,7 @@ def test_qemu_killed(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     for target in targets:
         folder = tmp_path / target
         folder.mkdir()
-        vm.attach_disk(replace(chain(folder, "a", "b"), target=target), scope=Scope.CONFIG)
+        vm.disks.attach(replace(chain(folder, "a", "b"), target=target), scope=Scope.CONFIG)
     lab.boot(vm)
     with Guest(vm) as guest:
         for target in targets:

@@ -52,7 +52,7 @@ def test_what_is_marked_for_the_next_boot_starts_once(lab: Lab, domain_of: Regis
 
 def test_boot_and_halt(lab: Lab, domain_of: Register) -> None:
     """Networks first, domains by their order; at halt the other way round; one that is deaf is ended."""
-    lab.host.define_network(
+    lab.host.networks.define(
         'name = "lab"\nbridge = "lab0"\naddress = "10.78.0.1/24"\n[dhcp]\nstart = "10.78.0.2"\nend = "10.78.0.9"\n'
     )
     nic = network_nic("52:54:00:00:bb:01").replace("default", "lab")
@@ -95,9 +95,9 @@ def test_boot_and_halt(lab: Lab, domain_of: Register) -> None:
         for domain in (first, second, deaf):
             if domain.is_running:
                 domain.destroy()
-        if lab.host.network("lab").active:
-            lab.host.network("lab").destroy()
-        lab.host.network("lab").undefine()
+        if lab.host.networks["lab"].active:
+            lab.host.networks["lab"].destroy()
+        lab.host.networks["lab"].undefine()
 
 
 def test_the_service_is_written_and_runs(lab: Lab, domain_of: Register) -> None:

@@ -232,16 +232,16 @@ def test_a_file_goes_along_with_a_monitor_command(lab: Lab, vm: Domain, tmp_path
         set_of_fds = lab.run(line.replace("getfd", "add-fd").partition(" '")[0], pass_fds=(file.fileno(),))
     made = json.loads(set_of_fds.stdout)["return"]
     assert made["fd"] > 2
-    kept = [entry["fdset-id"] for entry in vm.monitor_command("query-fdsets")]
+    kept = [entry["fdset-id"] for entry in vm.qemu.command("query-fdsets")]
     warned = "QEMU dropped the new set of fds as soon as this command ended" in set_of_fds.stderr
     assert kept == ([] if warned else [made["fdset-id"]])
     if kept:
-        vm.monitor_command("remove-fd", {"fdset-id": made["fdset-id"]})
+        vm.qemu.command("remove-fd", {"fdset-id": made["fdset-id"]})
 
     def held() -> bool:
         fds = Path(f"/proc/{vm.live.pid}/fd")
         return str(tmp_path / "passed") in [os.readlink(fds / name) for name in os.listdir(fds)]
 
     assert held(), "QEMU has it for later commands"
-    vm.monitor_command("closefd", {"fdname": "mine"})
+    vm.qemu.command("closefd", {"fdname": "mine"})
     assert not held()

@@ -57,7 +57,7 @@ def debian_disk() -> str:
 
 def sh(domain: Domain, command: str) -> str:
     """What a command prints that the guest's agent runs; it must succeed."""
-    with domain.agent(timeout=120) as agent:
+    with domain.guest.session(timeout=120) as agent:
         arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
         pid = agent.execute("guest-exec", arguments, kind=dict[str, Any])["pid"]
         deadline = time.monotonic() + BOOT

@@ -36,7 +36,7 @@ def test_past_the_page_cache(lab: Lab, domain_of: Register, tmp_path: Path) -> N
     folder.mkdir()
     disk = replace(chain(folder, "a", "b"), cache=spec.Cache.NONE, io=spec.Io.NATIVE)
     domain = domain_of(lab.define("direct"))
-    domain.attach_disk(disk, scope=Scope.CONFIG)
+    domain.disks.attach(disk, scope=Scope.CONFIG)
     lab.boot(domain)
     assert flags(domain) == {"a": True, "b": True}
     with Guest(domain) as guest:

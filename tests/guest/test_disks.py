@@ -49,9 +49,9 @@ def vm(booted: Domain) -> Iterator[Domain]:
     """The guest, without disks before and after each test: one's failure is not the next one's."""
     yield booted
     for entry in plugged(booted.live):
-        booted.detach_disk(entry["target"], scope=Scope.LIVE)
+        booted.disks.detach(entry["target"], scope=Scope.LIVE)
     for disk in booted.definition.disks:
-        booted.detach_disk(disk.target, scope=Scope.CONFIG)
+        booted.disks.detach(disk.target, scope=Scope.CONFIG)
 
 
 def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
@@ -64,8 +64,8 @@ def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
 
 def left(domain: Domain) -> tuple[list[str], list[int]]:
     """Names of the block nodes and numbers of the sets of fds that QEMU has."""
-    nodes = domain.monitor_command("query-named-block-nodes", {"flat": True})
-    sets = domain.monitor_command("query-fdsets")
+    nodes = domain.qemu.command("query-named-block-nodes", {"flat": True})
+    sets = domain.qemu.command("query-fdsets")
     return sorted(node["node-name"] for node in nodes), [one["fdset-id"] for one in sets]
 
 
@@ -110,7 +110,7 @@ def test_disk_comes_and_goes(lab: Lab, vm: Domain, tmp_path: Path, target: str, 
         see(guest, device)
         digest = guest.ask(f"head -c {len(written)} /dev/{device} | md5sum").split()[0]
     assert digest == hashlib.md5(written).hexdigest()
-    vm.detach_disk(target, scope=Scope.PERSISTENT)
+    vm.disks.detach(target, scope=Scope.PERSISTENT)
     assert left(vm) == ([], [])
 
 
@@ -190,7 +190,7 @@ def test_scopes_change_both_or_neither(lab: Lab, vm: Domain, tmp_path: Path) -> 
     vm.suspend()
     try:
         # A paused guest releases nothing on a PCI bus.
-        vm.attach_disk(
+        vm.disks.attach(
             spec.Disk(path=str(image(tmp_path, "b.img")), format=RAW, target="vdc"), scope=Scope.PERSISTENT
         )
         message = lab.fails(f"detach-disk {vm.name} vdc --persistent --timeout 1")
@@ -277,14 +277,14 @@ def test_a_guest_that_writes_the_header_of_another_format(lab: Lab, vm: Domain, 
     with Guest(vm) as guest:
         see(guest, "vda")
         guest.ask(r"printf 'QFI\373\0\0\0\003' | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null")
-    vm.detach_disk("vdb")
+    vm.disks.detach("vdb")
     done = lab.run(attach)
     assert done.returncode == 0 and "begins as a qcow2 image does, but is used as raw" in done.stderr
     with Guest(vm) as guest:
         see(guest, "vda")
         assert guest.number("cat /sys/block/vda/size") == 8 * MIB // 512
         assert guest.ask("head -c 3 /dev/vda") == "QFI"
-    vm.detach_disk("vdb")
+    vm.disks.detach("vdb")
 
 
 def test_a_disk_in_use_goes_too(lab: Lab, vm: Domain, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_killed_while_it_plugs(lab: Lab, vm: Domain, tmp_path: Path, moment: str
     else:
         lab.ok(f"attach-disk {vm.name} {path} vdb --live")
     assert len(left(vm)[0]) == 2 and len(left(vm)[1]) == 1
-    vm.detach_disk("vdb")
+    vm.disks.detach("vdb")
     assert left(vm) == ([], [])
 
 
@@ -368,7 +368,7 @@ def test_killed_while_it_changes_media(lab: Lab, vm: Domain, tmp_path: Path, com
         guest.until("head -n 1 /dev/sr0 || true", "second")
     assert json.loads(lab.ok(f"domblklist {vm.name} --json"))[0]["source"] == str(second)
     assert len(left(vm)[0]) == 2 and len(left(vm)[1]) == 1
-    vm.detach_disk("sdc")
+    vm.disks.detach("sdc")
     assert left(vm) == ([], [])
 
 
@@ -388,13 +388,13 @@ def test_an_image_in_use(lab: Lab, vm: Domain, tmp_path: Path, domain_of: Regist
     readers = domain_of(lab.define("readers", body=disk_toml(path, "vda", "readonly = true")))
     readers.start(paused=True)
     readers.destroy()
-    vm.detach_disk("vdb")
+    vm.disks.detach("vdb")
     # Who writes together says so on both sides.
     sharers = domain_of(lab.define("sharers", body=disk_toml(shared, "vda", "shareable = true")))
     sharers.start(paused=True)
     assert f"disk {shared} is in use by domain 'sharers'" in lab.fails(f"attach-disk {vm.name} {shared} vdb")
     lab.ok(f"attach-disk {vm.name} {shared} vdb --mode shareable")
-    vm.detach_disk("vdb")
+    vm.disks.detach("vdb")
     # A process that is none of ours.
     with open(path, "r+b") as stream:
         fcntl.fcntl(stream, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
@@ -413,12 +413,12 @@ def test_slots_run_out_with_a_word(lab: Lab, vm: Domain, tmp_path: Path) -> None
     if vm.definition.machine == "pc":
         return
     path = image(tmp_path, "more.img")
-    vm.attach_disk(spec.Disk(path=str(path), format=RAW, target="sda", bus=spec.DiskBus.SCSI), scope=Scope.LIVE)
-    vm.detach_disk("sda", scope=Scope.LIVE)
+    vm.disks.attach(spec.Disk(path=str(path), format=RAW, target="sda", bus=spec.DiskBus.SCSI), scope=Scope.LIVE)
+    vm.disks.detach("sda", scope=Scope.LIVE)
     free = json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"]
     targets = [f"vd{letter}" for letter in "bcdefg"[:free]]
     for target in targets:
-        vm.attach_disk(spec.Disk(path=str(image(tmp_path, target)), format=RAW, target=target), scope=Scope.LIVE)
+        vm.disks.attach(spec.Disk(path=str(image(tmp_path, target)), format=RAW, target=target), scope=Scope.LIVE)
     assert "slots of this domain for devices are taken" in lab.fails(f"attach-disk {vm.name} {path} vdz")
     # A SCSI disk needs none where its controller is there already.
     lab.ok(f"attach-disk {vm.name} {path} sda")
@@ -428,11 +428,11 @@ def test_slots_run_out_with_a_word(lab: Lab, vm: Domain, tmp_path: Path) -> None
         f"attach-disk {vm.name} {image(tmp_path, 'u.img')} sdb --targetbus usb"
     )
     for target in (*targets, "sda"):
-        vm.detach_disk(target)
+        vm.disks.detach(target)
     assert left(vm) == ([], [])
     lab.ok(f"attach-disk {vm.name} {path} sdb --targetbus usb --persistent")
     # The guest's kernel has no USB: QEMU shows the stick on the controller that came with it.
-    assert [device_id(block) for block in vm.monitor_command("query-block")] == ["disk-sdb"]
+    assert [device_id(block) for block in vm.qemu.command("query-block")] == ["disk-sdb"]
     lab.ok(f"blkdeviotune {vm.name} sdb --total-iops-sec 100 --live")
     assert "total_iops_sec : 100\n" in lab.ok(f"blkdeviotune {vm.name} sdb")
     lab.ok(f"detach-disk {vm.name} sdb --persistent")

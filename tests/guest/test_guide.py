@@ -109,11 +109,11 @@ def stage(lab: Lab, tmp_path: Path) -> Iterator[Stage]:
         if domain.is_running:
             domain.destroy()
         domain.undefine(nvram=True, snapshots_metadata=True, checkpoints_metadata=True)
-    for network in lab.host.networks():
+    for network in lab.host.networks.all():
         if network.name != "default":
             network.destroy()
             network.undefine()
-    for pool in lab.host.pools():
+    for pool in lab.host.pools.all():
         if pool.name != "default":
             pool.destroy()
             pool.undefine()
@@ -124,9 +124,9 @@ def stage(lab: Lab, tmp_path: Path) -> Iterator[Stage]:
 @pytest.fixture(scope="module")
 def no_network(lab: Lab) -> Iterator[None]:
     """Before the tests that ask for this, and until the last one has ended, no network is active."""
-    lab.host.network("default").destroy()
+    lab.host.networks["default"].destroy()
     yield
-    lab.host.network("default").start()
+    lab.host.networks["default"].start()
 
 
 def _pid(domain: Domain) -> int | None:

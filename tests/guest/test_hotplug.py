@@ -40,11 +40,11 @@ def test_memory_follows(lab: Lab, vm: Domain) -> None:
         small = guest.number("memtotal")
     assert vm.live.balloon() == 300 * 1024
     assert f"Used memory:    {300 * 1024} KiB" in lab.ok(f"dominfo {vm.name}")
-    assert vm.set_memory(512 * 1024) == 512 * 1024
+    assert vm.memory.set(512 * 1024) == 512 * 1024
     with Guest(vm) as guest:
         # What is reserved at boot stays so: the difference is the balloon's alone.
         assert guest.number("memtotal") - small == (512 - 300) * 1024
-    stats = vm.memory_stats()
+    stats = vm.memory.stats()
     assert stats["actual"] == 512 * 1024 and stats["rss"] > 0
     assert vm.definition.memory.current == 256 * 1024, "--live leaves the definition alone"
     assert "cannot set memory higher than max memory" in lab.fails(f"setmem {vm.name} 513M --live")
@@ -57,30 +57,30 @@ def test_memory_of_a_guest_without_driver(lab: Lab, vm: Domain) -> None:
     try:
         before = vm.live.balloon()
         with pytest.raises(NotReached, match="no balloon driver") as caught:
-            vm.set_memory(200 * 1024, timeout=1)
+            vm.memory.set(200 * 1024, timeout=1)
         assert (caught.value.asked, caught.value.reached) == (200 * 1024, before)
         assert "guest has no balloon driver" in lab.fails(f"setmem {vm.name} 200M --live --timeout 1")
     finally:
         with Guest(vm) as guest:
             guest.ask("modprobe virtio_balloon")
-    assert vm.set_memory(400 * 1024) == 400 * 1024
+    assert vm.memory.set(400 * 1024) == 400 * 1024
 
 
 def test_memory_of_a_paused_guest(vm: Domain) -> None:
     vm.suspend()
     try:
         with pytest.raises(InvalidState, match="a paused guest can't move its balloon"):
-            vm.set_memory(300 * 1024)
-        vm.set_memory(300 * 1024, wait=False)
+            vm.memory.set(300 * 1024)
+        vm.memory.set(300 * 1024, wait=False)
     finally:
         vm.resume()
-    assert vm.set_memory(300 * 1024) == 300 * 1024
+    assert vm.memory.set(300 * 1024) == 300 * 1024
 
 
 def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
     line = f"attach-interface {vm.name} --type network --source default --model virtio --persistent"
     assert lab.ok(line) == "Interface attached successfully\n\n"
-    first, second = vm.interfaces()
+    first, second = vm.nics.all()
     assert [nic.mac for nic in vm.definition.nics] == [first.mac, second.mac]
     with Guest(vm) as guest:
         guest.until(f"nics | grep -c {second.mac} || true", "1")
@@ -112,7 +112,7 @@ def test_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:
     assert lab.ok(line) == "Interface detached successfully\n\n"
     assert not table.present(second.interface)
     assert port["uuid"] not in lab.ok("net-port-list default --uuid")
-    assert [nic.mac for nic in vm.interfaces()] == [nic.mac for nic in vm.definition.nics] == [first.mac]
+    assert [nic.mac for nic in vm.nics.all()] == [nic.mac for nic in vm.definition.nics] == [first.mac]
     with Guest(vm) as guest:
         assert second.mac not in guest.ask("nics")
     assert "No interface with MAC address" in lab.fails(f"detach-interface {vm.name} network --mac {second.mac}")
@@ -136,42 +136,42 @@ def test_killed_while_a_nic_is_plugged(lab: Lab, vm: Domain) -> None:
 
 def test_live_and_config_are_told_apart(lab: Lab, vm: Domain) -> None:
     lab.ok(f"attach-interface {vm.name} network default --mac 52:54:00:00:cc:01 --config")
-    assert len(vm.interfaces()) == 1 and len(vm.definition.nics) == 2
+    assert len(vm.nics.all()) == 1 and len(vm.definition.nics) == 2
     assert len(json.loads(lab.ok(f"domiflist {vm.name} --inactive --json"))["interfaces"]) == 2
     lab.ok(f"detach-interface {vm.name} network --mac 52:54:00:00:cc:01 --config")
     assert len(vm.definition.nics) == 1
     # Neither flag means live when it runs.
     lab.ok(f"attach-interface {vm.name} network default --mac 52:54:00:00:cc:02")
-    assert len(vm.interfaces()) == 2 and len(vm.definition.nics) == 1
+    assert len(vm.nics.all()) == 2 and len(vm.definition.nics) == 1
     # The definition does not have it: nothing is detached, not even live.
     assert lab.fails(f"detach-interface {vm.name} network --mac 52:54:00:00:cc:02 --live --config")
-    assert len(vm.interfaces()) == 2
+    assert len(vm.nics.all()) == 2
     lab.ok(f"detach-interface {vm.name} network --mac 52:54:00:00:cc:02 --live")
     assert "mutually exclusive" in lab.fails(f"setmem {vm.name} 300M --current --live")
 
 
 def test_a_guest_that_does_not_release(lab: Lab, vm: Domain) -> None:
     """A paused guest can't: the tap stays, and goes when the guest has answered after all."""
-    mac = vm.attach_interface(source="default", scope=Scope.LIVE)
-    tap = next(nic.interface for nic in vm.interfaces() if nic.mac == mac)
+    mac = vm.nics.attach(source="default", scope=Scope.LIVE)
+    tap = next(nic.interface for nic in vm.nics.all() if nic.mac == mac)
     vm.suspend()
     message = lab.fails(f"detach-interface {vm.name} network --mac {mac} --live --timeout 1")
     assert f"guest did not release NIC {mac} within 1 s" in message
-    assert table.present(tap) and len(vm.interfaces()) == 2
+    assert table.present(tap) and len(vm.nics.all()) == 2
     vm.resume()
-    vm.detach_interface(type="network", mac=mac, scope=Scope.LIVE)
-    assert not table.present(tap) and len(vm.interfaces()) == 1
+    vm.nics.detach(type="network", mac=mac, scope=Scope.LIVE)
+    assert not table.present(tap) and len(vm.nics.all()) == 1
 
 
 def test_other_models_and_types(lab: Lab, vm: Domain) -> None:
     for options in ("user x --model e1000", "bridge virbr0", "network default --model e1000e"):
         lab.ok(f"attach-interface {vm.name} {options}")
         kind = options.split()[0]
-        mac = next(nic.mac for nic in vm.interfaces()[1:])
+        mac = next(nic.mac for nic in vm.nics.all()[1:])
         with Guest(vm) as guest:
             guest.until("ls /sys/bus/pci/devices | wc -l", guest.ask("ls /sys/bus/pci/devices | wc -l"))
         lab.ok(f"detach-interface {vm.name} {kind} --mac {mac} --live")
-    assert len(vm.interfaces()) == 1
+    assert len(vm.nics.all()) == 1
     assert lab.ok(f"attach-interface {vm.name} network default --mac 52:54:00:00:cc:09 --print-xml") == (
         "<interface type='network'>\n  <source network='default'/>\n  <mac address='52:54:00:00:cc:09'/>\n"
         "</interface>\n\n"
@@ -179,7 +179,7 @@ def test_other_models_and_types(lab: Lab, vm: Domain) -> None:
 
 
 def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> None:
-    (nic,) = vm.interfaces()
+    (nic,) = vm.nics.all()
     shown = lab.ok(f"detach-interface {vm.name} network --print-xml")
     assert shown in f"{vm.xml()}\n" or all(line.strip() in vm.xml() for line in shown.splitlines())
     assert f"<target dev='{nic.interface}'/>" in shown and f"<mac address='{nic.mac}'/>" in shown
@@ -191,7 +191,7 @@ def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> No
         assert f"<link state='{state}'/>" in shown and f"<target dev='{nic.interface}'/>" in shown
         shown = lab.ok(f"domif-setlink {vm.name} {nic.mac} {state} --print-xml --config")
         assert f"<link state='{state}'/>" in shown and "<target" not in shown
-    assert vm.interfaces()[0].link is True and len(vm.interfaces()) == 1, "nothing was changed"
+    assert vm.nics.all()[0].link is True and len(vm.nics.all()) == 1, "nothing was changed"
 
     options = "--model virtio --alias ua-second --inbound 100,200,300 --outbound 50 --mac 52:54:00:00:cc:0a"
     shown = lab.ok(f"attach-interface {vm.name} network default {options} --target tap7 --script /x --print-xml")
@@ -205,15 +205,13 @@ def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> No
     try:
         for scope in ("", "--inactive"):
             assert "<alias name='ua-second'/>" in lab.ok(f"dumpxml {vm.name} {scope}")
-        assert "ua-second" in {
-            one["name"] for one in vm.monitor_command("qom-list", {"path": "/machine/peripheral"})
-        }
+        assert "ua-second" in {one["name"] for one in vm.qemu.command("qom-list", {"path": "/machine/peripheral"})}
         assert "ua-second" in lab.fails(f"attach-interface {vm.name} network default --alias ua-second --live")
     finally:
         lab.ok(f"detach-device-alias {vm.name} ua-second --live --config")
     assert "alias 'mine' of" in lab.fails(f"attach-interface {vm.name} network default --alias mine")
-    assert len(vm.interfaces()) == len(vm.definition.nics) == 1
-    assert len(vm.interfaces()) == 1
+    assert len(vm.nics.all()) == len(vm.definition.nics) == 1
+    assert len(vm.nics.all()) == 1
     for options, words in (
         ("network nosuch", "no network with matching name 'nosuch'"),
         ("bridge nosuch", "Cannot get interface MTU on 'nosuch'"),
@@ -222,11 +220,11 @@ def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> No
         ("vdpa eth0", "No support for vdpa in command 'attach-interface'"),
         ("network default --model ne2k", "NIC model 'ne2k' is not known"),
         ("network default --mac 01:00:00:00:00:01", "multicast"),
-        (f"network default --mac {vm.interfaces()[0].mac}", "used twice"),
+        (f"network default --mac {vm.nics.all()[0].mac}", "used twice"),
         ("network default --target a-very-long-tap-name", "15 bytes"),
     ):
         assert words in lab.fails(f"attach-interface {vm.name} {options}")
-    assert len(vm.interfaces()) == 1
+    assert len(vm.nics.all()) == 1
 
 
 def test_slots_run_out_with_a_word(lab: Lab, vm: Domain) -> None:
@@ -234,11 +232,11 @@ def test_slots_run_out_with_a_word(lab: Lab, vm: Domain) -> None:
         # The older PC's 27 slots are counted by the unit tests.
         assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 25
         return
-    macs = [vm.attach_interface(type="user", scope=Scope.LIVE) for _ in range(3)]
+    macs = [vm.nics.attach(type="user", scope=Scope.LIVE) for _ in range(3)]
     assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 0
     assert "all 4 slots of this domain for devices are taken" in lab.fails(f"attach-interface {vm.name} user x")
     for mac in macs:
-        vm.detach_interface(type="user", mac=mac, scope=Scope.LIVE)
+        vm.nics.detach(type="user", mac=mac, scope=Scope.LIVE)
     assert json.loads(lab.ok(f"domiflist {vm.name} --json"))["free_slots"] == 3
 
 
@@ -259,7 +257,7 @@ def test_vcpus_come_and_go(lab: Lab, vm: Domain) -> None:
         "maximum      config         3", "maximum      live           3",
         "current      config         1", "current      live           3",
     ]  # fmt: skip
-    assert vm.set_vcpus(1) == 1
+    assert vm.vcpus.set_count(1) == 1
     with Guest(vm) as guest:
         guest.until("cpus", "1")
     assert len(lab.ok(f"vcpuinfo {vm.name}").split("VCPU:")) == 2
@@ -308,7 +306,7 @@ def test_a_guest_that_takes_no_vcpu(lab: Lab, domain_of: Register) -> None:
         with pytest.raises(
             NotReached, match="guest did not follow within 3 s: it has 1 of 2 vcpus online"
         ) as caught:
-            domain.set_vcpus(2, timeout=3)
+            domain.vcpus.set_count(2, timeout=3)
         assert (caught.value.asked, caught.value.reached) == (2, 1)
         assert json.loads(lab.ok(f"vcpucount few{number} --json"))["current"]["live"] == 2
         with Guest(domain) as guest:
@@ -355,7 +353,7 @@ def test_vcpus_of_the_definition(lab: Lab, domain_of: Register) -> None:
     lab.ok("setmem paper 1000000 --config")
     assert domain.definition.memory.current == 1000000
     with pytest.raises(InvalidValue):
-        domain.set_memory(2 << 20, scope=Scope.CONFIG)
+        domain.memory.set(2 << 20, scope=Scope.CONFIG)
     lab.boot(domain)
     with Guest(domain) as guest:
         guest.until("cpus", "2")
@@ -376,5 +374,5 @@ def test_a_guest_that_keeps_its_vcpu(lab: Lab, domain_of: Register) -> None:
     domain.resume()
     # The firmware runs, or the kernel's first second: ACPI is not yet in any system's hands.
     with pytest.raises(NotReached, match="vcpu 1 can't be unplugged|did not release vCPU 1"):
-        domain.set_vcpus(1, timeout=0.2)
+        domain.vcpus.set_count(1, timeout=0.2)
     assert domain.live.vcpu_count() == 2

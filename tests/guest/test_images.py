@@ -25,7 +25,7 @@ def octal(raw: bytes) -> str:
 def test_a_raw_disk_stays_raw_for_ever(lab: Lab, domain_of: Callable[[Domain], Domain], tmp_path: Path) -> None:
     """The guest writes the header of a qcow2 image based on a file of the host, and reads just that back."""
     lab.ok("vol-create-as default raw.img 8M")
-    disk, to, medium = Path(lab.host.pool("default").path, "raw.img"), tmp_path / "to", tmp_path / "empty.qcow2"
+    disk, to, medium = Path(lab.host.pools["default"].path, "raw.img"), tmp_path / "to", tmp_path / "empty.qcow2"
     nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", str(medium), "1M")
     body = (
         f'[[disks]]\npath = "{disk}"\nformat = "raw"\ntarget = "vda"\n'
@@ -61,7 +61,7 @@ def test_a_raw_disk_stays_raw_for_ever(lab: Lab, domain_of: Callable[[Domain], D
         same(lab.boot(domain))
         domain.destroy()
         lab.ok("vol-clone raw.img copy.img default")
-        assert Path(lab.host.pool("default").path, "copy.img").read_bytes()[:2048] == written
+        assert Path(lab.host.pools["default"].path, "copy.img").read_bytes()[:2048] == written
         lab.ok("vol-resize copy.img 16M default")
         assert "<format type='raw'/>" in lab.ok("vol-dumpxml copy.img default")
         lab.ok(f"vol-import default {disk} --input-format raw --name made.qcow2")
@@ -79,8 +79,8 @@ def test_a_raw_disk_stays_raw_for_ever(lab: Lab, domain_of: Callable[[Domain], D
 def refused_to_a_running_guest(lab: Lab, domain: Domain, folder: Path, opened: list[str]) -> None:
     """Each verb that has a running QEMU open an image refuses a hostile one, and nothing of the run changes."""
     path = folder / "evil"
-    before = (domain.live.record["disks"], domain.monitor_command("query-named-block-nodes"))
-    fdsets = domain.monitor_command("query-fdsets")
+    before = (domain.live.record["disks"], domain.qemu.command("query-named-block-nodes"))
+    fdsets = domain.qemu.command("query-fdsets")
     listed = hostile.qcow2_images(str(folder / "bait").encode())
     for number, name in enumerate(("data-file", "backing-json", "size", "encrypted-luks", "states-extra")):
         data, words = listed[name]
@@ -97,5 +97,5 @@ def refused_to_a_running_guest(lab: Lab, domain: Domain, folder: Path, opened: l
             told = lab.fails(line)
             assert re.search(words, told), f"{name}: {line}: {told}"
             assert path.read_bytes() == data
-        assert (domain.live.record["disks"], domain.monitor_command("query-named-block-nodes")) == before
-        assert domain.monitor_command("query-fdsets") == fdsets and not opened
+        assert (domain.live.record["disks"], domain.qemu.command("query-named-block-nodes")) == before
+        assert domain.qemu.command("query-fdsets") == fdsets and not opened

@@ -104,7 +104,7 @@ def test_the_line_of_the_notes(lab: Lab, domain_named: Callable[[str], Domain], 
     assert installing.await_end(domain, 60)
     lab.ok(f"start {name}")
     shows(domain, "No bootable device")
-    blocks = {block["qdev"]: block for block in domain.monitor_command("query-block")}
+    blocks = {block["qdev"]: block for block in domain.qemu.command("query-block")}
     assert "inserted" not in next(block for ident, block in blocks.items() if "sda" in ident)
 
 

@@ -71,7 +71,7 @@ def test_a_guest_that_ignores_the_button(lab: Lab, domain_of: Register) -> None:
 def test_killed_qemu_leaves_nothing_that_stands_in_the_way(lab: Lab, domain_of: Register) -> None:
     domain = domain_of(lab.define("victim", body=network_nic()))
     domain.start()
-    run, tap = domain.live, domain.interfaces()[0].interface
+    run, tap = domain.live, domain.nics.all()[0].interface
     assert run.pid is not None and table.present(tap)
     os.kill(run.pid, signal.SIGKILL)
     assert table.wait_gone(tap, 10)
@@ -165,12 +165,12 @@ def test_refusals_when_off(lab: Lab, domain_of: Register) -> None:
 
 
 def test_two_at_once_get_their_own_names(lab: Lab, domain_of: Register) -> None:
-    assert lab.ok("net-uuid default").strip() == lab.host.network("default").info().uuid
+    assert lab.ok("net-uuid default").strip() == lab.host.networks["default"].info().uuid
     first = domain_of(lab.define("one", body=network_nic("52:54:00:00:aa:11")))
     second = domain_of(lab.define("two", body=network_nic("52:54:00:00:aa:12")))
     first.start()
     second.start()
-    taps = {first.interfaces()[0].interface, second.interfaces()[0].interface}
+    taps = {first.nics.all()[0].interface, second.nics.all()[0].interface}
     assert len(taps) == 2 and all(table.present(tap) for tap in taps)
     with pytest.raises(InvalidState):
         first.start()

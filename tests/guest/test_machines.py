@@ -37,7 +37,7 @@ def test_boots_with_everything(lab: Lab, domain_of: Register, tmp_path: Path, ma
     assert [disk["name"] for disk in told["disk"]] == ["/dev/vda"]
     # A microvm's disk has no address that both sides know.
     assert told["targets"] == ({} if machine == "microvm" else {"/dev/vda": "vda"})
-    assert domain.set_memory(300 * 1024) == 300 * 1024
+    assert domain.memory.set(300 * 1024) == 300 * 1024
     if machine == "microvm":
         assert "can't plug devices while it runs" in lab.fails(f"attach-interface m-{machine} network default")
     domain.shutdown(wait=True)
@@ -158,7 +158,7 @@ def test_hardware(lab: Lab, domain_of: Register, tmp_path: Path, machine: str) -
             "org.qemu.guest_agent.0",
         ]
     assert "through the second port" in written.read_text()
-    shown = {node["node-name"]: node for node in domain.monitor_command("query-named-block-nodes")}
+    shown = {node["node-name"]: node for node in domain.qemu.command("query-named-block-nodes")}
     assert shown["qcow2-vda"]["backing_file"] and not shown["qcow2-vda"]["ro"] and shown["raw-vda-1"]["ro"]
-    blocks = {block["qdev"]: block for block in domain.monitor_command("query-block")}
+    blocks = {block["qdev"]: block for block in domain.qemu.command("query-block")}
     assert len(blocks) == 6 and sum("inserted" not in block for block in blocks.values()) == 1

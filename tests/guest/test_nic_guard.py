@@ -154,7 +154,7 @@ def test_a_guest_that_forges(lab: Lab, domain_of: Register, outside: nslab.Names
     quick = f'[[nics]]\nmac = "{THIRD}"\nsource = "kept"\nqueues = 3\nlink = false\n'
     domain = domain_of(lab.define("forger", body=BODY + quick))
     lab.boot(domain)
-    tap, wide = (nic.interface for nic in domain.interfaces())
+    tap, wide = (nic.interface for nic in domain.nics.all())
     kept = Path(lab.host.tree.reservations("kept")).read_text("ascii")
     assert kept.startswith(f"{FIRST} 192.168.77.") and _isolated(tap)
     address = kept.split()[1]
@@ -192,7 +192,7 @@ def test_a_guest_that_forges(lab: Lab, domain_of: Register, outside: nslab.Names
         second.write_text(_interface(SECOND, f"{CLEAN}<driver queues='2'/>"))
         lab.ok(f"attach-device forger {second} --live --config")
         assert nslab.nft_rules().count("table bridge") == 2
-        hot = domain.interfaces()[2].interface
+        hot = domain.nics.all()[2].interface
         assert _isolated(hot) and _queues(domain, hot) == 2
         shown = lab.ok("dumpxml forger")
         assert shown.count("<filterref filter='clean-traffic'/>") == shown.count("<port isolated='yes'/>") == 2

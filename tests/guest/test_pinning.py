@@ -120,7 +120,7 @@ def test_iothreads_come_change_and_go(lab: Lab, domain_of: Register) -> None:
     lab.ok("iothreadset threads 2 --thread-pool-min 2 --thread-pool-max 4 --live")
     path = "/objects/iothread2"
     for name, value in (("poll-max-ns", 5000), ("thread-pool-min", 2), ("thread-pool-max", 4)):
-        assert domain.monitor_command("qom-get", {"path": path, "property": name}) == value
+        assert domain.qemu.command("qom-get", {"path": path, "property": name}) == value
     stored = domain.definition.iothreads[1]
     assert (stored.poll_max_ns, stored.thread_pool_min, stored.thread_pool_max) == (5000, 80, 90)
 

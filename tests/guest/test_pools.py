@@ -15,7 +15,7 @@ def test_a_running_guests_volume_is_protected(
 ) -> None:
     lab.ok("vol-create-as default base.qcow2 32M --format qcow2")
     lab.ok("vol-create-as default vm.qcow2 64M --format qcow2 --backing-vol base.qcow2 --backing-vol-format qcow2")
-    folder = lab.host.pool("default").path
+    folder = lab.host.pools["default"].path
     body = (
         f'[[disks]]\npath = "{folder}/vm.qcow2"\nformat = "qcow2"\ntarget = "vda"\n'
         f'[[disks.backing]]\npath = "{folder}/base.qcow2"\nformat = "qcow2"\n'

@@ -38,7 +38,7 @@ def survives(domain: Domain, *commands: tuple[str, dict[str, Any]]) -> bool:
     try:
         with suppress(MonitorError, InvalidState):
             for command, arguments in commands:
-                domain.monitor_command(command, arguments)
+                domain.qemu.command(command, arguments)
         return not process.ended(pidfd, 5.0)
     finally:
         os.close(pidfd)
@@ -49,10 +49,10 @@ def test_after_the_unplug_of_a_vcpu(lab: Lab, domain_of: Register) -> None:
     domain = domain_of(lab.define("lost", vcpus="{ current = 1, maximum = 3 }"))
     lab.boot(domain)
     assert domain.live.record["accel"] == "tcg"
-    domain.set_vcpus(2)
+    domain.vcpus.set_count(2)
     with Guest(domain) as guest:
         guest.until("cpus", "2")
-    domain.set_vcpus(1)
+    domain.vcpus.set_count(1)
     sound = survives(
         domain,
         ("set-action", {"reboot": "reset"}),
@@ -71,16 +71,16 @@ def test_after_the_unplug_of_a_vcpu(lab: Lab, domain_of: Register) -> None:
 def test_nbd_of_an_iothread(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
     needed = quirks.needed(abilities.ask(process.find_program("qemu-system-x86_64", "", "")))
     domain = domain_of(lab.define("threaded", body="[[iothreads]]\nid = 1\n"))
-    domain.attach_disk(replace(chain(tmp_path, "a"), iothread=1), scope=Scope.CONFIG)
+    domain.disks.attach(replace(chain(tmp_path, "a"), iothread=1), scope=Scope.CONFIG)
     lab.boot(domain)
     with Guest(domain) as guest:
         see(guest, "vda")
         put(guest, 1, 1, "used")
     with listen_unix(str(tmp_path / "nbd")) as listening, domain.monitor() as session:
         session.send_fd("nbd", listening.fileno())
-    domain.monitor_command("nbd-server-start", {"addr": {"type": "fd", "data": {"str": "nbd"}}})
+    domain.qemu.command("nbd-server-start", {"addr": {"type": "fd", "data": {"str": "nbd"}}})
     node = domain.live.devices("disks")[0]["node"]
-    domain.monitor_command("block-export-add", {"type": "nbd", "id": "e", "node-name": node, "name": "a"})
+    domain.qemu.command("block-export-add", {"type": "nbd", "id": "e", "node-name": node, "name": "a"})
     for _ in range(3):
         if not domain.is_running:
             break

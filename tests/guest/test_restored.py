@@ -34,7 +34,7 @@ WORK = (
 def test_work_on_images(lab: Lab, domain_of: Register, tmp_path: Path, managed: bool) -> None:
     name = f"held{int(managed)}"
     domain = domain_of(lab.define(name))
-    domain.attach_disk(chain(tmp_path, "a", "b"), scope=Scope.CONFIG)
+    domain.disks.attach(chain(tmp_path, "a", "b"), scope=Scope.CONFIG)
     image.create(str(tmp_path / "more"), "raw", 1024, owner_folder="")
     lab.boot(domain)
     with Guest(domain) as guest:

@@ -74,8 +74,8 @@ def test_a_guest_with_plugged_devices_comes_back(
 ) -> None:
     body = network_nic(FIRST) + disk(tmp_path)
     domain = lab.boot(domain_of(lab.define("traveller", body=body, vcpus="{ current = 1, maximum = 3 }")))
-    domain.attach_interface(type="network", source="default", mac=SECOND)
-    domain.set_vcpus(2)
+    domain.nics.attach(type="network", source="default", mac=SECOND)
+    domain.vcpus.set_count(2)
     lab.ok("iothreadadd traveller 3")
     for target, bus in (("vdb", "virtio --iothread 3"), ("sda", "scsi")):
         made = disk(tmp_path, f"{target}.qcow2").split('"')[1]
@@ -101,7 +101,7 @@ def test_a_guest_with_plugged_devices_comes_back(
     assert domain.state == ("running", "restored")
     assert domain.live.id == run.id + 1
     assert domain.live.vcpu_count() == 2
-    assert [nic.mac for nic in domain.interfaces()] == [FIRST, SECOND]
+    assert [nic.mac for nic in domain.nics.all()] == [FIRST, SECOND]
     with Guest(domain) as guest:
         after = count(guest)
         assert after >= before
@@ -117,8 +117,8 @@ def test_a_guest_with_plugged_devices_comes_back(
     lab.ok(f"restore {path}")
     with Guest(domain) as guest:
         guest.ask("dd if=/dev/sda of=/dev/null count=1 2>/dev/null")
-    domain.detach_interface(type="network", mac=SECOND)
-    assert [nic.mac for nic in domain.interfaces()] == [FIRST]
+    domain.nics.detach(type="network", mac=SECOND)
+    assert [nic.mac for nic in domain.nics.all()] == [FIRST]
 
 
 def heed_interrupts() -> None:
@@ -183,7 +183,7 @@ def test_saves_are_told_of_as_events(lab: Lab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("told", body=network_nic())))
     line = "qemu-monitor-event --domain told --event ^(MIG|STOP|SHUT) --regex --loop"
     with Listener(lab, domain, "event --all --loop") as libvirts, Listener(lab, domain, line) as qemus:
-        domain.attach_interface(type="network", source="default", mac=SECOND, scope=Scope.PERSISTENT)
+        domain.nics.attach(type="network", source="default", mac=SECOND, scope=Scope.PERSISTENT)
         domain.managed_save()
         domain.start()
         domain.remove_managed_save()
@@ -535,7 +535,7 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
         lab.ok("domdirtyrate-calc restless --seconds 10") == line.replace("duration: 1 ", "duration: 10 ") + "\n"
     )
     assert "already being measured" in lab.fails("domdirtyrate-calc restless")
-    nslab.until(lambda: domain.monitor_command("query-dirty-rate")["status"] == "measured", "the end of measuring")
+    nslab.until(lambda: domain.qemu.command("query-dirty-rate")["status"] == "measured", "the end of measuring")
     assert "needs KVM" in lab.fails("domdirtyrate-calc restless --mode dirty-ring")
     if lab.host.domain("restless").live.needs(Quirk.DIRTY_RATE):
         assert "needs KVM" in lab.fails("domdirtyrate-calc restless --mode dirty-bitmap")
@@ -811,7 +811,7 @@ def test_other_machines_come_back_too(
     body, cmdline = network_nic(FIRST) + disk(tmp_path), tsc_frequency() if machine == "microvm" else ""
     domain = lab.boot(domain_of(lab.define("other", machine=machine, body=body, cmdline=cmdline)))
     if machine == "pc":
-        domain.attach_interface(type="network", source="default", mac=SECOND)
+        domain.nics.attach(type="network", source="default", mac=SECOND)
     with Guest(domain) as guest:
         start_counting(guest)
         guest.ask("httpd -h /etc")
@@ -821,4 +821,4 @@ def test_other_machines_come_back_too(
     assert goes_on(domain) and serves(address)
     if machine == "pc":
         assert domain.live.record["definition"]["machine_version"] != ""
-        domain.detach_interface(type="network", mac=SECOND)
+        domain.nics.detach(type="network", mac=SECOND)

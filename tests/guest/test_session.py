@@ -112,17 +112,17 @@ class Replay:
                 assert time.monotonic() < deadline, "the guest does not power off"
                 time.sleep(0.02)
         if step.line == "attach-interface vm01 --type network --source default --model virtio --persistent":
-            self.mac = self.domain.interfaces()[-1].mac
+            self.mac = self.domain.nics.all()[-1].mac
 
     def words(self, line: str) -> list[str]:
         """The command as words, with the NICs' addresses of this run."""
         words = line.split(maxsplit=3) if "{" in line else line.split()
-        own = self.domain.interfaces()[0].mac if "52:54:00:ce:d1:7e" in line else ""
+        own = self.domain.nics.all()[0].mac if "52:54:00:ce:d1:7e" in line else ""
         adapted = {"52:54:00:ce:d1:7e": own, "52:54:00:6e:fd:1b": self.mac, "vnet24": self._tap(line)}
         return [adapted.get(word, word) for word in words]
 
     def _tap(self, line: str) -> str:
-        return self.domain.interfaces()[0].interface if "vnet24" in line else ""
+        return self.domain.nics.all()[0].interface if "vnet24" in line else ""
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_what_is_offered(lab: Lab, vm: Domain) -> None:
     def offered(*words: str) -> list[str]:
         return lab.ok(f"complete -- {' '.join(words)}").split()
 
-    tap = vm.interfaces()[0].interface
+    tap = vm.nics.all()[0].interface
     assert offered("start", "''") == ["sleeper"]
     for verb in ("shutdown", "destroy", "suspend", "console", "domifaddr"):
         assert offered(verb, "''") == ["runner"]
@@ -87,7 +87,7 @@ def test_a_long_session_sees_what_others_do(lab: Lab, vm: Domain, shell: Callabl
     assert vm.state[0] == "running"
     # The tab is typed behind the MAC address's first half, colons and all.
     assert run(terminal, f"domif-setlink runner {MAC[:8]}\tdo\t") == "Device updated successfully\n\n"
-    assert not vm.interfaces()[0].link
+    assert not vm.nics.all()[0].link
     lab.ok(f"domif-setlink runner {MAC} up")
     assert run(terminal, f"domif-getlink runner {MAC}") == f"{MAC} up\n"
     assert "error: Failed to start domain 'runner'" in run(terminal, "start runner; domname runner")

@@ -80,8 +80,8 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
         assert get(guest) == "one" and guest.ask("cat /tmp/word") == "one"
     # With a vCPU, a NIC and a disk more it is another machine.
     extra = disk(tmp_path, "extra.qcow2", "vdb").split('"')[1]
-    domain.set_vcpus(2)
-    domain.attach_interface(type="network", source="default", mac=SECOND)
+    domain.vcpus.set_count(2)
+    domain.nics.attach(type="network", source="default", mac=SECOND)
     lab.ok(f"attach-disk snap {extra} vdb --subdriver qcow2")
     with Guest(domain) as guest:
         guest.until("cat /sys/devices/system/cpu/online", "0-1")
@@ -100,17 +100,17 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
         put(guest, "lost", "vdb")
     lab.ok("snapshot-revert snap s1 --paused")
     assert domain.live.id == run + 1 and domain.state == ("paused", "from snapshot")
-    assert domain.live.vcpu_count() == 1 and [nic.mac for nic in domain.interfaces()] == [FIRST]
+    assert domain.live.vcpu_count() == 1 and [nic.mac for nic in domain.nics.all()] == [FIRST]
     domain.resume()
     with Guest(domain) as guest:
         assert get(guest) == "one" and guest.ask("cat /tmp/word") == "one"
         assert guest.ask("ls /sys/block | grep -c '^vd'") == "1"
     lab.ok("snapshot-revert snap s2")
-    assert domain.live.vcpu_count() == 2 and [nic.mac for nic in domain.interfaces()] == [FIRST, SECOND]
+    assert domain.live.vcpu_count() == 2 and [nic.mac for nic in domain.nics.all()] == [FIRST, SECOND]
     with Guest(domain) as guest:
         assert get(guest) == "two" and guest.ask("cat /tmp/word") == "two" and get(guest, "vdb") == "extra"
         assert guest.ask("cat /sys/devices/system/cpu/online") == "0-1"
-    domain.detach_interface(type="network", mac=SECOND)
+    domain.nics.detach(type="network", mac=SECOND)
     assert lab.ok("snapshot-delete snap s2") == "Domain snapshot s2 deleted\n\n"
     assert states(extra) == [] and states(tmp_path / "disk.qcow2") == ["s1"]
     domain.destroy()
@@ -123,7 +123,7 @@ def test_a_guest_goes_back_with_its_hardware(machine: str, lab: Lab, domain_of: 
     with Guest(domain) as guest:
         assert guest.ask("cat /tmp/word") == "one"
     lab.ok("snapshot-delete snap --current")
-    assert list(domain.snapshots) == ["s1"] and domain.delete_snapshot("s1") == ["s1"]
+    assert list(domain.snapshots) == ["s1"] and domain.snapshots.delete("s1") == ["s1"]
     assert states(tmp_path / "disk.qcow2") == [] and not os.listdir(domain.tree.snapshots("snap"))
 
 

@@ -69,12 +69,12 @@ def open_lab(lab: Lab) -> Iterator[Lab]:
     os.chmod(root, 0o755)
     made = Lab(root, lab.kernel, lab.initrd)
     made.host.prepare()
-    made.host.define_network(NETWORK)
+    made.host.networks.define(NETWORK)
     yield made
     for domain in made.host.domains():
         if domain.is_running:
             domain.destroy()
-    if made.host.network("seen").active:
+    if made.host.networks["seen"].active:
         made.ok("net-destroy seen")
     shutil.rmtree(root)
 

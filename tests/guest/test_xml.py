@@ -53,10 +53,10 @@ def test_a_guest_moves_in_xml(lab: Lab, domain_of: Register, tmp_path: Path) -> 
     other = Host(str(tmp_path / "other"))
     moved = other.define(told, "mover.xml")
     assert moved.uuid == domain.uuid and moved.definition.title == "on tour"
-    other.network("default").undefine()
+    other.networks["default"].undefine()
     lab.ok("undefine mover")
     # The network runs under the first root: the second one's guests are on its bridge.
-    bridge = lab.host.network("default").actual.bridge
+    bridge = lab.host.networks["default"].actual.bridge
     text = told.replace("<interface type='network'>", "<interface type='bridge'>")
     moved = other.define(text.replace("<source network='default'/>", f"<source bridge='{bridge}'/>"), "mover.xml")
     moved.start()
@@ -66,7 +66,7 @@ def test_a_guest_moves_in_xml(lab: Lab, domain_of: Register, tmp_path: Path) -> 
             assert MAC in guest.ask("cat /sys/class/net/*/address")
         live = moved.xml()
         assert f"<domain type='{moved.live.record['accel'].replace('tcg', 'qemu')}' id='{moved.live.id}'>" in live
-        assert f"<target dev='{moved.interfaces()[0].interface}'/>" in live and "<alias name='net0'/>" in live
+        assert f"<target dev='{moved.nics.all()[0].interface}'/>" in live and "<alias name='net0'/>" in live
         assert " id='" not in moved.xml(inactive=True).splitlines()[0]
         assert other.define(live, "live").definition == moved.definition, "a live description defines it as well"
     finally:
@@ -222,26 +222,26 @@ def test_nics_by_file(lab: Lab, domain_of: Register, file: Callable[[str], str])
     assert lab.ok("detach-device-alias plugged ua-second --live --config") == (
         "Device detach request sent successfully\n\n"
     )
-    assert [nic.mac for nic in domain.definition.nics] == [MAC] == [nic.mac for nic in domain.interfaces()]
+    assert [nic.mac for nic in domain.definition.nics] == [MAC] == [nic.mac for nic in domain.nics.all()]
     assert lab.ok(f"detach-device plugged {file(interface(MAC))} --config") == "Device detached successfully\n\n"
-    assert domain.definition.nics == () and len(domain.interfaces()) == 1
+    assert domain.definition.nics == () and len(domain.nics.all()) == 1
     assert lab.ok(f"detach-device plugged {file(interface(MAC))}") == "Device detached successfully\n\n"
 
 
 def test_a_nic_moves_to_another_bridge(lab: Lab, domain_of: Register, file: Callable[[str], str]) -> None:
     domain = domain_of(lab.define("switched", body=network_nic(MAC)))
     domain.start()
-    lab.host.define_network(
+    lab.host.networks.define(
         "<network><name>lab2</name><ip address='10.77.0.1' prefix='24'/></network>", "lab2.xml"
     ).start()
     try:
-        tap = domain.interfaces()[0].interface
+        tap = domain.nics.all()[0].interface
         text = file(interface(MAC, "<source network='lab2'/>"))
         assert lab.ok(f"update-device switched {text} --live --config") == "Device updated successfully\n\n"
-        bridge = lab.host.network("lab2").actual.bridge
+        bridge = lab.host.networks["lab2"].actual.bridge
         shown = subprocess.run(["ip", "-o", "link", "show", tap], capture_output=True, text=True, check=True)
         assert f" master {bridge} " in shown.stdout
-        assert domain.interfaces()[0].source == "lab2" == domain.definition.nics[0].source
+        assert domain.nics.all()[0].source == "lab2" == domain.definition.nics[0].source
         assert f"<source network='lab2' bridge='{bridge}'/>" in lab.ok("dumpxml switched")
         assert "connections='1'" in lab.ok("net-dumpxml lab2")
         user = file("<interface type='user'><mac address='52:54:00:00:dd:01'/><model type='virtio'/></interface>")
@@ -249,8 +249,8 @@ def test_a_nic_moves_to_another_bridge(lab: Lab, domain_of: Register, file: Call
         assert table.present(tap)
     finally:
         domain.destroy()
-        lab.host.network("lab2").destroy()
-        lab.host.network("lab2").undefine()
+        lab.host.networks["lab2"].destroy()
+        lab.host.networks["lab2"].undefine()
 
 
 def test_a_release_that_fails_leaves_both_as_before(lab: Lab, domain_of: Register) -> None:
@@ -260,7 +260,7 @@ def test_a_release_that_fails_leaves_both_as_before(lab: Lab, domain_of: Registe
     before = domain.definition
     with pytest.raises(NotReached):
         nicplug.detach(domain, type="network", scope=Scope.LIVE | Scope.CONFIG, timeout=1)
-    assert domain.definition == before and len(domain.interfaces()) == 1
+    assert domain.definition == before and len(domain.nics.all()) == 1
 
 
 def test_a_transient_network(lab: Lab, file: Callable[[str], str]) -> None:
@@ -344,8 +344,8 @@ def test_guests_of_libvirts_start_with_every_device_in_its_place(
         if alias is None or address is None or address.get("type") != "pci":
             continue
         path_in_qom = f"/machine/peripheral/{alias.get('name')}"
-        bus = domain.monitor_command("qom-get", {"path": path_in_qom, "property": "parent_bus"})
-        addr = domain.monitor_command("qom-get", {"path": path_in_qom, "property": "addr"})
+        bus = domain.qemu.command("qom-get", {"path": path_in_qom, "property": "parent_bus"})
+        addr = domain.qemu.command("qom-get", {"path": path_in_qom, "property": "addr"})
         number = int(address.attributes["bus"], 16)
         wanted = f"pci.{number}" if number or machine == "pc" else "pcie.0"
         assert bus.rpartition("/")[2] == wanted

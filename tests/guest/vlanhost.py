@@ -52,7 +52,7 @@ def main() -> None:
         port.change("access0", port.PLAIN, ipr=ipr)
         back = _heard(sockets, "access", "-")
         domain = _start()
-        (tap,) = (nic.interface for nic in domain.interfaces())
+        (tap,) = (nic.interface for nic in domain.nics.all())
         port_index = ipr.link_lookup(ifname=tap)[0]
         ((entry),) = ipr.get_vlans(index=port_index)
         vlans = [dict(one) for one in entry.get_attr("IFLA_AF_SPEC").get_attrs("IFLA_BRIDGE_VLAN_INFO")]

@@ -1,72 +1,66 @@
-"""The public handles: what their methods take by keyword is what the functions behind them take."""
+"""The public handles: each verb is a function that is there, with all that it takes said by name."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from qkvm.api import options
-from qkvm.api.domain import Domain
-from qkvm.api.host import Host
-from qkvm.domain.device.disk import media
-from qkvm.domain.device.disk import plug as disks
-from qkvm.domain.device.nic import plug as nics
-from qkvm.domain.guest import agent
-from qkvm.domain.life import start
-from qkvm.domain.manage import undefine, xml
-from qkvm.domain.snapshot import delete, revert
-from qkvm.domain.snapshot.taking import Wanted
-from qkvm.domain.state import dump, save
-from qkvm.domain.tuning import balloon, vcpu
-from qkvm.domain.watch import address, stats
+import qkvm
+from qkvm.api import devices, domain, guest, host, network, snapshots, storage, tuning, verb
 
-BEHIND: dict[Callable[..., Any], tuple[type, Callable[..., Any]]] = {
-    Domain.start: (options.Start, start.start),
-    Domain.save: (options.Save, save.save),
-    Domain.managed_save: (options.ManagedSave, save.managed_save),
-    Domain.create_snapshot: (options.Snapshot, Wanted),
-    Domain.revert_to_snapshot: (options.Revert, revert.revert),
-    Domain.delete_snapshot: (options.DeleteSnapshot, delete.delete),
-    Domain.dump: (options.Dump, dump.dump),
-    Domain.xml: (options.Xml, xml.dump),
-    Domain.undefine: (options.Undefine, undefine.undefine),
-    Domain.set_vcpus: (options.Vcpus, vcpu.set_count),
-    Domain.set_memory: (options.Memory, balloon.set_current),
-    Domain.set_max_memory: (options.Scoped, balloon.set_maximum),
-    Domain.attach_interface: (options.AttachInterface, nics.attach),
-    Domain.detach_interface: (options.DetachInterface, nics.detach),
-    Domain.attach_disk: (options.Scoped, disks.attach),
-    Domain.detach_disk: (options.Unplugging, disks.detach),
-    Domain.change_media: (options.ChangeMedia, media.change),
-    Domain.addresses: (options.Addresses, address.addresses),
-    Domain.agent: (options.Agent, agent.session),
-    Host.create: (options.Create, start.create),
-    Host.restore: (options.Restore, start.restore),
-    Host.statistics: (options.Statistics, stats.collect),
-}
+MODULES = (devices, domain, guest, host, network, snapshots, storage, tuning)
+
+HANDLES = sorted(
+    {
+        kind
+        for module in MODULES
+        for kind in vars(module).values()
+        if inspect.isclass(kind) and kind.__module__ == module.__name__
+    },
+    key=lambda kind: kind.__qualname__,
+)
 
 
-@pytest.mark.parametrize("method", BEHIND, ids=lambda method: method.__name__)
-def test_options_are_those_of_the_function_behind(method: Callable[..., Any]) -> None:
-    kind, behind = BEHIND[method]
-    assert f"options.{kind.__name__}]" in inspect.signature(method).parameters["options"].annotation
-    taken = inspect.signature(behind).parameters.values()
-    if behind is Wanted:
-        expected = {one.name for one in taken} - {"name"}
-    else:
-        expected = {one.name for one in taken if one.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert set(kind.__annotations__) == expected
+def members(kind: type, of: type) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(kind).items():
+        if isinstance(value, of):
+            yield name, getattr(kind, name)
 
 
-def test_no_method_takes_just_anything() -> None:
-    open_ended = [
-        f"{kind.__name__}.{name}"
-        for kind in (Domain, Host)
-        for name, method in inspect.getmembers(kind, inspect.isfunction)
-        for one in inspect.signature(method).parameters.values()
-        if one.kind is inspect.Parameter.VAR_KEYWORD and "Unpack" not in str(one.annotation)
-    ]
-    assert not open_ended
+@pytest.mark.parametrize("kind", HANDLES, ids=lambda kind: kind.__name__)
+def test_verbs_are_functions_that_say_what_they_take(kind: type) -> None:
+    for name, function in members(kind, verb._Verb):
+        signature = inspect.signature(function)
+        assert signature.parameters, f"{kind.__name__}.{name} takes no subject"
+        for one in signature.parameters.values():
+            assert one.kind is not inspect.Parameter.VAR_KEYWORD, f"{kind.__name__}.{name} takes just anything"
+        assert inspect.getdoc(function), f"{kind.__name__}.{name} says nothing of itself"
+
+
+@pytest.mark.parametrize("kind", HANDLES, ids=lambda kind: kind.__name__)
+def test_parts_are_nouns_with_a_word_on_what_they_are(kind: type) -> None:
+    assert inspect.getdoc(kind)
+    for _, part in members(kind, verb._Part):
+        assert issubclass(part, verb.Noun)
+
+
+def test_a_verb_is_called_with_the_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    vm = qkvm.Domain(qkvm.Host("/nowhere").tree, "vm")
+    assert vm.snapshots.subject is vm
+    assert repr(vm.snapshots) == "Snapshots(Domain('vm'))"
+    assert vm.disks.jobs.subject is vm
+    assert inspect.ismethod(vm.snapshots.all)
+    assert vm.snapshots.all() == {}
+    assert list(vm.snapshots) == []
+    with pytest.raises(qkvm.QkvmError, match="no domain snapshot with matching name 'none'"):
+        vm.snapshots["none"]
+
+
+def test_all_that_the_package_names_is_there() -> None:
+    for name in qkvm.__all__:
+        assert inspect.isclass(getattr(qkvm, name))
+    with pytest.raises(AttributeError):
+        _ = qkvm.Nothing

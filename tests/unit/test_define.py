@@ -73,8 +73,8 @@ def test_a_value_that_cannot_be_right_names_the_file(host: Host) -> None:
 
 def test_networks_follow_the_same_rule(host: Host) -> None:
     network = f'name = "n"\nuuid = "{BARE}"\nbridge = "br7"\naddress = "10.9.0.1/24"\n'
-    host.define_network(network)
-    host.define_network(network.replace(BARE, USUAL))
-    assert host.network(BARE).name == "n"
+    host.networks.define(network)
+    host.networks.define(network.replace(BARE, USUAL))
+    assert host.networks[BARE].name == "n"
     with pytest.raises(AlreadyExists):
-        host.define_network(network.replace(BARE, "1" * 32))
+        host.networks.define(network.replace(BARE, "1" * 32))

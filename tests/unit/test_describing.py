@@ -344,7 +344,7 @@ def test_networks_are_described_too(
     assert "<title>mine</title>\n  <description>neu</description>\n  <metadata>\n    <k:d xmlns:k=" in whole
     path.write_text(whole.replace("neu", "other"))
     assert verb("net-define", str(path))[0] == 0
-    definition = host.network("lab").definition
+    definition = host.networks["lab"].definition
     assert (definition.title, definition.description) == ("mine", "other") and list(definition.metadata) == [uri]
     path.write_text(
         whole.replace(
@@ -353,7 +353,7 @@ def test_networks_are_described_too(
     )
     assert "qkvm's own metadata is a domain's" in verb("net-define", str(path))[2]
     assert verb("net-metadata", "lab", uri, "--remove")[1] == "Metadata removed\n\n"
-    assert host.network("lab").definition.metadata == {}
+    assert host.networks["lab"].definition.metadata == {}
 
 
 def test_rename(host: Host, verb: Verb) -> None:
@@ -451,19 +451,19 @@ def test_networks(host: Host, verb: Verb, tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "lab.xml"
     path.write_text(NETWORK)
     assert verb("net-define", str(path))[1] == f"Network lab defined from {path}\n\n"
-    definition = host.network("lab").definition
+    definition = host.networks["lab"].definition
     assert definition.bridge.startswith("virbr") and definition.bridge != "virbr0", "the default network has that"
-    host.network("lab").set_autostart(True)
+    host.networks["lab"].set_autostart(True)
     assert verb("net-dumpxml", "lab", "--xpath", "//ip/@address")[1] == ' address="10.9.8.1"\n\n'
     path.write_text(verb("net-dumpxml", "lab", "--inactive")[1])
     assert verb("net-define", str(path))[0] == 0
-    again = host.network("lab").definition
+    again = host.networks["lab"].definition
     assert (again.uuid, again.bridge, again.autostart) == (definition.uuid, definition.bridge, True)
     assert '"name": "lab"' in verb("net-dumpxml", "lab", "--json")[1]
     editor(tmp_path, monkeypatch, "true", 'sed -i s/254/99/ "$1"', 'sed -i s/nat/vepa/g "$1"')
     assert verb("net-edit", "lab")[1] == "Network lab XML configuration not changed.\n\n"
     assert verb("net-edit", "lab")[1] == "Network lab XML configuration edited.\n\n"
-    dhcp = host.network("lab").definition.dhcp
+    dhcp = host.networks["lab"].definition.dhcp
     assert dhcp is not None and dhcp.end == "10.9.8.99"
     code, _, err = verb("net-edit", "lab")
     assert code == 1 and "element <forward>: mode 'vepa' is not supported" in err

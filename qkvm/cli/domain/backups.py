@@ -7,7 +7,6 @@ import time
 from qkvm.cli import common
 from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
-from qkvm.domain.store import checkpoints as store
 from qkvm.domain.store import children, descendants, parent_of
 from qkvm.errors import NotFound
 from qkvm.spec.checkpoint import BITMAP, KINDS, Checkpoint, CheckpointDisk
@@ -36,7 +35,7 @@ def backup(context: Context, args: Args) -> None:
         common.bandwidth(args),
     )  # fmt: skip
     domain, folder = common.domain(context, args), args.required("to")
-    found = library.backup(domain, folder, options, report=_report(context, args, "Backup"))
+    found = domain.backup.into(folder, options, report=_report(context, args, "Backup"))
     _done(context, args, "Backup")
     for note in found.notes:
         context.warn(note)
@@ -52,15 +51,14 @@ def backup(context: Context, args: Args) -> None:
 
 def restore_backup(context: Context, args: Args) -> None:
     """Make a domain of a backup, or list what a folder holds."""
-    from qkvm.api.host import Host
     from qkvm.domain.backup import restore as library
 
     folder = args.required("from")
     if args.flag("list"):
         return _list(context, args, library.contents(folder))
-    Host(context.tree.root).prepare()
-    domain = library.restore(
-        context.tree, folder, name=args.text("name") or "", number=args.number("number") or 0,
+    context.host.prepare()
+    domain = context.host.restore_backup(
+        folder, name=args.text("name") or "", number=args.number("number") or 0,
         in_place=args.flag("in-place"), report=_report(context, args, "Restore"),
     )  # fmt: skip
     _done(context, args, "Restore")
@@ -125,7 +123,6 @@ def _done(context: Context, args: Args, label: str) -> None:
 
 def backup_begin(context: Context, args: Args) -> None:
     """Begin a backup that an XML describes, or of all disks."""
-    from qkvm.domain.backup import begin as backupbegin
     from qkvm.domain.backup.checkpoint import Wanted
     from qkvm.spec.libvirt import backup, checkpoint
 
@@ -136,16 +133,15 @@ def backup_begin(context: Context, args: Args) -> None:
     if at_once is not None:
         found = checkpoint.loads(*common.read_file(at_once))
         wanted = Wanted(found.name, found.description, found.disks)
-    backupbegin.begin(domain, told, at_once=wanted, reuse=args.flag("reuse-external"))
+    domain.backup.begin(told, at_once=wanted, reuse=args.flag("reuse-external"))
     context.say("Backup started\n")
 
 
 def backup_dumpxml(context: Context, args: Args) -> None:
     """Print the description of the backup that is under way."""
     from qkvm.cli.output import json_text, print_xml
-    from qkvm.domain.backup import begin as backupbegin
 
-    text = backupbegin.xml(common.domain(context, args))
+    text = common.domain(context, args).backup.xml()
     if args.json:
         return context.out(json_text({"xml": text}))
     return print_xml(context, args, text)
@@ -163,10 +159,10 @@ def checkpoint_create(context: Context, args: Args) -> None:
     if args.flag("redefine"):
         if told is None:
             raise UsageError("--redefine needs the description of the checkpoint")
-        name = checkpoint.redefine(domain, told, validate=args.flag("redefine-validate")).name
+        name = domain.checkpoints.redefine(told, validate=args.flag("redefine-validate")).name
     else:
         wanted = checkpoint.Wanted(told.name, told.description, told.disks) if told else checkpoint.Wanted()
-        name = checkpoint.create(domain, wanted, quiesce=args.flag("quiesce")).name
+        name = domain.checkpoints.create(wanted, quiesce=args.flag("quiesce")).name
     context.say(f"Domain checkpoint {name} created" + (f" from '{file}'" if file is not None else ""))
 
 
@@ -182,7 +178,7 @@ def checkpoint_create_as(context: Context, args: Args) -> None:
 
         bare = Checkpoint(wanted.name, created=0, disks=disks, definition={}, description=wanted.description)
         return context.out(libvirt.dumps(bare, accel=""))
-    made = checkpoint.create(domain, wanted, quiesce=args.flag("quiesce"))
+    made = domain.checkpoints.create(wanted, quiesce=args.flag("quiesce"))
     return context.say(f"Domain checkpoint {made.name} created")
 
 
@@ -210,29 +206,27 @@ def _named(args: Args) -> str:
 
 def checkpoint_delete(context: Context, args: Args) -> None:
     """Delete a checkpoint and its bitmaps."""
-    from qkvm.domain.backup import checkpoint
 
     args.exclusive("children", "children-only")
     domain, name, only = common.domain(context, args), _named(args), args.flag("children-only")
-    checkpoint.delete(
-        domain, name, children=args.flag("children"), children_only=only, metadata=args.flag("metadata")
+    domain.checkpoints.delete(
+        name, children=args.flag("children"), children_only=only, metadata=args.flag("metadata")
     )
     context.say(f"Domain checkpoint {name} {'children ' if only else ''}deleted\n")
 
 
 def checkpoint_dumpxml(context: Context, args: Args) -> None:
     """Print what is known of a checkpoint as libvirt's XML."""
-    from qkvm.domain.backup import checkpoint
 
     domain = common.domain(context, args)
-    found = store.find(domain, _named(args))
+    found = domain.checkpoints[_named(args)]
     if args.json:
-        row = _checkpoint_row(store.load(domain), found)
+        row = _checkpoint_row(domain.checkpoints.all(), found)
         if args.flag("size"):
-            row["sizes"] = checkpoint.sizes(domain, found)
+            row["sizes"] = domain.checkpoints.sizes(found)
         return context.out(json_text(row))
-    return print_xml(context, args, checkpoint.xml(
-        domain, found, secret=args.flag("security-info"), with_domain=not args.flag("no-domain"),
+    return print_xml(context, args, domain.checkpoints.xml(
+        found, secret=args.flag("security-info"), with_domain=not args.flag("no-domain"),
         size=args.flag("size"),
     ))  # fmt: skip
 
@@ -240,7 +234,6 @@ def checkpoint_dumpxml(context: Context, args: Args) -> None:
 def checkpoint_edit(context: Context, args: Args) -> None:
     """Let the user edit what is known of a checkpoint."""
     from qkvm.cli import editor
-    from qkvm.domain.backup import checkpoint
     from qkvm.spec.libvirt import checkpoint as libvirt
 
     domain, name = common.domain(context, args), _named(args)
@@ -249,9 +242,9 @@ def checkpoint_edit(context: Context, args: Args) -> None:
         told = libvirt.loads(text, f"checkpoint {name} as edited")
         if told.name != name:
             raise UsageError(f"checkpoint {name} can't be given another name")
-        checkpoint.redefine(domain, told)
+        domain.checkpoints.redefine(told)
 
-    text = checkpoint.xml(domain, store.find(domain, name), secret=True)
+    text = domain.checkpoints.xml(domain.checkpoints[name], secret=True)
     if editor.edit(context, text, accept, suffix=".xml"):
         context.say(f"Checkpoint {name} edited.\n")
     else:
@@ -261,7 +254,7 @@ def checkpoint_edit(context: Context, args: Args) -> None:
 def checkpoint_info(context: Context, args: Args) -> None:
     """Show basic information about a checkpoint."""
     domain = common.domain(context, args)
-    row = _checkpoint_row(store.load(domain), store.find(domain, _named(args)))
+    row = _checkpoint_row(domain.checkpoints.all(), domain.checkpoints[_named(args)])
     if args.json:
         return context.out(json_text({"domain": domain.name, **row}))
     return context.out(pairs([
@@ -283,8 +276,8 @@ def _checkpoint_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> dict[st
 def checkpoint_parent(context: Context, args: Args) -> None:
     """Print the name of a checkpoint's parent."""
     domain = common.domain(context, args)
-    found = store.find(domain, _named(args))
-    parent = parent_of(store.load(domain), found)
+    found = domain.checkpoints[_named(args)]
+    parent = parent_of(domain.checkpoints.all(), found)
     if not parent:
         raise NotFound(f"checkpoint '{found.name}' has no parent", kind="checkpoint", name="")
     context.out(json_text(parent) if args.json else parent)
@@ -299,9 +292,9 @@ def checkpoint_list(context: Context, args: Args) -> None:
         args.exclusive(*pair)
     args.needs("descendants", "from")
     domain = common.domain(context, args)
-    checkpoints, start = store.load(domain), args.text("from") or ""
+    checkpoints, start = domain.checkpoints.all(), args.text("from") or ""
     if start:
-        store.find(domain, start)
+        domain.checkpoints[start]
     if args.flag("tree"):
         below = {name: [one.name for one in children(checkpoints, name)] for name in ("", *checkpoints)}
         return context.out(draw_tree(lambda name: below[name], start))

@@ -29,10 +29,9 @@ LIMITS = (
 
 def domblkstat(context: Context, args: Args) -> None:
     """Show what went through a disk, or through all of them."""
-    from qkvm.domain.device.disk import throttle as blockio
 
     device = args.text("device") or ""
-    found = blockio.counters(common.domain(context, args), device)
+    found = common.domain(context, args).disks.counters(device)
     if args.json:
         return context.out(json_text(found))
     if args.flag("human"):
@@ -44,7 +43,6 @@ def domblkstat(context: Context, args: Args) -> None:
 def domblkinfo(context: Context, args: Args) -> None:
     """Show the sizes of a disk, or with --all of each."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.device.disk import throttle as blockio
 
     device, human = args.text("device"), args.flag("human")
     if not args.flag("all") and device is None:
@@ -52,7 +50,7 @@ def domblkinfo(context: Context, args: Args) -> None:
     if args.flag("all") and device is not None:
         raise UsageError("Options --all and --device are mutually exclusive")
     domain = common.domain(context, args)
-    found = blockio.sizes(domain, device or "")
+    found = domain.disks.sizes(device or "")
     if args.json:
         return context.out(json_text([size._asdict() for size in found]))
     if device is None:
@@ -65,12 +63,11 @@ def domblkinfo(context: Context, args: Args) -> None:
 
 def _all_drives(context: Context, args: Args, found: list[Sizes]) -> list[tuple[str, ...]]:
     """A row for each drive; an empty one has no sizes."""
-    from qkvm.domain.block import disk
 
     by_target = {size.target: size for size in found}
     human = args.flag("human")
     rows: list[tuple[str, ...]] = []
-    for drive in disk.disks(common.domain(context, args)):
+    for drive in common.domain(context, args).disks.all():
         size = by_target.get(drive.target)
         if size is None:
             rows.append((drive.target, "-", "-", "-"))
@@ -92,9 +89,8 @@ def _amount(number: int, human: bool) -> str:
 
 def domblkerror(context: Context, args: Args) -> None:
     """Show on which disks I/O has failed."""
-    from qkvm.domain.device.disk import throttle as blockio
 
-    found = blockio.errors(common.domain(context, args))
+    found = common.domain(context, args).disks.errors()
     if args.json:
         return context.out(json_text(found))
     if not found:
@@ -104,7 +100,6 @@ def domblkerror(context: Context, args: Args) -> None:
 
 def blkdeviotune(context: Context, args: Args) -> None:
     """Show or set the limits of a disk."""
-    from qkvm.domain.device.disk import throttle as blockio
 
     domain, device = common.domain(context, args), args.required("device")
     scope = common.scope(args)
@@ -113,8 +108,8 @@ def blkdeviotune(context: Context, args: Args) -> None:
     if group is not None:
         limits["group_name"] = group
     if limits:
-        return blockio.set_throttle(domain, device, limits, scope=scope)
-    found = blockio.throttle(domain, device, config=args.flag("config"))
+        return domain.disks.set_throttle(device, limits, scope=scope)
+    found = domain.disks.throttle(device, config=args.flag("config"))
     if args.json:
         return context.out(json_text({name: getattr(found, name) for name in LIMITS}))
     return context.out("".join(f"{name:<15}: {getattr(found, name)}\n" for name in LIMITS))
@@ -143,30 +138,27 @@ def _limits(args: Args) -> dict[str, int | str]:
 def domthrottlegroupset(context: Context, args: Args) -> None:
     """Make a throttle group, or set limits of one."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.device.disk import throttlegroup
 
     limits = _limits(args)
     if not limits:
         raise UsageError("no limit is given for the throttle group", hint="--total-iops-sec 100, for one")
     domain, scope = common.domain(context, args), common.scope(args)
-    throttlegroup.change(domain, args.required("group-name"), limits, scope=scope)
+    domain.disks.groups.change(args.required("group-name"), limits, scope=scope)
     context.say("Throttle group set successfully\n")
 
 
 def domthrottlegroupdel(context: Context, args: Args) -> None:
     """Remove a throttle group."""
-    from qkvm.domain.device.disk import throttlegroup
 
-    throttlegroup.remove(common.domain(context, args), args.required("group-name"), scope=common.scope(args))
+    common.domain(context, args).disks.groups.remove(args.required("group-name"), scope=common.scope(args))
     context.say("Throttle group deleted successfully\n")
 
 
 def domthrottlegroupinfo(context: Context, args: Args) -> None:
     """Show the limits of a throttle group."""
-    from qkvm.domain.device.disk import throttlegroup
 
     domain, name = common.domain(context, args), args.required("group-name")
-    group = throttlegroup.find(domain, name, inactive=args.flag("inactive"))
+    group = domain.disks.groups.find(name, inactive=args.flag("inactive"))
     limits = {name: value for name in LIMITS if name != "group_name" and (value := getattr(group, name))}
     if args.json:
         return context.out(json_text(limits))
@@ -175,9 +167,8 @@ def domthrottlegroupinfo(context: Context, args: Args) -> None:
 
 def domthrottlegrouplist(context: Context, args: Args) -> None:
     """List the throttle groups of a domain."""
-    from qkvm.domain.device.disk import throttlegroup
 
-    found = throttlegroup.groups(common.domain(context, args), inactive=args.flag("inactive"))
+    found = common.domain(context, args).disks.groups.all(inactive=args.flag("inactive"))
     if args.json:
         return context.out(json_text([group.group_name for group in found]))
     return context.out(table(("Name",), [(group.group_name,) for group in found], header=not context.quiet))
@@ -186,23 +177,21 @@ def domthrottlegrouplist(context: Context, args: Args) -> None:
 def blockresize(context: Context, args: Args) -> None:
     """Give a disk of a running guest another size."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.device.disk import throttle as blockio
 
     path, size = args.required("path"), args.size("size")
     args.exclusive("size", "capacity")
     if size is None and not args.flag("capacity"):
         raise UsageError("Either --size or --capacity must be provided")
-    blockio.resize(
-        common.domain(context, args), path, None if size is None else size * 1024, shrink=args.flag("shrink")
+    common.domain(context, args).disks.resize(
+        path, None if size is None else size * 1024, shrink=args.flag("shrink")
     )
     context.out(f"Block device '{path}' is resized")
 
 
 def domblkthreshold(context: Context, args: Args) -> None:
     """Have it told when a guest writes beyond a byte of its disk."""
-    from qkvm.domain.device.disk import throttle as blockio
     from qkvm.units import parse_size
 
     text = args.required("threshold")
     threshold = int(text) if text.isdigit() and text.isascii() else parse_size(text, what="threshold") * 1024
-    blockio.set_threshold(common.domain(context, args), args.required("dev"), threshold)
+    common.domain(context, args).disks.set_threshold(args.required("dev"), threshold)

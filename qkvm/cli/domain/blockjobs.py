@@ -22,8 +22,6 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 def blockcommit(context: Context, args: Args) -> None:
     """Commit images of a chain down into one of them."""
-    from qkvm.domain.block import commit as library
-    from qkvm.domain.block import job as jobs
 
     args.exclusive("pivot", "keep-overlay")
     args.exclusive("base", "shallow")
@@ -31,8 +29,8 @@ def blockcommit(context: Context, args: Args) -> None:
     active = args.flag("active") or ends
     waits = _waits(args, ends)
     domain, path = common.domain(context, args), args.required("path")
-    job = library.commit(
-        domain, path, base=args.text("base") or "", top=args.text("top") or "", shallow=args.flag("shallow"),
+    job = domain.disks.commit(
+        path, base=args.text("base") or "", top=args.text("top") or "", shallow=args.flag("shallow"),
         active=active, bandwidth=common.bandwidth(args), delete=args.flag("delete"),
         keep_relative=args.flag("keep-relative"),
     )  # fmt: skip
@@ -41,10 +39,10 @@ def blockcommit(context: Context, args: Args) -> None:
     if _wait(context, args, domain, job) == "completed":
         return context.say("\nCommit complete")
     if args.flag("pivot"):
-        jobs.pivot(domain, path)
+        domain.disks.jobs.pivot(path)
         return context.say("\nSuccessfully pivoted")
     if args.flag("keep-overlay"):
-        jobs.abort(domain, path)
+        domain.disks.jobs.abort(path)
         return context.say("\nCommit complete, overlay image kept")
     return context.say("\nNow in synchronized phase")
 
@@ -52,7 +50,6 @@ def blockcommit(context: Context, args: Args) -> None:
 def blockcopy(context: Context, args: Args) -> None:
     """Copy a disk's chain to another image."""
     from qkvm.domain.block import copy as library
-    from qkvm.domain.block import job as jobs
 
     args.exclusive("pivot", "finish")
     args.exclusive("dest", "xml")
@@ -66,27 +63,26 @@ def blockcopy(context: Context, args: Args) -> None:
         args.flag("synchronous-writes"),
     )  # fmt: skip
     domain, path = common.domain(context, args), args.required("path")
-    job = library.copy(domain, path, destination, shallow=args.flag("shallow"), tuning=tuning)
+    job = domain.disks.copy(path, destination, shallow=args.flag("shallow"), tuning=tuning)
     if not waits:
         return context.say("Block Copy started")
     _wait(context, args, domain, job)
     if args.flag("pivot"):
-        jobs.pivot(domain, path)
+        domain.disks.jobs.pivot(path)
         return context.say("\nSuccessfully pivoted")
     if args.flag("finish"):
-        jobs.abort(domain, path)
+        domain.disks.jobs.abort(path)
         return context.say("\nSuccessfully copied")
     return context.say("\nNow in mirroring phase")
 
 
 def blockpull(context: Context, args: Args) -> None:
     """Pull base images up into a disk."""
-    from qkvm.domain.block import pull as library
 
     waits = _waits(args, False)
     domain, path = common.domain(context, args), args.required("path")
-    job = library.pull(
-        domain, path, base=args.text("base") or "", bandwidth=common.bandwidth(args),
+    job = domain.disks.pull(
+        path, base=args.text("base") or "", bandwidth=common.bandwidth(args),
         keep_relative=args.flag("keep-relative"),
     )  # fmt: skip
     if not waits:
@@ -97,7 +93,6 @@ def blockpull(context: Context, args: Args) -> None:
 
 def blockjob(context: Context, args: Args) -> None:
     """Show, limit or end the job of a disk."""
-    from qkvm.domain.block import job as jobs
 
     abort = args.flag("abort") or args.flag("async") or args.flag("pivot")
     shows = args.flag("info") or args.flag("raw")
@@ -108,12 +103,12 @@ def blockjob(context: Context, args: Args) -> None:
     args.exclusive("async", "pivot")
     domain, path = common.domain(context, args), args.required("path")
     if args.flag("pivot"):
-        return jobs.pivot(domain, path)
+        return domain.disks.jobs.pivot(path)
     if abort:
-        return jobs.abort(domain, path, wait_end=not args.flag("async"))
+        return domain.disks.jobs.abort(path, wait_end=not args.flag("async"))
     if args.has("bandwidth"):
-        return jobs.set_speed(domain, path, common.bandwidth(args))
-    return _show(context, args, path, jobs.info(domain, path))
+        return domain.disks.jobs.set_speed(path, common.bandwidth(args))
+    return _show(context, args, path, domain.disks.jobs.info(path))
 
 
 def _show(context: Context, args: Args, path: str, job: Info | None) -> None:
@@ -164,8 +159,8 @@ def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
     verbose: Callable[[Info], None] | None = report if args.flag("verbose") else None
     timeout = args.number("timeout")
     try:
-        found = jobs.wait(
-            domain, job, timeout=float(timeout) if timeout else None, report=verbose,
+        found = domain.disks.jobs.wait(
+            job, timeout=float(timeout) if timeout else None, report=verbose,
             wait_end=not args.flag("async"),
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -182,11 +177,10 @@ def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
 def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
     from contextlib import suppress
 
-    from qkvm.domain.block import job as jobs
     from qkvm.errors import QkvmError
 
     with suppress(QkvmError):
-        jobs.abort(domain, path, wait_end=not args.flag("async"))
+        domain.disks.jobs.abort(path, wait_end=not args.flag("async"))
     raise KeyboardInterrupt
 
 

@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 
 def define(context: Context, args: Args) -> None:
     """Store a domain's definition from a file, TOML or libvirt's XML."""
-    from qkvm.api.host import Host
 
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
-    domain = Host(context.tree.root).define(*common.read_file(args.required("file")), left_out=left_out)
+    domain = context.host.define(*common.read_file(args.required("file")), left_out=left_out)
     _tell(context, left_out)
     context.say(f"Domain '{domain.name}' defined from {args.required('file')}\n")
 
 
 def create(context: Context, args: Args) -> None:
     """Start a domain from a file without keeping its definition."""
-    from qkvm.api.host import Host
 
     common.refuse(args, common.NO_DAEMON)
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
-    host, file = Host(context.tree.root), args.required("file")
+    host, file = context.host, args.required("file")
     flags = {"paused": args.flag("paused"), "reset_nvram": args.flag("reset-nvram")}
     text, path = common.read_file(file)
     domain, warnings = host.create(text, path, left_out=left_out, **flags)
@@ -106,10 +104,9 @@ def domrename(context: Context, args: Args) -> None:
 
 def set_lifecycle_action(context: Context, args: Args) -> None:
     """Choose what a guest's power-off, reboot or crash leads to."""
-    from qkvm.domain.life import actions as lifecycle
 
     domain = common.domain(context, args)
-    lifecycle.set_action(domain, args.required("type"), args.required("action"), scope=common.scope(args))
+    domain.set_action(args.required("type"), args.required("action"), scope=common.scope(args))
 
 
 def domxml_to_native(context: Context, args: Args) -> None:
@@ -118,7 +115,6 @@ def domxml_to_native(context: Context, args: Args) -> None:
 
     from qkvm.api.domain import Domain
     from qkvm.domain import define
-    from qkvm.domain.launch.preview import command_line
 
     if args.required("format") != "qemu-argv":
         raise InvalidValue(f"unsupported config type {args.required('format')}", hint="qemu-argv")
@@ -130,7 +126,7 @@ def domxml_to_native(context: Context, args: Args) -> None:
         domain, described = Domain.lookup(context.tree, args.text("domain") or ""), None
     else:
         raise UsageError("need either domain or domain XML")
-    binary, options = command_line(domain, definition=described)
+    binary, options = domain.command_line(definition=described)
     words = [binary, *(word for option in options for word in option.argv())]
     if args.json:
         return context.out(json_text(words))
@@ -166,11 +162,9 @@ def domargv(context: Context, args: Args) -> None:
     import os
     from shlex import quote
 
-    from qkvm.domain.launch.preview import command_line
-
     template = args.text("template")
-    binary, options = command_line(
-        common.domain(context, args), template=os.path.abspath(template) if template else ""
+    binary, options = common.domain(context, args).command_line(
+        template=os.path.abspath(template) if template else ""
     )
     lines = [[binary], *(option.argv() for option in options)]
     context.out("".join(" ".join(quote(word) for word in line) + "\n" for line in lines))

@@ -12,28 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qkvm.api.domain import Domain
+    from qkvm.api.network import Network
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.net.network.network import Network
     from qkvm.scope import Scope
 
 
 def dumpxml(context: Context, args: Args) -> None:
     """Print what a domain is as libvirt's XML."""
-    from qkvm.domain.manage import xml as description
 
     domain = common.domain(context, args)
     scope = {"inactive": args.flag("inactive"), "migratable": args.flag("migratable")}
     if args.json:
-        return context.out(json_text(description.plain(domain, secret=args.flag("security-info"), **scope)))
-    return print_xml(context, args, description.dump(domain, secret=args.flag("security-info"), **scope))
+        return context.out(json_text(domain.plain(secret=args.flag("security-info"), **scope)))
+    return print_xml(context, args, domain.xml(secret=args.flag("security-info"), **scope))
 
 
 def edit(context: Context, args: Args) -> None:
     """Let the user edit a domain's definition."""
     from qkvm.cli import editor
     from qkvm.domain import define, definition
-    from qkvm.domain.manage import xml as description
 
     domain = common.domain(context, args)
     if not domain.is_persistent:
@@ -42,7 +40,7 @@ def edit(context: Context, args: Args) -> None:
     def now() -> str:
         if args.flag("toml"):
             return definition.stored_text(domain)
-        return description.dump(domain, inactive=True, secret=True)
+        return domain.xml(inactive=True, secret=True)
 
     before, name = now(), domain.name
 
@@ -106,8 +104,6 @@ def metadata(context: Context, args: Args) -> None:
 
 def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None:
     """Show or set an element of the metadata of a domain or a network."""
-    from qkvm.domain.manage import describe
-
     args.exclusive("remove", "set")
     args.exclusive("remove", "edit")
     args.exclusive("set", "edit")
@@ -116,21 +112,19 @@ def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None
         raise UsageError("namespace key is required when modifying metadata")
     key = args.text("key") or ""
     if args.flag("remove"):
-        describe.set_metadata(owner, uri, "", "", scope=scope)
+        owner.set_metadata(uri, "", "", scope=scope)
         context.say("Metadata removed\n")
     elif args.has("set"):
-        describe.set_metadata(owner, uri, args.text("set") or "", key, scope=scope)
+        owner.set_metadata(uri, args.text("set") or "", key, scope=scope)
         context.say("Metadata modified\n")
     elif args.flag("edit"):
         before = _shown(owner, uri, scope)
-        changed = _edit_line(
-            context, before, before, lambda text: describe.set_metadata(owner, uri, text, key, scope=scope)
-        )
+        changed = _edit_line(context, before, before, lambda text: owner.set_metadata(uri, text, key, scope=scope))
         context.say("Metadata modified\n" if changed else "Metadata not changed")
     elif args.json:
-        context.out(json_text({"uri": uri, "xml": describe.get_metadata(owner, uri, scope=scope)}))
+        context.out(json_text({"uri": uri, "xml": owner.metadata(uri, scope=scope)}))
     else:
-        describe.get_metadata(owner, uri, scope=scope)
+        owner.metadata(uri, scope=scope)
         context.out(_shown(owner, uri, scope))
 
 

@@ -19,40 +19,36 @@ if TYPE_CHECKING:
 
 def attach_device(context: Context, args: Args) -> None:
     """Plug the device that a file describes."""
-    from qkvm.domain.device import attach as deviceplug
 
     domain, scope = common.domain(context, args), common.scope(args)
-    for warning in deviceplug.attach(domain, *common.read_file(args.required("file")), scope=scope):
+    for warning in domain.devices.attach(*common.read_file(args.required("file")), scope=scope):
         context.warn(warning)
     context.say("Device attached successfully\n")
 
 
 def detach_device(context: Context, args: Args) -> None:
     """Unplug the device that a file describes."""
-    from qkvm.domain.device import attach as deviceplug
 
     domain, scope = common.domain(context, args), common.scope(args)
     described = common.read_file(args.required("file"))
-    deviceplug.detach(domain, *described, scope=scope, **common.patience(args))
+    domain.devices.detach(*described, scope=scope, **common.patience(args))
     context.say("Device detached successfully\n")
 
 
 def detach_device_alias(context: Context, args: Args) -> None:
     """Unplug the device of an alias."""
-    from qkvm.domain.device import attach as deviceplug
 
     domain = common.domain(context, args)
-    deviceplug.detach_alias(domain, args.required("alias"), scope=common.scope(args), **common.patience(args))
+    domain.devices.detach_alias(args.required("alias"), scope=common.scope(args), **common.patience(args))
     context.say("Device detach request sent successfully\n")
 
 
 def update_device(context: Context, args: Args) -> None:
     """Change the device that a file describes."""
-    from qkvm.domain.device import attach as deviceplug
 
     domain, scope = common.domain(context, args), common.scope(args)
     described = common.read_file(args.required("file"))
-    deviceplug.update(domain, *described, force=args.flag("force"), scope=scope)
+    domain.devices.update(*described, force=args.flag("force"), scope=scope)
     context.say("Device updated successfully\n")
 
 
@@ -63,7 +59,7 @@ def attach_interface(context: Context, args: Args) -> None:
         context.out(_interface_xml(args))
         return
     common.refuse(args, _NOT_ATTACHED)
-    domain.attach_interface(
+    domain.nics.attach(
         type=args.required("type"),
         source=args.required("source") if args.required("type") != "user" else "",
         model=args.text("model") or "virtio",
@@ -97,15 +93,14 @@ def detach_interface(context: Context, args: Args) -> None:
     """Unplug a NIC."""
     domain, scope = common.domain(context, args), common.scope(args)
     if args.flag("print-xml"):
-        from qkvm.domain.device.nic import status as nic
         from qkvm.domain.device.nic.plug import pick
 
         inactive = not domain.resolve(scope).live
-        listed = [{"type": one.type, "mac": one.mac} for one in nic.interfaces(domain, inactive=inactive)]
+        listed = [{"type": one.type, "mac": one.mac} for one in domain.nics.all(inactive=inactive)]
         mac = parse_mac(args.text("mac") or "") if args.has("mac") else ""
         context.out(_described(domain, pick(listed, args.required("type"), mac)["mac"], inactive=inactive))
         return
-    domain.detach_interface(
+    domain.nics.detach(
         type=args.required("type"), mac=args.text("mac") or "", scope=scope, **common.patience(args)
     )
     context.say("Interface detached successfully\n")
@@ -114,7 +109,6 @@ def detach_interface(context: Context, args: Args) -> None:
 def domif_setlink(context: Context, args: Args) -> None:
     """Pull or plug the cable of a NIC."""
     from qkvm.domain.device.nic import status as nic
-    from qkvm.domain.device.nic import update
     from qkvm.scope import Scope
 
     domain, interface, state = common.domain(context, args), args.required("interface"), args.required("state")
@@ -122,13 +116,13 @@ def domif_setlink(context: Context, args: Args) -> None:
         raise UsageError(f"invalid link state '{state}'", hint="up or down")
     inactive = args.flag("config")
     try:
-        mac = nic.find(nic.interfaces(domain, inactive=inactive), interface).mac
+        mac = nic.find(domain.nics.all(inactive=inactive), interface).mac
     except NotFound as error:
         raise UsageError(f"interface '{interface}' not found", hint=error.hint) from error
     if args.flag("print-xml"):
         context.out(_described(domain, mac, inactive=inactive, link=state))
         return
-    update.set_link(domain, mac, state == "up", scope=Scope.CONFIG if inactive else Scope.CURRENT)
+    domain.nics.set_link(mac, state == "up", scope=Scope.CONFIG if inactive else Scope.CURRENT)
     context.say("Device updated successfully\n")
 
 
@@ -138,7 +132,7 @@ def domif_getlink(context: Context, args: Args) -> None:
 
     domain = common.domain(context, args)
     interface = args.required("interface")
-    found = nic.find(nic.interfaces(domain, inactive=args.flag("config")), interface)
+    found = nic.find(domain.nics.all(inactive=args.flag("config")), interface)
     state = "up" if found.link else "down"
     if args.json:
         return context.out(json_text({"interface": interface, "link": state}))
@@ -152,8 +146,8 @@ def domiftune(context: Context, args: Args) -> None:
     domain, where = common.domain(context, args), common.scope(args)
     interface, changes = args.required("interface"), _bandwidth(args)
     if changes:
-        return nictune.set_limits(domain, interface, changes, scope=where)
-    found = nictune.limits(domain, interface, scope=common.one_of(where))
+        return domain.nics.set_limits(interface, changes, scope=where)
+    found = domain.nics.limits(interface, scope=common.one_of(where))
     rows = {}
     for direction in nictune.DIRECTIONS:
         band = found[direction]
@@ -164,19 +158,18 @@ def domiftune(context: Context, args: Args) -> None:
 
 def domiflist(context: Context, args: Args) -> None:
     """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
-    from qkvm.domain.device.nic import status as nic
 
     domain = common.domain(context, args)
-    found = nic.interfaces(domain, inactive=args.flag("inactive"))
+    found = domain.nics.all(inactive=args.flag("inactive"))
     if args.json:
         return context.out(json_text({
             "interfaces": [{key: getattr(entry, key) for key in entry.__slots__} for entry in found],
-            "free_slots": nic.free_slots(domain),
+            "free_slots": domain.nics.free_slots(),
         }))  # fmt: skip
     rows = [(entry.interface, entry.type, entry.source, entry.model, entry.mac) for entry in found]
     text = table(("Interface", "Type", "Source", "Model", "MAC"), rows, header=not context.quiet)
     if args.flag("slots"):
-        slots = nic.free_slots(domain)
+        slots = domain.nics.free_slots()
         text += f"\nFree slots: {'-' if slots is None else slots}\n"
     return context.out(text)
 
@@ -189,8 +182,8 @@ def domifaddr(context: Context, args: Args) -> None:
     if source not in (None, *address.SOURCES):
         raise InvalidValue(f"Unknown data source '{source}'", hint=", ".join(address.SOURCES))
     timeout = args.number("timeout") or 60
-    found = address.wait(
-        common.domain(context, args), sources=(source,) if source else address.SOURCES,
+    found = common.domain(context, args).wait_for_addresses(
+        sources=(source,) if source else address.SOURCES,
         interface=args.text("interface"), timeout=timeout if args.flag("wait") else 0,
     )  # fmt: skip
     if args.json:
@@ -210,10 +203,9 @@ def domifaddr(context: Context, args: Args) -> None:
 
 def domifstat(context: Context, args: Args) -> None:
     """Show what went through a NIC, as the guest sees it."""
-    from qkvm.domain.device.nic import status as nic
 
     interface = args.required("interface")
-    counters = nic.counters(common.domain(context, args), interface)
+    counters = common.domain(context, args).nics.counters(interface)
     if args.json:
         return context.out(json_text(counters))
     return context.out("".join(f"{interface} {key} {value}\n" for key, value in counters.items()))
@@ -259,9 +251,8 @@ def _bandwidth_xml(args: Args) -> list[str]:
 def _described(domain: Domain, mac: str, *, inactive: bool, link: str = "") -> str:
     """The <interface> of a NIC that is there, with another state of its link where one is given."""
     from qkvm import xml
-    from qkvm.domain.manage import xml as description
 
-    devices = xml.parse(description.dump(domain, inactive=inactive), "description").find("devices")
+    devices = xml.parse(domain.xml(inactive=inactive), "description").find("devices")
     assert devices is not None
     macs = {str(shown.get("address")): one for one in devices.all("interface") for shown in one.all("mac")}
     element = macs[mac]

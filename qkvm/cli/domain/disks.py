@@ -24,7 +24,7 @@ def attach_disk(context: Context, args: Args) -> None:
         context.out(diskoptions.xml(args))
         return
     domain = common.domain(context, args)
-    for warning in domain.attach_disk(diskoptions.disk(args), scope=scope):
+    for warning in domain.disks.attach(diskoptions.disk(args), scope=scope):
         context.warn(warning)
     context.say("Disk attached successfully\n")
 
@@ -38,7 +38,7 @@ def change_media(context: Context, args: Args) -> None:
         context.out(_drive_xml(domain, args, "path", action))
         return
     timeout = args.number("timeout")
-    domain.change_media(
+    domain.disks.change_media(
         args.required("path"), source, action=action, force=args.flag("force"), scope=common.scope(args),
         **({} if timeout is None else {"timeout": float(timeout)}),
     )  # fmt: skip
@@ -64,14 +64,13 @@ def _action(args: Args) -> str:
 
 def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str:
     """The <disk> element of a drive as it is, or as a change of its medium would make it."""
-    from qkvm.domain.block.disk import find
     from qkvm.domain.device.disk import media
     from qkvm.spec.libvirt.disk import write_disk
     from qkvm.spec.libvirt.place import Places
     from qkvm.xml import Element, dump
 
     wanted = domain.resolve(common.scope(args))
-    disk, ident = find(domain, args.required(option), live=wanted.live)
+    disk, ident = domain.disks.find(args.required(option), live=wanted.live)
     if action:
         disk = media.with_medium(disk, args.text("source") or "", action)
     places = Places(set(), {disk.target: ident} if wanted.live else {})
@@ -85,7 +84,7 @@ def detach_disk(context: Context, args: Args) -> None:
         context.out(_drive_xml(domain, args, "target"))
         return
     try:
-        domain.detach_disk(args.required("target"), scope=scope, **common.patience(args))
+        domain.disks.detach(args.required("target"), scope=scope, **common.patience(args))
     except NotFound as error:
         # Which disk is meant virsh finds out by itself: there is no headline in front of it.
         raise UsageError(str(error), hint=error.hint) from error
@@ -94,10 +93,9 @@ def detach_disk(context: Context, args: Args) -> None:
 
 def domblklist(context: Context, args: Args) -> None:
     """List the disks of a domain."""
-    from qkvm.domain.block import disk
 
     domain = common.domain(context, args)
-    found = disk.disks(domain, inactive=args.flag("inactive"))
+    found = domain.disks.all(inactive=args.flag("inactive"))
     if args.json:
         return context.out(json_text([{key: getattr(entry, key) for key in entry.__slots__} for entry in found]))
     headers: tuple[str, ...] = ("Target", "Source")

@@ -34,14 +34,14 @@ def event(context: Context, args: Args) -> int:
         raise UsageError(f"no event of type {kind} comes here: {events.NEVER[kind]}")
     if kind is not None and kind not in events.NAMES:
         raise UsageError(f"unknown event type {printable(kind)}", hint="--list shows them")
-    found = events.watch(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
+    found = context.host.events(domain=_domain(context, args), timeout=args.number("timeout"))
     return tell(context, args, (one for one in found if kind in (None, one.name)), _line)
 
 
 def qemu_monitor_event(context: Context, args: Args) -> int:
     """Print events as QEMU told them, as :func:`event` does."""
     wanted = _filter(args)
-    found = events.watch_qemu(context.tree, domain=_domain(context, args), timeout=args.number("timeout"))
+    found = context.host.qemu_events(domain=_domain(context, args), timeout=args.number("timeout"))
     return tell(context, args, (one for one in found if wanted(one.name)), _qemu_line)
 
 

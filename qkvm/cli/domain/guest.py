@@ -22,25 +22,23 @@ if TYPE_CHECKING:
 
 def domhostname(context: Context, args: Args) -> None:
     """Show the name that the guest has given itself."""
-    from qkvm.domain.guest import info as guestinfo
 
     source = args.text("source") or "agent"
     if source not in ("agent", "lease"):
         raise InvalidValue(f"Unknown data source '{source}'", hint="agent or lease")
-    name = guestinfo.hostname(common.domain(context, args), source=source)
+    name = common.domain(context, args).guest.hostname(source=source)
     context.out(json_text({"hostname": name}) if args.json else f"{printable(name)}\n")
 
 
 def domtime(context: Context, args: Args) -> None:
     """Show or set the guest's clock."""
-    from qkvm.domain.guest import clock as guestclock
 
     args.exclusive("time", "now", "sync")
     domain = common.domain(context, args)
     if args.flag("now") or args.flag("sync") or args.has("time"):
         now = int(time.time()) if args.flag("now") else args.signed("time")
-        return guestclock.set_time(domain, None if args.flag("sync") else now)
-    seconds, nanoseconds = guestclock.get(domain)
+        return domain.guest.set_time(None if args.flag("sync") else now)
+    seconds, nanoseconds = domain.guest.time()
     if args.json:
         return context.out(json_text({"seconds": seconds, "nanoseconds": nanoseconds}))
     return context.out(f"Time: {_calendar(seconds) if args.flag('pretty') else seconds}")
@@ -62,7 +60,7 @@ def guestinfo(context: Context, args: Args) -> None:
     from qkvm.domain.guest import info as guestinfo
 
     domain = common.domain(context, args)
-    found = guestinfo.collect(domain, [group for group in guestinfo.COMMANDS if args.flag(group)])
+    found = domain.guest.info([group for group in guestinfo.COMMANDS if args.flag(group)])
     disks = [disk for filesystem in found.get("filesystem", ()) for disk in filesystem.disk]
     disks += [disk.address for disk in found.get("disk", ()) if disk.address is not None]
     targets = guestfs.targets(domain, disks)
@@ -170,7 +168,6 @@ def _disks(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str
 
 def guestvcpus(context: Context, args: Args) -> None:
     """Show which vCPUs the guest has online, or bring some online or offline."""
-    from qkvm.domain.guest import cpus as guestcpu
     from qkvm.domain.tuning.threads import parse_cpus
     from qkvm.units import format_cpu_list
 
@@ -182,8 +179,8 @@ def guestvcpus(context: Context, args: Args) -> None:
     if cpulist is not None:
         if not args.flag("enable") and not args.flag("disable"):
             raise UsageError("One of options --enable or --disable is required by option --cpulist")
-        return guestcpu.set_online(domain, parse_cpus(cpulist), args.flag("enable"))
-    found = guestcpu.vcpus(domain)
+        return domain.guest.set_vcpus_online(parse_cpus(cpulist), args.flag("enable"))
+    found = domain.guest.vcpus()
     if args.json:
         return context.out(json_text([
             {"vcpu": one.logical_id, "online": one.online, "offlinable": one.can_offline} for one in found
@@ -198,24 +195,21 @@ def guestvcpus(context: Context, args: Args) -> None:
 
 def set_user_password(context: Context, args: Args) -> None:
     """Set the password of a user of the guest."""
-    from qkvm.domain.guest import users as guestuser
 
     domain, user = common.domain(context, args), args.required("user")
-    guestuser.set_password(domain, user, args.required("password"), encrypted=args.flag("encrypted"))
+    domain.guest.set_password(user, args.required("password"), encrypted=args.flag("encrypted"))
     context.say(f"Password set successfully for {printable(user)} in {domain.name}")
 
 
 def get_user_sshkeys(context: Context, args: Args) -> None:
     """Show the SSH keys that a user of the guest authorizes."""
-    from qkvm.domain.guest import users as guestuser
 
-    keys = guestuser.ssh_keys(common.domain(context, args), args.required("user"))
+    keys = common.domain(context, args).guest.ssh_keys(args.required("user"))
     context.out(json_text(keys) if args.json else "".join(f"{printable(key)}\n" for key in keys))
 
 
 def set_user_sshkeys(context: Context, args: Args) -> None:
     """Authorize SSH keys for a user of the guest, or do so no longer."""
-    from qkvm.domain.guest import users as guestuser
 
     args.needs("remove", "file")
     args.exclusive("reset", "remove")
@@ -227,9 +221,9 @@ def set_user_sshkeys(context: Context, args: Args) -> None:
     if path is not None and not any(key.strip() for key in keys):
         raise InvalidValue(f"File {printable(path)} contains no keys")
     if args.flag("remove"):
-        guestuser.remove_ssh_keys(domain, user, keys)
+        domain.guest.remove_ssh_keys(user, keys)
     else:
-        guestuser.add_ssh_keys(domain, user, keys, reset=args.flag("reset"))
+        domain.guest.add_ssh_keys(user, keys, reset=args.flag("reset"))
 
 
 def domfsinfo(context: Context, args: Args) -> None:
@@ -237,7 +231,7 @@ def domfsinfo(context: Context, args: Args) -> None:
     from msgspec import to_builtins
 
     domain = common.domain(context, args)
-    found = guestfs.filesystems(domain)
+    found = domain.guest.filesystems()
     targets = guestfs.targets(domain, [disk for one in found for disk in one.disk])
     below = [[targets[disk] for disk in one.disk if disk in targets] for one in found]
     if args.json:
@@ -253,13 +247,13 @@ def domfsinfo(context: Context, args: Args) -> None:
 
 def domfsfreeze(context: Context, args: Args) -> None:
     """Freeze file systems of the guest."""
-    count = guestfs.freeze(common.domain(context, args), args.texts("mountpoint"))
+    count = common.domain(context, args).guest.freeze(args.texts("mountpoint"))
     context.say(f"Froze {count} filesystem(s)\n")
 
 
 def domfsthaw(context: Context, args: Args) -> None:
     """Thaw the file systems of the guest."""
-    count = guestfs.thaw(common.domain(context, args), args.texts("mountpoint"))
+    count = common.domain(context, args).guest.thaw(args.texts("mountpoint"))
     context.say(f"Thawed {count} filesystem(s)\n")
 
 
@@ -274,7 +268,7 @@ def domfstrim(context: Context, args: Args) -> None:
     minimum = args.signed("minimum") or 0
     if minimum < 0:
         raise UsageError(f"Numeric value '{minimum}' for <minimum> option is malformed or out of range")
-    done = guestfs.trim(common.domain(context, args), minimum=minimum)
+    done = common.domain(context, args).guest.trim(minimum=minimum)
     for one in done:
         if one.error is not UNSET:
             context.warn(f"{one.path} can't be trimmed: {one.error}")

@@ -17,12 +17,11 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 def domdirtyrate_calc(context: Context, args: Args) -> None:
     """Start to measure how fast a guest changes its memory."""
-    from qkvm.domain.watch import dirtyrate
 
     seconds, mode = args.number("seconds"), args.text("mode")
     domain = common.domain(context, args)
-    rate = dirtyrate.calculate(
-        domain, seconds=1 if seconds is None else seconds, mode=mode or "page-sampling", wait=args.flag("wait")
+    rate = domain.dirty_rate(
+        seconds=1 if seconds is None else seconds, mode=mode or "page-sampling", wait=args.flag("wait")
     )
     context.say(
         "Start to calculate domain's memory dirty rate successfully, "
@@ -37,7 +36,7 @@ def domjobinfo(context: Context, args: Args) -> None:
     args.needs("keep-completed", "completed")
     domain = common.domain(context, args)
     ended = args.flag("completed")
-    job = underway.completed(domain, keep=args.flag("keep-completed")) if ended else underway.info(domain)
+    job = domain.completed_job(keep=args.flag("keep-completed")) if ended else domain.job_info()
     if args.json:
         return context.out(json_text({"type": job.type, **job.values, "operation": job.operation or None}))
     if args.flag("rawstats"):
@@ -56,7 +55,7 @@ def domjobabort(context: Context, args: Args) -> None:
     """Cancel the job that is under way."""
     if args.flag("postcopy"):
         underway.refuse_postcopy()
-    underway.abort(common.domain(context, args))
+    common.domain(context, args).abort_job()
 
 
 def _statistics(job: jobs.Info) -> list[str]:

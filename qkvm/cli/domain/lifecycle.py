@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 def start(context: Context, args: Args) -> None:
     """Start a domain, and attach to its console if asked."""
-    from qkvm.api.host import Host
 
     common.refuse(args, common.NO_DAEMON)
-    Host(context.tree.root).prepare()
+    context.host.prepare()
     domain = common.domain(context, args)
     names = ("paused", "force-boot", "bypass-cache", "reset-nvram")
     options = {name.replace("-", "_"): args.flag(name) for name in names}
@@ -81,19 +80,17 @@ def resume(context: Context, args: Args) -> None:
 
 def dompmsuspend(context: Context, args: Args) -> None:
     """Put a guest to sleep."""
-    from qkvm.domain.guest import power as guestpower
 
     domain = common.domain(context, args)
-    guestpower.suspend(domain, args.required("target"), duration=args.number("duration") or 0)
+    domain.guest.suspend(args.required("target"), duration=args.number("duration") or 0)
     context.say(f"Domain '{domain.name}' successfully suspended")
 
 
 def dompmwakeup(context: Context, args: Args) -> None:
     """Wake a guest that sleeps."""
-    from qkvm.domain.guest import power as guestpower
 
     domain = common.domain(context, args)
-    guestpower.wakeup(domain)
+    domain.guest.wakeup()
     context.say(f"Domain '{domain.name}' successfully woken up")
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from qkvm.cli import common
 from qkvm.cli.parse import UsageError
 from qkvm.domain.guest import agent
-from qkvm.domain.screen import monitor
 from qkvm.errors import CommandRefused, InvalidValue
 
 TYPE_CHECKING = False
@@ -26,12 +25,12 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
     if args.flag("hmp"):
         args.exclusive("hmp", "pretty")
         args.exclusive("hmp", "return-value")
-        context.out(monitor.line(domain, " ".join(words), fd=fd).replace("\r\n", "\n") + "\n")
+        context.out(domain.qemu.line(" ".join(words), fd=fd).replace("\r\n", "\n") + "\n")
         return 0
     command, arguments = parse_command(_wrapped(words))
     answer: dict[str, Any]
     try:
-        answer = {"return": monitor.command(domain, command, arguments, fd=fd)}
+        answer = {"return": domain.qemu.command(command, arguments, fd=fd)}
     except CommandRefused as error:
         answer = {"error": {"class": error.error_class, "desc": error.desc}}
     if command == "add-fd" and "return" in answer and not _has_set(domain, answer["return"]["fdset-id"]):
@@ -48,7 +47,7 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
 
 def _has_set(domain: Domain, number: int) -> bool:
     """Whether QEMU still has a set of fds, asked over a connection of its own."""
-    return any(entry["fdset-id"] == number for entry in monitor.command(domain, "query-fdsets"))
+    return any(entry["fdset-id"] == number for entry in domain.qemu.command("query-fdsets"))
 
 
 def _passed_fd(text: str | None) -> int | None:
@@ -124,7 +123,7 @@ def qemu_agent_command(context: Context, args: Args) -> None:
         timeout = agent.NOWAIT if args.flag("async") else agent.BLOCK
     domain = common.domain(context, args)
     name, arguments = parse_command(" ".join(args.texts("cmd")))
-    answer = agent.command(domain, name, arguments, timeout=timeout)
+    answer = domain.guest.command(name, arguments, timeout=timeout)
     if answer is None:
         return
     try:
@@ -138,7 +137,7 @@ def qemu_agent_command(context: Context, args: Args) -> None:
 def guest_agent_timeout(context: Context, args: Args) -> None:
     """Set how long an agent's answers are waited for."""
     seconds = args.signed("timeout")
-    agent.set_timeout(common.domain(context, args), agent.BLOCK if seconds is None else seconds)
+    common.domain(context, args).guest.set_timeout(agent.BLOCK if seconds is None else seconds)
 
 
 def _ascii(text: str) -> str:

@@ -29,12 +29,11 @@ def save(context: Context, args: Args) -> None:
 
 def restore(context: Context, args: Args) -> None:
     """Start a domain from a file."""
-    from qkvm.api.host import Host
 
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: _saved(path).definition.uuid)}
     options |= {"reset_nvram": args.flag("reset-nvram"), "channels": _channels(args)}
-    _, warnings = Host(context.tree.root).restore(path, **options)
+    _, warnings = context.host.restore(path, **options)
     for warning in warnings:
         context.warn(warning)
     context.say(f"Domain restored from {path}\n")
@@ -158,7 +157,7 @@ def managedsave_define(context: Context, args: Args) -> None:
     """Replace what a managed save says of its guest."""
     domain = common.domain(context, args)
     definition = _given(args, saved.managed_path(domain))
-    saved.change_managed(domain, definition=definition, running=running(args))
+    domain.change_managed_save(definition=definition, running=running(args))
     context.say(f"Managed save state file of domain '{domain.name}' updated.\n")
 
 
@@ -179,7 +178,7 @@ def managedsave_edit(context: Context, args: Args) -> None:
     """Let the user edit what a managed save says of its guest."""
     domain, goes = common.domain(context, args), running(args)
     path = saved.managed_path(domain)
-    if _edit(context, path, lambda definition: saved.change_managed(domain, definition=definition, running=goes)):
+    if _edit(context, path, lambda definition: domain.change_managed_save(definition=definition, running=goes)):
         context.say(f"Managed save image of Domain '{domain.name}' XML configuration edited.\n")
     else:
         context.say(f"Managed save image of domain '{domain.name}' XML configuration not changed.\n")

@@ -47,20 +47,19 @@ def attach_console(
     domain.live  # noqa: B018  raises where it does not run
     escape = context.session.escape if context.session is not None else "^]"
     control = f" (Ctrl + {escape[1]})" if len(escape) > 1 else ""
-    port = consoles.find(domain, device)
+    port = domain.console.port(device)
     context.out(f"Connected to domain '{domain.name}'\nEscape character is {escape}{control}\n")
     context.flush()
     code = consoles.escape_code(escape)
-    left = consoles.attach(domain, 0, force=force, escape=code, port=port, connected=connected)
+    left = domain.console.attach(0, force=force, escape=code, port=port, connected=connected)
     context.out("\n")
     return left
 
 
 def ttyconsole(context: Context, args: Args) -> None:
     """Print where a guest's serial console is on this host: a pseudo terminal, or a Unix socket."""
-    from qkvm.domain.screen import console as consoles
 
-    context.out(f"{consoles.place(common.domain(context, args))}\n")
+    context.out(f"{common.domain(context, args).console.place()}\n")
 
 
 def vncdisplay(context: Context, args: Args) -> None:
@@ -87,10 +86,9 @@ def domdisplay(context: Context, args: Args) -> None:
 
 
 def _display(context: Context, args: Args) -> Display:
-    from qkvm.domain.screen import display as screen
 
     domain = common.domain(context, args)
-    shown = screen.display(domain)
+    shown = domain.screen.display()
     if shown is None:
         raise NotFound(
             "No graphical display found", kind="display", name=domain.name, hint="a [vnc] table gives one"
@@ -107,10 +105,8 @@ def screenshot(context: Context, args: Args) -> None:
     """Take a picture of a domain's screen into a file."""
     import time
 
-    from qkvm.domain.screen import display as screen
-
     domain = common.domain(context, args)
-    picture = screen.screenshot(domain, screen=args.number("screen") or 0)
+    picture = domain.screen.screenshot(screen=args.number("screen") or 0)
     path = args.text("file") or f"{domain.name}-{time.strftime('%Y-%m-%d-%H:%M:%S')}.png"
     _write_picture(path, picture)
     context.out(f"Screenshot saved to {path}, with type of image/png")
@@ -130,19 +126,17 @@ def _write_picture(path: str, picture: bytes) -> None:
 
 def send_key(context: Context, args: Args) -> None:
     """Press keys on a guest's keyboard."""
-    from qkvm.domain.screen import display as screen
     from qkvm.domain.screen import keys
 
     codeset = args.text("codeset") or "linux"
     numbers = [keys.key_number(text, codeset) for text in args.texts("keycode")]
-    screen.send_keys(common.domain(context, args), numbers, hold_ms=args.number("holdtime") or 0)
+    common.domain(context, args).screen.send_keys(numbers, hold_ms=args.number("holdtime") or 0)
 
 
 def inject_nmi(context: Context, args: Args) -> None:
     """Give a guest a non-maskable interrupt."""
-    from qkvm.domain.screen import display as screen
 
-    screen.inject_nmi(common.domain(context, args))
+    common.domain(context, args).screen.inject_nmi()
 
 
 def view(context: Context, args: Args) -> int:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 def snapshot_create(context: Context, args: Args) -> None:
     """Take a snapshot that an XML describes, or write anew what is known of one."""
-    from qkvm.domain.snapshot import define as snapshotdefine
-    from qkvm.domain.snapshot.create import create
     from qkvm.domain.snapshot.taking import Wanted
     from qkvm.spec.libvirt import snapshot as libvirt
 
@@ -39,18 +37,18 @@ def snapshot_create(context: Context, args: Args) -> None:
             args.exclusive("redefine", option)
         if told is None:
             raise UsageError("--redefine needs the description of the snapshot")
-        name = snapshotdefine.redefine(domain, told, current=args.flag("current")).name
+        name = domain.snapshots.redefine(told, current=args.flag("current")).name
     else:
         wanted = Wanted()
         if told is not None:
             wanted = Wanted(told.name, told.description, told.memory, told.memory_file, told.disks)
-        name = create(domain, _with_flags(args, wanted)).name
+        name = domain.snapshots.create(_with_flags(args, wanted)).name
     context.say(f"Domain snapshot {name} created" + (f" from '{file}'" if file is not None else ""))
 
 
 def snapshot_create_as(context: Context, args: Args) -> None:
     """Take a snapshot that options describe."""
-    from qkvm.domain.snapshot.create import create, print_only
+    from qkvm.domain.snapshot.create import print_only
     from qkvm.domain.snapshot.taking import Wanted
 
     domain = common.domain(context, args)
@@ -62,7 +60,7 @@ def snapshot_create_as(context: Context, args: Args) -> None:
         from qkvm.spec.libvirt import snapshot as libvirt
 
         return context.out(libvirt.dumps(print_only(domain, wanted), accel=""))
-    return context.say(f"Domain snapshot {create(domain, wanted).name} created")
+    return context.say(f"Domain snapshot {domain.snapshots.create(wanted).name} created")
 
 
 def _with_flags(args: Args, wanted: Wanted) -> Wanted:
@@ -126,11 +124,11 @@ def snapshot_current(context: Context, args: Args) -> None:
         from qkvm.domain.snapshot import define as snapshotdefine
 
         args.exclusive("name", "snapshotname")
-        snapshotdefine.set_current(domain, name)
+        domain.snapshots.set_current(name)
         return context.say(f"Snapshot {name} set as current")
-    current = store.find(domain, _current(domain))
+    current = domain.snapshots[_current(domain)]
     if args.json:
-        return context.out(json_text(_row(store.load(domain), current, current.name)))
+        return context.out(json_text(_row(domain.snapshots.all(), current, current.name)))
     if args.flag("name"):
         return context.out(current.name)
     from qkvm.domain.snapshot import define as snapshotdefine
@@ -139,7 +137,7 @@ def snapshot_current(context: Context, args: Args) -> None:
 
 
 def _current(domain: Domain) -> str:
-    name = store.current(domain)
+    name = domain.snapshots.current()
     if not name:
         raise NotFound(f"domain '{domain.name}' has no current snapshot", kind="snapshot", name="")
     return name
@@ -172,15 +170,14 @@ class _Headed:
 
 def snapshot_delete(context: Context, args: Args) -> None:
     """Delete a snapshot."""
-    from qkvm.domain.snapshot import delete as snapshotdelete
 
     args.exclusive("children", "children-only")
     domain = common.domain(context, args)
     name = _named(domain, args)
     flags = {"children": args.flag("children"), "children_only": args.flag("children-only")}
-    store.find(domain, name)
+    domain.snapshots[name]
     with _Headed(f"Failed to delete snapshot {name}"):
-        snapshotdelete.delete(domain, name, metadata=args.flag("metadata"), **flags)
+        domain.snapshots.delete(name, metadata=args.flag("metadata"), **flags)
     context.say(f"Domain snapshot {name} {'children ' if flags['children_only'] else ''}deleted\n")
 
 
@@ -188,7 +185,7 @@ def snapshot_dumpxml(context: Context, args: Args) -> None:
     """Print what is known of a snapshot as libvirt's XML."""
     from qkvm.domain.snapshot import define as snapshotdefine
 
-    snapshot = store.find(common.domain(context, args), args.required("snapshotname"))
+    snapshot = common.domain(context, args).snapshots[args.required("snapshotname")]
     if args.json:
         from qkvm.spec.snapshot import without_secrets
 
@@ -213,13 +210,13 @@ def snapshot_edit(context: Context, args: Args) -> None:
         told = libvirt.loads(text, f"snapshot {name} as edited")
         given = told.name
         if given == name:
-            snapshotdefine.redefine(domain, told)
+            domain.snapshots.redefine(told)
         elif args.flag("rename") or args.flag("clone"):
-            snapshotdefine.rename(domain, name, told, keep=args.flag("clone"))
+            domain.snapshots.rename(name, told, keep=args.flag("clone"))
         else:
             raise UsageError(f"must specify either --rename or --clone to change {name} to {given}")
 
-    text = snapshotdefine.xml(store.find(domain, name), secret=True)
+    text = snapshotdefine.xml(domain.snapshots[name], secret=True)
     if not editor.edit(context, text, accept, suffix=".xml"):
         context.say(f"Snapshot {name} XML configuration not changed.\n")
     elif given == name:
@@ -231,8 +228,8 @@ def snapshot_edit(context: Context, args: Args) -> None:
 def snapshot_info(context: Context, args: Args) -> None:
     """Show basic information about a snapshot."""
     domain = common.domain(context, args)
-    snapshot = store.find(domain, _named(domain, args))
-    row = _row(store.load(domain), snapshot, store.current(domain))
+    snapshot = domain.snapshots[_named(domain, args)]
+    row = _row(domain.snapshots.all(), snapshot, domain.snapshots.current())
     if args.json:
         return context.out(json_text({"domain": domain.name, **row}))
     return context.out(pairs([
@@ -256,7 +253,7 @@ def _row(snapshots: Snapshots, snapshot: Snapshot, current: str) -> dict[str, An
 def snapshot_parent(context: Context, args: Args) -> None:
     """Print the name of a snapshot's parent."""
     domain = common.domain(context, args)
-    snapshot = store.find(domain, _named(domain, args))
+    snapshot = domain.snapshots[_named(domain, args)]
     if not snapshot.parent or not store.exists(domain, snapshot.parent):
         raise NotFound(f"snapshot '{snapshot.name}' has no parent", kind="snapshot", name="")
     context.out(json_text(snapshot.parent) if args.json else snapshot.parent)
@@ -264,16 +261,15 @@ def snapshot_parent(context: Context, args: Args) -> None:
 
 def snapshot_revert(context: Context, args: Args) -> None:
     """Go back to a snapshot."""
-    from qkvm.domain.snapshot import revert as snapshotrevert
 
     args.exclusive("running", "paused")
     domain = common.domain(context, args)
     running = True if args.flag("running") else False if args.flag("paused") else None
     flags = {"force": args.flag("force"), "reset_nvram": args.flag("reset-nvram")}
     name = _named(domain, args)
-    store.find(domain, name)
+    domain.snapshots[name]
     with _Headed(f"Failed to revert snapshot {name}"):
-        warnings = snapshotrevert.revert(domain, name, running=running, **flags)
+        warnings = domain.snapshots.revert(name, running=running, **flags)
     for warning in warnings:
         context.warn(warning)
 
@@ -282,10 +278,10 @@ def snapshot_list(context: Context, args: Args) -> None:
     """List snapshots."""
     _check_list(args)
     domain = common.domain(context, args)
-    snapshots, current = store.load(domain), store.current(domain)
+    snapshots, current = domain.snapshots.all(), domain.snapshots.current()
     start = args.text("from") or (_current(domain) if args.flag("current") else "")
     if start:
-        store.find(domain, start)
+        domain.snapshots[start]
     if args.flag("tree"):
         return context.out(draw_tree(lambda name: [one.name for one in children(snapshots, name)], start))
     listed = _listed(snapshots, args, start)

@@ -45,7 +45,7 @@ def domcontrol(context: Context, args: Args) -> None:
     """Show whether QEMU takes commands now."""
     from qkvm.domain.watch import control
 
-    state, seconds, problem = control.state(common.domain(context, args))
+    state, seconds, problem = common.domain(context, args).control()
     if args.json:
         return context.out(json_text({"state": state, "seconds": round(seconds, 3), "problem": problem or None}))
     if state == control.OCCUPIED:

@@ -31,7 +31,6 @@ _DEVICE_LISTS = {
 
 def schedinfo(context: Context, args: Args) -> None:
     """Show or set CPU shares and quotas."""
-    from qkvm.domain.tuning import cpu as cputune
     from qkvm.scope import Scope
 
     domain, where = common.domain(context, args), common.scope(args)
@@ -40,10 +39,10 @@ def schedinfo(context: Context, args: Args) -> None:
             raise InvalidValue(f"invalid scheduler option: {name}", hint="Xen has it, the kernel's scheduler not")
     changes = dict(_assignment(text) for text in args.texts("set"))
     if changes:
-        cputune.set_parameters(domain, changes, scope=where)
+        domain.vcpus.set_parameters(changes, scope=where)
         # What it says afterwards is of the guest, where that and the definition were changed.
         where = Scope.LIVE if where.live else where
-    found = cputune.parameters(domain, scope=common.one_of(where))
+    found = domain.vcpus.parameters(scope=common.one_of(where))
     if args.json:
         return context.out(json_text({"scheduler": "posix", **found}))
     return context.out(fields([("Scheduler", "posix"), *found.items()]))
@@ -61,7 +60,6 @@ def _assignment(text: str) -> tuple[str, int]:
 
 def memtune(context: Context, args: Args) -> None:
     """Show or set limits of memory."""
-    from qkvm.domain.tuning import memory as memtune
 
     domain, where = common.domain(context, args), common.scope(args)
     if args.has("min-guarantee"):
@@ -70,8 +68,8 @@ def memtune(context: Context, args: Args) -> None:
         )
     changes = {name.replace("-", "_"): _limit(args, name) for name in _MEMORY_LIMITS if args.has(name)}
     if changes:
-        return memtune.set_parameters(domain, changes, scope=where)
-    found = memtune.parameters(domain, scope=common.one_of(where))
+        return domain.memory.set_limits(changes, scope=where)
+    found = domain.memory.limits(scope=common.one_of(where))
     if args.json:
         return context.out(json_text(found))
     return context.out(fields((name, "unlimited" if kib is None else kib) for name, kib in found.items()))
@@ -97,8 +95,8 @@ def blkiotune(context: Context, args: Args) -> None:
     }
     weight = args.number("weight")
     if devices or weight is not None:
-        return blkiotune.set_parameters(domain, weight, devices, scope=where)
-    share, table = blkiotune.parameters(domain, scope=common.one_of(where))
+        return domain.blockio.set_parameters(weight, devices, scope=where)
+    share, table = domain.blockio.parameters(scope=common.one_of(where))
     if args.json:
         named = {f"device_{kind}": values for kind, values in table.items()}
         return context.out(json_text({"weight": share, **named}))
@@ -110,26 +108,24 @@ def blkiotune(context: Context, args: Args) -> None:
 
 def numatune(context: Context, args: Args) -> None:
     """Show or set the NUMA nodes of a domain's memory."""
-    from qkvm.domain.tuning import numa as numatune
 
     domain, where = common.domain(context, args), common.scope(args)
     mode, nodeset = args.text("mode"), args.text("nodeset")
     if mode is not None or nodeset is not None:
-        return numatune.set_parameters(domain, mode, nodeset, scope=where)
-    present = numatune.parameters(domain, scope=common.one_of(where))
+        return domain.memory.set_numa(mode, nodeset, scope=where)
+    present = domain.memory.numa(scope=common.one_of(where))
     found = dict(zip(("numa_mode", "numa_nodeset"), present, strict=True))
     return context.out(json_text(found) if args.json else fields(found.items()))
 
 
 def cpu_stats(context: Context, args: Args) -> None:
     """Show the CPU time of a domain in all."""
-    from qkvm.domain.tuning.cputime import group_times
 
     domain = common.domain(context, args)
     total = args.flag("total") and not (args.has("start") or args.has("count"))
     if not total:
         raise InvalidState("cgroup v2 does not count CPU time by CPU", hint="--total shows all of it")
-    found = group_times(domain)
+    found = domain.vcpus.group_times()
     if args.json:
         return context.out(json_text({f"{name}_ns": value for name, value in found.items()}))
     lines = [f"\t{name:<12} {value // 10**9:>9}.{value % 10**9:09} seconds\n" for name, value in found.items()]
@@ -164,26 +160,25 @@ def _pid(context: Context, args: Args) -> object:
 def setmem(context: Context, args: Args) -> None:
     """Move a domain's balloon."""
     scope = common.scope(args)
-    common.domain(context, args).set_memory(args.size("size") or 0, scope=scope, **common.patience(args))
+    common.domain(context, args).memory.set(args.size("size") or 0, scope=scope, **common.patience(args))
 
 
 def setmaxmem(context: Context, args: Args) -> None:
     """Change the most memory a domain can have."""
     scope = common.scope(args)
-    common.domain(context, args).set_max_memory(args.size("size") or 0, scope=scope)
+    common.domain(context, args).memory.set_maximum(args.size("size") or 0, scope=scope)
 
 
 def dommemstat(context: Context, args: Args) -> None:
     """Show what the balloon and the guest's driver tell; --period sets how often the driver is asked."""
-    from qkvm.domain.tuning import balloon as memory
 
     domain = common.domain(context, args)
     period = args.number("period")
     if period is not None:
         if period < 0:
             raise InvalidValue(f"Invalid collection period value '{period}'", hint="0 or more seconds")
-        return memory.set_period(domain, period, scope=common.scope(args))
-    stats = domain.memory_stats()
+        return domain.memory.set_period(period, scope=common.scope(args))
+    stats = domain.memory.stats()
     if args.json:
         return context.out(json_text(stats))
     return context.out("".join(f"{key} {value}\n" for key, value in stats.items()))

@@ -26,19 +26,16 @@ def setvcpus(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     count = args.number("count") or 0
     if args.flag("guest"):
-        from qkvm.domain.guest import cpus as guestcpu
-
-        guestcpu.set_count(domain, count)
+        domain.guest.set_vcpu_count(count)
         return
     which = {name: args.flag(name) for name in ("maximum", "hotpluggable")}
-    domain.set_vcpus(count, **which, scope=scope, **common.patience(args))
+    domain.vcpus.set_count(count, **which, scope=scope, **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 
 def setvcpu(context: Context, args: Args) -> None:
     """Plug or unplug vCPUs by their number."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.tuning import vcpu
     from qkvm.domain.tuning.threads import parse_cpus
 
     args.exclusive("enable", "disable")
@@ -46,7 +43,7 @@ def setvcpu(context: Context, args: Args) -> None:
         raise UsageError("one of options --enable or --disable is required")
     domain, where = common.domain(context, args), common.scope(args)
     numbers = parse_cpus(args.required("vcpulist"), "vcpulist")
-    vcpu.set_enabled(domain, numbers, args.flag("enable"), scope=where, **common.patience(args))
+    domain.vcpus.set_enabled(numbers, args.flag("enable"), scope=where, **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 
@@ -61,7 +58,6 @@ def _warn_of_lost(context: Context, args: Args, domain: Domain) -> None:
 
 def vcpucount(context: Context, args: Args) -> None:
     """Show how many vCPUs a domain has and can have, now and in its definition."""
-    from qkvm.domain.tuning import vcpu
 
     domain = common.domain(context, args)
     args.exclusive("maximum", "active")
@@ -72,7 +68,7 @@ def vcpucount(context: Context, args: Args) -> None:
     if args.flag("guest"):
         _guest_count(context, args, domain)
         return
-    counts = vcpu.counts(domain)
+    counts = domain.vcpus.counts()
     if args.json:
         context.out(json_text(counts))
         return
@@ -98,9 +94,8 @@ def vcpucount(context: Context, args: Args) -> None:
 
 def _guest_count(context: Context, args: Args, domain: Domain) -> None:
     """How many vCPUs the guest sees or has online."""
-    from qkvm.domain.guest import cpus as guestcpu
 
-    found = guestcpu.vcpus(domain)
+    found = domain.guest.vcpus()
     counts = {"maximum": len(found), "current": sum(one.online for one in found)}
     if args.json:
         context.out(json_text({kind: {"guest": count} for kind, count in counts.items()}))
@@ -115,7 +110,7 @@ def vcpuinfo(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     if not domain.is_running:
         return _configured_vcpus(context, args, domain)
-    found, total = cputime.vcpus(domain), cputime.host_cpus()
+    found, total = domain.vcpus.times(), cputime.host_cpus()
     if args.json:
         rows = [
             {"vcpu": vcpu.number, "cpu": vcpu.cpu, "state": vcpu.state, "time_ns": vcpu.time_ns,
@@ -140,7 +135,7 @@ def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
     from qkvm.domain.tuning import cputime, pinning
     from qkvm.scope import Scope
 
-    pins = pinning.pins(domain, pinning.VCPU, scope=Scope.CONFIG)
+    pins = domain.vcpus.pins(pinning.VCPU, scope=Scope.CONFIG)
     found = {number: pins[number] for number in range(domain.definition.vcpus.current)}
     if args.json:
         rows = [
@@ -174,9 +169,9 @@ def vcpupin(context: Context, args: Args) -> None:
     if cpulist is not None:
         if number is None:
             raise UsageError("vcpupin: Missing vCPU number in pin mode.")
-        return pinning.pin(domain, pinning.VCPU, number, cpulist, scope=where)
+        return domain.vcpus.pin(pinning.VCPU, number, cpulist, scope=where)
     args.exclusive("live", "config")
-    found = _pins(args, pinning.pins(domain, pinning.VCPU, scope=where))
+    found = _pins(args, domain.vcpus.pins(pinning.VCPU, scope=where))
     if number is not None:
         if number not in found:
             which = "persistent" if args.flag("config") or not domain.is_running else "live"
@@ -201,9 +196,9 @@ def emulatorpin(context: Context, args: Args) -> None:
     domain, where = common.domain(context, args), common.scope(args)
     cpulist = args.text("cpulist")
     if cpulist is not None:
-        return pinning.pin(domain, pinning.EMULATOR, 0, cpulist, scope=where)
+        return domain.vcpus.pin(pinning.EMULATOR, 0, cpulist, scope=where)
     args.exclusive("live", "config")
-    found = _pins(args, pinning.pins(domain, pinning.EMULATOR, scope=where))[0]
+    found = _pins(args, domain.vcpus.pins(pinning.EMULATOR, scope=where))[0]
     if args.json:
         return context.out(json_text({"emulator": found}))
     context.say(f"emulator: CPU Affinity\n{'-' * 34}\n")
@@ -216,7 +211,7 @@ def iothreadinfo(context: Context, args: Args) -> None:
 
     domain, where = common.domain(context, args), common.scope(args)
     args.exclusive("live", "config")
-    found = _pins(args, pinning.pins(domain, pinning.IOTHREAD, scope=where))
+    found = _pins(args, domain.vcpus.pins(pinning.IOTHREAD, scope=where))
     if args.json:
         return context.out(json_text([{"id": number, "affinity": cpus} for number, cpus in found.items()]))
     if not found:
@@ -229,23 +224,21 @@ def iothreadpin(context: Context, args: Args) -> None:
     from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
-    pinning.pin(domain, pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), scope=where)
+    domain.vcpus.pin(pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), scope=where)
 
 
 def iothreadadd(context: Context, args: Args) -> None:
     """Add an iothread."""
-    from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
-    iothread.add(domain, _ident(args, "id"), scope=where)
+    domain.iothreads.add(_ident(args, "id"), scope=where)
 
 
 def iothreaddel(context: Context, args: Args) -> None:
     """Remove an iothread."""
-    from qkvm.domain.tuning import iothread
 
     domain, where = common.domain(context, args), common.scope(args)
-    iothread.remove(domain, _ident(args, "id"), scope=where)
+    domain.iothreads.remove(_ident(args, "id"), scope=where)
 
 
 def iothreadset(context: Context, args: Args) -> None:
@@ -257,7 +250,7 @@ def iothreadset(context: Context, args: Args) -> None:
     settings = {name: value for name, value in given.items() if value is not None}
     if not settings:
         raise UsageError("Not enough arguments passed, nothing to set")
-    iothread.change(domain, _ident(args, "id"), settings, scope=where)
+    domain.iothreads.change(_ident(args, "id"), settings, scope=where)
 
 
 def _ident(args: Args, name: str) -> int:

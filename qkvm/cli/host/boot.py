@@ -15,24 +15,21 @@ if TYPE_CHECKING:
 
 def autostart(context: Context, args: Args) -> None:
     """Mark a domain to start with the machine, or unmark it."""
-    from qkvm.domain.life import autostart as boot
 
     domain = common.domain(context, args)
     off = args.flag("disable")
     once = args.flag("once")
-    boot.set_autostart(domain, not off, order=args.number("order"), once=once)
+    domain.set_autostart(not off, order=args.number("order"), once=once)
     when = " on next boot" if once else ""
     context.say(f"Domain '{domain.name}' {'unmarked' if off else 'marked'} as autostarted{when}\n")
 
 
 def autostart_all(context: Context, args: Args) -> int:
     """Start what is marked; 1 where something failed."""
-    from qkvm.api.host import Host
-    from qkvm.domain.life import autostart as boot
 
-    Host(context.tree.root).prepare()
+    context.host.prepare()
     told, count = _teller(context, "autostart-all")
-    boot.autostart_all(context.tree, told)
+    context.host.autostart(told)
     return 1 if count() else 0
 
 
@@ -41,7 +38,7 @@ def shutdown_all(context: Context, args: Args) -> int:
     from qkvm.domain.life import autostart as boot
 
     told, count = _teller(context, "shutdown-all")
-    boot.shutdown_all(context.tree, told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
+    context.host.shutdown(told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
     return 1 if count() else 0
 
 

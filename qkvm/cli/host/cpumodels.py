@@ -8,7 +8,6 @@ from qkvm.cli.output import json_text
 from qkvm.cli.parse import UsageError
 from qkvm.emulator import cpu as cpus
 from qkvm.emulator import domcapabilities as capable
-from qkvm.emulator import survey as emulators
 from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def cpu_models(context: Context, args: Args) -> None:
     """Print the names of the CPU models of an architecture."""
-    found = emulators.find(context.tree, arch=args.required("arch"))
+    found = context.host.emulator(arch=args.required("arch"))
     if args.json:
         return context.out(json_text([
             {"name": model.name, "vendor": cpus.model_vendor(model), "deprecated": model.deprecated,
@@ -43,7 +42,7 @@ def hypervisor_cpu_models(context: Context, args: Args) -> None:
 
 def cpu_compare(context: Context, args: Args) -> int:
     """Say whether this host's CPU can stand for a described one."""
-    found = emulators.find(context.tree)
+    found = context.host.emulator()
     return _compare(context, args, found, cpus.of_host(found), "host CPU", "Host CPU")
 
 
@@ -75,7 +74,7 @@ def cpu_baseline(context: Context, args: Args) -> None:
     """Print the fullest CPU that all the described ones can stand for."""
     text, path = common.read_text(args.required("file"))
     described = cpus.read(text, path)
-    found = emulators.find(context.tree)
+    found = context.host.emulator()
     named = cpus.baseline(found, described, migratable=args.flag("migratable"))
     same = {one.model for one in described} == {named.model}
     _show(context, args, found, named, fallback="forbid" if same else "allow")
@@ -98,7 +97,7 @@ def hypervisor_cpu_baseline(context: Context, args: Args) -> None:
 
 def _hypervisor(context: Context, args: Args) -> tuple[Emulator, CpuModel]:
     """The emulator that is meant, and the fullest CPU that it gives under the accelerator that is meant."""
-    found = emulators.find(context.tree, binary=args.text("emulator") or "", arch=args.text("arch") or "")
+    found = context.host.emulator(binary=args.text("emulator") or "", arch=args.text("arch") or "")
     capable.choose_machine(found, args.text("machine") or "")
     kind = capable.choose_type(found, args.text("virttype") or "")
     return found, cpus.of_hypervisor(found, capable.ACCELS[kind])

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 def capabilities(context: Context, args: Args) -> None:
     """Print what this host offers, as libvirt's document."""
     from qkvm.emulator import capabilities as capable
-    from qkvm.emulator import survey as emulator
 
-    found = capable.facts(emulator.find(context.tree))
+    found = capable.facts(context.host.emulator())
     if args.json:
         return context.out(json_text(found))
     return print_xml(context, args, capable.document(found))
@@ -27,9 +26,8 @@ def domcapabilities(context: Context, args: Args) -> None:
     """Print what a domain can be made of, as libvirt's document."""
     from qkvm import xml
     from qkvm.emulator import domcapabilities as capable
-    from qkvm.emulator import survey as emulator
 
-    found = emulator.find(context.tree, binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
+    found = context.host.emulator(binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
     machine = capable.choose_machine(found, args.text("machine") or "")
     kind = capable.choose_type(found, args.text("virttype") or "")
     facts = capable.facts(found, machine, kind, deprecated=not args.flag("disable-deprecated-features"))
@@ -40,14 +38,13 @@ def domcapabilities(context: Context, args: Args) -> None:
 
 def host_validate(context: Context, args: Args) -> int:
     """Check this host, one line a check."""
-    from qkvm.api.host import Host
     from qkvm.cli.parse import UsageError
 
     wanted = args.text("hypervisor") or "qemu"
     if wanted.lower() != "qemu":
         raise UsageError(f"unknown hypervisor '{printable(wanted)}'", hint="qkvm runs guests under qemu")
 
-    made = Host(context.tree.root).validate()
+    made = context.host.validate()
     if args.json:
         context.out(json_text([check._asdict() for check in made]))
     else:
@@ -67,23 +64,21 @@ def hostname(context: Context, args: Args) -> None:
 def maxvcpus(context: Context, args: Args) -> None:
     """Print the most vCPUs that a guest of the default machine can have."""
     from qkvm.emulator import domcapabilities as capable
-    from qkvm.emulator import survey as emulator
     from qkvm.errors import InvalidValue
 
     wanted = args.text("type") or ""
     if wanted not in ("", "kvm", "qemu"):
         raise InvalidValue(f"invalid argument: unknown type '{printable(wanted)}'", hint="kvm or qemu")
-    found = emulator.find(context.tree)
+    found = context.host.emulator()
     limit = capable.vcpu_limit(capable.choose_machine(found), capable.choose_type(found, wanted))
     context.out(json_text({"max_vcpus": limit}) if args.json else f"{limit}\n")
 
 
 def nodesevinfo(context: Context, args: Args) -> None:
     """Print what AMD's memory encryption offers here."""
-    from qkvm.emulator import survey as emulator
     from qkvm.errors import HostError
 
-    found = emulator.find(context.tree)
+    found = context.host.emulator()
     if not found.sev:
         raise HostError(
             "Operation not supported: QEMU does not support SEV guest", hint=f"QEMU says: {found.sev_refusal}"

@@ -23,12 +23,11 @@ _GROUP = "qkvm-read"
 
 def gc(context: Context, args: Args) -> None:
     """Forget what ended domains and earlier boots have left under run/."""
-    from qkvm.domain.manage import gc as collector
     from qkvm.net.uplink import uplink
 
     for told in uplink.mend(context.tree):
         context.say(f"{told[:1].upper()}{told[1:]}\n")
-    for name in collector.collect(context.tree):
+    for name in context.host.collect():
         context.say(f"Domain '{name}' collected\n")
 
 
@@ -64,12 +63,11 @@ def _gid(name: str) -> int:
 
 def upgrade_check(context: Context, args: Args) -> int:
     """Tell what a QEMU would do with one domain or all, each as soon as it was looked at."""
-    from qkvm.api.host import Host
 
     wanted, whole = args.text("domain"), args.flag("all")
     names = [wanted] if wanted is not None else []
     failed, found = False, []
-    for report in Host(context.tree.root).upgrade_check(*names, qemu=args.text("qemu") or ""):
+    for report in context.host.upgrade_check(*names, qemu=args.text("qemu") or ""):
         failed |= report.fails
         if args.json:
             found.append(_plain(report, whole=whole))

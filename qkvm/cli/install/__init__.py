@@ -72,11 +72,9 @@ def _obey(context: Context, options: Options) -> None:
 
 def _install(context: Context, options: Options) -> int:
     from qkvm.api.domain import Domain
-    from qkvm.api.host import Host
     from qkvm.cli.install import checks, follow
     from qkvm.cli.install.build import build
     from qkvm.cli.install.progress import Progress
-    from qkvm.domain.manage.install import install as make
     from qkvm.domain.manage.install import refuse_present
 
     wish = follow.wish(options, context.warn)
@@ -98,14 +96,14 @@ def _install(context: Context, options: Options) -> int:
     if options.flag("dry-run"):
         context.say("Dry run completed successfully\n")
         return 0
-    Host(context.tree.root).prepare()
+    context.host.prepare()
     context.say("\nStarting install...\n")
     if password:
         # Said even when quiet: nobody can ask for it later.
         context.out(f"Password for first root login is: {password}\n")
     context.flush()
     with Progress(context) as progress:
-        warnings = make(context.tree, plan, progress.tell)
+        warnings = context.host.install(plan, progress.tell)
     for warning in warnings:
         context.warn(warning)
     return follow.follow(context, domain, plan, wish)

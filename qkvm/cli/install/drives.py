@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qkvm import units
+from qkvm.api.storage import Pools, Volume
 from qkvm.cli.install.place import absolute, address
 from qkvm.cli.install.reader import choose
 from qkvm.cli.parse import UsageError
 from qkvm.domain.manage.install import NewDisk
-from qkvm.domain.manage.volume import format_of
 from qkvm.errors import HostError, InvalidValue
 from qkvm.spec import domain as spec
-from qkvm.storage.pool.pool import Pool
-from qkvm.storage.pool.volume import Volume, lookup
 
 if TYPE_CHECKING:
     from qkvm.cli.install.osinfo import Profile
@@ -148,7 +146,7 @@ class Drives:
             if given.has("vol") or given.has("source.volume"):
                 return (
                     path,
-                    choose(spec.DiskFormat, format_of(self._volume(given), given.text("format")), "--disk format"),
+                    choose(spec.DiskFormat, self._volume(given).format(given.text("format")), "--disk format"),
                     (),
                 )
             return path, _present_format(given, kind, path, present), ()
@@ -187,7 +185,7 @@ class Drives:
 
     def _folder(self, name: str) -> str:
         """The folder of a pool in which an image can be made."""
-        pool = Pool.lookup(self._tree, name)
+        pool = Pools(self._tree)[name]
         if pool.type != "dir":
             raise UsageError(
                 f"--disk pool={pool.name}: no image is made in a pool of type {pool.type}",
@@ -206,7 +204,7 @@ class Drives:
             pool, slash, name = given.text("pool"), "/", given.text("source.volume")
         if not slash or not pool or not name or "/" in name:
             raise UsageError("--disk vol=: a volume is named with its pool", hint="vol=POOL/VOLUME")
-        return lookup(self._tree, name, Pool.lookup(self._tree, pool))
+        return Pools(self._tree)[pool].volumes[name]
 
 
 def domain_name(options: Options) -> str:

@@ -85,10 +85,9 @@ def _fitting_console(plan: Plan) -> str:
 
 
 def _where(context: Context, domain: Domain) -> None:
-    from qkvm.domain.screen.display import display
 
     if domain.is_running:
-        shown = display(domain)
+        shown = domain.screen.display()
         if shown is not None:
             context.say(f"The screen is at {shown.uri()}\n")
             context.flush()
@@ -114,10 +113,9 @@ def _view(domain: Domain) -> None:
 
     :raises UsageError: it has none. :raises MissingProgram: no viewer is installed.
     """
-    from qkvm.domain.screen.display import display
     from qkvm.host import process
 
-    shown = display(domain)
+    shown = domain.screen.display()
     if shown is None:
         raise UsageError("--autoconsole graphical: the guest has no screen", hint="--graphics vnc")
     viewer = process.find_program("remote-viewer", "--autoconsole graphical", "virt-viewer")

@@ -9,10 +9,10 @@ from qkvm.cli.parse import UsageError
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from qkvm.api.network import Network
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network.forward import Entry
-    from qkvm.net.network.handle import Handle
     from qkvm.scope import Scope
     from qkvm.spec.forward import Forward
 
@@ -21,13 +21,13 @@ _ACTIONS = ("add", "delete", "list", "refresh")
 
 def net_forward(context: Context, args: Args) -> None:
     """Add, delete or list the ports of the host that lead to a network's guests."""
-    from qkvm.cli.net.networks import find_network
+    from qkvm.cli.net.networks import network_of
     from qkvm.net.network import forward
 
     action = args.required("action")
     if action not in _ACTIONS:
         raise UsageError(f"unknown action '{printable(action)}'", hint=", ".join(_ACTIONS))
-    network = find_network(context, args)
+    network = network_of(context, args)
     if action == "list":
         _list(context, args, network)
     elif action == "refresh":
@@ -36,10 +36,10 @@ def net_forward(context: Context, args: Args) -> None:
         wanted = _forward(args, whole=action == "add")
         scope = _scope(args, network)
         if action == "add":
-            forward.add(network, wanted, scope=scope)
+            network.forwards.add(wanted, scope=scope)
             _warn_of_unknown(context, wanted)
         else:
-            forward.delete(network, wanted.label, args.text("guest") or "", scope=scope)
+            network.forwards.delete(wanted.label, args.text("guest") or "", scope=scope)
         context.say(f"Forward {wanted.label} {'added' if action == 'add' else 'deleted'}\n")
 
 
@@ -72,7 +72,7 @@ def _forward(args: Args, *, whole: bool) -> Forward:
     )  # fmt: skip
 
 
-def _scope(args: Args, network: Handle) -> Scope:
+def _scope(args: Args, network: Network) -> Scope:
     """What was asked for, else both as far as the network has them."""
     from qkvm.scope import Scope
 
@@ -82,11 +82,10 @@ def _scope(args: Args, network: Handle) -> Scope:
     return (Scope.LIVE if live else Scope.CURRENT) | (Scope.CONFIG if config else Scope.CURRENT)
 
 
-def _list(context: Context, args: Args, network: Handle) -> None:
-    from qkvm.net.network import forward
+def _list(context: Context, args: Args, network: Network) -> None:
     from qkvm.spec import toml
 
-    found = forward.listing(network)
+    found = network.forwards.all()
     if args.json:
         rows = [
             {

@@ -9,10 +9,10 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.api.network import Network
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.net.network.handle import Handle
-    from qkvm.net.network.network import Network
     from qkvm.net.run import Started
 
 
@@ -23,7 +23,7 @@ def find_network(context: Context, args: Args) -> Handle:
 
 def network_of(context: Context, args: Args) -> Network:
     """The network that a verb names by name or UUID, to change it. :raises NotFound: in virsh's words."""
-    from qkvm.net.network.network import Network
+    from qkvm.api.network import Network
 
     return Network(context.tree, find_network(context, args).name)
 
@@ -44,21 +44,19 @@ def network_named(context: Context, wanted: str) -> Handle:
 
 def net_define(context: Context, args: Args) -> None:
     """Store a network's definition from a file, TOML or libvirt's XML."""
-    from qkvm.api.host import Host
     from qkvm.cli.common import read_file
 
     path = args.required("file")
-    network = Host(context.tree.root).define_network(*read_file(path))
+    network = context.host.networks.define(*read_file(path))
     context.say(f"Network {network.name} defined from {path}\n")
 
 
 def net_create(context: Context, args: Args) -> None:
     """Start a network from a file without keeping its definition."""
-    from qkvm.api.host import Host
     from qkvm.cli.common import read_file
     from qkvm.net.network.network import Network
 
-    Host(context.tree.root).prepare()
+    context.host.prepare()
     path = args.required("file")
     network, started = Network.create(context.tree, *read_file(path))
     _tell_moved(context, network.name, started)
@@ -82,14 +80,11 @@ def net_autostart(context: Context, args: Args) -> None:
 
 def net_start(context: Context, args: Args) -> None:
     """Start a network: bridge, packet-filter rules, dnsmasq; or only print the rules."""
-    from qkvm.api.host import Host
 
     firewall = args.text("firewall") or ""
     if args.flag("dry-run"):
-        from qkvm.net.network.preview import preview
-
-        return context.out(preview(network_of(context, args), firewall))
-    Host(context.tree.root).prepare()
+        return context.out(network_of(context, args).preview(firewall))
+    context.host.prepare()
     network = network_of(context, args)
     _tell_moved(context, network.name, network.start(firewall=firewall))
     return context.say(f"Network {network.name} started\n")
@@ -198,7 +193,6 @@ def net_dumpxml(context: Context, args: Args) -> None:
 
 def net_edit(context: Context, args: Args) -> None:
     """Let the user edit a network's definition."""
-    from qkvm.api.host import Host
     from qkvm.cli import editor
     from qkvm.errors import HostError, InvalidState
     from qkvm.spec.libvirt.network.network import dumps
@@ -212,7 +206,7 @@ def net_edit(context: Context, args: Args) -> None:
         nonlocal name
         if dumps(network.definition) != before:
             raise HostError("the configuration was changed by another user")
-        name = Host(context.tree.root).define_network(text, f"{network.name} as edited").name
+        name = context.host.networks.define(text, f"{network.name} as edited").name
 
     changed = editor.edit(context, before, accept, suffix=".xml")
     context.say(f"Network {name} XML configuration {'edited' if changed else 'not changed'}.\n")

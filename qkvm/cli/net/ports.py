@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 
 def net_port_list(context: Context, args: Args) -> None:
     """List the ports of a network."""
-    from qkvm.cli.net.networks import find_network
-    from qkvm.domain.device.nic.port import ports
+    from qkvm.cli.net.networks import network_of
 
     args.exclusive("table", "uuid")
-    found = ports(find_network(context, args))
+    found = network_of(context, args).ports()
     if args.json:
         context.out(json_text([port._asdict() for port in found]))
     elif args.flag("uuid"):

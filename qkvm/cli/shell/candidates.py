@@ -243,10 +243,9 @@ def _disks(typed: Typed, partial: str) -> Iterable[str]:
 
 
 def _throttle_groups(typed: Typed, partial: str) -> Iterable[str]:
-    from qkvm.domain.device.disk import throttlegroup
 
     domain = typed.domain()
-    return (group.group_name for group in throttlegroup.groups(domain)) if domain is not None else ()
+    return (group.group_name for group in domain.disks.groups.all()) if domain is not None else ()
 
 
 def _snapshots(typed: Typed, partial: str) -> Iterable[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
+from qkvm.api.storage import Pools
 from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidState, InvalidValue, NotFound
-from qkvm.storage.pool.pool import Pool, ensure_default, list_pools
+from qkvm.storage.pool.pool import ensure_default, list_pools
 from qkvm.units import pretty_size, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.api.storage import Pool
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
@@ -32,7 +34,7 @@ def find(context: Context, wanted: str) -> Pool:
     """The pool of that name or UUID. :raises NotFound: there is none."""
     ensure_default(context.tree)
     try:
-        return Pool.lookup(context.tree, wanted)
+        return Pools(context.tree)[wanted]
     except NotFound as error:
         shown = printable(wanted)
         raise NotFound(
@@ -50,7 +52,7 @@ def pool_define(context: Context, args: Args) -> None:
     from qkvm.cli.common import read_text
 
     ensure_default(context.tree)
-    pool = Pool.define(context.tree, *read_text(args.required("file")))
+    pool = Pools(context.tree).define(*read_text(args.required("file")))
     context.say(f"Pool {pool.name} defined from {args.required('file')}\n")
 
 
@@ -62,24 +64,22 @@ def pool_define_as(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         return _print(context, wanted)
     ensure_default(context.tree)
-    pool = Pool.define(context.tree, toml.dumps(wanted), "definition")
+    pool = Pools(context.tree).define(toml.dumps(wanted))
     return context.say(f"Pool {pool.name} defined\n")
 
 
 def pool_create(context: Context, args: Args) -> None:
     """Start a transient pool from a file."""
     from qkvm.cli.common import read_text
-    from qkvm.domain.manage import pool as guarded
 
     build, overwrite = _build_flags(args)
     ensure_default(context.tree)
-    pool = guarded.create(context.tree, *read_text(args.required("file")), build=build, overwrite=overwrite)
+    pool = Pools(context.tree).create(*read_text(args.required("file")), build=build, overwrite=overwrite)
     context.say(f"Pool {pool.name} created from {args.required('file')}\n")
 
 
 def pool_create_as(context: Context, args: Args) -> None:
     """Start a transient pool from options."""
-    from qkvm.domain.manage import pool as guarded
     from qkvm.spec import toml
 
     build, overwrite = _build_flags(args)
@@ -87,7 +87,7 @@ def pool_create_as(context: Context, args: Args) -> None:
     if args.flag("print-xml"):
         return _print(context, wanted)
     ensure_default(context.tree)
-    pool = guarded.create(context.tree, toml.dumps(wanted), "definition", build=build, overwrite=overwrite)
+    pool = Pools(context.tree).create(toml.dumps(wanted), build=build, overwrite=overwrite)
     return context.say(f"Pool {pool.name} created\n")
 
 
@@ -108,30 +108,27 @@ def pool_autostart(context: Context, args: Args) -> None:
 
 def pool_start(context: Context, args: Args) -> None:
     """Make a pool active."""
-    from qkvm.domain.manage import pool as guarded
 
     build, overwrite = _build_flags(args)
     pool = _pool(context, args)
-    guarded.start(pool, build=build, overwrite=overwrite)
+    pool.start(build=build, overwrite=overwrite)
     context.say(f"Pool {pool.name} started\n")
 
 
 def pool_destroy(context: Context, args: Args) -> None:
     """Make a pool inactive."""
-    from qkvm.domain.manage.pool import destroy
 
     pool = _pool(context, args)
-    destroy(pool)
+    pool.destroy()
     context.say(f"Pool {pool.name} destroyed\n")
 
 
 def pool_build(context: Context, args: Args) -> None:
     """Make a pool's folder or volume group."""
-    from qkvm.domain.manage.pool import build
 
     args.exclusive("overwrite", "no-overwrite")
     pool = _pool(context, args)
-    build(pool, overwrite=args.flag("overwrite"))
+    pool.build(overwrite=args.flag("overwrite"))
     context.say(f"Pool {pool.name} built\n")
 
 
@@ -160,7 +157,7 @@ def pool_edit(context: Context, args: Args) -> None:
 
     def accept(text: str) -> None:
         nonlocal name
-        name = Pool.define(context.tree, text, f"{pool.name} as edited").name
+        name = Pools(context.tree).define(text, f"{pool.name} as edited").name
 
     if editor.edit(context, pool.describe(inactive=True), accept, suffix=".xml"):
         context.say(f"Pool {name} XML configuration edited.\n")

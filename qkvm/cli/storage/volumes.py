@@ -7,24 +7,23 @@ import stat
 import sys
 from contextlib import contextmanager
 
+from qkvm.api.storage import Pools
 from qkvm.cli.output import json_text, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.cli.storage.pools import find
 from qkvm.errors import InvalidValue
 from qkvm.files import os_error
-from qkvm.storage.pool import volume as volumes
-from qkvm.storage.pool.volume import Volume
 from qkvm.units import parse_bytes, pretty_size, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qkvm.api.storage import Pool, Volume
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
-    from qkvm.storage.pool.pool import Pool
 
 
 def _pool(context: Context, args: Args) -> Pool:
@@ -34,12 +33,17 @@ def _pool(context: Context, args: Args) -> Pool:
 def _volume(context: Context, args: Args, pool: str = "pool") -> Volume:
     """The volume that <vol> names, in the pool that an option names."""
     name = args.text(pool) if args.given(pool) else None
-    return volumes.lookup(context.tree, args.required("vol"), find(context, name) if name else None)
+    return _named(context, args.required("vol"), find(context, name) if name else None)
+
+
+def _named(context: Context, text: str, pool: Pool | None) -> Volume:
+    """The volume of that name in a pool, else of that path or key in any."""
+    return pool.volumes[text] if pool is not None else Pools(context.tree).volume(text)
 
 
 def vol_list(context: Context, args: Args) -> None:
     """List the volumes of a pool."""
-    found = volumes.list_volumes(_pool(context, args))
+    found = _pool(context, args).volumes.all()
     if args.json:
         return context.out(json_text([info._asdict() for info in found]))
     header = not context.quiet
@@ -98,12 +102,11 @@ def vol_create_as(context: Context, args: Args) -> None:
     from qkvm.spec import pool as spec
     from qkvm.spec.disk import DiskFormat
     from qkvm.spec.libvirt.pool import describe_volume
-    from qkvm.storage.pool.making import create
 
     pool = _pool(context, args)
     given, backing = args.text("backing-vol"), ""
     if given:
-        backing = volumes.lookup(context.tree, given, None if "/" in given else pool).path
+        backing = _named(context, given, None if "/" in given else pool).path
     fmt, below, taken = args.text("format"), args.text("backing-vol-format"), args.text("allocation")
     kind = pool.backend.definition.type
     if kind is spec.PoolType.LOGICAL and below == "lvm2":
@@ -116,35 +119,31 @@ def vol_create_as(context: Context, args: Args) -> None:
     ), kind)  # fmt: skip
     if args.flag("print-xml"):
         return context.out(describe_volume(wanted))
-    create(pool, wanted, preallocate=args.flag("prealloc-metadata"))
+    pool.volumes.create(wanted, preallocate=args.flag("prealloc-metadata"))
     return context.say(f"Vol {wanted.name} created\n")
 
 
 def vol_create(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML."""
-    from qkvm.storage.pool.making import create
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
-    create(pool, wanted, preallocate=args.flag("prealloc-metadata"))
+    pool.volumes.create(wanted, preallocate=args.flag("prealloc-metadata"))
     context.say(f"Vol {wanted.name} created from {args.required('file')}\n")
 
 
 def vol_create_from(context: Context, args: Args) -> None:
     """Make a volume from libvirt's XML, with another one's content."""
-    from qkvm.domain.manage import volume as guarded
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
-    source = volumes.lookup(
-        context.tree, args.required("vol"), find(context, args.text("inputpool") or args.required("pool"))
-    )
+    source = _named(context, args.required("vol"), find(context, args.text("inputpool") or args.required("pool")))
     if wanted.backing:
         raise InvalidValue("a volume that is made from another one has that one's backing volume")
-    fmt = guarded.format_of(source, args.text("input-format") or "", convert=True)
+    fmt = source.format(args.text("input-format") or "", convert=True)
     with _progress(context, args) as report:
-        made = guarded.clone(
-            source, pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
+        made = source.clone(
+            pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
             preallocate=args.flag("prealloc-metadata"), grow=wanted.capacity * 1024, report=report,
         )  # fmt: skip
     context.say(f"Vol {made.name} created from input vol {source.name}\n")
@@ -152,7 +151,6 @@ def vol_create_from(context: Context, args: Args) -> None:
 
 def vol_import(context: Context, args: Args) -> None:
     """Make a volume of an image that lies anywhere."""
-    from qkvm.domain.manage.volume import take
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
 
@@ -164,7 +162,7 @@ def vol_import(context: Context, args: Args) -> None:
     # Its capacity is the image's, whatever is asked for here.
     wanted = spec.validate_volume(spec.Volume(name=name, capacity=Size(1), format=fmt), kind)
     with _progress(context, args) as report:
-        take(path, pool, wanted, fmt=args.text("input-format") or "", report=report)
+        pool.volumes.take(path, wanted, fmt=args.text("input-format") or "", report=report)
     context.say(f"Vol {wanted.name} created from {printable(path)}\n")
 
 
@@ -193,22 +191,21 @@ def _progress(context: Context, args: Args) -> Iterator[Callable[[float], object
 
 def vol_clone(context: Context, args: Args) -> None:
     """Make a copy of a volume in the same pool."""
-    from qkvm.domain.manage import volume as guarded
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import describe_volume
     from qkvm.spec.size import Size
 
     source, fmt = _volume(context, args), args.text("format") or ""
     if args.flag("prealloc-metadata") or args.flag("print-xml"):
-        fmt = guarded.format_of(source, fmt)
+        fmt = source.format(fmt)
     wanted = spec.validate_volume(spec.Volume(
         name=args.required("newname"), capacity=Size(-(-source.info().capacity // 1024)),
         format=spec.volume_format(fmt or "raw"),
     ), source.pool.backend.definition.type)  # fmt: skip
     if args.flag("print-xml"):
         return context.out(describe_volume(wanted))
-    guarded.clone(
-        source, source.pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
+    source.clone(
+        source.pool, wanted, fmt=fmt, reflink=args.flag("reflink"),
         preallocate=args.flag("prealloc-metadata"),
     )  # fmt: skip
     return context.say(f"Vol {wanted.name} cloned from {source.name}\n")
@@ -216,16 +213,14 @@ def vol_clone(context: Context, args: Args) -> None:
 
 def vol_delete(context: Context, args: Args) -> None:
     """Remove a volume."""
-    from qkvm.domain.manage.volume import delete
 
     volume = _volume(context, args)
-    delete(volume, states=args.flag("delete-snapshots"))
+    volume.delete(states=args.flag("delete-snapshots"))
     context.say(f"Vol {volume.name} deleted\n")
 
 
 def vol_resize(context: Context, args: Args) -> None:
     """Give a volume another capacity."""
-    from qkvm.domain.manage.volume import resize
 
     volume, text = _volume(context, args), args.required("capacity")
     shrink, delta = args.flag("shrink"), args.flag("delta")
@@ -233,8 +228,8 @@ def vol_resize(context: Context, args: Args) -> None:
         if not shrink:
             raise UsageError("negative size requires --shrink")
         text, delta = text[1:], True
-    resize(
-        volume, parse_bytes(text, what="capacity"), delta=delta, shrink=shrink, allocate=args.flag("allocate"),
+    volume.resize(
+        parse_bytes(text, what="capacity"), delta=delta, shrink=shrink, allocate=args.flag("allocate"),
         fmt=args.text("format") or "",
     )  # fmt: skip
     context.say(
@@ -244,7 +239,6 @@ def vol_resize(context: Context, args: Args) -> None:
 
 def vol_wipe(context: Context, args: Args) -> None:
     """Write zeros over a volume."""
-    from qkvm.domain.manage.volume import wipe
 
     algorithm = args.text("algorithm") or "zero"
     if algorithm != "zero":
@@ -253,13 +247,12 @@ def vol_wipe(context: Context, args: Args) -> None:
             hint="zero; for others: shred PATH, or scrub PATH",
         )
     volume = _volume(context, args)
-    wipe(volume)
+    volume.wipe()
     context.say(f"Vol {volume.name} wiped\n")
 
 
 def vol_upload(context: Context, args: Args) -> None:
     """Write a file into a volume."""
-    from qkvm.domain.manage.volume import upload
 
     volume, path = _volume(context, args), args.required("file")
     try:
@@ -267,7 +260,7 @@ def vol_upload(context: Context, args: Args) -> None:
     except OSError as error:
         raise os_error(error, f"cannot read '{printable(path)}'") from error
     try:
-        upload(volume, fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
+        volume.upload(fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
                sparse=args.flag("sparse"))  # fmt: skip
     finally:
         os.close(fd)
@@ -275,7 +268,6 @@ def vol_upload(context: Context, args: Args) -> None:
 
 def vol_download(context: Context, args: Args) -> None:
     """Write a volume's bytes to a file."""
-    from qkvm.storage.pool.making import download
 
     volume, path = _volume(context, args), args.required("file")
     made = not os.path.lexists(path)
@@ -288,7 +280,7 @@ def vol_download(context: Context, args: Args) -> None:
             if os.path.samestat(os.fstat(fd), os.stat(volume.path)):
                 raise InvalidValue("the file is the volume itself")
             os.ftruncate(fd, 0)
-        download(volume, fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
+        volume.download(fd, offset=_bytes(args, "offset") or 0, length=_bytes(args, "length") or None,
                  sparse=args.flag("sparse"))  # fmt: skip
     except BaseException:
         if made:

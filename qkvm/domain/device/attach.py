@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qkvm.domain import plug
 from qkvm.domain.block.disk import plugged
 from qkvm.domain.device.disk import media
 from qkvm.domain.device.disk import plug as diskplug
@@ -44,13 +45,21 @@ def attach(domain: Handle, described: bytes | str, path: str, *, scope: Scope = 
     return _kind(device.device).attach(domain, device.device, scope=scope)
 
 
-def detach(domain: Handle, described: bytes | str, path: str, **options: Any) -> None:
+def detach(
+    domain: Handle,
+    described: bytes | str,
+    path: str,
+    *,
+    scope: Scope = Scope.CURRENT,
+    timeout: float = plug.TIMEOUT,
+    wait: bool = True,
+) -> None:
     """Unplug the device that a description fits: its MAC address, target, alias or place.
 
     :raises NotFound: there is none. :raises NotReached: the guest did not release it.
     """
     device = text.load_device(described, path)
-    _kind(device.device).detach(domain, device, **options)
+    _kind(device.device).detach(domain, device, scope=scope, timeout=timeout, wait=wait)
 
 
 def update(
@@ -71,7 +80,14 @@ def update(
     _kind(device.device).update(domain, device.device, scope=scope, **options)
 
 
-def detach_alias(domain: Handle, alias: str, *, scope: Scope = Scope.CURRENT, **patience: Any) -> None:
+def detach_alias(
+    domain: Handle,
+    alias: str,
+    *,
+    scope: Scope = Scope.CURRENT,
+    timeout: float = plug.TIMEOUT,
+    wait: bool = True,
+) -> None:
     """Unplug the device of that alias: live its id in QEMU, in the definition one of the user's own.
 
     :raises NotFound: there is none.
@@ -84,7 +100,7 @@ def detach_alias(domain: Handle, alias: str, *, scope: Scope = Scope.CURRENT, **
         disks += [(disk.alias, disk.target) for disk in domain.definition.disks]
     target = dict(disks).get(alias)
     if target and alias:
-        diskplug.detach(domain, target, scope=scope, **patience)
+        diskplug.detach(domain, target, scope=scope, timeout=timeout, wait=wait)
         return
 
     def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,9 +115,9 @@ def detach_alias(domain: Handle, alias: str, *, scope: Scope = Scope.CURRENT, **
     if domain.is_persistent:
         shares += [share.alias for share in domain.definition.filesystems]
     if alias and alias in shares:
-        shareplug.detach(domain, choose, scope=scope, **patience)
+        shareplug.detach(domain, choose, scope=scope, timeout=timeout, wait=wait)
         return
-    nicplug.remove(domain, choose, scope=scope, **patience)
+    nicplug.remove(domain, choose, scope=scope, timeout=timeout, wait=wait)
 
 
 # NICs.

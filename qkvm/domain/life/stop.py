@@ -36,7 +36,7 @@ MODES = ("acpi", "agent")
 """The ways to ask a guest to power off or to reboot."""
 
 
-def shutdown(domain: Handle, *, modes: Sequence[str] = (), wait: bool, timeout: float) -> None:
+def shutdown(domain: Handle, *, modes: Sequence[str] = (), wait: bool = False, timeout: float = 60.0) -> None:
     """Ask the guest to power off; with ``wait`` wait until it has, and press the power button every few seconds.
 
     :param modes: of 'agent' and 'acpi'; the agent is tried first. :raises AgentError: 'agent' alone failed.
@@ -116,7 +116,7 @@ def _ended(domain: Handle, run: Run, pid: int | None, deadline: float, *, press:
     return True
 
 
-def reboot(domain: Handle, *, modes: Sequence[str] = (), timeout: float) -> None:
+def reboot(domain: Handle, *, modes: Sequence[str] = (), timeout: float = 60.0) -> None:
     """Ask the guest to reboot, and wait until it does.
 
     :param modes: as for :func:`shutdown`. :raises NotReached: it did not reboot within ``timeout`` seconds.

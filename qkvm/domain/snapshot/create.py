@@ -41,12 +41,15 @@ _NEXT_TO_NOTHING = 1 << 20
 """Bytes; QEMU allocates some clusters at a time."""
 
 
-def create(domain: Handle, wanted: Wanted) -> Snapshot:
+def create(domain: Handle, wanted: Wanted | str = "") -> Snapshot:
     """Take a snapshot, which is the current one then.
 
+    :param wanted: its name, or all that it is to be; '' makes a name of the time.
     :raises InvalidState: a disk can't hold it, or the guest is in no state for it. :raises AlreadyExists: there is
         one of that name. :raises HostError: no room, or QEMU could not; all is as before then.
     """
+    if isinstance(wanted, str):
+        wanted = Wanted(wanted)
     with domain.lock():
         settle(domain.tree, domain.name)
         pending.recover(domain)

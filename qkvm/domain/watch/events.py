@@ -112,7 +112,7 @@ class _Watcher:
         return replaced
 
 
-def watch(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[Event]:
+def watch(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[Event]:
     """Events from now on, of one domain or of all, until ``timeout`` seconds have passed (None: for ever)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     defined = _definitions(tree, domain)
@@ -127,7 +127,7 @@ def watch(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[
             time.sleep(_POLL)
 
 
-def watch_qemu(tree: Tree, *, domain: str | None, timeout: float | None) -> Iterator[QemuEvent]:
+def watch_qemu(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[QemuEvent]:
     """As :func:`watch`, each event as QEMU told it."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with closing(_Watcher(tree, domain)) as watcher:

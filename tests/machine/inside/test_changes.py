@@ -60,10 +60,10 @@ def test_the_kernel_carries_its_packets(lab: Lab, vm: Domain) -> None:
     address_of(lab)
     pid = vm.live.pid
     assert pid is not None and "/dev/vhost-net" in fds(vm)
-    nic = vm.interfaces()[0].interface
+    nic = vm.nics.all()[0].interface
     before = ticks_of_vhost(pid)
     sent = int(Path(f"/sys/class/net/{nic}/statistics/rx_bytes").read_text(encoding="ascii"))
-    host = lab.host.network("default").actual.address.partition("/")[0]
+    host = lab.host.networks["default"].actual.address.partition("/")[0]
     sizes: list[int] = []
     with socket.create_server((host, PORT)) as server, Guest(vm) as guest:
         server.settimeout(120)
@@ -96,7 +96,7 @@ def test_memory_follows(lab: Lab, vm: Domain) -> None:
     lab.ok(f"setmem vm 384M --live {PATIENTLY}")
     with Guest(vm) as guest:
         assert guest.number("memtotal") - small == 184 << 10
-    assert int(vm.memory_stats()["actual"]) == 384 << 10
+    assert int(vm.memory.stats()["actual"]) == 384 << 10
 
 
 def test_a_nic_comes_and_goes(lab: Lab, vm: Domain) -> None:

@@ -1,0 +1,71 @@
+"""A host's networks: ``host.networks["default"].start()``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qkvm.api.verb import Noun, lazily, part, verb
+from qkvm.net.network import network
+from qkvm.net.network.handle import list_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qkvm.domain.device.nic import port
+    from qkvm.domain.manage import describe
+    from qkvm.net.network import forward, preview
+    from qkvm.net.run import Started
+else:
+    (port,) = lazily("qkvm.domain.device.nic", "port")
+    (describe,) = lazily("qkvm.domain.manage", "describe")
+    forward, preview = lazily("qkvm.net.network", "forward", "preview")
+
+
+class Network(network.Network):
+    """One network of a tree."""
+
+    __slots__ = ()
+    preview = verb(lambda: preview.preview)
+    ports = verb(lambda: port.ports)
+    forwards = part(lambda: Forwards)
+    set_title = verb(lambda: describe.set_title)
+    set_description = verb(lambda: describe.set_description)
+    metadata = verb(lambda: describe.get_metadata)
+    set_metadata = verb(lambda: describe.set_metadata)
+
+
+class Forwards(Noun):
+    """Ports of the host that lead to a network's guests (qkvm net-forward)."""
+
+    __slots__ = ()
+    all = verb(lambda: forward.listing)
+    add = verb(lambda: forward.add)
+    delete = verb(lambda: forward.delete)
+
+
+class Networks(Noun):
+    """The networks of a host, by name (virsh net-list)."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Network:
+        """Return the network of that name or UUID. :raises NotFound: there is none."""
+        return Network.lookup(self.subject, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.name for one in list_networks(self.subject))
+
+    def all(self) -> list[Network]:
+        """Return all networks, by name."""
+        return [Network(self.subject, name) for name in self]
+
+    def define(self, text: bytes | str, path: str = "definition") -> Network:
+        """Store a definition from TOML or libvirt's XML (virsh net-define); errors name it by ``path``."""
+        return Network(self.subject, Network.define(self.subject, text, path).name)
+
+    def create(
+        self, text: bytes | str, path: str = "definition", *, firewall: str = ""
+    ) -> tuple[Network, Started]:
+        """Start a network whose definition is not kept (virsh net-create)."""
+        made, started = Network.create(self.subject, text, path, firewall=firewall)
+        return Network(self.subject, made.name), started

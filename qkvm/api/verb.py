@@ -1,0 +1,99 @@
+"""Methods that are functions elsewhere, found when they are first used.
+
+A verb on a domain is a function that takes the domain first. A handle names it once, and has its signature and its
+docstring; type checkers see both. A caller pays for what it uses.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MethodType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+    from qkvm.domain.handle import Handle
+    from qkvm.net.network.handle import Handle as Network
+    from qkvm.paths import Tree
+    from qkvm.storage.pool.pool import Pool
+    from qkvm.storage.pool.volume import Volume
+
+    P = ParamSpec("P")
+    Part = TypeVar("Part")
+    R = TypeVar("R")
+
+
+class _Module:
+    """A module that is loaded when something of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
+
+
+def lazily(package: str, *names: str) -> list[Any]:
+    """Return modules of a package that are loaded at their first use; type checkers see an import beside it."""
+    return [_Module(f"{package}.{name}") for name in names]
+
+
+class Noun:
+    """A part of a domain or host, such as its snapshots, with verbs: functions that take ``subject`` first."""
+
+    __slots__ = ("subject",)
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.subject!r})"
+
+
+class _Descriptor:
+    """Find a function, or a noun's class, and give it the subject of the handle that it is asked of."""
+
+    __slots__ = ("_find",)
+
+    def __init__(self, find: Callable[[], Any]) -> None:
+        self._find = find
+
+
+class _Verb(_Descriptor):
+    __slots__ = ()
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        return self._find() if owner is None else MethodType(self._find(), getattr(owner, "subject", owner))
+
+
+class _Part(_Descriptor):
+    __slots__ = ()
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        return self._find() if owner is None else self._find()(getattr(owner, "subject", owner))
+
+
+if TYPE_CHECKING:
+    # One for each kind of subject: type checkers lose the signature where the subject is a type variable.
+    @overload
+    def verb(find: Callable[[], Callable[Concatenate[Handle, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def verb(find: Callable[[], Callable[Concatenate[Tree, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def verb(find: Callable[[], Callable[Concatenate[Pool, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def verb(find: Callable[[], Callable[Concatenate[Volume, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def verb(find: Callable[[], Callable[Concatenate[Network, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
+
+
+def verb(find: Any) -> Any:
+    """Return a method: the function that ``find`` gives, called with the handle's subject first."""
+    return _Verb(find)
+
+
+def part(find: Callable[[], type[Part]]) -> Part:
+    """Return an attribute: the noun whose class ``find`` gives, of the handle's subject."""
+    return _Part(find)  # type: ignore[return-value]

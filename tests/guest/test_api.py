@@ -9,7 +9,9 @@ import pytest
 
 import qkvm
 from qkvm import Disk, Domain, Scope
+from qkvm.spec import pool as spec
 from qkvm.spec.disk import DiskFormat
+from qkvm.spec.size import Size
 from tests.guest import guest as guests
 from tests.guest.conftest import Lab, network_nic
 from tests.host import nslab
@@ -89,9 +91,9 @@ def test_the_host(lab: Lab, vm: Domain) -> None:
     assert host.networks["default"].forwards.all() == []
     pool = host.pools["default"]
     assert pool.active
-    nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", f"{pool.path}/one.qcow2", "1M")
-    volume: qkvm.Volume = pool.volumes["one.qcow2"]
-    volume.resize(2 << 20)
+    made = pool.volumes.create(spec.Volume(name="one.qcow2", capacity=Size(1024), format=DiskFormat.QCOW2))
+    volume: qkvm.Volume = pool.volumes[made.name]
+    volume.resize(2 << 20, fmt="qcow2")
     assert volume.info().capacity == 2 << 20 and list(pool.volumes) == ["one.qcow2"]
     volume.delete()
     assert list(pool.volumes) == []

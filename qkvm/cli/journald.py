@@ -40,7 +40,7 @@ def tell(verb: Verb, args: Args, code: int, said: Sequence[tuple[str, str]]) -> 
     if args.help or verb.name in _SILENT:
         return
     about = {name: args.values[name] for name in _SUBJECTS if name in args.values}
-    if verb.raw:
+    if "raw" in verb.marks:
         about = _named(args.raw)
     what = " ".join((verb.name, *about.values()))
     for kind, text in said:

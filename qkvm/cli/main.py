@@ -11,7 +11,7 @@ import sys
 
 from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, JOURNAL, VERSION, Context
 from qkvm.cli.parse import Args, UsageError, parse
-from qkvm.cli.verbs import ANYBODY, LEAVING, PLAIN, Verb, find
+from qkvm.cli.verbs import Verb, find
 from qkvm.errors import HostError, NotFound, QkvmError
 from qkvm.paths import ROOT_VARIABLE, URI_VARIABLE, VERB_VARIABLE, Tree
 from qkvm.units import printable
@@ -232,8 +232,7 @@ class Session:
             if self.console.log is not None:
                 self.console.log("info", " ".join(words))
             code = self._one(verb, args)
-            if verb.name in LEAVING:
-                self.left = True
+            if self.left:
                 break
         return code
 
@@ -255,12 +254,12 @@ class Session:
                     from qkvm.cli.journald import tell
 
                     tell(verb, args, code, console.said)
-        if verb.name in LEAVING:
+        if self.left:
             return code
         if self.timing:
             console.out(f"\n(Time: {(_now() - begin) * 1000:.3f} ms)\n\n")
         # virsh ends every verb that ran, well or not, with an empty line.
-        elif not (args.json or verb.raw or self.quiet or verb.name in PLAIN):
+        elif not (args.json or self.quiet or "plain" in verb.marks):
             console.out("\n")
         return code
 
@@ -294,7 +293,7 @@ def _call(verb: Verb, args: Args, session: Session) -> int:
     )  # fmt: skip
     os.environ[VERB_VARIABLE] = verb.name
     try:
-        if verb.name not in ANYBODY and os.geteuid() != 0:
+        if "anybody" not in verb.marks and os.geteuid() != 0:
             _check_rights(context, verb, args)
         if session.readonly:
             from qkvm.cli.readonly import check

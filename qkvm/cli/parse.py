@@ -22,35 +22,47 @@ class UsageError(InvalidValue):
 
 
 class Option:
-    """One option of a synopsis.
+    """One option of a verb, read from its line in the table (notation: :mod:`qkvm.cli.verbs`).
 
-    ``kind`` is flag, string, number, signed or size; ``shown`` is the word between the angle brackets.
+    ``kind`` is flag, string, number, signed or size; ``shown`` is the word between the angle brackets. ``values``
+    tells what its values can be, ``meaning`` what it is for; both are "" for the usual (verbs.options).
     """
 
-    __slots__ = ("kind", "name", "positional", "repeated", "required", "shown")
+    __slots__ = ("changes", "kind", "meaning", "name", "positional", "repeated", "required", "shown", "values")
 
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        *,
-        shown: str = "string",
-        required: bool = False,
-        positional: bool = False,
-        repeated: bool = False,
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.shown = shown
-        self.required = required
-        self.positional = positional
-        self.repeated = repeated
+    def __init__(self, item: str, meaning: str) -> None:
+        """:raises ValueError: the item is not in the notation."""
+        word = item.removesuffix("!")
+        body = word.removesuffix("...")
+        self.changes = word != item
+        self.repeated = body != word
+        self.required = body.startswith("<")
+        value = ""
+        if body.startswith("[--"):
+            self.name, by_name_only, value = body[3:-1].partition("=")
+            if not by_name_only:
+                self.name, _, value = self.name.partition(" ")
+            self.positional = bool(value) and not by_name_only
+            self.shown, _, type_ = value[1:-1].partition(":")
+        else:
+            self.name, _, type_ = body[1:-1].partition(":")
+            self.positional = self.required or self.repeated
+            self.shown = "string" if self.repeated else self.name
+        if body[:1] + body[-1:] not in ("<>", "[]") or value[:1] + value[-1:] not in ("<>", "") or not self.name:
+            raise ValueError(f"{item!r} is not in the notation of an option")
+        kind = type_ or self.shown
+        self.kind = kind if kind in _NUMBERS else "string" if kind else "flag"
+        self.values = type_ if self.kind == "string" else ""
+        self.meaning = meaning
+
+
+_NUMBERS = ("number", "signed", "size")
 
 
 class Args:
     """What the user gave for the options of one verb.
 
-    Asking for an option that the verb's synopsis does not have is a mistake in the program: KeyError.
+    Asking for an option that the verb's table does not have is a mistake in the program: KeyError.
     """
 
     __slots__ = ("_options", "_values", "help", "raw")
@@ -79,7 +91,7 @@ class Args:
     flag = has
 
     def given(self, name: str) -> bool:
-        """The same for an option that the synopsis may lack."""
+        """The same for an option that the verb may not have."""
         return name in self._values
 
     def text(self, name: str) -> str | None:
@@ -124,6 +136,11 @@ class Args:
             raise UsageError(f"Option --{other} is required by option --{name}")
 
     @property
+    def changes(self) -> bool:
+        """Whether an option was given by which a verb that otherwise looks changes something."""
+        return any(self._options[name].changes for name in self._values)
+
+    @property
     def json(self) -> bool:
         """Whether --json was given."""
         return "json" in self._values
@@ -142,121 +159,106 @@ class Args:
         return None
 
 
-def parse_synopsis(synopsis: str) -> dict[str, Option]:
-    """The options of a synopsis (notation: :mod:`qkvm.cli.verbs`) by name, in order.
+def options_of(verb: Verb) -> dict[str, Option]:
+    """The options of a verb by name, in order.
 
-    :raises ValueError: the synopsis is not in the notation.
+    :raises ValueError: its table is not in the notation.
     """
     options: dict[str, Option] = {}
-    depth = start = 0
-    for position, char in enumerate(synopsis + " "):
-        if char in "<[{":
-            depth += 1
-        elif char in ">]}":
-            depth -= 1
-        elif char == " " and depth == 0:
-            if position > start:
-                option = _option_of(synopsis[start:position])
-                if option.name in options:
-                    raise ValueError(f"option {option.name} is there twice")
-                options[option.name] = option
-            start = position + 1
-    if depth:
-        raise ValueError(f"brackets do not match in {synopsis!r}")
+    for line in verb.options:
+        items, _, meaning = line.partition("  ")
+        for item in items.replace(" [", "\n[").replace("> <", ">\n<").replace("] <", "]\n<").split("\n"):
+            option = Option(item, meaning.lstrip(" "))
+            if option.name in options:
+                raise ValueError(f"option {option.name} is there twice")
+            options[option.name] = option
     return options
 
 
-def _option_of(item: str) -> Option:
-    """One item of a synopsis, such as ``<count:int>`` or ``[--mac <string>]``."""
-    if item.startswith("<") and item.endswith(">"):
-        name, _, type_ = item[1:-1].partition(":")
-        return Option(name, _KINDS[type_], shown=name, required=True, positional=True)
-    if item.endswith("..."):
-        name, _, shown = item[1:-4].partition(" ")
-        if not name.startswith("[--") or not name.endswith("]"):
-            raise ValueError(f"{item!r} is not in the notation of a synopsis")
-        return Option(
-            name[3:-1], "string", shown=shown[1:-1], required=item[0] == "{", positional=True, repeated=True
-        )
-    if not item.startswith("[--") or not item.endswith("]"):
-        raise ValueError(f"{item!r} is not in the notation of a synopsis")
-    name, by_name_only, shown = item[3:-1].partition("=")
-    if not by_name_only:
-        name, _, shown = name.partition(" ")
-    if not shown:
-        return Option(name, "flag")
-    shown, _, type_ = shown[1:-1].partition(":")
-    kind = type_ or (shown if shown in ("number", "size") else "string")
-    return Option(name, kind, shown=shown, positional=not by_name_only)
-
-
-_KINDS = {"": "string", "int": "number", "size": "size"}
-
-
 def parse(verb: Verb, words: list[str]) -> Args:
-    """The words behind the verb, checked against its synopsis.
+    """The words behind the verb, checked against its table.
 
     :raises UsageError: in virsh's words; where several things are wrong, the first.
     """
-    if verb.raw:
+    if "raw" in verb.marks:
         return Args({}, {}, raw=tuple(words))
-    options = parse_synopsis(verb.synopsis)
-    values, wants_help = _gather(verb.name, options, words)
-    if not wants_help:
-        _check(verb.name, options, values)
-    return Args(options, values, help=wants_help)
+    typed = Typed(verb)
+    for word in words:
+        typed.take(word)
+    if typed.waiting is not None:
+        raise UsageError(f"expected syntax: --{typed.waiting.name} <{_type_word(typed.waiting)}>")
+    if not typed.help:
+        _check(verb.name, typed.options, typed.values)
+    return Args(typed.options, typed.values, help=typed.help)
 
 
-def _gather(verb: str, options: dict[str, Option], words: list[str]) -> tuple[dict[str, list[str]], bool]:
-    """Sort the words by option; says too whether --help was among them (as often as one likes)."""
-    values: dict[str, list[str]] = {}
-    wants_help = data_only = False
-    rest = iter(words)
-    for word in rest:
-        if not data_only and word == "--":
-            data_only = True
-        elif data_only or not looks_like_option(word):
-            values.setdefault(_next_positional(options, values, word), []).append(word)
+class Typed:
+    """The words behind a verb, sorted by option one after the other, for the verb itself and for completion.
+
+    ``waiting`` is the option whose value is the next word, since it was named; ``data_only`` tells of a ``--``.
+    """
+
+    __slots__ = ("data_only", "help", "options", "values", "verb", "waiting")
+
+    def __init__(self, verb: Verb) -> None:
+        self.verb = verb
+        self.options = options_of(verb)
+        self.values: dict[str, list[str]] = {}
+        self.waiting: Option | None = None
+        self.data_only = False
+        self.help = False
+        """Whether --help was among them, as often as one likes."""
+
+    def take(self, word: str) -> None:
+        """Sort the next word in.
+
+        :raises UsageError: in virsh's words; then it is left out.
+        """
+        if self.waiting is not None:
+            self.values.setdefault(self.waiting.name, []).append(word)
+            self.waiting = None
+        elif not self.data_only and word == "--":
+            self.data_only = True
+        elif not self.data_only and looks_like_option(word):
+            self._take_option(word)
+        elif (option := self.next_positional()) is not None:
+            self.values.setdefault(option.name, []).append(word)
         else:
-            name, equals, value = word[2:].partition("=")
-            if name == "help" and "help" not in options:
-                if equals:
-                    raise UsageError("invalid '=' after option --help")
-                wants_help = True
-                continue
-            option = _named(verb, options, values, name)
-            if option.kind == "flag":
-                if equals:
-                    raise UsageError(f"invalid '=' after option --{name}")
-                values[name] = []
-                continue
-            given = value if equals else next(rest, None)
-            if given is None:
-                raise UsageError(f"expected syntax: --{name} <{_type_word(option)}>")
-            values.setdefault(name, []).append(given)
-    return values, wants_help
+            raise UsageError(f"unexpected data '{printable(word)}'")
+
+    def next_positional(self) -> Option | None:
+        """The option that the next word without a name belongs to: the first one that has no value yet."""
+        for option in self.options.values():
+            if option.positional and self.can_be_given(option):
+                return option
+        return None
+
+    def can_be_given(self, option: Option) -> bool:
+        """Whether the option may come (again)."""
+        return option.repeated or option.name not in self.values
+
+    def _take_option(self, word: str) -> None:
+        name, equals, value = word[2:].partition("=")
+        option = self.options.get(name)
+        if option is None and name != "help":
+            raise UsageError(f"command '{self.verb.name}' doesn't support option --{printable(name)}")
+        if option is not None and not self.can_be_given(option):
+            raise UsageError(f"option --{name} already seen")
+        if equals and (option is None or option.kind == "flag"):
+            raise UsageError(f"invalid '=' after option --{name}")
+        if option is None:
+            self.help = True
+        elif equals:
+            self.values.setdefault(name, []).append(value)
+        elif option.kind == "flag":
+            self.values[name] = []
+        else:
+            self.waiting = option
 
 
 def looks_like_option(word: str) -> bool:
     """Two hyphens and an ASCII letter or digit (vshCommandParse of libvirt); the rest is data."""
     return word.startswith("--") and word[2:3].isascii() and word[2:3].isalnum()
-
-
-def _next_positional(options: dict[str, Option], values: dict[str, list[str]], word: str) -> str:
-    """The option that the next word without a name belongs to: the first one that has no value yet."""
-    for option in options.values():
-        if option.positional and (option.repeated or option.name not in values):
-            return option.name
-    raise UsageError(f"unexpected data '{printable(word)}'")
-
-
-def _named(verb: str, options: dict[str, Option], values: dict[str, list[str]], name: str) -> Option:
-    option = options.get(name)
-    if option is None:
-        raise UsageError(f"command '{verb}' doesn't support option --{printable(name)}")
-    if name in values and not option.repeated:
-        raise UsageError(f"option --{name} already seen")
-    return option
 
 
 def _check(verb: str, options: dict[str, Option], values: dict[str, list[str]]) -> None:

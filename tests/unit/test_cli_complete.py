@@ -12,10 +12,11 @@ import pytest
 from qkvm.cli import verbs
 from qkvm.cli.globals import OPTIONS
 from qkvm.cli.main import main
+from qkvm.cli.parse import options_of
 from qkvm.cli.shell import candidates as completer
 from qkvm.cli.shell import completion
 from qkvm.cli.shell.shell import suggestions
-from qkvm.cli.verbs.values import KINDS
+from qkvm.cli.verbs.options import usual
 from qkvm.paths import Tree
 
 TOP = Path(__file__).resolve().parents[2]
@@ -123,7 +124,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
         ("start vm01 -- ", []),
         ("start -- vm", ["vm01", "vm02"]),
         ("shutdown ", ["--domain", "--mode", "--timeout", "--wait"]),
-        ("shutdown --mode ", ["acpi"]),
+        ("shutdown --mode ", ["acpi", "agent"]),
         ("dominfo ", ["vm01", "vm02"]),
         ("net-start ", ["default", "lab"]),
         ("net-destroy ", ["--network"]),
@@ -210,7 +211,7 @@ def test_a_damaged_definition_disturbs_nobody(tree: Tree) -> None:
     ("line", "expected"),
     [
         ("sta", ["start "]),
-        ("", [name for name in verbs.names() if name not in verbs.HIDDEN]),
+        ("", [verb.name for verb in verbs.listed()]),
         ("start vm", ["vm01", "vm02"]),
         ("start vm01", ["vm01 "]),
         ("list --all; net-info l", ["lab "]),
@@ -228,14 +229,22 @@ def test_suggestions_of_the_shell(line: str, expected: list[str], tree: Tree) ->
 
 
 def test_every_kind_has_its_provider() -> None:
-    assert {kind for kind in KINDS.values() if isinstance(kind, str)} == set(completer._PROVIDERS)
+    kinds = set()
+    for verb in verbs.listed():
+        for option in options_of(verb).values():
+            usually, _ = usual(option.name)
+            kinds |= {option.values, usually}
+            assert option.values not in completer._STATES or usually in ("domain", "network", "pool")
+    single_words = {"lifecycle", "logical", "zero"}
+    found = {kind for kind in kinds if "|" not in kind} - set(completer._STATES)
+    assert found - single_words == set(completer._PROVIDERS)
 
 
 def test_the_verb_complete(tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["complete", "--", "start", ""]) == 0
     assert capsys.readouterr() == ("vm01\nvm02\n", "")
     assert main(["complete"]) == 0
-    assert capsys.readouterr().out.split() == [name for name in verbs.names() if name not in verbs.HIDDEN]
+    assert capsys.readouterr().out.split() == [verb.name for verb in verbs.listed()]
     assert main(["complete", "--", "nosuch", ""]) == 0
     assert capsys.readouterr() == ("", "")
 

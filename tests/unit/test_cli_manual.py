@@ -21,10 +21,10 @@ def test_the_page_is_the_help() -> None:
     assert made.startswith('.TH QKVM 1 2026-01-02 "qkvm ')
     assert all(len(line) and line.isascii() for line in made.splitlines())
     words = plain(made)
-    shown = [verb for name in verbs.names() if name not in verbs.HIDDEN and (verb := verbs.find(name)) is not None]
+    shown = verbs.listed()
     for verb in shown:
         assert f"\n.SS {verb.name}\n" in words
-        if not verb.raw:
+        if "raw" not in verb.marks:
             synopsis, _, options = verb_help_parts(verb)
             assert f"\n{synopsis}\n" in words.replace("\\(ha", "^").replace("\\(rs", "\\")
             for label, _ in options:

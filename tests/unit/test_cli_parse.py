@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qkvm.cli.parse import Args, UsageError, parse, parse_synopsis
+from qkvm.cli.parse import Args, UsageError, options_of, parse
 from qkvm.cli.verbs import Verb, find, names
 from qkvm.errors import QkvmError
 
@@ -17,8 +17,8 @@ def read(*words: str) -> Args:
     return parse(verb, list(words[1:]))
 
 
-def a_verb(synopsis: str) -> Verb:
-    return Verb("verb", "family", ("domain", "summary", synopsis, "", ""))
+def a_verb(*options: str) -> Verb:
+    return Verb("family", "\n    ".join(("verb (domain): summary", *options)))
 
 
 @pytest.mark.parametrize(
@@ -177,18 +177,25 @@ def test_subject_and_values() -> None:
     assert read("list").subject is None
 
 
-@pytest.mark.parametrize("synopsis", ["<a", "[b]", "x", "<a> <a>", "<a:float>", "<x>...", "[--a <b>"])
-def test_bad_synopsis(synopsis: str) -> None:
-    with pytest.raises((ValueError, KeyError)):
-        parse_synopsis(synopsis)
+@pytest.mark.parametrize("options", ["<a", "<a]", "[b>", "[", "<>", "<a> x", "<a> <a>", "[--a <b>", "[--a b]"])
+def test_bad_notation(options: str) -> None:
+    with pytest.raises(ValueError, match="notation|twice"):
+        options_of(a_verb(options))
 
 
-def test_synopsis_notation() -> None:
-    options = parse_synopsis(
-        "<a> <n:int> <s:size>  [--f] [--o <string>] [--t=<number>] [--i=<number:signed>] [--p=<file>] "
-        "{[--c] <string>}..."
+def test_notation() -> None:
+    options = options_of(
+        a_verb(
+            "<a> <n:number> <s:size> [--f] [--o <string:x|y>] [--t=<number>] [--i=<number:signed>]",
+            "[--p=<file:folder>]!  what it means",
+            "<c>...",
+        )
     )
     got = [(o.name, o.kind, o.required, o.positional, o.repeated) for o in options.values()]
+    assert [(o.name, o.values, o.changes, o.meaning) for o in options.values() if o.values or o.changes] == [
+        ("o", "x|y", False, ""),
+        ("p", "folder", True, "what it means"),
+    ]
     assert got == [
         ("a", "string", True, True, False),
         ("n", "number", True, True, False),
@@ -200,14 +207,15 @@ def test_synopsis_notation() -> None:
         ("p", "string", False, False, False),
         ("c", "string", True, True, True),
     ]
-    assert not parse_synopsis("[[--c] <string>]...")["c"].required
+    repeated = options_of(a_verb("[c]..."))["c"]
+    assert repeated.repeated and repeated.positional and not repeated.required
 
 
 def test_tables() -> None:
     for name in names():
         verb = find(name)
         assert verb is not None
-        options = parse_synopsis(verb.synopsis)
+        options = options_of(verb)
         assert verb.summary, name
         assert verb.headline.format_map({o.name: "x" for o in options.values() if o.required}) is not None, name
         required = [option.required for option in options.values() if not option.repeated]
@@ -231,9 +239,9 @@ def test_any_words_give_args_or_one_printable_error(name: str, words: list[str])
     except QkvmError as error:
         assert str(error).isprintable()
         return
-    if verb.raw or args.help:
+    if "raw" in verb.marks or args.help:
         return
-    for option in parse_synopsis(verb.synopsis).values():
+    for option in options_of(verb).values():
         if option.required:
             assert args.required(option.name) is not None
         if option.kind == "number":
@@ -246,7 +254,7 @@ def test_any_words_give_args_or_one_printable_error(name: str, words: list[str])
 
 @given(st.lists(st.sampled_from(["--a", "--a=x", "--a=", "--b", "--b=3", "x", "3", "--", "--f"]), max_size=5))
 def test_no_word_is_lost(words: list[str]) -> None:
-    verb = a_verb("<a> [--f] [--b <number>] [[--c] <string>]...")
+    verb = a_verb("<a> [--f] [--b <number>] [c]...")
     try:
         args = parse(verb, words)
     except UsageError:

@@ -15,9 +15,10 @@ from qkvm.cli import verbs
 from qkvm.cli.globals import Globals
 from qkvm.cli.install import reader
 from qkvm.cli.main import main
-from qkvm.cli.parse import parse
+from qkvm.cli.parse import options_of, parse
 from qkvm.cli.shell import candidates, guide, manual
-from qkvm.cli.verbs.values import KINDS
+from qkvm.cli.shell.usage import GROUPS
+from qkvm.cli.verbs.options import usual
 from qkvm.cli.words import split
 from qkvm.host.settings import Settings
 from qkvm.paths import Tree
@@ -103,14 +104,15 @@ def _understood(words: list[str]) -> None:
         return
     verb = verbs.find(words[0])
     assert verb is not None, f"there is no verb {words[0]}"
-    if verb.raw:
+    if "raw" in verb.marks:
         if not reader.questions(words[1:]):
             reader.read(words[1:])
         return
     args = parse(verb, words[1:])
-    for option, value in args.values.items():
-        choice = KINDS.get((verb.name, option), KINDS.get(option))
-        assert not choice or isinstance(choice, str) or value in choice, f"{verb.name} --{option} {value}"
+    options = options_of(verb)
+    for name, value in args.values.items():
+        choice = options[name].values or usual(name)[0]
+        assert "|" not in choice or value in choice.split("|"), f"{verb.name} --{name} {value}"
 
 
 def _whole(block: Block) -> domain.Domain:
@@ -176,7 +178,7 @@ def test_a_topic_is_shown(topic: str, capsys: pytest.CaptureFixture[str]) -> Non
         if block.topic == topic:
             assert "".join(f"    {line}\n" if line else "\n" for line in block.text.splitlines()) in shown
     assert main(["help", topic]) == 0
-    assert (capsys.readouterr().out == shown) == (verbs.find(topic) is None and topic not in verbs.GROUPS)
+    assert (capsys.readouterr().out == shown) == (verbs.find(topic) is None and topic not in GROUPS)
 
 
 def test_the_topics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +193,7 @@ def test_the_topics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verbs_and_groups_come_before_topics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "install"]) == 0
     assert "qkvm help --guide install" in capsys.readouterr().out
-    assert not set(guide.topics()) & {*verbs.GROUPS, guide.KEYWORD}
+    assert not set(guide.topics()) & {*GROUPS, guide.KEYWORD}
     assert set(guide.topics()) & set(verbs.names()) == {"install"}, "its help names the topic"
 
 

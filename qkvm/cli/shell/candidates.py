@@ -8,82 +8,17 @@ from __future__ import annotations
 
 import os
 
-from qkvm.api.domain import Domain
-from qkvm.cli.parse import Option, looks_like_option, parse_synopsis
-from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
-from qkvm.cli.verbs.values import DOMAINS, KINDS, NETWORKS, POOLS
+from qkvm.cli.parse import Option, Typed, UsageError
+from qkvm.cli.verbs import find, listed
+from qkvm.cli.verbs.options import usual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from qkvm.api.domain import Domain
     from qkvm.domain.run import DeviceKind
     from qkvm.paths import Tree
-
-
-class Typed:
-    """The words of a command so far, sorted by option as its verb would read them.
-
-    ``waiting`` is the option whose value comes next because it was named; ``data_only`` tells of a ``--``.
-    """
-
-    __slots__ = ("data_only", "options", "tree", "values", "verb", "waiting")
-
-    def __init__(self, tree: Tree, verb: Verb, words: Sequence[str]) -> None:
-        self.tree = tree
-        self.verb = verb
-        self.options = parse_synopsis(verb.synopsis)
-        self.values: dict[str, list[str]] = {}
-        self.waiting: Option | None = None
-        self.data_only = False
-        for word in words:
-            self._take(word)
-
-    def next_positional(self) -> Option | None:
-        """The option that a word without a name would belong to."""
-        for option in self.options.values():
-            if option.positional and (option.repeated or option.name not in self.values):
-                return option
-        return None
-
-    def left(self) -> list[str]:
-        """The options that can still be given, with their hyphens."""
-        return [
-            f"--{option.name}"
-            for option in self.options.values()
-            if option.repeated or option.name not in self.values
-        ]
-
-    def domain(self) -> Domain | None:
-        """The domain that was named, None where none was, or there is none of that name."""
-        from qkvm.errors import NotFound
-
-        try:
-            return Domain.lookup(self.tree, self.values["domain"][0])
-        except (KeyError, IndexError, NotFound):
-            return None
-
-    def _take(self, word: str) -> None:
-        option: Option | None
-        if self.waiting is not None:
-            self.values.setdefault(self.waiting.name, []).append(word)
-            self.waiting = None
-        elif not self.data_only and word == "--":
-            self.data_only = True
-        elif not self.data_only and looks_like_option(word):
-            name, equals, value = word[2:].partition("=")
-            option = self.options.get(name)
-            if option is None:
-                return
-            given = self.values.setdefault(name, [])
-            if equals:
-                given.append(value)
-            elif option.kind != "flag":
-                self.waiting = option
-        else:
-            option = self.next_positional()
-            if option is not None:
-                self.values.setdefault(option.name, []).append(word)
 
 
 def outside(tree: Tree, words: Sequence[str]) -> list[str]:
@@ -139,35 +74,81 @@ def _outside(tree: Tree, rest: list[str]) -> list[str]:
 def _candidates(tree: Tree, words: Sequence[str]) -> list[str]:
     partial = words[-1]
     if len(words) == 1:
-        return _fitting(partial, (name for name in names() if name not in HIDDEN))
+        return _fitting(partial, (verb.name for verb in listed()))
     verb = find(words[0])
     if verb is None:
         return []
-    if verb.raw:
+    if "raw" in verb.marks:
         return _fitting(partial, _install_options()) if partial.startswith("-") else []
-    return _of_verb(Typed(tree, verb, words[1:-1]), partial)
+    typed = Typed(verb)
+    for word in words[1:-1]:
+        try:
+            typed.take(word)
+        except UsageError:
+            # The verb itself will tell; what follows can be completed nevertheless.
+            continue
+    return _of_verb(tree, typed, partial)
 
 
-def _of_verb(typed: Typed, partial: str) -> list[str]:
+def _of_verb(tree: Tree, typed: Typed, partial: str) -> list[str]:
     if typed.waiting is not None:
-        return _fitting(partial, _values(typed, typed.waiting, partial))
+        return _fitting(partial, _values(Asked(tree, typed, typed.waiting, partial)))
+    left = [f"--{option.name}" for option in typed.options.values() if typed.can_be_given(option)]
     if partial.startswith("-") and not typed.data_only:
         name, equals, value = partial[2:].partition("=")
         option = typed.options.get(name)
         if not equals:
-            return _fitting(partial, typed.left())
+            return _fitting(partial, left)
         if option is None or option.kind == "flag":
             return []
-        return [f"--{name}={found}" for found in _fitting(value, _values(typed, option, value))]
+        return [f"--{name}={found}" for found in _fitting(value, _values(Asked(tree, typed, option, value)))]
     option = typed.next_positional()
-    found = _fitting(partial, _values(typed, option, partial)) if option is not None else []
-    return found if found or partial or typed.data_only else sorted(typed.left())
+    found = _fitting(partial, _values(Asked(tree, typed, option, partial))) if option is not None else []
+    return found if found or partial or typed.data_only else sorted(left)
 
 
-def _values(typed: Typed, option: Option, partial: str) -> Iterable[str]:
-    name = option.name
-    kind = KINDS.get((typed.verb.name, name), KINDS.get(name, ()))
-    return _PROVIDERS[kind](typed, partial) if isinstance(kind, str) else kind
+class Asked:
+    """What a value is looked for: what was typed of it, the option that it is of, and the words before it."""
+
+    __slots__ = ("option", "partial", "tree", "typed")
+
+    def __init__(self, tree: Tree, typed: Typed, option: Option, partial: str) -> None:
+        self.tree = tree
+        self.typed = typed
+        self.option = option
+        self.partial = partial
+
+    def given(self, name: str) -> str | None:
+        """The value of another option, None where it was not given."""
+        values = self.typed.values.get(name)
+        return values[0] if values else None
+
+    def fits(self, active: bool) -> bool:
+        """Whether a network or pool is in the state that the verb needs."""
+        return self.option.values not in _STATES or active == (self.option.values == "active")
+
+    def domain(self) -> Domain | None:
+        """The domain that was named, None where none was, or there is none of that name."""
+        from qkvm.api.domain import Domain
+        from qkvm.errors import NotFound
+
+        name = self.given("domain")
+        try:
+            return Domain.lookup(self.tree, name) if name is not None else None
+        except NotFound:
+            return None
+
+
+_STATES = ("active", "inactive", "paused", "persistent", "running")
+"""Values that narrow the usual ones of an option."""
+
+
+def _values(asked: Asked) -> Iterable[str]:
+    values = asked.option.values
+    if not values or values in _STATES:
+        values, _ = usual(asked.option.name)
+    provider = _PROVIDERS.get(values)
+    return provider(asked) if provider is not None else values.split("|")
 
 
 def _fitting(partial: str, found: Iterable[str]) -> list[str]:
@@ -178,21 +159,21 @@ def _fitting(partial: str, found: Iterable[str]) -> list[str]:
 # The kinds of values.
 
 
-def _domains(typed: Typed, partial: str) -> Iterable[str]:
+def _domains(asked: Asked) -> Iterable[str]:
     """Names of the domains that the verb can act upon (their ids would be as good, but are nobody's choice)."""
     from qkvm.domain import run as runs
     from qkvm.domain.handle import names as domain_names
 
-    wanted = DOMAINS.get(typed.verb.name)
-    for name in domain_names(typed.tree):
-        if not name.startswith(partial):
+    wanted = asked.option.values
+    for name in domain_names(asked.tree):
+        if not name.startswith(asked.partial):
             continue
         if wanted == "persistent":
-            fits = os.path.lexists(typed.tree.domain_definition(name))
-        elif wanted is None:
+            fits = os.path.lexists(asked.tree.domain_definition(name))
+        elif wanted not in _STATES:
             fits = True
         else:
-            run = runs.find(typed.tree, name)
+            run = runs.find(asked.tree, name)
             alive = run is not None and run.pid is not None
             fits = alive != (wanted == "inactive")
             if fits and wanted == "paused":
@@ -201,63 +182,58 @@ def _domains(typed: Typed, partial: str) -> Iterable[str]:
             yield name
 
 
-def _networks(typed: Typed, partial: str) -> Iterable[str]:
+def _networks(asked: Asked) -> Iterable[str]:
     from qkvm.net.network.handle import list_networks
 
-    wanted = NETWORKS.get(typed.verb.name)
-    return (
-        entry.name for entry in list_networks(typed.tree) if wanted is None or entry.active == (wanted == "active")
-    )
+    return (network.name for network in list_networks(asked.tree) if asked.fits(network.active))
 
 
-def _pools(typed: Typed, partial: str) -> Iterable[str]:
+def _pools(asked: Asked) -> Iterable[str]:
     from qkvm.storage.pool.pool import list_pools
 
-    wanted = POOLS.get(typed.verb.name)
-    return (pool.name for pool in list_pools(typed.tree) if wanted is None or pool.active == (wanted == "active"))
+    return (pool.name for pool in list_pools(asked.tree) if asked.fits(pool.active))
 
 
-def _volumes(typed: Typed, partial: str) -> Iterable[str]:
+def _volumes(asked: Asked) -> Iterable[str]:
     """Names of the volumes of the pool that was named, else the paths of those of all active pools."""
     from qkvm.storage.pool.pool import list_pools
     from qkvm.storage.pool.volume import list_volumes
 
-    named = typed.values.get("inputpool") or typed.values.get("pool")
-    for pool in list_pools(typed.tree):
-        if pool.active and (not named or pool.name == named[0]):
+    named = asked.given("inputpool") or asked.given("pool")
+    for pool in list_pools(asked.tree):
+        if pool.active and (not named or pool.name == named):
             yield from (info.name if named else info.path for info in list_volumes(pool))
 
 
-def _macs(typed: Typed, partial: str) -> Iterable[str]:
-    return (entry["mac"] for entry in _devices(typed, "nics") if entry.get("mac"))
+def _macs(asked: Asked) -> Iterable[str]:
+    return (entry["mac"] for entry in _devices(asked, "nics") if entry.get("mac"))
 
 
-def _interfaces(typed: Typed, partial: str) -> Iterable[str]:
+def _interfaces(asked: Asked) -> Iterable[str]:
     """A NIC's names: its MAC address, and its interface on the host."""
-    for entry in _devices(typed, "nics"):
+    for entry in _devices(asked, "nics"):
         yield from (entry[key] for key in ("mac", "target") if entry.get(key))
 
 
-def _disks(typed: Typed, partial: str) -> Iterable[str]:
-    return (entry["target"] for entry in _devices(typed, "disks") if entry.get("target"))
+def _disks(asked: Asked) -> Iterable[str]:
+    return (entry["target"] for entry in _devices(asked, "disks") if entry.get("target"))
 
 
-def _throttle_groups(typed: Typed, partial: str) -> Iterable[str]:
-
-    domain = typed.domain()
+def _throttle_groups(asked: Asked) -> Iterable[str]:
+    domain = asked.domain()
     return (group.group_name for group in domain.disks.groups.all()) if domain is not None else ()
 
 
-def _snapshots(typed: Typed, partial: str) -> Iterable[str]:
+def _snapshots(asked: Asked) -> Iterable[str]:
     from qkvm.domain.store import snapshots as snapshotstore
 
-    domain = typed.domain()
-    return snapshotstore.names(typed.tree, domain.name) if domain is not None else ()
+    domain = asked.domain()
+    return snapshotstore.names(asked.tree, domain.name) if domain is not None else ()
 
 
-def _devices(typed: Typed, kind: DeviceKind) -> list[dict[str, str]]:
+def _devices(asked: Asked, kind: DeviceKind) -> list[dict[str, str]]:
     """Entries of the record of the domain that was named while it runs, else of its definition."""
-    domain = typed.domain()
+    domain = asked.domain()
     if domain is None:
         return []
     run = domain.run
@@ -266,16 +242,16 @@ def _devices(typed: Typed, kind: DeviceKind) -> list[dict[str, str]]:
     import tomllib
 
     # What is in the file is enough here; to check it would take three times as long as all else.
-    with open(typed.tree.domain_definition(domain.name), "rb") as stream:
+    with open(asked.tree.domain_definition(domain.name), "rb") as stream:
         found: list[dict[str, str]] = tomllib.load(stream).get(kind, [])
     return found
 
 
-def _sources(typed: Typed, partial: str) -> Iterable[str]:
+def _sources(asked: Asked) -> Iterable[str]:
     """What a new NIC can be plugged into: qkvm's networks, or any bridge of the host."""
-    kind = typed.values.get("type", [""])[0]
+    kind = asked.given("type")
     if kind == "network":
-        return _networks(typed, partial)
+        return _networks(asked)
     if kind != "bridge":
         return ()
     from qkvm.net.link import table
@@ -284,30 +260,31 @@ def _sources(typed: Typed, partial: str) -> Iterable[str]:
     return (name for name in table.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
-def _links(typed: Typed, partial: str) -> Iterable[str]:
+def _links(asked: Asked) -> Iterable[str]:
     from qkvm.net.link import table
 
     return table.names()
 
 
-def _uplinks(typed: Typed, partial: str) -> Iterable[str]:
+def _uplinks(asked: Asked) -> Iterable[str]:
     from qkvm.net.uplink import uplink
 
-    return uplink.bridges(typed.tree)
+    return uplink.bridges(asked.tree)
 
 
-def _events(typed: Typed, partial: str) -> Iterable[str]:
+def _events(asked: Asked) -> Iterable[str]:
     from qkvm.domain.watch.events import NAMES
 
     return NAMES
 
 
-def _topics(typed: Typed, partial: str) -> Iterable[str]:
+def _topics(asked: Asked) -> Iterable[str]:
     from qkvm.cli.shell import guide
+    from qkvm.cli.shell.usage import GROUPS
 
-    if "guide" in typed.values:
+    if "guide" in asked.typed.values:
         return guide.topics()
-    return (*GROUPS, guide.KEYWORD, *guide.topics(), *(name for name in names() if name not in HIDDEN))
+    return (*GROUPS, guide.KEYWORD, *guide.topics(), *(verb.name for verb in listed()))
 
 
 def _install_options() -> Iterable[str]:
@@ -333,12 +310,14 @@ def _folders(partial: str) -> Iterable[str]:
     return _files(partial, folders_only=True)
 
 
-_PROVIDERS: dict[str, Callable[[Typed, str], Iterable[str]]] = {
+_PROVIDERS: dict[str, Callable[[Asked], Iterable[str]]] = {
+    "": lambda asked: (),
+    "any": lambda asked: (),
     "disk": _disks,
     "domain": _domains,
     "event": _events,
-    "file": lambda typed, partial: _files(partial),
-    "folder": lambda typed, partial: _folders(partial),
+    "file": lambda asked: _files(asked.partial),
+    "folder": lambda asked: _folders(asked.partial),
     "interface": _interfaces,
     "link": _links,
     "mac": _macs,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qkvm.cli.parse import Args, UsageError
 from qkvm.cli.shell import guide
-from qkvm.cli.shell.usage import group, verb_help
-from qkvm.cli.verbs import GROUPS, find, names
+from qkvm.cli.shell.usage import GROUPS, groups, verb_help
+from qkvm.cli.verbs import find, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def help_(context: Context, args: Args) -> int | None:
     elif args.flag("guide"):
         context.out(_guide(topic or guide.KEYWORD))
     elif not topic:
-        groups = "".join(f"{group(keyword)}\n" for keyword in GROUPS)
-        context.out(f"Grouped commands:\n\n{groups}{guide.listing()}\n")
+        verbs = "".join(f"{text}\n" for text in groups().values())
+        context.out(f"Grouped commands:\n\n{verbs}{guide.listing()}\n")
     else:
         return _about(context, topic)
     return None
@@ -44,7 +44,7 @@ def _about(context: Context, name: str) -> int | None:
     """A group, a verb or a topic of the guide: the first of these that has the name."""
     for keyword, title in GROUPS.items():
         if name in (keyword, title) or (keyword == "qkvm" and name in ("virsh", "Virsh itself")):
-            context.out(group(keyword))
+            context.out(groups()[keyword])
             return None
     verb = find(name)
     if verb is None and (name == guide.KEYWORD or name in guide.topics()):
@@ -57,7 +57,7 @@ def _about(context: Context, name: str) -> int | None:
             raise UsageError(why)
         hint = _near(name, [*guide.topics(), *GROUPS, *names()])
         raise UsageError(f"command or command group '{name}' doesn't exist", hint=hint)
-    if not verb.raw:
+    if "raw" not in verb.marks:
         context.out(verb_help(verb))
         return None
     # Only the verb itself knows its options.

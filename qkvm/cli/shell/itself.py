@@ -70,7 +70,9 @@ def connect(context: Context, args: Args) -> None:
 
 
 def exit(context: Context, args: Args) -> None:
-    """Leave the shell: the session sees to it."""
+    """Leave the shell, or the line of commands."""
+    if context.session is not None:
+        context.session.left = True
 
 
 quit = exit

@@ -13,13 +13,13 @@ from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
 from qkvm.cli.install import usage as install_usage
 from qkvm.cli.shell import guide
 from qkvm.cli.shell.roff import escaped, topic_page
-from qkvm.cli.shell.usage import USAGE, verb_help_parts
-from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names
+from qkvm.cli.shell.usage import GROUPS, USAGE, verb_help_parts
+from qkvm.cli.verbs import Verb, listed
 from qkvm.files import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 SUMMARY = "virsh without libvirtd: a QMP-level hypervisor driver"
 """The same as in pyproject.toml."""
@@ -82,6 +82,7 @@ def page(summary: str, date: str) -> str:
     usage, _, options = USAGE.partition("  options:\n")
     options, _, _ = options.partition("  commands")
     *_, last = topics = guide.topics()
+    verbs = listed()
     parts = [
         f'.TH QKVM 1 {date} "qkvm {VERSION}" "User Commands"\n',
         f".SH NAME\nqkvm \\- {escaped(summary)}\n",
@@ -90,7 +91,7 @@ def page(summary: str, date: str) -> str:
         "Every verb takes \\-\\-help; every one that lists or shows takes \\-\\-json.\n",
         ".SH OPTIONS\n" + _listed(options.splitlines()),
         *(
-            f'.SH "{escaped(title).upper()}"\n' + "".join(map(_verb, _of(group)))
+            f'.SH "{escaped(title).upper()}"\n' + "".join(_verb(verb) for verb in verbs if verb.group == group)
             for group, title in GROUPS.items()
         ),
         ".SH FILES\nUnder the root, which is / unless it is said:\n" + _listed(_files()),
@@ -100,15 +101,8 @@ def page(summary: str, date: str) -> str:
     return "".join(parts)
 
 
-def _of(group: str) -> Iterator[Verb]:
-    for name in names():
-        verb = find(name)
-        if verb is not None and verb.group == group and name not in HIDDEN:
-            yield verb
-
-
 def _verb(verb: Verb) -> str:
-    if verb.raw:
+    if "raw" in verb.marks:
         synopsis, description, options = install_usage()
     else:
         synopsis, description, options = verb_help_parts(verb)

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from qkvm.cli.parse import Option, parse_synopsis
-from qkvm.cli.verbs import GROUPS, HIDDEN, Verb, find, names, option_help
+from qkvm.cli.parse import Option, options_of
+from qkvm.cli.verbs import Verb, listed
+from qkvm.cli.verbs.options import usual
+
+GROUPS = {
+    "domain": "Domain Management",
+    "monitor": "Domain Monitoring",
+    "events": "Domain Events",
+    "host": "Host and Hypervisor",
+    "checkpoint": "Checkpoint",
+    "interface": "Interface",
+    "network": "Networking",
+    "snapshot": "Snapshot",
+    "backup": "Backup",
+    "pool": "Storage Pool",
+    "volume": "Storage Volume",
+    "qkvm": "Qkvm itself",
+}
+"""Keyword and title of each help group, in virsh's order."""
 
 USAGE = """\
 
@@ -43,7 +60,7 @@ _USAGE_END = """
 
 def usage() -> str:
     """What ``qkvm --help`` prints: the global options and all verbs."""
-    return USAGE + "".join(f"{group(keyword, colon='')}\n" for keyword in GROUPS) + _USAGE_END
+    return USAGE + "".join(f"{text}\n" for text in groups(colon="").values()) + _USAGE_END
 
 
 def verb_help(verb: Verb) -> str:
@@ -60,17 +77,21 @@ def verb_help(verb: Verb) -> str:
 
 def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
     """Synopsis, description, and each option with what it is for."""
-    options = parse_synopsis(verb.synopsis).values()
+    options = options_of(verb).values()
     words = " ".join((verb.name, *map(_synopsis, options)))
-    return words, verb.description, [(_label(option), option_help(verb, option.name)) for option in options]
+    return (
+        words,
+        verb.description,
+        [(_label(option), option.meaning or usual(option.name)[1]) for option in options],
+    )
 
 
-def group(keyword: str, colon: str = ":") -> str:
-    """A group of verbs: its title and a line for each verb."""
-    listed = (find(name) for name in names() if name not in HIDDEN)
-    every = [verb for verb in listed if verb is not None and verb.group == keyword]
-    lines = "".join(f"    {verb.name:<30} {verb.summary}\n" for verb in every)
-    return f" {GROUPS[keyword]} (help keyword '{keyword}'){colon}\n{lines}"
+def groups(colon: str = ":") -> dict[str, str]:
+    """By keyword of a group of verbs its title and a line for each verb."""
+    made = {keyword: f" {title} (help keyword '{keyword}'){colon}\n" for keyword, title in GROUPS.items()}
+    for verb in listed():
+        made[verb.group] += f"    {verb.name:<30} {verb.summary}\n"
+    return made
 
 
 def _synopsis(option: Option) -> str:

@@ -1,180 +1,132 @@
-"""The verb table: everything the command line knows of a verb before it loads the verb's own module.
+"""The verb tables: all facts of a verb that the command line knows before it loads the verb's own module.
 
-A family of verbs is two modules of one name, such as domain.listing: ``qkvm.cli.verbs.FAMILY`` says what the verbs
-are called and take, ``qkvm.cli.FAMILY`` does what they do. A start pays for this module and for one family's table, so these hold
-constants only: a synopsis is parsed for the one verb that was asked for, and its code is imported when it is
-called.
+A family of verbs is a table and a module of one name: ``domain/listing.txt`` here says what the verbs are called
+and take, ``qkvm.cli.domain.listing`` does what they do. Help, completion, manual pages, parity with virsh and
+read-only mode all follow from the tables. A start pays for one of them, so a table is a text, whose entries have
+blank lines between them and are read when they are asked for:
 
-A synopsis is in virsh's notation:
+    NAME (GROUP, MARK, ...): SUMMARY
+        the description, as many lines as it needs
+        error: what stands before the text of an error that the verb raises; it may name options in braces
+        partly: what the verb takes but cannot do, or does otherwise than virsh's
+        the options, a line each, with two blanks before what they mean; or several in a line, where the usual
+        meaning is meant (options.py)
+
+The marks, of which one of the first three says who may use the verb:
+
+    looks    changes nothing: --readonly lets it pass
+    shown    the same, and what root shows of its tree to a group is enough for it
+    anybody  the same, and it looks at no tree, or only at what anybody may see
+    own      virsh has no such verb
+    raw      reads its words itself: the options are not virsh's
+    plain    no empty line ends its output
+    hidden   help does not list it
+
+An option is in virsh's notation; ``!`` behind it says that a verb which otherwise looks changes something by it:
 
     <domain>                  required; by position or by name
-    <count:int> <size:size>   the same, checked as a whole number or as a size with its suffix
+    <count:number>            the same, checked as a whole number (number), or as a size with its suffix (size)
     [--live]                  a flag
-    [--time <number:signed>]  a number that may be negative
     [--mac <string>]          optional value; by name or, as in virsh, by position after the required ones
+    [--time <number:signed>]  a number that may be negative
     [--timeout=<number>]      optional value by name only: what virsh doesn't have may not shift what it has
-    {[--cmd] <string>}...     all remaining words, at least one; [[--cmd] <string>]... may be none
+    <cmd>... [cmd]...         all remaining words, at least one; or maybe none
+    <shell:bash|zsh>          what the value can be, for completion: one of these words,
+    <dir:folder>              or what is found by a provider of :mod:`qkvm.cli.shell.candidates`;
+    <domain:running>          or only those of the usual ones that are in this state
 
-A module imports only what is listed before it:
+Modules:
 
 options: what options mean that many verbs have
-values: what an option's value is, for completion
-virsh: virsh's own verbs and options
-domain, net, storage, host, install, shell: the tables
 """
 
 from __future__ import annotations
 
-import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import ModuleType
-
-GROUPS = {
-    "domain": "Domain Management",
-    "monitor": "Domain Monitoring",
-    "events": "Domain Events",
-    "host": "Host and Hypervisor",
-    "checkpoint": "Checkpoint",
-    "interface": "Interface",
-    "network": "Networking",
-    "snapshot": "Snapshot",
-    "backup": "Backup",
-    "pool": "Storage Pool",
-    "volume": "Storage Volume",
-    "qkvm": "Qkvm itself",
-}
-"""Keyword and title of each help group, in virsh's order."""
-
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "domain.listing": ("dominfo", "domstate", "list"),
-    "domain.lifecycle": (
-        "destroy", "dompmsuspend", "dompmwakeup", "reboot", "reset", "resume", "shutdown", "start", "suspend",
-    ),
-    "domain.saving": (
-        "dump", "managedsave", "managedsave-define", "managedsave-dumpxml", "managedsave-edit",
-        "managedsave-remove", "restore", "save", "save-image-define", "save-image-dumpxml", "save-image-edit",
-    ),
-    "domain.jobs": ("domdirtyrate-calc", "domjobabort", "domjobinfo"),
-    "domain.defining": (
-        "create", "define", "domargv", "domid", "domname", "domrename", "domuuid", "domxml-from-native",
-        "domxml-to-native", "set-lifecycle-action", "undefine",
-    ),
-    "domain.describing": ("desc", "dumpxml", "edit", "metadata"),
-    "domain.devices": (
-        "attach-device", "attach-interface", "detach-device", "detach-device-alias", "detach-interface",
-        "domif-getlink", "domif-setlink", "domifaddr", "domiflist", "domifstat", "domiftune", "update-device",
-    ),
-    "domain.vcpus": (
-        "emulatorpin", "iothreadadd", "iothreaddel", "iothreadinfo", "iothreadpin", "iothreadset", "setvcpu",
-        "setvcpus", "vcpucount", "vcpuinfo", "vcpupin",
-    ),
-    "domain.statistics": ("domcontrol", "domstats"),
-    "domain.tuning": (
-        "blkiotune", "cpu-stats", "dommemstat", "memtune", "numatune", "perf", "schedinfo", "setmaxmem", "setmem",
-    ),
-    "domain.blockio": (
-        "blkdeviotune", "blockresize", "domblkerror", "domblkinfo", "domblkstat", "domblkthreshold",
-        "domthrottlegroupdel", "domthrottlegroupinfo", "domthrottlegrouplist", "domthrottlegroupset",
-    ),
-    "domain.blockjobs": ("blockcommit", "blockcopy", "blockjob", "blockpull"),
-    "domain.backups": (
-        "backup", "backup-begin", "backup-dumpxml", "checkpoint-create", "checkpoint-create-as",
-        "checkpoint-delete", "checkpoint-dumpxml", "checkpoint-edit", "checkpoint-info", "checkpoint-list",
-        "checkpoint-parent", "restore-backup",
-    ),
-    "domain.disks": ("attach-disk", "change-media", "detach-disk", "domblklist"),
-    "domain.screen": (
-        "console", "domdisplay", "inject-nmi", "screenshot", "send-key", "ttyconsole", "view", "vncdisplay",
-    ),
-    "install": ("install",),
-    "domain.monitor": ("guest-agent-timeout", "qemu-agent-command", "qemu-monitor-command"),
-    "host.boot": ("autostart", "autostart-all", "setup-boot", "shutdown-all"),
-    "domain.guest": (
-        "domfsfreeze", "domfsinfo", "domfsthaw", "domfstrim", "domhostname", "domtime", "get-user-sshkeys",
-        "guestinfo", "guestvcpus", "set-user-password", "set-user-sshkeys",
-    ),
-    "domain.events": ("event", "qemu-monitor-event"),
-    "host.host": (
-        "capabilities", "domcapabilities", "host-validate", "hostname", "maxvcpus", "nodesevinfo", "sysinfo",
-        "uri", "version",
-    ),
-    "host.node": (
-        "allocpages", "freecell", "freepages", "node-memory-tune", "nodecpumap", "nodecpustats", "nodeinfo",
-        "nodememstats", "nodesuspend",
-    ),
-    "host.cpumodels": (
-        "cpu-baseline", "cpu-compare", "cpu-models", "hypervisor-cpu-baseline", "hypervisor-cpu-compare",
-        "hypervisor-cpu-models",
-    ),
-    "net.forwards": ("net-forward",),
-    "net.grants": ("net-grant",),
-    "net.interfaces": ("iface-bridge", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "iface-unbridge"),
-    "net.health": ("net-check", "net-repair"),
-    "net.networks": (
-        "net-autostart", "net-create", "net-define", "net-desc", "net-destroy", "net-dhcp-leases", "net-dump",
-        "net-dumpxml", "net-edit", "net-info", "net-list", "net-metadata", "net-name", "net-start", "net-undefine",
-        "net-update", "net-uuid",
-    ),
-    "net.events": ("net-event",),
-    "net.ports": ("net-port-dumpxml", "net-port-list"),
-    "storage.pools": (
-        "find-storage-pool-sources", "find-storage-pool-sources-as", "pool-autostart", "pool-build",
-        "pool-capabilities", "pool-create", "pool-create-as", "pool-define", "pool-define-as", "pool-delete",
-        "pool-destroy", "pool-dumpxml", "pool-edit", "pool-info", "pool-list", "pool-name", "pool-refresh",
-        "pool-start", "pool-undefine", "pool-uuid",
-    ),
-    "storage.volumes": (
-        "vol-clone", "vol-create", "vol-create-as", "vol-create-from", "vol-delete", "vol-download", "vol-dumpxml",
-        "vol-import", "vol-info", "vol-key", "vol-list", "vol-name", "vol-path", "vol-pool", "vol-resize",
-        "vol-upload", "vol-wipe",
-    ),
-    "domain.snapshots": (
-        "snapshot-create", "snapshot-create-as", "snapshot-current", "snapshot-delete", "snapshot-dumpxml",
-        "snapshot-edit", "snapshot-info", "snapshot-list", "snapshot-parent", "snapshot-revert",
-    ),
-    "host.upkeep": ("gc", "setup-read", "upgrade-check"),
-    "shell.help": ("help",),
-    "shell.itself": ("cd", "connect", "echo", "exit", "pwd", "quit"),
-    "shell.completion": ("complete", "completion"),
-}  # fmt: skip
-"""Which family each verb is of. A test holds this against the families' tables."""
-
-RAW = frozenset({"install"})
-"""Verbs that read their words themselves: the options are not virsh's."""
-
-ANYBODY = frozenset({
-    "cd", "complete", "completion", "connect", "echo", "exit", "freecell", "freepages", "help", "host-validate",
-    "hostname", "iface-dumpxml", "iface-list", "iface-mac", "iface-name", "nodecpumap", "nodecpustats", "nodeinfo", "nodememstats", "pwd", "quit", "sysinfo", "uri",
-    "version",
-})  # fmt: skip
-"""Verbs that anybody may use: they look at no tree, or only at what they may."""
-
-LEAVING = frozenset({"exit", "quit"})
-"""Verbs after which nothing more is run."""
-
-PLAIN = frozenset({"complete", "completion"})
-"""Verbs whose output is for a shell: no empty line ends it."""
-
-HIDDEN = frozenset({"complete"})
-"""Verbs that help does not list."""
+FAMILIES = """
+domain.listing: dominfo domstate list
+domain.lifecycle: destroy dompmsuspend dompmwakeup reboot reset resume shutdown start suspend
+domain.saving: dump managedsave managedsave-define managedsave-dumpxml managedsave-edit managedsave-remove
+domain.saving: restore save save-image-define save-image-dumpxml save-image-edit
+domain.jobs: domdirtyrate-calc domjobabort domjobinfo
+domain.defining: create define domargv domid domname domrename domuuid domxml-from-native domxml-to-native
+domain.defining: set-lifecycle-action undefine
+domain.describing: desc dumpxml edit metadata
+domain.devices: attach-device attach-interface detach-device detach-device-alias detach-interface domif-getlink
+domain.devices: domif-setlink domifaddr domiflist domifstat domiftune update-device
+domain.vcpus: emulatorpin iothreadadd iothreaddel iothreadinfo iothreadpin iothreadset setvcpu setvcpus
+domain.vcpus: vcpucount vcpuinfo vcpupin
+domain.statistics: domcontrol domstats
+domain.tuning: blkiotune cpu-stats dommemstat memtune numatune perf schedinfo setmaxmem setmem
+domain.blockio: blkdeviotune blockresize domblkerror domblkinfo domblkstat domblkthreshold domthrottlegroupdel
+domain.blockio: domthrottlegroupinfo domthrottlegrouplist domthrottlegroupset
+domain.blockjobs: blockcommit blockcopy blockjob blockpull
+domain.backups: backup backup-begin backup-dumpxml checkpoint-create checkpoint-create-as checkpoint-delete
+domain.backups: checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent
+domain.backups: restore-backup
+domain.disks: attach-disk change-media detach-disk domblklist
+domain.screen: console domdisplay inject-nmi screenshot send-key ttyconsole view vncdisplay
+install: install
+domain.monitor: guest-agent-timeout qemu-agent-command qemu-monitor-command
+host.boot: autostart autostart-all setup-boot shutdown-all
+domain.guest: domfsfreeze domfsinfo domfsthaw domfstrim domhostname domtime get-user-sshkeys guestinfo
+domain.guest: guestvcpus set-user-password set-user-sshkeys
+domain.events: event qemu-monitor-event
+host.host: capabilities domcapabilities host-validate hostname maxvcpus nodesevinfo sysinfo uri version
+host.node: allocpages freecell freepages node-memory-tune nodecpumap nodecpustats nodeinfo nodememstats
+host.node: nodesuspend
+host.cpumodels: cpu-baseline cpu-compare cpu-models hypervisor-cpu-baseline hypervisor-cpu-compare
+host.cpumodels: hypervisor-cpu-models
+net.forwards: net-forward
+net.grants: net-grant
+net.interfaces: iface-bridge iface-dumpxml iface-list iface-mac iface-name iface-unbridge
+net.health: net-check net-repair
+net.networks: net-autostart net-create net-define net-desc net-destroy net-dhcp-leases net-dump net-dumpxml
+net.networks: net-edit net-info net-list net-metadata net-name net-start net-undefine net-update net-uuid
+net.events: net-event
+net.ports: net-port-dumpxml net-port-list
+storage.pools: find-storage-pool-sources find-storage-pool-sources-as pool-autostart pool-build
+storage.pools: pool-capabilities pool-create pool-create-as pool-define pool-define-as pool-delete pool-destroy
+storage.pools: pool-dumpxml pool-edit pool-info pool-list pool-name pool-refresh pool-start pool-undefine
+storage.pools: pool-uuid
+storage.volumes: vol-clone vol-create vol-create-as vol-create-from vol-delete vol-download vol-dumpxml
+storage.volumes: vol-import vol-info vol-key vol-list vol-name vol-path vol-pool vol-resize vol-upload vol-wipe
+domain.snapshots: snapshot-create snapshot-create-as snapshot-current snapshot-delete snapshot-dumpxml
+domain.snapshots: snapshot-edit snapshot-info snapshot-list snapshot-parent snapshot-revert
+host.upkeep: gc setup-read upgrade-check
+shell.help: help
+shell.itself: cd connect echo exit pwd quit
+shell.completion: complete completion
+"""
+"""Which family each verb is of, so that a start loads one table. A test holds this against the tables."""
 
 _RENAMED = {"list": "list_", "help": "help_"}
 
 
 class Verb:
-    """One verb: its group, one line of summary, its synopsis, the headline of its errors, its description.
+    """One verb. ``headline`` stands before the text of its errors; ``options`` are the lines of its table."""
 
-    The headline stands before the text of an error that the verb itself raises; it may name options in braces.
-    """
+    __slots__ = ("description", "family", "group", "headline", "marks", "name", "options", "partly", "summary")
 
-    __slots__ = ("description", "family", "group", "headline", "name", "summary", "synopsis")
-
-    def __init__(self, name: str, family: str, entry: tuple[str, str, str, str, str]) -> None:
-        self.name = name
+    def __init__(self, family: str, entry: str) -> None:
+        """:param entry: its part of the table."""
+        head, *lines = entry.rstrip("\n").split("\n    ")
+        self.name, _, head = head.partition(" (")
+        marks, _, self.summary = head.partition("): ")
+        self.group, *self.marks = marks.split(", ")
         self.family = family
-        self.group, self.summary, self.synopsis, self.headline, self.description = entry
+        self.headline = self.partly = ""
+        description, options = [], []
+        for line in lines:
+            if line.startswith(("<", "[")):
+                options.append(line)
+            elif line.startswith("error: "):
+                self.headline = line[7:]
+            elif line.startswith("partly: "):
+                self.partly = line[8:]
+            else:
+                description.append(line)
+        self.description = "\n".join(description)
+        self.options = options
 
     @property
     def module(self) -> str:
@@ -187,38 +139,33 @@ class Verb:
         return _RENAMED.get(self.name) or self.name.replace("-", "_")
 
     @property
-    def raw(self) -> bool:
-        """Whether the verb gets its words as they are."""
-        return self.name in RAW
+    def looks(self) -> bool:
+        """Whether it changes nothing, unless an option of its makes it."""
+        return "looks" in self.marks or "shown" in self.marks or "anybody" in self.marks
 
 
 def names() -> list[str]:
     """The names of all verbs, sorted."""
-    return sorted(name for family in FAMILIES.values() for name in family)
+    return sorted(name for line in FAMILIES.split("\n") for name in line.split()[1:])
 
 
 def find(name: str) -> Verb | None:
     """The verb of that exact name: as in virsh, there are no abbreviations."""
-    for family, listed in FAMILIES.items():
-        if name in listed:
-            table: dict[str, tuple[str, str, str, str, str]] = _table(family).VERBS
-            return Verb(name, family, table[name])
+    for line in FAMILIES.split("\n"):
+        family, _, listed = line.partition(": ")
+        if name in listed.split():
+            entry = _table(family).partition(f"\n\n{name} (")[2].partition("\n\n")[0]
+            return Verb(family, f"{name} ({entry}")
     return None
 
 
-def option_help(verb: Verb, option: str) -> str:
-    """One line about an option of a verb.
-
-    :raises KeyError: nobody wrote one.
-    """
-    from qkvm.cli.verbs.options import OPTIONS
-
-    own: dict[tuple[str, str], str] = _table(verb.family).OPTIONS
-    return own.get((verb.name, option)) or OPTIONS[option]
+def listed() -> list[Verb]:
+    """All verbs that help lists, sorted by name."""
+    families = {line.partition(": ")[0] for line in FAMILIES.strip("\n").split("\n")}
+    every = [Verb(family, entry) for family in families for entry in _table(family).split("\n\n")[1:]]
+    return sorted((verb for verb in every if "hidden" not in verb.marks), key=lambda verb: verb.name)
 
 
-def _table(family: str) -> ModuleType:
-    module = f"qkvm.cli.verbs.{family}"
-    # importlib's own function would be one more module to load.
-    __import__(module)
-    return sys.modules[module]
+def _table(family: str) -> str:
+    with open(f"{__path__[0]}/{family.replace('.', '/')}.txt", encoding="utf-8") as stream:
+        return stream.read()

@@ -1,108 +1,55 @@
-"""What an option means in most verbs; loaded for help only."""
+"""What an option means, and what its values are, where a verb does not say it itself. For help and completion."""
 
 from __future__ import annotations
 
-OPTIONS = {
-    "active": "get number of currently active vcpus",
-    "all": "list inactive & active domains",
-    "anystats": "print statistics for any kind of job (even failed ones)",
-    "autostart": "list domains with autostart enabled",
-    "bypass-cache": "avoid file system cache when saving",
-    "checkpoints-metadata": "remove all domain checkpoint metadata",
-    "cmd": "command",
-    "command": "Prints global help, command specific help, or help for a group of related commands",
-    "completed": "return statistics of a recently completed job",
-    "config": "affect next boot",
-    "console": "attach to console after creation",
-    "count": "number of virtual CPUs",
-    "crash": "crash the domain after core dump",
-    "current": "affect current domain",
-    "delete-storage-volume-snapshots": "delete snapshots inside the volumes, which go with them anyway",
-    "details": "additionally display the type and device value",
-    "domain": "domain name, id or uuid",
-    "event": "which event type to wait for",
-    "file": "file containing a domain description, TOML or libvirt's XML",
-    "force": "force console connection (disconnect already connected sessions)",
-    "force-boot": "force fresh boot by discarding any managed save",
-    "format": "specify the format of memory-only dump",
-    "full": "always display names and MACs of interfaces",
-    "graceful": "terminate gracefully",
-    "hmp": "command is in human monitor protocol",
-    "id": "list domain IDs only",
-    "ignore-unsupported": "leave out what qkvm can't do, and list it",
-    "inactive": "get inactive rather than running configuration",
-    "interface": "interface device (MAC Address)",
-    "json": "print JSON, for programs",
-    "keep-completed": "don't destroy statistics of a recently completed job when reading",
-    "keep-nvram": "keep nvram file",
-    "keep-tpm": "keep TPM state",
-    "list": "list valid event types",
-    "live": "affect running domain",
-    "loop": "loop until timeout or interrupt, rather than one-shot",
-    "mac": "MAC address",
-    "managed-save": "remove domain managed state file",
-    "maximum": "set maximum limit on next boot",
-    "memory-only": "dump domain's memory only",
-    "mode": "shutdown mode: acpi",
-    "model": "model type",
-    "name": "list domain names only",
-    "network": "network name or uuid",
-    "new-name": "new domain name",
-    "no-autostart": "list domains with autostart disabled",
-    "no-case": "treat event case-insensitively",
-    "no-wait": "return as soon as QEMU has accepted it, without watching the outcome",
-    "nvram": "remove nvram file",
-    "pass-fds": "pass file descriptors to the guest (not supported)",
-    "paused": "leave the guest paused after creation",
-    "period": "period in seconds to set collection",
-    "persistent": "make live change persistent",
-    "pool": "pool name or uuid",
-    "postcopy": "interrupt post-copy migration",
-    "pretty": "return human readable output",
-    "print-xml": "print XML document rather than attach the interface",
-    "rawstats": "print the raw values as a program would get them",
-    "reason": "also print reason for the state",
-    "regex": "treat event as a regex rather than literal filter",
-    "remove-all-storage": "remove all disks that are the domain's own, where they are volumes of pools",
-    "remove-logs": "remove domain logs",
-    "reset": "reset the domain after core dump",
-    "reset-nvram": "re-initialize NVRAM from its pristine template",
-    "return-value": "extract the value of the 'return' key from the returned string",
-    "running": "set domain to be running on start",
-    "safe": "only connect if safe console handling is supported (it always is)",
-    "security-info": "include security sensitive information in XML dump",
-    "size": "new memory size, as scaled integer (default KiB)",
-    "slots": "show how many devices can still be plugged",
-    "snapshots-metadata": "remove all domain snapshot metadata (vm must be inactive)",
-    "source": "source of network interface",
-    "state": "new state of the device",
-    "state-other": "list domains in other states",
-    "state-paused": "list domains in paused state",
-    "state-running": "list domains in running state",
-    "state-shutoff": "list domains in shutoff state",
-    "storage": "remove these disks: targets or paths, with commas between them",
-    "table": "list table (default)",
-    "target": "target network name",
-    "template": "render this template instead of the domain's own",
-    "timeout": "seconds to wait for the outcome",
-    "timestamp": "show timestamp for each printed event",
-    "title": "show domain title",
-    "tpm": "remove TPM state",
-    "transient": "list transient domains",
-    "type": "network interface type",
-    "uuid": "list uuid's only",
-    "validate": "validate the definition (which is always done)",
-    "verbose": "display the progress of save",
-    "vol": "vol name, key or path",
-    "wait": "wait for the outcome",
-    "wipe-storage": "write zeros over the disks before they are removed",
-    "with-checkpoint": "list domains with existing checkpoint",
-    "with-managed-save": "list domains with managed save state",
-    "without-checkpoint": "list domains without a checkpoint",
-    "without-managed-save": "list domains without managed save",
-    "with-snapshot": "list domains with existing snapshot",
-    "without-snapshot": "list domains without a snapshot",
-    "wrap": "wrap xpath results in an common root element",
-    "xml": "filename containing an updated domain description for the target",
-    "xpath": "xpath expression to filter the XML document",
-}
+_USUAL = """
+bypass-cache           avoid file system cache when saving
+cmd                    command
+config                 affect next boot
+console                attach to console after creation
+current                affect current domain
+device:disk
+domain:domain          domain name, id or uuid
+emulator:file
+event                  which event type to wait for
+file:file              file containing a domain description, TOML or libvirt's XML
+ignore-unsupported     leave out what qkvm can't do, and list it
+inactive               get inactive rather than running configuration
+interface:interface    interface device (MAC Address)
+json                   print JSON, for programs
+list                   list valid event types
+live                   affect running domain
+loop                   loop until timeout or interrupt, rather than one-shot
+mac                    MAC address
+network:network        network name or uuid
+no-wait                return as soon as QEMU has accepted it, without watching the outcome
+pass-fds               pass file descriptors to the guest (not supported)
+path:disk
+persistent             make live change persistent
+pool:pool              pool name or uuid
+reset-nvram            re-initialize NVRAM from its pristine template
+security-info          include security sensitive information in XML dump
+snapshotname:snapshot
+table                  list table (default)
+timeout                seconds to wait for the outcome
+timestamp              show timestamp for each printed event
+type                   network interface type
+uuid                   list uuid's only
+validate               validate the definition (which is always done)
+verbose                display the progress of save
+virttype:kvm|qemu
+vol:volume             vol name, key or path
+wrap                   wrap xpath results in an common root element
+xml:file               filename containing an updated domain description for the target
+xpath                  xpath expression to filter the XML document
+"""
+
+
+def usual(option: str) -> tuple[str, str]:
+    """What the values of an option can be, and what it means; '' where that differs from verb to verb."""
+    for line in _USUAL.splitlines():
+        key, _, meaning = line.partition("  ")
+        name, _, values = key.partition(":")
+        if name == option:
+            return values, meaning.strip()
+    return "", ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
+import sys
 
 from qkvm.errors import MissingProgram, ProgramFailed
 from qkvm.files import os_error
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         def exceeded(self, code: int, stderr: str) -> str: ...  # noqa: D102
 
 
-_FLOCK = "hhqqi4x"  # struct flock of fcntl.h on 64-bit Linux: type, whence, start, length, pid.
+_FLOCK = 32  # Bytes of struct flock of fcntl.h on 64-bit Linux. It begins with the type; byte 24 begins the pid.
 
 FIRST_FD = 100
 """Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
@@ -48,10 +48,11 @@ def lock_holder(path: str) -> int | None:
     except OSError as error:
         raise os_error(error, f"cannot read {path}") from error
     try:
-        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, query))
+        query = fcntl.F_WRLCK.to_bytes(2, sys.byteorder).ljust(_FLOCK, b"\0")
+        found = fcntl.fcntl(fd, fcntl.F_GETLK, query)
     finally:
         os.close(fd)
+    kind, pid = (int.from_bytes(found[at : at + size], sys.byteorder) for at, size in ((0, 2), (24, 4)))
     return pid if kind != fcntl.F_UNLCK else None
 
 

@@ -19,8 +19,9 @@ from qkvm.scope import Scope
 from qkvm.spec import toml
 from qkvm.spec.domain import Machine
 
-SYNOPSIS = "<domain> <target> [--persistent] [--config] [--live] [--current]"
-VERB = Verb("verb", "family", ("domain", "summary", SYNOPSIS, "", ""))
+VERB = Verb(
+    "family", "verb (domain): summary\n    <domain> <target> [--persistent] [--config] [--live] [--current]"
+)
 
 
 @pytest.fixture

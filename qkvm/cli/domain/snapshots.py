@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from qkvm.api.domain import Domain
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
-    from qkvm.domain.snapshot.taking import Wanted
+    from qkvm.domain.snapshot.create import Wanted
 
     Snapshots = dict[str, Snapshot]
 
 
 def snapshot_create(context: Context, args: Args) -> None:
     """Take a snapshot that an XML describes, or write anew what is known of one."""
-    from qkvm.domain.snapshot.taking import Wanted
+    from qkvm.domain.snapshot.create import Wanted
     from qkvm.spec.libvirt import snapshot as libvirt
 
     domain, file = common.domain(context, args), args.text("xmlfile")
@@ -48,8 +48,7 @@ def snapshot_create(context: Context, args: Args) -> None:
 
 def snapshot_create_as(context: Context, args: Args) -> None:
     """Take a snapshot that options describe."""
-    from qkvm.domain.snapshot.create import print_only
-    from qkvm.domain.snapshot.taking import Wanted
+    from qkvm.domain.snapshot.create import Wanted, print_only
 
     domain = common.domain(context, args)
     place, file = _memory(args.text("memspec"))

@@ -1,21 +1,17 @@
-"""Snapshots are taken, gone back to, deleted, redefined here.
-
-What is being done is written down; what brings each kind of work to an end is said here.
+"""Take snapshots, revert to them, delete and redefine them.
 
 A module imports only what is listed before it:
 
-disks: the images that one is made of
-jobs: QEMU's jobs for internal ones
-pending: what is being done
-chain: who is based on whose images
-define: known again, or known otherwise
-memory: the memory of external ones
-merge: layers brought together
-delete: deleted
-taking: what internal and external ones share when they are taken
-layers, create: an external one taken, and any
-returning: what going back shares
-external, revert: going back to an external one, and to any
+disks: the images that a snapshot is made of
+jobs: QEMU's jobs for internal snapshots
+pending: what is being done, written down so that a kill loses nothing
+chain: which images snapshots, definitions and guests are based on
+define: redefine and rename snapshots, set the current one
+memory: the memory of external snapshots
+layers: lay an image over another, merge two images
+delete: delete a snapshot
+create: take a snapshot
+revert: go back to a snapshot
 """
 
 from __future__ import annotations
@@ -30,24 +26,15 @@ if TYPE_CHECKING:
     from qkvm.spec.snapshot import Snapshot
 
 
-def _create(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    from qkvm.domain.snapshot.create import recover_create
-
-    recover_create(domain, run, snapshot, told)
-
-
-def _revert(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    from qkvm.domain.snapshot.revert import recover_revert
-
-    recover_revert(domain, run, snapshot, told)
-
-
-def _delete(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    from qkvm.domain.snapshot.delete import recover_delete
-
-    recover_delete(domain, run, snapshot, told)
+def _recover(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete or undo what was being done with a snapshot."""
+    if told["do"] == "create":
+        from qkvm.domain.snapshot.create import recover
+    elif told["do"] == "revert":
+        from qkvm.domain.snapshot.revert import recover
+    else:
+        from qkvm.domain.snapshot.delete import recover
+    recover(domain, run, snapshot, told)
 
 
-pending.finished_by("create", _create)
-pending.finished_by("revert", _revert)
-pending.finished_by("delete", _delete)
+pending.recovered_by(_recover)

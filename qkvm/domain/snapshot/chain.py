@@ -1,4 +1,4 @@
-"""Who is based on which image: what a snapshot, a definition or a running guest needs to stay as it is."""
+"""The chains of images that snapshots, definitions and running guests are based on, and must stay unchanged."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from qkvm.storage.image import formats, image
 from qkvm.units import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from qkvm.paths import Tree
+    from qkvm.spec.disk import Disk
     from qkvm.spec.snapshot import Snapshot
 
 
 class Chain(NamedTuple):
-    """A disk's images, the one that is written to first, and who has it.
+    """A disk's images: first the one that is written to, then those that it is based on.
 
-    ``snapshot`` is the name of the snapshot that needs them, '' for a definition or a running guest.
+    ``snapshot`` is the snapshot that needs them, '' for a definition or a running guest. ``frozen``: the first
+    image must not change either.
     """
 
     domain: str
@@ -38,16 +40,16 @@ class Chain(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         if self.snapshot:
             return f"snapshot '{printable(self.snapshot)}' of domain '{self.domain}'"
         return f"disk {self.target} of domain '{self.domain}'"
 
 
 def all_chains(tree: Tree) -> list[Chain]:
-    """The chains of all disks of all domains and their snapshots.
+    """Return the chains of all disks of all domains and their snapshots.
 
-    :raises DefinitionError: a snapshot is damaged. A damaged definition of another domain is passed over.
+    :raises DefinitionError: a snapshot is damaged. Damaged definitions are left out.
     """
     found: list[Chain] = []
     for name in sorted({*names(tree), *files.entries(tree.snapshot_folders)}):
@@ -63,7 +65,7 @@ def all_chains(tree: Tree) -> list[Chain]:
 
 
 def of_snapshot(domain: str, snapshot: Snapshot) -> Iterator[Chain]:
-    """What a snapshot needs; ``frozen`` where the uppermost image, too, must stay as it is."""
+    """Yield the chains that a snapshot needs."""
     external = {disk.target for disk in snapshot.disks if disk.place == "external"}
     for plain in (snapshot.definition, snapshot.inactive):
         if plain is None:
@@ -73,14 +75,14 @@ def of_snapshot(domain: str, snapshot: Snapshot) -> Iterator[Chain]:
             yield chain._replace(snapshot=snapshot.name, frozen=chain.target in external)
 
 
-def _of_disks(disks: object, domain: str) -> Iterator[Chain]:
-    for disk in disks:  # type: ignore[attr-defined]
+def _of_disks(disks: Iterable[Disk], domain: str) -> Iterator[Chain]:
+    for disk in disks:
         if disk.path:
             yield Chain(domain, "", disk.target, (disk.path, *(layer.path for layer in disk.backing)))
 
 
 def above(chains: list[Chain], path: str) -> set[str]:
-    """The images that are based on this one directly."""
+    """Return the images that are based on this one directly."""
     return {
         chain.images[depth - 1]
         for chain in chains
@@ -89,15 +91,10 @@ def above(chains: list[Chain], path: str) -> set[str]:
     }
 
 
-def users(chains: list[Chain], path: str) -> list[Chain]:
-    """Who needs an image, in whatever place."""
-    return [chain for chain in chains if path in chain.images]
-
-
 def refuse_needed(tree: Tree, paths: list[str], what: str) -> None:
-    """Refuse to write to images that others need as they are.
+    """Refuse to write to images that others are based on.
 
-    :param what: what would do so, for the error. :raises InvalidState: naming image and user.
+    :param what: what would write to them, for the error. :raises InvalidState: naming image and user.
     """
     for chain in all_chains(tree):
         for path in paths:
@@ -109,15 +106,15 @@ def refuse_needed(tree: Tree, paths: list[str], what: str) -> None:
 
 
 def stamp(path: str) -> list[int]:
-    """What changes when an image is written to: its length, and the time of that in nanoseconds."""
+    """Return the size and modification time in nanoseconds of an image: these change when it is written to."""
     info = os.stat(path)
     return [info.st_size, info.st_mtime_ns]
 
 
 def changed_base(snapshot: Snapshot) -> str:
-    """The first image of an external snapshot that was written to since, or is gone; '' where none was.
+    """Return the first image of an external snapshot that is gone or was written to since; '' for none.
 
-    qkvm writes to none of them. Others can: a commit by hand, or a guest that was given one of them.
+    qkvm does not write to them, but a commit by hand may, or a guest that was given one of them.
     """
     for path, told in snapshot.bases.items():
         if not os.path.exists(path) or (not path.startswith("/dev/") and stamp(path) != told):
@@ -127,7 +124,7 @@ def changed_base(snapshot: Snapshot) -> str:
 
 @contextmanager
 def stamps_kept(domain: Handle) -> Iterator[None]:
-    """While qkvm itself writes to images without a change to what a guest sees: who trusted them does so after."""
+    """Renew the stamps of snapshots' images after the block, which writes to them but changes no content."""
     trusting = {
         (name, path)
         for name, snapshot in store.load(domain).items()
@@ -146,7 +143,7 @@ def stamps_kept(domain: Handle) -> Iterator[None]:
 
 
 def layers_on(domain: Handle, path: str) -> set[str]:
-    """The images that qkvm laid over this one, by what they say themselves: also of a disk that was detached."""
+    """Return qkvm's overlays of an image by their own headers, so that those of detached disks are found too."""
     found = set()
     for layer in store.layers(domain):
         if os.path.lexists(layer):
@@ -160,10 +157,9 @@ def layers_on(domain: Handle, path: str) -> set[str]:
 
 
 def sweep(domain: Handle, candidates: set[str]) -> list[str]:
-    """Remove those images that qkvm laid over others and that nobody needs any more; gives their paths.
+    """Remove overlays that qkvm made and nothing needs any more; return their paths.
 
-    :param candidates: what was used until now; the image of a disk that was detached some time is nobody's, and
-        still the user's.
+    :param candidates: images in use until now; any other may be of a detached disk, and stays.
     """
     mine = store.layers(domain)
     needed = {path for chain in all_chains(domain.tree) for path in chain.images}

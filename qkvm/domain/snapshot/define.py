@@ -1,4 +1,4 @@
-"""What is known of a snapshot, changed or told anew (virsh snapshot-create --redefine, snapshot-edit)."""
+"""Redefine a snapshot, rename it, or make it current (virsh snapshot-create --redefine, snapshot-edit)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def xml(snapshot: Snapshot, *, secret: bool = False) -> str:
-    """A snapshot as libvirt's XML. :param secret: with passwords."""
+    """Return a snapshot as libvirt's XML.
+
+    :param secret: with passwords.
+    """
     try:
         chosen = accel.choose(domains.Accel.AUTO)[0]
     except HostError:
@@ -35,9 +38,9 @@ def xml(snapshot: Snapshot, *, secret: bool = False) -> str:
 
 
 def redefine(domain: Handle, told: Read, *, current: bool = False) -> Snapshot:
-    """Write down what a description says of a snapshot whose states are there already.
+    """Store the description of a snapshot whose states exist already.
 
-    :param current: it is the current one then. :raises InvalidValue: it does not say enough, or what can't be.
+    :param current: make it the current one. :raises InvalidValue: the description is incomplete or wrong.
     """
     with domain.lock():
         pending.recover(domain)
@@ -50,7 +53,7 @@ def redefine(domain: Handle, told: Read, *, current: bool = False) -> Snapshot:
 
 
 def rename(domain: Handle, name: str, told: Read, *, keep: bool) -> Snapshot:
-    """Give a snapshot another name, and whatever else its description says; ``keep``: the old one stays, too.
+    """Give a snapshot the name and the rest of a description; ``keep`` also keeps the old one.
 
     :raises InvalidValue: there is one of that name.
     """
@@ -74,7 +77,7 @@ def rename(domain: Handle, name: str, told: Read, *, keep: bool) -> Snapshot:
 
 
 def set_current(domain: Handle, name: str) -> None:
-    """Say that a snapshot is the current one (virsh snapshot-current NAME); nothing else is changed."""
+    """Make a snapshot the current one (virsh snapshot-current NAME); nothing else changes."""
     with domain.lock():
         pending.recover(domain)
         store.find(domain, name)
@@ -140,6 +143,6 @@ def _valid(domain: Handle, definition: domains.Domain) -> domains.Domain:
         raise InvalidState(f"definition for snapshot must use uuid {domain.uuid}, not {uuid}")
     if definition.name != domain.name:
         raise InvalidState(f"definition for snapshot must be that of domain '{domain.name}'")
-    # The ports that are free of a guest with few devices may be more than a definition may ask for.
+    # A running guest with few devices may have more free root ports than a definition may ask for.
     domains.validate(replace(definition, uuid=uuid, root_ports=0))
     return replace(definition, uuid=uuid)

@@ -1,8 +1,8 @@
-"""Delete snapshots (virsh snapshot-delete), in any position, and lose nothing that is not the snapshot itself.
+"""Delete snapshots (virsh snapshot-delete), in any position, and nothing but the snapshot.
 
-A state inside an image is removed from it. What an external one kept apart is brought together: the only image
-that is laid over its own is written into that (qemu-img commit), and who used it uses that one. Where several are
-laid over it, or another snapshot needs it as it is, it stays as a common base. Whatever is begun is completed.
+A state inside an image is removed from it. For an external snapshot the image that was laid over the disk's is
+merged into it (qemu-img commit). Where several images are laid over it, or another snapshot needs it unchanged, it
+stays as a common base. A deletion that was killed is completed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from qkvm.domain.block import job as blockjob
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.run import settle
 from qkvm.domain.snapshot import chain as snapshotchain
-from qkvm.domain.snapshot import disks, jobs, memory, pending
-from qkvm.domain.snapshot import merge as snapshotmerge
+from qkvm.domain.snapshot import disks, jobs, layers, memory, pending
 from qkvm.domain.snapshot.disks import past
 from qkvm.domain.store import descendants
 from qkvm.domain.store import snapshots as store
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 def delete(
     domain: Handle, name: str, *, children: bool = False, children_only: bool = False, metadata: bool = False
 ) -> list[str]:
-    """Delete a snapshot, and give the names of all that are gone.
+    """Delete a snapshot, and return the names of all that were deleted.
 
-    :param children: those that came of it, too. :param children_only: those alone.
-    :param metadata: forget it alone; what lies in images stays there.
-    :raises InvalidState: an image that would have to be written to is needed as it is, or in use.
+    :param children: also its descendants. :param children_only: its descendants alone.
+    :param metadata: remove only the record; states in images stay.
+    :raises InvalidState: an image that would have to change is in use or needed.
     """
     with domain.lock():
         settle(domain.tree, domain.name)
@@ -45,7 +44,7 @@ def delete(
         gone = [] if children_only else [name]
         if children or children_only:
             gone += [one.name for one in descendants(snapshots, name)]
-        # From the leaves up, so that what is left is always a whole tree.
+        # Leaves first, so that the rest is always a whole tree.
         for one in reversed(gone):
             _delete_one(domain, snapshots[one], metadata=metadata)
         if children_only and store.current(domain) == "" and gone:
@@ -61,21 +60,21 @@ def _delete_one(domain: Handle, snapshot: Snapshot, *, metadata: bool) -> None:
     if not metadata:
         _check(domain, run, snapshot)
         if snapshot.is_external:
-            told["merges"] = snapshotmerge.plan(domain, snapshot)
+            told["merges"] = layers.plan(domain, snapshot)
     told["metadata"] = metadata
     with pending.work(domain, "delete", **told) as work:
         try:
             _complete(domain, run, snapshot, told)
         except BaseException:
-            # It is not tried again by itself: the disk may be full, or the user may have had enough.
+            # A failed one is not completed later: the disk may be full, or the user may have interrupted it.
             work.note(failed=True)
             raise
 
 
 def _check(domain: Handle, run: Run | None, snapshot: Snapshot) -> None:
-    """Refuse what can't be written to now.
+    """Refuse to change an image that a running guest reads as a base.
 
-    :raises InvalidState: a running guest reads an image that holds the snapshot, below another one.
+    :raises InvalidState: such an image holds the snapshot.
     """
     if run is None:
         return
@@ -92,7 +91,7 @@ def _check(domain: Handle, run: Run | None, snapshot: Snapshot) -> None:
 
 
 def _inside(snapshot: Snapshot) -> dict[str, bool]:
-    """The images that hold a state of the snapshot, and whether they are based on another one."""
+    """Return the images that hold a state of the snapshot, and whether each has a base."""
     places = {disk.target: disk.place for disk in snapshot.disks}
     return {
         one.path: bool(one.backing)
@@ -102,22 +101,22 @@ def _inside(snapshot: Snapshot) -> dict[str, bool]:
 
 
 def _outside(snapshot: Snapshot) -> set[str]:
-    """The images that an external snapshot has kept as they were, and all that these are based on."""
+    """Return the images that an external snapshot keeps unchanged, and those that they are based on."""
     chains = snapshotchain.of_snapshot("", snapshot)
     return {path for chain in chains if chain.frozen for path in chain.images}
 
 
 def _complete(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
     if told["merges"]:
-        # From here on its images are not what they were.
+        # From here on its images change.
         if not snapshot.deleting:
             snapshot.deleting = True
             store.write(domain, snapshot)
         with snapshotchain.stamps_kept(domain):
             for merge in told["merges"]:
-                snapshotmerge.merge(domain, run, merge)
+                layers.merge(domain, run, merge)
     if not told["metadata"]:
-        # A clone (snapshot-edit --clone) has the same states.
+        # A clone (snapshot-edit --clone) uses the same states.
         others = [one for one in store.load(domain).values() if one.name != snapshot.name]
         if all(one.tag != snapshot.tag for one in others):
             with snapshotchain.stamps_kept(domain):
@@ -130,7 +129,7 @@ def _complete(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[st
 
 
 def _remove_states(domain: Handle, run: Run | None, snapshot: Snapshot) -> None:
-    """Take the states out of the images: by the QEMU that has them open, else by qemu-img."""
+    """Remove the states from the images, by the QEMU that has them open or by qemu-img."""
     images = _inside(snapshot)
     nvram = disks.nvram_of(domain, past(snapshot)) if snapshot.nvram else None
     if nvram is not None:
@@ -152,7 +151,7 @@ def _remove_states(domain: Handle, run: Run | None, snapshot: Snapshot) -> None:
             imagestates.remove(path, snapshot.tag, backing=backing)
 
 
-def recover_delete(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    """Complete a deletion that was killed; one that has failed is left as it is, for the user to repeat."""
+def recover(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete a deletion that was killed; one that failed is left for the user to repeat."""
     if not told.get("failed") and store.exists(domain, snapshot.name):
         _complete(domain, run, snapshot, told)

@@ -1,4 +1,4 @@
-"""Which images a snapshot is about, and what is to become of each: kept inside, laid over, or left out."""
+"""The images of a snapshot, and whether each gets an internal state, a new image over it, or neither."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Image(NamedTuple):
-    """An image that a guest writes to; ``target`` is '' for that of its UEFI variables, ``node`` QEMU's name."""
+    """An image that a guest writes to; ``target`` is '' for its UEFI variables, ``node`` is QEMU's name of it."""
 
     target: str
     path: str
@@ -32,17 +32,17 @@ class Image(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return f"disk {self.target}" if self.target else f"nvram {printable(self.path)}"
 
 
 def is_written(disk: spec.Disk) -> bool:
-    """Whether a guest can write to a disk: a snapshot must keep what is on it."""
+    """Return whether a guest can write to a disk, so that a snapshot must keep its content."""
     return bool(disk.path) and not disk.is_readonly
 
 
 def of_definition(definition: Definition) -> list[Image]:
-    """The images of a definition that a guest can write to, its disks' alone."""
+    """Return the images of a definition's disks that a guest can write to."""
     return [
         Image(disk.target, disk.path, str(disk.format), disk.backing)
         for disk in definition.disks
@@ -51,7 +51,7 @@ def of_definition(definition: Definition) -> list[Image]:
 
 
 def of_run(run: Run) -> list[Image]:
-    """The same of a running guest."""
+    """Return the images of a running guest's disks that it can write to."""
     found = []
     for entry in plugged(run):
         disk = spec_of(entry)
@@ -61,12 +61,12 @@ def of_run(run: Run) -> list[Image]:
 
 
 def spec_of(entry: dict[str, Any]) -> spec.Disk:
-    """What a record's entry of a disk says of it."""
+    """Return the disk of an entry in a record."""
     return toml.from_plain(entry["spec"], spec.Disk, "record")
 
 
 def nvram_of(domain: Handle, definition: Definition, run: Run | None = None) -> Image | None:
-    """The image of the domain's UEFI variables, None where it has none yet.
+    """Return the image of the domain's UEFI variables, None for none.
 
     :raises InvalidState: it can't hold a state.
     """
@@ -88,12 +88,12 @@ def nvram_of(domain: Handle, definition: Definition, run: Run | None = None) -> 
 def choose(
     images: Sequence[Image], asked: Iterable[SnapshotDisk], *, external: bool, name: str
 ) -> tuple[SnapshotDisk, ...]:
-    """What is to become of each disk.
+    """Return where a snapshot keeps each disk: inside, external or not at all.
 
-    :param asked: what was said of some, by target or path; a place of '' is the usual one. :param external:
-        whether that is a file of its own; it is so, too, where that was asked of any.
-    :param name: the snapshot's, for the names of such files.
-    :raises InvalidValue: a disk that is not there, or is there twice. :raises InvalidState: one can't be kept so.
+    :param asked: the user's choices by target or path; a place of '' is the default. :param external: whether the
+        default is external; it is, too, where the user chose that for any disk.
+    :param name: the snapshot's, for the names of new images.
+    :raises InvalidValue: no such disk, or one named twice. :raises InvalidState: a disk can't be kept so.
     """
     given = _given(images, asked)
     external = external or any(disk.place == EXTERNAL for disk in given.values())
@@ -129,7 +129,7 @@ def _given(images: Sequence[Image], asked: Iterable[SnapshotDisk]) -> dict[str, 
     for disk in asked:
         known = [image.target for image in images if disk.target in (image.target, image.path)]
         if not known:
-            # What is not written to needs nothing.
+            # Disks that the guest can't write to are left out anyway.
             if disk.place == NO:
                 continue
             raise InvalidValue(
@@ -143,20 +143,25 @@ def _given(images: Sequence[Image], asked: Iterable[SnapshotDisk]) -> dict[str, 
 
 
 def overlay_path(image: Image, name: str) -> str:
-    """Where libvirt puts an image that is laid over another: the name's ending is the snapshot's name.
+    """Return where libvirt puts a new image over another: its suffix is the snapshot's name.
 
-    :raises InvalidValue: the image is no file.
+    :raises InvalidValue: the image is not a file.
     """
     if image.path.startswith("/dev/") and not image.path.startswith("/dev/shm/"):
         raise InvalidValue(
             f"cannot generate external snapshot name for disk {image.target}, which is a block device",
             hint=f"--diskspec {image.target},file=PATH",
         )
-    folder, file = os.path.split(image.path)
+    return with_suffix(image.path, name)
+
+
+def with_suffix(path: str, suffix: str) -> str:
+    """Return a path with another suffix after the last dot of its name."""
+    folder, file = os.path.split(path)
     stem, dot, _ = file.rpartition(".")
-    return os.path.join(folder, f"{stem if dot and stem else file}.{name}")
+    return os.path.join(folder, f"{stem if dot and stem else file}.{suffix}")
 
 
 def past(snapshot: Snapshot) -> Definition:
-    """What the domain was."""
+    """Return the domain's definition when the snapshot was taken."""
     return toml.from_plain(snapshot.definition, Definition, snapshot.name)

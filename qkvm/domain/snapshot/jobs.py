@@ -1,9 +1,8 @@
-"""Snapshots inside QEMU: its jobs that save, load and delete states of the machine in qcow2 images.
+"""QEMU's jobs that save, load and delete states of the machine in qcow2 images.
 
-snapshot-save, snapshot-load and snapshot-delete of qapi/migration.json. QEMU stops the guest for the time of the
-first two, and its main loop, too: it answers nobody meanwhile. How a job ends is an event of the journal; what it
-says of it is asked afterwards, and the job stays until it is dismissed, so that who comes after a process that was
-killed finds it.
+QMP snapshot-save, snapshot-load and snapshot-delete. During the first two QEMU stops the guest and answers no
+monitor. The journal has an event when a job ends. The job stays, with its result, until it is dismissed, so that a
+process that comes after a killed one finds it.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 JOB = "qkvm-snapshot"
-"""The job's id: there is one at a time, under the domain's lock."""
+"""The job's id; under the domain's lock there is one at a time."""
 
 PATIENCE = 3600.0
-"""Seconds for an answer: QEMU gives none before all of the memory has been written or read."""
+"""Seconds for an answer: QEMU gives none before all memory is written or read."""
 
 
 def save(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str]) -> None:
-    """Keep the machine's state and its disks' content under a tag.
+    """Save the machine's state and its disks' content under a tag.
 
-    :param vmstate: the node whose image takes the memory. :param nodes: all nodes that are to be kept.
-    :raises HostError: QEMU could not, in its words; nothing was kept then.
+    :param vmstate: the node whose image takes the memory. :param nodes: all nodes to save.
+    :raises HostError: QEMU failed, in its words; nothing was saved then.
     """
     _run(run, session, "snapshot-save", "save", tag, nodes, vmstate)
 
 
 def load(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str]) -> None:
-    """Bring a machine back that was kept; the job stays, to be dismissed when all else is done.
+    """Load a saved state of the machine; the job stays, for the caller to dismiss when everything else is done.
 
-    The guest must be stopped, and is so afterwards. Bitmaps of what has changed since a backup go: they would not
-    tell of this change, and QEMU refuses it. :raises HostError: it could not be loaded.
+    The guest must be stopped, and stays so. Bitmaps of checkpoints are removed: they would miss this change, and
+    QEMU refuses to load with them. :raises HostError: it could not be loaded.
     """
     for node in session.execute("query-named-block-nodes", {"flat": True}):
         for bitmap in node.get("dirty-bitmaps", ()) if node["node-name"] in nodes else ():
@@ -78,7 +77,7 @@ def _run(
 
 
 def outcome(run: Run, session: Session) -> str | None:
-    """Wait for the end of the job that there is, and give its error, '' for none; None where there is no job.
+    """Wait until the job ends, and return its error, '' for none; None where there is no job.
 
     :raises MonitorGone: QEMU ended meanwhile.
     """
@@ -108,7 +107,7 @@ def _job(session: Session) -> dict[str, Any] | None:
 
 
 def dismiss_job(session: Session) -> None:
-    """Let QEMU forget the job; one that is not there is no error."""
+    """Have QEMU forget the job, if there is one."""
     try:
         session.execute("job-dismiss", {"id": JOB}, timeout=PATIENCE)
     except CommandRefused as error:
@@ -117,7 +116,7 @@ def dismiss_job(session: Session) -> None:
 
 
 def holding(session: Session, tag: str, nodes: Sequence[str]) -> list[str]:
-    """Those of the nodes whose images hold a state of that tag."""
+    """Return the nodes whose images hold a state of that tag."""
     listed = session.execute("query-named-block-nodes", {"flat": True}, timeout=PATIENCE)
     tags = {node["node-name"]: {one["name"] for one in node["image"].get("snapshots", ())} for node in listed}
     return [node for node in nodes if tag in tags.get(node, ())]

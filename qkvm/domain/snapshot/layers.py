@@ -1,13 +1,14 @@
-"""External snapshots: images stay as they are, and new ones are laid over them, into which the guest writes.
+"""Lay an image over another, and merge two: the upper one is written into the lower, which is used from then on.
 
-A new image lies whole on disk before QEMU is told of it, and an empty one shows what it is laid over: from
-there on it does no harm to take it for the disk, whatever was killed when.
+Images are merged only where nothing needs either of them unchanged. Every step can be repeated: until the upper
+image is removed it shows the same content, however much of it the lower one has.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -15,87 +16,29 @@ from msgspec.structs import replace
 from qkvm import files
 from qkvm.domain import definition as definitions
 from qkvm.domain.block import chain
-from qkvm.domain.block import nodes as blocknodes
+from qkvm.domain.block import commit as blockcommit
+from qkvm.domain.block import job as blockjob
 from qkvm.domain.block.disk import plugged
-from qkvm.domain.guest import filesystems as guestfs
-from qkvm.domain.launch.end import end
-from qkvm.domain.run import write
-from qkvm.domain.snapshot import disks as snapshotdisks
-from qkvm.domain.snapshot import memory, pending
-from qkvm.domain.snapshot.taking import Wanted, complete, facts
-from qkvm.domain.state.migration import go_on
+from qkvm.domain.snapshot import chain as chains
 from qkvm.domain.store import snapshots as store
-from qkvm.errors import HostError, InvalidState
-from qkvm.qemu import disks
-from qkvm.qemu.slots import Place
+from qkvm.errors import QkvmError
 from qkvm.spec import disk as spec
-from qkvm.spec.domain import Domain as Definition
-from qkvm.spec.domain import Machine
-from qkvm.spec.snapshot import DISK, EXTERNAL, Snapshot
-from qkvm.storage.image import image
+from qkvm.spec import domain as domains
+from qkvm.spec import toml
+from qkvm.spec.snapshot import EXTERNAL, Snapshot
+from qkvm.storage.image import image, qemuimg
 from qkvm.storage.image import states as imagestates
 from qkvm.storage.stream import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
+    from qkvm.domain.snapshot.chain import Chain
     from qkvm.domain.snapshot.disks import Image
-    from qkvm.domain.snapshot.pending import Work
-    from qkvm.qmp.session import Session
-
-
-def create(domain: Handle, run: Run | None, snapshot: Snapshot, images: Sequence[Image], wanted: Wanted) -> None:
-    """Take an external snapshot, of which all but what is done is known."""
-    bases = {image.target: image for image in images}
-    layers: list[dict[str, Any]] = [
-        {"target": disk.target, "path": disk.path, "base": bases[disk.target].path, "made": not wanted.reuse}
-        for disk in snapshot.disks
-        if disk.place == EXTERNAL
-    ]
-    for layer in layers:
-        _check_place(domain, bases[layer["target"]], layer["path"], reuse=wanted.reuse)
-    told = {**facts(snapshot, images, wanted), "layers": layers, "phase": "making", "goes_on": False}
-    with pending.work(domain, "create", **told) as work:
-        for layer in layers:
-            base = bases[layer["target"]]
-            if layer["made"]:
-                make(domain, layer["path"], base)
-        if run is None:
-            for one in images:
-                if not one.target:
-                    imagestates.make(one.path, snapshot.tag, backing=False)
-        else:
-            _switch_hot(domain, run, snapshot, images, work, wanted)
-        work.note(phase="switched")
-        settle(domain, run, work.facts)
-        complete(domain, snapshot, wanted.metadata)
-    if run is not None and wanted.halt:
-        end(domain, run, "from snapshot")
-    elif run is not None and work.facts["goes_on"]:
-        with domain.monitor() as session:
-            go_on(run, session)
-
-
-def _check_place(domain: Handle, base: Image, path: str, *, reuse: bool) -> None:
-    """The new image: not there yet, or an empty shell that somebody has made for it."""
-    if not reuse:
-        if os.path.lexists(path):
-            raise InvalidState(
-                f"external snapshot file for disk {base.target} already exists: {path}",
-                hint="--diskspec names another one, --reuse-external takes it",
-            )
-        if not os.path.isdir(os.path.dirname(path)):
-            raise HostError(f"folder {os.path.dirname(path)} for disk {base.target} is not there")
-        return
-    image.check(path, "qcow2", backing=True)
-    if image.virtual_size(path, "qcow2") != image.virtual_size(base.path, base.format):
-        raise InvalidState(f"{path} has another size than disk {base.target}")
 
 
 def make(domain: Handle, path: str, base: Image) -> None:
-    """Make an image that is laid over another, and have it on disk.
+    """Make an image that is laid over another, and sync it to disk.
 
     :raises AlreadyExists: there is a file. :raises HostError: no room.
     """
@@ -106,148 +49,164 @@ def make(domain: Handle, path: str, base: Image) -> None:
     sync_folder(path)
 
 
-def _switch_hot(
-    domain: Handle, run: Run, snapshot: Snapshot, images: Sequence[Image], work: Work, wanted: Wanted
-) -> None:
-    """Have a running guest write into the new images; with its memory in a file where that is wanted."""
+def with_overlays(definition: domains.Domain, overlays: dict[tuple[str, str], str]) -> domains.Domain:
+    """Return a definition with new images over its disks.
+
+    :param overlays: target and image of a disk -> path of the new image.
+    """
+
+    def overlaid(disk: spec.Disk) -> spec.Disk:
+        path = overlays.get((disk.target, disk.path))
+        if path is None:
+            return disk
+        below = spec.Layer(path=disk.path, format=disk.format)
+        return replace(disk, path=path, format=spec.DiskFormat.QCOW2, backing=(below, *disk.backing))
+
+    return replace(definition, disks=tuple(map(overlaid, definition.disks)))
+
+
+def plan(domain: Handle, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return the merges to do when a snapshot is deleted; none for images that something needs unchanged."""
+    places = {disk.target: disk.place for disk in snapshot.disks}
+    others = [
+        chain
+        for chain in chains.all_chains(domain.tree)
+        if (chain.domain, chain.snapshot) != (domain.name, snapshot.name)
+    ]
+    merges = []
+    definition = toml.from_plain(snapshot.definition, domains.Domain, snapshot.name)
+    for disk in definition.disks:
+        upper = _upper(domain, others, disk) if places.get(disk.target) == EXTERNAL else ""
+        if upper:
+            layers = [{"path": disk.path, "format": str(disk.format)}]
+            layers += [{"path": layer.path, "format": str(layer.format)} for layer in disk.backing]
+            merges.append({"target": disk.target, "upper": upper, "layers": layers})
+    return merges
+
+
+def _upper(domain: Handle, others: list[Chain], disk: spec.Disk) -> str:
+    """Return the image to merge into a disk's, '' for none."""
+    lower = disk.path
+    if any(chain.images[0] == lower and (chain.frozen or not chain.snapshot) for chain in others):
+        return ""
+    above = chains.above(others, lower) | chains.layers_on(domain, lower)
+    if len(above) != 1:
+        return ""
+    upper = above.pop()
+    using = [chain for chain in others if upper in chain.images]
+    strangers = any(chain.domain != domain.name for chain in using)
+    inside = any(chain.snapshot and not chain.frozen and chain.images[0] == upper for chain in using)
+    if not using or strangers or inside or imagestates.states(upper):
+        return ""
+    smaller = image.virtual_size(upper, "qcow2") < image.virtual_size(lower, disk.format)
+    return "" if smaller else upper
+
+
+def merge(domain: Handle, run: Run | None, told: dict[str, Any]) -> None:
+    """Write the upper image into the lower, and replace it by the lower everywhere."""
+    upper, lower = told["upper"], told["layers"][0]
+    if run is not None and {upper, lower["path"]} & _live_images(run):
+        _merge_live(domain, run, upper, lower["path"])
+    elif os.path.lexists(upper):
+        _commit(upper, told["layers"])
+    if os.path.lexists(upper):
+        # QEMU updates the headers of the images that it has open.
+        live = _live_images(run) if run is not None else set()
+        for child in sorted(chains.above(chains.all_chains(domain.tree), upper) - live):
+            _rebase(child, lower["path"], lower["format"])
+    _leave_out(domain, upper, lower["path"])
+    if upper in store.layers(domain):
+        files.remove(upper)
+        store.set_layers(domain, store.layers(domain) - {upper})
+
+
+def _live_images(run: Run) -> set[str]:
+    """Return the images that a running guest uses."""
+    return {link.path for entry in plugged(run) for link in chain.links(entry)}
+
+
+def _merge_live(domain: Handle, run: Run, upper: str, lower: str) -> None:
+    """Have QEMU merge them while the guest runs (block-commit); a job that was begun before is waited for."""
     with domain.monitor() as session:
-        actions = []
-        for layer in work.facts["layers"]:
-            entry = _entry(run, layer["target"])
-            node = _open(domain, run, session, entry, layer, work)
-            actions.append({"type": "blockdev-snapshot", "data": {"node": entry["node"], "overlay": node}})
-        actions += [
-            {"type": "blockdev-snapshot-internal-sync", "data": {"device": one.node, "name": snapshot.tag}}
-            for one in images
-            if not one.target
-        ]
-
-        def switch() -> None:
-            session.execute("transaction", {"actions": actions})
-
-        work.note(phase="made")
-        if snapshot.memory == EXTERNAL:
-            memory.save(domain, run, session, snapshot, work, switch)
-        else:
-            with guestfs.quiet(domain, run) if wanted.quiesce else nullcontext():
-                if wanted.halt:
-                    session.execute("stop")
-                switch()
+        for entry in plugged(run):
+            paths = [link.path for link in chain.links(entry)]
+            job = run.record.get("blockjobs", {}).get(entry["target"])
+            if upper not in paths:
+                continue
+            top = paths.index(upper)
+            if job is None:
+                job = blockcommit.begin(domain, run, session, entry, top, top + 1)
+            try:
+                if blockjob.await_held(domain, run, session, job) == "ready":
+                    blockjob.complete(domain, run, session, job)
+            except (KeyboardInterrupt, QkvmError):
+                if entry["target"] in run.record.get("blockjobs", {}):
+                    blockjob.cancel(domain, run, session, job)
+                raise
 
 
-def _entry(run: Run, target: str) -> dict[str, Any]:
-    """The record's entry of a disk."""
-    for entry in plugged(run):
-        if entry["target"] == target:
-            return entry
-    raise InvalidState(f"the running domain has no disk {target} any more")
+def _commit(upper: str, layers: list[dict[str, str]]) -> None:
+    """Write an image's own content into the one below (qemu-img commit).
+
+    :param layers: the lower image and its bases. :raises ProgramFailed: an image is in use, or no room; nothing is
+        lost then.
+    """
+    with ExitStack() as opened:
+        below: dict[str, Any] | None = None
+        for depth in range(len(layers) - 1, -1, -1):
+            layer = layers[depth]
+            below = _node(opened, layer["path"], layer["format"], below, readonly=depth > 0)
+        top = _node(opened, upper, "qcow2", below, readonly=False)
+        size = image.virtual_size(upper, "qcow2")
+        qemuimg.run("commit", "-q", "-d", "json:" + json.dumps(top), needed_for="snapshots", size=size)
 
 
-def _open(
-    domain: Handle, run: Run, session: Session, entry: dict[str, Any], layer: dict[str, Any], work: Work
-) -> str:
-    """Give QEMU the new image, and give the name of its node."""
-    disk = replace(snapshotdisks.spec_of(entry), path=layer["path"], format=spec.DiskFormat.QCOW2, backing=())
-    machine = Machine(run.record["machine"])
-    tag = blocknodes.next_tag(run)
-    write(run)
-    device = blocknodes.numbered(session, disks.disk_device(machine, disk, Place("", ""), {}, 0, tag=tag))
-    nodes = device.layers[-1]
-    layer |= {"node": nodes.node, "file_node": nodes.file_node, "fdset": nodes.fdset, "id": entry["id"]}
-    work.note()
-    fd = image.open_image(layer["path"], "qcow2", readonly=False, backing=True, direct=nodes.direct)
+def _node(
+    opened: ExitStack, path: str, fmt: str, below: dict[str, Any] | None, *, readonly: bool
+) -> dict[str, Any]:
+    fd = image.open_image(path, fmt, readonly=readonly, backing=below is not None)
+    opened.callback(os.close, fd)
+    return qemuimg.node(fd, fmt, below)
+
+
+def _rebase(path: str, lower: str, fmt: str) -> None:
+    """Write another base into an image's header, for other programs; qkvm goes by the definition."""
+    fd = image.open_image(path, "qcow2", readonly=False, backing=True)
     try:
-        blocknodes.open_nodes(session, device, {nodes.file_node: fd}, own=domain.tree.templates)
+        words = ["-u", "-f", "qcow2", "-b", lower, "-F", fmt, qemuimg.name(fd)]
+        qemuimg.run("rebase", "-q", *words, needed_for="snapshots")
     finally:
         os.close(fd)
-    return nodes.node
 
 
-def settle(domain: Handle, run: Run | None, told: dict[str, Any]) -> None:
-    """Have record and definition say that the new images are the disks; done twice it does no harm."""
-    if run is not None:
-        for layer in told["layers"]:
-            _settle_entry(run, layer)
-        write(run)
+def _leave_out(domain: Handle, path: str, lower: str) -> None:
+    """Remove an image from the definition's and all snapshots' chains.
+
+    :param lower: the image that has its content now.
+    """
     if domain.is_persistent:
-        overlays = {(layer["target"], layer["base"]): layer["path"] for layer in told["layers"]}
-        definitions.change(domain, lambda present: with_overlays(present, overlays))
-    made = {layer["path"] for layer in told["layers"] if layer["made"]}
-    store.set_layers(domain, store.layers(domain) | made)
+        definitions.change(domain, lambda present: _without(present, path))
+    for snapshot in store.load(domain).values():
+        before = snapshot.to_plain()
+        for field in ("definition", "inactive"):
+            plain = getattr(snapshot, field)
+            if plain is not None:
+                changed = _without(toml.from_plain(plain, domains.Domain, snapshot.name), path)
+                setattr(snapshot, field, toml.to_plain(changed))
+        if path in snapshot.bases:
+            del snapshot.bases[path]
+            snapshot.bases[lower] = chains.stamp(lower)
+        if snapshot.to_plain() != before:
+            store.write(domain, snapshot)
 
 
-def _settle_entry(run: Run, layer: dict[str, Any]) -> None:
-    for entry in run.record["disks"]:
-        if entry["id"] == layer.get("id") and entry["path"] == layer["base"]:
-            top = chain.Link(layer["path"], "qcow2", layer["node"], layer["file_node"], layer["fdset"])
-            chain.set_links(entry, [top, *chain.links(entry)])
+def _without(definition: domains.Domain, path: str) -> domains.Domain:
+    """Return a definition whose disks' chains leave an image out."""
 
+    def shortened(disk: spec.Disk) -> spec.Disk:
+        if disk.path == path and disk.backing:
+            below, *rest = disk.backing
+            return replace(disk, path=below.path, format=below.format, backing=tuple(rest))
+        return replace(disk, backing=tuple(layer for layer in disk.backing if layer.path != path))
 
-def overlaid(disk: spec.Disk, path: str) -> spec.Disk:
-    """A disk whose image has another one laid over it."""
-    below = spec.Layer(path=disk.path, format=disk.format)
-    return replace(disk, path=path, format=spec.DiskFormat.QCOW2, backing=(below, *disk.backing))
-
-
-def with_overlays(definition: Definition, overlays: dict[tuple[str, str], str]) -> Definition:
-    """A definition with new images over those disks whose target and image are named."""
-    return replace(
-        definition,
-        disks=tuple(
-            overlaid(disk, overlays[disk.target, disk.path]) if (disk.target, disk.path) in overlays else disk
-            for disk in definition.disks
-        ),
-    )
-
-
-def recover_create(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    """Complete a snapshot whose images the guest may write into already, and take any other back."""
-    switched = told["phase"] == "switched"
-    if not switched and run is not None:
-        switched = _is_switched(domain, run, told)
-    elif not switched:
-        # A running guest whose QEMU has ended since, and nobody knows when.
-        switched = told["phase"] == "made"
-    if switched:
-        settle(domain, run, told)
-        complete(domain, _as_taken(snapshot, told), told["metadata"])
-    else:
-        _take_back(domain, run, snapshot, told)
-    if run is not None and told["goes_on"]:
-        with domain.monitor() as session:
-            go_on(run, session)
-
-
-def _as_taken(snapshot: Snapshot, told: dict[str, Any]) -> Snapshot:
-    """What there is of a snapshot that was broken off: its disks, and its memory only where that is whole."""
-    if snapshot.memory == EXTERNAL and not memory.is_whole(snapshot):
-        snapshot.state, snapshot.memory, snapshot.memory_file = DISK, "no", ""
-    # The UEFI variables are kept by the same transaction as the disks, which may never have been.
-    stores = [one["path"] for one in told["images"] if not one["target"]]
-    snapshot.nvram = all(imagestates.has(path, snapshot.tag) for path in stores) and bool(stores)
-    return snapshot
-
-
-def _is_switched(domain: Handle, run: Run, told: dict[str, Any]) -> bool:
-    """Whether QEMU's disks sit on the new images; it switches all of them or none."""
-    with domain.monitor() as session:
-        return any(
-            layer.get("node") and blocknodes.medium(session, layer["id"]) == layer["node"]
-            for layer in told["layers"]
-        )
-
-
-def _take_back(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    if run is not None:
-        with domain.monitor() as session:
-            for layer in told["layers"]:
-                if layer.get("node"):
-                    top = chain.Link(layer["path"], "qcow2", layer["node"], layer["file_node"], layer["fdset"])
-                    blocknodes.close(session, chain.image_args([top]))
-    else:
-        for one in told["images"]:
-            if not one["target"]:
-                imagestates.remove(one["path"], snapshot.tag, backing=False)
-    for layer in told["layers"]:
-        if layer["made"]:
-            files.remove(layer["path"])
+    return replace(definition, disks=tuple(map(shortened, definition.disks)))

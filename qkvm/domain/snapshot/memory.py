@@ -1,7 +1,7 @@
-"""The memory of a guest in a file of its own, taken at the moment at which its disks are laid over.
+"""The memory of an external snapshot, in a file of its own.
 
-QEMU writes it as for a save. Before the last of it QEMU stops the guest and waits (pause-before-switchover): then
-the disks are switched, and nothing of the guest's falls between the two.
+QEMU writes it as for a save. Before the last part it stops the guest and waits (pause-before-switchover): then the
+disks are switched to their new images, so memory and disks are of the same moment.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def save(
     domain: Handle, run: Run, session: Session, snapshot: Snapshot, work: Work, switch: Callable[[], None]
 ) -> None:
-    """Write the memory, and call ``switch`` while the guest stands still; it does so afterwards, too.
+    """Write the memory, and call ``switch`` while the guest is stopped; it stays stopped.
 
-    :raises Aborted: it was canceled. :raises HostError: the file can't be written.
+    :raises Aborted: it was cancelled. :raises HostError: the file can't be written.
     """
     stream = savefile.writer(snapshot.memory_file)
     goes_on = snapshot.state == RUNNING
@@ -51,7 +51,7 @@ def save(
 
 
 def is_whole(snapshot: Snapshot) -> bool:
-    """Whether the file holds this snapshot's memory."""
+    """Return whether the file holds this snapshot's memory."""
     try:
         return bool(savefile.read(snapshot.memory_file).description.get("token") == snapshot.token)
     except HostError:
@@ -59,6 +59,6 @@ def is_whole(snapshot: Snapshot) -> bool:
 
 
 def remove(snapshot: Snapshot) -> None:
-    """Remove the file; one that is something else now stays."""
+    """Remove the file, unless it is not this snapshot's any more."""
     if snapshot.memory_file and is_whole(snapshot):
         files.remove(snapshot.memory_file)

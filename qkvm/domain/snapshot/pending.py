@@ -1,8 +1,7 @@
-"""What is being done about snapshots, written down before it is begun, and brought to an end whatever happens.
+"""What is being done with a domain's snapshots, written to a file before it begins.
 
-Each step is either taken back or completed: a snapshot that was not yet taken is taken back, what removes or
-replaces a state is completed. Who fails or is interrupted does so himself; after a kill or a power failure the
-next verb on the domain does, or ``qkvm gc``.
+What is interrupted is undone (a snapshot that is not yet taken) or completed (a deletion, a revert). After an
+error the process itself does so; after a kill or a power failure the next verb on the domain, or ``qkvm gc``.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """Something that is being done: ``facts`` are what is written down of it."""
+    """Something that is being done, and the facts about it in the file."""
 
     def __init__(self, domain: Handle, facts: dict[str, Any]) -> None:
         self._domain = domain
         self.facts = facts
 
     def note(self, **facts: Any) -> None:
-        """Write down how far it has come."""
+        """Add facts, and write the file."""
         self.facts |= facts
         files.write_atomic(store.pending_file(self._domain), json.dumps(self.facts))
 
 
 @contextmanager
 def work(domain: Handle, do: str, **facts: Any) -> Iterator[Work]:
-    """Write down what the block does, and bring it to an end where it fails; call it under the domain's lock."""
+    """Note what the block does, and undo or complete it where it fails; call it under the domain's lock."""
     store.prepare(domain)
     begun = Work(domain, {"do": do, **facts})
     begun.note()
@@ -53,19 +52,16 @@ def work(domain: Handle, do: str, **facts: Any) -> Iterator[Work]:
     files.remove(store.pending_file(domain))
 
 
-Finish = Callable[[Handle, Run | None, Snapshot, dict[str, Any]], None]
-"""Brings to an end what was being done: of a domain, its live run, the snapshot, and what was written down."""
-
-_ways: dict[str, Finish] = {}
+_recoverers: list[Callable[[Handle, Run | None, Snapshot, dict[str, Any]], None]] = []
 
 
-def finished_by(do: str, finish: Finish) -> None:
-    """Say what brings this kind of work to an end."""
-    _ways[do] = finish
+def recovered_by(recoverer: Callable[[Handle, Run | None, Snapshot, dict[str, Any]], None]) -> None:
+    """Register what undoes or completes work: it gets the domain, its live run, the snapshot and the facts."""
+    _recoverers.append(recoverer)
 
 
 def recover(domain: Handle) -> None:
-    """Bring to an end what was being done; call it under the domain's lock.
+    """Undo or complete what was being done, if anything; call it under the domain's lock.
 
     :raises QkvmError: it can't be done now: an image is in use, the disk is full, QEMU does not answer.
     """
@@ -77,15 +73,13 @@ def recover(domain: Handle) -> None:
     snapshot = from_plain(facts["snapshot"], store.pending_file(domain))
     run = domain.run
     live = run if run is not None and run.pid is not None else None
-    _ways[facts["do"]](domain, live, snapshot, facts)
+    for recoverer in _recoverers:
+        recoverer(domain, live, snapshot, facts)
     files.remove(store.pending_file(domain))
 
 
 def pass_by(domain: Handle) -> None:
-    """As :func:`recover`, for a verb that is about something else: it goes on where that can't be done now.
-
-    Whatever needs the disks to be of one piece (a start, the next snapshot) calls :func:`recover` itself.
-    """
+    """Call :func:`recover` for a verb that does not depend on it, and ignore its errors."""
     try:
         recover(domain)
     except QkvmError:

@@ -1,31 +1,42 @@
 """Go back to a snapshot (virsh snapshot-revert): disks, memory, and the hardware that it was taken with.
 
 A running QEMU whose machine is still the snapshot's loads it in place. Where a device was plugged or unplugged
-since, that QEMU is ended and one of the snapshot's own definition started, with its devices in their places.
-What is lost by it is the present state, and nothing that another snapshot or another domain needs.
+since, that QEMU is ended, and another is started from the snapshot's definition, with devices in their places. The
+images of an external snapshot stay as they are: the guest gets new ones laid over them. The present state is lost,
+but nothing that another snapshot or domain needs.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from qkvm import files
+from qkvm.domain import definition as definitions
 from qkvm.domain.block import job as blockjob
 from qkvm.domain.block import nodes as blocknodes
+from qkvm.domain.device.nic.status import bridge_for
+from qkvm.domain.image import firmware
 from qkvm.domain.launch.bring_up import Origin, bring_up
 from qkvm.domain.launch.end import end
 from qkvm.domain.run import settle, write
-from qkvm.domain.snapshot import chain, disks, external, jobs, pending
+from qkvm.domain.snapshot import chain, disks, jobs, layers, memory, pending
 from qkvm.domain.snapshot.disks import past
-from qkvm.domain.snapshot.returning import as_plain, end_present, refuse_unfit, renew_nvram, restore_definition
 from qkvm.domain.state import save as saving
+from qkvm.domain.state import saved
+from qkvm.domain.state.bring_back import bring_back
 from qkvm.domain.state.migration import go_on
 from qkvm.domain.store import snapshots as store
 from qkvm.errors import CommandRefused, InvalidState
 from qkvm.host import journal
 from qkvm.qemu.launch import Kept
-from qkvm.spec import stability
-from qkvm.spec.snapshot import RUNNING, Snapshot
+from qkvm.spec import domain as spec
+from qkvm.spec import stability, toml
+from qkvm.spec.snapshot import EXTERNAL, NO, RUNNING, SHUTOFF, Snapshot
 from qkvm.storage.image import image
 from qkvm.storage.image import states as imagestates
 
@@ -44,14 +55,13 @@ def revert(
     force: bool = False,
     reset_nvram: bool = False,
 ) -> list[str]:
-    """Go back to a snapshot, and give warnings.
+    """Go back to a snapshot, and return warnings.
 
-    :param running: whether the guest is to run, or be paused; None: as it was then.
-    :param force: throw a managed save away, which would not fit any more; and take images as they are that were
-        written to since.
-    :param reset_nvram: make the UEFI variables anew.
-    :raises InvalidState: the images do not hold it any more, or others need them as they are now.
-    :raises HostError: it could not be loaded; the domain is shut off then, with its disks as they were.
+    :param running: whether the guest runs then, or is paused; None: as it was.
+    :param force: discard a managed save, and accept images that were written to since.
+    :param reset_nvram: make the UEFI variables from their template again.
+    :raises InvalidState: the images do not hold it any more, or others need them unchanged.
+    :raises HostError: it could not be loaded; the domain is shut off then, with the snapshot's disks.
     """
     with domain.lock():
         settle(domain.tree, domain.name)
@@ -70,7 +80,7 @@ def revert(
         if snapshot.has_memory and reset_nvram and snapshot.nvram:
             raise InvalidState("the NVRAM is part of the snapshot's state, which would overwrite a new one")
         if snapshot.is_external:
-            return external.revert(domain, run, snapshot, running=running, force=force, reset_nvram=reset_nvram)
+            return _revert_external(domain, run, snapshot, running=running, force=force, reset_nvram=reset_nvram)
         images = _images(domain, snapshot, reset_nvram=reset_nvram)
         chain.refuse_needed(
             domain.tree, [one.path for one in images if one.target], f"going back to snapshot '{name}'"
@@ -89,7 +99,7 @@ def revert(
 
 
 def _images(domain: Handle, snapshot: Snapshot, *, reset_nvram: bool) -> list[Image]:
-    """The images that hold a snapshot, the one with the memory first.
+    """Return the images that hold an internal snapshot, the one with the memory first.
 
     :raises InvalidState: one does not hold it any more.
     """
@@ -103,19 +113,29 @@ def _images(domain: Handle, snapshot: Snapshot, *, reset_nvram: bool) -> list[Im
             raise InvalidState(f"{one.shown} ({one.path}) does not hold snapshot '{snapshot.name}' any more")
         if not number and snapshot.has_memory and not states[snapshot.tag].memory:
             raise InvalidState(f"{one.shown} ({one.path}) holds no memory for snapshot '{snapshot.name}'")
-    nvram = disks.nvram_of(domain, definition) if snapshot.nvram else None
+    return [*found, *_nvram(domain, snapshot, reset_nvram=reset_nvram)]
+
+
+def _nvram(domain: Handle, snapshot: Snapshot, *, reset_nvram: bool) -> list[Image]:
+    """Return the image of the UEFI variables if it holds the snapshot, and none with ``reset_nvram``.
+
+    :raises InvalidState: it does not hold a snapshot that has no memory or is external.
+    """
+    if not snapshot.nvram or reset_nvram:
+        return []
+    nvram = disks.nvram_of(domain, past(snapshot))
     if nvram is not None and imagestates.has(nvram.path, snapshot.tag):
-        found.append(nvram)
-    elif snapshot.nvram and not snapshot.has_memory and not reset_nvram:
+        return [nvram]
+    if snapshot.is_external or not snapshot.has_memory:
         raise InvalidState(
             f"the domain's nvram does not hold snapshot '{snapshot.name}' any more",
             hint="--reset-nvram makes it anew",
         )
-    return found
+    return []
 
 
-def kept_of(snapshot: Snapshot) -> Kept | None:
-    """The places that its devices had; None where nobody has told of any, as libvirt does not."""
+def _kept_of(snapshot: Snapshot) -> Kept | None:
+    """Return the places that its devices had; None where they are not known, as in libvirt's description."""
     kept = snapshot.kept
     if kept is None:
         return None
@@ -124,7 +144,7 @@ def kept_of(snapshot: Snapshot) -> Kept | None:
 
 
 def _fits(domain: Handle, run: Run, snapshot: Snapshot) -> bool:
-    """Whether a running QEMU is the machine that the snapshot was taken of, on the same images."""
+    """Return whether a running QEMU has the snapshot's hardware and images."""
     if not run.is_sound or not saving.vcpus_in_order(run) or run.state()[0] not in ("running", "paused"):
         return False
     with domain.monitor() as session:
@@ -136,7 +156,7 @@ def _fits(domain: Handle, run: Run, snapshot: Snapshot) -> bool:
 
 
 def _nodes(run: Run, snapshot: Snapshot, session: Session) -> list[str]:
-    """QEMU's nodes of the images that hold the snapshot, that with the memory first."""
+    """Return QEMU's nodes of the images that hold the snapshot, the one with the memory first."""
     inside = {disk.target for disk in snapshot.disks if disk.place == "internal"}
     nodes = [one.node for one in disks.of_run(run) if one.target in inside]
     flash = run.record.get("flash")
@@ -148,7 +168,7 @@ def _nodes(run: Run, snapshot: Snapshot, session: Session) -> list[str]:
 def _load_in_place(domain: Handle, run: Run, snapshot: Snapshot, goes: bool, images: list[Image]) -> None:
     told = {
         "snapshot": snapshot.to_plain(), "way": "load", "fresh": False, "phase": "stopping", "goes": goes,
-        "went": run.state()[0] == "running", "images": as_plain(images),
+        "went": run.state()[0] == "running", "images": _as_plain(images),
     }  # fmt: skip
     with pending.work(domain, "revert", **told) as work, domain.monitor() as session:
         nodes = _nodes(run, snapshot, session)
@@ -161,13 +181,13 @@ def _load_in_place(domain: Handle, run: Run, snapshot: Snapshot, goes: bool, ima
 def _load_in_new(
     domain: Handle, run: Run | None, snapshot: Snapshot, goes: bool, images: list[Image]
 ) -> list[str]:
-    """In a QEMU of the snapshot's own definition, started for it."""
+    """Load a snapshot in a new QEMU, started from the snapshot's definition."""
     definition = past(snapshot)
-    refuse_unfit(domain, definition)
-    end_present(domain, run)
+    _refuse_unfit(domain, definition)
+    _end_present(domain, run)
     told = {
         "snapshot": snapshot.to_plain(), "way": "load", "fresh": True, "phase": "starting", "goes": goes,
-        "went": False, "images": as_plain(images),
+        "went": False, "images": _as_plain(images),
     }  # fmt: skip
     with pending.work(domain, "revert", **told) as work:
 
@@ -178,16 +198,16 @@ def _load_in_new(
                 jobs.load(fresh, session, snapshot.tag, nodes[0], nodes)
                 _loaded(domain, fresh, session, snapshot, goes)
 
-        origin = Origin(definition, "from snapshot", kept_of(snapshot), take_up)
+        origin = Origin(definition, "from snapshot", _kept_of(snapshot), take_up)
         return bring_up(domain, origin, paused=True)
 
 
 def _loaded(domain: Handle, run: Run, session: Session, snapshot: Snapshot, goes: bool) -> None:
-    """QEMU has it all: say so, and let the guest go. The job goes last, so that this can be done again."""
-    restore_definition(domain, snapshot)
+    """Record that the snapshot is loaded, and let the guest run; the job goes last, so that this can be repeated."""
+    _restore_definition(domain, snapshot)
     store.set_current(domain, snapshot.name)
     with suppress(CommandRefused):
-        # One that has no balloon, or a guest that has no driver for it.
+        # Refused without a balloon or its driver in the guest.
         actual = int(session.execute("query-balloon")["actual"]) // 1024
         run.record["memory"] |= {"actual": actual, "since": journal.size(run.journal)}
     if goes:
@@ -209,14 +229,14 @@ def _go_back_cold(
     *,
     reset_nvram: bool,
 ) -> list[str]:
-    """To the disks of a domain that did not run."""
-    end_present(domain, run)
-    plain = as_plain(images)
+    """Go back to a snapshot of a domain that did not run."""
+    _end_present(domain, run)
+    plain = _as_plain(images)
     told = {"snapshot": snapshot.to_plain(), "phase": "loading", "way": "cold", "images": plain}
     with pending.work(domain, "revert", **told):
         _apply(domain, snapshot, plain)
     if reset_nvram:
-        renew_nvram(domain)
+        _renew_nvram(domain)
     if running is None:
         return []
     return bring_up(domain, Origin(domain.definition, "from snapshot"), paused=not running)
@@ -225,14 +245,169 @@ def _go_back_cold(
 def _apply(domain: Handle, snapshot: Snapshot, images: list[dict[str, Any]]) -> None:
     for one in images:
         imagestates.apply(one["path"], snapshot.tag, backing=one["backing"])
-    restore_definition(domain, snapshot)
+    _restore_definition(domain, snapshot)
     store.set_current(domain, snapshot.name)
 
 
-def recover_revert(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
-    """Complete a return to a snapshot; one that had not begun to change anything is forgotten."""
+def _revert_external(
+    domain: Handle, run: Run | None, snapshot: Snapshot, *, running: bool | None, force: bool, reset_nvram: bool
+) -> list[str]:
+    """Go back to an external snapshot; see :func:`revert`."""
+    if not domain.is_persistent:
+        raise InvalidState("a transient domain can't go back to an external snapshot")
+    changed = chain.changed_base(snapshot)
+    if changed and not force:
+        raise InvalidState(
+            f"{changed} was written to since snapshot '{snapshot.name}' was taken, and is not what it was",
+            hint="--force goes back to what it is now",
+        )
+    if snapshot.memory == EXTERNAL and not memory.is_whole(snapshot):
+        raise InvalidState(f"{snapshot.memory_file} does not hold the memory of snapshot '{snapshot.name}'")
+    definition = past(snapshot)
+    _refuse_unfit(domain, definition)
+    external = {disk.target for disk in snapshot.disks if disk.place == EXTERNAL}
+    bases = [one for one in disks.of_definition(definition) if one.target in external]
+    nvram = _nvram(domain, snapshot, reset_nvram=reset_nvram)
+    overlays = [{"target": one.target, "base": one.path, "path": _fresh_path(one), "made": True} for one in bases]
+    present = domain.definition
+    left = {
+        path for disk in present.disks for path in (disk.path, *(layer.path for layer in disk.backing)) if path
+    }
+    _end_present(domain, run)
+    told = {
+        "snapshot": snapshot.to_plain(), "way": "layers", "phase": "making", "layers": overlays,
+        "images": _as_plain(nvram), "left": sorted(left),
+    }  # fmt: skip
+    with pending.work(domain, "revert", **told) as work:
+        for layer, base in zip(overlays, bases, strict=True):
+            layers.make(domain, str(layer["path"]), base)
+        work.note(phase="made")
+        _complete_external(domain, snapshot, work.facts)
+    if reset_nvram:
+        _renew_nvram(domain)
+    saving.discard_managed_save(domain)
+    if snapshot.memory == EXTERNAL:
+        found = saved.load(snapshot.memory_file)
+        # Images may have been merged since, so the definition in the file may be out of date.
+        now = _with_present_disks(definition, present, snapshot, _overlays(overlays))
+        return bring_back(domain, found._replace(definition=now), running=running, reason="from snapshot")
+    if running is None:
+        return []
+    return bring_up(domain, Origin(domain.definition, "from snapshot"), paused=not running)
+
+
+def _fresh_path(base: Image) -> str:
+    """Return a path for a new image over an old one: its suffix is the time, as libvirt has it."""
+    second = int(time.time())
+    while os.path.lexists(path := disks.with_suffix(base.path, str(second))):
+        second += 1
+    image.check(base.path, base.format, backing=bool(base.backing))
+    return path
+
+
+def _overlays(layers: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    return {(layer["target"], layer["base"]): layer["path"] for layer in layers}
+
+
+def _complete_external(domain: Handle, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    for one in told["images"]:
+        imagestates.apply(one["path"], snapshot.tag, backing=one["backing"])
+    store.set_layers(domain, store.layers(domain) | {layer["path"] for layer in told["layers"]})
+    _restore_definition(domain, snapshot, _overlays(told["layers"]))
+    store.set_current(domain, snapshot.name)
+    chain.sweep(domain, set(told["left"]))
+
+
+def _recover_external(domain: Handle, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete a revert whose images are all made, else undo it."""
+    if told["phase"] == "made":
+        _complete_external(domain, snapshot, told)
+    else:
+        for layer in told["layers"]:
+            files.remove(layer["path"])
+
+
+def _restore_definition(
+    domain: Handle, snapshot: Snapshot, overlays: dict[tuple[str, str], str] | None = None
+) -> None:
+    """Store the snapshot's definition, but keep autostart and the disks that are not in the snapshot.
+
+    :param overlays: new images over the disks' own.
+    """
+    if not domain.is_persistent:
+        return
+    then = past(snapshot)
+    if snapshot.inactive is not None:
+        then = toml.from_plain(snapshot.inactive, spec.Domain, snapshot.name)
+
+    def edit(now: spec.Domain) -> spec.Domain:
+        if snapshot.inactive is None and snapshot.state != SHUTOFF:
+            # The domain was transient then: of its run only the disks are taken over.
+            return _with_present_disks(replace(now, disks=then.disks), now, snapshot, overlays)
+        version = then.machine_version or (now.machine_version if now.machine is then.machine else "")
+        kept = replace(
+            then, machine_version=version, autostart=now.autostart, autostart_once=now.autostart_once,
+            autostart_order=now.autostart_order,
+        )  # fmt: skip
+        return _with_present_disks(kept, now, snapshot, overlays)
+
+    definitions.change(domain, edit)
+
+
+def _with_present_disks(
+    then: spec.Domain, now: spec.Domain, snapshot: Snapshot, overlays: dict[tuple[str, str], str] | None
+) -> spec.Domain:
+    """Return a former definition with the present disks where the snapshot left a disk out."""
+    left_out = {disk.target for disk in snapshot.disks if disk.place == NO}
+    present = {disk.target: disk for disk in now.disks if disk.target in left_out}
+    chosen = tuple(present.get(disk.target, disk) for disk in then.disks)
+    return layers.with_overlays(replace(then, disks=chosen), overlays or {})
+
+
+def _as_plain(images: list[Image]) -> list[dict[str, Any]]:
+    """Return images as they are noted."""
+    return [{"path": one.path, "backing": bool(one.backing)} for one in images]
+
+
+def _refuse_unfit(domain: Handle, definition: spec.Domain) -> None:
+    """Refuse what a start would fail at, before the present guest is ended."""
+    for disk in definition.disks:
+        if disk.path:
+            image.check(disk.path, disk.format, backing=bool(disk.backing))
+        for depth, layer in enumerate(disk.backing):
+            image.check(layer.path, layer.format, backing=depth + 1 < len(disk.backing))
+    for nic in definition.nics:
+        bridge_for(domain.tree, nic)
+
+
+def _end_present(domain: Handle, run: Run | None) -> None:
+    """End the present guest; its state is lost.
+
+    :raises InvalidState: the domain is transient, and would be gone.
+    """
+    if run is None:
+        return
+    if not domain.is_persistent:
+        raise InvalidState(
+            "a transient domain ends with its QEMU, and its present hardware does not fit the snapshot's",
+            hint=f"qkvm dumpxml {domain.name} | qkvm define /dev/stdin",
+        )
+    end(domain, run, "from snapshot")
+
+
+def _renew_nvram(domain: Handle) -> None:
+    """Make the UEFI variables from their template again."""
+    flash = firmware.choose(domain.tree, domain.definition)
+    if flash is not None:
+        with files.Undo() as undo:
+            firmware.make_store(domain.tree, flash, undo, reset=True)
+            undo.commit()
+
+
+def recover(domain: Handle, run: Run | None, snapshot: Snapshot, told: dict[str, Any]) -> None:
+    """Complete a revert; one that has not changed anything yet is dropped."""
     if told["way"] == "layers":
-        external.recover_revert(domain, run, snapshot, told)
+        _recover_external(domain, snapshot, told)
     elif run is None:
         if told["phase"] == "loading":
             _apply(domain, snapshot, told["images"])
@@ -250,5 +425,5 @@ def _recover_load(domain: Handle, run: Run, snapshot: Snapshot, told: dict[str, 
     if found or (found is None and told["fresh"]):
         end(domain, run, "failed")
     if found:
-        # What is on its disks need not belong together.
+        # Its disks may have been loaded in part.
         _apply(domain, snapshot, told["images"])

@@ -109,6 +109,14 @@ def finish(stream: StreamWriter, description: dict[str, Any]) -> None:
     stream.put(0, _prefix(description, BLOCK, stream.length, stream.crc, begin, text))
 
 
+def has_token(path: str, token: str) -> bool:
+    """Return whether a file holds the saved guest with this token."""
+    try:
+        return bool(read(path).description.get("token") == token)
+    except HostError:
+        return False
+
+
 def read(path: str) -> SaveFile:
     """A saved guest from its file, whose size, prefix and description are whole.
 

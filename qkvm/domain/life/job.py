@@ -12,7 +12,7 @@ from qkvm.domain.launch.end import end
 from qkvm.domain.run import write
 from qkvm.domain.state import job, migration
 from qkvm.domain.state.job import Info
-from qkvm.errors import HostError, InvalidState, InvalidValue, MonitorError, NotReached
+from qkvm.errors import InvalidState, InvalidValue, MonitorError, NotReached
 from qkvm.host import process
 from qkvm.storage import savefile
 
@@ -112,7 +112,7 @@ def recover(domain: Handle, run: Run) -> None:
             job.end(run, "Failed", store=False)
             end(domain, run, "failed")
             return
-        if told.get("phase") == "named" and _has_token(told):
+        if told.get("phase") == "named" and savefile.has_token(told["path"], told["token"]):
             job.end(run, "Completed", store=False)
             end(domain, run, "saved")
             return
@@ -127,13 +127,6 @@ def recover(domain: Handle, run: Run) -> None:
     if "temporary" in told:
         files.remove(told["temporary"])
     job.end(run, "Failed")
-
-
-def _has_token(told: dict[str, Any]) -> bool:
-    try:
-        return bool(savefile.read(told["path"]).description.get("token") == told["token"])
-    except HostError:
-        return False
 
 
 def _settle(run: Run, session: Session, told: dict[str, Any]) -> None:

@@ -203,7 +203,7 @@ def reset(domain: Handle) -> None:
 def destroy(domain: Handle, *, graceful: bool = False) -> None:
     """End QEMU: SIGTERM, on which it flushes and closes its disks, then SIGKILL.
 
-    A save or dump that is under way is cancelled first: its process holds the lock until it has ended.
+    A save or dump that is under way is canceled first: its process holds the lock until it has ended.
 
     :param graceful: no SIGKILL. :raises NotReached: graceful, and QEMU has not ended.
     """

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from qkvm import files
 from qkvm.domain.state import job as jobs
 from qkvm.domain.state import migration
-from qkvm.errors import HostError
 from qkvm.spec.snapshot import RUNNING, Snapshot
 from qkvm.storage import savefile
 
@@ -29,7 +28,7 @@ def save(
 ) -> None:
     """Write the memory, and call ``switch`` while the guest is stopped; it stays stopped.
 
-    :raises Aborted: it was cancelled. :raises HostError: the file can't be written.
+    :raises Aborted: it was canceled. :raises HostError: the file can't be written.
     """
     stream = savefile.writer(snapshot.memory_file)
     goes_on = snapshot.state == RUNNING
@@ -52,10 +51,7 @@ def save(
 
 def is_whole(snapshot: Snapshot) -> bool:
     """Return whether the file holds this snapshot's memory."""
-    try:
-        return bool(savefile.read(snapshot.memory_file).description.get("token") == snapshot.token)
-    except HostError:
-        return False
+    return savefile.has_token(snapshot.memory_file, snapshot.token)
 
 
 def remove(snapshot: Snapshot) -> None:

@@ -136,11 +136,7 @@ def _nvram(domain: Handle, snapshot: Snapshot, *, reset_nvram: bool) -> list[Ima
 
 def _kept_of(snapshot: Snapshot) -> Kept | None:
     """Return the places that its devices had; None where they are not known, as in libvirt's description."""
-    kept = snapshot.kept
-    if kept is None:
-        return None
-    shares = tuple(kept.get("filesystems", ()))
-    return Kept(tuple(kept["nics"]), dict(kept["places"]), filesystems=shares, incoming=False)
+    return saved.kept_from(snapshot.kept, incoming=False) if snapshot.kept is not None else None
 
 
 def _fits(domain: Handle, run: Run, snapshot: Snapshot) -> bool:
@@ -203,7 +199,7 @@ def _load_in_new(
 
 
 def _loaded(domain: Handle, run: Run, session: Session, snapshot: Snapshot, goes: bool) -> None:
-    """Record that the snapshot is loaded, and let the guest run; the job goes last, so that this can be repeated."""
+    """Record that the snapshot is loaded, and let the guest run. The job goes last, so that a repeat finds it."""
     _restore_definition(domain, snapshot)
     store.set_current(domain, snapshot.name)
     with suppress(CommandRefused):

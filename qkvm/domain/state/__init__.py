@@ -1,11 +1,12 @@
-"""The state of a guest, out of QEMU and into it.
+"""Save a guest's state to a file, dump it, and restore it.
 
 A module imports only what is listed before it:
 
-job: what the record says of a job
-pump: between QEMU and a file
-migration: QEMU's part
-saved: what lies in a file
-save, dump: into one
-bring_back: out of it
+job: the job under way, in the record: save, dump, restore
+pump: a pipe between QEMU and a file
+migration: QEMU's migration into a stream or file and out of it
+saved: show and change the description in a save file
+save: save, managedsave
+dump: dump the guest's memory
+bring_back: start QEMU with a saved guest
 """

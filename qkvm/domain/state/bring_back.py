@@ -1,7 +1,7 @@
-"""Bring a saved guest back: what restore does with a file, and start with a managed save.
+"""Start QEMU with a saved guest, for restore and for a start with a managed save.
 
-The definition and the devices are those of the file, since the state fits no others. Nothing is started before the
-file has shown that it is whole, and the guest is let go only when QEMU has taken all of it.
+The definition and the devices come from the file, since the state fits no others. The file is checked before QEMU
+is started, and the guest runs only when QEMU has loaded all of it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def start_managed(
     domain: Handle, *, bypass_cache: bool = False, paused: bool = False, reset_nvram: bool = False
 ) -> list[str]:
-    """Start a domain from its managed save, which is gone then; call it under its lock. Gives warnings.
+    """Start a domain from its managed save, remove that, and return warnings; call it under the domain's lock.
 
-    :raises HostError: the saved state is damaged; it stays, for the user to throw away.
+    :raises HostError: the saved state is damaged; it stays, for the user to discard.
     """
     path = domain.tree.managed_save(domain.name)
     try:
@@ -48,7 +48,7 @@ def start_managed(
 
 
 def refuse_other(domain: Handle, saved: spec.Domain) -> None:
-    """One name, one UUID: the saved guest must be the domain of its name."""
+    """Refuse a saved guest whose UUID is not that of the domain of its name, or whose domain runs."""
     refuse_running(domain)
     if domain.is_persistent and domain.uuid != saved.uuid:
         raise InvalidState(
@@ -68,16 +68,16 @@ def bring_back(
     reason: str = "restored",
     channels: int = 0,
 ) -> list[str]:
-    """Start a QEMU with a saved guest; call it under the domain's lock. Gives warnings.
+    """Start QEMU with a saved guest and return warnings; call it under the domain's lock.
 
-    :param managed: the file, where it is to go with that. :param reason: virsh's for the state that follows.
+    :param managed: the path of a managed save, to be removed. :param reason: virsh's, for the state that follows.
     """
     saved.file.check()
     goes = saved.running if running is None else running
     handed_on = used_name(managed) if managed else ""
 
     def take_up(run: Run) -> None:
-        """Give QEMU the state. Before the guest goes the file loses its name: it must not be restored twice."""
+        """Give QEMU the state. A managed save is renamed before the guest runs: it must not be restored twice."""
         jobs.begin(run, "Restore", goes_on=goes, path=managed, handed_on=handed_on)
         with domain.monitor() as session, files.Undo() as undo:
             _receive(domain, run, session, saved, bypass_cache, channels)
@@ -90,7 +90,7 @@ def bring_back(
                 migration.go_on(run, session)
             else:
                 run.record["base_state"] = ["paused", "user" if reason == "restored" else reason]
-                # The state is nobody else's now: its images are not either.
+                # QEMU leaves the images inactive, since the saver might still use them; it does not.
                 if run.needs(Quirk.INACTIVE_IMAGES):
                     session.execute("blockdev-set-active", {"active": True})
             undo.commit()

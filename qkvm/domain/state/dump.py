@@ -1,4 +1,4 @@
-"""Dumps of a running guest: a core of its memory for crash and gdb, or a whole migration stream (virsh dump)."""
+"""Dump a running guest (virsh dump): a core of its memory for crash and gdb, or a whole migration stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 FORMATS = ("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp")
-"""Formats of a core (DumpGuestMemoryFormat of qapi/dump.json)."""
+"""Formats of a core (QMP's DumpGuestMemoryFormat)."""
 
 _FD_NAME = "core"
 _POLL = 0.02
@@ -42,14 +42,14 @@ def dump(
     bypass_cache: bool = False,
     report: Report | None = None,
 ) -> None:
-    """Write the guest's memory to a file; the guest is stopped meanwhile and goes on afterwards.
+    """Write the guest's memory to a file; the guest is stopped meanwhile.
 
-    :param memory_only: a core in ``format``; else the stream of a migration, which also has the devices' state.
-    :param crash: end the guest afterwards. :param reset: press its reset button before it goes on.
-    :param live: do not stop it before QEMU itself has to: which is what is done in any case where it can be.
+    :param memory_only: a core in ``format``; else a migration stream, which also has the devices' state.
+    :param crash: end the guest afterwards. :param reset: press its reset button before it runs on.
+    :param live: stop the guest as late as possible, which is done anyway.
     :param bypass_cache: write the file past the host's page cache.
     :param report: called now and then with the bytes that remain and the bytes in all.
-    :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest goes on then.
+    :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest runs on then.
     """
     del live
     if crash and reset:
@@ -101,7 +101,7 @@ def _take_back(run: Run, session: Session, stream: StreamWriter, error: BaseExce
 
 
 def _write_core(run: Run, session: Session, stream: StreamWriter, format: str, report: Report | None) -> None:
-    """Have QEMU write a core (dump-guest-memory). It takes no order to give up, but heeds that nobody reads."""
+    """Have QEMU write a core (dump-guest-memory). No command cancels that; QEMU gives up when the pipe closes."""
     mark = journal.size(run.journal)
     wanted = {} if format == "elf" else {"format": format}
     with Pump(stream.copy_from) as pump:
@@ -127,7 +127,7 @@ def _write_core(run: Run, session: Session, stream: StreamWriter, format: str, r
 
 
 def _await_core(run: Run, session: Session, mark: int, report: Report | None) -> dict[str, Any]:
-    """Wait for DUMP_COMPLETED, and give what it says."""
+    """Wait for DUMP_COMPLETED and return its data."""
     offset, next_report = mark, time.monotonic() + _REPORT_EVERY
     while True:
         alive = run.pid is not None

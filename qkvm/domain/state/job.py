@@ -1,7 +1,6 @@
-"""Jobs: what is under way in a domain that takes its time (a save, a dump, a restore), seen from any process.
+"""A domain's job that takes long (save, dump, restore), in the record where every process sees it.
 
-Who works holds the domain's lock and its monitor. The record says what is being done and by whom; how far
-it is, QEMU tells over its second monitor.
+The process that does the job holds the domain's lock and monitor. QEMU reports progress over its second monitor.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ OPERATIONS = {"Save": 2, "Restore": 3, "Snapshot": 6, "Dump": 8, "Backup": 9}
 """Kinds of jobs, and libvirt's numbers for them (virDomainJobOperation)."""
 
 TYPES = ("None", "Bounded", "Unbounded", "Completed", "Failed", "Cancelled")
-"""libvirt's words for what a job is (virDomainJobType); each one's number is its place."""
+"""libvirt's types of jobs; the index of each is its number (virDomainJobType)."""
 
 
 class Info(NamedTuple):
-    """A job: its type and operation, and what QEMU counts under libvirt's names of it (bytes, ms, pages)."""
+    """A job: type, operation, and QEMU's counts under libvirt's names (bytes, ms, pages)."""
 
     type: str
     operation: str
@@ -33,7 +32,7 @@ class Info(NamedTuple):
 
 
 def begin(run: Run, operation: str, **facts: Any) -> None:
-    """Say in the record what is being done; call it under the domain's lock."""
+    """Note in the record that this process begins a job; call it under the domain's lock."""
     pid = os.getpid()
     run.record["job"] = {
         "operation": operation, "since": time.time(), "pid": pid, "pid_start": process.start_time(pid), **facts,
@@ -43,15 +42,16 @@ def begin(run: Run, operation: str, **facts: Any) -> None:
 
 
 def update(run: Run, **facts: Any) -> None:
-    """Change what the record says of the job."""
+    """Change the facts about the job in the record."""
     run.record["job"].update(facts)
     write(run)
 
 
 def end(run: Run, type_: str, answer: dict[str, Any] | None = None, *, store: bool = True) -> None:
-    """Say that the job has ended, and how; ``answer`` is QEMU's last word on it.
+    """Note in the record that the job has ended.
 
-    :param store: False leaves the writing of the record to the caller.
+    :param type_: how: one of TYPES. :param answer: QEMU's last report. :param store: False: the caller writes the
+        record.
     """
     job = run.record.pop("job")
     counts = values(job, answer or {})
@@ -62,12 +62,12 @@ def end(run: Run, type_: str, answer: dict[str, Any] | None = None, *, store: bo
 
 
 def type_of(error: BaseException) -> str:
-    """The type of a job that ended with this error."""
+    """Return the type of a job that ended with this error."""
     return "Cancelled" if isinstance(error, (Aborted, KeyboardInterrupt)) else "Failed"
 
 
 def values(job: dict[str, Any], answer: dict[str, Any]) -> dict[str, int]:
-    """QEMU's counts under libvirt's names and in libvirt's order."""
+    """Return QEMU's counts under libvirt's names and in libvirt's order."""
     found = {
         "operation": OPERATIONS[job["operation"]],
         "time_elapsed": int(answer.get("total-time") or max(0.0, time.time() - job["since"]) * 1000),

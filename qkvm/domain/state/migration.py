@@ -1,12 +1,11 @@
-"""A guest's state out of QEMU and into it: migration (qapi/migration.json) over a pipe, with a file behind it.
+"""Move a guest's state out of QEMU and into it: QEMU's migration, over a pipe or into a file.
 
-The pipe's other end is this process. Where it dies, QEMU finds nobody to write to and gives up. Under KVM the
-guest is not stopped beforehand: QEMU stops it for the last pass, in which it answers nobody, and starts it again
-by itself where that fails. When all of the memory has been written once, the pass with what has changed meanwhile
-is made the last.
+The pipe's other end is in this process: if it dies, QEMU can't write and gives up. Under KVM the guest runs on
+until the last pass, for which QEMU stops it and in which it answers no monitor; if that fails QEMU resumes it. The
+second pass, with the pages that changed during the first, is made the last.
 
-Under TCG, which loses writes, the guest is stopped first. One whose saver was killed is let go on by the next verb
-(job.recover).
+Under TCG, which loses writes, the guest is stopped first. If this process is killed, the next verb resumes the
+guest (life/job.py).
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ if TYPE_CHECKING:
 
 _FD_NAME = "state"
 _LIMITS = {"max-bandwidth": (1 << 63) - 1, "downtime-limit": 300}
-"""As fast as it goes, and the milliseconds that the last pass may take, which are QEMU's own default."""
+"""No limit of speed, and QEMU's default for the milliseconds that the last pass may take."""
 
 _LAST_PASS = {"downtime-limit": 2000 * 1000}
-"""The longest that QEMU takes: whatever is left is small enough for a last pass."""
+"""The longest downtime that QEMU accepts: it then begins the last pass, however much is left."""
 
 _PATIENCE = 600.0
-"""Seconds for an answer: in its last pass QEMU answers nobody before all has been written."""
+"""Seconds for an answer: in its last pass QEMU answers only when everything is written."""
 
 _GIVE_UP = 2.0
-"""Seconds for an answer to what is asked beside something else that leads to the same."""
+"""Seconds for an answer to migrate_cancel, where closing the pipe has the same effect."""
 
 _REPORT_EVERY = 0.5
 _POLL = 0.005
@@ -61,12 +60,10 @@ def send(
 ) -> None:
     """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
 
-    Under TCG it is stopped from the beginning.
-
-    :param what: the job, for errors: 'save'. :param at_end: is called when the guest has been stopped and its
-        disks are still open, before the last of its state is written.
-    :raises Aborted: it was canceled; by ^C, too. :raises HostError: the state could not be written.
-        In either case :func:`go_on` lets the guest go on as before.
+    :param what: the job, for errors: 'save'. :param at_end: called when the guest is stopped and its disks are
+        still open, before the last part of its state is written.
+    :raises Aborted: it was canceled, by ^C too. :raises HostError: the state could not be written.
+        In both cases :func:`go_on` lets the guest run on.
     """
     mark = journal.size(run.journal)
     with Pump(stream.copy_from) as pump:
@@ -79,10 +76,15 @@ def send(
             stream.abandon()
             _give_up(run, session, mark, pump)
             status = "cancelled"
+    _refuse_unwritten(session, status, what, pump.error)
+
+
+def _refuse_unwritten(session: Session, status: str, what: str, error: HostError | None = None) -> None:
+    """Raise the error for a migration that did not end with success."""
     if status == "cancelled":
         raise Aborted(f"operation aborted: domain {what} job: canceled by client")
-    if pump.error is not None:
-        raise pump.error
+    if error is not None:
+        raise error
     if status == "failed":
         raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
 
@@ -90,10 +92,10 @@ def send(
 def send_sparse(
     run: Run, session: Session, stream: StreamWriter, *, channels: int, report: Report | None = None
 ) -> None:
-    """As :func:`send`, where QEMU writes the file itself: each page at a place of its own, empty ones nowhere.
+    """Have QEMU write the file itself, each page at its own offset, empty pages not at all; see :func:`send`.
 
-    :param channels: how many threads of QEMU's write.
-    :raises HostError: QEMU does not know how (mapped-ram), or it could not.
+    :param channels: how many of QEMU's threads write.
+    :raises HostError: QEMU does not know mapped-ram, or failed.
     """
     mark = journal.size(run.journal)
     fd = os.open(f"/proc/self/fd/{stream.fd}", os.O_WRONLY | os.O_CLOEXEC)
@@ -117,17 +119,14 @@ def send_sparse(
     finally:
         with suppress(MonitorError):
             session.execute("remove-fd", {"fdset-id": fdset})
-    if status == "cancelled":
-        raise Aborted("operation aborted: domain save job: canceled by client")
-    if status == "failed":
-        raise HostError(f"QEMU could not write the guest's state: {_why(session)}")
+    _refuse_unwritten(session, status, "save")
     stream.adopt()
 
 
 def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> None:
-    """As :func:`receive`, of a file that :func:`send_sparse` has had written.
+    """Have QEMU load the state from a file that :func:`send_sparse` wrote; the guest is paused afterwards.
 
-    :raises HostError: QEMU does not know how (mapped-ram), or it says what does not fit.
+    :raises HostError: QEMU does not know mapped-ram, or says what does not fit.
     :raises MonitorGone: QEMU ended: the state does not fit.
     """
     mark = journal.size(run.journal)
@@ -145,9 +144,9 @@ def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> N
 
 
 def _prepare(session: Session, *, waits: bool = False, channels: int = 0) -> None:
-    """Set QEMU's capabilities for a migration, and take back what an earlier one that was broken off had set.
+    """Set QEMU's capabilities for a migration; an earlier one may have left others.
 
-    :param waits: QEMU stands still before the end. :param channels: 0 for a stream, else for a file.
+    :param waits: QEMU pauses before the last part. :param channels: 0 for a stream, more for a file.
     """
     wanted = {
         "events": True, "pause-before-switchover": waits, "mapped-ram": channels > 0, "multifd": channels > 1,
@@ -165,20 +164,19 @@ def _prepare(session: Session, *, waits: bool = False, channels: int = 0) -> Non
 
 
 def tracks_writes(run: Run) -> bool:
-    """Whether QEMU sees all that a running guest writes into memory that it has passed on already.
+    """Return whether QEMU notices every write of a running guest into memory that was already sent.
 
-    Under TCG it does not before 9.0: cpu_physical_memory_sync_dirty_bitmap takes the marks off the pages that were
-    written to, but leaves the vCPUs' TLBs believing that they are marked. What goes out in the second pass or a
-    later one, while the guest runs, goes out as it is; what the guest writes there before it next flushes its TLB
-    is in no pass. It comes back with a part of its memory as it was, its list of timers perhaps, and hangs.
+    QEMU before 9.0 does not under TCG: cpu_physical_memory_sync_dirty_bitmap clears the dirty marks of pages, but
+    the vCPUs' TLBs still regard them as dirty. A page sent in the second pass or later misses what the guest
+    writes to it until the next TLB flush. The restored guest then has old values in memory, and often hangs.
     """
     return bool(run.record["accel"] == "kvm")
 
 
 def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
-    """Have QEMU take the state that ``feed`` writes to an fd; the guest is paused afterwards.
+    """Have QEMU load the state that ``feed`` writes to an fd; the guest is paused afterwards.
 
-    :raises HostError: what ``feed`` raised, or QEMU says what does not fit.
+    :raises HostError: raised by ``feed``, or QEMU says what does not fit.
     :raises MonitorGone: QEMU ended: the state does not fit.
     """
     mark = journal.size(run.journal)
@@ -190,7 +188,7 @@ def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
                 refused = HostError(f"QEMU could not take the guest's state: {_why(session)}")
         except MonitorGone as error:
             refused = error
-    # QEMU chokes on a damaged stream before all of it is read; what the feed says is the cause.
+    # QEMU fails on a damaged stream before the feed has ended; the feed's error is the cause.
     if pump.error is not None:
         raise pump.error from refused
     if refused is not None:
@@ -198,25 +196,25 @@ def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
 
 
 def cancel(session: Session) -> None:
-    """End a migration that is under way; one that has ended meanwhile is no error."""
+    """Cancel a migration; it is no error if that has ended meanwhile."""
     session.execute("migrate_cancel", timeout=_PATIENCE)
 
 
 def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
-    """Have QEMU end a migration to a stream that was abandoned: by order, or because nobody reads it any more."""
+    """Have QEMU end a migration to a stream that was abandoned: by command, or because the pipe is closed."""
     with suppress(MonitorTimeout):
         session.execute("migrate_cancel", timeout=_GIVE_UP)
     events, _ = journal.events_from(run.journal, mark)
     if any(event["event"] == "MIGRATION" for event in events):
         _watch(run, session, mark, pump, None)
     else:
-        # It had not begun. QEMU may hold the pipe's end still.
+        # It had not begun, so QEMU may still have the pipe's end.
         with suppress(MonitorError):
             session.execute("closefd", {"fdname": _FD_NAME})
 
 
 def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False) -> None:
-    """Begin a migration; with ``waits`` QEMU stands still before its end (pause-before-switchover)."""
+    """Begin a migration over an fd; with ``waits`` QEMU pauses before the last part (pause-before-switchover)."""
     _prepare(session, waits=waits)
     if command == "migrate":
         session.execute("migrate-set-parameters", _LIMITS)
@@ -237,7 +235,7 @@ def _watch(
     report: Report | None,
     at_end: Callable[[], None] | None = None,
 ) -> str:
-    """Wait for the end of a migration, and give QEMU's word for it (MIGRATION)."""
+    """Wait until a migration ends, and return its status by QEMU's event MIGRATION."""
     if pump is not None:
         pump.close_far_end()
     offset, next_report = mark, time.monotonic() + _REPORT_EVERY
@@ -266,7 +264,7 @@ def _watch(
 
 
 def _at_end(session: Session, at_end: Callable[[], None]) -> None:
-    """Do what is to be done while QEMU waits, and have it go on; or give up."""
+    """Call ``at_end`` while QEMU waits, then let it go on; cancel the migration if that fails."""
     try:
         at_end()
     except BaseException:
@@ -276,9 +274,9 @@ def _at_end(session: Session, at_end: Callable[[], None]) -> None:
 
 
 def _why(session: Session) -> str:
-    """QEMU's words for a migration that failed.
+    """Return QEMU's reason for a failed migration.
 
-    :raises MonitorGone: it has ended since, as from 9.1 on one does that can't take a state (exit-on-error).
+    :raises MonitorGone: it has ended; from 9.1 on QEMU does when it can't load a state (exit-on-error).
     """
     try:
         return str(session.execute("query-migrate").get("error-desc") or "it did not say why")
@@ -289,9 +287,9 @@ def _why(session: Session) -> str:
 
 
 def go_on(run: Run, session: Session) -> None:
-    """Let a guest run that QEMU has stopped for its last pass, or that it is about to start again by itself.
+    """Let a guest run that was stopped for a migration, and wait until it does.
 
-    :raises NotReached: it did not.
+    :raises NotReached: it does not run.
     """
     deadline = time.monotonic() + _PATIENCE
     while (status := session.execute("query-status", timeout=_PATIENCE)["status"]) != "running":

@@ -1,6 +1,6 @@
 """A pipe between QEMU and a file, with a thread of this process at the near end.
 
-Where this process dies, QEMU finds nobody at the other end and gives up what it was doing.
+If this process dies, the pipe closes and QEMU gives up.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PIPE_SIZE = 1 << 20
-"""Bytes; the most that a pipe may hold by default (fs.pipe-max-size)."""
+"""Bytes that the pipe holds: the default limit (fs.pipe-max-size)."""
 
 _HUNG = 2.0
-"""Seconds that a pipe is waited for whose other end may never be closed."""
+"""Seconds to wait for the thread where QEMU may never close its end."""
 
 
 class Pump:
     """The pipe, for use with ``with``. ``far_end`` is for QEMU; ``error`` is what the thread failed with.
 
-    :param work: what the thread does with the near end, an fd. :param into: it writes; else it reads.
+    :param work: called by the thread with the near end, an fd. :param into: it writes; else it reads.
     """
 
     def __init__(self, work: Callable[[int], None], *, into: bool = False) -> None:
         read, write = os.pipe()
         with suppress(OSError):
-            # A user's pipes may be limited in all; a smaller one only means more turns.
+            # A user's pipes together may be limited; a smaller one is only slower.
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self.far_end, self._near_end = (read, write) if into else (write, read)
         self._work = work
@@ -45,11 +45,11 @@ class Pump:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close_far_end()
-        # QEMU has let go of its end, and then the file system alone can take long; unless QEMU does not answer.
+        # After success QEMU has closed its end, and only the file system can take long. After an error it may not.
         self._thread.join(None if kind is None else _HUNG)
 
     def close_far_end(self) -> None:
-        """Leave the far end to QEMU."""
+        """Close this process's copy of the far end."""
         fd, self.far_end = self.far_end, -1
         if fd != -1:
             os.close(fd)
@@ -58,7 +58,7 @@ class Pump:
         try:
             self._work(self._near_end)
         except BrokenPipeError:
-            # QEMU has hung up, and says why itself.
+            # QEMU closed its end, and says why itself.
             pass
         except HostError as error:
             self.error = error

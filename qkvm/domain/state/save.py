@@ -1,7 +1,7 @@
-"""Save a running guest to a file and end its QEMU: virsh's save and managedsave.
+"""Save a running guest to a file and end its QEMU (virsh save, managedsave).
 
-Whatever happens on the way, the guest runs on or is saved. The record says how far it has come, for the next
-verb after this process was killed (job.recover).
+Whatever fails, the guest runs on or is saved: the record says how far the job has come, so that the next verb can
+end it if this process is killed (life/job.py).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _SAVABLE = {
     "running": "running", "paused": "paused", "prelaunch": "paused", "io-error": "paused", "watchdog": "paused",
 }  # fmt: skip
-"""States of QEMU in which a guest can be saved, and what it is restored into; prelaunch is start --paused."""
+"""QEMU's states in which a guest can be saved -> the state it is restored to; prelaunch is start --paused."""
 
 _CHANNELS = 255
-"""multifd-channels of qapi/migration.json is a number of eight bits."""
+"""QMP's multifd-channels has eight bits."""
 
 _HINTS = {
     "suspended": "qkvm dompmwakeup wakes it",
@@ -58,13 +58,11 @@ def save(
 ) -> None:
     """Save the guest's state to a file and end its QEMU (virsh save).
 
-    :param image_format: how the state lies in it, one of savefile.FORMATS. :param channels: how many threads write
-        a sparse one; 0 is one.
-
-    :param definition: what it is to be when it is restored; what the guest sees must stay.
-    :param running: whether it is to run when it is restored; None: as now.
+    :param definition: the one to restore; the guest must see the same hardware. :param running: whether it runs
+        when it is restored; None: as now. :param image_format: one of savefile.FORMATS.
+    :param channels: how many threads write a sparse file; 0 is one.
     :param report: called now and then with the bytes that remain and the bytes in all.
-    :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest goes on then.
+    :raises Aborted: it was canceled. :raises HostError: the file can't be written. The guest runs on then.
     """
     path = units.check_path(os.path.abspath(path), "file")
     check_channels(image_format, channels, bypass_cache=bypass_cache)
@@ -76,9 +74,9 @@ def save(
 
 
 def check_channels(image_format: str, channels: int, *, bypass_cache: bool) -> None:
-    """Refuse what only sparse files can, and what they can't.
+    """Refuse options that do not fit the image format.
 
-    :raises InvalidValue: saying which.
+    :raises InvalidValue: naming the option.
     """
     if channels and image_format != "sparse":
         raise InvalidValue("parallel channels need the image format sparse", hint="save --image-format sparse")
@@ -91,7 +89,7 @@ def check_channels(image_format: str, channels: int, *, bypass_cache: bool) -> N
 def managed_save(
     domain: Handle, *, bypass_cache: bool = False, running: bool | None = None, report: Report | None = None
 ) -> None:
-    """Save the guest's state to where the next start takes it up (virsh managedsave); as :func:`save`."""
+    """Save the guest's state for the domain's next start (virsh managedsave); see :func:`save`."""
     with domain.lock():
         domain.live  # noqa: B018  raises where it does not run
         if not domain.is_persistent:
@@ -104,19 +102,19 @@ def managed_save(
 
 
 def used_name(path: str) -> str:
-    """The name of a managed save whose guest has been handed on to QEMU, and is about to run."""
+    """Return the name that a managed save gets when QEMU has loaded it, before the guest runs."""
     return f"{path}.used"
 
 
 def remove_managed_save(domain: Handle) -> bool:
-    """Throw the saved state away (virsh managedsave-remove); False where there was none."""
+    """Remove the managed save (virsh managedsave-remove); return whether there was one."""
     with domain.lock():
         settle(domain.tree, domain.name)
         return discard_managed_save(domain)
 
 
 def discard_managed_save(domain: Handle) -> bool:
-    """As :func:`remove_managed_save`; call it under the domain's lock."""
+    """Remove the managed save, under the domain's lock; return whether there was one."""
     path = domain.tree.managed_save(domain.name)
     files.remove(used_name(path))
     present = os.path.lexists(path)
@@ -172,9 +170,9 @@ def _save(
 
 
 def savable(session: Session) -> str:
-    """Whether it is to run or be paused when it is restored.
+    """Return the state that the guest is restored to: 'running' or 'paused'.
 
-    :raises InvalidState: QEMU can't save it as it is.
+    :raises InvalidState: QEMU can't save it in its present state.
     """
     status = str(session.execute("query-status")["status"])
     if status not in _SAVABLE:
@@ -183,7 +181,7 @@ def savable(session: Session) -> str:
 
 
 def pinned(run: Run, session: Session) -> spec.Domain:
-    """What a live domain is now, with what it leaves open (machine version, accelerator) as it was chosen."""
+    """Return a live domain's present definition with the machine version and accelerator that it runs with."""
     present = actual.definition(run)
     machine = str(session.execute("qom-get", {"path": "/machine", "property": "type"}))
     _, version = spec.Machine.parse(machine.removesuffix("-machine"))
@@ -191,7 +189,7 @@ def pinned(run: Run, session: Session) -> spec.Domain:
 
 
 def kept(run: Run) -> dict[str, Any]:
-    """Ids and places of the devices of a run, as a plain form of :class:`qkvm.qemu.launch.Kept`."""
+    """Return ids and places of a run's devices: the plain form of :class:`qkvm.qemu.launch.Kept`."""
     plugged = [entry for kind in ("controllers", "disks", "nics", "filesystems") for entry in run.devices(kind)]
     shares = [entry["id"] for entry in run.devices("filesystems")]
     return {
@@ -202,7 +200,7 @@ def kept(run: Run) -> dict[str, Any]:
 
 
 def vcpus_in_order(run: Run) -> bool:
-    """Whether the vCPUs that are plugged are those that a start of as many would have."""
+    """Return whether the plugged vCPUs are those that a start with the same number would have."""
     started = definitions.started_with(run.record)
     present = {entry["id"] for entry in run.devices("vcpus")}
     numbers = range(1, len(present) + 1)
@@ -210,11 +208,12 @@ def vcpus_in_order(run: Run) -> bool:
 
 
 def _take_back(run: Run, session: Session, stream: StreamWriter, error: BaseException, *, go_on: bool) -> None:
-    """Undo a save: the guest goes on, and nothing of the file stays."""
+    """Undo a save: remove the file, and let the guest run on."""
     try:
         stream.discard()
-        # A file that got its name although the folder could not be synced must not be restored beside the guest.
-        if run.record["job"].get("phase") == "named" and _is_named(stream.path, run.record["job"]["token"]):
+        # The file may have got its name before the folder's sync failed; it must not be restored any more.
+        job = run.record["job"]
+        if job.get("phase") == "named" and savefile.has_token(stream.path, job["token"]):
             files.remove(stream.path)
         if run.pid is not None and go_on:
             migration.go_on(run, session)
@@ -222,17 +221,3 @@ def _take_back(run: Run, session: Session, stream: StreamWriter, error: BaseExce
     except (MonitorError, HostError) as failure:
         error.add_note(f"while undoing: {failure}")
     jobs.end(run, jobs.type_of(error))
-
-
-def _is_named(path: str, token: str) -> bool:
-    try:
-        return bool(savefile.read(path).description.get("token") == token)
-    except HostError:
-        return False
-
-
-def check_options(*, running: bool, paused: bool) -> bool | None:
-    """--running and --paused as one answer. :raises InvalidValue: both."""
-    if running and paused:
-        raise InvalidValue("Options --running and --paused are mutually exclusive")
-    return True if running else False if paused else None

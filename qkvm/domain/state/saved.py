@@ -1,4 +1,4 @@
-"""A saved guest as its file tells of it: what it is, shown and changed (virsh save-image-dumpxml and -define)."""
+"""The description in a save file: read, show and change it (virsh save-image-dumpxml, save-image-define)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SavedGuest(NamedTuple):
-    """A saved guest as its file tells of it: ``running`` is whether it is to run when it is restored."""
+    """A save file and its description; ``running``: the guest runs when it is restored."""
 
     file: savefile.SaveFile
     definition: spec.Domain
@@ -30,28 +30,29 @@ class SavedGuest(NamedTuple):
 
 
 def load(path: str) -> SavedGuest:
-    """What a file tells of a saved guest.
+    """Read a save file's description.
 
-    :raises HostError: it is none, or damaged.
+    :raises HostError: it is no save file, or damaged.
     """
     saved = savefile.read(os.path.abspath(path))
     told = saved.description
     try:
         definition = toml.from_plain(told["definition"], spec.Domain, path)
-        # The ports that are free of a guest with few devices may be more than a definition may ask for.
+        # A running guest with few devices may have more free root ports than a definition may ask for.
         spec.validate(replace(definition, root_ports=0))
-        kept = Kept(
-            tuple(told["kept"]["nics"]),
-            dict(told["kept"]["places"]),
-            filesystems=tuple(told["kept"].get("filesystems", ())),
-        )
-        return SavedGuest(saved, definition, kept, told["state"] == "running")
+        return SavedGuest(saved, definition, kept_from(told["kept"]), told["state"] == "running")
     except (KeyError, TypeError, ValueError, QkvmError) as error:
         raise HostError(f"{path} is damaged: {error}") from error
 
 
+def kept_from(plain: dict[str, Any], *, incoming: bool = True) -> Kept:
+    """Return ids and places of devices from their plain form; see save.kept."""
+    shares = tuple(plain.get("filesystems", ()))
+    return Kept(tuple(plain["nics"]), dict(plain["places"]), filesystems=shares, incoming=incoming)
+
+
 def managed_path(domain: Handle) -> str:
-    """The file of a domain's managed save.
+    """Return the path of a domain's managed save.
 
     :raises InvalidState: it has none.
     """
@@ -61,13 +62,16 @@ def managed_path(domain: Handle) -> str:
 
 
 def dump(path: str, *, secret: bool = False) -> str:
-    """The description of a saved guest as libvirt's XML. :param secret: with passwords."""
+    """Return a saved guest's definition as libvirt's XML.
+
+    :param secret: with passwords.
+    """
     definition = load(path).definition
     return libvirt.dumps(definition, accel=str(definition.accel), secret=secret)
 
 
 def plain(path: str, *, secret: bool = False) -> dict[str, Any]:
-    """The same as plain dicts, lists and strings, with the state that it is to have."""
+    """Return a saved guest's definition and its state as plain dicts, lists and strings."""
     found = load(path)
     definition = found.definition
     if definition.vnc is not None and not secret:
@@ -76,7 +80,7 @@ def plain(path: str, *, secret: bool = False) -> dict[str, Any]:
 
 
 def parse(text: bytes | str, path: str, uuid: str) -> spec.Domain:
-    """A definition from libvirt's XML or TOML; ``uuid`` is that of one that names none.
+    """Return a definition from libvirt's XML or TOML; ``uuid`` is the default for one without.
 
     :raises DefinitionError: it can't be read.
     """
@@ -86,9 +90,9 @@ def parse(text: bytes | str, path: str, uuid: str) -> spec.Domain:
 
 
 def change(path: str, *, definition: spec.Domain | None = None, running: bool | None = None) -> None:
-    """Change what a file says of its guest (virsh save-image-define).
+    """Change definition or state in a save file (virsh save-image-define).
 
-    :raises InvalidValue: the guest would see another machine than it was saved on.
+    :raises InvalidValue: the guest would see other hardware than when it was saved.
     """
     saved = load(path)
     told = dict(saved.file.description)
@@ -100,6 +104,6 @@ def change(path: str, *, definition: spec.Domain | None = None, running: bool | 
 
 
 def change_managed(domain: Handle, *, definition: spec.Domain | None = None, running: bool | None = None) -> None:
-    """Change what a domain's managed save says of its guest (virsh managedsave-define); as :func:`change`."""
+    """Change definition or state in a domain's managed save (virsh managedsave-define); see :func:`change`."""
     with domain.lock():
         change(managed_path(domain), definition=definition, running=running)

@@ -1,4 +1,4 @@
-"""Backups as libvirt describes them (virsh backup-begin): of a running domain, into images of any name."""
+"""virsh backup-begin: back a running domain up as an XML in libvirt's format says."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 
 def begin(domain: Handle, told: Read | None = None, *, at_once: Wanted | None = None, reuse: bool = False) -> None:
-    """Begin a backup, which goes on by itself: domjobinfo shows it, domjobabort ends it, events tell of its end.
+    """Begin a backup in the background: domjobinfo shows it, domjobabort ends it, events report its end.
 
-    :param told: which disks, since when, where to; None copies all disks, each into a file beside it. With a
-        server nothing is copied: others pull from there, until domjobabort ends it.
-    :param at_once: a checkpoint to be made at the same moment. It stays, also where the backup fails.
-    :param reuse: write to images that are there already.
-    :raises InvalidState: another job is under way, or a bitmap is not there or inconsistent.
+    :param told: which disks, since which checkpoint, where to; None copies each disk into a file beside it. With a
+        server nothing is copied: others read from it until domjobabort.
+    :param at_once: a checkpoint to make at the same moment; it stays even if the backup fails.
+    :param reuse: write to existing images.
+    :raises InvalidState: another job is under way, or a bitmap is missing or inconsistent.
     """
     with domain.lock(), Undo() as undo:
         run = domain.live
@@ -89,7 +89,7 @@ def _begin(
     add: Sequence[tuple[str, str, bool]],
     nodes: dict[str, Any],
 ) -> None:
-    """Make images, and the socket of a server, and begin."""
+    """Make the images and a server's socket, and begin the jobs."""
     with Undo() as undo, ExitStack() as stack:
         sockets: list[socket] = []
 
@@ -99,7 +99,7 @@ def _begin(
                     size = -(-int(nodes[part.source]["image"]["virtual-size"]) // 1024)
                     image.create(part.path, part.format, size, owner_folder=domain.tree.images)
             if server is not None:
-                # Behind the stack, which closes it.
+                # Removed after the stack has closed it.
                 undo.add(pull.remove_socket, server.socket)
                 sockets.append(stack.enter_context(pull.listen(server)))
                 facts["local"].append(foreignsocket.name_of(sockets[0]))
@@ -118,7 +118,7 @@ def _begin(
 
 
 def xml(domain: Handle) -> str:
-    """The description of the backup that is under way (virsh backup-dumpxml).
+    """Return the description of the backup that is under way (virsh backup-dumpxml).
 
     :raises InvalidState: there is none.
     """
@@ -129,9 +129,9 @@ def xml(domain: Handle) -> str:
 
 
 def _chosen(domain: Handle, entries: Sequence[Entry], told: Read, *, reuse: bool) -> list[BackupDisk]:
-    """All disks of the domain, with what was left open chosen as libvirt does.
+    """Return all disks of the domain, with libvirt's defaults for what the user left open.
 
-    :raises NotFound: no such disk. :raises AlreadyExists: a target is there.
+    :raises NotFound: no such disk. :raises AlreadyExists: a target exists.
     """
     now = int(time.time())
     named = {disk.target: disk for disk in told.disks or ()}
@@ -175,7 +175,7 @@ def _check_target(disk: BackupDisk, *, reuse: bool) -> None:
 
 
 def _part(domain: Handle, disk: BackupDisk, node: str, shown: dict[str, Any], *, reuse: bool) -> Part:
-    """The part of a disk in the jobs; what has changed is what the bitmap of its checkpoint marks."""
+    """Return the part of a disk; an incremental one copies what the checkpoint's bitmap marks."""
     bitmap = ""
     if disk.since:
         bitmap = store.find(domain, disk.since).bitmap(disk.target)

@@ -1,4 +1,4 @@
-"""Checkpoints: bitmaps that are begun in a domain's disks at one moment, for incremental backups from then on."""
+"""Checkpoints: bitmaps in a domain's disks, begun at one moment, for incremental backups from then on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Wanted(NamedTuple):
-    """What a checkpoint is to be; ``disks`` are those of which something was said, '' of ``name`` makes one up."""
+    """The options of a checkpoint; ``disks`` are those that the user named, without a ``name`` it gets one."""
 
     name: str = ""
     description: str = ""
@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
 
 @contextmanager
 def disks_of(domain: Handle) -> Iterator[tuple[Session, list[Entry]]]:
-    """A session that has the domain's disks open, running or not, and their entries; call it under the lock."""
+    """Yield a session with the domain's disks open, running or not, and their entries; call it under the lock."""
     settle(domain.tree, domain.name)
     if domain.is_running:
         run = domain.live
@@ -58,7 +58,7 @@ def disks_of(domain: Handle) -> Iterator[tuple[Session, list[Entry]]]:
 def create(domain: Handle, wanted: Wanted, *, quiesce: bool = False) -> Checkpoint:
     """Make a checkpoint of a domain, running or not.
 
-    :param quiesce: have the guest's agent freeze its file systems for the moment.
+    :param quiesce: have the guest's agent freeze its file systems meanwhile.
     :raises AlreadyExists: there is one of that name. :raises InvalidState: a disk can't keep a bitmap.
     """
     from qkvm.domain.guest import filesystems as guestfs
@@ -66,7 +66,7 @@ def create(domain: Handle, wanted: Wanted, *, quiesce: bool = False) -> Checkpoi
     with domain.lock(), Undo() as undo:
         with disks_of(domain) as (session, entries):
             found = describe(domain, wanted, entries)
-            # Told first: who is killed leaves a checkpoint without bitmaps, which can be deleted.
+            # Stored first: a kill here leaves a checkpoint without bitmaps, which can be deleted.
             store.write(domain, found)
             undo.add(store.remove, domain, found.name)
             by_target = {entry["target"]: entry["node"] for entry in entries}
@@ -83,7 +83,7 @@ def create(domain: Handle, wanted: Wanted, *, quiesce: bool = False) -> Checkpoi
 
 
 def describe(domain: Handle, wanted: Wanted, entries: Sequence[Entry]) -> Checkpoint:
-    """The checkpoint as it will be; nothing is made.
+    """Return the checkpoint as it will be; nothing is made.
 
     :raises AlreadyExists: there is one of that name. :raises InvalidState: no disk can have a bitmap.
     """
@@ -98,7 +98,7 @@ def describe(domain: Handle, wanted: Wanted, entries: Sequence[Entry]) -> Checkp
             raise NotFound(f"no disk named '{printable(target)}'", kind="disk", name=target)
     disks = []
     for target, fmt in formats.items():
-        # As in libvirt: where disks are named the others have none.
+        # As in libvirt: if any disk is named, the others get none.
         disk = told.get(target, CheckpointDisk(target, NO if told else BITMAP))
         if disk.kind == BITMAP and fmt != "qcow2":
             if target in told:
@@ -118,9 +118,10 @@ def describe(domain: Handle, wanted: Wanted, entries: Sequence[Entry]) -> Checkp
 def delete(
     domain: Handle, name: str, *, children: bool = False, children_only: bool = False, metadata: bool = False
 ) -> None:
-    """Delete a checkpoint and its bitmaps (virsh checkpoint-delete); its children become its parent's.
+    """Delete a checkpoint and its bitmaps (virsh checkpoint-delete); its parent becomes its children's.
 
-    :param children: its descendants too. :param children_only: those alone. :param metadata: leave the bitmaps.
+    :param children: also its descendants. :param children_only: its descendants alone.
+    :param metadata: leave the bitmaps.
     """
     with domain.lock():
         checkpoints = store.load(domain)
@@ -136,7 +137,7 @@ def delete(
 
 
 def _drop(session: Session, entries: Sequence[Entry], checkpoint: Checkpoint) -> None:
-    """Remove a checkpoint's bitmaps, in whichever image of a chain they are; one that is not there is gone."""
+    """Remove a checkpoint's bitmaps from the disks that have them."""
     nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
     for entry in entries:
         present = {one["name"] for one in nodes[entry["node"]].get("dirty-bitmaps", ())}
@@ -146,9 +147,9 @@ def _drop(session: Session, entries: Sequence[Entry], checkpoint: Checkpoint) ->
 
 
 def sizes(domain: Handle, checkpoint: Checkpoint) -> dict[str, int]:
-    """Bytes that have changed in each disk since a checkpoint (checkpoint-dumpxml --size).
+    """Return the bytes that have changed in each disk since a checkpoint (checkpoint-dumpxml --size).
 
-    :raises InvalidState: a disk does not have its bitmap any more, or an inconsistent one.
+    :raises InvalidState: a disk's bitmap is missing or inconsistent.
     """
     found = {}
     with domain.lock(), disks_of(domain) as (session, entries):
@@ -161,9 +162,9 @@ def sizes(domain: Handle, checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def usable(node: dict[str, Any], target: str, name: str) -> dict[str, Any]:
-    """A bitmap of a disk as QEMU shows it.
+    """Return QEMU's description of a bitmap.
 
-    :raises InvalidState: it is not there, or was not written when QEMU was killed.
+    :raises InvalidState: it is missing, or inconsistent since QEMU was killed.
     """
     for one in node.get("dirty-bitmaps", ()):
         if one["name"] == name:
@@ -177,19 +178,19 @@ def usable(node: dict[str, Any], target: str, name: str) -> dict[str, Any]:
 
 
 def redefine(domain: Handle, told: Read, *, validate: bool = False) -> Checkpoint:
-    """Write down what a description says of a checkpoint (checkpoint-create --redefine, checkpoint-edit).
+    """Store the description of a checkpoint whose bitmaps exist (checkpoint-create --redefine, checkpoint-edit).
 
-    :param validate: see that its bitmaps are there, too.
+    :param validate: refuse it if a bitmap is missing.
     """
     with domain.lock():
         name = spec.check_name(told.name)
         if not told.created or not told.disks:
-            raise InvalidValue("a checkpoint that is told anew needs <creationTime> and <disks>")
+            raise InvalidValue("a checkpoint that is redefined needs <creationTime> and <disks>")
         if told.parent and not store.exists(domain, told.parent):
             raise InvalidValue(f"parent {told.parent} for checkpoint {name} not found")
         present = store.load(domain)
         if told.parent == name or told.parent in {one.name for one in descendants(present, name)}:
-            raise InvalidValue(f"checkpoint {name} can't come after itself")
+            raise InvalidValue(f"checkpoint {name} can't be its own parent or descendant")
         disks = tuple(
             CheckpointDisk(disk.target, disk.kind, (disk.bitmap or name) if disk.kind == BITMAP else "")
             for disk in told.disks
@@ -215,7 +216,7 @@ def redefine(domain: Handle, told: Read, *, validate: bool = False) -> Checkpoin
 def xml(
     domain: Handle, checkpoint: Checkpoint, *, secret: bool = False, with_domain: bool = True, size: bool = False
 ) -> str:
-    """A checkpoint as libvirt's XML; ``size``: with what has changed since."""
+    """Return a checkpoint as libvirt's XML; ``size``: with the bytes that have changed since."""
     from qkvm.host.node import accel
     from qkvm.spec import domain as domains
     from qkvm.spec.libvirt import checkpoint as libvirt

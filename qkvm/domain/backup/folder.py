@@ -1,9 +1,9 @@
-"""Backups of a domain into a folder: full ones, and ones of what has changed since, by bitmaps in its disks.
+"""Full and incremental backups of a domain into a folder (qkvm backup).
 
-Each backup makes a bitmap, named after its folder's series and its number, that records what the guest writes from
-then on. The bitmap of the backup before goes only when the manifest names the new one: whatever happens meanwhile,
-the next one finds the bitmap that fits the last backup that is whole. A bitmap that is not there, or that was not
-written when QEMU was killed, means a full copy of that disk.
+Each backup begins a bitmap in every disk that records what the guest writes from then on, named after the folder's
+series and the backup's number. The former bitmap is removed only when the manifest lists the new backup, so there
+is always one that fits the last complete backup. Where a bitmap is missing, or inconsistent since QEMU was killed,
+the whole disk is copied.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 
 class Options(NamedTuple):
-    """What is asked for: all anew, or what has changed alone; neither is whatever can be.
+    """The options of a backup; with neither ``full`` nor ``incremental`` it is incremental where possible.
 
-    ``freeze``: have the guest's agent hold its file systems still, where there is one. ``bandwidth``: bytes a
-    second of each disk, 0 for no limit.
+    ``freeze``: have the guest's agent, if there is one, freeze its file systems meanwhile. ``bandwidth``: bytes
+    per second and disk, 0 for no limit.
     """
 
     full: bool = False
@@ -55,7 +55,7 @@ class Options(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A backup that is whole, as the manifest has it, whether an earlier verb had begun it, and what is to say."""
+    """A complete backup from the manifest, whether an earlier process had begun it, and notes for the user."""
 
     backup: folders.Backup
     resumed: bool
@@ -65,13 +65,13 @@ class Outcome(NamedTuple):
 def backup(
     domain: Handle, folder: str, options: Options | None = None, *, report: Report | None = None
 ) -> Outcome:
-    """Back the domain up into a folder, which is made where it is missing, and wait until that is done.
+    """Back the domain up into a folder, which is made if it is missing, and wait until that is done.
 
-    A backup into the same folder that is under way, begun by a verb that was killed, is taken up and waited for.
+    If a backup into this folder is under way, begun by a process that was killed, wait for that one.
 
-    :param report: hears the bytes that are copied and those that are to be.
-    :raises InvalidState: another backup is under way, or there is nothing to add to.
-    :raises HostError: it failed, such as for want of room: what the folder held before is as it was.
+    :param report: called with the bytes that are copied and the bytes in all.
+    :raises InvalidState: another backup is under way, or there is none to add an incremental one to.
+    :raises HostError: it failed, for example for lack of room; the folder's earlier backups are unchanged.
     """
     options = options or Options()
     folder = units.check_path(os.path.abspath(folder), "folder")
@@ -150,13 +150,13 @@ def _stopped(domain: Handle, folder: str, options: Options, report: Report | Non
 
 
 def counts(disk: dict[str, Any]) -> bool:
-    """Whether a disk is backed up: one that the guest writes to, not a medium."""
+    """Return whether a disk is backed up: it must be writable and no CD or floppy."""
     return disk.get("device", "disk") == "disk" and bool(disk.get("path")) and not disk.get("readonly")
 
 
 class _Source(NamedTuple):
-    """What is backed up: entries of disks, node ('' where it is not open) and path of the UEFI variables, the
-    definition's text, how the guest is, its seed.
+    """What is backed up: entries of disks, node ('' if not open) and path of the UEFI variables, the definition's
+    text, the guest's state, its seed.
     """
 
     entries: list[dict[str, Any]]
@@ -167,7 +167,7 @@ class _Source(NamedTuple):
 
 
 def _seed(domain: Handle) -> folders.Seed | None:
-    """The cloud-init seed that is kept with the domain."""
+    """Return the domain's cloud-init seed, None for none."""
     path = domain.tree.seed(domain.name)
     if not os.path.lexists(path):
         return None
@@ -178,7 +178,7 @@ def _seed(domain: Handle) -> folders.Seed | None:
 
 
 class _Plan:
-    """What one backup copies: parts of its jobs, images, bitmaps that are added and that go, what is to say."""
+    """What one backup copies: its parts and images, bitmaps to add and to drop, notes for the user."""
 
     def __init__(self, folder: str, manifest: Manifest, options: Options) -> None:
         self.folder, self.manifest, self.options = folder, manifest, options
@@ -190,15 +190,15 @@ class _Plan:
         self.notes: list[str] = []
 
     def take(self, session: Session, entry: dict[str, Any], shown: dict[str, Any]) -> None:
-        """Copy a disk: what has changed since the last backup where that is known, else all of it.
+        """Add a disk: what has changed since the last backup where that is known, else all of it.
 
-        :param shown: its node as QEMU tells of it.
+        :param shown: QEMU's description of its node.
         """
         node, target, size = entry["node"], entry["target"], int(shown["image"]["virtual-size"])
         bitmaps = {one["name"]: one for one in shown.get("dirty-bitmaps", ())}
         base, name = _base(self.manifest, target, size, bitmaps, self.options, self.notes)
         fresh = _bitmap(self.manifest.series, self.number)
-        # One of that name is of a backup that was broken off; older ones stand for nothing after this one.
+        # A bitmap of that name is from a backup that was broken off; older ones are useless after this backup.
         if fresh in bitmaps:
             session.execute("block-dirty-bitmap-remove", {"node": node, "name": fresh})
         ours = [other for other in bitmaps if other.startswith(f"qkvm-{self.manifest.series}-") and other != fresh]
@@ -215,7 +215,7 @@ class _Plan:
         ))  # fmt: skip
 
     def facts(self, source: _Source, nvram: folders.Image | None) -> State:
-        """What the state of the jobs tells for the time after them."""
+        """Return the facts for the jobs' state from which the manifest's entry is made at the end."""
         entry = folders.Backup(
             number=self.number, time=time.time(), guest=source.guest, definition=source.text,
             disks=tuple(self.images), nvram=nvram, seed=source.seed,
@@ -230,7 +230,7 @@ class _Plan:
 def _begin(
     domain: Handle, session: Session, run: Run | None, folder: str, options: Options, source: _Source
 ) -> State:
-    """Choose what is copied of each disk and begin it."""
+    """Choose what to copy of each disk, and begin the jobs."""
     if not source.entries:
         raise InvalidState("the domain has no disk that could be backed up")
     manifest = folders.prepare(folder, domain.name, domain.uuid)
@@ -266,7 +266,7 @@ def _bitmap(series: str, number: int) -> str:
 def _base(
     manifest: Manifest, target: str, size: int, bitmaps: dict[str, Any], options: Options, notes: list[str]
 ) -> tuple[str, str]:
-    """The file that a disk's next image is based on, and the bitmap of what has changed; '' for a full copy."""
+    """Return the base of a disk's next image and the bitmap of what has changed since; '' for a full copy."""
     last = manifest.last
     if last is None or options.full:
         return "", ""
@@ -290,7 +290,7 @@ def _base(
 def _nvram(
     folder: str, number: int, variables: tuple[str, str] | None, nodes: dict[str, Any], parts: list[Part]
 ) -> folders.Image | None:
-    """The UEFI variables: of a running guest a part of the jobs, else copied when the files are made."""
+    """Return the image for the UEFI variables, and add a part for those of a running guest."""
     if variables is None:
         return None
     node, path = variables
@@ -306,7 +306,7 @@ def _nvram(
 
 @contextmanager
 def _frozen(domain: Handle, run: Run, facts: State) -> Iterator[None]:
-    """Hold the guest's file systems still, where an agent does so; where not, the state says why not."""
+    """Freeze the guest's file systems during the block, if an agent can; note an error in the state."""
     from qkvm.domain.guest import agent
     from qkvm.domain.guest import filesystems as guestfs
 

@@ -1,10 +1,9 @@
-"""The jobs of one backup: several disks copied as they were at one moment, while the guest writes on.
+"""The jobs of one backup: several disks are copied as they were at one moment, while the guest writes on.
 
-What is under way is a plain ``state``: in the record of a running domain (key ``backup``), so that the next verb
-knows it when this process was killed, else in the hands of who has the images open. It says what follows from
-either end: ``drop`` are bitmaps that go when it has succeeded, ``undo`` those that go when it has not, with the
-files ``made``. One that others pull has a ``socket``, '' where it is an address, the ``local`` name that
-QEMU's sockets have there, and goes on until it is canceled.
+A backup under way is a plain ``state``. For a running domain it is in the record (key ``backup``), so that the
+next verb finds it if this process is killed; else the caller that has the images open holds it. After success the
+bitmaps in ``drop`` are removed; after a failure those in ``undo`` and the files in ``made``. A backup that others
+pull has the path of a ``socket`` ('' for a port) and the ``local`` name of QEMU's socket; it lasts until canceled.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ def begin(
     serve: Callable[[Mapping[str, Link]], object] | None = None,
     facts: State,
 ) -> State:
-    """Begin all parts at one moment (transaction of blockdev-backup), told of before; gives the state.
+    """Begin all parts at one moment (a transaction of blockdev-backup), and return the state.
 
-    :param run: whose record is to tell of it; None where the caller holds the images open.
-    :param add: bitmaps (node, name, whether it lasts) that record from that moment on.
-    :param keep: these stay also where the backup fails: they are of a checkpoint.
-    :param make: makes the files. :param quiet: holds the guest's file systems still at that moment.
-    :param serve: has others pull from the images, which it gets by target.
-    :raises CommandRefused: QEMU did not begin it; all is as before.
+    :param run: gets the state in its record; None where the caller has the images open.
+    :param add: bitmaps (node, name, whether it is persistent) that record from that moment on.
+    :param keep: they stay even if the backup fails: they belong to a checkpoint.
+    :param make: makes the files. :param quiet: freezes the guest's file systems meanwhile.
+    :param serve: has QEMU serve the images, which it gets by target.
+    :raises CommandRefused: QEMU refused; everything is as before.
     """
     token = os.urandom(3).hex()
     first = max((int(one["fdset-id"]) for one in session.execute("query-fdsets")), default=-1) + 1
@@ -97,7 +96,7 @@ def begin(
         if serve is not None:
             _serve(session, state, links, serve, add)
     except (MonitorTimeout, MonitorGone):
-        # Whether it was begun can't be known: whoever passes by next sees it.
+        # It is not known whether it was begun: the next process that takes the lock finds out.
         raise
     except BaseException:
         _tell(run, None)
@@ -115,7 +114,7 @@ def _serve(
     serve: Callable[[Mapping[str, Link]], object],
     add: Sequence[tuple[str, str, bool]],
 ) -> None:
-    """Serve what was begun, or take that back."""
+    """Call ``serve``; if it fails end the jobs again."""
     try:
         serve(links)
     except (MonitorTimeout, MonitorGone):
@@ -137,14 +136,11 @@ def _tell(run: Run | None, state: State | None) -> None:
         write(run)
 
 
-# How far it is.
-
-
 _OVER = ("concluded", "null")
 
 
 class Progress(NamedTuple):
-    """Bytes that are copied and that are to be, whether all jobs have ended, why one has failed ('' is none)."""
+    """Bytes copied and in all, whether all jobs have ended, and why one has failed ('' for none)."""
 
     done: int
     total: int
@@ -153,9 +149,9 @@ class Progress(NamedTuple):
 
 
 def progress(session: Session, state: State) -> Progress:
-    """How far a backup is by QEMU's word (query-jobs); where one job has failed the others are canceled.
+    """Return how far a backup is (query-jobs); if one job has failed, cancel the others.
 
-    QEMU would do that by itself (completion-mode grouped), if 7.2 could do so in a transaction that adds bitmaps.
+    QEMU could do that (completion-mode grouped), but 7.2 not in a transaction that adds bitmaps.
     """
     shown = {one["id"]: one for one in session.execute("query-jobs")}
     listed = [
@@ -168,7 +164,7 @@ def progress(session: Session, state: State) -> Progress:
             if one["status"] not in _OVER:
                 with suppress(CommandRefused):
                     session.execute("job-cancel", {"id": one["id"]})
-    # One that fails takes the others along; what they say is not the reason.
+    # The errors of the jobs that were canceled for a failed one come last.
     errors.sort(key=lambda words: "cancel" in words.lower())
     return Progress(
         sum(int(one.get("current-progress", 0)) for one in listed),
@@ -179,15 +175,15 @@ def progress(session: Session, state: State) -> Progress:
 
 
 def set_speed(session: Session, state: State, bandwidth: int) -> None:
-    """Limit what is copied of each disk to so many bytes a second, 0 for no limit (block-job-set-speed)."""
+    """Limit the copying of each disk to so many bytes per second, 0 for no limit (block-job-set-speed)."""
     for ident in state["jobs"].values():
-        # One that has ended has no speed.
+        # Refused for a job that has ended.
         with suppress(CommandRefused):
             session.execute("block-job-set-speed", {"device": ident, "speed": bandwidth})
 
 
 def await_held(session: Session, state: State, report: Report | None = None) -> Progress:
-    """Wait for the end of a backup with the caller's own session."""
+    """Wait until a backup ends, with the caller's session."""
     while True:
         found = progress(session, state)
         if report is not None:
@@ -198,7 +194,7 @@ def await_held(session: Session, state: State, report: Report | None = None) -> 
 
 
 def wait(domain: Handle, state: State, report: Report | None = None) -> None:
-    """Wait for a backup that the record of a running domain tells of, without its lock, and settle it.
+    """Wait for the backup of a running domain without its lock, and settle it.
 
     :raises Aborted: it was canceled. :raises HostError: it failed. :raises MonitorGone: QEMU ended.
     """
@@ -226,9 +222,9 @@ def wait(domain: Handle, state: State, report: Report | None = None) -> None:
 
 
 def raise_for(ended: dict[str, Any], state: State) -> None:
-    """Tell how a backup ended where it did not succeed."""
+    """Raise the error of a backup that did not succeed."""
     if ended.get("started") != state["started"]:
-        raise HostError("it can't be told how the backup ended")
+        raise HostError("it is not known how the backup ended")
     if ended["canceled"]:
         raise Aborted("the backup was canceled")
     if ended["error"]:
@@ -237,7 +233,7 @@ def raise_for(ended: dict[str, Any], state: State) -> None:
 
 
 def _states(run: Run, state: State) -> list[str]:
-    """How each job stands by the journal."""
+    """Return the state of each job by the journal."""
     return [jobend.state(run, {"id": ident, "since": state["since"]})[0] for ident in state["jobs"].values()]
 
 
@@ -249,11 +245,8 @@ def _has_failed(run: Run, state: State) -> bool:
     return any(one in ("failed", "canceled") for one in _states(run, state))
 
 
-# End.
-
-
 def values(state: State, found: Progress) -> dict[str, int]:
-    """What domjobinfo tells of a backup, under libvirt's names."""
+    """Return domjobinfo's values of a backup under libvirt's names."""
     return {
         "operation": 9, "time_elapsed": int(max(0.0, time.time() - state["started"]) * 1000),
         "disk_total": found.total, "disk_processed": found.done, "disk_remaining": found.total - found.done,
@@ -273,7 +266,7 @@ def abort(domain: Handle) -> None:
 
 
 def cancel(domain: Handle, run: Run) -> None:
-    """Cancel the backup of a running domain, and see it end; call it under the lock."""
+    """Cancel the backup of a running domain, and wait until it has ended; call it under the lock."""
     state = run.record["backup"]
     state["canceled"] = True
     write(run)
@@ -283,7 +276,7 @@ def cancel(domain: Handle, run: Run) -> None:
 
 
 def _end_jobs(session: Session, state: State) -> None:
-    """Cancel all jobs, and see them end; what is served is cut off before it is no longer what it was."""
+    """Cancel all jobs and wait until they have ended; stop serving first, while the images are still right."""
     if "socket" in state:
         pull.stop(session, state)
     for ident in state["jobs"].values():
@@ -295,12 +288,12 @@ def _end_jobs(session: Session, state: State) -> None:
 
 
 def pass_by(domain: Handle, run: Run) -> None:
-    """Settle a backup that has ended; call it under the lock. A QEMU that does not answer is left alone."""
+    """Settle a backup that has ended; call it under the lock. Nothing is done if QEMU does not answer."""
     state = run.record["backup"]
     if run.pid is None:
         settle(domain, run, None)
     elif "socket" in state and not state["begun"]:
-        # Who was to have QEMU serve it was killed: nobody knows of it.
+        # The process that began it was killed before QEMU served it, so no client knows of it.
         with suppress(MonitorError):
             cancel(domain, run)
     elif not state["begun"] or _is_over(run, state):
@@ -309,9 +302,9 @@ def pass_by(domain: Handle, run: Run) -> None:
 
 
 def settle(domain: Handle, run: Run, session: Session | None) -> None:
-    """Draw the conclusions of a backup that has ended; call it under the lock.
+    """Keep or remove the results of a backup that has ended, and note it in the record; call it under the lock.
 
-    :param session: None where QEMU has ended: what it had not written out of the images by then is lost.
+    :param session: None where QEMU has ended, and the backup with it.
     """
     state = run.record["backup"]
     error = "QEMU ended"
@@ -335,14 +328,14 @@ def settle(domain: Handle, run: Run, session: Session | None) -> None:
 
 
 def conclude(domain: Handle, session: Session | None, state: State, error: str) -> str:
-    """Take over what a backup has made, or take it away; each step can be done again. Gives why it failed."""
+    """Keep the results of a backup or remove them, and return why it failed; each step can be repeated."""
     if session is not None:
         for ident in state["jobs"].values():
             with suppress(CommandRefused):
                 session.execute("job-dismiss", {"id": ident})
         if "socket" in state:
             pull.stop(session, state)
-        # Only a closed image has all that was written to it.
+        # An image is complete only when it is closed.
         _close(session, state)
     if not error:
         try:
@@ -357,7 +350,7 @@ def conclude(domain: Handle, session: Session | None, state: State, error: str) 
 
 
 def _accept(state: State) -> None:
-    """Name a backup in the manifest, its images being on the disk; doing it again changes nothing."""
+    """Add a backup to the manifest of its folder; repeating it changes nothing."""
     folder = state.get("folder")
     if not folder:
         return

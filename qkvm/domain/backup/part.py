@@ -1,4 +1,4 @@
-"""The part of one disk in a backup: the image that it gets, and what QEMU is told to do for it."""
+"""One disk's part of a backup: its image, and QEMU's commands for it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """One disk of a backup: its node, and the image that gets it. ``bitmap`` '' copies all, else what it marks.
+    """One disk of a backup: its node, and the image to copy to. With a ``bitmap`` only what it marks is copied.
 
-    ``backed``: the image's header names a base, which is not opened. ``fresh``: it was made for this backup.
-    ``export`` is the name by which the disk is served: then the image is a scratch one, which gets what the guest
-    writes over and is based on the disk, and ``marks`` is the name that the bitmap has there.
+    ``backed``: the image's header names a base, which is not opened. ``fresh``: it is made for this backup.
+    ``export`` is the name by which the disk is served over NBD. Then the image is a scratch image on top of the
+    disk that gets the data which the guest overwrites, and ``marks`` is the served name of the bitmap.
     """
 
     target: str
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 def open_image(session: Session, part: Part, link: Link) -> None:
-    """Open the image that a disk is copied to; what its header names as its base is left alone."""
+    """Have QEMU open the image that a disk is copied to, without the base that its header names."""
     layer = LayerNodes(link.node, link.file_node, link.path, DiskFormat(link.format), False, "", False, link.fdset)
     fd = image.open_image(link.path, link.format, readonly=False, backing=part.backed)
     try:
@@ -60,10 +60,10 @@ def actions(
     jobs: Mapping[str, str],
     add: Sequence[tuple[str, str, bool]],
 ) -> list[dict[str, Any]]:
-    """What QEMU is to do at one moment: begin bitmaps, and copies of what there is or what has changed.
+    """Return the actions of the transaction that begins a backup: new bitmaps, and the copies.
 
-    :param links: the opened images, by target. :param jobs: names of the jobs, by target.
-    :param add: bitmaps (node, name, whether it lasts) that record from that moment on.
+    :param links: the opened images by target. :param jobs: names of the jobs by target.
+    :param add: bitmaps (node, name, whether it is persistent) that record from that moment on.
     """
     found: list[dict[str, Any]] = [
         {"type": "block-dirty-bitmap-add", "data": {"node": node, "name": name, "persistent": lasts}}
@@ -78,7 +78,7 @@ def actions(
 
 
 def _marked(part: Part, node: str) -> list[dict[str, Any]]:
-    """Have the scratch image tell of what the disk's bitmap marks at that moment."""
+    """Return actions that copy the disk's bitmap of that moment to the scratch image."""
     mark = {"name": part.marks, "node": node}
     source = {"name": part.bitmap, "node": part.source}
     return [
@@ -90,7 +90,7 @@ def _marked(part: Part, node: str) -> list[dict[str, Any]]:
 def _arguments(part: Part, node: str, job: str) -> dict[str, Any]:
     sync: dict[str, Any] = {"sync": "full"}
     if part.export:
-        # Nothing is copied but what the guest writes over.
+        # Only what the guest overwrites is copied.
         sync = {"sync": "none"}
     elif part.bitmap:
         sync = {"sync": "bitmap", "bitmap": part.bitmap, "bitmap-mode": "never"}

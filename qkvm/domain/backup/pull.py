@@ -1,7 +1,7 @@
-"""Backups that others pull: QEMU serves disks over NBD as they were at one moment (virsh backup-begin, mode pull).
+"""Have QEMU serve disks over NBD as they were at one moment (virsh backup-begin, mode pull).
 
-QEMU runs as a user of its own, which may make no socket where root says: qkvm binds it, and hands it over. It ends
-with QEMU; its name and the scratch images go with domjobabort, or with the next verb on the domain.
+QEMU's user may not be allowed to make the socket, so qkvm binds it and hands it over. The socket's file and the
+scratch images are removed by domjobabort, or by the next verb after QEMU has ended.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     State = dict[str, Any]
 
 _ANSWER = 1.0
-"""Seconds that who listens at a socket has to take a connection."""
+"""Seconds that a program that listens at a socket has to accept a connection."""
 
 _PATIENCE = 10.0
-"""Seconds that QEMU has to hear that its connections have ended."""
+"""Seconds that QEMU has to notice that its connections have ended."""
 
 
 def chosen(domain: Handle, server: Server) -> Server:
-    """The server with its socket named, where it is one in the domain's folder.
+    """Return the server with the path of its socket, by default one in the domain's folder.
 
-    :raises AlreadyExists: there is a file of that name. :raises HostError: its folder is not there.
+    :raises AlreadyExists: there is a file of that name. :raises HostError: its folder is missing.
     """
     if server.port:
         return server
@@ -55,7 +55,7 @@ def chosen(domain: Handle, server: Server) -> Server:
 
 
 def refuse_threaded(run: Run, disks: Iterable[dict[str, Any]]) -> None:
-    """Refuse to serve disks of iothreads where QEMU aborts when a client of such a one goes.
+    """Refuse to serve disks of iothreads where this QEMU aborts when a client disconnects.
 
     :param disks: their specs in the run's record. :raises InvalidState: naming the first.
     """
@@ -72,9 +72,9 @@ def refuse_threaded(run: Run, disks: Iterable[dict[str, Any]]) -> None:
 
 
 def listen(server: Server) -> socket.socket:
-    """A socket that listens where it was said and nowhere else; a Unix one is for its owner alone.
+    """Return a socket that listens at the server's address alone; a Unix one is accessible to its owner only.
 
-    :raises HostError: it can't be had.
+    :raises HostError: it can't listen there.
     """
     if not server.port:
         try:
@@ -103,15 +103,16 @@ def listen(server: Server) -> socket.socket:
 def serve(
     session: Session, sock: socket.socket, parts: Sequence[Part], links: Mapping[str, Link], state: State
 ) -> None:  # fmt: skip
-    """Have QEMU serve the scratch images, each by its name, with a bitmap of what has changed (block-export-add).
+    """Have QEMU serve the scratch images with their bitmaps (block-export-add).
 
-    A scratch image shows the disk as it was: what the guest has written over since, and for all else the disk.
+    A scratch image shows the disk as it was: it has the data that the guest has overwritten since, the disk has
+    the rest.
     """
     session.send_fd("backup-nbd", sock.fileno())
     try:
         session.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": "backup-nbd"}}})
     except CommandRefused:
-        # One that is there is somebody else's.
+        # A server that runs already is not ours.
         state["local"].clear()
         with suppress(CommandRefused):
             session.execute("closefd", {"fdname": "backup-nbd"})
@@ -125,31 +126,31 @@ def serve(
 
 
 def stop(session: Session, state: State) -> None:
-    """Serve nothing any more; who is connected is cut off (nbd-server-stop).
+    """Stop serving, and disconnect the clients (nbd-server-stop).
 
-    QEMU (seen in 7.2.22) waits there for who has connected and says nothing, and the guest with it. So the
-    connections are ended before, from outside.
+    QEMU (seen in 7.2.22) hangs there, and the guest with it, while a client is connected and sends nothing. So the
+    connections are shut down first, from outside.
     """
     if not state["local"]:
         return
     local = state["local"][0]
     name = local if isinstance(local, str) else (local[0], local[1])
     deadline, listening = time.monotonic() + _PATIENCE, set[int]()
-    # Where the kernel does not let this be done there is but QEMU to ask.
+    # If the kernel does not allow that, only QEMU can do it.
     with suppress(OSError):
         while time.monotonic() < deadline:
             foreignsocket.shut(state["pid"], name, listening)
-            # When it answers this, it has taken what was in the socket's queue, and heard of the end.
+            # QEMU answers this after it has accepted queued connections and noticed the shutdown.
             session.execute("query-block-exports")
             if not foreignsocket.shut(state["pid"], name, listening):
                 break
-    # It may have been killed before it began.
+    # Refused if the server was never started.
     with suppress(CommandRefused):
         session.execute("nbd-server-stop")
 
 
 def remove_socket(path: str) -> None:
-    """Remove a socket at which nobody listens; what has taken its place stays."""
+    """Remove a socket where nothing listens; another file at its path stays."""
     try:
         if not path or not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -159,5 +160,5 @@ def remove_socket(path: str) -> None:
     except ConnectionRefusedError:
         files.remove(path)
     except OSError:
-        # Somebody else's, who is busy.
+        # Another program listens there, and is busy.
         return

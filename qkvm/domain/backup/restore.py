@@ -1,4 +1,4 @@
-"""A domain made of a backup: its disks anew, its UEFI variables, its seed, its definition; or nothing of it."""
+"""Make a domain from a backup in a folder: its disks, UEFI variables, seed and definition; or nothing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 def contents(folder: str) -> Manifest:
-    """What a folder of backups holds.
+    """Return the manifest of a folder of backups.
 
-    :raises HostError: it holds none, or its manifest is damaged.
+    :raises HostError: it has none, or a damaged one.
     """
     found = folders.load(units.check_path(os.path.abspath(folder), "folder"))
     if found is None:
@@ -50,15 +50,15 @@ def restore(
     in_place: bool = False,
     report: Report | None = None,
 ) -> Handle:
-    """Make a domain of a backup, which is checked first: each file's length and checksum, and what it is based on.
+    """Make a domain from a backup; lengths, checksums and bases of its files are checked first.
 
-    Disks are made where they were, if that is among qkvm's images or in the folder of a pool; else, with another
-    name, or where a file is there already, among the images.
+    Disks are made at their former paths if these are in qkvm's folder of images or in a pool's; else in qkvm's
+    folder. So are the disks of a domain with another name, or whose former path is taken.
 
-    :param name: another name than it had: it gets a UUID and MAC addresses of its own then.
-    :param in_place: make disks where they were, wherever that is: the backup decides which files root writes.
-    :param number: of the backup, 0 is the newest. :param report: hears the bytes that are made and all of them.
-    :raises AlreadyExists: there is such a domain. :raises HostError: the backup is damaged, or there is no room.
+    :param name: another name for the domain, which then also gets a new UUID and new MAC addresses.
+    :param in_place: use all former paths: then the backup decides which files root writes.
+    :param number: of the backup, 0 is the newest. :param report: called with the bytes made and in all.
+    :raises AlreadyExists: there is such a domain. :raises HostError: the backup is damaged, or no room.
     """
     folder = units.check_path(os.path.abspath(folder), "folder")
     manifest = contents(folder)
@@ -85,7 +85,7 @@ def restore(
             folders.extract(folder, manifest, one, new, watch)
             made.append((new, path))
             done += one.size
-        # Who is killed before this has left nothing under a name, and what it has left goes with the next one.
+        # A kill before this leaves only unnamed files, which the next restore removes.
         for new, path in made:
             unfinished.name(new, path)
             undo.add(files.remove, path)
@@ -100,7 +100,7 @@ def restore(
 def _plan(
     tree: Tree, backup: folders.Backup, wanted: spec.Domain, *, renamed: bool, in_place: bool
 ) -> tuple[list[tuple[folders.Image, str]], spec.Domain]:
-    """Where each image of a backup is made, and the definition with the disks and UEFI variables there."""
+    """Return the path for each image of a backup, and the definition with these paths."""
     images, disks = [], list(wanted.disks)
     for one in backup.disks:
         path = _place(tree, one, wanted.name, renamed=renamed, in_place=in_place)
@@ -115,7 +115,10 @@ def _plan(
 
 
 def _free(folder: str, path: str, name: str) -> str:
-    """The path of a file that a domain has by its name, if none is there."""
+    """Return the path of a file that is named after the domain.
+
+    :raises AlreadyExists: there is one.
+    """
     files.make_private_dir(folder)
     if os.path.lexists(path):
         raise AlreadyExists(f"{path} of an earlier domain '{name}' is there", hint="move it away")
@@ -123,7 +126,7 @@ def _free(folder: str, path: str, name: str) -> str:
 
 
 def _with_seed(tree: Tree, wanted: spec.Domain, found: folders.Seed, undo: files.Undo) -> spec.Domain:
-    """Make the seed anew; the definition with it in the drive in which it was."""
+    """Make the seed again, and return the definition with it in its former drive."""
     path = _free(tree.seeds, tree.seed(wanted.name), wanted.name)
     undo.add(files.remove, path)
     seed.write(path, seed.Seed(found.user_data, found.meta_data, found.network_config))
@@ -132,7 +135,7 @@ def _with_seed(tree: Tree, wanted: spec.Domain, found: folders.Seed, undo: files
 
 
 def _check_disks(definition: spec.Domain, disks: tuple[folders.Image, ...], folder: str) -> None:
-    """Refuse disks that are not those of the definition, which was checked: their words become names of files.
+    """Refuse disks that are not in the definition, which was checked: their targets become part of file names.
 
     :raises HostError: naming the disk.
     """
@@ -151,9 +154,9 @@ def _renamed(before: spec.Domain, name: str) -> spec.Domain:
 
 
 def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool, in_place: bool) -> str:
-    """Where a disk is made: where it was, if that is free, for disks, and its domain's; else among the images.
+    """Return where to make a disk; see :func:`restore`.
 
-    A backup may be anybody's: its word alone must not have root write a file of its choice.
+    A backup may come from anyone: it alone must not decide which file root writes.
     """
     former = os.path.realpath(os.path.dirname(one.path))
     folders_of_pools = [pool.definition.path for pool in list_pools(tree) if pool.type == "dir"]

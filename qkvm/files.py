@@ -151,6 +151,15 @@ def remove_dir(path: str) -> None:
     os.rmdir(path)
 
 
+def identity(path: str) -> object:
+    """Return a value that all names of one file or block device share; for a missing one its path."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return os.path.normpath(path)
+    return ("device", info.st_rdev) if stat.S_ISBLK(info.st_mode) else (info.st_dev, info.st_ino)
+
+
 def entries(path: str, suffix: str = "") -> list[str]:
     """Sorted names in a folder that end in ``suffix``, without it; an absent folder has none."""
     try:

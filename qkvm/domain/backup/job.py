@@ -19,7 +19,7 @@ from qkvm import files
 from qkvm.domain.backup import part as backuppart
 from qkvm.domain.backup import pull
 from qkvm.domain.block import chain
-from qkvm.domain.block import ending as jobend
+from qkvm.domain.block import job as blockjob
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block.chain import Link
 from qkvm.domain.run import Run, write
@@ -234,7 +234,7 @@ def raise_for(ended: dict[str, Any], state: State) -> None:
 
 def _states(run: Run, state: State) -> list[str]:
     """Return the state of each job by the journal."""
-    return [jobend.state(run, {"id": ident, "since": state["since"]})[0] for ident in state["jobs"].values()]
+    return [blockjob.state(run, {"id": ident, "since": state["since"]})[0] for ident in state["jobs"].values()]
 
 
 def _is_over(run: Run, state: State) -> bool:

@@ -1,13 +1,15 @@
-"""The images below a guest's disks, and the jobs that change them.
+"""The images of a guest's disks, and the block jobs that change them.
 
 A module imports only what is listed before it:
 
-disk: which disks there are
-stats, use: how much they do, and who else has them open
-nodes: QEMU's block nodes
-chain: an image and what it is based on
-offline: the images of a domain that does not run, opened in a QEMU of their own
-ending: how a job has ended, and what follows
-job: jobs: listed, waited for, aborted
-commit, copy, pull: one kind of jobs each
+disk: list and find disks (domblklist)
+stats: statistics of disks (domstats --block, domblkstat)
+use: which domain uses an image
+nodes: open and close QEMU's block nodes
+chain: an image and those that it is based on
+offline: open the images of a domain that does not run
+job: begin, wait for, pivot, abort block jobs
+commit: blockcommit
+copy: blockcopy
+pull: blockpull
 """

@@ -1,7 +1,7 @@
-"""Chains of images: what a disk of a run consists of, from what the guest writes to down to its last base.
+"""The chain of a disk's images, from the one that the guest writes to down to the last base.
 
-A record tells the chain twice: as a definition would (path, format, backing) and as QEMU's nodes and sets of fds.
-Everything that lengthens, shortens or exchanges a chain goes through here, so that the two stay one.
+A record holds the chain twice: as in a definition (path, format, backing) and as QEMU's nodes and fd sets. All
+changes of a chain go through this module, so that the two agree.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Link(NamedTuple):
-    """One image of a chain: path, format, its format node, the protocol node below that, its set of fds."""
+    """One image of a chain: path, format, format node, the protocol node below that, fd set."""
 
     path: str
     format: str
@@ -42,7 +42,7 @@ class Link(NamedTuple):
 
 
 def links(entry: dict[str, Any]) -> list[Link]:
-    """The chain of a disk's entry in a record, the image that the guest writes to first."""
+    """Return the chain of a disk's entry in a record, first the image that the guest writes to."""
     listed = [(entry["path"], entry["format"])]
     listed += [(layer["path"], layer["format"]) for layer in entry["spec"].get("backing", ())]
     nodes, sets = entry["images"]["nodes"], entry["images"]["fdsets"]
@@ -54,50 +54,39 @@ def links(entry: dict[str, Any]) -> list[Link]:
 
 
 def set_links(entry: dict[str, Any], chain: Sequence[Link]) -> None:
-    """Say in a disk's entry that this is its chain now; the caller writes the record."""
+    """Set the chain of a disk's entry; the caller writes the record."""
     top = chain[0]
-    disk = with_images(toml.from_plain(entry["spec"], spec.Disk, "record"), chain)
+    disk = _with_images(toml.from_plain(entry["spec"], spec.Disk, "record"), chain)
     entry |= {
         "node": top.node, "path": top.path, "format": top.format, "spec": toml.to_plain(disk),
-        "images": {
-            "nodes": [node for link in chain for node in (link.node, link.file_node)],
-            "fdsets": {link.file_node: link.fdset for link in chain},
-        },
+        "images": image_args(chain),
     }  # fmt: skip
 
 
-def with_images(disk: spec.Disk, chain: Sequence[Link]) -> spec.Disk:
-    """The disk on the images of a chain."""
+def _with_images(disk: spec.Disk, chain: Sequence[Link]) -> spec.Disk:
+    """Return the disk with the images of a chain."""
     layers = tuple(spec.Layer(path=link.path, format=spec.DiskFormat(link.format)) for link in chain[1:])
     return replace(disk, path=chain[0].path, format=spec.DiskFormat(chain[0].format), backing=layers)
 
 
-def redefine(domain: Handle, target: str, before: Sequence[Link], after: Sequence[Link]) -> bool:
-    """Give the definition's disk the new chain, where it has the old one's top; gives whether it did.
-
-    As in libvirt a definition whose disk is another one stays as it is, and so does one that is not there.
-    """
+def redefine(domain: Handle, target: str, before: Sequence[Link], after: Sequence[Link]) -> None:
+    """Give the stored definition's disk the new chain, if its image is the top of the old one, as libvirt does."""
     if not domain.is_persistent:
-        return False
-    changed = False
+        return
 
     def edit(present: spec.Domain) -> spec.Domain:
-        nonlocal changed
-        listed = []
-        for disk in present.disks:
-            same = disk.target == target and disk.path == before[0].path
-            changed = changed or same
-            listed.append(with_images(disk, after) if same else disk)
-        return replace(present, disks=tuple(listed))
+        top = (target, before[0].path)
+        return replace(present, disks=tuple(
+            _with_images(disk, after) if (disk.target, disk.path) == top else disk for disk in present.disks
+        ))  # fmt: skip
 
     definitions.change(domain, edit)
-    return changed
 
 
 def find(entry: dict[str, Any], text: str) -> int:
-    """The depth in a chain of the image of that path, or of libvirt's index: vda[1] is the first base of vda.
+    """Return the depth of an image in a chain by its path or libvirt's index: vda[1] is the first base of vda.
 
-    :raises InvalidValue: no image of the chain, in libvirt's words.
+    :raises InvalidValue: there is none, in libvirt's words.
     """
     chain = links(entry)
     found = re.fullmatch(r"([a-z]+)\[(\d{1,6})\]", text)
@@ -115,8 +104,8 @@ def find(entry: dict[str, Any], text: str) -> int:
     )
 
 
-def stand_in(run: Run, entry: dict[str, Any]) -> disks.DiskDevice:
-    """The disk as the template of its images takes it; where its drive sits is not told."""
+def _device(run: Run, entry: dict[str, Any]) -> disks.DiskDevice:
+    """Return the disk as a device without a place, for the template of its images."""
     disk = toml.from_plain(entry["spec"], spec.Disk, "record")
     return disks.disk_device(spec.Machine(run.record["machine"]), disk, Place("", ""), {}, 0)
 
@@ -124,11 +113,11 @@ def stand_in(run: Run, entry: dict[str, Any]) -> disks.DiskDevice:
 def options(
     domain: Handle, run: Run, entry: dict[str, Any], link: Link, *, readonly: bool, backing: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of an image's protocol node and of its format node, as blockdev-add takes them.
+    """Return blockdev-add's arguments for an image's protocol node and its format node.
 
     :param backing: the node that it is based on, '' for none.
     """
-    disk = stand_in(run, entry)
+    disk = _device(run, entry)
     layer = LayerNodes(
         link.node, link.file_node, link.path, spec.DiskFormat(link.format), readonly, backing,
         disk.disk.cache.direct, link.fdset,
@@ -140,11 +129,11 @@ def options(
 
 
 def make_writable(domain: Handle, run: Run, session: Session, entry: dict[str, Any], depth: int) -> Link:
-    """Have an image below the top open so that a job can write to it; the caller writes the record.
+    """Open a base image again so that a job can write to it; the caller writes the record.
 
-    The image gets a protocol node of its own on a fresh fd, which takes the place of the read-only one
-    (blockdev-reopen with another ``file``): reopening that one would leave its locks behind on the fd that stays
-    in its set, and QEMU would refuse itself. The format node stays read-only until a job takes it.
+    The image gets another protocol node on a fresh fd, which replaces the read-only one (blockdev-reopen with
+    another ``file``). If that one were reopened, its locks would stay on the fd in its set, and QEMU would refuse
+    the image as locked. The format node stays read-only until a job uses it.
 
     :raises HostError: the image can't be written to.
     """
@@ -175,11 +164,11 @@ def make_writable(domain: Handle, run: Run, session: Session, entry: dict[str, A
 
 
 def give(run: Run, session: Session, entry: dict[str, Any], link: Link, *, backing: bool) -> None:
-    """Give QEMU an image of a disk that it is to write to, as an fd in the set of its link (add-fd).
+    """Give QEMU a writable fd of an image, in the fd set of its link (add-fd).
 
-    :param backing: whether it is based on another one. :raises HostError: it can't be written to.
+    :param backing: whether it has a base. :raises HostError: it can't be written to.
     """
-    direct = stand_in(run, entry).disk.cache.direct
+    direct = _device(run, entry).disk.cache.direct
     fd = image.open_image(link.path, link.format, readonly=False, backing=backing, direct=direct)
     try:
         session.add_fd(fd, fdset=link.fdset, opaque=link.path)
@@ -188,7 +177,7 @@ def give(run: Run, session: Session, entry: dict[str, Any], link: Link, *, backi
 
 
 def image_args(chain: Sequence[Link]) -> dict[str, Any]:
-    """Nodes and sets of fds of some images, each node before what it sits on, for nodes.close."""
+    """Return nodes and fd sets of images, each node before the one below it, for nodes.close."""
     return {
         "nodes": [node for link in chain for node in (link.node, link.file_node)],
         "fdsets": {link.file_node: link.fdset for link in chain},

@@ -1,13 +1,14 @@
-"""Commit: what an image of a chain holds beyond its base is written down into that base, which takes its place."""
+"""blockcommit: write an image's content into its base, which replaces it in the chain."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from qkvm.domain.block import chain, ending, job, use
+from qkvm.domain.block import chain, job, use
 from qkvm.domain.block.disk import top as uppermost
-from qkvm.errors import InvalidState, InvalidValue
+from qkvm.domain.handle import Handle, names
+from qkvm.errors import InvalidState, InvalidValue, QkvmError
 from qkvm.storage.image import formats, image
 from qkvm.units import printable
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from qkvm.domain.block.chain import Link
     from qkvm.domain.block.job import Job
-    from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
 
@@ -33,13 +33,13 @@ def commit(
     delete: bool = False,
     keep_relative: bool = False,
 ) -> Job:
-    """Begin to commit a part of a disk's chain down (virsh blockcommit); see job.wait and job.pivot.
+    """Begin to commit a part of a disk's chain (virsh blockcommit); see job.wait and job.pivot.
 
-    :param base: the image that takes it up, default the last of the chain, with ``shallow`` the one below ``top``.
-    :param top: the uppermost image that is committed, default what the guest writes to, which needs ``active``.
+    :param base: the image to write to; default the last of the chain, with ``shallow`` the one below ``top``.
+    :param top: the uppermost image to commit; default the one that the guest writes to, which needs ``active``.
     :param bandwidth: bytes a second, 0 for no limit. :param delete: remove the committed files at the end.
-    :param keep_relative: have the image above name its new base relative to itself.
-    :raises InvalidValue: no such image. :raises Busy: another domain has one of them.
+    :param keep_relative: name the new base by a relative path in the header of the image above.
+    :raises InvalidValue: no such image. :raises Busy: another domain uses one of them.
     """
     with domain.lock():
         run = domain.live
@@ -76,12 +76,11 @@ def begin(
     delete: bool = False,
     keep_relative: bool = False,
 ) -> Job:
-    """As :func:`commit`, by depths in the chain (0 is what the guest writes to); the caller holds the lock.
+    """Begin a commit by depths in the chain (0 is the image that the guest writes to); the caller holds the lock.
 
-    The job of an active one (``top`` 0) is ready some time, and is ended with blockjob.complete; any other ends
-    by itself.
+    An active commit (``top`` 0) becomes ready, and job.complete ends it; any other ends by itself.
 
-    :raises InvalidState: the disk is read-only, or another domain's or disk's chain has the base.
+    :raises InvalidState: the disk is read-only, or another disk's chain has the base.
     """
     if entry["spec"].get("readonly") or entry["spec"].get("device", "disk") != "disk":
         raise InvalidState(f"disk '{entry['target']}' is read-only")
@@ -94,12 +93,12 @@ def begin(
     touched = images[top : base + 1]
     _refuse_shared(domain, entry["target"], touched[1:])
     arguments: dict[str, Any] = {"device": uppermost(entry), "speed": bandwidth}
-    kind = ending.ACTIVE_COMMIT
+    kind = job.ACTIVE_COMMIT
     if top:
-        kind = ending.COMMIT
+        kind = job.COMMIT
         name = backing_name(images, top - 1, base, keep_relative=keep_relative)
         arguments |= {"top-node": images[top].node, "backing-file": name}
-        # The header of what lies above is written, too.
+        # The header of the image above changes, too.
         if top > 1:
             chain.make_writable(domain, run, session, entry, top - 1)
     with use.explained(domain, [link.path for link in touched]):
@@ -113,9 +112,9 @@ def begin(
 
 
 def backing_name(images: Sequence[Link], upper: int, base: int, *, keep_relative: bool = False) -> str:
-    """What the header of the image at depth ``upper`` is to say of its new base.
+    """Return the name of the new base for the header of the image at depth ``upper``.
 
-    :raises InvalidState: it is to stay relative, and the names on the way are not.
+    :raises InvalidState: it must stay relative, but a name in between is not.
     """
     path = images[base].path
     if not keep_relative:
@@ -134,17 +133,13 @@ def backing_name(images: Sequence[Link], upper: int, base: int, *, keep_relative
 
 
 def _refuse_shared(domain: Handle, target: str, touched: Sequence[Link]) -> None:
-    """Refuse to change images on which another disk is based, running or not: it would be destroyed."""
-    from qkvm.domain.handle import Handle as Other
-    from qkvm.domain.handle import names
-    from qkvm.errors import QkvmError
-
+    """Refuse to change images that another disk is based on: its content would be destroyed."""
     paths = {os.path.realpath(link.path): link.path for link in touched}
     for name in names(domain.tree):
         try:
-            disks = Other(domain.tree, name).definition.disks
+            disks = Handle(domain.tree, name).definition.disks
         except QkvmError:
-            # Damaged, or gone meanwhile: it starts with no disk.
+            # Damaged or gone, so it can't be started with them.
             continue
         for disk in disks:
             if name == domain.name and disk.target == target:

@@ -1,4 +1,4 @@
-"""Copy: a disk of a running guest is mirrored to another image, until the guest goes over to that or not."""
+"""blockcopy: mirror a disk of a running guest to another image, which the guest can then use instead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
-from qkvm.domain.block import chain, ending, job, use
+from qkvm.domain.block import chain, job, use
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block.chain import Link
 from qkvm.domain.block.disk import is_block, top
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Destination(NamedTuple):
-    """Where a copy goes: its path, its format ('' is the disk's own), whether the image is there already."""
+    """The image to copy to: its path, its format ('' for the disk's), whether it exists already."""
 
     path: str
     format: str = ""
@@ -30,9 +30,9 @@ class Destination(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """How a copy works: bytes a second (0: no limit), bytes of a piece and of all buffers (0: QEMU's choice).
+    """Limits of a copy: bytes a second (0: no limit), bytes of a piece and of all buffers (0: QEMU's default).
 
-    ``synchronous``: the guest's writes wait for the copy, so that it is ready some time whatever the guest does.
+    ``synchronous``: the guest's writes wait for the copy, so that it becomes ready however much the guest writes.
     """
 
     bandwidth: int = 0
@@ -46,8 +46,8 @@ def copy(
 ) -> Job:
     """Begin to copy a disk (virsh blockcopy); see job.wait, job.pivot and job.abort.
 
-    :param shallow: copy the uppermost image alone; the copy has the same base.
-    :raises AlreadyExists: there is a file at the destination. :raises InvalidValue: it can't be such a copy.
+    :param shallow: copy only the uppermost image; the copy has the same base.
+    :raises AlreadyExists: there is a file at the destination. :raises InvalidValue: the options don't fit.
     """
     tuning = tuning or Tuning()
     _check_tuning(tuning)
@@ -82,7 +82,7 @@ def copy(
 
             with use.explained(domain, [path]):
                 return job.begin(
-                    run, session, entry, ending.COPY, "blockdev-mirror", arguments,
+                    run, session, entry, job.COPY, "blockdev-mirror", arguments,
                     after=[link, *(images[1:] if shallow else ())], prepare=prepare, made=[link],
                     path=path if fresh else "",
                 )  # fmt: skip
@@ -136,7 +136,7 @@ def _make(domain: Handle, session: Session, images: list[Link], link: Link, base
 def _open(
     domain: Handle, run: Run, session: Session, entry: dict[str, Any], link: Link, base: Link | None
 ) -> None:
-    """Open the destination inside QEMU, on the same base as the disk where it is to have one."""
+    """Open the destination in QEMU, on top of ``base`` if given."""
     protocol, form = chain.options(
         domain, run, entry, link, readonly=False, backing=base.node if base is not None else ""
     )

@@ -1,4 +1,4 @@
-"""Disks: list, and what a record says of one."""
+"""List and find a domain's disks, and make their entries in the record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class DiskStatus:
-    """A disk as domblklist shows it; ``source`` is '' for a drive without medium."""
+    """A disk as domblklist shows it; ``source`` is '' for an empty drive."""
 
     __slots__ = ("device", "source", "target", "type")
 
@@ -28,12 +28,12 @@ class DiskStatus:
 
 
 def is_block(path: str) -> bool:
-    """Whether a path leads to a device rather than a file; /dev/shm is the one place under /dev with files."""
+    """Return whether a path is a device's; /dev/shm has files."""
     return path.startswith("/dev/") and not path.startswith("/dev/shm/")
 
 
 def disks(domain: Handle, *, inactive: bool = False) -> list[DiskStatus]:
-    """The disks that the run has now; of a domain that does not run, or ``inactive``, those of the definition."""
+    """Return the disks of the running guest, else or with ``inactive`` those of the definition."""
     run = domain.run
     if run is not None and run.pid is not None and not inactive:
         return [
@@ -44,16 +44,15 @@ def disks(domain: Handle, *, inactive: bool = False) -> list[DiskStatus]:
 
 
 def plugged(run: Run) -> list[dict[str, Any]]:
-    """The entries of the disks that a run has; not of those whose plugging was broken off half-way."""
+    """Return the entries of a run's disks, without those whose plugging was broken off."""
     return [entry for entry in run.devices("disks") if not entry.get("plugging")]
 
 
 def disk_entry(device: DiskDevice, *, since: int) -> dict[str, Any]:
-    """What a record says of a disk.
+    """Return a disk's entry for the record.
 
-    ``since`` is the journal's length when it was plugged, ``images`` are its nodes in QEMU, each before what it
-    sits on, and the sets of fds that its files came in, by protocol node. ``filters`` are the nodes of the
-    throttle groups that it is in, if any, the guest's side first.
+    ``since`` is the journal's length when it was plugged. ``images`` has its nodes in QEMU, each before the one
+    below it, and the fd sets by protocol node. ``filters`` are the nodes of its throttle groups, top first.
     """
     from qkvm.spec import toml
 
@@ -70,12 +69,12 @@ def disk_entry(device: DiskDevice, *, since: int) -> dict[str, Any]:
 
 
 def top(entry: dict[str, Any]) -> str:
-    """The node that a disk's drive sits on; '' where it is empty."""
+    """Return the uppermost node of a disk; '' for an empty drive."""
     return str([*entry.get("filters", ()), entry["node"]][0])
 
 
 def find(domain: Handle, target: str, *, live: bool) -> tuple[spec.Disk, str]:
-    """A disk of the running guest or the definition by its target or path, and the id of its device.
+    """Return a disk of the running guest or the definition by target or path, and the id of its device.
 
     :raises NotFound: there is none.
     """
@@ -94,9 +93,9 @@ def find(domain: Handle, target: str, *, live: bool) -> tuple[spec.Disk, str]:
 
 
 def pick(listed: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    """The disk whose target or source path that is.
+    """Return the entry of the disk with that target or path.
 
-    :raises NotFound: none, in virsh's words.
+    :raises NotFound: there is none.
     """
     for key in ("target", "path"):
         for entry in listed:

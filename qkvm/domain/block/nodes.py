@@ -1,9 +1,8 @@
-"""The images of disks inside QEMU: given to it as fds, opened as block nodes, closed again.
+"""Give QEMU the images of disks as fds, open them as block nodes, and close them.
 
-QEMU runs as a user of its own, which may open none of root's images. So qkvm opens them, looks at what it has
-opened, and hands the fds over in sets (add-fd of qapi/misc.json), which QEMU opens as /dev/fdset/N: owner and
-mode of the files stay as they are. A set stays as long as its node, so that QEMU can open the image anew; where
-it is to be opened in another way (read-only images that a job is to write to), one more fd goes into its set.
+QEMU's user may not open root's images. So qkvm opens and checks them, and hands the fds over in sets (QMP add-fd),
+which QEMU opens as /dev/fdset/N; owner and mode of the files do not change. A set stays as long as its node, so
+that QEMU can open the image again.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
     Images = dict[str, Any]
 
 _RELEASE_TIMEOUT = 5.0
-"""Seconds until a device that is gone must have let go of its image; mostly it has done so at once."""
+"""Seconds until an unplugged device must have released its image; usually it has at once."""
 
 
 @contextmanager
 def opened(layers: tuple[LayerNodes, ...]) -> Iterator[dict[str, int]]:
-    """Fds of the images of a chain by protocol node, each looked at and open as its node will use it.
+    """Open and check the images of a chain; yield their fds by protocol node.
 
-    :raises HostError: one is not there or no image. :raises InvalidValue: one is not what it is said to be.
+    :raises HostError: one is missing or no image. :raises InvalidValue: one has another format.
     """
     fds: dict[str, int] = {}
     try:
@@ -54,13 +53,13 @@ def opened(layers: tuple[LayerNodes, ...]) -> Iterator[dict[str, int]]:
 
 
 def numbered(session: Session, device: DiskDevice) -> DiskDevice:
-    """The disk with numbers for the sets of fds of its images, above all that QEMU has."""
+    """Return the disk with numbers for the fd sets of its images that QEMU does not use yet."""
     used = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
     return disks.with_fdsets(device, max(used, default=-1) + 1)
 
 
 def open_nodes(session: Session, device: DiskDevice, fds: dict[str, int], *, own: str) -> None:
-    """Give QEMU the images of a disk and open them (add-fd, blockdev-add); undo with :func:`close`.
+    """Give QEMU the images of a disk and open them (add-fd, blockdev-add); :func:`close` undoes it.
 
     :param own: the administrator's folder of templates.
     """
@@ -78,15 +77,15 @@ def _run(session: Session, options: list[render.Option]) -> None:
 
 
 def close_disk(session: Session, entry: dict[str, Any]) -> None:
-    """Close all that a drive which is gone sat on; :raises: as :func:`close`."""
+    """Close all nodes of an unplugged disk; see :func:`close`."""
     images = entry["images"]
     close(session, {**images, "nodes": [*entry.get("filters", ()), *images["nodes"]]})
 
 
 def close(session: Session, images: Images) -> None:
-    """Close images and give their fds back (blockdev-del, remove-fd); what is not there is well.
+    """Close images and remove their fds from QEMU (blockdev-del, remove-fd), those that are there.
 
-    :raises CommandRefused: a node is in use still, by a job or a device.
+    :raises CommandRefused: a job or a device still uses a node.
     """
     present = {node["node-name"] for node in session.execute("query-named-block-nodes", {"flat": True})}
     for node in images["nodes"]:
@@ -99,7 +98,7 @@ def close(session: Session, images: Images) -> None:
 
 
 def _close_node(session: Session, node: str) -> None:
-    """Close one node; a device that is gone lets go of it only when its last request has ended."""
+    """Close one node; an unplugged device releases it only when its last request has ended."""
     deadline = time.monotonic() + _RELEASE_TIMEOUT
     while True:
         try:
@@ -112,15 +111,15 @@ def _close_node(session: Session, node: str) -> None:
 
 
 def next_tag(run: Run) -> str:
-    """A part for names of nodes that no earlier node of this run had; the caller writes the record."""
+    """Return a suffix for names of nodes that is new in this run; the caller writes the record."""
     run.record["node_tag"] = int(run.record.get("node_tag", 0)) + 1
     return f".{run.record['node_tag']}"
 
 
 def drive(session: Session, ident: str) -> dict[str, Any]:
-    """What QEMU tells of the drive with that id, its tray and its medium (query-block).
+    """Return QEMU's description of a drive, with its tray and medium (query-block).
 
-    :raises NotReached: it shows none.
+    :raises NotReached: QEMU has none of that id.
     """
     for block in session.execute("query-block"):
         if device_id(block) == ident:
@@ -129,7 +128,7 @@ def drive(session: Session, ident: str) -> dict[str, Any]:
 
 
 def medium(session: Session, ident: str) -> str:
-    """Name of the image's node that is in a drive, below the throttle groups', '' where it is empty."""
+    """Return the node of the image in a drive, below those of throttle groups; '' for an empty drive."""
     name = str(drive(session, ident).get("inserted", {}).get("node-name", ""))
     if not disks.is_filter(name):
         return name
@@ -140,17 +139,17 @@ def medium(session: Session, ident: str) -> str:
 
 
 MEDIUM = ("node", "path", "format", "spec", "images")
-"""The parts of a disk's entry in a record that are its medium's."""
+"""The keys of a disk's entry in a record that describe its medium."""
 
 
 def exchange_records(entry: dict[str, Any], loose: dict[str, Any]) -> None:
-    """Say that the loose images are the drive's now, and the drive's former ones loose."""
+    """Exchange the drive's images in the record for the loose ones."""
     for key in MEDIUM:
         entry[key], loose[key] = loose[key], entry[key]
 
 
 def sweep(run: Run, session: Session) -> None:
-    """Settle what killed or impatient verbs have left: disks half plugged, gone unseen, media half changed."""
+    """Correct the record after killed verbs or timeouts: disks half plugged or unplugged, media half changed."""
     present = plug.peripherals(session)
     before = json.dumps(run.record)
     for entry in list(run.record["disks"]):
@@ -170,12 +169,12 @@ def sweep(run: Run, session: Session) -> None:
 
 
 def is_drive(entry: dict[str, Any]) -> bool:
-    """Whether a disk of a record is a drive with media."""
+    """Return whether an entry in a record is a drive with removable media."""
     return DiskKind(entry["spec"].get("device", DiskKind.DISK)).removable
 
 
 def _look_into(run: Run, session: Session, entry: dict[str, Any]) -> None:
-    """What is in a drive is what it has, whatever was meant to be when qkvm was killed."""
+    """Make the entry of a drive say which image is in it."""
     inserted = medium(session, entry["id"])
     for loose in run.record.get("loose", []):
         if loose["owner"] == entry["id"] and loose["node"] == inserted != entry["node"]:

@@ -1,7 +1,7 @@
-"""The images of a domain that does not run, opened in a QEMU without a machine: what is done to their bitmaps and
-contents is done by the same commands as in a running one, by a user who may open no other file.
+"""Open the images of a domain that does not run in a QEMU without a machine.
 
-It lives as long as who started it: where that one is killed, the kernel ends it too (PR_SET_PDEATHSIG).
+So the same QMP commands work on them as in a running domain, and QEMU's user can open no other files. This QEMU
+ends with the process that started it (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from qkvm.spec import domain as spec
 
 _GRACE = 60.0
-"""Seconds to close the images, which may have bitmaps to be written."""
+"""Seconds to close the images, whose bitmaps may have to be written."""
 
 
 @contextmanager
 def opened(domain: Handle, listed: tuple[spec.Disk, ...]) -> Iterator[tuple[Session, list[dict[str, Any]]]]:
-    """A session with the images of these disks opened, and an entry for each as a record would have it.
+    """Yield a session with the images of these disks opened, and an entry for each as in a record.
 
-    Call it under the domain's lock, which keeps the domain from being started meanwhile.
+    Call it under the domain's lock: the domain must not be started meanwhile.
 
-    :raises HostError: an image is not there, or QEMU can't be started. :raises Busy: one is in use.
+    :raises HostError: an image is missing, or QEMU can't be started. :raises Busy: one is in use.
     """
     with _qemu(domain) as session:
         entries = []
@@ -84,7 +84,7 @@ def _qemu(domain: Handle) -> Iterator[Session]:
 
 
 def _as_user(user: str, domain: Handle) -> list[str]:
-    """What starts QEMU as the user that a run of the domain would have, and ends it with this process."""
+    """Return a command that starts QEMU as the user of a run, and ends it with this process."""
     found = settings.run_as(user, ids.take(domain.tree))
     program = process.find_program("setpriv", "work on the images of a domain", "util-linux")
     identity = []

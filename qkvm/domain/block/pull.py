@@ -1,10 +1,10 @@
-"""Pull: what a disk's base images hold is read up into the image that the guest writes to."""
+"""blockpull: copy the content of a disk's base images into the image that the guest writes to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qkvm.domain.block import chain, ending, job
+from qkvm.domain.block import chain, job
 from qkvm.domain.block.commit import backing_name
 from qkvm.errors import InvalidState, InvalidValue
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def pull(domain: Handle, device: str, *, base: str = "", bandwidth: int = 0, keep_relative: bool = False) -> Job:
     """Begin to pull a disk's base images into it (virsh blockpull); see job.wait.
 
-    :param base: the image that stays its base; '' is none. :param bandwidth: bytes a second, 0 for no limit.
-    :param keep_relative: have it name its new base relative to itself.
+    :param base: the image that stays its base; '' for none. :param bandwidth: bytes a second, 0 for no limit.
+    :param keep_relative: name the new base by a relative path in the image's header.
     """
     with domain.lock():
         run = domain.live
@@ -58,4 +58,4 @@ def begin(
     if base is not None:
         name = backing_name(images, 0, base, keep_relative=keep_relative)
         arguments |= {"base-node": images[base].node, "backing-file": name}
-    return job.begin(run, session, entry, ending.PULL, "block-stream", arguments, after=[images[0], *kept])
+    return job.begin(run, session, entry, job.PULL, "block-stream", arguments, after=[images[0], *kept])

@@ -1,4 +1,4 @@
-"""Statistics of block devices under virsh's names: what went through each, and how large its images are."""
+"""Statistics of disks under virsh's names: requests and bytes, and sizes of their images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _COUNTERS = (
     ("wr.reqs", "wr_operations"), ("wr.bytes", "wr_bytes"), ("wr.times", "wr_total_time_ns"),
     ("fl.reqs", "flush_operations"), ("fl.times", "flush_total_time_ns"),
 )  # fmt: skip
-"""virsh's names and those of QEMU's BlockDeviceStats (qapi/block-core.json)."""
+"""virsh's names -> those of QMP's BlockDeviceStats."""
 
 
 def of_run(
     disks: list[dict[str, Any]], stats: list[dict[str, Any]], nodes: list[dict[str, Any]], *, backing: bool
 ) -> Values:
-    """The disks of a running guest.
+    """Return the statistics of a running guest's disks.
 
     :param disks: entries of its record. :param stats: query-blockstats. :param nodes: query-named-block-nodes.
     """
@@ -36,7 +36,7 @@ def of_run(
         found = by_device.get(disk["id"])
         layers = list(_layers(found)) if found is not None else []
         if found is not None and disk.get("filters"):
-            # What goes through is counted at the top, what lies in the image is told by its own node.
+            # Requests are counted at the top; sizes are known of the image's own node.
             layers = layers[len(disk["filters"]) :]
             layers[0] = {**layers[0], "stats": found["stats"]}
         paths = [str(disk["path"]), *(layer["path"] for layer in disk.get("spec", {}).get("backing", []))]
@@ -48,14 +48,14 @@ def of_run(
             row |= {name: int(layer["stats"][key]) for name, key in _COUNTERS if key in layer["stats"]}
             sizes = _sizes(layer, by_name)
             if sizes.get("physical") == 0:
-                # A block device has no blocks in a file system, which is what QEMU tells.
+                # QEMU reports the blocks in a file system, of which a block device has none.
                 sizes |= {"physical": _file_sizes(str(row.get("path", "")), "raw").get("physical", 0)}
             rows.append(row | sizes)
     return _numbered(rows)
 
 
 def device_id(entry: dict[str, Any]) -> str:
-    """The id of the device that a query-blockstats entry is about.
+    """Return the device id of an entry of query-blockstats.
 
     ``qdev`` is a path such as /machine/peripheral/disk-vda/virtio-backend, or for some devices the id alone.
     """
@@ -65,7 +65,7 @@ def device_id(entry: dict[str, Any]) -> str:
 
 
 def _layers(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The images of a chain, what the guest sees first."""
+    """Yield the images of a chain, the guest's first."""
     layer: dict[str, Any] | None = entry
     while layer is not None:
         yield layer
@@ -73,7 +73,7 @@ def _layers(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _sizes(layer: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> Values:
-    """Highest byte written, size that the guest sees, room on the host."""
+    """Return the highest byte written, the size that the guest sees, and the room taken on the host."""
     below = layer.get("parent", layer)
     found: Values = {"allocation": int(below["stats"].get("wr_highest_offset", 0))}
     image = nodes.get(str(layer.get("node-name", "")), {}).get("image", {})
@@ -85,7 +85,7 @@ def _sizes(layer: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> Values:
 
 
 def of_definition(definition: spec.Domain, *, backing: bool) -> Values:
-    """The disks of a domain that does not run: paths, and sizes where the images are there."""
+    """Return paths and sizes of the disks of a domain that does not run; missing images have no sizes."""
     rows: list[Values] = []
     for disk in definition.disks:
         images = [(disk.path, str(disk.format))]

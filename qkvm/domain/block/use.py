@@ -1,15 +1,14 @@
-"""Who uses a disk image: QEMU's locks say that somebody does, the records who."""
+"""Which domain uses a disk image, to explain QEMU's refusal of a locked one."""
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qkvm.domain import run as runs
 from qkvm.errors import Busy, CommandRefused
+from qkvm.files import identity
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 _LOCKED = re.compile(r'Failed to (get (shared )?"[a-z ]+" lock|lock byte)')
-"""QEMU's words where another one, or another node of the same, has locked an image (block/file-posix.c)."""
+"""QEMU's words where another QEMU, or another of its own nodes, has locked an image (block/file-posix.c)."""
 
 
 @contextmanager
 def explained(domain: Handle, paths: Iterable[str]) -> Iterator[None]:
-    """Turn QEMU's refusal of a locked image into words that name the image and who has it.
+    """Turn QEMU's refusal of a locked image into an error that names the image and its user.
 
-    :param paths: the images that the commands inside are about. :raises Busy: one of them is in use.
+    :param paths: the images that the block may open. :raises Busy: one of them is in use.
     """
     try:
         yield
@@ -41,7 +40,7 @@ HINT = "two may read one image; to write, both need it raw and shareable"
 
 
 def in_use(domain: Handle, paths: Iterable[str], words: str) -> str:
-    """What QEMU's words about a lock mean: 'disk /x is in use by domain 'vm02''; '' where they mean no lock."""
+    """Return what QEMU's words about a lock mean: 'disk /x is in use by domain 'vm02''; '' for other words."""
     if not _LOCKED.search(words):
         return ""
     listed = [path for path in paths if path]
@@ -55,27 +54,13 @@ def in_use(domain: Handle, paths: Iterable[str], words: str) -> str:
 
 
 def user_of(tree: Tree, path: str) -> tuple[str, str] | None:
-    """Name of a running domain that has this image, and the target of its disk; None where no record says so."""
-    wanted = _identity(path)
+    """Return the name of a running domain that has this image, and the disk's target; None for none."""
+    wanted = identity(path)
     for run in runs.all_runs(tree):
-        if wanted is None or run.pid is None:
+        if run.pid is None:
             continue
         for entry in run.devices("disks"):
             images = [entry["path"], *(layer["path"] for layer in entry["spec"].get("backing", ()))]
-            if not entry.get("plugging") and any(_identity(image) == wanted for image in images if image):
+            if not entry.get("plugging") and any(identity(image) == wanted for image in images if image):
                 return run.name, str(entry["target"])
     return None
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two paths are of one file or block device, or are one path of nothing."""
-    return one == other or ((found := _identity(one)) is not None and found == _identity(other))
-
-
-def _identity(path: str) -> tuple[int, int, int] | None:
-    """What is the same for all names of one file or block device, of which there may be several nodes."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None
-    return (0, 0, info.st_rdev) if stat.S_ISBLK(info.st_mode) else (info.st_dev, info.st_ino, 0)

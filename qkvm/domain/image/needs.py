@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,7 @@ from qkvm.domain import run as runs
 from qkvm.domain.handle import Handle, names
 from qkvm.domain.image import firmware
 from qkvm.errors import DefinitionError, HostError, InvalidState, InvalidValue, NotFound, QkvmError
+from qkvm.files import identity
 from qkvm.spec import domain as spec
 from qkvm.spec import snapshot as snapshots
 from qkvm.spec import toml
@@ -65,15 +65,6 @@ class Need(NamedTuple):
             return 1 if name.encode() in self.text or json.dumps(name)[1:-1].encode() in self.text else -1
         wanted = identity(path)
         return next((place for place, image in enumerate(self.images) if identity(image) == wanted), -1)
-
-
-def identity(path: str) -> object:
-    """Return a value that all names of one file or block device share; for a missing one its path."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return os.path.normpath(path)
-    return ("device", info.st_rdev) if stat.S_ISBLK(info.st_mode) else (info.st_dev, info.st_ino)
 
 
 def needs(tree: Tree) -> list[Need]:

@@ -1,14 +1,16 @@
-"""What needs much of all the rest.
+"""Manage domains as a whole: install, rename, undefine, mend.
 
 A module imports only what is listed before it:
 
-describe: titles, descriptions, metadata
-xml: a domain as libvirt's XML
-install: a new domain with its disks and its installation
-rename: another name
-upgrade: what another QEMU would do
-volume, pool, ownstorage: storage, and the domains that need it
-undefine: a domain removed
-gc: what nobody needs any more
-mend: what killed processes have left
+describe: title, description and metadata of domains and networks
+xml: dumpxml
+install: make a new domain with its disks, and run its installation
+rename: domrename
+upgrade: check what another QEMU would do with a domain
+volume: delete, resize, wipe, fill, clone volumes that no domain uses
+pool: build, start, stop pools that no domain uses
+ownstorage: which images undefine removes with a domain
+undefine: undefine
+gc: remove what nothing needs any more
+mend: mend what killed processes have left, cap logs
 """

@@ -1,4 +1,4 @@
-"""Title, description and metadata of a domain or network: of what runs, and of its definition."""
+"""Title, description and metadata of a domain or network, as it runs and as it is defined."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from qkvm.spec.check import Described
 
     Edit = Callable[[Any], Any]
-    """Gives a changed definition, of the same kind."""
+    """Returns a changed definition of the same kind."""
 
 
 def told(owner: Handle | Network, *, scope: Scope = Scope.CURRENT) -> Described:
-    """The definition to ask: the stored one with ``config``, that of the run with ``live``; else of the run.
+    """Return the stored definition with ``config``, else that of the run.
 
-    :raises InvalidState: it does not run, or has no stored one.
+    :raises InvalidState: it does not run, or has no stored definition.
     """
     if isinstance(owner, Handle):
         wanted = owner.resolve(scope)
@@ -43,7 +43,7 @@ def told(owner: Handle | Network, *, scope: Scope = Scope.CURRENT) -> Described:
 
 
 def set_title(owner: Handle | Network, title: str, *, scope: Scope = Scope.CURRENT) -> None:
-    """Give a domain or network another title; '' takes it away.
+    """Give a domain or network another title; '' removes it.
 
     :raises InvalidValue: it is more than one line.
     """
@@ -54,13 +54,13 @@ def set_title(owner: Handle | Network, title: str, *, scope: Scope = Scope.CURRE
 
 
 def set_description(owner: Handle | Network, text: str, *, scope: Scope = Scope.CURRENT) -> None:
-    """Give a domain or network another description; '' takes it away."""
+    """Give a domain or network another description; '' removes it."""
     units.check_unicode(text, "description")
     _change(owner, lambda present: replace(present, description=text), scope)
 
 
 def get_metadata(owner: Handle | Network, uri: str, *, scope: Scope = Scope.CURRENT) -> str:
-    """The element of that namespace, as XML text.
+    """Return the element of that namespace, as XML text.
 
     :raises NotFound: there is none.
     """
@@ -71,9 +71,9 @@ def get_metadata(owner: Handle | Network, uri: str, *, scope: Scope = Scope.CURR
 
 
 def set_metadata(owner: Handle | Network, uri: str, text: str, key: str, *, scope: Scope = Scope.CURRENT) -> None:
-    """Set the element of a namespace, given without it; '' takes it away.
+    """Set the element of a namespace; ``text`` has it without the namespace, '' removes it.
 
-    :param key: the prefix that it gets.
+    :param key: the prefix for the namespace.
     :raises DefinitionError: the text is not one element of XML.
     """
     units.check_text(uri, "metadata namespace")
@@ -89,7 +89,7 @@ def set_metadata(owner: Handle | Network, uri: str, text: str, key: str, *, scop
 
 
 def _change(owner: Handle | Network, edit: Edit, scope: Scope) -> None:
-    """Change the definition, the run's part of it in its record, or both; one that fails leaves both as before."""
+    """Change the stored definition, the one in the run's record, or both; an error changes neither."""
     if not isinstance(owner, Handle):
         return _change_network(owner, edit, scope)
     with owner.lock(), Undo() as undo:

@@ -1,4 +1,4 @@
-"""Take away what nobody needs any more (qkvm gc)."""
+"""Remove what nothing needs any more (qkvm gc)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def collect(tree: Tree) -> list[str]:
-    """Forget domains that neither run nor have a definition, and runs of an earlier boot; gives their names.
+    """Remove what is left of domains without a run or definition and of earlier boots; return the domains' names.
 
-    Control groups that no record names go too, kernels of installations that have ended, addresses that were
-    kept for their NICs, and filters of taps that users have had.
+    Also control groups that no record names, kernels of installations that have ended, the addresses kept for
+    NICs, and filters of users' taps.
     """
     for folder in (
         tree.run,
@@ -67,7 +67,7 @@ def collect(tree: Tree) -> list[str]:
 
 
 def _collect_boot_files(tree: Tree) -> list[str]:
-    """Remove boot files of installations that have ended, and give the names of their domains."""
+    """Remove boot files of installations that have ended, and return the names of their domains."""
     collected = []
     for kind in ("kernel", "initrd"):
         for name in files.entries(tree.boot_files, f".{kind}"):

@@ -1,8 +1,8 @@
-"""Make a new domain: its disks, seed and definition, its first boot, and the wait for the end of that.
+"""Make a new domain: disks, seed and definition; then boot it, and wait until its installation ends.
 
-An installation has two parts, as virt-install has it. The definition that is stored says what the guest is to be
-when it is done. The first boot may be of something else: with a medium in the CD-ROM drive, with an installer's
-kernel, from the network; then the guest's reboot ends that run, and the next start is of the definition.
+As in virt-install the stored definition describes the installed guest. The first boot may use another one: with a
+medium in the CD-ROM drive, with an installer's kernel, from the network. Then the guest's reboot ends that run,
+and the next start uses the stored definition.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from qkvm.storage.media.seed import Seed
 
     Tell = Callable[[str, str, int, int], object]
-    """Hears of what takes a while: what is done, the name, how many bytes of how many; 0 of 0 is not known."""
+    """Called with what is being done, a name, and the bytes done and in all (0 and 0 where not known)."""
 
 _LOOK = 1.0
-"""Seconds between two looks at whether the guest's QEMU still lives, which a pidfd tells at once."""
+"""Seconds between two checks of the timeout; the end of QEMU is noticed at once."""
 
 
 class NewDisk(NamedTuple):
-    """An image to be made: a size of 0 KiB is that of the image that it is made on top of."""
+    """An image to make; a size of 0 KiB means the size of its base."""
 
     path: str
     format: spec.DiskFormat
@@ -50,9 +50,9 @@ class NewDisk(NamedTuple):
 
 
 class Media(NamedTuple):
-    """Where an installer's kernel and initrd come from: a folder or CD image, and the paths inside it.
+    """An installer's medium, a folder or CD image, and the paths of kernel and initrd in it.
 
-    ``inject`` are files of the host that are added to the initrd.
+    ``inject``: files of the host to add to the initrd.
     """
 
     location: str
@@ -62,10 +62,10 @@ class Media(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What an installation is to make.
+    """What an installation makes.
 
-    ``first`` is what the first boot is of, None where that is the definition. ``stored`` is False where the
-    definition is there already; a ``transient`` domain has none.
+    ``first`` is the definition for the first boot; None: the same. ``stored`` is False if the definition exists
+    already; a ``transient`` domain has none.
     """
 
     definition: spec.Domain
@@ -78,11 +78,10 @@ class Plan(NamedTuple):
 
 
 def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
-    """Make all that a plan says and start the domain; gives warnings. Whatever fails, all that was made is undone.
+    """Make everything in a plan, start the domain, and return warnings. An error undoes everything.
 
-    :raises AlreadyExists: a domain of that name is there. :raises LaunchError: QEMU refused to start it.
+    :raises AlreadyExists: there is a domain of that name. :raises LaunchError: QEMU could not start it.
     """
-
     domain = Handle(tree, plan.definition.name)
     plan = plan._replace(definition=machinetype.pinned_here(tree, plan.definition))
     if plan.stored:
@@ -109,7 +108,7 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
 
 
 def refuse_present(domain: Handle) -> None:
-    """Refuse the name of a domain that is there.
+    """Refuse the name of an existing domain.
 
     :raises AlreadyExists: it is defined, or runs.
     """
@@ -137,7 +136,7 @@ def _remove_disk(path: str, tell: Tell) -> None:
 def _write_seed(tree: Tree, domain: Handle, texts: Seed, undo: Undo) -> None:
     path = tree.seed(domain.name)
     former = seed.read(path) if os.path.lexists(path) else None
-    # A seed that is there is replaced, and comes back where the installation fails.
+    # An existing seed is replaced, and written again if the installation fails.
     undo.add(*((seed.write, path, former) if former is not None else (remove, path)))
     seed.write(path, texts)
 
@@ -153,13 +152,13 @@ def _take_boot_files(tree: Tree, domain: Handle, media: Media, tell: Tell, undo:
 
 
 def _take_back(domain: Handle) -> None:
-    """Undo the definition; QEMU's log stays, because the error names it."""
+    """Remove the definition and the run's folder; QEMU's log stays, because the error names it."""
     remove(domain.tree.domain_definition(domain.name))
     remove_dir(domain.tree.domain_run(domain.name))
 
 
 def await_end(domain: Handle, timeout: float | None) -> bool:
-    """Wait for the end of the domain's QEMU; False where it is there after ``timeout`` seconds (None: none)."""
+    """Wait until the domain's QEMU has ended; return False if it has not after ``timeout`` seconds."""
     deadline = None if timeout is None else time.monotonic() + timeout
     run = domain.run
     pid = run.pid if run is not None else None
@@ -185,9 +184,9 @@ def was_stopped(domain: Handle) -> bool:
 
 
 def go_on(domain: Handle) -> list[str]:
-    """Start what the installation was for, after its first boot has ended; gives warnings.
+    """Start the installed domain after its first boot has ended, and return warnings.
 
-    :raises InvalidState: the first boot ended in a crash.
+    :raises InvalidState: the first boot ended with a crash.
     """
     state, reason = domain.state
     if state == "shut off" and reason in ("crashed", "failed"):
@@ -199,16 +198,16 @@ def go_on(domain: Handle) -> list[str]:
 
 
 class Users(NamedTuple):
-    """Other domains that have what a plan has: their names by disk path, and by MAC address."""
+    """Names of other domains that have a plan's disks or MAC addresses, by path and by address."""
 
     disks: dict[str, list[str]]
     macs: dict[str, list[str]]
 
 
 def users(tree: Tree, plan: Plan) -> Users:
-    """Return which other domains, defined or running, have the plan's disks and MAC addresses.
+    """Return which other domains, defined or running, have the plan's disks or MAC addresses.
 
-    Disks that are only read, or meant to be shared, may be another's too; a seed may not.
+    Read-only and shareable disks are left out, but not the seed.
     """
     seed_path = tree.seed(plan.definition.name)
     own = {
@@ -223,7 +222,7 @@ def users(tree: Tree, plan: Plan) -> Users:
         try:
             other = Handle(tree, name).definition
         except QkvmError:
-            # Undefined meanwhile, or damaged: it uses nothing that could be told.
+            # Undefined meanwhile, or damaged.
             continue
         for disk in other.disks:
             if disk.path and os.path.realpath(disk.path) in own:
@@ -234,9 +233,9 @@ def users(tree: Tree, plan: Plan) -> Users:
 
 
 def short_of_space(disks: tuple[NewDisk, ...]) -> str:
-    """Return what is wrong where new disks do not fit on their file systems when they are full; '' where they do.
+    """Return a warning if new disks can grow larger than their file systems; '' if not.
 
-    :raises HostError: disks that are to have all their space now do not.
+    :raises HostError: preallocated disks do not fit.
     """
     words = ""
     for folder, (size, preallocated) in _sizes(disks).items():
@@ -245,7 +244,7 @@ def short_of_space(disks: tuple[NewDisk, ...]) -> str:
         if preallocated > available:
             raise HostError(
                 f"the disks take {preallocated >> 10} MiB and {folder} has {available >> 10} MiB left",
-                hint="--check disk_size=off tries it all the same",
+                hint="--check disk_size=off tries it anyway",
             )
         if size > available:
             words = f"the disks may grow to {size >> 10} MiB, and {folder} has {available >> 10} MiB left"
@@ -253,7 +252,7 @@ def short_of_space(disks: tuple[NewDisk, ...]) -> str:
 
 
 def _sizes(disks: tuple[NewDisk, ...]) -> dict[str, tuple[int, int]]:
-    """KiB that new disks can grow to, and that they take at once, by the folder that stands for a file system."""
+    """Return the KiB that new disks can grow to and that they take at once, by a folder of each file system."""
     folders: dict[int, str] = {}
     found: dict[str, tuple[int, int]] = {}
     for disk in disks:

@@ -1,4 +1,4 @@
-"""Upkeep by the verbs that pass by: what killed ones have left is mended, logs and journals are capped."""
+"""Mend what killed processes have left of a domain, and cap its logs; every process does so under its lock."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 JOURNAL_CAP = 1 << 20
-"""Bytes of a journal that stay readable; a guest can make QEMU write some 200 bytes for each of its resets."""
-
+"""Bytes of a journal that are kept; a guest can make QEMU write some 200 bytes by each reset."""
 
 SIDECAR_LOG_CAP = 64 << 10
-"""Bytes of what a sidecar has written: a guest can make virtiofsd complain."""
+"""Bytes of a sidecar's log: a guest can make virtiofsd complain."""
 
 SMALLEST_CAP = 16 << 10
-"""Bytes below which no setting lets a log be cut; see settings.load."""
+"""The smallest cap of a log in bytes that the settings allow; see settings.load."""
 
 
 def pass_by(domain: Handle) -> None:
-    """Cap the logs of a domain, take away the control group of a run that has ended; call it under its lock."""
+    """Mend a domain and cap its logs; call it under its lock. Each part loads what it needs."""
     logs = domain.tree.logs(domain.name)
-    # Reading the settings takes most verbs longer than all else: it is left out where no cap can be reached.
+    # Reading the settings is slow, so it is done only if a log may be too long.
     if any(journal.size(log) > SMALLEST_CAP for log in logs):
         from qkvm.host import settings
 
@@ -37,61 +36,38 @@ def pass_by(domain: Handle) -> None:
             files.trim_log(log, cap)
     run = domain.run
     if run is not None:
-        _look_after(domain, run)
+        _mend_run(domain, run)
     if os.path.lexists(os.path.join(domain.tree.snapshots(domain.name), "pending")):
         from qkvm.domain.snapshot import pending as snapshotpending
 
         snapshotpending.pass_by(domain)
 
 
-def _job(domain: Handle, run: Run) -> None:
-    from qkvm.domain.life import job as underway
+def _mend_run(domain: Handle, run: Run) -> None:
+    if run.record.get("job"):
+        from qkvm.domain.life import job as underway
 
-    # Who holds the lock now is another one: its process was killed.
-    underway.recover(domain, run)
+        # This process has the lock, so the one that began the job was killed.
+        underway.recover(domain, run)
+    if run.record.get("frozen"):
+        from qkvm.domain.guest import filesystems as guestfs
 
+        guestfs.pass_by(domain, run)
+    if run.record.get("backup"):
+        from qkvm.domain.backup import job as backupjob
 
-def _frozen(domain: Handle, run: Run) -> None:
-    from qkvm.domain.guest import filesystems as guestfs
+        backupjob.pass_by(domain, run)
+    if run.record.get("blockjobs"):
+        from qkvm.domain.block import job as blockjob
 
-    guestfs.pass_by(domain, run)
+        blockjob.pass_by(domain, run)
+    if run.record.get("sidecars"):
+        from qkvm.domain.device import sidecar
+        from qkvm.domain.device.share import serve as share
 
-
-def _backup(domain: Handle, run: Run) -> None:
-    from qkvm.domain.backup import job as backupjob
-
-    backupjob.pass_by(domain, run)
-
-
-def _block_jobs(domain: Handle, run: Run) -> None:
-    from qkvm.domain.block import ending as jobend
-
-    jobend.pass_by(domain, run)
-
-
-def _sidecars(domain: Handle, run: Run) -> None:
-    from qkvm.domain.device import sidecar
-    from qkvm.domain.device.share import serve as share
-
-    share.end_released(run)
-    for log in sidecar.logs(run):
-        files.trim_log(log, SIDECAR_LOG_CAP)
-
-
-_MENDERS = {
-    "job": _job,
-    "frozen": _frozen,
-    "backup": _backup,
-    "blockjobs": _block_jobs,
-    "sidecars": _sidecars,
-}
-"""What a run's record tells of -> what looks after it, in this order; each loads what it needs."""
-
-
-def _look_after(domain: Handle, run: Run) -> None:
-    for key, mend in _MENDERS.items():
-        if run.record.get(key):
-            mend(domain, run)
+        share.end_released(run)
+        for log in sidecar.logs(run):
+            files.trim_log(log, SIDECAR_LOG_CAP)
     if run.pid is not None:
         fold(run)
     elif not runs.lives(run.folder):
@@ -99,10 +75,10 @@ def _look_after(domain: Handle, run: Run) -> None:
 
 
 def fold(run: Run) -> None:
-    """Take what an overlong journal tells into the record, and give its beginning back to the file system.
+    """Write what a journal above its cap says into the record, and free its blocks.
 
-    The file keeps its length, so that no offset changes and QEMU's next line can't be lost: a hole takes the
-    place of the old lines (fallocate(2), FALLOC_FL_PUNCH_HOLE).
+    The file keeps its length, so that no offset changes and QEMU's next line is not lost: a hole replaces the old
+    lines (fallocate(2), FALLOC_FL_PUNCH_HOLE).
     """
     end = journal.size(run.journal)
     begin = int(run.record.get("journal_from", 0))

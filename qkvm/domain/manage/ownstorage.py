@@ -1,11 +1,11 @@
-"""Which images are a domain's own, to go with it (virsh undefine --storage, --remove-all-storage).
+"""Choose and remove a domain's own images (virsh undefine --storage, --remove-all-storage).
 
-Its own is what its disks are and nobody else needs, where these are volumes of pools. Of a disk that qkvm has laid
-images over for snapshots, these and the one that was the disk before are its own, but not what that is based on.
-Never its own: media, read-only and shareable disks, files outside pools, what others are based on.
+A disk's image is the domain's own if it is a volume of a pool and nothing else needs it. So are the overlays that
+qkvm has laid over it for snapshots, but not its base. Media, read-only and shareable disks, files outside pools
+and images that others are based on are never the domain's own.
 
-All is decided before anything is removed, and done again it goes on where it ended: disks go before the definition
-that names them.
+Everything is decided before anything is removed. Disks are removed before the definition that names them, so that
+the verb can be repeated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.domain.image import needs as imageuse
-from qkvm.domain.image.needs import Need, identity
+from qkvm.domain.image.needs import Need
 from qkvm.domain.manage import volume as guarded
 from qkvm.domain.snapshot import memory as snapshotmemory
 from qkvm.domain.store import snapshots as store
 from qkvm.errors import InvalidState, NotFound, QkvmError
+from qkvm.files import identity
 from qkvm.spec.pool import PoolType
 from qkvm.storage.pool import content
 from qkvm.storage.pool.pool import ensure_default, list_pools
@@ -38,7 +39,7 @@ UNMANAGED = "is not managed by qkvm. Remove it manually."
 
 
 class Step(NamedTuple):
-    """What becomes of an image: one of KEPT (``words`` say why), WIPING, WIPED and REMOVED."""
+    """What is done with an image: KEPT (``words`` say why), WIPING, WIPED or REMOVED."""
 
     what: str
     target: str
@@ -47,9 +48,9 @@ class Step(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which disks are to go, by target or path; none named is all. ``wipe``: written over with zeros before.
+    """The disks to remove by target or path, none for all. ``wipe``: write zeros first.
 
-    ``watch`` hears of each step.
+    ``watch`` is called with each step.
     """
 
     disks: Sequence[str] = ()
@@ -58,22 +59,22 @@ class Wanted(NamedTuple):
 
 
 class Own(NamedTuple):
-    """An image that goes with its domain."""
+    """An image that is removed with its domain."""
 
     target: str
     volume: Volume
 
     @property
     def shown(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return f"volume '{printable(self.target)}'({printable(self.volume.path)})"
 
 
 def choose(domain: Handle, definition: Definition, wanted: Wanted) -> list[Own]:
-    """The images that are to go, those laid over others first; what stays is told, where all disks were meant.
+    """Return the images to remove, overlays first; if no disks are named, call ``watch`` for each that stays.
 
-    :raises NotFound: no such disk. :raises InvalidState: one that was named is not the domain's own.
-    :raises Busy: another process has one open.
+    :raises NotFound: no such disk. :raises InvalidState: a named disk is not the domain's own.
+    :raises Busy: another process has an image open.
     """
     ensure_default(domain.tree)
     chosen = _chosen(definition, wanted.disks)
@@ -98,9 +99,9 @@ def choose(domain: Handle, definition: Definition, wanted: Wanted) -> list[Own]:
 
 
 def remove(own: Iterable[Own], wanted: Wanted) -> None:
-    """Remove what :func:`choose` gave.
+    """Remove the images that :func:`choose` returned.
 
-    :raises HostError: one can't be removed; its notes tell what is gone.
+    :raises HostError: one can't be removed; notes of the error name those that were.
     """
     gone: list[Own] = []
     try:
@@ -130,7 +131,7 @@ def _chosen(definition: Definition, asked: Sequence[str]) -> list[Disk]:
 
 
 def _candidates(domain: Handle, chosen: Sequence[Disk]) -> tuple[dict[str, str], list[Step]]:
-    """Paths of what may go, by target, and what stays because of what its disk is."""
+    """Return the targets of images that may be removed, by path, and the steps for disks of a kind that stays."""
     layers = store.layers(domain)
     found: dict[str, str] = {}
     kept: list[Step] = []
@@ -141,7 +142,7 @@ def _candidates(domain: Handle, chosen: Sequence[Disk]) -> tuple[dict[str, str],
             else "is shareable" if disk.shareable
             else ""
         )  # fmt: skip
-        # A seed goes with the definition.
+        # The seed is removed with the definition.
         if not disk.path or disk.path == domain.tree.seed(domain.name):
             continue
         if words:
@@ -152,7 +153,7 @@ def _candidates(domain: Handle, chosen: Sequence[Disk]) -> tuple[dict[str, str],
         for snapshot in store.load(domain).values():
             for need in imageuse.of_snapshot(domain.name, snapshot):
                 other = _stack(need.images, layers)
-                # Of one that has another root the disk was exchanged since, and is somebody's.
+                # With another root the disk was exchanged since, and that image is the user's.
                 if need.target == disk.target and other[-1] == stack[-1]:
                     stacks.append(other)
         for path in (path for one in stacks for path in one):
@@ -161,7 +162,7 @@ def _candidates(domain: Handle, chosen: Sequence[Disk]) -> tuple[dict[str, str],
 
 
 def _stack(images: Sequence[str], layers: set[str]) -> list[str]:
-    """The uppermost image, and below images that qkvm has laid over others these others."""
+    """Return the images of a chain down to the first one that is not qkvm's overlay."""
     count = 1
     while count < len(images) and images[count - 1] in layers:
         count += 1
@@ -169,7 +170,7 @@ def _stack(images: Sequence[str], layers: set[str]) -> list[str]:
 
 
 def _volume(domain: Handle, path: str, *, wipe: bool) -> tuple[Volume | None, str]:
-    """The volume of that path, or why it stays; '' of one that is gone already."""
+    """Return the volume of that path, or None and why it stays ('' if it is gone already)."""
     if not os.path.lexists(path):
         return None, ""
     try:
@@ -187,9 +188,9 @@ def _volume(domain: Handle, path: str, *, wipe: bool) -> tuple[Volume | None, st
 
 
 def _drop_needed(domain: Handle, own: dict[str, Own], going: set[str], candidates: set[str]) -> list[Step]:
-    """Take out of ``own`` what anything that stays needs; gives what that was and why.
+    """Remove from ``own`` what is needed by something that stays; return a step for each.
 
-    :param going: targets of the disks that go. :param candidates: paths of all that they are.
+    :param going: targets of the disks to remove. :param candidates: paths of all their images.
     """
     needs = imageuse.needs(domain.tree)
     kept: list[Step] = []
@@ -201,7 +202,7 @@ def _drop_needed(domain: Handle, own: dict[str, Own], going: set[str], candidate
         words = next((words for need in needs if (words := _why(need, path, domain, going, candidates))), "")
         if words:
             keep(path, words)
-    # What is left over something is based on it, also where nobody names it any more.
+    # An image that stays needs its base, also if no disk has that image any more.
     pairs = [pair for need in needs for pair in zip(need.images, need.images[1:], strict=False)]
     pairs = [(upper, lower) for upper, lower in pairs if os.path.lexists(upper)]
     while True:
@@ -218,7 +219,7 @@ def _drop_needed(domain: Handle, own: dict[str, Own], going: set[str], candidate
 
 
 def _why(need: Need, path: str, domain: Handle, going: set[str], candidates: set[str]) -> str:
-    """Why somebody's need keeps an image; '' where it does not."""
+    """Return why a need keeps an image; '' if it does not."""
     place = need.place_of(path)
     if place < 0 or need.kind == imageuse.VOLUME:
         return ""
@@ -230,7 +231,7 @@ def _why(need: Need, path: str, domain: Handle, going: set[str], candidates: set
 
 
 def _memory(domain: Handle, wanted: Wanted) -> list[Own]:
-    """The files that hold the memory of the domain's snapshots."""
+    """Return the files that hold the memory of the domain's snapshots."""
     found = []
     for snapshot in store.load(domain).values():
         path = snapshot.memory_file
@@ -246,6 +247,6 @@ def _memory(domain: Handle, wanted: Wanted) -> list[Own]:
 
 
 def _check_free(volume: Volume) -> None:
-    """Refuse what another process has open as QEMU does."""
+    """Refuse a volume that another process has open with QEMU's locks."""
     with volume.opened(write=True) as fd:
         content.claim(fd, volume.name)

@@ -1,14 +1,15 @@
-"""Changes of pools that look first whether a domain has what they are made of, or what is in them."""
+"""Change pools, unless a domain uses their devices or volumes."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.domain.block.use import same, user_of
+from qkvm.domain.block.use import user_of
 from qkvm.domain.handle import Handle, names
 from qkvm.domain.manage.volume import images_of, refuse_used
 from qkvm.errors import InvalidState
+from qkvm.files import identity
 from qkvm.storage.pool import pool as pools
 from qkvm.storage.pool import vacancy
 from qkvm.storage.pool.volume import Volume
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def build(pool: Pool, *, overwrite: bool = False) -> None:
-    """Make what a pool is made of; see :meth:`qkvm.storage.pool.pool.Pool.build`.
+    """Build a pool; see :meth:`qkvm.storage.pool.pool.Pool.build`.
 
-    :raises InvalidState: a domain has one of its devices as a disk, also while it is off.
+    :raises InvalidState: a domain, running or not, has one of its devices as a disk.
     """
     _refuse_devices(pool.tree, pool.definition)
     pool.build(overwrite=overwrite)
 
 
 def start(pool: Pool, *, build: bool = False, overwrite: bool = False) -> None:
-    """Have a pool active; see :meth:`qkvm.storage.pool.pool.Pool.start` and :func:`build`."""
+    """Start a pool; see :meth:`qkvm.storage.pool.pool.Pool.start` and :func:`build`."""
     if build:
         _refuse_devices(pool.tree, pool.definition)
     pool.start(build=build, overwrite=overwrite)
@@ -45,9 +46,9 @@ def create(tree: Tree, text: str, path: str, *, build: bool = False, overwrite: 
 
 
 def destroy(pool: Pool) -> None:
-    """Have a pool inactive; see :meth:`qkvm.storage.pool.pool.Pool.destroy`.
+    """Stop a pool; see :meth:`qkvm.storage.pool.pool.Pool.destroy`.
 
-    :raises InvalidState: a running domain uses a logical volume of it, which would be gone.
+    :raises InvalidState: a running domain uses a logical volume of it, which would disappear.
     """
     if pool.type == "logical" and pool.active:
         for info in pool.backend.volumes():
@@ -59,7 +60,7 @@ def _refuse_devices(tree: Tree, definition: spec.Pool) -> None:
     wanted = [node for device in definition.devices for node in vacancy.nodes(os.path.realpath(device))]
     for name in names(tree) if wanted else ():
         for image in images_of(Handle(tree, name)):
-            if any(same(node, image) for node in wanted):
+            if any(identity(node) == identity(image) for node in wanted):
                 raise InvalidState(
                     f"device '{printable(image)}' is a disk of domain '{name}'", hint=f"qkvm domblklist {name}"
                 )

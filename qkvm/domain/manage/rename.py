@@ -1,14 +1,14 @@
-"""Give a domain that does not run another name (virsh domrename)."""
+"""Rename a domain that does not run (virsh domrename)."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from qkvm import files, units
 from qkvm.domain import definition as definitions
+from qkvm.domain.handle import Handle
 from qkvm.domain.run import find, settle, write
 from qkvm.domain.store import checkpoints as checkpointstore
 from qkvm.domain.store import snapshots as snapshotstore
@@ -16,23 +16,18 @@ from qkvm.errors import AlreadyExists, InvalidState
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
-if TYPE_CHECKING:
-    from qkvm.domain.handle import Handle
-
 
 def rename(domain: Handle, name: str) -> None:
     """Move definition, variables, TPM, seed, snapshots, logs and the run's record to another name; disks stay.
 
-    :raises InvalidState: it runs, has no definition, or a managed save, which knows its name.
+    :raises InvalidState: it runs, has no definition, or a managed save, which contains its name.
     :raises AlreadyExists: there is a domain of that name.
     """
-    from qkvm.domain.handle import Handle as Named
-
     units.check_name(name, "domain")
     if name == domain.name:
         raise InvalidState("Can't rename domain to itself")
-    other = Named(domain.tree, name)
-    # Both locks in one order, whichever of the two names is the older one.
+    other = Handle(domain.tree, name)
+    # All processes must take the two locks in the same order.
     first, second = sorted((domain, other), key=lambda one: one.name)
     with first.lock(), second.lock(), files.Undo() as undo:
         settle(domain.tree, domain.name)
@@ -60,7 +55,7 @@ def rename(domain: Handle, name: str) -> None:
 
 
 def _move_definition(domain: Handle, name: str, undo: files.Undo) -> None:
-    """The new file is whole before the old one goes: who is killed in between has two, of one UUID."""
+    """Write the new file, then remove the old one; a kill in between leaves two with the same UUID."""
     old, new = domain.tree.domain_definition(domain.name), domain.tree.domain_definition(name)
     raw = files.read_bytes(old) or b""
     definition = definitions.parse(raw, old)
@@ -76,9 +71,9 @@ def _move_definition(domain: Handle, name: str, undo: files.Undo) -> None:
 
 
 def _move_snapshots(domain: Handle, other: Handle, undo: files.Undo) -> None:
-    """What is known of its snapshots and checkpoints: the definitions in it name the domain, too."""
+    """Move the files of snapshots and checkpoints, and change the domain's name in them."""
     if snapshotstore.has_pending(domain):
-        raise InvalidState(f"something is being done about snapshots of domain '{domain.name}'")
+        raise InvalidState(f"a change of snapshots of domain '{domain.name}' is not completed")
     _move(domain.tree.snapshots(domain.name), domain.tree.snapshots(other.name), undo)
     _move(domain.tree.checkpoints(domain.name), domain.tree.checkpoints(other.name), undo)
     undo.add(checkpointstore.name_domain, other, domain.name)
@@ -88,9 +83,9 @@ def _move_snapshots(domain: Handle, other: Handle, undo: files.Undo) -> None:
 
 
 def _move_run(domain: Handle, name: str, undo: files.Undo) -> None:
-    """What is known of a run that has ended: its record names it too."""
+    """Move the folder of the ended run, and change the domain's name in its record."""
     old, new = domain.tree.domain_run(domain.name), domain.tree.domain_run(name)
-    # A run of that name ended long ago, without a definition: nobody asks for it any more.
+    # There may be an ended run of that name without a definition; it is not needed any more.
     files.remove_dir(new)
     _move(old, new, undo)
     run = find(domain.tree, name)

@@ -1,4 +1,4 @@
-"""Remove the definition of a domain (virsh undefine), and what of it nobody needs then."""
+"""Remove the definition of a domain and the files that belong to it (virsh undefine)."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def undefine(
     keep_tpm: bool = False,
     storage: Wanted | None = None,
 ) -> list[str]:
-    """Remove the definition (virsh undefine). A running domain goes on as a transient one.
+    """Remove the definition (virsh undefine), and return warnings. A running domain becomes transient.
+
+    Variables and TPM state of a running domain are removed when it ends.
 
     :param managed_save: remove its saved state too. :param nvram: remove its UEFI variables, or keep them.
-    :param snapshots_metadata: forget its snapshots; what lies in images stays there.
-    :param checkpoints_metadata: forget its checkpoints; bitmaps in images stay there.
-    :param keep_tpm: keep its TPM's state. Those of a running one go when it ends. Gives warnings.
-    :param storage: which of its disks go too, where they are its own, before the definition does; None is none.
-    :raises InvalidState: it has a saved state, snapshots, checkpoints or variables, and nothing was said of them;
-        a disk that was named is not its own, or it runs. :raises HostError: a disk can't be removed.
+    :param snapshots_metadata: forget its snapshots; states in images stay.
+    :param checkpoints_metadata: forget its checkpoints; bitmaps in images stay.
+    :param keep_tpm: keep its TPM's state. :param storage: which of its own disks to remove first; None for none.
+    :raises InvalidState: it has a saved state, snapshots, checkpoints or variables that no option names; a disk to
+        remove is not its own, or the domain runs. :raises HostError: a disk can't be removed.
     """
     with domain.lock():
         if not domain.is_persistent:
@@ -53,7 +54,7 @@ def undefine(
                 "cannot undefine domain with nvram", hint="--nvram removes it, --keep-nvram leaves it there"
             )
         if storage is not None:
-            _remove_storage(domain, storage)
+            ownstorage.remove(ownstorage.choose(domain, domain.definition, storage), storage)
         discard_managed_save(domain)
         snapshotstore.forget(domain.tree, domain.name)
         checkpointstore.forget(domain.tree, domain.name)
@@ -70,7 +71,7 @@ def undefine(
 
 
 def _refuse_what_is_left(domain: Handle, managed_save: bool, snapshots: bool, checkpoints: bool) -> None:
-    """Refuse to undefine while there is what nothing was said of."""
+    """Refuse to undefine a domain with a managed save, snapshots or checkpoints that no option names."""
     if domain.has_managed_save and not managed_save:
         raise InvalidState(
             "Refusing to undefine while domain managed save image exists", hint="--managed-save removes it"
@@ -87,11 +88,6 @@ def _refuse_what_is_left(domain: Handle, managed_save: bool, snapshots: bool, ch
             f"cannot delete inactive domain with {len(known)} checkpoints",
             hint="--checkpoints-metadata forgets them, checkpoint-delete takes them out of the images",
         )
-
-
-def _remove_storage(domain: Handle, wanted: Wanted) -> None:
-    """Remove what of its disks is the domain's own; the definition stays until that is done."""
-    ownstorage.remove(ownstorage.choose(domain, domain.definition, wanted), wanted)
 
 
 def _readable(domain: Handle) -> spec.Domain | None:

@@ -1,6 +1,6 @@
-"""What another QEMU would do with a domain's definition: what it lacks, what changes, whether it starts.
+"""Check what another QEMU would do with a domain (qkvm upgrade-check): what it lacks, what changes, if it starts.
 
-Nothing of the domain's is touched: its hardware is tried in a QEMU of its own, with nothing behind it.
+The domain is not touched: its hardware is started in a separate QEMU without disks and networks behind it.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 
 class Line(NamedTuple):
-    """A line of two command lines side by side: an option now, and the one of the other QEMU; '' for none."""
+    """A line of two command lines side by side: an option now, and the other QEMU's; '' for none."""
 
     now: str
     then: str
 
 
 class Report(NamedTuple):
-    """What a QEMU would do with one domain: ``then``; ``now`` is the one that its definition has.
+    """What the QEMU ``then`` would do with a domain whose definition has the QEMU ``now``.
 
-    None is one that is not there or can't be asked. ``lines`` are both command lines whole; there are none where
-    one of the two can't be made.
+    A QEMU that is missing or does not answer is None. ``lines`` are both command lines, empty if one of them can't
+    be made.
     """
 
     domain: str
@@ -59,14 +59,14 @@ class Report(NamedTuple):
 
     @property
     def fails(self) -> bool:
-        """Whether the domain would not start, or a state of it would be lost."""
+        """Whether the domain would not start, or a saved state would be lost."""
         return any(check.level == "FAIL" for check in self.checks)
 
 
 def find(tree: Tree, binary: str) -> Emulator:
-    """A QEMU by its path or by a name on PATH; '' is that of the settings.
+    """Return a QEMU by its path or its name on PATH; '' for the settings' one.
 
-    :raises HostError: it is not there, or no QEMU. :raises InvalidValue: it is of another architecture.
+    :raises HostError: it is missing, or no QEMU. :raises InvalidValue: it has another architecture.
     """
     if binary and "/" not in binary:
         binary = process.find_program(binary, "upgrade-check", "qemu-system-x86")
@@ -80,7 +80,7 @@ def find(tree: Tree, binary: str) -> Emulator:
 
 
 def check(domain: Handle, then: Emulator | None = None) -> Report:
-    """Look at one domain; where its definition can't be read no more is looked at.
+    """Check one domain.
 
     :param then: another QEMU than the definition's own.
     """
@@ -100,7 +100,7 @@ def check(domain: Handle, then: Emulator | None = None) -> Report:
         return report
     report.checks.extend(_lacking(domain.name, wanted.options, now, then))
     if report.checks[0].level != "FAIL":
-        # Without its machine type there is nothing to be learnt from a start.
+        # Without its machine type a start is no use.
         report.checks.append(_start(wanted))
     if now is not None:
         report.lines.extend(_side_by_side(domain, replace(definition, emulator=now.path), wanted.options))
@@ -108,7 +108,7 @@ def check(domain: Handle, then: Emulator | None = None) -> Report:
 
 
 def _present(tree: Tree, definition: spec.Domain) -> tuple[Emulator | None, str]:
-    """The definition's own QEMU, or what is wrong with it; beside another one it may be gone already."""
+    """Return the definition's own QEMU, or None and what is wrong with it."""
     try:
         return find(tree, definition.emulator), ""
     except HostError as error:
@@ -116,7 +116,7 @@ def _present(tree: Tree, definition: spec.Domain) -> tuple[Emulator | None, str]
 
 
 def _machine(definition: spec.Domain, then: Emulator) -> Check:
-    """Whether the machine type is still there; one without a version becomes another."""
+    """Check whether QEMU has the machine type, and whether the definition pins its version."""
     pinned = machinetype.pinned(definition, then)
     name = pinned.machine.versioned(pinned.machine_version)
     what, advice = f"for machine type {name}", machinetype.remaining(then, definition.machine)
@@ -131,7 +131,7 @@ def _machine(definition: spec.Domain, then: Emulator) -> Check:
 
 
 def _cpu(definition: spec.Domain, now: Emulator | None, then: Emulator) -> Check:
-    """Whether the CPU model is there, and still what it was."""
+    """Check whether QEMU has the CPU model, and with the same features."""
     try:
         chosen = accel.choose(definition.accel)[0]
     except HostError as error:
@@ -156,12 +156,12 @@ def _cpu(definition: spec.Domain, now: Emulator | None, then: Emulator) -> Check
 
 
 def _states(domain: Handle, now: Emulator | None, then: Emulator) -> Iterator[Check]:
-    """Whether saved states of the guest can be taken up."""
+    """Check whether QEMU can load each saved state of the guest."""
     for kind, definition in _saved(domain):
         name = definition.machine.versioned(definition.machine_version)
         ident, what = kind.replace(" ", "-"), f"for the state of {kind}, a {name}"
         if then.machine(name) is None:
-            yield Check(ident, what, "FAIL", f"QEMU {then.version} has no such machine: it could not be taken up")
+            yield Check(ident, what, "FAIL", f"QEMU {then.version} has no such machine and could not load it")
         elif now is not None and then.release < now.release:
             yield Check(ident, what, "WARN", f"states of QEMU {now.version} are not made for an older one")
         else:
@@ -169,7 +169,7 @@ def _states(domain: Handle, now: Emulator | None, then: Emulator) -> Iterator[Ch
 
 
 def _saved(domain: Handle) -> Iterator[tuple[str, spec.Domain]]:
-    """What the guest was whose memory is kept, damaged files left out: who uses them is told."""
+    """Yield the definition of each state with memory; damaged files are left out."""
     try:
         if domain.has_managed_save:
             yield "managed save", saved.load(domain.tree.managed_save(domain.name)).definition
@@ -181,7 +181,7 @@ def _saved(domain: Handle) -> Iterator[tuple[str, spec.Domain]]:
 
 
 def _lacking(domain: str, options: list[Option], now: Emulator | None, then: Emulator) -> Iterator[Check]:
-    """Types, properties and options that are not there."""
+    """Check whether QEMU has all device types, properties and options."""
     wanted, edit = needs.of(options), f"choose others: qkvm edit {domain}"
     missing = needs.missing_types(wanted, then)
     hint = hardware.package_hint(missing)
@@ -207,7 +207,7 @@ def _gone(ident: str, what: str, names: list[str], hint: str) -> Check:
 
 
 def _start(wanted: Preview) -> Check:
-    """Start its hardware, stopped and with nothing behind it."""
+    """Check whether its hardware starts, with vCPUs stopped and nothing behind the devices."""
     options, left = harmless(wanted.options)
     argv = [wanted.binary, *(word for option in options for word in option.argv())]
     ident, what = "start", "if its hardware starts"
@@ -223,7 +223,7 @@ def _start(wanted: Preview) -> Check:
 
 
 def _side_by_side(domain: Handle, definition: spec.Domain, then: list[Option]) -> Iterator[Line]:
-    """Both command lines, what stands in the place of each other in one line."""
+    """Yield both command lines side by side."""
     try:
         now = preview.of(domain, definition).options
     except QkvmError:

@@ -1,4 +1,4 @@
-"""Changes of volumes that look first whether a guest has them, and in what format they are said to be."""
+"""Change volumes, unless a guest uses them, and find out their format."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from qkvm.domain import run as runs
-from qkvm.domain.block.use import same, user_of
+from qkvm.domain.block.use import user_of
 from qkvm.domain.handle import Handle, names
 from qkvm.errors import InvalidState, InvalidValue, QkvmError
-from qkvm.files import Undo
+from qkvm.files import Undo, identity
 from qkvm.storage.image import formats
 from qkvm.storage.pool import making
 from qkvm.storage.pool.volume import Volume
@@ -24,18 +24,21 @@ if TYPE_CHECKING:
 
 
 def user(tree: Tree, path: str) -> str:
-    """The name of a running domain that has this image, or whose definition names it; '' where none does."""
+    """Return the name of a running domain that has this image now or in its definition; '' for none."""
     found = user_of(tree, path)
     if found is not None:
         return found[0]
     for run in runs.all_runs(tree):
-        if run.pid is not None and any(same(path, image) for image in images_of(Handle(tree, run.name))):
+        if run.pid is not None and identity(path) in map(identity, images_of(Handle(tree, run.name))):
             return run.name
     return ""
 
 
 def refuse_used(volume: Volume) -> None:
-    """:raises InvalidState: a running domain uses the volume; the error names it."""
+    """Refuse a volume that a running domain uses.
+
+    :raises InvalidState: naming the domain.
+    """
     name = user(volume.pool.tree, volume.path)
     if name:
         raise InvalidState(
@@ -44,19 +47,19 @@ def refuse_used(volume: Volume) -> None:
 
 
 def refuse_needed(volume: Volume, *, states: bool = True) -> None:
-    """Refuse to change what others are based on; see :func:`qkvm.domain.image.needs.refuse_needed`."""
+    """Refuse to change a volume that others are based on; see :func:`qkvm.domain.image.needs.refuse_needed`."""
     from qkvm.domain.image import needs as imageuse
 
     imageuse.refuse_needed(volume.pool.tree, volume.path, volume.name, states=states)
 
 
 def format_of(volume: Volume, given: str = "", *, convert: bool = False) -> str:
-    """The format of a volume: as given, as it was made in, or as a definition says; else raw, if it looks so.
+    """Return the format of a volume: as given, noted when it was made, or named by a definition; else raw.
 
-    What the first bytes look like decides nothing: a guest may have written them.
+    Its content does not decide: a guest may have written it.
 
-    :param convert: whether those are allowed that can only be converted.
-    :raises InvalidValue: nothing tells it, and it looks like an image.
+    :param convert: allow formats that can only be converted.
+    :raises InvalidValue: the format is not known, and the volume looks like an image.
     """
     from qkvm.spec.pool import input_format, volume_format
 
@@ -73,7 +76,7 @@ def format_of(volume: Volume, given: str = "", *, convert: bool = False) -> str:
 
 
 def unsaid(what: str, look: str, option: str) -> InvalidValue:
-    """The error about an image whose format nobody has said; what it looks like is a hint and no more."""
+    """Return the error about an image whose format is not known; its look is only a hint."""
     from qkvm.spec.pool import INPUT_FORMATS
 
     listed = INPUT_FORMATS if option == "--input-format" else INPUT_FORMATS[:2]
@@ -86,9 +89,9 @@ def unsaid(what: str, look: str, option: str) -> InvalidValue:
 def delete(volume: Volume, *, states: bool = False, checked: bool = False) -> None:
     """Remove a volume.
 
-    :param states: also where snapshots of a domain have states in it, and with LVM's snapshots of it.
-    :param checked: the caller has looked who needs it.
-    :raises InvalidState: a running domain uses it or a snapshot that would go with it, or others are based on it.
+    :param states: also if a domain's snapshots have states in it, and with its LVM snapshots.
+    :param checked: the caller has checked that nothing needs it.
+    :raises InvalidState: a running domain uses it or one of the LVM snapshots, or others are based on it.
     """
     if not checked:
         refuse_used(volume)
@@ -104,9 +107,9 @@ def resize(
 ) -> None:
     """Give a volume another capacity in bytes; see :func:`qkvm.storage.pool.making.resize`.
 
-    A logical volume may grow while a guest runs on it: blockresize tells the guest.
+    A logical volume may grow while a guest uses it; blockresize then tells the guest.
 
-    :param delta: ``size`` is how much larger it becomes, or smaller with ``shrink``. :param fmt: its format.
+    :param delta: ``size`` is the difference. :param fmt: its format.
     """
     if shrink or volume.pool.type == "dir":
         refuse_used(volume)
@@ -124,7 +127,7 @@ def resize(
 def wipe(volume: Volume, *, checked: bool = False) -> None:
     """Write zeros over a volume.
 
-    :param checked: the caller has looked who needs it. :raises InvalidState: as :func:`delete`.
+    :param checked: the caller has checked that nothing needs it. :raises InvalidState: as :func:`delete`.
     """
     if not checked:
         refuse_used(volume)
@@ -135,7 +138,10 @@ def wipe(volume: Volume, *, checked: bool = False) -> None:
 def upload(
     volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
 ) -> None:  # fmt: skip
-    """Write a file into a volume; see :mod:`qkvm.storage.pool.making`, and :func:`delete` for who needs it."""
+    """Write a file into a volume; see :func:`qkvm.storage.pool.making.upload`.
+
+    :raises InvalidState: as :func:`delete`.
+    """
     refuse_used(volume)
     refuse_needed(volume)
     making.upload(volume, source, offset=offset, length=length, sparse=sparse)
@@ -146,10 +152,9 @@ def clone(
     *, fmt: str = "", reflink: bool = False, preallocate: bool = False, grow: int = 0,
     report: Callable[[float], object] | None = None,
 ) -> Volume:  # fmt: skip
-    """Make a volume of another one's content; see :func:`qkvm.storage.pool.making.clone`.
+    """Copy a volume; see :func:`qkvm.storage.pool.making.clone`.
 
-    :param grow: capacity in bytes that it has at least. :raises InvalidState: a running domain may be writing to
-        the other one.
+    :param grow: its smallest capacity in bytes. :raises InvalidState: a running domain may write to the source.
     """
     refuse_used(source)
     if preallocate:
@@ -166,10 +171,10 @@ def clone(
 def take(
     path: str, pool: Pool, wanted: spec.Volume, *, fmt: str = "", report: Callable[[float], object] | None = None
 ) -> Volume:  # fmt: skip
-    """Make a volume of an image that lies anywhere, written anew; see :func:`qkvm.storage.pool.making.convert`.
+    """Convert an image anywhere on the host to a volume; see :func:`qkvm.storage.pool.making.convert`.
 
     :param fmt: the image's format, one of spec.pool.INPUT_FORMATS; it is not guessed.
-    :raises InvalidState: a running domain may be writing to the image.
+    :raises InvalidState: a running domain may write to the image.
     """
     from qkvm.spec.pool import input_format
     from qkvm.storage.image import image
@@ -189,7 +194,7 @@ def take(
 
 
 def images_of(domain: Handle) -> list[str]:
-    """The images that a definition names; a damaged one names none."""
+    """Return the images in a domain's definition, none for a damaged one."""
     try:
         disks = domain.definition.disks
     except QkvmError:
@@ -198,7 +203,7 @@ def images_of(domain: Handle) -> list[str]:
 
 
 def _format_said(tree: Tree, path: str) -> str:
-    """The format in which a definition has an image; '' where none has it, or two differ."""
+    """Return the format of an image in the definitions; '' if none names it, or two differ."""
     said = set()
     for name in names(tree):
         try:
@@ -207,5 +212,5 @@ def _format_said(tree: Tree, path: str) -> str:
             continue
         layers = [(disk.path, disk.format) for disk in disks]
         layers += [(layer.path, layer.format) for disk in disks for layer in disk.backing]
-        said |= {str(fmt) for image, fmt in layers if image and same(path, image)}
+        said |= {str(fmt) for image, fmt in layers if image and identity(path) == identity(image)}
     return said.pop() if len(said) == 1 else ""

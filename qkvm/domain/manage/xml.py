@@ -1,4 +1,4 @@
-"""What a domain is, told in libvirt's XML (virsh dumpxml). Reads only, never the monitor."""
+"""Describe a domain in libvirt's XML (virsh dumpxml), without its monitor."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FIRST_VNC_PORT = 5900
 """TCP port of VNC's display 0."""
 
 _SINGLE = {"balloon": "balloon0", "rng": "rng0", "video": "video0", "watchdog": "watchdog0"}
-"""Ids of the devices of which there is one (templates/parts/pci.j2)."""
+"""Ids of the devices that a guest has at most one of (templates/parts/pci.j2)."""
 
 
 def dump(domain: Handle, *, inactive: bool = False, secret: bool = False, migratable: bool = False) -> str:
-    """The description of a domain: of a running one what it is now, else its definition.
+    """Return a running domain's present description, else its definition.
 
-    :param inactive: the definition also of a running one. :param secret: with passwords.
-    :param migratable: what a running one is now, without what tells of this run.
+    :param inactive: the definition of a running domain, too. :param secret: with passwords.
+    :param migratable: leave out what belongs to this run.
     """
     definition, run = _now(domain, inactive=inactive)
     if run is None:
@@ -43,7 +43,7 @@ def dump(domain: Handle, *, inactive: bool = False, secret: bool = False, migrat
 def plain(
     domain: Handle, *, inactive: bool = False, secret: bool = False, migratable: bool = False
 ) -> dict[str, Any]:
-    """The same as plain dicts, lists and strings; what is at its default is left out."""
+    """Return the same as :func:`dump` as plain dicts, lists and strings, without defaults."""
     definition, run = _now(domain, inactive=inactive)
     if definition.vnc is not None and not secret:
         definition = replace(definition, vnc=replace(definition.vnc, password=""))
@@ -52,7 +52,7 @@ def plain(
 
 
 def _now(domain: Handle, *, inactive: bool) -> tuple[spec.Domain, Run | None]:
-    """What a domain is now, with its run; its definition and None where it does not run or is asked for that."""
+    """Return the present definition and the run, or the stored one and None."""
     run = domain.run
     if run is None or run.pid is None or (inactive and domain.is_persistent):
         return domain.definition, None
@@ -60,7 +60,7 @@ def _now(domain: Handle, *, inactive: bool) -> tuple[spec.Domain, Run | None]:
 
 
 def _accelerator(definition: spec.Domain) -> str:
-    """What would run it here; a KVM that is asked for and is not there is still what it asks for."""
+    """Return the accelerator that would run it here, or the definition's own if that is missing."""
     try:
         return accel.choose(definition.accel)[0]
     except HostError:
@@ -85,7 +85,7 @@ def _live(run: Run, definition: spec.Domain) -> Live:
 
 
 def _vnc_port(run: Run) -> int:
-    """Where the VNC server listens, 0 where it has no port."""
+    """Return the port of the VNC server, 0 for none."""
     vnc = run.record.get("vnc")
     display = str(vnc["address"]).rpartition(":")[2] if vnc else ""
     return int(display) + _FIRST_VNC_PORT if display.isdigit() else 0

@@ -1,14 +1,19 @@
-"""How much of the host a guest gets.
+"""How much of the host a guest gets: vCPUs, memory, limits, pinning.
 
 A module imports only what is listed before it:
 
 group: the control group of a run
-threads, cputime: QEMU's threads and the time that they take
-tuned: what has been changed since the start
-cpu, memory, io, numa: limits and shares of each
-pinning: which thread runs on which CPU
-place: all of that for a QEMU that starts
-iothread: iothreads
-vcpuseen, vcpu: vCPUs, and whether the guest has taken them
-balloonstats, balloon: its memory
+threads: QEMU's threads, lists of CPUs
+cputime: CPU time of a domain and its vCPUs (cpu-stats, vcpuinfo)
+tuned: changes of tuning in the record of a run
+cpu: schedinfo
+memory: memtune
+io: blkiotune
+numa: numatune
+pinning: vcpupin, emulatorpin, iothreadpin
+place: apply all of these to a QEMU that starts
+iothread: iothreadadd, iothreaddel, iothreadset
+vcpu: setvcpus, setvcpu, vcpucount
+balloonstats: statistics of memory under virsh's names
+balloon: setmem, setmaxmem, dommemstat
 """

@@ -1,4 +1,4 @@
-"""Memory: the balloon, its statistics, the maximum."""
+"""The guest's memory: the balloon, its statistics, the maximum."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BALLOON_TIMEOUT = 30.0
 """Seconds that a guest has to give back or take memory; 1 GiB takes about one."""
 
 _DRIVER_TIMEOUT = 3.0
-"""Seconds in which a driver that is asked each second must have answered; see _driver_speaks."""
+"""Seconds in which a driver that is asked every second must have answered; see _driver_speaks."""
 
 _BALLOON = "/machine/peripheral/balloon0"
 _PAGE_KIB = 4  # The balloon moves whole pages (VIRTIO 1.2, 5.5).
@@ -42,9 +42,9 @@ def set_current(
     timeout: float = BALLOON_TIMEOUT,
     wait: bool = True,
 ) -> int:
-    """Move the balloon until the guest has ``kib`` KiB, and give the KiB that were reached.
+    """Change the balloon until the guest has ``kib`` KiB, and return the KiB that were reached.
 
-    :param timeout: seconds for the guest to follow. :param wait: False asks and does not wait.
+    :param timeout: seconds for the guest to follow. :param wait: False only asks the guest.
     :raises InvalidValue: above the maximum. :raises NotReached: the guest has no driver, or did not follow.
     """
     _refuse_none(kib)
@@ -119,7 +119,7 @@ def _set_live(domain: Handle, run: Run, kib: int, *, timeout: float, wait: bool)
         if not wait:
             return before
         reached = _follow(session, before, kib, timeout)
-        # QEMU reports the balloon once a second at most; until its next word this observation counts.
+        # QEMU reports the balloon at most once a second; until then this observation is used.
         run.record["memory"] |= {"actual": reached, "since": journal.size(run.journal)}
         write(run)
         return reached
@@ -130,7 +130,7 @@ def _actual(session: Session) -> int:
 
 
 def _follow(session: Session, before: int, kib: int, timeout: float) -> int:
-    """Wait until the balloon has its size; it reports each step that the guest's driver makes."""
+    """Wait until the balloon has its size, and return that."""
     deadline = time.monotonic() + timeout
     reached = before
     while reached != kib:
@@ -146,7 +146,7 @@ def _not_followed(session: Session, before: int, kib: int, reached: int, timeout
     if reached == before and not _driver_speaks(session):
         return NotReached(
             f"guest has no balloon driver: it has {got}, {asked} was asked", asked=kib, reached=reached,
-            hint="Linux: modprobe virtio_balloon; the driver will follow when it comes",
+            hint="Linux: modprobe virtio_balloon; the driver follows once it is loaded",
         )  # fmt: skip
     return NotReached(
         f"guest's balloon reached {got} of {asked} within {timeout:g} s", asked=kib, reached=reached,
@@ -155,7 +155,7 @@ def _not_followed(session: Session, before: int, kib: int, reached: int, timeout
 
 
 def _driver_speaks(session: Session) -> bool:
-    """Whether the guest's driver answers now: asked each second, it has to bring new statistics."""
+    """Return whether the guest's driver sends new statistics when it is asked every second."""
     interval = {"path": _BALLOON, "property": "guest-stats-polling-interval"}
     before = session.execute("qom-get", interval)
     first = _last_update(session)
@@ -176,9 +176,9 @@ def _last_update(session: Session) -> int:
 
 
 def stats(domain: Handle) -> dict[str, int]:
-    """Statistics of the balloon under virsh's names (dommemstat), in KiB where they are sizes.
+    """Return statistics of memory under virsh's names (dommemstat); sizes are in KiB.
 
-    ``actual`` and ``rss`` are the host's view and always there; the others come from the guest's driver.
+    ``rss`` is always there, ``actual`` with a balloon; the others come from the guest's driver.
     """
     with domain.lock():
         run = domain.live
@@ -193,7 +193,7 @@ def stats(domain: Handle) -> dict[str, int]:
 
 
 def set_period(domain: Handle, seconds: int, *, scope: Scope = Scope.CURRENT) -> None:
-    """How often the guest's driver is asked for statistics (dommemstat --period); 0 is never."""
+    """Set how many seconds apart the guest's driver is asked for statistics (dommemstat --period); 0 is never."""
     with domain.lock():
         wanted = domain.resolve(scope)
         if wanted.config and domain.definition.balloon is None:

@@ -1,4 +1,4 @@
-"""What QEMU and the kernel tell of a guest's memory, under virsh's names."""
+"""Statistics of a guest's memory under virsh's names. Apart from balloon, so that domstats loads less."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STATS = (
     ("hugetlb_pgalloc", "stat-htlb-pgalloc"),
     ("hugetlb_pgfail", "stat-htlb-pgfail"),
 )
-"""virsh's names and QEMU's, in virsh's order; sizes are in bytes in QEMU, in KiB in virsh."""
+"""virsh's names -> QEMU's, in virsh's order; QEMU's sizes are in bytes, virsh's in KiB."""
 
 _BYTES = frozenset(("swap_in", "swap_out", "unused", "available", "usable", "disk_caches"))
 
 
 def guest_stats(answer: dict[str, Any]) -> dict[str, int]:
-    """QEMU's guest-stats under virsh's names; what the guest does not tell (-1) is left out."""
+    """Return QEMU's guest-stats under virsh's names, without those that the guest does not report (-1)."""
     if not answer["last-update"]:
         return {}
     table = {}
@@ -38,7 +38,7 @@ def guest_stats(answer: dict[str, Any]) -> dict[str, int]:
 
 
 def resident_kib(pid: int | None) -> int:
-    """Memory of the host that a process has in use; 0 where it is gone."""
+    """Return the KiB of the host's memory that a process uses; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as stream:
             for line in stream:

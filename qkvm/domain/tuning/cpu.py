@@ -1,8 +1,7 @@
 """CPU shares and quotas of a domain, of its vCPUs, its iothreads and its emulator (virsh schedinfo).
 
-Shares and the global quota lie on the domain's control group. A quota of vCPUs, iothreads or the emulator needs
-groups of threads, which are made when the first such quota is set: without one nothing is between the threads and
-the scheduler.
+Shares and the global quota are set on the domain's control group. A quota of vCPUs, iothreads or the emulator
+needs groups of threads, which are only made when the first such quota is set.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain.tuning import threads, tuned
-from qkvm.domain.tuning.group import group_of
+from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.errors import InvalidValue
 from qkvm.files import Undo
 from qkvm.host import limits
@@ -29,10 +28,10 @@ EMULATOR = "emulator"
 """Name of the group of all threads that are neither vCPUs nor iothreads."""
 
 _ROUNDS = 10
-"""Looks for threads that have come meanwhile; the second finds none, unless QEMU makes some at that moment."""
+"""How often new threads are looked for; usually the second look finds none."""
 
 UNLIMITED = 18446744073709551
-"""What libvirt shows for no quota under cgroup v2 (ULLONG_MAX / 1000)."""
+"""libvirt's value for no quota under cgroup v2 (ULLONG_MAX / 1000)."""
 
 PARAMETERS = (
     "cpu_shares", "vcpu_period", "vcpu_quota", "emulator_period", "emulator_quota",
@@ -42,17 +41,17 @@ PARAMETERS = (
 
 
 def _field(parameter: str) -> str:
-    """The definition's name of a parameter: vcpu_period is [cputune] period."""
+    """Return the definition's name of a parameter: vcpu_period is [cputune] period."""
     return parameter.removeprefix("cpu_").removeprefix("vcpu_")
 
 
 def live(run: Run) -> spec.CpuTune:
-    """What holds for a running guest: as it was started, with what has been changed since."""
+    """Return the present tuning of a running guest."""
     return tuned.live(run, "cputune", spec.CpuTune) or spec.CpuTune()
 
 
 def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int]:
-    """virsh schedinfo's parameters: of the running guest as the kernel has them, or of the definition.
+    """Return virsh schedinfo's parameters: of the running guest by the kernel, or of the definition.
 
     :raises InvalidState: the host has no cpu controller for it.
     """
@@ -69,7 +68,7 @@ def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int
 
 
 def _groups(group: Group) -> dict[str, Group | None]:
-    """One group of each kind, which tells for all of it; None where there is none yet."""
+    """Return one group of each kind, since all of a kind have the same quota; None where there is none yet."""
     names = group.thread_groups()
     found: dict[str, Group | None] = {"global": group}
     for kind in ("vcpu", "iothread", EMULATOR):
@@ -81,9 +80,9 @@ def _groups(group: Group) -> dict[str, Group | None]:
 def set_parameters(domain: Handle, changes: dict[str, int], *, scope: Scope = Scope.CURRENT) -> None:
     """Change parameters by virsh's names in the running guest, the definition, or both.
 
-    A quota of 0 or less is none; so is a period of 0 the kernel's default.
+    A quota of 0 or less means none, a period of 0 the kernel's default.
 
-    :raises InvalidValue: a name or value that can't be. :raises InvalidState: no cpu controller here.
+    :raises InvalidValue: an unknown name or a value out of range. :raises InvalidState: no cpu controller here.
     """
     fields = {_field(name): _value(name, value) for name, value in changes.items()}
     with domain.lock(), Undo() as undo:
@@ -110,7 +109,7 @@ def _value(name: str, value: int) -> int:
 
 
 _RANGES = {"shares": (1, 10000), "period": (1000, 1000000), "quota": (1000, UNLIMITED)}
-"""What the kernel takes (cpu.weight, cpu.max); 0 stands for nothing set."""
+"""The ranges that the kernel accepts (cpu.weight, cpu.max); 0 means not set."""
 
 
 def _set_live(run: Run, fields: dict[str, int], undo: Undo) -> None:
@@ -129,7 +128,7 @@ def _set_live(run: Run, fields: dict[str, int], undo: Undo) -> None:
 
 
 def limits_threads(tune: spec.CpuTune) -> bool:
-    """Whether some threads have a quota of their own."""
+    """Return whether vCPUs, iothreads or the emulator have a quota of their own."""
     return any(pair.period or pair.quota > 0 for pair in _pairs(tune).values())
 
 
@@ -147,9 +146,9 @@ def _pairs(tune: spec.CpuTune) -> dict[str, _Pair]:
 
 
 def limit_threads(run: Run, group: Group, tune: spec.CpuTune) -> None:
-    """Give each vCPU, each iothread and the emulator a group of its own, with its quota.
+    """Put each vCPU, each iothread and the emulator into a group of its own with its quota.
 
-    A thread that comes meanwhile is in the group of its maker: it is looked for until none is left outside.
+    A new thread is in the group of the thread that made it, so threads are looked for until all are in a group.
 
     :raises InvalidState: the cpu controller is not available.
     """
@@ -174,9 +173,7 @@ def _limit_one(group: Group, name: str, tid: int, pair: _Pair) -> None:
 
 
 def limit_new(run: Run, kind: str, number: int, tid: int) -> None:
-    """Put a vCPU or iothread that has just come into a group like its siblings', where these have some."""
-    from qkvm.domain.tuning.group import any_group_of
-
+    """Put a new vCPU or iothread into a group of its own, if the others have such groups."""
     group = any_group_of(run)
     if group is not None and group.child(EMULATOR).exists():
         _limit_one(group, f"{kind}{number}", tid, _pairs(live(run))[kind])

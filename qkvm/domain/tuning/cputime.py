@@ -1,11 +1,10 @@
-"""CPU time of a domain and of its vCPUs, from /proc: QEMU names its vCPU threads (-name debug-threads=on)."""
+"""CPU time of a domain and of its vCPUs, from /proc."""
 
 from __future__ import annotations
 
 import os
 
 from qkvm.host.process import stat_fields
-from qkvm.units import parse_cpu_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,18 +27,18 @@ class VcpuStatus:
 
 
 def host_cpus() -> int:
-    """How many CPUs this host has configured."""
+    """Return the number of CPUs that this host has configured."""
     return os.sysconf("SC_NPROCESSORS_CONF")
 
 
 def process_time_ns(pid: int) -> int:
-    """CPU time of a process in nanoseconds; 0 where it is gone."""
+    """Return the CPU time of a process in nanoseconds; 0 if it has ended."""
     fields = stat_fields(f"/proc/{pid}/stat")
     return _time_ns(fields) if fields is not None else 0
 
 
 def user_and_system_ns(pid: int | None) -> tuple[int, int]:
-    """CPU time of a process in user mode and in the kernel, in nanoseconds, to a tick; zeros where it is gone."""
+    """Return the CPU times of a process in user mode and in the kernel in nanoseconds; zeros if it has ended."""
     fields = stat_fields(f"/proc/{pid}/stat")
     if fields is None:
         return 0, 0
@@ -48,15 +47,15 @@ def user_and_system_ns(pid: int | None) -> tuple[int, int]:
 
 
 def thread_time_ns(pid: int | None, tid: int) -> int:
-    """CPU time of a thread in nanoseconds, to a tick; 0 where it is gone."""
+    """Return the CPU time of a thread in nanoseconds; 0 if it has ended."""
     fields = stat_fields(f"/proc/{pid}/task/{tid}/stat")
     return _time_ns(fields) if fields is not None else 0
 
 
 def scheduler_times_ns(pid: int | None, tid: int) -> tuple[int, int]:
-    """How long a thread has waited for a CPU, in nanoseconds, as two counters of the scheduler tell.
+    """Return how long a thread has waited for a CPU in nanoseconds, by two counters of the scheduler.
 
-    Libvirt calls them wait (wait_sum of /proc/PID/sched, counted where sysctl kernel.sched_schedstats is on) and
+    libvirt calls them wait (wait_sum of /proc/PID/sched, counted if sysctl kernel.sched_schedstats is on) and
     delay (run_delay, the second number of schedstat).
     """
     wait = delay = 0
@@ -69,27 +68,27 @@ def scheduler_times_ns(pid: int | None, tid: int) -> tuple[int, int]:
                 if name.strip() in ("se.statistics.wait_sum", "wait_sum"):
                     wait = int(float(value) * 1_000_000)
     except (OSError, ValueError, IndexError):
-        # The kernel was built without them, or the thread has ended.
+        # The kernel does not have them, or the thread has ended.
         pass
     return wait, delay
 
 
 def vcpus(domain: Handle) -> list[VcpuStatus]:
-    """The plugged vCPUs of a running domain.
+    """Return the plugged vCPUs of a running domain.
 
     :raises InvalidState: it is not running.
     """
+    from qkvm.domain.tuning import threads
+
     run = domain.live
     state = "running" if run.state()[0] == "running" else "offline"
     found = []
-    for task in os.listdir(f"/proc/{run.pid}/task"):
-        folder = f"/proc/{run.pid}/task/{task}"
-        number = _vcpu_number(folder)
-        fields = stat_fields(f"{folder}/stat")
-        if number is not None and fields is not None:
-            affinity = _allowed(f"{folder}/status")
-            found.append(VcpuStatus(number, int(fields[_PROCESSOR]), state, _time_ns(fields), affinity))
-    return sorted(found, key=lambda vcpu: vcpu.number)
+    for number, tid in sorted(threads.of_process(run.pid).vcpus.items()):
+        fields = stat_fields(f"/proc/{run.pid}/task/{tid}/stat")
+        if fields is not None:
+            allowed = threads.affinity(run.pid, tid)
+            found.append(VcpuStatus(number, int(fields[_PROCESSOR]), state, _time_ns(fields), allowed))
+    return found
 
 
 def _time_ns(fields: list[str]) -> int:
@@ -97,32 +96,8 @@ def _time_ns(fields: list[str]) -> int:
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def _vcpu_number(folder: str) -> int | None:
-    """The number in a thread's name: 'CPU 0/KVM' or 'CPU 0/TCG'."""
-    try:
-        with open(f"{folder}/comm", encoding="ascii", errors="replace") as stream:
-            name = stream.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    head, slash, _ = name.partition("/")
-    if not slash or not head.startswith("CPU ") or not head[4:].isdigit():
-        return None
-    return int(head[4:])
-
-
-def _allowed(path: str) -> set[int]:
-    try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            for line in stream:
-                if line.startswith("Cpus_allowed_list:"):
-                    return parse_cpu_list(line.partition(":")[2].strip())
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return set()
-
-
 def group_times(domain: Handle) -> dict[str, int]:
-    """CPU time of a running domain in nanoseconds: cpu_time, user_time, system_time (its group's cpu.stat).
+    """Return a running domain's cpu_time, user_time and system_time in nanoseconds (its group's cpu.stat).
 
     :raises InvalidState: it is not running, or has no control group.
     """

@@ -1,7 +1,7 @@
-"""The control group of a domain's run: made before QEMU, named in the record, gone after it.
+"""The control group of a domain's run: made before QEMU starts, named in the record, removed after it has ended.
 
-Where systemd is the host's init it is that of a scope (host/systemd/unit.py), which systemd makes and takes away;
-elsewhere it is qkvm's own (host/cgroup.py).
+Under systemd it is that of a scope, which systemd makes and removes (host/systemd/unit.py); elsewhere qkvm does
+(host/cgroup.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def begin(domain: Handle, ident: int, undo: Undo) -> unit.Keeper | None:
-    """Have systemd begin to make the scope of a start; None where there is to be none.
+    """Have systemd begin to make the scope of a start; return None if there will be none.
 
-    No record needs to name it: it goes by itself, with this process at the latest.
+    It need not be in the record: it ends by itself, with this process at the latest.
 
     :param ident: the id of the run.
     """
@@ -38,9 +38,9 @@ def begin(domain: Handle, ident: int, undo: Undo) -> unit.Keeper | None:
 
 
 def complete(domain: Handle, run: Run, keeper: unit.Keeper | None, undo: Undo) -> cgroup.Group | None:
-    """The group of a start: of the scope that was begun, or else one that is made here.
+    """Return the group of a start: the scope's, else one that is made here.
 
-    None where there can be none, and why in the record.
+    Return None if there can be none, and note the reason in the record.
     """
     try:
         group = keeper.wait() if keeper is not None else None
@@ -80,21 +80,21 @@ def _make(domain: Handle, run: Run, undo: Undo) -> cgroup.Group | None:
 
 
 def _note(run: Run, reason: str) -> None:
-    """Keep in the record why the run has no control group."""
+    """Note in the record why the run has no control group."""
     run.record["no_cgroup"] = reason
     write(run)
 
 
 def group_of(run: Run, controller: str) -> cgroup.Group:
-    """The control group of a run, with a controller.
+    """Return the control group of a run, which must have this controller.
 
-    :raises InvalidState: it has no group, or not that controller; its words say why.
+    :raises InvalidState: it has no group, or not that controller; the message says why.
     """
     return checked(run, any_group_of(run), controller)
 
 
 def checked(run: Run, group: cgroup.Group | None, controller: str) -> cgroup.Group:
-    """The group of a run where it has a controller; raises as :func:`group_of`."""
+    """Return this group of a run if it has the controller; raise as :func:`group_of`."""
     if group is None:
         reason = str(run.record.get("no_cgroup", "")) or "it was started without one"
         raise cgroup.unavailable(controller, f"domain '{run.name}' has no control group: {reason}")
@@ -104,7 +104,7 @@ def checked(run: Run, group: cgroup.Group | None, controller: str) -> cgroup.Gro
 
 
 def any_group_of(run: Run) -> cgroup.Group | None:
-    """The control group of a run with whatever controllers it has, None where there is none."""
+    """Return the control group of a run with any controllers; None for none."""
     path, scope = str(run.record.get("cgroup", "")), str(run.record.get("unit", ""))
     group = unit.UnitGroup(path, scope) if scope else cgroup.Group(path)
     return group if path and group.exists() else None
@@ -116,11 +116,11 @@ def release(run: Run) -> None:
     if not path:
         return
     try:
-        # A scope goes by itself, with the last that lives in it.
+        # A scope ends by itself, with its last process.
         if "unit" not in run.record:
             cgroup.remove(path)
     except HostError:
-        # Something of another's runs in it, or QEMU is half started: the next verb tries again.
+        # Another process runs in it, or QEMU is half started: the next verb tries again.
         return
     del run.record["cgroup"]
     run.record.pop("unit", None)
@@ -128,17 +128,14 @@ def release(run: Run) -> None:
 
 
 def left_over(tree: Tree) -> list[str]:
-    """Names of the domains of a tree that have a control group."""
+    """Return the names of a tree's domains that have a control group."""
     from qkvm.host import settings
 
     return sorted(cgroup.left_over(tree, settings.load(tree).cgroup))
 
 
 def collect(tree: Tree, name: str) -> bool:
-    """Remove a group that is empty and that no record names; call it under the domain's lock.
-
-    Whether it is gone now.
-    """
+    """Remove an empty group that no record names; return whether it is gone. Call it under the domain's lock."""
     from qkvm.host import settings
 
     run = find(tree, name)

@@ -1,4 +1,4 @@
-"""Share and limits of the host's block I/O (virsh blkiotune); a guest's single disk is another verb's."""
+"""A domain's share and limits of the host's block I/O (virsh blkiotune); blkdeviotune limits a single disk."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 DEVICE_FIELDS = (WEIGHT, *limits.DEVICE_LIMITS)
-"""What can be said of one device; virsh puts device_ in front."""
+"""Parameters of one device; virsh's names begin with device_."""
 
 _LARGEST = (1 << 63) - 1
 
 
 def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> tuple[int, dict[str, dict[str, int]]]:
-    """The weight (0: not set), and each kind of limit by device: {'read_iops_sec': {'/dev/sda': 100}, …}.
+    """Return the weight (0: not set), and each kind of limit by device: {'read_iops_sec': {'/dev/sda': 100}, …}.
 
     :raises InvalidState: the host has no io controller for the running guest.
     """
@@ -52,16 +52,17 @@ def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> tuple[int, di
 
 
 def of_run(run: Run) -> spec.BlkioTune:
-    """What holds for a running guest, as it was asked for."""
+    """Return the present tuning of a running guest, as the user set it."""
     return tuned.live(run, "blkiotune", spec.BlkioTune) or spec.BlkioTune()
 
 
 def set_parameters(
     domain: Handle, weight: int | None, devices: dict[str, dict[str, int]], *, scope: Scope = Scope.CURRENT
 ) -> None:
-    """Change the weight, and limits by kind and device (0 takes one away), live, in the definition, or both.
+    """Change the weight, and limits by kind and device (0 removes one), live, in the definition, or both.
 
-    :raises InvalidValue: no whole block device, or a number that can't be. :raises InvalidState: no io controller.
+    :raises InvalidValue: not a whole block device, or a number out of range.
+    :raises InvalidState: no io controller.
     """
     if weight is not None and not 1 <= weight <= 10000:
         raise InvalidValue(f"invalid argument: weight '{weight}' must be in range [1, 10000]")
@@ -97,15 +98,15 @@ def _with(tune: spec.BlkioTune, weight: int | None, devices: dict[str, dict[str,
     for name, values in devices.items():
         for path, value in values.items():
             listed[path] = replace(listed.get(path) or spec.BlkioDevice(path=path), **{name: value})
-    # A device of which nothing is said any more is not listed.
+    # A device without any value is left out.
     kept = tuple(device for device in listed.values() if any(getattr(device, name) for name in DEVICE_FIELDS))
     return replace(tune, weight=tune.weight if weight is None else weight, devices=kept)
 
 
 def parse_devices(text: str, name: str) -> dict[str, int]:
-    """virsh's list of devices and values: '/dev/sda,1000,/dev/sdb,500'.
+    """Parse virsh's list of devices and values: '/dev/sda,1000,/dev/sdb,500'.
 
-    :raises InvalidValue: not pairs, not paths, or no whole numbers.
+    :raises InvalidValue: it has no pairs of paths and whole numbers.
     """
     words = text.split(",")
     if len(words) % 2:

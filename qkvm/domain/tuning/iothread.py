@@ -1,7 +1,6 @@
-"""Iothreads: threads of QEMU that serve disks beside its main one; added, changed and removed while it runs.
+"""Add, change and remove iothreads: threads of QEMU beside its main one that serve disks.
 
-Which there are is seen at their threads. Their settings are QEMU's objects (object-add, object-del and qom-set;
-IothreadProperties of qapi/qom.json).
+Each is an object of QEMU (object-add, object-del, qom-set); whether it exists is seen by its thread.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 SETTINGS = ("poll_max_ns", "poll_grow", "poll_shrink", "thread_pool_min", "thread_pool_max")
-"""What can be set of an iothread; QEMU has hyphens in the names."""
+"""Settings of an iothread; QEMU's names have hyphens."""
 
 _SEEN_TIMEOUT = 5.0
-"""Seconds until a thread is there, or gone, after QEMU has said so; it takes less than a millisecond."""
+"""Seconds until a thread exists, or has ended, after QEMU's answer; it takes less than a millisecond."""
 
 
 def live(run: Run) -> tuple[spec.IoThread, ...]:
-    """The iothreads of a running guest with their settings: as it was started, with what has changed since."""
+    """Return the present iothreads of a running guest with their settings."""
     return tuned.listed(run, "iothreads", spec.IoThread)
 
 
@@ -99,7 +98,7 @@ def _await(run: Run, number: int, *, there: bool) -> None:
 def remove(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None:
     """Remove an iothread from the running guest, the definition, or both.
 
-    :raises InvalidValue: there is none of that number. :raises InvalidState: a disk is served by it.
+    :raises InvalidValue: there is none of that number. :raises InvalidState: it serves a disk.
     """
     with domain.lock():
         wanted = domain.resolve(scope)
@@ -153,7 +152,7 @@ def _remove_live(domain: Handle, run: Run, number: int) -> None:
 def change(domain: Handle, number: int, settings: dict[str, int], *, scope: Scope = Scope.CURRENT) -> None:
     """Change settings of an iothread (see :data:`SETTINGS`) in the running guest, the definition, or both.
 
-    :raises InvalidValue: there is none of that number, or QEMU does not take a value.
+    :raises InvalidValue: there is none of that number, or QEMU refuses a value.
     """
     with domain.lock(), Undo() as undo:
         wanted = domain.resolve(scope)
@@ -195,7 +194,7 @@ def _property(number: int, name: str) -> dict[str, Any]:
 
 
 def _set(session: Session, number: int, settings: dict[str, int], present: dict[str, int]) -> None:
-    """The pool's lower bound may at no moment be above its upper one: the order of the two depends."""
+    """Set values in an order in which the pool's minimum is never above its maximum."""
     names = sorted(settings)
     if settings.get("thread_pool_min", 0) > present["thread_pool_max"]:
         names.sort(key=lambda name: name == "thread_pool_min")

@@ -1,4 +1,4 @@
-"""Limits of the memory that QEMU takes in all, the guest's and its own (virsh memtune)."""
+"""Limits of all memory that a QEMU uses, the guest's and its own (virsh memtune)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int | None]:
-    """The limits in KiB by virsh's names, None where there is none: as the kernel has them, or of the definition.
+    """Return the limits in KiB by virsh's names, None for no limit: by the kernel, or of the definition.
 
     :raises InvalidState: the host has no memory controller for the running guest.
     """
@@ -33,14 +33,14 @@ def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> dict[str, int
 
 
 def of_run(run: Run) -> spec.MemTune:
-    """What holds for a running guest, as it was asked for."""
+    """Return the present tuning of a running guest, as the user set it."""
     return tuned.live(run, "memtune", spec.MemTune) or spec.MemTune()
 
 
 def set_parameters(domain: Handle, changes: dict[str, int | None], *, scope: Scope = Scope.CURRENT) -> None:
     """Change limits (KiB; None: no limit) in the running guest, the definition, or both.
 
-    :raises InvalidState: no memory controller here, or QEMU has more in use than the new hard limit.
+    :raises InvalidState: no memory controller here, or QEMU uses more than the new hard limit.
     """
     fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
     with domain.lock(), Undo() as undo:

@@ -1,8 +1,8 @@
-"""From which NUMA nodes of the host the guest's memory comes (virsh numatune).
+"""The host's NUMA nodes that the guest's memory comes from (virsh numatune).
 
-At its start QEMU gets a memory policy (host/node/placement.py), unless the mode is restrictive: then its control
-group confines it (cpuset.mems). That group is also how nodes are changed while it runs, where the mode is strict
-or restrictive: the kernel moves what it has.
+At its start QEMU gets a memory policy (host/node/placement.py), or in mode restrictive a control group that
+confines it (cpuset.mems). In modes strict and restrictive that group also changes the nodes of a running guest:
+the kernel moves its memory.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 def parameters(domain: Handle, *, scope: Scope = Scope.CURRENT) -> tuple[str, str]:
-    """Mode and nodes; strict and '' where nobody has said."""
+    """Return mode and nodes; 'strict' and '' by default."""
     wanted = domain.resolve(scope)
     tune = of_run(domain.live) if wanted.live else domain.definition.numatune
     return (str(tune.mode), tune.nodeset) if tune is not None else (str(spec.NumaMode.STRICT), "")
 
 
 def of_run(run: Run) -> spec.NumaTune | None:
-    """What holds for a running guest; None where nobody has said."""
+    """Return the present tuning of a running guest, None for none."""
     return tuned.live(run, "numatune", spec.NumaTune)
 
 
 def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, scope: Scope = Scope.CURRENT) -> None:
-    """Change mode and nodes, live, in the definition, or both; an empty nodeset takes the tuning away.
+    """Change mode and nodes, live, in the definition, or both; an empty nodeset removes the tuning.
 
-    :raises InvalidState: live, and another mode, or no cpuset controller. :raises InvalidValue: no such node.
+    :raises InvalidState: live with another mode, or no cpuset controller. :raises InvalidValue: no such node.
     """
     chosen = _mode(mode)
     nodes = _nodes(nodeset) if nodeset else set()
@@ -61,7 +61,7 @@ def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, sco
 def _mode(text: str | None) -> spec.NumaMode | None:
     if text is None:
         return None
-    # virsh takes the numbers of its API too.
+    # virsh also accepts the numbers of its API.
     name = {"0": "strict", "1": "preferred", "2": "interleave", "3": "restrictive"}.get(text, text)
     try:
         return spec.NumaMode(name)
@@ -106,7 +106,7 @@ def _set_live(run: Run, mode: spec.NumaMode | None, nodes: set[int], undo: Undo)
 
 
 def cpuset_group(run: Run) -> Group:
-    """The domain's group with the cpuset controller, which is enabled where it is needed for the first time.
+    """Return the domain's group with the cpuset controller, and enable that if it is not.
 
     :raises InvalidState: it is not available.
     """

@@ -1,8 +1,7 @@
-"""Pins: on which CPUs of the host the vCPUs, the iothreads and the emulator's own threads run.
+"""Pin vCPUs, iothreads and the emulator's other threads to CPUs of the host.
 
-Live, a pin is the affinity of a thread (sched_setaffinity(2)); QEMU can't undo it, its sandbox denies that call.
-In the definition it lies under [cputune]. What is set live is in the record, so that a vCPU which is plugged later
-gets its own.
+A live pin is the affinity of a thread (sched_setaffinity(2)); QEMU can't undo it, since its sandbox denies that
+call. Live pins are also in the record, for vCPUs that are plugged later. In the definition pins are in [cputune].
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ VCPU, IOTHREAD, EMULATOR = "vcpu", "iothread", "emulator"
 
 
 def pins(domain: Handle, kind: str, *, scope: Scope = Scope.CURRENT) -> dict[int, set[int]]:
-    """The CPUs of each vCPU up to the maximum, each iothread, or (as number 0) the emulator.
+    """Return the CPUs of each vCPU up to the maximum, each iothread, or (as number 0) the emulator.
 
-    :param scope: LIVE as the kernel has them, or CONFIG as the definition has them.
-    :raises InvalidState: LIVE, and it does not run; CONFIG, and there is no definition.
+    :param scope: LIVE: by the kernel, or CONFIG: of the definition.
+    :raises InvalidState: LIVE and it does not run, or CONFIG and there is no definition.
     """
     wanted = domain.resolve(scope)
     everywhere = threads.host_cpu_set(cputime.host_cpus())
@@ -60,17 +59,16 @@ def _numbers(definition: spec.Domain, kind: str) -> list[int]:
 
 
 def _tids(run: Run, kind: str) -> dict[int, list[int]]:
-    """Thread ids of a kind by number; the emulator's are all number 0."""
+    """Return thread ids of a kind by number; the emulator's are all number 0, its main thread first."""
     found = threads.of_process(run.pid)
     if kind == EMULATOR:
-        # QEMU's main thread has the process's own id and tells for them all.
         return {0: sorted(found.emulator)}
     named = found.vcpus if kind == VCPU else found.iothreads
     return {number: [tid] for number, tid in named.items()}
 
 
 def _wanted(tune: spec.CpuTune, definition: spec.Domain, kind: str, number: int) -> set[int]:
-    """The CPUs that a thread is meant to run on; empty where nobody has said."""
+    """Return the CPUs that a thread is pinned to, empty for none."""
     if kind == EMULATOR:
         text = tune.emulator_pin or definition.vcpus.cpuset
     elif kind == VCPU:
@@ -136,7 +134,7 @@ def _with(tune: spec.CpuTune, kind: str, number: int, text: str) -> spec.CpuTune
 
 
 def apply(run: Run, definition: spec.Domain) -> None:
-    """Pin the threads of a QEMU that has just come up as its definition says."""
+    """Pin the threads of a QEMU that is just up as its definition says."""
     tune = definition.cputune
     if not (tune.vcpu_pins or tune.iothread_pins or tune.emulator_pin or definition.vcpus.cpuset):
         return
@@ -147,12 +145,12 @@ def apply(run: Run, definition: spec.Domain) -> None:
         apply_one(run, definition, IOTHREAD, number, found.iothreads[number])
     own = _wanted(tune, definition, EMULATOR, 0)
     for tid in found.emulator if own else ():
-        # QEMU was born with these; before Linux 6.2 a process that moves into another cpuset loses them.
+        # QEMU was started with these; before Linux 6.2 it lost them when it moved into another cpuset.
         set_affinity(tid, own)
 
 
 def apply_one(run: Run, definition: spec.Domain, kind: str, number: int, tid: int) -> None:
-    """Pin one thread that has come to be: it has the affinity of the thread that made it, the emulator's."""
+    """Pin a new thread, which has inherited the emulator's affinity."""
     tune = cpu.live(run)
     cpus = _wanted(tune, definition, kind, number)
     if not cpus and tune.emulator_pin:

@@ -1,8 +1,8 @@
-"""Where a QEMU lives on its host: its control group, its CPUs and NUMA nodes, from its start to its end.
+"""The place of a QEMU on its host: its control group, CPUs and NUMA nodes.
 
-A host without cgroup v2, or one where no group can be made, runs domains all the same. A definition that asks for
-a limit which the host can't give is refused at the start, by the name of what is missing. systemd makes a scope
-while the rest of the start is prepared, and is told of the machine while QEMU sets itself up: that costs no time.
+A host without cgroup v2, or where no group can be made, runs domains without one; a definition with a limit that
+the host can't set is refused at its start. systemd makes the scope while the rest of the start is prepared, and
+registers the machine while QEMU sets itself up, so that neither costs time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 _REGISTERED_WITHIN = 5.0
-"""Seconds for machined to list a guest; it takes 0.01, and more where it has to be started."""
+"""Seconds for machined to list a guest; it takes 0.01, and more if it has to be started."""
 
 
 class Place:
-    """The place of one start, made by :func:`prepare`."""
+    """The place of one start, made by :func:`prepare`, or of a run, made by :func:`present`."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Place:
         self._registering: unit.Call | None = None
 
     def entered(self) -> AbstractContextManager[None]:
-        """A block in which what is started is on the CPUs and takes memory from the nodes of the definition."""
+        """Return a block in which a process is started with the definition's CPUs and NUMA nodes."""
         tune, numa = self._definition.cputune, self._definition.numatune
         if numa is not None and numa.mode == "restrictive":
-            # Its group does that.
+            # The control group does that.
             numa = None
         cpus = tune.emulator_pin or self._definition.vcpus.cpuset
         return placement.placed(
@@ -62,23 +62,23 @@ class Place:
         )
 
     def take(self, pid: int) -> None:
-        """Put a QEMU that has just been started into its group."""
+        """Put a process that has just been started into the group."""
         if self._group is None:
             return
         try:
             self._group.add_process(pid)
         except HostError as error:
-            # One that has ended at once has words of its own, which its starter looks for.
+            # For a process that has ended its starter finds a better error.
             if not isinstance(error.__cause__, ProcessLookupError):
                 raise
 
     def register(self, domain: Handle, pid: int) -> None:
-        """Have systemd-machined list the QEMU that has just moved in; nobody minds where it does not."""
+        """Have systemd-machined list QEMU; a failure is ignored."""
         if self._keeper is not None and isinstance(self._group, unit.UnitGroup):
             self._registering = machine.register(domain.tree.label, domain.name, self._run.uuid, pid)
 
     def settle(self) -> None:
-        """Pin and limit the threads, once QEMU is up and has them all."""
+        """Pin and limit the threads when QEMU is up and has them all."""
         if self._keeper is not None:
             self._keeper.leave()
         pinning.apply(self._run, self._definition)
@@ -91,10 +91,10 @@ class Place:
 def prepare(
     domain: Handle, run: Run, definition: spec.Domain, keeper: unit.Keeper | None, undo: Undo
 ) -> Place:  # fmt: skip
-    """Make the place of a domain that is about to start, with the limits of its definition.
+    """Make the place of a start, with the limits of the definition.
 
-    :param keeper: of the scope that was begun for it.
-    :raises InvalidState: a limit needs a controller that this host does not give.
+    :param keeper: of the scope that was begun for it. :raises InvalidState: the host does not have the controller
+        for a limit.
     """
     group = groups.complete(domain, run, keeper, undo)
     with group.together() if isinstance(group, unit.UnitGroup) else nullcontext():
@@ -103,12 +103,12 @@ def prepare(
 
 
 def present(run: Run, definition: spec.Domain) -> Place:
-    """The place of a run that is there, for a program that joins it."""
+    """Return the place of a run, for a program that is started beside it."""
     return Place(run, definition, groups.any_group_of(run))
 
 
 def _limit(run: Run, definition: spec.Domain, own: cgroup.Group | None) -> None:
-    """Write the limits of the whole group; those of threads are checked here and written when there are any."""
+    """Set the limits of the whole group; those of threads are set when these exist."""
 
     def group_of(controller: str) -> cgroup.Group:
         return groups.checked(run, own, controller)
@@ -139,7 +139,7 @@ def _limit(run: Run, definition: spec.Domain, own: cgroup.Group | None) -> None:
 
 
 def settle_new(run: Run, kind: str, number: int) -> None:
-    """Pin and limit a vCPU or iothread that has just been plugged, as those that are there already."""
+    """Pin and limit a new vCPU or iothread as those that exist already."""
     plain = run.record["definition"]
     if not (run.record.get("cputune") or plain.get("cputune") or plain.get("vcpus", {}).get("cpuset")):
         return

@@ -1,7 +1,7 @@
-"""The threads of a running QEMU: which of them are vCPUs, which iothreads, and which the emulator's own.
+"""The threads of a running QEMU: vCPUs, iothreads and the emulator's others; and lists of CPUs.
 
-QEMU names them (-name debug-threads=on): 'CPU 0/KVM', 'IO iothread1'. Asking its monitor would need a QEMU that
-answers; the names need none.
+The threads are known by their names (-name debug-threads=on): 'CPU 0/KVM', 'IO iothread1'. So QEMU's monitor is
+not needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IOTHREAD = re.compile(r"IO iothread(\d+)$", re.ASCII)
 
 
 class Threads:
-    """Thread ids by what they do: vCPUs and iothreads by their number, all others in a list."""
+    """Thread ids: of vCPUs and iothreads by their number, of all others in a list."""
 
     __slots__ = ("emulator", "iothreads", "vcpus")
 
@@ -32,7 +32,7 @@ class Threads:
 
 
 def of_process(pid: int | None) -> Threads:
-    """The threads of a QEMU.
+    """Return the threads of a QEMU.
 
     :raises InvalidState: it is not running any more.
     """
@@ -62,7 +62,7 @@ def _name(path: str) -> str:
 
 
 def affinity(pid: int | None, tid: int) -> set[int]:
-    """The CPUs that a thread may run on; empty where it has ended."""
+    """Return the CPUs that a thread may run on; empty if it has ended."""
     try:
         with open(f"/proc/{pid}/task/{tid}/status", encoding="ascii", errors="replace") as stream:
             for line in stream:
@@ -74,9 +74,9 @@ def affinity(pid: int | None, tid: int) -> set[int]:
 
 
 def parse_cpus(text: str, what: str = "cpulist") -> set[int]:
-    """A list of CPUs or NUMA nodes as people and libvirt write it: '0-3,^2,6' is {0, 1, 3, 6}.
+    """Parse libvirt's form of a list of CPUs or NUMA nodes: '0-3,^2,6' is {0, 1, 3, 6}.
 
-    :raises InvalidValue: it is none, or nothing is left of it.
+    :raises InvalidValue: it has another form, or is empty.
     """
     cpus: set[int] = set()
     for part in text.split(","):
@@ -97,12 +97,15 @@ def parse_cpus(text: str, what: str = "cpulist") -> set[int]:
 
 
 def host_cpu_set(count: int) -> set[int]:
-    """All CPUs of a host that has so many."""
+    """Return all CPUs of a host with ``count`` of them."""
     return set(range(count))
 
 
 def refuse_missing(cpus: Iterable[int], text: str, count: int) -> None:
-    """Refuse CPUs that a host with ``count`` of them does not have, in virsh's words."""
+    """Refuse CPUs that a host with ``count`` of them does not have.
+
+    :raises InvalidValue: in virsh's words.
+    """
     highest = max(cpus)
     if highest >= count:
         raise InvalidValue(f"CPU {highest} in cpulist '{printable(text)}' exceed the maxcpu {count}")

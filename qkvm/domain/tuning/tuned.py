@@ -1,7 +1,7 @@
-"""What the tuning of a running guest is: as its definition had it at the start, with what has been changed since.
+"""The present tuning of a running guest: from the record if it was changed, else from the definition of the start.
 
-The record keeps a changed part whole, under the definition's name of it: cputune, memtune, blkiotune, numatune,
-throttle_groups.
+The record has a changed part as a whole, under its name in the definition: cputune, memtune, blkiotune, numatune,
+iothreads, throttle_groups.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def live(run: Run, name: Tuned, kind: type[T]) -> T | None:
-    """One part of the tuning; None where it is not there at all."""
+    """Return one part of the tuning, None if it is not set."""
     plain = run.record.get(name)
     if plain is None:
         plain = run.record["definition"].get(name)
@@ -29,7 +29,7 @@ def live(run: Run, name: Tuned, kind: type[T]) -> T | None:
 
 
 def listed(run: Run, name: Tuned, kind: type[T]) -> tuple[T, ...]:
-    """One part of the tuning that is a list: iothreads, throttle_groups."""
+    """Return a part of the tuning that is a list: iothreads, throttle_groups."""
     plain = run.record.get(name)
     if plain is None:
         plain = run.record["definition"].get(name, [])
@@ -37,14 +37,14 @@ def listed(run: Run, name: Tuned, kind: type[T]) -> tuple[T, ...]:
 
 
 def remember_list(run: Run, name: Tuned, values: Iterable[object], undo: Undo) -> None:
-    """As :func:`remember`, of a list."""
+    """Write a part that is a list into the record; ``undo`` gets a step that writes the former one."""
     undo.add(_restore, run, name, run.record.get(name))
     run.record[name] = [toml.to_plain(value) for value in values]
     write(run)
 
 
 def remember(run: Run, name: Tuned, value: object, undo: Undo) -> None:
-    """Write what holds from now on into the record, and with ``undo`` what held before."""
+    """Write a part of the tuning into the record; ``undo`` gets a step that writes the former one."""
     undo.add(_restore, run, name, run.record.get(name))
     run.record[name] = toml.to_plain(value) if value is not None else {}
     write(run)

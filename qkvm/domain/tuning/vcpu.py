@@ -1,20 +1,25 @@
-"""vCPUs: count, plug, unplug.
+"""Count, plug and unplug vCPUs, and wait until the guest uses them.
 
-Under TCG, QEMU does not get over the unplugging of a vCPU: see VCPU_BUFFERS and VCPU_CONTEXTS of qemu/quirks.py.
-The record counts those that are lost in that way. Where the buffers are the matter, QEMU is asked to end cleanly
-where its guest reboots, and its devices are left alone from then on. KVM has neither.
+Under TCG, QEMU is damaged when a vCPU is unplugged: see VCPU_BUFFERS and VCPU_CONTEXTS of qemu/quirks.py. The
+record counts these vCPUs. With VCPU_BUFFERS QEMU is told to end when its guest reboots, and its devices must not
+be changed any more. KVM has neither quirk.
+
+The guest's agent tells whether a plugged vCPU is online. Without an agent, a vCPU that is not online has the
+registers of a reset. The guest's ACPI reports refusals (ACPI_DEVICE_OST), but its success says little: Linux also
+reports success for a vCPU that it has no room for. A paused guest is not waited for.
 """
 
 from __future__ import annotations
 
+import re
 import time
 
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
+from qkvm.domain.guest import agent as agents
 from qkvm.domain.run import write
-from qkvm.domain.tuning import vcpuseen
-from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
+from qkvm.errors import AgentError, CommandRefused, InvalidState, InvalidValue, MonitorGone, NotReached
 from qkvm.host import journal
 from qkvm.qemu import devices, render
 from qkvm.qemu.quirks import Quirk
@@ -23,6 +28,7 @@ from qkvm.spec import domain as spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from qkvm.domain.handle import Handle
@@ -30,7 +36,19 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 TIMEOUT = 30.0
-"""Seconds that a guest has to take or release a vCPU; an idle one takes 1 to 3, under TCG and load more."""
+"""Seconds that a guest has to take or release a vCPU; an idle guest takes 1 to 3, under TCG and load more."""
+
+_AGENT_PATIENCE = 2.0
+_POLL = 0.05
+
+_RESET = re.compile(r"\bEIP=0000fff0\b.*^CS =f000\b", re.DOTALL | re.MULTILINE)
+"""An x86 CPU's registers after a reset (Intel SDM 3, 10.1.4), as 'info registers' shows them."""
+
+_EJECTIONS = frozenset((3, 0x103))
+"""Sources of an _OST for an ejection (ACPI 6.3.5)."""
+
+_FINE = frozenset((0, 0x80))
+"""Statuses of an _OST for a plug: success, and in progress."""
 
 
 def set_count(
@@ -43,15 +61,14 @@ def set_count(
     timeout: float = TIMEOUT,
     wait: bool = True,
 ) -> int:
-    """Plug or unplug vCPUs until ``count`` are plugged, and give the count that was reached.
+    """Plug or unplug vCPUs until ``count`` are plugged, and return the count that was reached.
 
-    :param maximum: change the most that can be plugged instead; only in the definition.
-    :param hotpluggable: refuse where what is added could not be unplugged again. Wherever vCPUs can be plugged,
-        all but the first are plugged as devices, also those that a start brings, and can be unplugged.
+    :param maximum: change the maximum instead, only in the definition.
+    :param hotpluggable: refuse a machine whose vCPUs can't be unplugged again; on others all but the first can.
     :param timeout: seconds for the guest to take all, or to release each vCPU.
-    :param wait: False asks and does not wait.
+    :param wait: False only asks the guest.
     :raises InvalidValue: more than the maximum.
-    :raises NotReached: the guest did not take or release one in time; what is plugged then stays so.
+    :raises NotReached: the guest did not take or release one in time; plugged ones stay plugged.
     """
     if count < 1:
         raise InvalidValue(f"Can't set {count} processors for a VM", hint="1 or more")
@@ -94,7 +111,7 @@ def _check_live(run: Run, count: int) -> None:
 
 
 def _require_contexts(run: Run, count: int) -> None:
-    """Refuse a plug for which TCG has no context any more, and would abort."""
+    """Refuse to plug more vCPUs than TCG has contexts left for: QEMU would abort."""
     lost = int(run.record.get("lost_vcpu", 0)) if run.needs(Quirk.VCPU_CONTEXTS) else 0
     maximum = definitions.started_with(run.record).vcpus.maximum
     if count + lost > maximum:
@@ -128,7 +145,7 @@ def _with_count(present: spec.Domain, count: int, *, maximum: bool) -> spec.Doma
 
 
 def _set_live(domain: Handle, run: Run, count: int, *, timeout: float, wait: bool) -> None:
-    """Plug from the lowest number up, unplug from the highest down."""
+    """Plug the lowest free numbers, unplug the highest ones."""
     started = definitions.started_with(run.record)
     run.record["vcpus"] = run.devices("vcpus")
     plugged, fresh = {entry["id"] for entry in run.record["vcpus"]}, []
@@ -145,7 +162,7 @@ def _set_live(domain: Handle, run: Run, count: int, *, timeout: float, wait: boo
         for entry in sorted(run.record["vcpus"], key=_number, reverse=True)[: max(0, 1 + len(plugged) - count)]:
             _unplug(run, session, entry, timeout=timeout, wait=wait, asked=count)
         if wait:
-            vcpuseen.await_online(domain, run, session, fresh, mark, asked=count, timeout=timeout)
+            _await_online(domain, run, session, fresh, mark, asked=count, timeout=timeout)
 
 
 def set_enabled(
@@ -154,9 +171,9 @@ def set_enabled(
 ) -> None:  # fmt: skip
     """Plug or unplug the vCPUs of these numbers (virsh setvcpu).
 
-    A definition says how many vCPUs are plugged, not which: it takes numbers that leave no gap.
+    A definition has the number of plugged vCPUs, not which they are: in it they must leave no gap.
 
-    :raises InvalidValue: a number that can't be.
+    :raises InvalidValue: such a vCPU can't be plugged or unplugged.
     :raises NotReached: the guest did not take or release one in time.
     """
     if not enabled and 0 in numbers:
@@ -184,9 +201,9 @@ def set_enabled(
 
 
 def _changed(present: set[int], numbers: set[int], enabled: bool, maximum: int, which: str) -> set[int]:
-    """The vCPUs that there will be, where all of the numbers are a change.
+    """Return the numbers of the vCPUs after the change.
 
-    :raises InvalidValue: one is too high, or as it is asked to be.
+    :raises InvalidValue: a number is too high, or its vCPU is already in the desired state.
     """
     for number in sorted(numbers):
         if number >= maximum:
@@ -210,7 +227,7 @@ def _set_these(domain: Handle, run: Run, numbers: set[int], enabled: bool, *, ti
             if not enabled and _number(entry) in numbers:
                 _unplug(run, session, entry, timeout=timeout, wait=wait, asked=asked)
         if wait:
-            vcpuseen.await_online(domain, run, session, fresh, mark, asked=run.vcpu_count(), timeout=timeout)
+            _await_online(domain, run, session, fresh, mark, asked=run.vcpu_count(), timeout=timeout)
 
 
 def _number(entry: dict[str, Any]) -> int:
@@ -224,7 +241,6 @@ def _plug(domain: Handle, run: Run, session: Session, device: devices.VcpuDevice
     try:
         for command, arguments in render.hotplug_commands(options):
             session.execute(command, arguments)
-        # Seen where it counts: among the plugged ones of query-hotpluggable-cpus.
         if not _is_plugged(session, device.id):
             raise NotReached(f"QEMU took {device.id} but does not show it", asked=device.id, reached=None)
     except BaseException:
@@ -271,7 +287,7 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
 
 
 def _await_empty(session: Session, ident: str) -> None:
-    """See that the slot is empty: the event comes a moment before."""
+    """Wait until the slot is empty: the event comes a moment earlier."""
     deadline = time.monotonic() + 5.0
     while _is_plugged(session, ident):
         if time.monotonic() >= deadline:
@@ -285,7 +301,7 @@ def _is_plugged(session: Session, ident: str) -> bool:
 
 
 def _concerns(event: dict[str, Any], ident: str) -> bool:
-    """Whether an event tells how the unplugging of this vCPU ended."""
+    """Return whether an event says how the unplugging of this vCPU ended."""
     if journal.deleted_device(event) == ident:
         return True
     data = event.get("data", {})
@@ -300,8 +316,64 @@ def _concerns(event: dict[str, Any], ident: str) -> bool:
     return event.get("event") == "DEVICE_UNPLUG_GUEST_ERROR" and data.get("device") == ident
 
 
+def _await_online(
+    domain: Handle, run: Run, session: Session, plugged: Sequence[str], mark: int, *, asked: int, timeout: float
+) -> None:  # fmt: skip
+    """Wait until the guest has brought plugged vCPUs online.
+
+    :param plugged: their ids. :param mark: length of the journal before the first was plugged.
+    :param asked: how many the guest has then. :param timeout: seconds for all of them.
+    :raises NotReached: it has not, or has refused one. :raises MonitorGone: QEMU ended.
+    """
+    if not plugged or run.state()[0] != "running":
+        return
+    deadline = time.monotonic() + timeout
+    while (online := _online(domain, session, plugged, asked)) < asked:
+        refused = _refused(run, plugged, mark)
+        if refused or time.monotonic() >= deadline:
+            why = f"guest refused {refused}" if refused else f"guest did not follow within {timeout:g} s"
+            raise NotReached(
+                f"{why}: it has {online} of {asked} vcpus online", asked=asked, reached=online,
+                hint="its system must have booted, know CPU hotplug on this machine, and bring them online "
+                f"(qkvm setvcpus {domain.name} {asked} --guest)",
+            )  # fmt: skip
+        if run.pid is None:
+            raise MonitorGone("QEMU ended while the guest took its vcpus")
+        time.sleep(_POLL)
+
+
+def _online(domain: Handle, session: Session, plugged: Sequence[str], asked: int) -> int:
+    from qkvm.domain.guest.cpus import GuestVcpu
+
+    if agents.is_there(domain):
+        try:
+            with agents.session(domain, within=_AGENT_PATIENCE) as agent:
+                return sum(vcpu.online for vcpu in agent.execute("guest-get-vcpus", kind=list[GuestVcpu]))
+        except AgentError:
+            # An agent that hangs or can't tell is as good as none.
+            pass
+    indexes = {one["qom-path"].rpartition("/")[2]: one["cpu-index"] for one in session.execute("query-cpus-fast")}
+    return asked - sum(_is_reset(session, indexes[ident]) for ident in plugged)
+
+
+def _is_reset(session: Session, index: int) -> bool:
+    arguments = {"command-line": "info registers", "cpu-index": index}
+    text = str(session.execute("human-monitor-command", arguments))
+    return _RESET.search(text.replace("\r", "")) is not None
+
+
+def _refused(run: Run, plugged: Sequence[str], mark: int) -> str:
+    """Return the first vCPU that the guest has refused (ACPI _OST), '' for none."""
+    for event in journal.events_from(run.journal, mark)[0]:
+        if event["event"] == "ACPI_DEVICE_OST":
+            info = event["data"]["info"]
+            if info.get("device") in plugged and info["source"] not in _EJECTIONS and info["status"] not in _FINE:
+                return str(info["device"])
+    return ""
+
+
 def counts(domain: Handle) -> dict[str, dict[str, int]]:
-    """Maximum and current counts, of the definition and of the run: {'maximum': {'config': 2, …}, …}."""
+    """Return maximum and current counts of the definition and the run: {'maximum': {'config': 2, …}, …}."""
     table: dict[str, dict[str, int]] = {"maximum": {}, "current": {}}
     if domain.is_persistent:
         vcpus = domain.definition.vcpus

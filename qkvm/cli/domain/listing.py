@@ -54,9 +54,9 @@ def dominfo(context: Context, args: Args) -> None:
         autostart = (definition.autostart, definition.autostart_once)
     state, messages = domain.state[0], []
     if run is not None and pid is not None and run.record.get("taints"):
-        from qkvm.domain.screen import taint
+        from qkvm.domain.screen import monitor
 
-        messages += taint.messages(run)
+        messages += monitor.taints(run)
     if run is not None and pid is not None and run.record.get("sidecars"):
         from qkvm.domain.device import sidecar
 

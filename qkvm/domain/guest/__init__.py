@@ -1,8 +1,12 @@
-"""What the agent in a guest does.
+"""What the agent in a guest (qemu-guest-agent) is asked.
 
 A module imports only what is listed before it:
 
-agent: a session with it
-clock, cpus, info, power, users: one thing each that it is asked for
-filesystems: frozen, thawed, trimmed
+agent: a session with the agent, any command of it
+clock: domtime
+cpus: guestvcpus, setvcpus --guest
+info: guestinfo, domhostname, interfaces
+power: shut down, reboot, suspend, wake
+users: passwords and SSH keys
+filesystems: domfsinfo, domfsfreeze, domfsthaw, domfstrim
 """

@@ -1,7 +1,7 @@
-"""The agent in a guest: whether there is one, how long it may take, commands of one's own.
+"""The agent in a guest: whether there is one, its timeouts, any command of it.
 
-Whether a program in the guest has opened the agent's port QEMU tells the journal (VSERPORT_CHANGE), so that an
-agent that is not there costs no wait. One that hangs costs the deadline.
+The journal says whether a program in the guest has opened the agent's port (VSERPORT_CHANGE), so a missing agent
+is not waited for. One that hangs is waited for until the timeout.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 BLOCK, DEFAULT, NOWAIT = -2, -1, 0
-"""What a timeout can be beside a number of seconds (virDomainAgentResponseTimeoutValues of libvirt)."""
+"""Values of a timeout besides a number of seconds (libvirt's virDomainAgentResponseTimeoutValues)."""
 
 _LOOK = 0.02
-"""Seconds between two looks at the journal while an agent may still answer with an error."""
+"""Seconds between two looks at the journal, in which the agent may answer with an error."""
 
 
 def session(
@@ -41,11 +41,11 @@ def session(
     timeout: int | None = None,
     within: float | None = None,
 ) -> AgentSession:
-    """A session with the domain's agent, to be used with ``with``.
+    """Return a session with the domain's agent, for use with ``with``.
 
-    :param patience: seconds that a command may take where the user has set nothing (guest-agent-timeout).
+    :param patience: seconds that a command may take unless the user has set others (guest-agent-timeout).
     :param timeout: seconds, BLOCK or DEFAULT, for this session alone.
-    :param within: seconds for each step, whatever is set: for who can do without an agent.
+    :param within: seconds for each step, whatever is set: for callers that can do without an agent.
     :raises InvalidState: the domain does not run. :raises AgentMissing: it has no channel for an agent.
     :raises AgentUnresponsive: no agent has opened its port.
     """
@@ -69,7 +69,7 @@ def session(
 
 
 def is_there(domain: Handle) -> bool:
-    """Whether an agent has opened its port; it may hang nevertheless. Nothing is asked, and nobody waited for."""
+    """Return whether an agent has opened its port, without asking it; it may hang nevertheless."""
     run = domain.run
     if run is None or run.pid is None or run.state()[0] != "running":
         return False
@@ -82,9 +82,9 @@ def is_there(domain: Handle) -> bool:
 def command(
     domain: Handle, name: str, arguments: dict[str, Any] | None = None, *, timeout: int | None = None
 ) -> msgspec.Raw | None:
-    """Run an agent's command of the caller's and give what it returns as JSON (virsh qemu-agent-command).
+    """Run any command of the agent and return its result as JSON (virsh qemu-agent-command).
 
-    :param timeout: seconds, BLOCK, or NOWAIT, which gives None as soon as the command is on its way.
+    :param timeout: seconds, BLOCK, or NOWAIT, which returns None as soon as the command is sent.
     :raises AgentRefused: the agent answered with an error.
     """
     from msgspec import Raw
@@ -98,9 +98,9 @@ def command(
 
 
 def set_timeout(domain: Handle, seconds: int) -> None:
-    """Set how long agents' answers are waited for while this run lasts (virsh guest-agent-timeout).
+    """Set the timeout of the agent's answers for the rest of this run (virsh guest-agent-timeout).
 
-    :param seconds: or BLOCK (for ever), DEFAULT, NOWAIT. :raises InvalidValue: less than BLOCK.
+    :param seconds: or BLOCK (no limit), DEFAULT, NOWAIT. :raises InvalidValue: less than BLOCK.
     """
     if seconds < BLOCK:
         raise InvalidValue(f"invalid argument: guest agent timeout '{seconds}' is less than the minimum '{BLOCK}'")
@@ -119,10 +119,10 @@ def watch(
     *,
     timeout: float,
 ) -> dict[str, Any] | None:
-    """Send a command that answers only where it fails, and watch the journal for what it brings about.
+    """Send a command that only answers with errors, and wait for its effect in the journal.
 
-    :param wanted: true of the event that is waited for. :param timeout: seconds.
-    :return: the event; None where it was not seen in time or before QEMU's end.
+    :param wanted: true for the event to wait for. :param timeout: seconds.
+    :return: the event; None if it did not come in time or before QEMU's end.
     :raises AgentRefused: the command has failed.
     """
     offset = journal.size(run.journal)
@@ -140,9 +140,9 @@ def watch(
 
 
 def _channel(run: Run) -> tuple[str, str]:
-    """Path of the agent's socket and id of its port.
+    """Return the path of the agent's socket and the id of its port.
 
-    :raises AgentMissing: this run has none that qkvm could use.
+    :raises AgentMissing: this run has none that qkvm can use.
     """
     found = ports.agent_port(definitions.started_with(run.record))
     if found is None:

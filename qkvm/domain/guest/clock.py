@@ -1,4 +1,4 @@
-"""The guest's clock by its agent (virsh domtime)."""
+"""Read and set the guest's clock by its agent (virsh domtime)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 _NANO = 1_000_000_000
 _LIMIT = (1 << 63) // _NANO
-"""Seconds since 1970 that the agent's 64 bits of nanoseconds can tell."""
+"""Seconds since 1970 that fit the agent's 64 bits of nanoseconds."""
 
 _TOLERANCE = 10
-"""Seconds that a guest may take between the setting of its clock and the look at it."""
+"""Seconds that may pass between setting the clock and reading it."""
 
 
 def get(domain: Handle) -> tuple[int, int]:
-    """The guest's time: seconds since 1970, and nanoseconds."""
+    """Return the guest's time: seconds since 1970, and nanoseconds."""
     with agents.session(domain) as agent:
         return _get(agent)
 
 
 def set_time(domain: Handle, seconds: int | None, nanoseconds: int = 0) -> None:
-    """Set the guest's clock, its hardware clock too; to that of its hardware where ``seconds`` is None.
+    """Set the guest's clock and its hardware clock; with ``seconds`` None set the clock from the hardware clock.
 
-    Ticks that QEMU still owes the guest are forgotten (rtc-reset-reinjection), since the new time has them.
+    Clock ticks that QEMU still has to deliver are dropped (rtc-reset-reinjection): the new time includes them.
 
     :raises InvalidValue: no such time. :raises NotReached: the guest's clock shows another time afterwards.
     """
@@ -44,7 +44,7 @@ def set_time(domain: Handle, seconds: int | None, nanoseconds: int = 0) -> None:
         try:
             session.execute("rtc-reset-reinjection")
         except CommandRefused as error:
-            # A machine without that hardware clock owes no ticks.
+            # A machine without that hardware clock has no ticks to deliver.
             if error.error_class != "CommandNotFound":
                 raise
 

@@ -1,4 +1,4 @@
-"""vCPUs as the guest has them online, by its agent (virsh guestvcpus, setvcpus --guest)."""
+"""Bring vCPUs online and offline in the guest by its agent (virsh guestvcpus, setvcpus --guest)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GuestVcpu(Struct, rename="kebab", frozen=True):
-    """A vCPU under the guest's number."""
+    """A vCPU with the guest's number for it."""
 
     logical_id: int
     online: bool
@@ -26,15 +26,15 @@ class GuestVcpu(Struct, rename="kebab", frozen=True):
 
 
 def vcpus(domain: Handle) -> list[GuestVcpu]:
-    """The vCPUs that the guest sees, by number."""
+    """Return the vCPUs that the guest sees, by number."""
     with agents.session(domain) as agent:
         return _list(agent)
 
 
 def set_online(domain: Handle, numbers: Collection[int], online: bool) -> None:
-    """Bring vCPUs of the guest online or offline, and see that they are.
+    """Bring vCPUs of the guest online or offline.
 
-    :raises InvalidValue: the guest has no such vCPU, or can't do without it. :raises NotReached: it did not.
+    :raises InvalidValue: the guest has no such vCPU, or can't take it offline. :raises NotReached: it did not.
     """
     with agents.session(domain) as agent:
         known = {vcpu.logical_id: vcpu for vcpu in _list(agent)}
@@ -52,9 +52,9 @@ def set_online(domain: Handle, numbers: Collection[int], online: bool) -> None:
 
 
 def set_count(domain: Handle, count: int) -> None:
-    """Have so many vCPUs online in the guest (virsh setvcpus --guest).
+    """Have ``count`` vCPUs online in the guest (virsh setvcpus --guest).
 
-    :raises InvalidValue: the guest has fewer, or can't do with so few. :raises NotReached: it did not.
+    :raises InvalidValue: the guest has fewer, or needs more. :raises NotReached: it did not.
     """
     if count < 1:
         raise InvalidValue(f"Can't set {count} processors for a VM", hint="1 or more")
@@ -67,7 +67,7 @@ def set_count(domain: Handle, count: int) -> None:
             )
         online = [vcpu for vcpu in known if vcpu.online]
         idle = [vcpu.logical_id for vcpu in known if not vcpu.online]
-        # The highest numbers go first: the lowest are those that a guest can't do without.
+        # The highest numbers first: a guest needs the lowest.
         spare = [vcpu.logical_id for vcpu in reversed(online) if vcpu.can_offline]
         if len(online) - len(spare) > count:
             raise InvalidValue(
@@ -85,9 +85,9 @@ def _list(agent: AgentSession) -> list[GuestVcpu]:
 
 
 def _set(agent: AgentSession, changes: dict[int, bool]) -> None:
-    """Make the changes, and see that they were made.
+    """Make the changes, and check that they were made.
 
-    The agent stops at the first vCPU that fails, and tells how many it has dealt with before.
+    The agent stops at the first vCPU that fails, and returns how many it has changed before.
     """
     left = [{"logical-id": number, "online": online} for number, online in changes.items()]
     while left:

@@ -1,4 +1,4 @@
-"""File systems of the guest by its agent: list, freeze, thaw, trim; and which disk of the domain lies below."""
+"""List, freeze, thaw and trim the guest's file systems by its agent, and find the domain's disks below them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from qkvm.qmp.agent import AgentSession
 
 FREEZE_PATIENCE = 60.0
-"""Seconds in which a guest must have written out what it has to; qemu-ga itself waits for each file system."""
+"""Seconds for a freeze: the guest first writes all data to its disks."""
 
 TRIM_PATIENCE = 600.0
-"""Seconds for a trim, which walks through the whole file system."""
+"""Seconds for a trim, which goes through the whole file system."""
 
 
 class Trimmed(Struct, rename="kebab", frozen=True):
-    """What became of one file system; ``error`` is the guest's word where it could not be trimmed."""
+    """The result for one file system; ``error`` is the guest's, if it could not be trimmed."""
 
     path: str
     trimmed: int | UnsetType = UNSET
@@ -44,16 +44,16 @@ class _TrimReply(Struct):
 
 
 def filesystems(domain: Handle) -> tuple[Filesystem, ...]:
-    """The file systems that are mounted in the guest from disks (virsh domfsinfo)."""
+    """Return the file systems that are mounted in the guest from disks (virsh domfsinfo)."""
     found: tuple[Filesystem, ...] = info.collect(domain, ("filesystem",))["filesystem"]
     return found
 
 
 def freeze(domain: Handle, mountpoints: Sequence[str] = ()) -> int:
-    """Freeze file systems: what was written is on disk, and nothing more is written; gives how many were.
+    """Freeze file systems and return their number: all data is on disk then, and nothing more is written.
 
-    :param mountpoints: those alone; all that can be frozen where there are none.
-    :raises NotReached: the agent froze none and says that it is not frozen, though it has refused nothing.
+    :param mountpoints: the file systems to freeze; none for all.
+    :raises NotReached: the agent reported success, but says that they are not frozen.
     """
     with agents.session(domain, patience=FREEZE_PATIENCE) as agent:
         try:
@@ -62,7 +62,7 @@ def freeze(domain: Handle, mountpoints: Sequence[str] = ()) -> int:
             else:
                 count = agent.execute("guest-fsfreeze-freeze", kind=int)
         except AgentUnresponsive as error:
-            # It may have come to it after all.
+            # It may have frozen them nevertheless.
             error.hint = error.hint or f"file systems may be frozen now: qkvm domfsthaw {domain.name}"
             raise
         if count and _status(agent) != "frozen":
@@ -71,9 +71,9 @@ def freeze(domain: Handle, mountpoints: Sequence[str] = ()) -> int:
 
 
 def thaw(domain: Handle, mountpoints: Sequence[str] = ()) -> int:
-    """Thaw all frozen file systems, and give how many were thawed.
+    """Thaw all frozen file systems, and return their number.
 
-    :raises InvalidValue: some were named; the agent knows no such command.
+    :raises InvalidValue: with ``mountpoints``: the agent has no command for it.
     :raises NotReached: the agent says that they are still frozen.
     """
     if mountpoints:
@@ -87,7 +87,7 @@ def thaw(domain: Handle, mountpoints: Sequence[str] = ()) -> int:
 
 @contextmanager
 def quiet(domain: Handle, run: Run) -> Iterator[None]:
-    """Hold the guest's file systems still, for who has the domain's lock; there must be an agent that does so."""
+    """Freeze the guest's file systems during the block; call it under the domain's lock. It needs an agent."""
     hold(domain, run)
     try:
         yield
@@ -96,12 +96,11 @@ def quiet(domain: Handle, run: Run) -> Iterator[None]:
 
 
 def hold(domain: Handle, run: Run) -> int:
-    """Freeze all file systems for a moment, and give how many were.
+    """Freeze all file systems for a moment, and return their number; call it under the domain's lock.
 
-    The record tells of it before: where this process is killed, the next verb that passes by thaws them. Call it
-    under the domain's lock.
+    It is noted in the record first: if this process is killed, the next verb thaws them.
 
-    :raises AgentError: they were not frozen, and are thawed if they were after all.
+    :raises AgentError: they were not frozen; any that were are thawed.
     """
     run.record["frozen"] = True
     write(run)
@@ -113,9 +112,9 @@ def hold(domain: Handle, run: Run) -> int:
 
 
 def let_go(domain: Handle, run: Run) -> None:
-    """Thaw what :func:`hold` has frozen; a guest that was stopped is thawed by the first verb once it runs.
+    """Thaw what :func:`hold` has frozen; if the guest is paused, the first verb after it runs again does.
 
-    :raises AgentError: the agent did not do so.
+    :raises AgentError: the agent did not thaw them.
     """
     if run.state()[0] != "running":
         return
@@ -125,10 +124,10 @@ def let_go(domain: Handle, run: Run) -> None:
 
 
 def pass_by(domain: Handle, run: Run) -> None:
-    """Thaw what a process has left frozen that was killed; a guest that is paused is thawed when it runs."""
+    """Thaw what a killed process has left frozen, unless the guest is paused."""
     if run.pid is not None and run.state()[0] != "running":
         return
-    # An agent that is not there, or does not answer, could not be told in any other way.
+    # If there is no agent that answers, nothing else can thaw them.
     with suppress(AgentError, InvalidState):
         thaw(domain)
     del run.record["frozen"]
@@ -136,10 +135,10 @@ def pass_by(domain: Handle, run: Run) -> None:
 
 
 def trim(domain: Handle, *, minimum: int = 0) -> tuple[Trimmed, ...]:
-    """Have the guest tell its disks which blocks are unused (fstrim), and give what was trimmed of each.
+    """Have the guest discard unused blocks of its disks (fstrim), and return the result for each file system.
 
-    :param minimum: bytes of the smallest free range that is told.
-    :raises InvalidState: the guest could not do so with any of its file systems.
+    :param minimum: bytes of the smallest free range to discard.
+    :raises InvalidState: none of its file systems could be trimmed.
     """
     with agents.session(domain, patience=TRIM_PATIENCE) as agent:
         done = agent.execute("guest-fstrim", {"minimum": minimum}, kind=_TrimReply).paths
@@ -154,10 +153,9 @@ def _status(agent: AgentSession) -> str:
 
 
 def targets(domain: Handle, addresses: Iterable[DiskAddress]) -> dict[DiskAddress, str]:
-    """The domain's disk, by its target ('vda'), at each address that the agent has told and that is known.
+    """Return the targets ('vda') of the domain's disks by the addresses that the agent reports, where known.
 
-    PCI addresses are compared with those that the guest's firmware gave out, which QEMU knows (query-pci); the
-    buses without one by the disks' serial numbers.
+    Disks are found by their PCI addresses, which QEMU knows too (query-pci), else by their serial numbers.
     """
     wanted = set(addresses)
     if not wanted:
@@ -188,7 +186,7 @@ def _is_at(address: DiskAddress, device: str, ident: str, disk: spec.Disk) -> bo
 
 
 def _pci_devices(domain: Handle) -> dict[tuple[int, int, int], str]:
-    """Ids of the PCI devices that have one, by bus, slot and function; empty where QEMU has no PCI."""
+    """Return the ids of PCI devices by bus, slot and function; empty for a machine without PCI."""
     try:
         with domain.lock(), domain.monitor() as session:
             buses = session.execute("query-pci")

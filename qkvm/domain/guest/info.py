@@ -1,6 +1,6 @@
-"""What the agent tells of the guest: users, system, time zone, name, interfaces (virsh guestinfo, domhostname).
+"""The agent's information about the guest: users, system, time zone, interfaces (virsh guestinfo, domhostname).
 
-Every reply has the form below or is refused; what it says is the guest's word and nothing more.
+Replies of another form are refused; their content can't be trusted more than the guest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class User(Struct, rename="kebab", frozen=True):
-    """Somebody who is logged in; ``login_time`` in seconds since 1970."""
+    """A user who is logged in; ``login_time`` in seconds since 1970."""
 
     user: str
     login_time: float
@@ -31,7 +31,7 @@ class User(Struct, rename="kebab", frozen=True):
 
 
 class System(Struct, rename="kebab", frozen=True):
-    """The operating system, as its /etc/os-release and uname(2) say."""
+    """The operating system by its /etc/os-release and uname(2)."""
 
     id: str | UnsetType = UNSET
     name: str | UnsetType = UNSET
@@ -61,7 +61,7 @@ class IpAddress(Struct, rename="kebab", frozen=True):
 
 
 class Interface(Struct, rename="kebab", frozen=True):
-    """A network interface under its name in the guest, the loopback among them."""
+    """A network interface with its name in the guest; the loopback is one too."""
 
     name: str
     hardware_address: str = ""
@@ -69,7 +69,7 @@ class Interface(Struct, rename="kebab", frozen=True):
 
 
 class PciAddress(Struct, frozen=True):
-    """Where a PCI device sits."""
+    """The address of a PCI device."""
 
     domain: int
     bus: int
@@ -78,7 +78,7 @@ class PciAddress(Struct, frozen=True):
 
 
 class DiskAddress(Struct, rename="kebab", frozen=True):
-    """Where a disk sits; ``target`` is not the agent's: it is the disk's in the definition, '' for unknown."""
+    """The address of a disk on its bus."""
 
     bus_type: str
     bus: int
@@ -90,7 +90,7 @@ class DiskAddress(Struct, rename="kebab", frozen=True):
 
 
 class Filesystem(Struct, rename="kebab", frozen=True):
-    """A mounted file system on disks; sizes in bytes, of a file system that has them."""
+    """A mounted file system on disks; sizes are in bytes."""
 
     name: str
     mountpoint: str
@@ -111,7 +111,7 @@ class Disk(Struct, rename="kebab", frozen=True):
 
 
 class Load(Struct, frozen=True):
-    """How many processes wanted to run, on average over 1, 5 and 15 minutes."""
+    """The average number of runnable processes over 1, 5 and 15 minutes."""
 
     load1m: float
     load5m: float
@@ -132,13 +132,13 @@ COMMANDS: dict[str, tuple[str, Any]] = {
     "interface": ("guest-network-get-interfaces", tuple[Interface, ...]),
     "load": ("guest-get-load", Load),
 }
-"""Each group of information (virsh guestinfo): the agent's command, and what it returns."""
+"""A group of virsh guestinfo -> the agent's command, and the type of its result."""
 
 
 def collect(domain: Handle, groups: Iterable[str] = ()) -> dict[str, Any]:
-    """What the agent tells, by group; all groups that it knows where none is named.
+    """Return the agent's information by group; without names all groups that it knows.
 
-    :raises AgentRefused: it does not tell a group that was named.
+    :raises AgentRefused: it does not know a named group.
     """
     named = tuple(groups)
     found: dict[str, Any] = {}
@@ -153,9 +153,9 @@ def collect(domain: Handle, groups: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def hostname(domain: Handle, *, source: str = "agent") -> str:
-    """The name that the guest has given itself: by its agent, or by the DHCP lease that it has.
+    """Return the guest's host name by its agent or by its DHCP lease.
 
-    :param source: 'agent' or 'lease'. :raises NotFound: no lease carries a name.
+    :param source: 'agent' or 'lease'. :raises NotFound: no lease has a name.
     """
     if source == "agent":
         with agents.session(domain) as agent:
@@ -174,14 +174,14 @@ def hostname(domain: Handle, *, source: str = "agent") -> str:
 
 
 def interfaces(domain: Handle, *, within: float | None = None) -> tuple[Interface, ...]:
-    """The network interfaces of the guest with their addresses; ``within`` as in agent.session."""
+    """Return the network interfaces of the guest with their addresses; ``within`` as in agent.session."""
     with agents.session(domain, within=within) as agent:
         found: tuple[Interface, ...] = _ask(agent, "interface")
         return found
 
 
 def addresses(listed: Iterable[Interface]) -> list[Address]:
-    """The addresses of interfaces, of those that are ones; where there is none, one entry with an empty IP."""
+    """Return the valid addresses of interfaces; one without any has an entry with an empty IP."""
     from ipaddress import ip_address
 
     from qkvm.net.dhcp.address import Address

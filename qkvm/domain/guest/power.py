@@ -1,4 +1,4 @@
-"""Power by the guest itself: power-off and reboot by its agent, sleep (virsh dompmsuspend) and waking."""
+"""Power off, reboot and suspend the guest by its agent (virsh dompmsuspend), and wake it (dompmwakeup)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
 
 ASK_PATIENCE = 2.0
-"""Seconds that an agent has where nobody asked for one and ACPI can do it too."""
+"""Seconds for an agent that the user did not ask for, where ACPI can be tried next."""
 
 _TAKEN = 5.0
-"""Seconds in which an agent that can't shut its guest down has said so."""
+"""Seconds in which an agent that can't shut its guest down says so."""
 
 SLEEP_TIMEOUT = 60.0
-"""Seconds in which a guest must be asleep; one that writes its memory to disk may take them."""
+"""Seconds until a guest must be asleep; one that writes its memory to disk may need them."""
 
 _WAKE_TIMEOUT = 10.0
 
@@ -30,14 +30,14 @@ _SLEEPS = {
     "disk": ("guest-suspend-disk", "SUSPEND_DISK"),
     "hybrid": ("guest-suspend-hybrid", "SUSPEND"),
 }
-"""virsh's word -> the agent's command, and the event that tells of its success."""
+"""virsh's word -> the agent's command, and QEMU's event for its success."""
 
 
 def power_off(domain: Handle, *, insist: bool, timeout: float) -> None:
-    """Have the agent power the guest off (guest-shutdown), and see that it has not refused.
+    """Have the agent power the guest off (guest-shutdown), and wait for a refusal.
 
-    :param insist: False gives the agent little time to answer at all. :param timeout: seconds for all.
-    :raises AgentError: the agent is not there, does not answer, or refuses.
+    :param insist: False gives the agent little time to answer. :param timeout: seconds for all.
+    :raises AgentError: there is no agent, or it does not answer, or refuses.
     """
     run = domain.live
     with agents.session(domain, within=None if insist else min(timeout, ASK_PATIENCE)) as agent:
@@ -48,7 +48,7 @@ def power_off(domain: Handle, *, insist: bool, timeout: float) -> None:
 
 
 def reboot(domain: Handle, *, insist: bool, timeout: float) -> None:
-    """Have the agent reboot the guest (guest-shutdown), and see that it does (RESET).
+    """Have the agent reboot the guest (guest-shutdown), and wait until it does (RESET).
 
     :param insist: as for :func:`power_off`. :raises AgentError: as there.
     :raises NotReached: the guest has not rebooted within ``timeout`` seconds.
@@ -66,17 +66,17 @@ def reboot(domain: Handle, *, insist: bool, timeout: float) -> None:
 
 
 def _is_reboot(event: dict[str, Any]) -> bool:
-    """RESET; or the end of a QEMU that ends where its guest reboots."""
+    """Return whether an event is a reset, or the end of a QEMU that ends when its guest reboots."""
     reason = event.get("data", {}).get("reason")
     return (event["event"], reason) == ("SHUTDOWN", "guest-reset") or event["event"] == "RESET"
 
 
 def suspend(domain: Handle, target: str, *, duration: int = 0, timeout: float = SLEEP_TIMEOUT) -> None:
-    """Have the agent put the guest to sleep (virsh dompmsuspend), and see that it sleeps.
+    """Have the agent put the guest to sleep (virsh dompmsuspend), and wait until it sleeps.
 
-    :param target: 'mem' (S3), 'disk' (S4, which ends QEMU: the next start lets the guest go on) or 'hybrid'.
-    :param duration: seconds after which it shall wake; only 0, never, is supported, as in libvirt.
-    :raises InvalidState: it could not be woken again. :raises AgentRefused: the guest can't sleep so.
+    :param target: 'mem' (S3), 'disk' (S4, which ends QEMU: the next start resumes the guest) or 'hybrid'.
+    :param duration: seconds after which to wake it; only 0 (never) is supported, as in libvirt.
+    :raises InvalidState: it could not be woken again. :raises AgentRefused: the guest can't sleep this way.
     :raises NotReached: it is not asleep after ``timeout`` seconds.
     """
     if target not in _SLEEPS:
@@ -86,7 +86,7 @@ def suspend(domain: Handle, target: str, *, duration: int = 0, timeout: float = 
     run = domain.live
     name, event_name = _SLEEPS[target]
     opened = agents.session(domain)
-    # The monitor is asked before the agent is taken: who holds the domain's lock may want the agent's too.
+    # The domain's lock is taken before the agent's: a process that has it may wait for the agent's.
     _check_sleep(domain, target)
     with opened as agent:
         seen = agents.watch(run, agent, name, None, lambda event: event["event"] == event_name, timeout=timeout)
@@ -98,7 +98,7 @@ def suspend(domain: Handle, target: str, *, duration: int = 0, timeout: float = 
 
 
 def _check_sleep(domain: Handle, target: str) -> None:
-    """Refuse what this run was started without, and what nothing could wake (query-current-machine)."""
+    """Refuse a state that this run is started without, or that nothing could wake (query-current-machine)."""
     features = definitions.started_with(domain.live.record).features
     switches = {"mem": (features.suspend_to_mem,), "disk": (features.suspend_to_disk,)}
     if False in switches.get(target, (features.suspend_to_mem, features.suspend_to_disk)):
@@ -112,7 +112,7 @@ def _check_sleep(domain: Handle, target: str) -> None:
 
 
 def wakeup(domain: Handle) -> None:
-    """Wake a guest that sleeps (system_wakeup), and see that it does (WAKEUP).
+    """Wake a guest that sleeps (system_wakeup), and wait until it is awake (WAKEUP).
 
     :raises InvalidState: it does not sleep.
     """

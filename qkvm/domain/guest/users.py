@@ -1,4 +1,4 @@
-"""Users of the guest by its agent: passwords and SSH keys."""
+"""Set passwords and SSH keys of the guest's users by its agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Keys(Struct):
 def set_password(domain: Handle, user: str, password: str, *, encrypted: bool = False) -> None:
     """Set the password of a user of the guest (virsh set-user-password).
 
-    :param encrypted: it is hashed already, as crypt(5) tells. :raises AgentRefused: there is no such user.
+    :param encrypted: it is hashed already (crypt(5)). :raises AgentRefused: there is no such user.
     """
     check_text(password, "password")
     arguments = {
@@ -38,7 +38,7 @@ def set_password(domain: Handle, user: str, password: str, *, encrypted: bool = 
 
 
 def ssh_keys(domain: Handle, user: str) -> tuple[str, ...]:
-    """The lines of a user's authorized_keys in the guest (virsh get-user-sshkeys)."""
+    """Return the lines of a user's authorized_keys in the guest (virsh get-user-sshkeys)."""
     with agents.session(domain) as agent:
         return _keys(agent, user)
 
@@ -46,7 +46,7 @@ def ssh_keys(domain: Handle, user: str) -> tuple[str, ...]:
 def add_ssh_keys(domain: Handle, user: str, keys: Sequence[str], *, reset: bool = False) -> None:
     """Authorize keys for a user of the guest (virsh set-user-sshkeys).
 
-    :param reset: and no others. :raises NotReached: the guest does not show them afterwards.
+    :param reset: remove all others. :raises NotReached: the guest does not have them afterwards.
     """
     wanted = _lines(keys)
     with agents.session(domain) as agent:
@@ -58,9 +58,9 @@ def add_ssh_keys(domain: Handle, user: str, keys: Sequence[str], *, reset: bool 
 
 
 def remove_ssh_keys(domain: Handle, user: str, keys: Sequence[str]) -> None:
-    """Authorize keys no longer; those that were not are no error.
+    """Remove authorized keys; it is no error if the user does not have one.
 
-    :raises NotReached: the guest still shows one.
+    :raises NotReached: the guest still has one.
     """
     unwanted = _lines(keys)
     with agents.session(domain) as agent:
@@ -76,6 +76,6 @@ def _keys(agent: AgentSession, user: str) -> tuple[str, ...]:
 
 
 def _lines(keys: Sequence[str]) -> list[str]:
-    """Keys as the agent takes them: one line each, no empty ones, no comments."""
+    """Return keys without empty lines and comments, which the agent refuses."""
     stripped = (check_text(key.strip(), "key") for key in keys)
     return [key for key in stripped if key and not key.startswith("#")]

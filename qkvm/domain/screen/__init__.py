@@ -1,9 +1,9 @@
-"""How a person gets at a guest.
+"""A user's access to a guest: console, screen, keyboard, QEMU's monitor.
 
 A module imports only what is listed before it:
 
-console: its serial lines
-display: its screen, and its keyboard
-keys: names of keys
-taint, monitor: QEMU's own monitor, and the mark that it leaves
+console: attach a terminal to a serial port
+display: VNC display, screenshot, send-key, inject-nmi
+keys: names and codes of keys
+monitor: qemu-monitor-command
 """

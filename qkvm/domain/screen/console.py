@@ -1,4 +1,4 @@
-"""The serial console: attach a terminal to it, leave with ^]; the log that QEMU always writes."""
+"""Attach a terminal to a serial port of the guest (virsh console); ^] leaves it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TAKEOVER = 5.0
 
 
 def escape_code(text: str) -> int:
-    """The byte that a terminal sends for an escape such as '^]' (Ctrl and ]) or 'x'."""
+    """Return the byte that a terminal sends for an escape such as '^]' (Ctrl and ]) or 'x'."""
     return ord(text) if len(text) == 1 else ord(text[1].upper()) ^ 0x40
 
 
 def find(domain: Handle, device: str = "") -> int:
-    """The number of the serial port of that name ('serial1', or its alias); the first one where none is named.
+    """Return the number of the serial port with that name ('serial1') or alias; without a name the first.
 
-    :raises NotFound: there is no such port. :raises InvalidState: nobody can be connected to it.
+    :raises NotFound: there is no such port. :raises InvalidState: its kind has nothing to connect to.
     """
     serials = _serials(domain)
     for number, serial in enumerate(serials):
@@ -46,15 +46,15 @@ def find(domain: Handle, device: str = "") -> int:
 
 
 def place(domain: Handle) -> str:
-    """Where the first serial port is on this host: the device of a pseudo terminal, or the path of a Unix socket.
+    """Return the path of the first serial port on this host: a pseudo terminal's device or a Unix socket.
 
-    :raises: as :func:`find`.
+    :raises NotFound: as :func:`find`.
     """
     return _path(domain, find(domain))
 
 
 def _serials(domain: Handle) -> list[dict[str, Any]]:
-    """The serial ports that the run was started with, as its record tells; what equals a default is left out."""
+    """Return the serial ports that the run was started with, without keys that have their default."""
     serials: list[dict[str, Any]] = domain.live.record["definition"].get("serials", [{}])
     return serials
 
@@ -84,9 +84,9 @@ def attach(
     """Connect a terminal to a serial port of the guest until ``escape`` is typed or the guest ends.
 
     :param terminal: fd of the terminal, read and written. :param force: end another session first.
-    :param escape: the byte that a key sends, by default ^]. :param port: the port's number.
-    :param connected: called once when the guest's words reach the terminal.
-    :returns: whether the user left (True) or the guest's side ended (False).
+    :param escape: the byte of the key that leaves, by default ^]. :param port: the port's number.
+    :param connected: called once the terminal is connected.
+    :returns: True if the user left, False if the guest's side ended.
     :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
     """
     run = domain.live
@@ -102,7 +102,7 @@ def attach(
 
 
 def _connect(path: str, opened: ExitStack) -> int:
-    """An fd of the host's end of a serial port: a socket's, or a pseudo terminal's that passes all bytes on."""
+    """Return an fd of the host's end of a serial port: a socket, or a pseudo terminal in raw mode."""
     if not stat.S_ISCHR(os.stat(path).st_mode):
         return opened.enter_context(connect_unix(path)).fileno()
     fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -113,7 +113,7 @@ def _connect(path: str, opened: ExitStack) -> int:
 
 @contextmanager
 def _session_lock(path: str, *, force: bool) -> Iterator[None]:
-    """Be the one session; the file holds the pid of who is, so that --force can end it."""
+    """Hold the lock of the only session, whose holder --force can end."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if not _try_lock(fd):
@@ -128,7 +128,7 @@ def _session_lock(path: str, *, force: bool) -> Iterator[None]:
 
 def _try_lock(fd: int) -> bool:
     try:
-        # A POSIX lock, because F_GETLK can ask it for the holder's pid.
+        # A POSIX lock, because F_GETLK tells its holder's pid.
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -142,7 +142,7 @@ def _end_holder(path: str, fd: int) -> None:
     pidfd = process.open_pidfd(holder) if holder is not None else None
     if pidfd is not None:
         try:
-            # The other session restores its terminal on a hang-up and ends.
+            # On SIGHUP the other session restores its terminal and ends.
             signal.pidfd_send_signal(pidfd, signal.SIGHUP)
         finally:
             os.close(pidfd)
@@ -155,7 +155,7 @@ def _end_holder(path: str, fd: int) -> None:
 
 @contextmanager
 def _raw(terminal: int) -> Iterator[None]:
-    """The terminal in raw mode, and as before whatever ends the block, a signal included."""
+    """Put the terminal into raw mode during the block, and restore it also when a signal ends that."""
     before = termios.tcgetattr(terminal)
     caught = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -164,7 +164,7 @@ def _raw(terminal: int) -> Iterator[None]:
 
     handlers = {number: signal.signal(number, leave) for number in caught}
     try:
-        # Not TCSAFLUSH, setraw's default: what was typed ahead is meant for the guest.
+        # Not TCSAFLUSH, setraw's default: keys that were typed ahead are for the guest.
         tty.setraw(terminal, termios.TCSADRAIN)
         yield
     finally:
@@ -193,7 +193,7 @@ def _relay(guest: int, terminal: int, escape: bytes) -> bool:
 
 
 def _receive(guest: int) -> bytes:
-    """What the guest wrote, b'' at its end, which a pseudo terminal tells with EIO."""
+    """Return the guest's output, b'' at its end, which a pseudo terminal reports by EIO."""
     try:
         return os.read(guest, 65536)
     except OSError:

@@ -1,4 +1,4 @@
-"""The screen and the keyboard: where the display is, a picture of it, keys pressed, a non-maskable interrupt."""
+"""The guest's screen and keyboard: address of the VNC server, screenshots, keys; and non-maskable interrupts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 KEYS_MAX = 16
-"""The most keys that are pressed together, as virsh has it (VIR_DOMAIN_SEND_KEY_MAX_KEYS)."""
+"""The most keys that can be pressed together, as in virsh (VIR_DOMAIN_SEND_KEY_MAX_KEYS)."""
 
 
 class Display(NamedTuple):
-    """Where a VNC server listens: an address and a port, or a Unix socket; ``websocket`` is a port, 0 for none."""
+    """The address of a VNC server: host and port, or a Unix socket; ``websocket`` is a port, 0 for none."""
 
     host: str
     port: int
@@ -27,7 +27,7 @@ class Display(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The display's number in VNC's way of counting: ports from 5900 on."""
+        """VNC's number of the display: 0 is port 5900."""
         return self.port - 5900
 
     @property
@@ -36,7 +36,7 @@ class Display(NamedTuple):
         return self.host in ("0.0.0.0", "::")
 
     def uri(self, *, with_password: bool = False) -> str:
-        """The display as a URI, in virsh's form: vnc://HOST:NUMBER, all addresses being this host's localhost."""
+        """Return virsh's URI: vnc://HOST:NUMBER, with localhost if it listens on all addresses."""
         secret = f":{self.password}@" if with_password and self.password else ""
         if self.socket:
             return f"vnc+unix://{secret}{self.socket}"
@@ -49,7 +49,7 @@ class Display(NamedTuple):
 
 
 def display(domain: Handle) -> Display | None:
-    """The VNC server of a running domain; None where it has none.
+    """Return the VNC server of a running domain, None for none.
 
     :raises InvalidState: it does not run.
     """
@@ -66,10 +66,10 @@ def display(domain: Handle) -> Display | None:
 
 
 def screenshot(domain: Handle, *, screen: int = 0) -> bytes:
-    """A picture of the screen as PNG (screendump, format png).
+    """Return a picture of the screen as PNG (screendump).
 
     :param screen: number of the graphics card. :raises InvalidState: it has no graphics card.
-    :raises NotReached: QEMU took the command but gave no picture.
+    :raises NotReached: QEMU reported success but wrote no picture.
     """
     with domain.lock():
         if domain.live.record["definition"].get("video", "none") == "none":
@@ -85,7 +85,7 @@ def screenshot(domain: Handle, *, screen: int = 0) -> bytes:
 
 def _screendump(domain: Handle, memory: int) -> bytes:
     with domain.monitor() as session:
-        # QEMU wants an fd with just the access mode that it opens a file with, and a memfd is for both.
+        # QEMU needs an fd with exactly the access mode that it opens a file with; a memfd is for reading, too.
         writable = os.open(f"/proc/self/fd/{memory}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             fdset = session.add_fd(writable)
@@ -102,10 +102,10 @@ def _screendump(domain: Handle, memory: int) -> bytes:
 
 
 def send_keys(domain: Handle, keys: list[int], *, hold_ms: int = 0) -> None:
-    """Press keys together and let them go (send-key of qapi/ui.json).
+    """Press keys together and release them (QMP send-key).
 
     :param keys: QEMU's numbers (see :mod:`qkvm.domain.screen.keys`).
-    :param hold_ms: milliseconds that they are held; 0 is QEMU's own 100.
+    :param hold_ms: milliseconds that they are held; 0 for QEMU's default of 100.
     :raises InvalidState: a microvm has no keyboard.
     """
     if not 1 <= len(keys) <= KEYS_MAX:
@@ -122,9 +122,9 @@ def send_keys(domain: Handle, keys: list[int], *, hold_ms: int = 0) -> None:
 
 
 def inject_nmi(domain: Handle) -> None:
-    """Give every vCPU a non-maskable interrupt (inject-nmi of qapi/machine.json).
+    """Send every vCPU a non-maskable interrupt (QMP inject-nmi).
 
-    :raises InvalidState: the machine can't.
+    :raises InvalidState: the machine has none.
     """
     with domain.lock(), domain.monitor() as session:
         try:

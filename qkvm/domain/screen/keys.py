@@ -1,9 +1,8 @@
-"""Key codes: a key by its name or number in several code sets, as the number that QEMU takes.
+"""Find QEMU's number of a key by its name or its number in a code set.
 
-The table is of the 105-key PC keyboard. Linux's names and numbers are those of linux/input-event-codes.h, the
-numbers of ``usb`` are HID usages (HID Usage Tables 1.12, page 7), those of ``win32`` virtual-key codes. QEMU's own
-(qnum) is the keyboard's scan code of set 1, with 0x80 added where a prefix of 0xe0 goes in front (QKeyCode of
-qapi/ui.json).
+The table is of the 105-key PC keyboard. Linux's names and numbers are from linux/input-event-codes.h, ``usb`` has
+HID usages (HID Usage Tables 1.12, page 7), ``win32`` virtual-key codes. QEMU's number (qnum) is the scan code of
+set 1, plus 0x80 for codes with the prefix 0xe0.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ PAGEDOWN 109 209 78 34|INSERT 110 210 73 45|DELETE 111 211 76 46|MUTE 113 160 12
 VOLUMEUP 115 176 128 175|POWER 116 222 102 0|PAUSE 119 198 72 19|LEFTMETA 125 219 227 91|RIGHTMETA 126 220 231 92
 COMPOSE 127 221 101 93|SLEEP 142 223 0 95|WAKEUP 143 227 0 0
 """
-"""Name without KEY_, and its numbers in the code sets linux, qnum, usb and win32; 0 where it has none."""
+"""Name without KEY_, and numbers in the code sets linux, qnum, usb and win32; 0 for none."""
 
 CODE_SETS = ("linux", "qnum", "rfb", "xt", "xt_kbd", "atset1", "usb", "win32")
-"""The code sets that are known; all from qnum to atset1 give the scan code itself."""
+"""The code sets; qnum to atset1 have the scan code itself."""
 
 
 def key_number(text: str, codeset: str) -> int:
-    """QEMU's number of the key that ``text`` names: a number of the code set, or one of Linux's names (KEY_ENTER).
+    """Return QEMU's number of a key by its number in the code set, or by Linux's name (KEY_ENTER).
 
     :raises InvalidValue: no such code set, or no such key in it.
     """
@@ -68,7 +67,7 @@ def _rows() -> list[tuple[str, list[int]]]:
 
 
 def names() -> list[str]:
-    """The names of all keys."""
+    """Return the names of all keys."""
     return [name for name, _ in _rows()]
 
 

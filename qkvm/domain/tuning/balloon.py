@@ -65,7 +65,7 @@ def set_current(
 
 
 def set_maximum(domain: Handle, kib: int, *, scope: Scope = Scope.CURRENT) -> None:
-    """Change the most memory the domain can have, in its definition; the current amount is lowered to fit.
+    """Change the maximum of memory in the definition, and lower the current amount to fit.
 
     :raises InvalidState: live; QEMU can't resize the memory of a running guest.
     """

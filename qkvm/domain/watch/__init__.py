@@ -1,10 +1,12 @@
-"""What can be seen of guests from outside.
+"""Watch guests: addresses, events, statistics.
 
 A module imports only what is listed before it:
 
-address: their addresses
-control: whether they can be given commands
-dirtyrate: how fast they write to memory
-eventwords, events: events
-statgroups, stats: statistics
+address: domifaddr
+control: domcontrol
+dirtyrate: domdirtyrate-calc
+eventwords: QEMU's events in libvirt's words
+events: event, qemu-monitor-event
+statgroups: the groups of domstats
+stats: domstats
 """

@@ -1,4 +1,4 @@
-"""IP addresses of a domain: what the host knows of its NICs, and what the agent in the guest says."""
+"""IP addresses of a domain's NICs, from the host and from the agent in the guest (virsh domifaddr)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SOURCES = ("lease", "arp", "agent")
 """DHCP leases, the kernel's neighbour table, and the agent in the guest."""
 
 _WITHIN = 0.5
-"""Seconds for each step of an agent that nobody has asked for by name."""
+"""Seconds for each step with an agent that the user did not ask for by name."""
 
 _AGAIN = 1.0
-"""Seconds between two questions to the agent while a first address is awaited."""
+"""Seconds between two questions to the agent while it is waited for an address."""
 
 
 def addresses(domain: Handle, *, sources: Sequence[str] = SOURCES) -> list[Address]:
-    """IP addresses of the NICs (virsh domifaddr), matched by MAC address, each from the first source with it.
+    """Return the IP addresses of the NICs, matched by MAC address, each from the first source that has it.
 
-    The agent is asked where there is one, and left out where it doesn't answer at once. Its addresses are the
-    guest's word. :func:`of_guest` has them all, under the guest's names. Where sources are merged, what holds on
-    one link only is left out.
+    An agent that doesn't answer at once is left out. Its addresses can't be trusted more than the guest;
+    :func:`of_guest` returns all of them, with the guest's names of interfaces. With several sources, link-local
+    addresses are left out.
     """
     from qkvm.net.dhcp import address
 
@@ -53,7 +53,7 @@ def addresses(domain: Handle, *, sources: Sequence[str] = SOURCES) -> list[Addre
 
 
 def _offered(entries: list[dict[str, Any]]) -> list[Address]:
-    """The one address of each family that a NIC of type user is given when it asks."""
+    """Return the addresses that NICs of type user are offered, one of each family."""
     from qkvm.net.dhcp.address import Address
 
     return [
@@ -64,12 +64,12 @@ def _offered(entries: list[dict[str, Any]]) -> list[Address]:
 
 
 def _by_agent(domain: Handle) -> list[Address]:
-    """What the agent says without being waited for; addresses that hold on one link only are left out."""
+    """Return the agent's addresses if it answers at once, without link-local ones."""
     run = domain.run
-    # A guest without any open port has no agent: that much is known without loading what speaks with one.
+    # A guest without any open port has no agent; this check avoids loading the module for agents.
     if run is None or not run.open_ports():
         return []
-    # Who may only look at the domain does not get to its sockets.
+    # A user who may only look at the domain has no access to its sockets.
     if not os.access(run.agent, os.W_OK):
         return []
     from qkvm.domain.guest import agent
@@ -83,16 +83,16 @@ def _by_agent(domain: Handle) -> list[Address]:
 
 
 def _leads_there(ip: str) -> bool:
-    """Whether others could reach the guest by an address: not its loopback's, nor one of a single link."""
+    """Return whether others can reach the guest by an address: not a loopback's or link-local one."""
     group = ip.partition(":")[0]
     link_local = ip.startswith("169.254.") or (len(group) == 4 and group[:3] in ("fe8", "fe9", "fea", "feb"))
     return bool(ip) and not link_local and not ip.startswith("127.") and ip != "::1"
 
 
 def of_guest(domain: Handle, *, within: float | None = None) -> list[Address]:
-    """Every interface of the guest with its addresses, under the guest's names (virsh domifaddr --source agent).
+    """Return the addresses of all interfaces of the guest with its names for them (domifaddr --source agent).
 
-    An interface without any has one entry with the IP address ''.
+    An interface without an address has one entry with the IP address ''.
 
     :param within: as in agent.session. :raises AgentError: there is no agent, or it doesn't answer.
     """
@@ -102,12 +102,12 @@ def of_guest(domain: Handle, *, within: float | None = None) -> list[Address]:
 
 
 def wait(domain: Handle, *, sources: Sequence[str], interface: str | None, timeout: float) -> list[Address]:
-    """Addresses as :func:`addresses` gives them, with their taps, waiting up to ``timeout`` s for a first.
+    """Wait up to ``timeout`` s for a first address; return them as :func:`addresses`, with their taps.
 
-    With the agent as the only source they are those of :func:`of_guest`.
+    With the agent as the only source return those of :func:`of_guest`.
 
     :param interface: only those of the NIC with that MAC address or interface name.
-    :raises NotReached: none came in time; with a timeout of 0 there may be none.
+    :raises NotReached: none came in time; with a timeout of 0 an empty list is returned.
     """
     deadline = time.monotonic() + timeout
     asked = 0.0
@@ -138,7 +138,7 @@ def _named(domain: Handle, sources: Sequence[str], interface: str | None) -> lis
 
 
 def _of_guest_in_time(domain: Handle, interface: str | None, *, last: bool) -> list[Address]:
-    """What the agent says of one interface or all; nothing where it isn't up yet and this is not the last try."""
+    """Return the agent's addresses of one interface or all; none if it has no usable one yet, unless ``last``."""
     try:
         found = of_guest(domain)
     except AgentError:

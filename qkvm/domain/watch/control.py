@@ -1,4 +1,4 @@
-"""Whether a domain can be given commands now (virsh domcontrol)."""
+"""Whether a domain accepts commands now (virsh domcontrol)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
 
 PATIENCE = 2.0
-"""Seconds in which a QEMU that takes commands answers; it takes one or two milliseconds."""
+"""Seconds for QEMU's answer; it usually takes one or two milliseconds."""
 
 OK, OCCUPIED, ERROR = "ok", "occupied", "error"
 
 
 def state(domain: Handle) -> tuple[str, float, str]:
-    """State in virsh's words, the seconds for which it was waited, and what went wrong.
+    """Return the state in virsh's words, the seconds until QEMU's answer, and the error.
 
-    Occupied is a domain that another qkvm is at work on, or a QEMU that takes no commands at this moment.
+    A domain is occupied while another qkvm has its lock, or its QEMU does not answer in time.
 
     :raises InvalidState: it is not running.
     """

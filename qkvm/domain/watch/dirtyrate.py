@@ -1,4 +1,4 @@
-"""How fast a guest changes its memory (virsh domdirtyrate-calc)."""
+"""Measure how fast a guest changes its memory (virsh domdirtyrate-calc)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 MODES = ("page-sampling", "dirty-bitmap", "dirty-ring")
-"""Ways to measure (DirtyRateMeasureMode of qapi/migration.json)."""
+"""Ways to measure (QMP's DirtyRateMeasureMode)."""
 
 SECONDS = range(1, 61)
 
 _GRACE = 10.0
-"""Seconds beyond its own time that a measurement may take; sampling a large guest takes some."""
+"""Seconds that a measurement may take longer than asked; sampling a large guest takes some."""
 
 
 def calculate(domain: Handle, *, seconds: int = 1, mode: str = "page-sampling", wait: bool = False) -> int | None:
-    """Start a measurement, and with ``wait`` give its result in MiB per second.
+    """Start a measurement, and with ``wait`` return its result in MiB per second.
 
     :param seconds: how long it takes, 1 to 60.
-    :raises InvalidState: QEMU can't measure so without KVM.
+    :raises InvalidState: this mode needs KVM.
     :raises NotReached: the measurement has not begun, or not ended in time.
     """
     if seconds not in SECONDS:

@@ -1,4 +1,4 @@
-"""Events of domains as they come: from QEMU's journals, from the records, from the definitions' folder."""
+"""Watch for events of domains in QEMU's journals, the records and the folder of definitions (virsh event)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _STOPPED = {
 
 
 class Event(NamedTuple):
-    """One event: when (seconds since the epoch), of which domain, libvirt's name for it, and details.
+    """One event: its time (seconds since the epoch), domain, libvirt's name and details.
 
-    ``subject`` is the disk that it is about, where libvirt names one before the details.
+    ``subject`` is the disk that libvirt names before the details, if any.
     """
 
     time: float
@@ -45,7 +45,7 @@ class Event(NamedTuple):
 
 
 class QemuEvent(NamedTuple):
-    """One event as QEMU told it; ``data`` is None where it had none."""
+    """One event of QEMU's; ``data`` is None if it has none."""
 
     seconds: int
     microseconds: int
@@ -55,7 +55,7 @@ class QemuEvent(NamedTuple):
 
 
 class _Watch:
-    """One run: how far its journal was read, and what its record said when it was looked at last."""
+    """One run: how far its journal was read, and the content of its record at the last look."""
 
     def __init__(self, run: runs.Run, *, fresh: bool) -> None:
         self.run = run
@@ -70,7 +70,7 @@ class _Watch:
 
 
 class _Watcher:
-    """The runs of a tree, or of one domain, looked at again and again."""
+    """The runs of a tree, or of one domain, which :meth:`look` keeps up to date."""
 
     def __init__(self, tree: Tree, domain: str | None) -> None:
         self._tree = tree
@@ -80,7 +80,7 @@ class _Watcher:
         self._take_up(fresh=False)
 
     def look(self) -> list[_Watch]:
-        """All runs that there are; one whose folder another run has taken meanwhile is there once more."""
+        """Return all runs; one that a new run has replaced since the last look is returned once more."""
         for name, one in list(self._watches.items()):
             if not one.alive and not one.fresh and not os.path.exists(one.run.folder):
                 self._watches.pop(name).journal.close()
@@ -88,12 +88,12 @@ class _Watcher:
         return [*replaced, *self._watches.values()]
 
     def close(self) -> None:
-        """Let go of all journals."""
+        """Close all journals."""
         for one in self._watches.values():
             one.journal.close()
 
     def _take_up(self, *, fresh: bool) -> list[_Watch]:
-        """Take up runs that are new. A record is read only when its file is another one than before."""
+        """Begin to watch new runs, and return those that they replace. Only changed records are read."""
         replaced = []
         names = entries(self._tree.domain_runs) if self._domain is None else [self._domain]
         for name in names:
@@ -113,7 +113,7 @@ class _Watcher:
 
 
 def watch(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[Event]:
-    """Events from now on, of one domain or of all, until ``timeout`` seconds have passed (None: for ever)."""
+    """Yield events from now on, of one domain or of all, for ``timeout`` seconds (None: for ever)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     defined = _definitions(tree, domain)
     with closing(_Watcher(tree, domain)) as watcher:
@@ -128,7 +128,7 @@ def watch(tree: Tree, *, domain: str | None = None, timeout: float | None = None
 
 
 def watch_qemu(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[QemuEvent]:
-    """As :func:`watch`, each event as QEMU told it."""
+    """Yield QEMU's own events; see :func:`watch`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with closing(_Watcher(tree, domain)) as watcher:
         while True:
@@ -140,7 +140,7 @@ def watch_qemu(tree: Tree, *, domain: str | None = None, timeout: float | None =
 
 
 def _qemu_news(one: _Watch) -> Iterator[QemuEvent]:
-    """What QEMU of one run has told since the last look."""
+    """Yield the events of one run's QEMU since the last look."""
     one.fresh = False
     one.alive = not one.replaced and one.run.pid is not None
     for line in one.journal.lines():
@@ -152,10 +152,10 @@ def _qemu_news(one: _Watch) -> Iterator[QemuEvent]:
 
 
 def _news(one: _Watch) -> Iterator[Event]:
-    """What has happened to one run since the last look."""
+    """Yield the events of one run since the last look."""
     name = one.run.name
     if one.replaced:
-        # Its folder tells of another run now; its journal is at hand to its end.
+        # The folder is another run's now, but the journal is still open.
         yield from _from_journal(one)
         one.journal.close()
         if one.alive:
@@ -174,7 +174,7 @@ def _news(one: _Watch) -> Iterator[Event]:
 
 
 def _from_journal(one: _Watch) -> Iterator[Event]:
-    """What QEMU has told, in libvirt's words, and what qkvm has noted: jobs that have ended, and why it ended."""
+    """Yield QEMU's events in libvirt's words, and ends of jobs; remember the reason of the run's end."""
     for line in one.journal.lines():
         stamp = line["timestamp"]["seconds"] + line["timestamp"]["microseconds"] / 1e6
         data = line.get("data", {})
@@ -184,13 +184,13 @@ def _from_journal(one: _Watch) -> Iterator[Event]:
         elif line["note"] == "ended":
             one.ending = data["reason"]
         elif line["note"] == "job" and data["operation"] in ("Save", "Dump"):
-            # Not a restore: that is a start, and has an event of its own.
+            # Not a restore: the start has an event of its own.
             detail = "".join(f"\n\t{key}: {value}" for key, value in data["values"].items())
             yield Event(stamp, one.run.name, "job-completed", detail)
 
 
 def _from_record(one: _Watch) -> Iterator[Event]:
-    """Devices that were plugged."""
+    """Yield an event for each plugged device."""
     path = os.path.join(one.run.folder, "record.json")
     stamp = _stamp(path)
     if stamp == one.stamp:
@@ -213,7 +213,7 @@ def _devices(run: runs.Run) -> set[str]:
 
 
 def _ending(one: _Watch) -> str:
-    """Why it ended: as the record says, written before the end; it is gone where qkvm forgot the domain."""
+    """Return why it ended: by the record, or 'destroyed' if the domain was transient and its record is gone."""
     if one.ending:
         return one.ending
     if not os.path.exists(one.run.folder):
@@ -222,7 +222,7 @@ def _ending(one: _Watch) -> str:
 
 
 def _definitions(tree: Tree, domain: str | None) -> dict[str, tuple[int, ...]]:
-    """Names of all definitions, and what changes with their files."""
+    """Return the names of all definitions with their files' stamps."""
     names = entries(tree.domain_definitions, ".toml") if domain is None else [domain]
     found = {name: _stamp(tree.domain_definition(name)) for name in names}
     return {name: stamp for name, stamp in found.items() if stamp}
@@ -237,7 +237,7 @@ def _defined(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """What changes whenever a file is replaced or written; () where there is none."""
+    """Return values that change whenever a file is replaced or written; () if there is none."""
     try:
         info = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""QEMU's events in libvirt's words: names and details as virsh event prints them."""
+"""Translate QEMU's events into libvirt's names and details, as virsh event prints them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NAMES = (
     "agent-lifecycle", "device-added", "migration-iteration", "job-completed", "device-removal-failed",
     "block-threshold", "memory-failure", "memory-device-size-change",
 )  # fmt: skip
-"""libvirt's names of those events that there are here, in its order."""
+"""libvirt's names of the events that qkvm has, in its order."""
 
 NEVER = {
-    "control-error": "there is no monitor that is held open, and could be lost",
+    "control-error": "qkvm holds no monitor open that could be lost",
     "disk-change": "qkvm drops no disk at a start",
-    "tunable": "the verbs that tune a domain tell of it themselves",
-    "metadata-change": "a definition is a file, whose change is an event of kind lifecycle",
+    "tunable": "qkvm reports no changes of a domain's tuning",
+    "metadata-change": "a change of the definition is an event of kind lifecycle",
 }
 """libvirt's other names, and why no such event comes."""
 
@@ -32,7 +32,7 @@ _FAMILIES = {"ipv4": "IPv4", "ipv6": "IPv6", "unix": "unix"}
 _BLOCK_JOBS = {"stream": "Block Pull", "mirror": "Block Copy", "commit": "Block Commit", "backup": "Backup"}
 _BLOCK_STATES = {"BLOCK_JOB_COMPLETED": "completed", "BLOCK_JOB_CANCELLED": "canceled", "BLOCK_JOB_READY": "ready"}
 _ACTIONS = {"ignore": "none", "stop": "pause", "report": "report"}
-"""What QEMU does at an I/O error, and libvirt's word for it."""
+"""QEMU's action at an I/O error -> libvirt's word."""
 
 _POWER = {
     "SUSPEND": ("pm-suspend", "PMSuspended Memory"),
@@ -42,7 +42,7 @@ _POWER = {
 
 
 class Word(NamedTuple):
-    """What libvirt says of an event: its name for it, details, and the disk that stands before them."""
+    """libvirt's name of an event, its details, and the disk that it names before these."""
 
     name: str
     detail: str = ""
@@ -50,7 +50,7 @@ class Word(NamedTuple):
 
 
 class Translator:
-    """The events of one run, told one after the other: some mean something else after certain others."""
+    """Translates the events of one run in their order: the meaning of some depends on earlier ones."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -58,7 +58,7 @@ class Translator:
         self._ready: set[str] = set()
 
     def words(self, event: str, data: dict[str, Any]) -> Iterator[Word]:
-        """What libvirt says of an event of QEMU's: mostly one thing, of some nothing, of some several."""
+        """Yield libvirt's events for one of QEMU's: none, one or several."""
         removed = journal.deleted_device({"event": event, "data": data})
         if removed:
             yield Word("device-removed", removed)
@@ -117,7 +117,7 @@ class Translator:
         if event == "BLOCK_JOB_READY":
             self._ready.add(job)
         told = _BLOCK_JOBS.get(kind, "Unknown job")
-        # A commit of the image that is written to waits for its end to be asked for, as no other one does.
+        # Only a commit of the image that the guest writes to becomes ready.
         if kind == "commit" and job in self._ready:
             told = "Active Block Commit"
         if event != "BLOCK_JOB_READY":
@@ -127,7 +127,7 @@ class Translator:
         yield Word("block-job-2", f"{told} for {target} {state}")
 
     def _disk(self, name: str) -> tuple[str, str, str]:
-        """Target, path and id of the disk that a node, a device or a job's id names; the name where it is none."""
+        """Return target, path and id of the disk of a node, device or job; the name three times for none."""
         parts = set(name.replace(":", "-").split("-"))
         for entry in self._run.record["disks"]:
             nodes = (*entry.get("images", {}).get("nodes", ()), *entry.get("filters", ()))
@@ -136,7 +136,7 @@ class Translator:
         return name, name, name
 
     def _is_agent(self, ident: str) -> bool:
-        """Whether a virtio port is that of the guest's agent."""
+        """Return whether a virtio port is the agent's."""
         from qkvm.domain.definition import started_with
         from qkvm.spec.domain import AGENT_CHANNEL
 
@@ -150,7 +150,7 @@ _LIFECYCLE = frozenset(("STOP", "RESUME", "WATCHDOG", "SHUTDOWN", "GUEST_PANICKE
 
 
 def _simple(event: str, data: dict[str, Any]) -> Word | None:
-    """libvirt's words for an event that means the same whatever went before."""
+    """Return libvirt's event for one that does not depend on earlier ones."""
     if event == "RESET":
         return Word("reboot")
     if event == "RTC_CHANGE":
@@ -178,7 +178,7 @@ def _simple(event: str, data: dict[str, Any]) -> Word | None:
 
 
 def _graphics(event: str, data: dict[str, Any]) -> str:
-    """Who has come to the screen from where, and who he says he is."""
+    """Return the addresses of a VNC client and server, and the client's identity."""
     ends = []
     for end in (data.get("server", {}), data.get("client", {})):
         family = _FAMILIES.get(str(end.get("family")), "unknown")

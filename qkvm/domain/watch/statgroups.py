@@ -1,8 +1,8 @@
-"""The groups of domstats: each gives its part of a domain's statistics under virsh's names.
+"""The groups of domstats: each returns a part of a domain's statistics under virsh's names.
 
-A group may have questions for QEMU; their answers are in :attr:`Sight.answers` under the group's name, in the
-order of the questions, and are not there where QEMU was not asked or did not answer. Sizes are in KiB for the
-balloon and in bytes elsewhere, times in nanoseconds.
+A group may have questions for QEMU. Their answers are in :attr:`Sight.answers` under the group's name, in the
+order of the questions; they are missing if QEMU was not asked or did not answer. Sizes of the balloon are in KiB,
+others in bytes; times are in nanoseconds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _REASONS = {
     "crashed": ("unknown", "panicked"),
     "pmsuspended": ("unknown",),
 }  # fmt: skip
-"""virsh's words in the order of libvirt's numbers (virDomainRunningReason and its like)."""
+"""virsh's reasons in the order of libvirt's numbers (virDomainRunningReason and others)."""
 
 _CALC_STATUS = {"unstarted": 0, "measuring": 1, "measured": 2}
 _DEBUG_KVM = "/sys/kernel/debug/kvm"
 
 
 class Sight:
-    """What there is to see of one domain: its run if it has one, QEMU's pid while it lives, QEMU's answers."""
+    """A domain with its latest run, the pid of a live QEMU, and that QEMU's answers."""
 
     def __init__(self, domain: Handle, run: Run | None, *, backing: bool) -> None:
         self.domain = domain
@@ -54,17 +54,17 @@ class Sight:
 
     @property
     def live(self) -> Run | None:
-        """The run, where QEMU lives."""
+        """The run, if its QEMU lives."""
         return self.run if self.pid is not None else None
 
     def answer(self, group: str, number: int = 0) -> Any:
-        """An answer of QEMU; None where there is none."""
+        """Return an answer of QEMU, None for none."""
         given = self.answers.get(group, [])
         return given[number] if number < len(given) else None
 
 
 def questions(group: str, sight: Sight) -> Iterable[Question]:
-    """What QEMU has to be asked for a group; nothing where it has nothing to tell."""
+    """Return the questions to QEMU for a group."""
     run = sight.live
     asker = _QUESTIONS.get(group)
     return asker(run) if asker is not None and run is not None else ()
@@ -83,7 +83,7 @@ def _block_questions(run: Run) -> list[Question]:
 
 
 def _kvm_questions(target: str) -> Callable[[Run], list[Question]]:
-    """KVM's own counters; under TCG there are none to ask for."""
+    """Return a function that returns the questions for KVM's counters; none under TCG."""
 
     def ask(run: Run) -> list[Question]:
         if run.record.get("accel") != "kvm":
@@ -110,7 +110,7 @@ _QUESTIONS: dict[str, Callable[[Run], list[Question]]] = {
 
 
 def state(sight: Sight) -> Values:
-    """State and its reason as libvirt's numbers."""
+    """Return state and reason as libvirt's numbers."""
     word, reason = sight.run.state() if sight.run is not None else ("shut off", "unknown")
     known = _REASONS.get(word, ())
     return {
@@ -120,7 +120,7 @@ def state(sight: Sight) -> Values:
 
 
 def cpu_total(sight: Sight) -> Values:
-    """CPU time of QEMU with all its threads."""
+    """Return the CPU time of QEMU with all its threads."""
     run = sight.live
     if run is None:
         return {}
@@ -133,7 +133,7 @@ def cpu_total(sight: Sight) -> Values:
 
 
 def _times(run: Run, pid: int | None) -> dict[str, int]:
-    """From the control group, which counts exactly, or where there is none from /proc, in ticks."""
+    """Return CPU times from the control group, or without one from /proc, which counts in ticks."""
     from qkvm.domain.tuning.group import any_group_of
     from qkvm.errors import HostError
     from qkvm.host.limits import cpu_times
@@ -143,14 +143,14 @@ def _times(run: Run, pid: int | None) -> dict[str, int]:
         if group is not None:
             return cpu_times(group)
     except (HostError, InvalidState):
-        # It has ended in between, and the group with it.
+        # QEMU has ended meanwhile, and the group with it.
         pass
     user, system = cputime.user_and_system_ns(pid)
     return {"cpu_time": user + system, "user_time": user, "system_time": system}
 
 
 def _halt_poll(pid: int | None, name: str) -> int:
-    """KVM's polling before it lets an idle vCPU sleep, from debugfs; 0 where that does not tell."""
+    """Return the time that KVM polled before it let an idle vCPU sleep, from debugfs; 0 if not known."""
     total = 0
     try:
         folders = [entry for entry in os.listdir(_DEBUG_KVM) if entry.startswith(f"{pid}-")]
@@ -163,7 +163,7 @@ def _halt_poll(pid: int | None, name: str) -> int:
 
 
 def balloon(sight: Sight) -> Values:
-    """What the guest has, and what its balloon driver tells."""
+    """Return the size of the guest's memory, and statistics of its balloon driver."""
     run = sight.live
     if run is None:
         memory = sight.domain.definition.memory
@@ -180,7 +180,7 @@ def balloon(sight: Sight) -> Values:
 
 
 def vcpu(sight: Sight) -> Values:
-    """The vCPUs that are plugged: time that each has run, and has waited for a CPU of the host."""
+    """Return the plugged vCPUs: the times that each has run, and has waited for a CPU of the host."""
     run = sight.live
     if run is None:
         vcpus = sight.domain.definition.vcpus
@@ -190,7 +190,7 @@ def vcpu(sight: Sight) -> Values:
     try:
         tids = threads.of_process(sight.pid).vcpus
     except InvalidState:
-        # It has ended in between.
+        # QEMU has ended meanwhile.
         return found
     counters = _vcpu_counters(sight)
     for number, tid in sorted(tids.items()):
@@ -204,7 +204,7 @@ def vcpu(sight: Sight) -> Values:
 
 
 def _vcpu_counters(sight: Sight) -> dict[int, Values]:
-    """KVM's counters of each vCPU; QEMU names the vCPUs by their paths."""
+    """Return KVM's counters of each vCPU; QEMU names the vCPUs by their paths."""
     results, schemas, cpus = (sight.answer("vcpu", number) for number in range(3))
     numbers = {cpu["qom-path"]: int(cpu["cpu-index"]) for cpu in cpus or []}
     found: dict[int, Values] = {}
@@ -215,7 +215,7 @@ def _vcpu_counters(sight: Sight) -> dict[int, Values]:
 
 
 def _counters(results: list[dict[str, Any]] | None, schemas: list[dict[str, Any]] | None, target: str) -> Values:
-    """KVM's counters with libvirt's endings for what kind they are; histograms have none (qapi/stats.json)."""
+    """Return KVM's counters with libvirt's suffix for their kind; histograms are left out."""
     kinds = {
         (schema["provider"], stat["name"]): _ENDINGS.get(stat["type"], "")
         for schema in schemas or []
@@ -236,7 +236,7 @@ _ENDINGS = {"cumulative": "sum", "instant": "cur", "peak": "max"}
 
 
 def interface(sight: Sight) -> Values:
-    """What went through the NICs, as the guest sees it."""
+    """Return the NICs' counters from the guest's view."""
     run = sight.live
     if run is None:
         return {"net.count": len(sight.domain.definition.nics)}
@@ -264,7 +264,7 @@ def _tap(name: str, seen: Counters) -> Values:
 
 
 def block(sight: Sight) -> Values:
-    """What went through the disks, and how large their images are."""
+    """Return the disks' counters, and sizes of their images."""
     from qkvm.domain.block import stats as blockstats
 
     run = sight.live
@@ -275,12 +275,12 @@ def block(sight: Sight) -> Values:
 
 
 def perf(sight: Sight) -> Values:
-    """None: no event is ever enabled (see the verb perf)."""
+    """Return nothing: qkvm can't enable perf events (see the verb perf)."""
     return {}
 
 
 def iothread(sight: Sight) -> Values:
-    """How the iothreads poll."""
+    """Return the iothreads' settings of polling."""
     listed = sight.answer("iothread")
     if not listed:
         return {}
@@ -293,12 +293,12 @@ def iothread(sight: Sight) -> Values:
 
 
 def memory(sight: Sight) -> Values:
-    """None: bandwidth monitors need resctrl groups, which a domain here has none of."""
+    """Return nothing: qkvm makes no resctrl groups, which bandwidth monitors need."""
     return {}
 
 
 def dirtyrate(sight: Sight) -> Values:
-    """How fast the guest writes to its memory, where somebody has had that measured."""
+    """Return how fast the guest writes to its memory, if that was measured."""
     told = sight.answer("dirtyrate")
     if told is None:
         return {}
@@ -316,7 +316,7 @@ def dirtyrate(sight: Sight) -> Values:
 
 
 def vm(sight: Sight) -> Values:
-    """KVM's counters of the whole guest."""
+    """Return KVM's counters of the whole guest."""
     return {
         f"vm.{name}": value for name, value in _counters(sight.answer("vm"), sight.answer("vm", 1), "vm").items()
     }
@@ -326,4 +326,4 @@ GROUPS: dict[str, Callable[[Sight], Values]] = {
     "state": state, "cpu-total": cpu_total, "balloon": balloon, "vcpu": vcpu, "interface": interface,
     "block": block, "perf": perf, "iothread": iothread, "memory": memory, "dirtyrate": dirtyrate, "vm": vm,
 }  # fmt: skip
-"""Name of the option -> what gives the group's statistics."""
+"""Name of the option -> function that returns the group's statistics."""

@@ -1,8 +1,8 @@
-"""Statistics of one or many domains (virsh domstats): QEMU is asked for what it alone knows, and no more.
+"""Collect statistics of one or many domains (virsh domstats).
 
-Files and the kernel tell of state, CPU time, vCPUs and NICs. For the balloon, block devices, iothreads, the dirty
-rate and KVM's own counters QEMU is asked: all of them at once, each once, within one deadline. What one does not
-answer is left out of its statistics, and said.
+State, CPU time, vCPUs and NICs are read from files and the kernel. For the balloon, disks, iothreads, the dirty
+rate and KVM's counters the QEMUs are asked, all at the same time and with one deadline. What a QEMU does not
+answer is left out of its statistics, with a message.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ GROUPS = tuple(statgroups.GROUPS)
 """The groups of statistics in virsh's order; its options have these names."""
 
 PATIENCE, HURRY = 5.0, 0.5
-"""Seconds in which all QEMUs together have to answer, and with nowait; an answer takes one or two milliseconds."""
+"""Seconds for the answers of all QEMUs, and with ``nowait``; an answer takes one or two milliseconds."""
 
 
 class Stats:
-    """The statistics of one domain: virsh's names -> numbers and texts, and what is missing of it."""
+    """The statistics of one domain by virsh's names, and a message about what is missing."""
 
     __slots__ = ("missing", "name", "values")
 
@@ -49,11 +49,11 @@ def collect(
     nowait: bool = False,
     enforce: bool = False,
 ) -> list[Stats]:
-    """The statistics of domains, in their order.
+    """Return the statistics of domains, in their order.
 
-    :param groups: some of :data:`GROUPS`; none are all. :param backing: block devices with all their layers.
-    :param nowait: do not wait for a domain that another qkvm is busy with, nor long for a QEMU.
-    :raises MonitorTimeout: ``enforce``, and a QEMU that had to be asked gave no answer.
+    :param groups: some of :data:`GROUPS`; none for all. :param backing: also the bases of disks' images.
+    :param nowait: do not wait for a domain's lock, and not long for QEMU.
+    :raises MonitorTimeout: with ``enforce``: a QEMU did not answer.
     """
     wanted = [name for name in GROUPS if name in groups] if groups else list(GROUPS)
     subjects = [_Subject(domain, wanted, backing) for domain in domains]
@@ -83,38 +83,38 @@ class _Subject:
 
     @property
     def run(self) -> Run:
-        """The live run; only of one that has questions."""
+        """The live run; only for a subject that has questions."""
         assert self.sight.run is not None
         return self.sight.run
 
     def talk(self) -> survey.Talk:
-        """The questions on their way to QEMU."""
+        """Return the conversation with QEMU."""
         return survey.Talk(self.run.monitor, self.questions, self.domain.transcript)
 
     def hear(self, answers: list[Any]) -> None:
-        """Take the answers of QEMU, None for what it refused."""
+        """Store QEMU's answers, None for those that it refused."""
         for name, answer in zip(self._askers, answers, strict=True):
             self.sight.answers.setdefault(name, []).append(answer)
 
     def values(self) -> dict[str, int | str]:
-        """All groups in their order; a damaged definition leaves out what it would tell."""
+        """Return all groups in their order, without those that a damaged definition or a wrong answer prevents."""
         found: dict[str, int | str] = {}
         for name in self._wanted:
             try:
                 found |= statgroups.GROUPS[name](self.sight)
             except (DefinitionError, NotFound) as error:
-                # Undefined meanwhile, or damaged: that hides neither the rest nor the other domains.
+                # Undefined meanwhile, or damaged.
                 self.missing = self.missing or str(error)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                # Nor does a QEMU that a guest has taken over, and that answers what it likes.
+                # A QEMU that its guest controls may answer anything.
                 self.missing = self.missing or f"QEMU's answer makes no sense for {name}: {error!r}"
         return found
 
 
 def _ask(subjects: list[_Subject], timeout: float, nowait: bool) -> None:
-    """Ask all their QEMUs at once, each under its domain's lock; who is not there in time is left out.
+    """Ask all QEMUs at once, each under its domain's lock, until the timeout.
 
-    A domain that another qkvm is busy with is tried again until the time is over, and holds up no other one.
+    A domain whose lock another qkvm has is tried again, and does not delay the others.
     """
     deadline = time.monotonic() + timeout
     while subjects:
@@ -163,13 +163,14 @@ FILTERS: dict[str, Callable[[Handle], bool]] = {
     "shutoff": lambda domain: domain.state[0] == "shut off",
     "other": lambda domain: domain.state[0] not in ("running", "paused", "shut off"),
 }
-"""virsh's --list-… options; those of one line below exclude each other's domains, and any of them is enough."""
+"""virsh's --list-… options."""
 
 _KINDS = (("active", "inactive"), ("persistent", "transient"), ("running", "paused", "shutoff", "other"))
+"""Options of a kind: a domain has to fit one of those that are given."""
 
 
 def select(domains: Sequence[Handle], filters: Sequence[str]) -> list[Handle]:
-    """The domains that fit one of the filters of each kind that is named (virConnectListAllDomains)."""
+    """Return the domains that fit one of the given filters of each kind (virConnectListAllDomains)."""
     kinds = [[name for name in kind if name in filters] for kind in _KINDS]
     return [
         domain for domain in domains if all(any(FILTERS[name](domain) for name in kind) for kind in kinds if kind)

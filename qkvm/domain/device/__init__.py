@@ -1,11 +1,12 @@
-"""What is plugged into a guest, and what runs beside it.
+"""A guest's devices: NICs, disks, shared folders, TPM; and the programs beside QEMU that serve them.
 
 A module imports only what is listed before it:
 
-actual: what a guest consists of now
-sidecar: programs beside QEMU
-share, tpm: shared folders, and the TPM
-nic: network cards
-disk: disks
-attach: devices of any kind that an XML describes
+actual: the present definition of a running guest
+sidecar: start and end programs beside QEMU: swtpm, virtiofsd, passt
+share: shared folders
+tpm: the TPM
+nic: NICs
+disk: disks, media, limits of their I/O
+attach: attach-device, detach-device, update-device
 """

@@ -1,4 +1,4 @@
-"""What a live domain is at this moment: as it was started, with what has been plugged and tuned since."""
+"""The present definition of a running domain: as it was started, with what was plugged and tuned since."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def definition(run: Run) -> spec.Domain:
-    """What a live domain is at this moment: as it was started, with the devices, threads and shares of now.
+    """Return the present definition of a running domain.
 
-    ``root_ports`` are the ports that are not taken, so that a start of it makes the same number of them.
+    ``root_ports`` is the number of free ports, so that a start of this definition makes as many of them.
     """
     started = started_with(run.record)
     disks, nics = plugged(run), run.devices("nics")
@@ -52,6 +52,6 @@ def definition(run: Run) -> spec.Domain:
 
 
 def _spare_ports(run: Run) -> int:
-    """How many places for pluggable devices nobody has taken."""
+    """Return the number of free places for pluggable devices."""
     taken = {entry["place"] for kind in ("disks", "nics", "filesystems") for entry in run.devices(kind)}
     return sum(slot not in taken for slot in run.record["slots"])

@@ -1,9 +1,7 @@
-"""Programs beside a QEMU that serve one run of a domain: swtpm for its TPM, virtiofsd for a shared folder, passt
-for a NIC.
+"""Programs beside a QEMU: swtpm for its TPM, virtiofsd for a shared folder, passt for a NIC.
 
-Each talks to its QEMU over a connected socket whose other end QEMU alone has: when QEMU is gone, however it went,
-the program reads the end of it and goes too. The record names each, so that one which hangs is ended by the verb
-that comes by next.
+Each talks to QEMU over a connected socket whose other end only QEMU has: when QEMU ends, the socket closes and the
+program ends too. The record has all of them, so that the next verb ends one that hangs.
 """
 
 from __future__ import annotations
@@ -22,16 +20,16 @@ if TYPE_CHECKING:
     from qkvm.domain.tuning.place import Place
 
 GOES_WITHIN = 2.0
-"""Seconds in which a sidecar ends by itself when QEMU is gone; it takes 0.01."""
+"""Seconds in which a sidecar must end after its QEMU; it takes 0.01."""
 
 _GRACE = 1.0
 
 _GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
-"""Lets a program begin when it is in the record, and not at all where who was to write that has been killed."""
+"""Starts the program when it is in the record, and not at all if qkvm is killed before that."""
 
 
 class Ends(NamedTuple):
-    """The two fds of a sidecar's socket: ``qemu`` is a connected one, ``own`` what the sidecar is given."""
+    """The two fds of a sidecar's socket: ``qemu`` is QEMU's end, ``own`` the sidecar's."""
 
     qemu: int
     own: int
@@ -47,10 +45,10 @@ def start(
     folder: str = "/",
     user: tuple[int, int] | None = None,
 ) -> None:
-    """Start a program beside the QEMU that is about to be started, and record it.
+    """Start a program beside a QEMU, and record it.
 
-    :param name: what it is called in the record and in errors. :param fd: its end of the socket.
-    :param folder: where it starts, entered before it becomes ``user``.
+    :param name: its name in the record and in errors. :param fd: its end of the socket.
+    :param folder: its working directory, entered before it becomes ``user``.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     log = os.open(_log(run, name), flags, 0o600)
@@ -71,9 +69,9 @@ def start(
 
 
 def end(run: Run, patience: float = GOES_WITHIN) -> None:
-    """See the sidecars of a run end whose QEMU is gone; end those that do not. Call it under the domain's lock.
+    """Wait until the sidecars of a run have ended whose QEMU has; call it under the domain's lock.
 
-    :param patience: seconds until a signal helps.
+    :param patience: seconds after which they are ended by signals.
     """
     for entry in run.record.pop("sidecars", []):
         process.see_end(entry["pid"], entry["started"], patience, grace=_GRACE)
@@ -81,7 +79,7 @@ def end(run: Run, patience: float = GOES_WITHIN) -> None:
 
 
 def end_one(run: Run, name: str, patience: float = GOES_WITHIN) -> None:
-    """See the one of that name end whose QEMU has hung up, or end it; absence is no error."""
+    """Wait until the sidecar of that name has ended, or end it; QEMU has closed its socket. There may be none."""
     listed = run.record.get("sidecars", [])
     for entry in listed:
         if entry["name"] == name:
@@ -91,7 +89,7 @@ def end_one(run: Run, name: str, patience: float = GOES_WITHIN) -> None:
 
 
 def lives(run: Run, name: str) -> bool:
-    """Whether the one of that name runs."""
+    """Return whether the sidecar of that name runs."""
     return any(
         process.start_time(entry["pid"]) == entry["started"]
         for entry in run.record.get("sidecars", ())
@@ -100,15 +98,12 @@ def lives(run: Run, name: str) -> bool:
 
 
 def words(run: Run, name: str) -> str:
-    """What the one of that name has written."""
+    """Return the log of the sidecar of that name."""
     return (read_bytes(_log(run, name)) or b"").decode("utf-8", "replace")
 
 
 def failure(run: Run) -> str:
-    """The last words of a sidecar that has ended, with its name; '' where all live.
-
-    A QEMU that does not come up says little of it.
-    """
+    """Return name and last output of a sidecar that has ended, '' if all run: it may be why QEMU did not start."""
     for entry in run.record.get("sidecars", []):
         if process.start_time(entry["pid"]) != entry["started"]:
             said = words(run, entry["name"])
@@ -118,7 +113,7 @@ def failure(run: Run) -> str:
 
 
 def messages(run: Run) -> list[str]:
-    """What dominfo says of those that have ended while their QEMU lives on: nothing takes their place."""
+    """Return dominfo's messages about sidecars that have ended before their QEMU."""
     return [
         f"{entry['name']} has ended: what it served hangs in the guest until it is destroyed and started anew"
         for entry in run.record.get("sidecars", [])
@@ -127,7 +122,7 @@ def messages(run: Run) -> list[str]:
 
 
 def logs(run: Run) -> list[str]:
-    """Paths of what the sidecars have written."""
+    """Return the paths of the sidecars' logs."""
     return [_log(run, entry["name"]) for entry in run.record.get("sidecars", [])]
 
 

@@ -1,6 +1,6 @@
-"""The TPM of a domain: swtpm beside its QEMU, and the state that outlives both, which is the domain's own.
+"""The TPM of a domain: swtpm beside its QEMU, and the TPM's state, which outlives both.
 
-swtpm runs as a user of its own, without capabilities and under its own seccomp filter.
+swtpm runs as a user of its own, without capabilities and with its own seccomp filter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STATE_FILES = {"2.0": "tpm2-00.permall", "1.2": "tpm-00.permall"}
 
 
 def check() -> None:
-    """Refuse a start without what it takes.
+    """Refuse a start if swtpm is not installed.
 
     :raises MissingProgram: naming the package.
     """
@@ -38,7 +38,7 @@ def check() -> None:
 
 
 def open_socket(opened: ExitStack) -> sidecar.Ends:
-    """The two ends of swtpm's control channel; QEMU sends one of the data channel's over it."""
+    """Return the two ends of swtpm's control channel; QEMU sends the data channel's fd over it."""
     ours, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     opened.callback(own.close)
     with ours:
@@ -50,9 +50,9 @@ def open_socket(opened: ExitStack) -> sidecar.Ends:
 def start(
     tree: Tree, run: Run, tpm: spec.Tpm, ends: sidecar.Ends, user: tuple[int, int] | None, place: Place
 ) -> None:
-    """Start swtpm on the state of a domain, which is made where there is none.
+    """Start swtpm with the state of a domain, which is made if there is none.
 
-    :raises HostError: it can't be made, or is not what qkvm leaves there.
+    :raises HostError: the state can't be made, or has files that are not swtpm's.
     """
     make_state(tree, run.name, tpm, user)
     folder = tree.tpm(run.name)
@@ -65,9 +65,9 @@ def start(
 
 
 def make_state(tree: Tree, name: str, tpm: spec.Tpm, user: tuple[int, int] | None) -> None:
-    """Make a TPM with its endorsement key (swtpm_setup) where the domain has none: the whole of it, or nothing.
+    """Make the state of a TPM with its endorsement key (swtpm_setup) if the domain has none.
 
-    :raises InvalidState: the one that it has is of another version.
+    :raises InvalidState: it has one of another version.
     """
     folder = tree.tpm(name)
     if os.path.lexists(folder):
@@ -94,7 +94,7 @@ def _version(tpm: spec.Tpm) -> list[str]:
 
 
 def _hand_over(folder: str, user: tuple[int, int] | None) -> None:
-    """Give the state to a user; what an earlier one could have put there to have another file given is refused."""
+    """Make a user the owner of the state, but refuse links that an earlier user may have put there."""
     uid, gid = user or (os.geteuid(), os.getegid())
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -105,7 +105,7 @@ def _hand_over(folder: str, user: tuple[int, int] | None) -> None:
         for name in os.listdir(fd):
             info = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-                raise HostError(f"{folder} holds what is no file of swtpm's: {name!a}", hint="take it away")
+                raise HostError(f"{folder} holds what is no file of swtpm's: {name!a}", hint="remove it")
             os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
         os.fchown(fd, uid, gid)
     except OSError as error:
@@ -115,12 +115,12 @@ def _hand_over(folder: str, user: tuple[int, int] | None) -> None:
 
 
 def remove_state(tree: Tree, name: str) -> None:
-    """Remove the state of a domain that does not run; absence is no error."""
+    """Remove the state of a domain that does not run, if it has one."""
     remove_folder(tree.tpm(name))
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a folder that another user could write to, without following what he may have put there."""
+    """Remove a folder that another user can write to, without following links in it."""
     import shutil
 
     try:

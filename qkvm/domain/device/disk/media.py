@@ -1,4 +1,4 @@
-"""Media of CD-ROM and floppy drives: ejected, inserted, exchanged, while the guest runs and in its definition."""
+"""Insert, eject and change media of CD-ROM and floppy drives, live and in the definition (virsh change-media)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 TRAY_TIMEOUT = 5.0
-"""Seconds that a guest has to let go of the tray; libvirt waits as long."""
+"""Seconds that a guest has to unlock the tray, as in libvirt."""
 
 _POLL = 0.01
 
@@ -46,10 +46,10 @@ def change(
 ) -> None:
     """Change the medium of a drive in the running guest, the definition, or both.
 
-    :param target: the drive's target, or the path of what is in it. :param path: the new image, '' for none.
-    :param action: 'insert' and 'eject' refuse where there is a medium, or none; 'update' takes both.
-    :param force: open the tray also where the guest has locked it.
-    :raises InvalidValue: no such drive, or not one with media. :raises NotReached: the guest keeps the tray shut.
+    :param target: the drive's target, or the path of its medium. :param path: the new image, '' for none.
+    :param action: 'insert' refuses a drive with a medium, 'eject' an empty one; 'update' accepts both.
+    :param force: open the tray even if the guest has locked it.
+    :raises InvalidValue: no such drive, or its media are fixed. :raises NotReached: the guest keeps the tray shut.
     """
 
     def changed(disk: spec.Disk) -> spec.Disk:
@@ -66,7 +66,7 @@ def change(
         wanted = domain.resolve(scope)
         name = target
         if wanted.live:
-            # What is in the drive now may not be what the definition has there: then its target counts.
+            # The definition may have another medium, so the drive is found by its target there.
             entry = pick(plugged(domain.live), target)
             name = entry["target"]
         if wanted.config:
@@ -77,7 +77,7 @@ def change(
 
 
 def with_medium(disk: spec.Disk, path: str, action: str) -> spec.Disk:
-    """The drive with another medium, or none; see :func:`change` for ``action``."""
+    """Return the drive with another medium, or none; see :func:`change` for ``action``."""
     if not disk.device.removable:
         raise InvalidValue(f"The disk device '{disk.target}' is not removable", hint="a cdrom or floppy is")
     if action == "eject" and not disk.path:
@@ -100,9 +100,9 @@ def exchange(
     force: bool,
     timeout: float,
 ) -> None:
-    """Change the medium of a running guest's drive to what ``changed`` makes of it; call it under the lock.
+    """Change the medium of a running guest's drive by ``changed``; call it under the lock.
 
-    The new image is opened first, so that one that can't be used leaves the drive as it was.
+    The new image is opened first, so that an unusable one leaves the drive as it was.
     """
     run.require_sound()
     with domain.monitor() as session, Undo() as undo:
@@ -111,7 +111,7 @@ def exchange(
         disk = changed(toml.from_plain(entry["spec"], spec.Disk, "record"))
         machine = spec.Machine(run.record["machine"])
         tag = blocknodes.next_tag(run)
-        # Where it sits was settled when the drive came; here it is about its images alone.
+        # Only the images of this device are used: the drive itself stays.
         device = disks.disk_device(machine, disk, place(entry["place"]), {}, 0, tag=tag)
         with blocknodes.opened(device.layers) as fds, diskuse.explained(domain, [disk.path]):
             device = blocknodes.numbered(session, device)
@@ -137,7 +137,7 @@ def _let_go(run: Run, loose: dict[str, Any]) -> None:
 
 
 def swap(session: Session, entry: dict[str, Any], node: str, *, force: bool, timeout: float, undo: Undo) -> None:
-    """Tray open, old medium out, new one in, tray shut; a floppy drive has no tray.
+    """Open the tray, remove the old medium, insert the new one, close the tray; a floppy drive has no tray.
 
     :param node: of the new medium, '' for none. :raises NotReached: the guest keeps the tray shut.
     """
@@ -162,7 +162,7 @@ def swap(session: Session, entry: dict[str, Any], node: str, *, force: bool, tim
 
 
 def _open_tray(session: Session, entry: dict[str, Any], *, force: bool, timeout: float) -> None:
-    """Open the tray; a guest that has locked it is asked to let go, and given some time (blockdev-open-tray)."""
+    """Open the tray (blockdev-open-tray); a guest that has locked it is asked to unlock it, and waited for."""
     try:
         session.execute("blockdev-open-tray", {"id": entry["id"], "force": force})
     except CommandRefused as error:
@@ -173,6 +173,6 @@ def _open_tray(session: Session, entry: dict[str, Any], *, force: bool, timeout:
         if time.monotonic() >= deadline:
             raise NotReached(
                 f"timed out waiting to open tray of '{entry['target']}'", asked="open", reached="shut",
-                hint="the guest uses the medium; --force takes it away all the same",
+                hint="the guest uses the medium; --force removes it anyway",
             )  # fmt: skip
         time.sleep(_POLL)

@@ -1,4 +1,4 @@
-"""What goes through a domain's disks: counters, sizes, errors, limits, a new size, a threshold to be told of."""
+"""Statistics, sizes, errors, I/O limits, resizing and write thresholds of a domain's disks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ COUNTERS = (
     ("flush_operations", "fl.reqs"), ("rd_total_times", "rd.times"), ("wr_total_times", "wr.times"),
     ("flush_total_times", "fl.times"),
 )  # fmt: skip
-"""domblkstat's names in virsh's order, and domstats' names for the same."""
+"""domblkstat's names in virsh's order -> domstats' names."""
 
 
 class Sizes(NamedTuple):
-    """Sizes of a disk in bytes: what the guest sees, what is taken of the host, how long the file is."""
+    """Sizes of a disk in bytes: the guest's view, the room taken on the host, the length of the file."""
 
     target: str
     capacity: int
@@ -43,7 +43,7 @@ class Sizes(NamedTuple):
 
 
 def counters(domain: Handle, device: str = "") -> dict[str, int]:
-    """What went through a disk, or through all where none is named (virsh domblkstat): operations, bytes, ns.
+    """Return a disk's counters of operations, bytes and ns, or their sums for all disks (virsh domblkstat).
 
     :raises InvalidState: it does not run. :raises NotFound: no such disk.
     """
@@ -58,9 +58,9 @@ def counters(domain: Handle, device: str = "") -> dict[str, int]:
 
 
 def sizes(domain: Handle, device: str = "") -> list[Sizes]:
-    """The sizes of a disk, or of all (virsh domblkinfo): of a running guest QEMU's, else the image's own.
+    """Return the sizes of a disk, or of all but empty drives (virsh domblkinfo), by QEMU or by the image's file.
 
-    An empty drive is not among them. :raises NotFound: no such disk. :raises InvalidValue: the drive is empty.
+    :raises NotFound: no such disk. :raises InvalidValue: the named drive is empty.
     """
     run = domain.run
     if run is not None and run.pid is not None:
@@ -78,7 +78,7 @@ def sizes(domain: Handle, device: str = "") -> list[Sizes]:
 
 
 def _rows(domain: Handle, entries: list[dict[str, Any]]) -> list[blockstats.Values]:
-    """What QEMU knows of each of these disks, under domstats' names without their number."""
+    """Return QEMU's statistics of these disks, under domstats' names without their numbers."""
     with domain.monitor() as session:
         stats = session.execute("query-blockstats")
         nodes = session.execute("query-named-block-nodes", {"flat": True})
@@ -95,7 +95,7 @@ def _unnumbered(values: blockstats.Values) -> blockstats.Values:
 
 
 def _sizes(target: str, path: str, row: blockstats.Values) -> Sizes:
-    """libvirt's rule: what the guest has written up to, and where it has not written yet what is allocated."""
+    """Return sizes by libvirt's rule: allocation is the highest byte written, or else the blocks of the file."""
     try:
         info = os.stat(path)
     except OSError:
@@ -108,7 +108,7 @@ def _sizes(target: str, path: str, row: blockstats.Values) -> Sizes:
 
 
 def errors(domain: Handle) -> dict[str, str]:
-    """Disks on which I/O has failed, and why, in virsh's words (virsh domblkerror)."""
+    """Return the disks with I/O errors, and virsh's words for these (virsh domblkerror)."""
     words = {"nospace": "no space", "failed": "unspecified error"}
     with domain.lock():
         entries = plugged(domain.live)
@@ -119,11 +119,8 @@ def errors(domain: Handle) -> dict[str, str]:
     return {target: words[state] for target, state in failed.items() if state in words}
 
 
-# Limits.
-
-
 def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throttle:
-    """The limits of a disk: of the running guest as QEMU tells them, else those of the definition.
+    """Return the limits of a disk: QEMU's for a running guest, else those of the definition.
 
     :raises NotFound: no such disk.
     """
@@ -137,10 +134,10 @@ def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throt
 def set_throttle(
     domain: Handle, device: str, limits: dict[str, int | str], *, scope: Scope = Scope.CURRENT
 ) -> None:
-    """Set some of a disk's limits (block_set_io_throttle), and see that QEMU has them.
+    """Set some of a disk's limits (block_set_io_throttle).
 
-    :param limits: fields of spec.Throttle. A total replaces the limits of reading and writing, and they it.
-    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
+    :param limits: fields of spec.Throttle; see :func:`merged`.
+    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
     with domain.lock(), Undo() as undo:
         wanted = domain.resolve(scope)
@@ -171,7 +168,7 @@ def _set_live(domain: Handle, run: Run, entry: dict[str, Any], limits: dict[str,
 
 
 def _rounded(chosen: spec.Throttle) -> spec.Throttle:
-    """As QEMU reports it: a burst has a length of one second where none was said."""
+    """Return limits as QEMU reports them: a burst without a length has one second."""
     lengths = {}
     for one in ("total", "read", "write"):
         for kind in ("bytes", "iops"):
@@ -181,7 +178,7 @@ def _rounded(chosen: spec.Throttle) -> spec.Throttle:
 
 
 def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: str) -> spec.Throttle:
-    """Limits with some of them set anew; a total replaces the limits of reading and writing, and they it.
+    """Return limits with some of them changed; a total replaces limits of reading and writing, and vice versa.
 
     :raises InvalidValue: they exclude each other.
     """
@@ -191,14 +188,14 @@ def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: 
     for kind in ("bytes", "iops"):
         total = [name for name in fields if name.startswith(f"total_{kind}")]
         parts = [name for name in fields if name.startswith((f"read_{kind}", f"write_{kind}"))]
-        # Setting the one kind of limit lifts the other, unless it is given too, and then it is refused below.
+        # One kind replaces the other; if both are given, check_throttle refuses that.
         if any(limits.get(name) for name in total):
             fields |= dict.fromkeys(parts, 0)
         if any(limits.get(name) for name in parts):
             fields |= dict.fromkeys(total, 0)
     fields |= limits
     for name in list(fields):
-        # A burst without its limit, and a length without its burst, are of no use to anybody.
+        # A length without its burst has no meaning.
         if name.endswith("_max_length") and not fields[name.removesuffix("_length")] and name not in limits:
             fields[name] = 0
     chosen = spec.Throttle(**fields)
@@ -207,7 +204,7 @@ def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: 
 
 
 def _reported(session: Session, ident: str) -> spec.Throttle:
-    """The limits that QEMU has for a device now (query-block)."""
+    """Return the limits that QEMU has for a device now (query-block)."""
     for block in session.execute("query-block"):
         if blockstats.device_id(block) == ident:
             return _of_qemu(block.get("inserted", {}), ident)
@@ -223,7 +220,7 @@ def _of_qemu(shown: dict[str, Any], ident: str) -> spec.Throttle:
             fields[f"{one}_{kind}_sec"] = int(shown.get(f"{name}{suffix}", 0))
             fields[f"{one}_{kind}_sec_max"], fields[f"{one}_{kind}_sec_max_length"] = burst, length
     group = str(shown.get("group", ""))
-    # A disk of its own is in a group that is named after it.
+    # QEMU puts a disk without a group into one named after it.
     return spec.Throttle(**fields, group_name="" if group == ident else group)
 
 
@@ -241,15 +238,12 @@ def _with_throttle(present: spec.Domain, target: str, limits: spec.Throttle) -> 
     )
 
 
-# Size and threshold.
-
-
 def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = False) -> None:
-    """Give a disk of a running guest another size (block_resize) and see that it has it.
+    """Give a disk of a running guest another size (virsh blockresize).
 
-    :param size: bytes; None is all of the block device that a raw disk is. :param shrink: also a smaller one,
-        whose end is lost.
-    :raises InvalidState: it would be smaller; QEMU refuses, such as to make a qcow2 image smaller.
+    :param size: bytes; None for the whole block device of a raw disk. :param shrink: allow a smaller size, which
+        loses the disk's end.
+    :raises InvalidState: it would become smaller, or QEMU refuses, for example to shrink a qcow2 image.
     """
     if size is not None and (size <= 0 or size % 512):
         raise InvalidValue(f"a disk can't have {size} bytes", hint="a multiple of 512")
@@ -264,7 +258,7 @@ def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = Fals
             if size < present and not shrink:
                 raise InvalidState(
                     f"{entry['target']} has {present} bytes: what lies behind the first {size} would be lost",
-                    hint="--shrink does it all the same",
+                    hint="--shrink does it anyway",
                 )
             try:
                 session.execute("block_resize", {"node-name": top(entry), "size": size})
@@ -276,7 +270,10 @@ def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = Fals
 
 
 def _capacity(entry: dict[str, Any]) -> int:
-    """The bytes of the block device that a raw disk is; in an image of another format or a file none are fixed."""
+    """Return the bytes of a raw disk's block device.
+
+    :raises InvalidState: it is in another format, or in a file, whose size is not fixed.
+    """
     if entry["format"] != spec.DiskFormat.RAW or not is_block(entry["path"]):
         raise InvalidState(
             f"{entry['target']} is no raw disk on a block device: it has the size that it is given",
@@ -290,9 +287,9 @@ def _capacity(entry: dict[str, Any]) -> int:
 
 
 def set_threshold(domain: Handle, device: str, threshold: int) -> None:
-    """Have an event (block-threshold) told when the guest writes beyond this byte (block-set-write-threshold).
+    """Have an event block-threshold when the guest writes beyond this byte (block-set-write-threshold).
 
-    :param threshold: bytes from the image's beginning; 0 takes it away.
+    :param threshold: bytes from the image's beginning; 0 removes it.
     """
     with domain.lock():
         entry = pick(plugged(domain.live), device)
@@ -307,7 +304,7 @@ def set_threshold(domain: Handle, device: str, threshold: int) -> None:
 
 
 def _node(session: Session, name: str) -> dict[str, Any]:
-    """A node of query-named-block-nodes; ``image-node`` is the protocol node below it."""
+    """Return QEMU's description of a node, with the protocol node below it as ``image-node``."""
     nodes = session.execute("query-named-block-nodes", {"flat": True})
     found = next((node for node in nodes if node["node-name"] == name), None)
     if found is None:

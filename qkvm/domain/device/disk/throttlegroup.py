@@ -1,7 +1,6 @@
-"""Throttle groups: limits that several disks share, made, changed and removed while the guest runs.
+"""Make, change and remove throttle groups: limits that several disks share.
 
-A group is an object of QEMU's (object-add, qom-set; ThrottleGroupProperties of qapi/qom.json), and each disk in it
-has a node on top of its image that passes on what the group lets through.
+A group is an object of QEMU (object-add, qom-set). Each disk in it has a filter node on top of its image.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def groups(domain: Handle, *, inactive: bool = False) -> Groups:
-    """The groups of a running domain, or those of its definition where it does not run or these are asked for."""
+    """Return the groups of the running guest, else or with ``inactive`` those of the definition."""
     run = domain.run
     if inactive or run is None or run.pid is None:
         return domain.definition.throttle_groups
@@ -39,7 +38,7 @@ def groups(domain: Handle, *, inactive: bool = False) -> Groups:
 
 
 def find(domain: Handle, name: str, *, inactive: bool = False) -> spec.Throttle:
-    """The group of that name.
+    """Return the group of that name.
 
     :raises NotFound: there is none.
     """
@@ -47,10 +46,10 @@ def find(domain: Handle, name: str, *, inactive: bool = False) -> spec.Throttle:
 
 
 def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Scope = Scope.CURRENT) -> None:
-    """Make a group, or set some of its limits anew for all the disks in it, and see that QEMU has them.
+    """Make a group, or change some of its limits.
 
     :param limits: fields of spec.Throttle; see :func:`qkvm.domain.device.disk.throttle.merged`.
-    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU shows others.
+    :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
     with domain.lock(), Undo() as undo:
         wanted = domain.resolve(scope)
@@ -64,7 +63,7 @@ def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Sc
 
 
 def _with(listed: Groups, name: str, limits: dict[str, int | str]) -> Groups:
-    """The groups with one changed, or one more."""
+    """Return the groups with one changed, or one more."""
     former = next((one for one in listed if one.group_name == name), None)
     group = throttle.merged(former, {**limits, "group_name": name}, f"throttle group '{printable(name)}'")
     if former is None:
@@ -76,7 +75,7 @@ def _change_live(domain: Handle, run: Run, name: str, limits: dict[str, int | st
     listed = _with(_live(run), name, limits)
     spec.check_throttle_groups(listed)
     wanted = disks.throttle_group_object(_named(listed, name))
-    # The record names it before it is there; one that QEMU does not have after all does no harm there.
+    # Recorded before it is made; an entry without a group in QEMU does no harm.
     tuned.remember_list(run, "throttle_groups", listed, undo)
     place = {"path": f"/objects/{wanted['id']}", "property": "limits"}
     with domain.monitor() as session:
@@ -126,7 +125,7 @@ def _remove_live(domain: Handle, run: Run, name: str, undo: Undo) -> None:
         try:
             session.execute("object-del", {"id": disks.throttle_group_id(name)})
         except CommandRefused as error:
-            # A disk that the guest has not released yet is none of the present ones.
+            # A disk that the guest has not released yet is not in the present definition.
             if "in use" in error.desc:
                 raise InvalidState(f"throttle group '{name}' is still being used by a disk that goes") from error
             if "not found" not in error.desc:

@@ -1,4 +1,4 @@
-"""What keeps a NIC from others: isolation from its neighbours, and the filter of what its guest sends."""
+"""Isolate a NIC from other guests, and filter what its guest sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def port_of(nic: spec.Nic) -> Port:
-    """What a NIC's port of its bridge has of its own."""
+    """Return the settings of a NIC's port on its bridge: isolation and VLANs."""
     if nic.vlan is None:
         return Port(isolated=nic.isolated)
     untagged = nic.vlan.native if nic.vlan.trunk else nic.vlan.tags[0]
@@ -26,11 +26,11 @@ def port_of(nic: spec.Nic) -> Port:
 
 
 def own_addresses(tree: Tree, nic: spec.Nic) -> tuple[str, ...]:
-    """The addresses that a NIC's filter lets through, beside those that follow from its MAC.
+    """Return the addresses that a NIC's filter lets through, besides those that follow from its MAC address.
 
-    Where its network's DHCP has kept none for it yet, it does from now on.
+    If the network's DHCP does not keep an address for it yet, it does from now on.
 
-    :raises InvalidState: nobody knows its address.
+    :raises InvalidState: its address is not known.
     """
     if nic.type is not spec.NicType.NETWORK:
         return nic.ip
@@ -48,16 +48,16 @@ def own_addresses(tree: Tree, nic: spec.Nic) -> tuple[str, ...]:
 
 
 def learn(tree: Tree, definition: spec.Domain) -> dict[str, tuple[str, ...]]:
-    """The own addresses of all NICs of a definition that have a filter, by MAC; see :func:`own_addresses`."""
+    """Return the own addresses of all NICs of a definition with a filter, by MAC; see :func:`own_addresses`."""
     return {nic.mac: own_addresses(tree, nic) for nic in definition.nics if nic.filter and not by_grant(nic)}
 
 
 def apply(run: Run, entry: dict[str, Any], nic: spec.Nic, addresses: tuple[str, ...]) -> None:
-    """Put the filter of a NIC in force on the tap of its record's entry, or take away what was."""
+    """Apply the filter of a NIC to the tap of its entry, or remove a former one."""
     if not nic.filter:
         release(entry)
         return write(run)
-    # Named before it is made.
+    # Recorded before it is made.
     entry["guard"] = guard.table_name(entry["target"])
     entry["own"] = list(addresses)
     write(run)
@@ -65,7 +65,7 @@ def apply(run: Run, entry: dict[str, Any], nic: spec.Nic, addresses: tuple[str, 
 
 
 def apply_all(run: Run, addresses: dict[str, tuple[str, ...]]) -> None:
-    """Put the filters of a run that starts in force."""
+    """Apply the filters of a run that starts."""
     for entry in run.record["nics"]:
         if entry["mac"] in addresses:
             nic = toml.from_plain(entry["spec"], spec.Nic, "record")
@@ -73,7 +73,7 @@ def apply_all(run: Run, addresses: dict[str, tuple[str, ...]]) -> None:
 
 
 def release(entry: dict[str, Any]) -> None:
-    """Take away the filter of a NIC that is gone; the caller writes the record."""
+    """Remove the filter of an unplugged NIC; the caller writes the record."""
     entry.pop("own", None)
     table = entry.pop("guard", "")
     if table:
@@ -81,7 +81,7 @@ def release(entry: dict[str, Any]) -> None:
 
 
 def forget(tree: Tree) -> None:
-    """Give back the addresses that DHCP keeps for NICs of domains that are gone."""
+    """Release the addresses that DHCP keeps for NICs of domains that no longer exist."""
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import all_runs
     from qkvm.errors import DefinitionError
@@ -97,7 +97,7 @@ def forget(tree: Tree) -> None:
         try:
             macs |= {nic.mac for nic in Handle(tree, name).definition.nics}
         except DefinitionError:
-            # Who can't be read may have any of them.
+            # A damaged definition may have any of them.
             return
     for network in networks:
         known = macs | handout.macs(tree, network)

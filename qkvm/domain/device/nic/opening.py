@@ -1,4 +1,4 @@
-"""Open what a NIC is given to QEMU with, at a start and at a hot plug."""
+"""Make and open the tap, macvtap or socket of a NIC for QEMU, at a start or a hot plug."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """A tap's name, the fds of its queues, and those of vhost-net for them, none where QEMU itself serves it.
+    """The name of a tap, the fds of its queues, and those of vhost-net for them (none if QEMU serves it).
 
-    A NIC that has a passt has a socket instead of a queue, and ``own`` is the fd that the passt gets.
-    ``bridge`` is that on which root has put the tap already; '' where it is the caller's to plug.
+    With passt the queue is a socket, and ``own`` is passt's end of it. ``bridge`` is where root's helper has
+    plugged the tap; '' if the caller has to.
     """
 
     name: str
@@ -41,32 +41,32 @@ class Opened(NamedTuple):
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """All of them."""
+        """All fds for QEMU."""
         return self.queues + self.vhost
 
     def numbers(self) -> NicFds:
-        """What a command line calls them."""
+        """Return the fds as QEMU's command line names them."""
         return NicFds(tuple(map(str, self.queues)), tuple(map(str, self.vhost)))
 
 
 NONE = Opened("", (), ())
-"""What a NIC of QEMU's own stack has."""
+"""For a NIC that QEMU's own stack serves."""
 
 
 def uses_vhost(nic: spec.Nic) -> bool:
-    """Whether the kernel is to serve a NIC: a virtio one, where the host can or the definition insists."""
+    """Return whether vhost-net serves a NIC: a virtio one, if the host has it or the definition requires it."""
     if nic.type is spec.NicType.USER or nic.model is not spec.NicModel.VIRTIO:
         return False
     return nic.vhost is spec.Vhost.ON or (nic.vhost is spec.Vhost.AUTO and taps.has_vhost())
 
 
 def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
-    """Make the tap or macvtap of a NIC; all is closed with ``opened``, unless QEMU has copies.
+    """Make the tap, macvtap or socket of a NIC; ``opened`` closes the fds.
 
-    The fds have numbers that a command line can name. A macvtap is in the run's record first. The back end of one
-    of type user is decided.
+    The fds have numbers that a command line can name. A macvtap is recorded first. A NIC of type user must have
+    its back end decided.
 
-    :raises AlreadyExists: its tap's name is taken. :raises HostError: no taps, or no vhost-net where it must be.
+    :raises AlreadyExists: its tap's name is taken. :raises HostError: no taps, or no vhost-net though required.
     """
     if nic.has_passt:
         mine, own = passt.open_socket()
@@ -75,7 +75,7 @@ def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
     if nic.type is spec.NicType.USER:
         return NONE
     if by_grant(nic):
-        # Before it is asked for: the helper leaves nothing, but what it is asked costs.
+        # Checked before the helper is asked.
         _check_granted(nic)
     vhost = taps.open_vhost(nic.queues) if uses_vhost(nic) else []
     vhost = [_high(fd, opened) for fd in vhost]
@@ -95,9 +95,9 @@ def open_nic(run: Run, nic: spec.Nic, opened: ExitStack) -> Opened:
 
 
 def _check_granted(nic: spec.Nic) -> None:
-    """Refuse what the holder of a tap of root's can't have of it.
+    """Refuse settings that a tap of root's helper can't have.
 
-    :raises InvalidState: with what it is.
+    :raises InvalidState: naming the setting.
     """
     asked = {
         "several queues": nic.queues > 1, "a target": nic.target, "a VLAN": nic.vlan is not None,
@@ -109,7 +109,7 @@ def _check_granted(nic: spec.Nic) -> None:
 
 
 def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str, place: Place) -> None:
-    """Start the passts of NICs, as QEMU's ``user``; most NICs need nothing beside QEMU."""
+    """Start passt for the NICs that need it, as QEMU's ``user``."""
     for device, tap in zip(nics, taps, strict=True):
         if tap.own >= 0:
             passt.start(run, device.id, device.nic, sidecar.Ends(tap.queues[0], tap.own), user, place)

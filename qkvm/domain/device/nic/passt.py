@@ -1,7 +1,7 @@
-"""passt beside a QEMU: it carries the packets of a NIC of type user over sockets of its own, as any program would.
+"""passt beside QEMU: it connects a NIC of type user to the network by sockets, as any program does.
 
-Its guest gets the host's own addresses. It has one end of a socket whose other end QEMU alone has, and goes with
-it. It runs as QEMU's user, and takes namespaces and a seccomp filter of its own.
+Its guest gets the host's own addresses. passt has one end of a socket whose other end only QEMU has, and ends with
+QEMU. It runs as QEMU's user, with namespaces and a seccomp filter of its own.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from qkvm.domain.tuning.place import Place
 
 _WITHIN = 5.0
-"""Seconds until it must have said which addresses it has; it takes 0.01."""
+"""Seconds until it must have logged its addresses; it takes 0.01."""
 
 _SLIRP = ("10.0.2.15/24",)
 """The one address that the DHCP of QEMU's own stack gives (net/slirp.c, net_slirp_init)."""
 
 _WORDS = re.compile(r"^ +(assign|mask): +(\S+)$", re.MULTILINE)
-"""The lines of its log that tell what its DHCP and DHCPv6 give."""
+"""The lines of its log with the addresses that its DHCP and DHCPv6 offer."""
 
 
 def decided(definition: spec.Domain) -> spec.Domain:
-    """A definition with the back ends of its NICs of type user decided."""
+    """Return a definition with the back ends of its NICs of type user decided."""
     return replace(definition, nics=tuple(decided_nic(nic) for nic in definition.nics))
 
 
 def decided_nic(nic: spec.Nic) -> spec.Nic:
-    """The same of one NIC: passt where it is installed and this host has a default route."""
+    """Return a NIC with its back end decided: passt if it is installed and this host has a default route."""
     if nic.type is not spec.NicType.USER or nic.backend is not spec.UserBackend.AUTO:
         return nic
     usable = programs.is_installed("passt") and _has_way_out()
@@ -54,9 +54,9 @@ def decided_nic(nic: spec.Nic) -> spec.Nic:
 
 
 def _has_way_out() -> bool:
-    """Whether the kernel has a default route here: passt gives its guest the addresses of that route's link.
+    """Return whether this host has a default route: passt gives the guest the addresses of that route's link.
 
-    Its files have a line for each route (net/ipv4/fib_trie.c, net/ipv6/route.c), those that lead nowhere on lo.
+    The kernel's files have a line for each route; unreachable IPv6 routes are on lo.
     """
     ipv4 = (line.split() for line in (read_bytes("/proc/thread-self/net/route") or b"").splitlines())
     ipv6 = (line.split() for line in (read_bytes("/proc/thread-self/net/ipv6_route") or b"").splitlines())
@@ -66,10 +66,10 @@ def _has_way_out() -> bool:
 
 
 def check(nic: spec.Nic, *, as_root: bool) -> None:
-    """Refuse a NIC whose back end is not there, or could not listen where it is to.
+    """Refuse a NIC whose back end is missing, or can't listen on the ports of its forwards.
 
     :param as_root: QEMU opens its sockets as root. :raises MissingProgram: there is no passt.
-    :raises HostError: a forward's port is root's.
+    :raises HostError: only root may use a forward's port.
     """
     if nic.type is not spec.NicType.USER:
         return
@@ -89,7 +89,7 @@ def check(nic: spec.Nic, *, as_root: bool) -> None:
 def start(run: Run, ident: str, nic: spec.Nic, ends: Ends, user: str, place: Place) -> None:
     """Start the passt of a NIC.
 
-    :param user: QEMU's; '' where it stays who qkvm is, and passt makes itself nobody where that is root.
+    :param user: QEMU's; '' where it runs as qkvm's user: then passt started by root becomes nobody.
     """
     options: list[str] = []
     for forward in nic.forwards:
@@ -103,19 +103,19 @@ def start(run: Run, ident: str, nic: spec.Nic, ends: Ends, user: str, place: Pla
 
 
 def open_socket() -> tuple[socket.socket, socket.socket]:
-    """QEMU's end of the socket, and passt's."""
+    """Return QEMU's end of the socket, and passt's."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def name_of(ident: str) -> str:
-    """What the passt of a NIC is called in the record and in errors."""
+    """Return the name of a NIC's passt in the record and in errors."""
     return f"passt-{ident}"
 
 
 def await_ready(run: Run, entries: Iterable[dict[str, Any]]) -> None:
-    """Wait until the NICs' passts have their addresses, and note in the entries what their guests are offered.
+    """Wait until passt has its addresses, and note in the NICs' entries what their guests are offered.
 
-    :param entries: the record's of NICs. :raises HostError: one has ended, its words say why.
+    :param entries: the record's entries of NICs. :raises HostError: a passt has ended; has its last output.
     """
     for entry in entries:
         if entry["type"] != spec.NicType.USER:
@@ -142,7 +142,7 @@ def _offered(run: Run, name: str) -> list[str]:
 
 
 def _addresses(said: str) -> list[str]:
-    """The addresses that passt says it gives, with their prefixes; IPv6's are in its advertised /64."""
+    """Return the addresses with prefixes that passt offers by its log; IPv6 has its advertised /64."""
     from ipaddress import ip_interface
 
     found: list[str] = []
@@ -155,7 +155,7 @@ def _addresses(said: str) -> list[str]:
 
 
 def end(run: Run, ident: str) -> None:
-    """See the passt of a NIC end that QEMU has let go of; one that has none is no error."""
+    """Wait until the passt of a NIC has ended, if it has one; QEMU has closed its socket."""
     name = name_of(ident)
     if any(entry["name"] == name for entry in run.record.get("sidecars", ())):
         sidecar.end_one(run, name)

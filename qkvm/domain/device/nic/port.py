@@ -1,7 +1,7 @@
-"""Ports of a network: the NICs of running guests that are on it.
+"""Ports of a network: the NICs of running guests on it.
 
-libvirt has an object with a UUID for each. Here a port is its NIC, so that its UUID is made of the domain's UUID
-and the NIC's MAC (RFC 4122, 4.3): the same for as long as the domain has that NIC.
+libvirt has an object with a UUID for each port. Here the UUID is made from the domain's UUID and the NIC's MAC
+address (RFC 4122, 4.3), so it stays the same as long as the domain has that NIC.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Port(NamedTuple):
-    """One port: whose it is, the NIC's MAC, and the tap with the bridge that it is plugged into."""
+    """One port: its domain, the NIC's MAC address, its tap, and the bridge that this is plugged into."""
 
     uuid: str
     domain: str
@@ -29,7 +29,7 @@ class Port(NamedTuple):
 
 
 def ports(network: Handle) -> list[Port]:
-    """The ports of a network, by domain."""
+    """Return the ports of a network, by domain."""
     from uuid import UUID, uuid5
 
     found = []
@@ -45,7 +45,10 @@ def ports(network: Handle) -> list[Port]:
 
 
 def find(network: Handle, uuid: str) -> Port:
-    """The port of a UUID. :raises NotFound: the network has none of it."""
+    """Return the port with that UUID.
+
+    :raises NotFound: there is none on this network.
+    """
     for port in ports(network):
         if port.uuid == uuid.lower():
             return port
@@ -53,7 +56,7 @@ def find(network: Handle, uuid: str) -> Port:
 
 
 def describe(port: Port) -> Element:
-    """The <networkport> of a port."""
+    """Return the <networkport> of a port."""
     from qkvm import xml
 
     root = xml.element("networkport")

@@ -1,7 +1,7 @@
-"""What of a NIC does not go with QEMU, and is in its run's record before it is made.
+"""Remove what outlives QEMU of a NIC: the ifb of a bandwidth limit, the table of a filter, a macvtap.
 
-An ifb of its bandwidth limit and a table of its filter are named in the NIC's entry, macvtaps in the record
-itself, with the indexes that they were made with.
+All are recorded before they are made: macvtaps in the record itself with their indexes, the others in the NIC's
+entry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def release(run: Run, entry: dict[str, Any]) -> None:
-    """Take away what a NIC that is gone has left. The caller writes the record."""
+    """Remove what is left of an unplugged NIC; the caller writes the record."""
     if entry.get("shaper"):
         from qkvm.domain.device.nic import tune
 
@@ -31,7 +31,7 @@ def release(run: Run, entry: dict[str, Any]) -> None:
 
 
 def release_all(run: Run) -> None:
-    """The same for all NICs of a run that has ended or failed to start; call it under the domain's lock."""
+    """Remove what is left of all NICs of a run that has ended or not started; call it under the domain's lock."""
     left = [entry for entry in run.record["nics"] if entry.get("shaper") or entry.get("guard")]
     macvtaps = list(run.record.get("macvtaps", {}))
     if not left and not macvtaps:

@@ -1,4 +1,4 @@
-"""NICs: list, link state, counters, addresses; plug.py adds and removes them."""
+"""List and find a domain's NICs and their counters, and make their entries in the record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NicStatus:
-    """A NIC as domiflist shows it; ``interface`` is '-' where there is no tap (not running, or type user)."""
+    """A NIC as domiflist shows it; ``interface`` is '-' without a tap (not running, or type user)."""
 
     __slots__ = ("interface", "link", "mac", "model", "source", "type")
 
@@ -31,7 +31,7 @@ class NicStatus:
 
 
 def interfaces(domain: Handle, *, inactive: bool = False) -> list[NicStatus]:
-    """The NICs that the run has now; of a domain that does not run, or ``inactive``, those of the definition."""
+    """Return the NICs of the running guest, else or with ``inactive`` those of the definition."""
     run = domain.run
     if run is not None and run.pid is not None and not inactive:
         return [NicStatus(entry) for entry in run.devices("nics")]
@@ -42,7 +42,7 @@ def interfaces(domain: Handle, *, inactive: bool = False) -> list[NicStatus]:
 
 
 def free_slots(domain: Handle) -> int | None:
-    """How many more devices can be plugged while it runs; None where it does not run or can plug none."""
+    """Return how many more devices can be plugged while it runs; None if it does not run or can plug none."""
     run = domain.run
     if run is None or run.pid is None or not run.record["slots"]:
         return None
@@ -51,7 +51,7 @@ def free_slots(domain: Handle) -> int | None:
 
 
 def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, since: int) -> dict[str, Any]:
-    """What a record says of a NIC; ``since`` is the journal's length when it was plugged."""
+    """Return a NIC's entry for the record; ``since`` is the journal's length when it was plugged."""
     from qkvm.spec import toml
 
     return {
@@ -61,12 +61,12 @@ def nic_entry(ident: str, place: str, nic: spec.Nic, tap: str, bridge: str, *, s
 
 
 def by_grant(nic: spec.Nic) -> bool:
-    """Whether it is root's helper that gives its tap, filtered and on its bridge: users have no networks."""
+    """Return whether root's helper makes its tap, filtered and plugged: users can't do that themselves."""
     return nic.type == "network" and os.geteuid() != 0
 
 
 def bridge_for(tree: Tree, nic: spec.Nic) -> str:
-    """The bridge that a NIC is to be plugged into, '' for types user and direct, and where root's helper plugs it.
+    """Return the bridge to plug a NIC into; '' for types user and direct, and where root's helper plugs it.
 
     :raises NotFound: no such network or bridge. :raises InvalidState: the network is not active.
     """
@@ -91,7 +91,7 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
 
 
 def find(listed: list[NicStatus], text: str) -> NicStatus:
-    """The NIC with that MAC address or interface name.
+    """Return the NIC with that MAC address or interface name.
 
     :raises NotFound: none has it.
     """
@@ -102,7 +102,7 @@ def find(listed: list[NicStatus], text: str) -> NicStatus:
 
 
 def counters(domain: Handle, interface: str) -> dict[str, int]:
-    """Bytes, packets, errors and drops as the guest sees them (virsh domifstat)."""
+    """Return bytes, packets, errors and drops from the guest's view (virsh domifstat)."""
     domain.live  # noqa: B018  raises where it does not run
     nic = find(interfaces(domain), interface)
     if nic.interface == "-":

@@ -1,4 +1,4 @@
-"""Bandwidth limits of a NIC (virsh domiftune), at a start, at a hot plug, and while it runs."""
+"""Limit the bandwidth of a NIC (virsh domiftune), at a start, a hot plug, and while it runs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from qkvm.domain.run import Run
 
 DIRECTIONS = ("inbound", "outbound")
-"""What the guest receives, and what it sends."""
+"""Inbound is what the guest receives, outbound what it sends."""
 
 Limits = dict[str, "spec.Bandwidth | None"]
 
 
 def parse(text: str, direction: str) -> spec.Bandwidth | None:
-    """virsh's form of a limit, average[,peak[,burst[,floor]]], in KiB a second and KiB; 0 is none.
+    """Parse virsh's form of a limit: average[,peak[,burst[,floor]]] in KiB a second and KiB; 0 is none.
 
-    :raises InvalidValue: no such numbers, or a floor, which needs a network that shares its bandwidth out.
+    :raises InvalidValue: it has another form, or a floor, which needs a network that distributes bandwidth.
     """
     words = text.split(",")
     if not 1 <= len(words) <= 4 or not all(word.isascii() and (word.isdigit() or not word) for word in words):
@@ -40,7 +40,7 @@ def parse(text: str, direction: str) -> spec.Bandwidth | None:
     average, peak, burst, floor = (int(word or 0) for word in (*words, "", "", "")[:4])
     if floor:
         raise InvalidValue(
-            f"{direction} floor is not supported", hint="a network here keeps no bandwidth for one of its NICs"
+            f"{direction} floor is not supported", hint="networks reserve no bandwidth for single NICs"
         )
     if not average:
         if peak or burst:
@@ -52,7 +52,7 @@ def parse(text: str, direction: str) -> spec.Bandwidth | None:
 
 
 def limits(domain: Handle, interface: str, *, scope: Scope = Scope.CURRENT) -> Limits:
-    """The limits of the NIC with that interface name or MAC address.
+    """Return the limits of the NIC with that interface name or MAC address.
 
     :raises NotFound: there is none.
     """
@@ -75,9 +75,9 @@ def _of_entry(entry: dict[str, Any]) -> Limits:
 
 
 def set_limits(domain: Handle, interface: str, changes: Limits, *, scope: Scope = Scope.CURRENT) -> None:
-    """Change limits of a NIC in the running guest, the definition, or both; what is not in ``changes`` stays.
+    """Change limits of a NIC in the running guest, the definition, or both; those not in ``changes`` stay.
 
-    :raises InvalidState: it has no tap. :raises HostError: the kernel lacks what it takes.
+    :raises InvalidState: it has no tap. :raises HostError: the kernel does not support it.
     """
     with domain.lock(), Undo() as undo:
         wanted = domain.resolve(scope)
@@ -101,7 +101,7 @@ def _with(present: spec.Domain, mac: str, changes: Limits) -> spec.Domain:
 
 
 def apply(domain: Handle, run: Run, entry: dict[str, Any], wanted: Limits) -> None:
-    """Hold the tap of a record's entry to these limits, and remember them there."""
+    """Limit the tap of a NIC's entry, and record the limits there."""
     if not entry["target"]:
         raise InvalidState(f"NIC {entry['mac']} has no tap to limit")
     shaper = entry.get("shaper") or bandwidth.shaper_name(entry["target"])
@@ -111,10 +111,10 @@ def apply(domain: Handle, run: Run, entry: dict[str, Any], wanted: Limits) -> No
     }
     leaving, coming = wanted["inbound"], wanted["outbound"]
     if entry["type"] == "direct":
-        # What the guest sends is sent by a macvtap, and received by a tap.
+        # A macvtap sends what the guest sends; a tap receives it.
         leaving, coming = coming, leaving
     if coming is not None:
-        # Named before it is made.
+        # Recorded before it is made.
         entry["shaper"] = shaper
     write(run)
     bandwidth.limit(entry["target"], leaving, coming, shaper=shaper, alias=link.domain_tag(domain.name))
@@ -123,7 +123,7 @@ def apply(domain: Handle, run: Run, entry: dict[str, Any], wanted: Limits) -> No
 
 
 def apply_all(domain: Handle, run: Run) -> None:
-    """Hold the taps of a run that starts to the limits of its definition."""
+    """Limit the taps of a run that starts as its definition says."""
     for entry in run.record["nics"]:
         wanted = _of_entry(entry)
         if any(wanted.values()):
@@ -131,7 +131,7 @@ def apply_all(domain: Handle, run: Run) -> None:
 
 
 def release(name: str, entry: dict[str, Any]) -> None:
-    """Take away what does not go with the tap of a NIC that is gone; ``name`` is the domain's."""
+    """Remove the ifb of an unplugged NIC, which outlives its tap; ``name`` is the domain's."""
     shaper = entry.pop("shaper", "")
     if shaper:
         bandwidth.remove(shaper, link.domain_tag(name))

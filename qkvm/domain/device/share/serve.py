@@ -1,9 +1,9 @@
-"""Folders of the host in a guest: looked at and held when it starts, served by QEMU (9p) or by virtiofsd.
+"""Share folders of the host with a guest: check and open them, and serve them by QEMU (9p) or virtiofsd.
 
-9p is QEMU's own: what the guest does there is done by QEMU's user. That user has a number of its own in each run,
-which owns nothing on the host. So it comes to the folder through a mount that shows the folder's owner as that
-user: the guest can do what the owner can. virtiofsd runs as root, confined to the folder, and acts as whatever
-user the guest says. Without root there is 9p alone: the guest can do what the user can.
+With 9p QEMU's user accesses the folder. That user has another number in each run and owns nothing on the host, so
+QEMU gets a mount that shows the folder's owner as that user: the guest can do what the owner can. virtiofsd runs
+as root, confined to the folder, and acts as any user that the guest names. Without root there is only 9p: the
+guest can do what the user can.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from qkvm.qmp.session import Session
 
 _PLACES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
-"""Where virtiofsd finds the folder, in a mount namespace of its own: folders that it needs for nothing else."""
+"""Where virtiofsd gets the folder mounted, in its own mount namespace: folders that it does not need otherwise."""
 
 
 class Opened(NamedTuple):
-    """A share that is held: ``qemu`` is what QEMU gets of it, ``tree`` the folder and ``own`` the listening socket
-    that a virtiofsd gets (-1 for 9p)."""
+    """An opened share: ``qemu`` is QEMU's fd; ``tree`` and ``own`` are virtiofsd's: the folder, and the listening
+    socket (-1 for 9p).
+    """
 
     share: spec.Filesystem
     ident: str
@@ -51,24 +52,24 @@ class Opened(NamedTuple):
 
 
 def decided(definition: spec.Domain) -> spec.Domain:
-    """A definition with the drivers of its shares decided; see :func:`qkvm.qemu.shares.chosen`."""
+    """Return a definition with the drivers of its shares decided; see :func:`qkvm.qemu.shares.chosen`."""
     if not definition.filesystems:
         return definition
     return shares.chosen(definition, virtiofs=os.geteuid() == 0 and programs.is_installed("virtiofsd"))
 
 
 def check(tree: Tree, definition: spec.Domain, *, as_root: bool) -> None:
-    """Look at everything that can be looked at before anything is made.
+    """Check the shares of a definition before anything is made.
 
     :param as_root: QEMU stays root. :raises MissingProgram: there is no virtiofsd.
-    :raises InvalidState: QEMU's user could not do what is asked for. :raises HostError: a folder is not there.
+    :raises InvalidState: QEMU's user can't have that access. :raises HostError: a folder is missing.
     """
     for share in definition.filesystems:
         check_one(tree, share, as_root=as_root)
 
 
 def check_one(tree: Tree, share: spec.Filesystem, *, as_root: bool) -> None:
-    """As :func:`check`, of one share."""
+    """Check one share; see :func:`check`."""
     if share.driver is spec.FilesystemDriver.VIRTIOFS:
         need_root(f"filesystem {share.target}: a virtiofsd that acts for the guest's users", instead="driver 9p")
         programs.find("virtiofsd")
@@ -81,9 +82,9 @@ def check_one(tree: Tree, share: spec.Filesystem, *, as_root: bool) -> None:
 
 
 def _open_folder(tree: Tree, share: spec.Filesystem) -> int:
-    """An fd of a share's folder, wherever its name leads to now.
+    """Return an fd of a share's folder.
 
-    :raises HostError: it is not there, or no folder. :raises InvalidValue: a guest must not have that one.
+    :raises HostError: it is missing, or no folder. :raises InvalidValue: it must not be shared.
     """
     try:
         fd = os.open(share.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,8 +92,7 @@ def _open_folder(tree: Tree, share: spec.Filesystem) -> int:
         raise os_error(error, f"cannot share {printable(share.source)}") from error
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
-        root = os.stat("/")
-        if (root.st_dev, root.st_ino) == _identity(fd):
+        if os.path.samestat(os.stat("/"), os.fstat(fd)):
             raise InvalidValue(f"{printable(share.source)} is the whole of the host", hint="name a folder")
         for own in (tree.config, tree.state, tree.run, tree.log):
             real = os.path.realpath(own)
@@ -107,24 +107,19 @@ def _open_folder(tree: Tree, share: spec.Filesystem) -> int:
     return fd
 
 
-def _identity(fd: int) -> tuple[int, int]:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino
-
-
 def hold(
     tree: Tree, run: Run, share: spec.Filesystem, ident: str, user: tuple[int, int] | None, opened: ExitStack
 ) -> Opened:
-    """Open a share's folder, and the two ends of its virtiofsd's socket, closed with ``opened``.
+    """Open a share's folder and the two ends of its virtiofsd's socket; ``opened`` closes them.
 
-    :param user: uid and gid of QEMU, None where that is root.
+    :param user: uid and gid of QEMU, None for root.
     """
     from qkvm.host import mounts
 
     fd = _open_folder(tree, share)
     opened.callback(os.close, fd)
     if os.geteuid() != 0:
-        # There is no mount for a user: QEMU serves the folder as who it belongs to.
+        # Without root nothing can be mounted: QEMU runs as the user, and opens the folder itself.
         return Opened(share, ident, _high(fd, opened))
     held = mounts.folder(fd, readonly=share.readonly)
     opened.callback(os.close, held)
@@ -146,9 +141,9 @@ def _high(fd: int, opened: ExitStack) -> int:
 
 
 def _connected(run: Run, ident: str) -> tuple[socket.socket, socket.socket]:
-    """A socket that is connected to a listening one, which has no name any more: nobody else comes through it.
+    """Return a socket and the listening one that it is connected to; its path is removed, so no other can connect.
 
-    virtiofsd takes its first caller from a listening socket, and then closes that.
+    virtiofsd accepts one connection of a listening socket, and then closes that.
     """
     path = os.path.join(run.folder, f"{ident}.sock")
     listening = listen_unix(path)
@@ -162,7 +157,7 @@ def _connected(run: Run, ident: str) -> tuple[socket.socket, socket.socket]:
 
 
 def _access(share: spec.Filesystem, folder: int, user: tuple[int, int]) -> str:
-    """What QEMU's user can't do in a folder whose file system shows no other owner: a warning, '' where it can.
+    """Return a warning if QEMU's user can't write to a folder whose owner can't be mapped; '' if it can.
 
     :raises HostError: it can't even read it.
     """
@@ -188,7 +183,7 @@ def _allows(folder: int, user: tuple[int, int], ways: str) -> bool:
 
 
 def serve(tree: Tree, run: Run, held: Opened, place: Place) -> None:
-    """Start the virtiofsd of a share; of 9p there is none."""
+    """Start the virtiofsd of a share; 9p needs none."""
     if held.own < 0:
         return
     from qkvm.host import mounts
@@ -197,7 +192,7 @@ def serve(tree: Tree, run: Run, held: Opened, place: Place) -> None:
     places = [os.path.realpath(one) for one in _PLACES if os.path.isdir(one)]
     root = os.path.realpath(tree.root)
     where = next(one for one in places if os.path.commonpath((one, root)) != one)
-    # The words that QEMU's own virtiofsd (up to 7.2) and the one in Rust that followed it both know.
+    # Options that both QEMU's own virtiofsd (up to 7.2) and its successor in Rust know.
     options = [f"--fd={held.own}", "-o", f"source={where},sandbox=namespace,xattr"]
     mounts.in_own_namespace(
         held.tree, where,
@@ -206,12 +201,12 @@ def serve(tree: Tree, run: Run, held: Opened, place: Place) -> None:
 
 
 def name_of(ident: str) -> str:
-    """What the virtiofsd of a share is called in the record and in errors."""
+    """Return the name of a share's virtiofsd in the record and in errors."""
     return f"virtiofsd-{ident}"
 
 
 def end_released(run: Run) -> None:
-    """End the virtiofsd of shares that the guest released after nobody waited any more."""
+    """End the virtiofsd of shares that the guest released after qkvm had stopped waiting."""
     present = {one["id"] for one in run.devices("filesystems")}
     for one in run.record.get("filesystems", ()):
         name = name_of(one["id"])
@@ -221,7 +216,7 @@ def end_released(run: Run) -> None:
 
 
 def entry(device: ShareDevice, *, since: int) -> dict[str, Any]:
-    """What a record says of a share; ``since`` is the journal's length when it was plugged."""
+    """Return a share's entry for the record; ``since`` is the journal's length when it was plugged."""
     return {
         "id": device.id, "target": device.share.target, "driver": str(device.share.driver), "since": since,
         "place": device.place.label, "spec": toml.to_plain(device.share),
@@ -229,7 +224,7 @@ def entry(device: ShareDevice, *, since: int) -> dict[str, Any]:
 
 
 def refuse_unsavable(run: Run, session: Session, what: str) -> None:
-    """Refuse what puts a guest's state elsewhere where a virtiofsd has a part of it, or QEMU itself says no.
+    """Refuse to save a guest whose state is partly in a virtiofsd, or that QEMU can't save for another share.
 
     :param what: 'saved', 'dumped'. :raises InvalidState: naming the folder.
     """

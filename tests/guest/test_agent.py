@@ -48,7 +48,7 @@ def answering(domain: Domain) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            domain.guest.info("hostname")
+            domain.guest.info(["hostname"])
             return
         except AgentUnresponsive:
             assert time.monotonic() < deadline, "no agent answers"
@@ -100,7 +100,7 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
     assert told["os"]["kernel-release"] == kernel
     assert told["interface"][1]["hardware-address"] == MAC
     assert told["targets"] == {"/dev/vda": "vda"}
-    assert vm.guest.info("timezone")["timezone"].offset == 0
+    assert vm.guest.info(["timezone"])["timezone"].offset == 0
     # Agents tell the load from QEMU 10.0's on.
     known = json.loads(lab.ok("""qemu-agent-command vm '{"execute": "guest-info"}'"""))["return"][
         "supported_commands"

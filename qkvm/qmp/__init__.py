@@ -4,6 +4,7 @@ A module imports only what is listed before it:
 
 transcript: what was said to a domain
 session: one session with a monitor, whatever its transport
+commands: commands with typed answers, for several callers
 plain, library: its transports: a plain socket, and qemu.qmp
 agent: one session with a guest agent
 survey: many monitors asked at once

@@ -18,8 +18,8 @@ import pytest
 
 from qkvm.api.domain import Domain
 from qkvm.domain.block.disk import plugged
-from qkvm.domain.block.stats import device_id
 from qkvm.host import journal
+from qkvm.qmp.commands import device_id
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import TOP, Lab

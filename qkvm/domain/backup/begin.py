@@ -18,6 +18,7 @@ from qkvm.domain.store import checkpoints as store
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo
 from qkvm.host import foreignsocket
+from qkvm.qmp import commands
 from qkvm.spec import check
 from qkvm.spec.checkpoint import BITMAP
 from qkvm.spec.libvirt import backup as libvirt
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from qkvm.domain.block.chain import Link
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
+    from qkvm.qmp.commands import Node
     from qkvm.qmp.session import Session
 
     Entry = dict[str, Any]
@@ -52,9 +54,7 @@ def begin(domain: Handle, told: Read | None = None, *, at_once: Wanted | None = 
         with domain.monitor() as session:
             blocknodes.sweep(run, session)
             entries = [entry for entry in plugged(run) if folder.counts(entry["spec"])]
-            nodes = {
-                node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})
-            }
+            nodes = commands.nodes(session)
             told = told or Read("", None)
             server = pull.chosen(domain, told.server) if told.server is not None else None
             disks = _chosen(domain, entries, told, reuse=reuse)
@@ -87,7 +87,7 @@ def _begin(
     disks: Sequence[BackupDisk],
     server: Server | None,
     add: Sequence[tuple[str, str, bool]],
-    nodes: dict[str, Any],
+    nodes: Mapping[str, Node],
 ) -> None:
     """Make the images and a server's socket, and begin the jobs."""
     with Undo() as undo, ExitStack() as stack:
@@ -96,7 +96,7 @@ def _begin(
         def make() -> None:
             for part in parts:
                 if part.fresh:
-                    size = -(-int(nodes[part.source]["image"]["virtual-size"]) // 1024)
+                    size = -(-nodes[part.source]["image"]["virtual-size"] // 1024)
                     image.create(part.path, part.format, size, owner_folder=domain.tree.images)
             if server is not None:
                 # Removed after the stack has closed it.
@@ -174,7 +174,7 @@ def _check_target(disk: BackupDisk, *, reuse: bool) -> None:
         )
 
 
-def _part(domain: Handle, disk: BackupDisk, node: str, shown: dict[str, Any], *, reuse: bool) -> Part:
+def _part(domain: Handle, disk: BackupDisk, node: str, shown: Node, *, reuse: bool) -> Part:
     """Return the part of a disk; an incremental one copies what the checkpoint's bitmap marks."""
     bitmap = ""
     if disk.since:

@@ -15,6 +15,7 @@ from qkvm.domain.store import checkpoints as store
 from qkvm.domain.store import descendants, latest
 from qkvm.errors import AlreadyExists, InvalidState, InvalidValue, NotFound
 from qkvm.files import Undo
+from qkvm.qmp import commands
 from qkvm.spec import checkpoint as spec
 from qkvm.spec import toml
 from qkvm.spec.checkpoint import BITMAP, NO, Checkpoint, CheckpointDisk
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qkvm.domain.handle import Handle
+    from qkvm.qmp.commands import Bitmap, Node
     from qkvm.qmp.session import Session
     from qkvm.spec.libvirt.checkpoint import Read
 
@@ -138,7 +140,7 @@ def delete(
 
 def _drop(session: Session, entries: Sequence[Entry], checkpoint: Checkpoint) -> None:
     """Remove a checkpoint's bitmaps from the disks that have them."""
-    nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
+    nodes = commands.nodes(session)
     for entry in entries:
         present = {one["name"] for one in nodes[entry["node"]].get("dirty-bitmaps", ())}
         name = checkpoint.bitmap(entry["target"])
@@ -153,15 +155,15 @@ def sizes(domain: Handle, checkpoint: Checkpoint) -> dict[str, int]:
     """
     found = {}
     with domain.lock(), disks_of(domain) as (session, entries):
-        nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
+        nodes = commands.nodes(session)
         for entry in entries:
             name = checkpoint.bitmap(entry["target"])
             if name:
-                found[entry["target"]] = int(usable(nodes[entry["node"]], entry["target"], name)["count"])
+                found[entry["target"]] = usable(nodes[entry["node"]], entry["target"], name)["count"]
     return found
 
 
-def usable(node: dict[str, Any], target: str, name: str) -> dict[str, Any]:
+def usable(node: Node, target: str, name: str) -> Bitmap:
     """Return QEMU's description of a bitmap.
 
     :raises InvalidState: it is missing, or inconsistent since QEMU was killed.
@@ -173,7 +175,7 @@ def usable(node: dict[str, Any], target: str, name: str) -> dict[str, Any]:
                     f"bitmap {name} of disk {target} is inconsistent: QEMU was killed",
                     hint="checkpoint-delete, and a full backup",
                 )
-            return dict(one)
+            return one
     raise InvalidState(f"disk {target} has no bitmap {name}", hint="its image is another one now")
 
 
@@ -204,11 +206,10 @@ def redefine(domain: Handle, told: Read, *, validate: bool = False) -> Checkpoin
         )  # fmt: skip
         if validate:
             with disks_of(domain) as (session, entries):
-                nodes = session.execute("query-named-block-nodes", {"flat": True})
-                shown = {node["node-name"]: node for node in nodes}
+                nodes = commands.nodes(session)
                 for entry in entries:
                     if found.bitmap(entry["target"]):
-                        usable(shown[entry["node"]], entry["target"], found.bitmap(entry["target"]))
+                        usable(nodes[entry["node"]], entry["target"], found.bitmap(entry["target"]))
         store.write(domain, found)
     return found
 

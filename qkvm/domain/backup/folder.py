@@ -25,6 +25,7 @@ from qkvm.domain.block.disk import plugged
 from qkvm.domain.device import actual
 from qkvm.domain.run import settle
 from qkvm.errors import AgentError, Busy, InvalidState, InvalidValue, QkvmError
+from qkvm.qmp import commands
 from qkvm.spec import toml
 from qkvm.storage import backup as folders
 from qkvm.storage.image import image
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from qkvm.domain.backup.job import Report, State
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
+    from qkvm.qmp.commands import Node
     from qkvm.qmp.session import Session
     from qkvm.storage.backup import Manifest
 
@@ -189,12 +191,12 @@ class _Plan:
         self.drop: list[tuple[str, str]] = []
         self.notes: list[str] = []
 
-    def take(self, session: Session, entry: dict[str, Any], shown: dict[str, Any]) -> None:
+    def take(self, session: Session, entry: dict[str, Any], shown: Node) -> None:
         """Add a disk: what has changed since the last backup where that is known, else all of it.
 
         :param shown: QEMU's description of its node.
         """
-        node, target, size = entry["node"], entry["target"], int(shown["image"]["virtual-size"])
+        node, target, size = entry["node"], entry["target"], shown["image"]["virtual-size"]
         bitmaps = {one["name"]: one for one in shown.get("dirty-bitmaps", ())}
         base, name = _base(self.manifest, target, size, bitmaps, self.options, self.notes)
         fresh = _bitmap(self.manifest.series, self.number)
@@ -238,7 +240,7 @@ def _begin(
         raise InvalidState(f"{folder} holds no backup to which this one could add", hint="--full begins")
     folders.sweep(folder, manifest)
     plan = _Plan(folder, manifest, options)
-    nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
+    nodes = commands.nodes(session)
     for entry in source.entries:
         plan.take(session, entry, nodes[entry["node"]])
     nvram = _nvram(folder, plan.number, source.variables, nodes, plan.parts)
@@ -288,14 +290,14 @@ def _base(
 
 
 def _nvram(
-    folder: str, number: int, variables: tuple[str, str] | None, nodes: dict[str, Any], parts: list[Part]
+    folder: str, number: int, variables: tuple[str, str] | None, nodes: dict[str, Node], parts: list[Part]
 ) -> folders.Image | None:
     """Return the image for the UEFI variables, and add a part for those of a running guest."""
     if variables is None:
         return None
     node, path = variables
     fmt = "qcow2" if path.endswith(".qcow2") else "raw"
-    size = int(nodes[node]["image"]["virtual-size"]) if node else image.virtual_size(path, fmt)
+    size = nodes[node]["image"]["virtual-size"] if node else image.virtual_size(path, fmt)
     one = folders.Image(
         target="nvram", file=f"{number:04}-nvram.qcow2", size=size, length=0, path=path, format=fmt
     )

@@ -25,6 +25,7 @@ from qkvm.domain.block.chain import Link
 from qkvm.domain.run import Run, write
 from qkvm.errors import Aborted, CommandRefused, HostError, InvalidState, MonitorError, MonitorGone, MonitorTimeout
 from qkvm.host import journal
+from qkvm.qmp import commands
 from qkvm.storage import backup as folders
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def begin(
     :raises CommandRefused: QEMU refused; everything is as before.
     """
     token = os.urandom(3).hex()
-    first = max((int(one["fdset-id"]) for one in session.execute("query-fdsets")), default=-1) + 1
+    first = commands.next_fdset(session)
     links = {
         part.target: Link(
             part.path, part.format, f"backup-{part.target}-{token}", f"file-backup-{part.target}-{token}",
@@ -153,7 +154,7 @@ def progress(session: Session, state: State) -> Progress:
 
     QEMU could do that (completion-mode grouped), but 7.2 not in a transaction that adds bitmaps.
     """
-    shown = {one["id"]: one for one in session.execute("query-jobs")}
+    shown: dict[str, Any] = {**commands.jobs(session)}
     listed = [
         shown.get(ident, {"status": "concluded", "error": "it was never begun"})
         for ident in state["jobs"].values()

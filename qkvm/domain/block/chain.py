@@ -18,6 +18,7 @@ from qkvm.errors import InvalidValue
 from qkvm.qemu import disks, render
 from qkvm.qemu.disks import LayerNodes
 from qkvm.qemu.slots import Place
+from qkvm.qmp import commands
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 from qkvm.storage.image import image
@@ -139,13 +140,10 @@ def make_writable(domain: Handle, run: Run, session: Session, entry: dict[str, A
     """
     chain = links(entry)
     link = chain[depth]
-    nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
-    if not nodes[link.file_node]["ro"]:
+    if not commands.nodes(session)[link.file_node]["ro"]:
         return link
-    sets = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
-    fresh = link._replace(
-        file_node=f"file-{entry['target']}{blocknodes.next_tag(run)}-{depth}", fdset=max(sets, default=-1) + 1
-    )
+    name = f"file-{entry['target']}{blocknodes.next_tag(run)}-{depth}"
+    fresh = link._replace(file_node=name, fdset=commands.next_fdset(session))
     below = chain[depth + 1].node if depth + 1 < len(chain) else ""
     protocol, _ = options(domain, run, entry, fresh, readonly=False, backing=below)
     _, form = options(domain, run, entry, fresh, readonly=True, backing=below)

@@ -11,6 +11,7 @@ from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.block.chain import Link
 from qkvm.domain.block.disk import is_block, top
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue
+from qkvm.qmp import commands
 from qkvm.spec.disk import DiskFormat
 from qkvm.storage.image import image
 
@@ -62,8 +63,7 @@ def copy(
         tag = blocknodes.next_tag(run)
         name = f"{entry['target']}{tag}"
         with domain.monitor() as session:
-            sets = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
-            link = Link(path, fmt, f"{fmt}-{name}", f"file-{name}", max(sets, default=-1) + 1)
+            link = Link(path, fmt, f"{fmt}-{name}", f"file-{name}", commands.next_fdset(session))
             arguments: dict[str, Any] = {
                 "device": top(entry), **({"replaces": images[0].node} if entry.get("filters") else {}),
                 "target": link.node, "sync": "top" if shallow else "full",
@@ -125,8 +125,7 @@ def _check_destination(path: str, fmt: str, reuse: bool) -> None:
 
 
 def _make(domain: Handle, session: Session, images: list[Link], link: Link, base: Link | None) -> None:
-    nodes = {node["node-name"]: node for node in session.execute("query-named-block-nodes", {"flat": True})}
-    size = int(nodes[images[0].node]["image"]["virtual-size"])
+    size = commands.nodes(session)[images[0].node]["image"]["virtual-size"]
     if size % 1024:
         raise InvalidState(f"{images[0].path} has {size} bytes, which are no whole KiB")
     backing = (base.path, base.format) if base is not None else None

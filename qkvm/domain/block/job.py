@@ -33,6 +33,7 @@ from qkvm.errors import (
     NotReached,
 )
 from qkvm.host import journal
+from qkvm.qmp import commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -414,7 +415,7 @@ def settle(domain: Handle, run: Run, session: Session | None) -> None:
     for target, job in list(run.record.get("blockjobs", {}).items()):
         now, reason = state(run, job)
         if now in ("running", "ready"):
-            if session is not None and any(one["id"] == job["id"] for one in session.execute("query-jobs")):
+            if session is not None and job["id"] in commands.jobs(session):
                 job["begun"] = True
                 continue
             now, reason = state(run, job)

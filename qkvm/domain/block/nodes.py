@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qkvm.domain import plug
-from qkvm.domain.block.stats import device_id
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, NotReached
 from qkvm.qemu import disks, render
+from qkvm.qmp import commands
 from qkvm.spec.disk import DiskKind
 from qkvm.storage.image import image
 
@@ -54,8 +54,7 @@ def opened(layers: tuple[LayerNodes, ...]) -> Iterator[dict[str, int]]:
 
 def numbered(session: Session, device: DiskDevice) -> DiskDevice:
     """Return the disk with numbers for the fd sets of its images that QEMU does not use yet."""
-    used = [int(one["fdset-id"]) for one in session.execute("query-fdsets")]
-    return disks.with_fdsets(device, max(used, default=-1) + 1)
+    return disks.with_fdsets(device, commands.next_fdset(session))
 
 
 def open_nodes(session: Session, device: DiskDevice, fds: dict[str, int], *, own: str) -> None:
@@ -87,11 +86,11 @@ def close(session: Session, images: Images) -> None:
 
     :raises CommandRefused: a job or a device still uses a node.
     """
-    present = {node["node-name"] for node in session.execute("query-named-block-nodes", {"flat": True})}
+    present = commands.nodes(session)
     for node in images["nodes"]:
         if node in present:
             _close_node(session, node)
-    sets = {one["fdset-id"] for one in session.execute("query-fdsets")}
+    sets = commands.fdsets(session)
     for number in images["fdsets"].values():
         if number in sets:
             session.execute("remove-fd", {"fdset-id": number})
@@ -121,10 +120,10 @@ def drive(session: Session, ident: str) -> dict[str, Any]:
 
     :raises NotReached: QEMU has none of that id.
     """
-    for block in session.execute("query-block"):
-        if device_id(block) == ident:
-            return dict(block)
-    raise NotReached(f"QEMU does not show the drive {ident}", asked=ident, reached=None)
+    found = commands.drives(session).get(ident)
+    if found is None:
+        raise NotReached(f"QEMU does not show the drive {ident}", asked=ident, reached=None)
+    return found
 
 
 def medium(session: Session, ident: str) -> str:
@@ -132,7 +131,7 @@ def medium(session: Session, ident: str) -> str:
     name = str(drive(session, ident).get("inserted", {}).get("node-name", ""))
     if not disks.is_filter(name):
         return name
-    found = next(one for one in session.execute("query-blockstats") if device_id(one) == ident)
+    found = next(one for one in session.execute("query-blockstats") if commands.device_id(one) == ident)
     while disks.is_filter(found["node-name"]):
         found = found["backing"]
     return str(found["node-name"])

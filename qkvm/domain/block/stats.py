@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from qkvm.qmp import commands
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +31,7 @@ def of_run(
 
     :param disks: entries of its record. :param stats: query-blockstats. :param nodes: query-named-block-nodes.
     """
-    by_device = {device_id(entry): entry for entry in stats}
+    by_device = {commands.device_id(entry): entry for entry in stats}
     by_name = {str(node["node-name"]): node for node in nodes}
     rows: list[Values] = []
     for disk in disks:
@@ -52,16 +54,6 @@ def of_run(
                 sizes |= {"physical": _file_sizes(str(row.get("path", "")), "raw").get("physical", 0)}
             rows.append(row | sizes)
     return _numbered(rows)
-
-
-def device_id(entry: dict[str, Any]) -> str:
-    """Return the device id of an entry of query-blockstats.
-
-    ``qdev`` is a path such as /machine/peripheral/disk-vda/virtio-backend, or for some devices the id alone.
-    """
-    path = str(entry.get("qdev", ""))
-    head, _, rest = path.partition("/machine/peripheral/")
-    return rest.partition("/")[0] if rest and not head else path
 
 
 def _layers(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from qkvm.errors import (
     NotReached,
 )
 from qkvm.host import journal, process
+from qkvm.qmp import commands
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _go_on(domain: Handle, run: Run) -> None:
     """Start a guest again that has powered off; leave one that has not."""
     with domain.monitor() as session:
         session.execute("set-action", {"shutdown": _at_poweroff(run)})
-        if session.execute("query-status")["status"] == "shutdown":
+        if commands.status(session) == "shutdown":
             mark = journal.size(run.journal)
             session.execute("system_reset")
             session.execute("cont")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import CommandRefused, HostError
 from qkvm.host import journal
+from qkvm.qmp import commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +41,9 @@ def load(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str
     The guest must be stopped, and stays so. Bitmaps of checkpoints are removed: they would miss this change, and
     QEMU refuses to load with them. :raises HostError: it could not be loaded.
     """
-    for node in session.execute("query-named-block-nodes", {"flat": True}):
-        for bitmap in node.get("dirty-bitmaps", ()) if node["node-name"] in nodes else ():
-            session.execute("block-dirty-bitmap-remove", {"node": node["node-name"], "name": bitmap["name"]})
+    for name, node in commands.nodes(session).items():
+        for bitmap in node.get("dirty-bitmaps", ()) if name in nodes else ():
+            session.execute("block-dirty-bitmap-remove", {"node": name, "name": bitmap["name"]})
     _run(run, session, "snapshot-load", "load", tag, nodes, vmstate, dismiss=False)
 
 
@@ -83,7 +84,7 @@ def outcome(run: Run, session: Session) -> str | None:
     """
     while True:
         mark = journal.size(run.journal)
-        found = _job(session)
+        found = commands.jobs(session, timeout=PATIENCE).get(JOB)
         if found is None:
             return None
         if found["status"] == "concluded":
@@ -99,13 +100,6 @@ def _is_end(event: dict[str, Any]) -> bool:
     return event.get("event") == "JOB_STATUS_CHANGE" and data.get("id") == JOB and data["status"] == "concluded"
 
 
-def _job(session: Session) -> dict[str, Any] | None:
-    for job in session.execute("query-jobs", timeout=PATIENCE):
-        if job["id"] == JOB:
-            return dict(job)
-    return None
-
-
 def dismiss_job(session: Session) -> None:
     """Have QEMU forget the job, if there is one."""
     try:
@@ -117,6 +111,6 @@ def dismiss_job(session: Session) -> None:
 
 def holding(session: Session, tag: str, nodes: Sequence[str]) -> list[str]:
     """Return the nodes whose images hold a state of that tag."""
-    listed = session.execute("query-named-block-nodes", {"flat": True}, timeout=PATIENCE)
-    tags = {node["node-name"]: {one["name"] for one in node["image"].get("snapshots", ())} for node in listed}
+    shown = commands.nodes(session, timeout=PATIENCE)
+    tags = {name: {one["name"] for one in node["image"].get("snapshots", ())} for name, node in shown.items()}
     return [node for node in nodes if tag in tags.get(node, ())]

@@ -34,6 +34,7 @@ from qkvm.domain.store import snapshots as store
 from qkvm.errors import CommandRefused, InvalidState
 from qkvm.host import journal
 from qkvm.qemu.launch import Kept
+from qkvm.qmp import commands
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
 from qkvm.spec.snapshot import EXTERNAL, NO, RUNNING, SHUTOFF, Snapshot
@@ -146,7 +147,7 @@ def _fits(domain: Handle, run: Run, snapshot: Snapshot) -> bool:
     with domain.monitor() as session:
         blocknodes.sweep(run, session)
         present = saving.pinned(run, session)
-        if session.execute("query-status")["status"] == "postmigrate":
+        if commands.status(session) == "postmigrate":
             return False
     return stability.same(present, past(snapshot)) and saving.kept(run) == snapshot.kept
 
@@ -204,8 +205,7 @@ def _loaded(domain: Handle, run: Run, session: Session, snapshot: Snapshot, goes
     store.set_current(domain, snapshot.name)
     with suppress(CommandRefused):
         # Refused without a balloon or its driver in the guest.
-        actual = int(session.execute("query-balloon")["actual"]) // 1024
-        run.record["memory"] |= {"actual": actual, "since": journal.size(run.journal)}
+        run.record["memory"] |= {"actual": commands.balloon(session), "since": journal.size(run.journal)}
     if goes:
         go_on(run, session)
         run.mark_resumed("from snapshot")

@@ -14,6 +14,7 @@ from qkvm.domain.state import migration
 from qkvm.domain.state.pump import Pump
 from qkvm.errors import Aborted, CommandRefused, HostError, InvalidValue, MonitorError, MonitorGone
 from qkvm.host import journal
+from qkvm.qmp import commands
 from qkvm.storage.stream import StreamWriter
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def dump(
         with domain.monitor() as session:
             if not memory_only:
                 share.refuse_unsavable(run, session, "dumped with its devices")
-            goes_on = str(session.execute("query-status")["status"]) == "running"
+            goes_on = commands.status(session) == "running"
             stream = StreamWriter(path, bypass_cache=bypass_cache)
             jobs.begin(run, "Dump", temporary=stream.temporary, goes_on=goes_on, memory_only=memory_only)
             try:

@@ -19,6 +19,7 @@ from qkvm.domain.state import job as jobs
 from qkvm.domain.state.pump import Pump
 from qkvm.errors import Aborted, CommandRefused, HostError, MonitorError, MonitorGone, MonitorTimeout, NotReached
 from qkvm.host import journal
+from qkvm.qmp import commands
 from qkvm.storage.stream import BLOCK
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def send_sparse(
             session.execute("migrate", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
             status = _watch(run, session, mark, None, report)
         except KeyboardInterrupt:
-            session.execute("migrate_cancel", timeout=_PATIENCE)
+            cancel(session)
             _watch(run, session, mark, None, None)
             status = "cancelled"
     finally:
@@ -268,7 +269,7 @@ def _at_end(session: Session, at_end: Callable[[], None]) -> None:
     try:
         at_end()
     except BaseException:
-        session.execute("migrate_cancel", timeout=_PATIENCE)
+        cancel(session)
         raise
     session.execute("migrate-continue", {"state": "pre-switchover"}, timeout=_PATIENCE)
 
@@ -292,7 +293,7 @@ def go_on(run: Run, session: Session) -> None:
     :raises NotReached: it does not run.
     """
     deadline = time.monotonic() + _PATIENCE
-    while (status := session.execute("query-status", timeout=_PATIENCE)["status"]) != "running":
+    while (status := commands.status(session, timeout=_PATIENCE)) != "running":
         if status not in ("finish-migrate", "save-vm"):
             session.execute("cont")
         if run.pid is None:

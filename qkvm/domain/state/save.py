@@ -20,6 +20,7 @@ from qkvm.domain.state import job as jobs
 from qkvm.domain.state import migration
 from qkvm.errors import HostError, InvalidState, InvalidValue, MonitorError
 from qkvm.qemu import devices
+from qkvm.qmp import commands
 from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
 from qkvm.storage import savefile
@@ -174,7 +175,7 @@ def savable(session: Session) -> str:
 
     :raises InvalidState: QEMU can't save it in its present state.
     """
-    status = str(session.execute("query-status")["status"])
+    status = commands.status(session)
     if status not in _SAVABLE:
         raise InvalidState(f"a guest that is {status} can't be saved", hint=_HINTS.get(status, ""))
     return _SAVABLE[status]
@@ -183,7 +184,7 @@ def savable(session: Session) -> str:
 def pinned(run: Run, session: Session) -> spec.Domain:
     """Return a live domain's present definition with the machine version and accelerator that it runs with."""
     present = actual.definition(run)
-    machine = str(session.execute("qom-get", {"path": "/machine", "property": "type"}))
+    machine = str(commands.get(session, "/machine", "type"))
     _, version = spec.Machine.parse(machine.removesuffix("-machine"))
     return replace(present, machine_version=version, accel=spec.Accel(run.record["accel"]))
 

@@ -12,14 +12,13 @@ from qkvm.domain.run import write
 from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
+from qkvm.qmp import commands
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
@@ -31,6 +30,8 @@ _DRIVER_TIMEOUT = 3.0
 """Seconds in which a driver that is asked every second must have answered; see _driver_speaks."""
 
 _BALLOON = "/machine/peripheral/balloon0"
+_STATS = (_BALLOON, "guest-stats")
+_INTERVAL = (_BALLOON, "guest-stats-polling-interval")
 _PAGE_KIB = 4  # The balloon moves whole pages (VIRTIO 1.2, 5.5).
 
 
@@ -114,7 +115,7 @@ def _check_live(run: Run, kib: int, *, wait: bool) -> None:
 
 def _set_live(domain: Handle, run: Run, kib: int, *, timeout: float, wait: bool) -> int:
     with domain.monitor() as session:
-        before = _actual(session)
+        before = commands.balloon(session)
         session.execute("balloon", {"value": kib * 1024})
         if not wait:
             return before
@@ -125,10 +126,6 @@ def _set_live(domain: Handle, run: Run, kib: int, *, timeout: float, wait: bool)
         return reached
 
 
-def _actual(session: Session) -> int:
-    return int(session.execute("query-balloon")["actual"]) // 1024
-
-
 def _follow(session: Session, before: int, kib: int, timeout: float) -> int:
     """Wait until the balloon has its size, and return that."""
     deadline = time.monotonic() + timeout
@@ -137,7 +134,7 @@ def _follow(session: Session, before: int, kib: int, timeout: float) -> int:
         if time.monotonic() >= deadline:
             raise _not_followed(session, before, kib, reached, timeout)
         time.sleep(0.005)
-        reached = _actual(session)
+        reached = commands.balloon(session)
     return reached
 
 
@@ -156,10 +153,9 @@ def _not_followed(session: Session, before: int, kib: int, reached: int, timeout
 
 def _driver_speaks(session: Session) -> bool:
     """Return whether the guest's driver sends new statistics when it is asked every second."""
-    interval = {"path": _BALLOON, "property": "guest-stats-polling-interval"}
-    before = session.execute("qom-get", interval)
+    before = commands.get(session, *_INTERVAL)
     first = _last_update(session)
-    session.execute("qom-set", {**interval, "value": 1})
+    commands.put(session, *_INTERVAL, 1)
     try:
         deadline = time.monotonic() + _DRIVER_TIMEOUT
         while time.monotonic() < deadline:
@@ -168,11 +164,11 @@ def _driver_speaks(session: Session) -> bool:
             time.sleep(0.05)
         return False
     finally:
-        session.execute("qom-set", {**interval, "value": before})
+        commands.put(session, *_INTERVAL, before)
 
 
 def _last_update(session: Session) -> int:
-    return int(session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})["last-update"])
+    return int(commands.get(session, *_STATS)["last-update"])
 
 
 def stats(domain: Handle) -> dict[str, int]:
@@ -185,9 +181,8 @@ def stats(domain: Handle) -> dict[str, int]:
         table: dict[str, int] = {}
         if definitions.started_with(run.record).balloon is not None:
             with domain.monitor() as session:
-                table["actual"] = _actual(session)
-                answer: dict[str, Any] = session.execute("qom-get", {"path": _BALLOON, "property": "guest-stats"})
-            table |= guest_stats(answer)
+                table["actual"] = commands.balloon(session)
+                table |= guest_stats(commands.get(session, *_STATS))
         table["rss"] = resident_kib(run.pid)
     return table
 
@@ -208,9 +203,7 @@ def _set_live_period(domain: Handle, seconds: int) -> None:
     if definitions.started_with(domain.live.record).balloon is None:
         raise InvalidState("domain has no memory balloon")
     with domain.monitor() as session:
-        session.execute(
-            "qom-set", {"path": _BALLOON, "property": "guest-stats-polling-interval", "value": seconds}
-        )
+        commands.put(session, *_INTERVAL, seconds)
 
 
 def _with_period(present: spec.Domain, seconds: int) -> spec.Domain:

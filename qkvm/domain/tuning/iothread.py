@@ -16,13 +16,12 @@ from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu import launch
+from qkvm.qmp import commands
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
     from qkvm.qmp.session import Session
@@ -186,11 +185,11 @@ def _change_all(domain: Handle, number: int, settings: dict[str, int]) -> None:
 
 
 def _get(session: Session, number: int, name: str) -> int:
-    return int(session.execute("qom-get", _property(number, name)))
+    return int(commands.get(session, *_property(number, name)))
 
 
-def _property(number: int, name: str) -> dict[str, Any]:
-    return {"path": f"/objects/iothread{number}", "property": name.replace("_", "-")}
+def _property(number: int, name: str) -> tuple[str, str]:
+    return f"/objects/iothread{number}", name.replace("_", "-")
 
 
 def _set(session: Session, number: int, settings: dict[str, int], present: dict[str, int]) -> None:
@@ -203,6 +202,6 @@ def _set(session: Session, number: int, settings: dict[str, int], present: dict[
     for name in names:
         if settings[name] != present[name]:
             try:
-                session.execute("qom-set", {**_property(number, name), "value": settings[name]})
+                commands.put(session, *_property(number, name), settings[name])
             except CommandRefused as error:
                 raise InvalidValue(f"invalid argument: iothread {number}: {error.desc}") from error

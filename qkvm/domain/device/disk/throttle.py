@@ -14,6 +14,7 @@ from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
 from qkvm.qemu.disks import throttle_arguments
+from qkvm.qmp import commands
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -113,9 +114,8 @@ def errors(domain: Handle) -> dict[str, str]:
     with domain.lock():
         entries = plugged(domain.live)
         with domain.monitor() as session:
-            shown = session.execute("query-block")
-    states = {blockstats.device_id(block): str(block.get("io-status", "ok")) for block in shown}
-    failed = {entry["target"]: states.get(entry["id"], "ok") for entry in entries}
+            shown = commands.drives(session)
+    failed = {entry["target"]: shown.get(entry["id"], {}).get("io-status", "ok") for entry in entries}
     return {target: words[state] for target, state in failed.items() if state in words}
 
 
@@ -205,10 +205,10 @@ def merged(present: spec.Throttle | None, limits: dict[str, int | str], target: 
 
 def _reported(session: Session, ident: str) -> spec.Throttle:
     """Return the limits that QEMU has for a device now (query-block)."""
-    for block in session.execute("query-block"):
-        if blockstats.device_id(block) == ident:
-            return _of_qemu(block.get("inserted", {}), ident)
-    raise NotReached(f"QEMU does not show the disk {ident}", asked=ident, reached=None)
+    found = commands.drives(session).get(ident)
+    if found is None:
+        raise NotReached(f"QEMU does not show the disk {ident}", asked=ident, reached=None)
+    return _of_qemu(found.get("inserted", {}), ident)
 
 
 def _of_qemu(shown: dict[str, Any], ident: str) -> spec.Throttle:
@@ -305,9 +305,8 @@ def set_threshold(domain: Handle, device: str, threshold: int) -> None:
 
 def _node(session: Session, name: str) -> dict[str, Any]:
     """Return QEMU's description of a node, with the protocol node below it as ``image-node``."""
-    nodes = session.execute("query-named-block-nodes", {"flat": True})
-    found = next((node for node in nodes if node["node-name"] == name), None)
-    if found is None:
+    nodes = commands.nodes(session)
+    if name not in nodes:
         raise NotReached(f"QEMU does not show the image {name}", asked=name, reached=None)
     below = f"file-{name.partition('-')[2]}"
-    return {**found, "image-node": below if any(node["node-name"] == below for node in nodes) else name}
+    return {**nodes[name], "image-node": below if below in nodes else name}

@@ -16,6 +16,7 @@ from qkvm.domain.tuning import tuned
 from qkvm.errors import CommandRefused, InvalidState, NotFound, NotReached
 from qkvm.files import Undo
 from qkvm.qemu import disks
+from qkvm.qmp import commands
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.units import printable
@@ -77,13 +78,13 @@ def _change_live(domain: Handle, run: Run, name: str, limits: dict[str, int | st
     wanted = disks.throttle_group_object(_named(listed, name))
     # Recorded before it is made; an entry without a group in QEMU does no harm.
     tuned.remember_list(run, "throttle_groups", listed, undo)
-    place = {"path": f"/objects/{wanted['id']}", "property": "limits"}
+    path = f"/objects/{wanted['id']}"
     with domain.monitor() as session:
         if wanted["id"] in {child["name"] for child in session.execute("qom-list", {"path": "/objects"})}:
-            session.execute("qom-set", {**place, "value": wanted["limits"]})
+            commands.put(session, path, "limits", wanted["limits"])
         else:
             session.execute("object-add", wanted)
-        reached = session.execute("qom-get", place)
+        reached = commands.get(session, path, "limits")
     if reached != wanted["limits"]:
         raise NotReached(
             f"QEMU shows other limits of throttle group {name} than were set",

@@ -1,4 +1,4 @@
-"""What a QEMU program can do, by asking it once; the answers hold as long as the program is the same file."""
+"""Ask a QEMU program once what it can do; the answers are kept while the file stays the same."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from qkvm.qmp import oneshot
 
 
 def find(tree: Tree, path: str) -> Abilities:
-    """What the program can do: asked where nothing that holds is kept, else read.
+    """Return what the program can do, from the cache if possible.
 
-    :raises HostError: it is no QEMU that answers. :raises ProgramFailed: it does not start.
+    :raises HostError: it does not answer as QEMU does. :raises ProgramFailed: it does not start.
     """
     path = os.path.abspath(path)
     return kept.recall(tree, path, "abilities", kept.program_key(path), Abilities, lambda: ask(path))
@@ -23,7 +23,7 @@ def find(tree: Tree, path: str) -> Abilities:
 
 def ask(path: str) -> Abilities:
     """Ask the program; :raises: as :func:`find`."""
-    # The accelerator changes none of the answers; a QEMU may have been built without TCG.
+    # The accelerator does not matter, but a QEMU may have been built without TCG.
     found = abilities.read(path, oneshot.ask(path, "tcg:kvm", abilities.QUESTIONS))
     if found is None:
         raise HostError(f"{path} is no QEMU that answers QMP", hint="qkvm needs QEMU 7.2 or newer")

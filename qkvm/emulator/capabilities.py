@@ -1,4 +1,4 @@
-"""What this host and its emulator offer: as plain facts, and as libvirt's capabilities document."""
+"""What this host and its emulator offer, as data and as libvirt's capabilities document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def facts(emulator: Emulator) -> dict[str, Any]:
-    """The host and what guests it can have; sizes of memory and pages are in KiB."""
+    """Describe the host and the guests that it can run; sizes are in KiB."""
     return {
         "host": {
             "uuid": host_uuid(),
@@ -43,7 +43,7 @@ def facts(emulator: Emulator) -> dict[str, Any]:
 
 
 def host_uuid(root: str = "") -> str:
-    """What tells this host from all others: its firmware's UUID, else its machine id (machine-id(5)); or empty."""
+    """Return the firmware's UUID, else the machine id (machine-id(5)), else ''."""
     found = smbios.uuid(root)
     digits = sysfs.text(f"{root}/etc/machine-id") or ""
     if not found and len(digits) == 32 and not set(digits) - set("0123456789abcdef"):
@@ -52,17 +52,17 @@ def host_uuid(root: str = "") -> str:
 
 
 def has_iommu(root: str = "") -> bool:
-    """Whether the kernel uses an IOMMU: then devices are in groups of it."""
+    """Tell whether the kernel uses an IOMMU: then there are IOMMU groups."""
     return bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", ""))
 
 
 def is_supported(machine: MachineType) -> bool:
-    """Whether qkvm has a template for a machine type."""
+    """Tell whether qkvm has a template for a machine type."""
     return machine.name == "microvm" or machine.name.startswith(("pc-q35-", "pc-i440fx-"))
 
 
 def domain_types(emulator: Emulator) -> list[str]:
-    """libvirt's words for the accelerators that are worth using: a KVM without hardware behind it is not."""
+    """Return libvirt's names of the accelerators; KVM counts only with hardware virtualization."""
     real = "kvm" in emulator.best and accel.has_hardware_virtualization()
     return ["qemu", "kvm"] if real else ["qemu"]
 
@@ -106,7 +106,7 @@ def _cell(cell: numa.Cell) -> dict[str, Any]:
 
 
 def document(found: dict[str, Any]) -> str:
-    """The facts as libvirt's document (virsh capabilities), which has a free line between its parts."""
+    """Write the facts as libvirt's document (virsh capabilities), which has empty lines between its parts."""
     guest = xml.element("guest")
     _write_guest(guest, found["guest"])
     host = xml.dump(_host(found["host"]), indent=1)

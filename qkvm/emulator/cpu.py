@@ -1,7 +1,7 @@
-"""CPU models as libvirt's XML has them: what a CPU is called, whether one can stand for another, what many share.
+"""CPU models in libvirt's XML: name a CPU, compare two, find what several have in common.
 
-A model's features are those of QEMU's own definitions, so that what is answered is what QEMU would do. Names of
-features are QEMU's inside and libvirt's in the XML.
+The features of a model are taken from QEMU's own definitions, so the answers agree with what QEMU does. This
+module uses QEMU's names of features; only the XML has libvirt's.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _LIBVIRT_NAMES = {
 _QEMU_NAMES = {libvirt: qemu for qemu, libvirt in _LIBVIRT_NAMES.items()}
 
 _NOT_THE_GUESTS = frozenset(("osxsave", "ospke", "cvt16", "cmt", "mbm_total", "mbm_local", "hypervisor"))
-"""Features in libvirt's XML that QEMU has no switch for: the guest's system sets them, or the host keeps them."""
+"""Features in libvirt's XML that can't be set for a guest: its system sets them, or only the host has them."""
 
 _VENDORS = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD", "HygonGenuine": "Hygon"}
 
 _ANY_VENDOR = frozenset(("486", "pentium", "pentium2", "pentium3", "qemu32", "qemu64", "kvm32", "kvm64"))
-"""Models that are of no vendor, whatever vendor QEMU gives them."""
+"""Models without a vendor, although QEMU gives them one."""
 
 _UNMIGRATABLE = frozenset(("invtsc",))
-"""Features that QEMU takes from a guest that may be migrated (unmigratable_flags of target/i386/cpu.c)."""
+"""Features that a guest can't have if it may be migrated (unmigratable_flags of target/i386/cpu.c)."""
 
 _UNTOLD = frozenset((
     "amd-no-ssb", "arch-capabilities", "core-capability", "fb-clear", "ibrs-all", "mds-no", "pschange-mc-no",
     "rdctl-no", "rsba", "sbdr-ssdp-no", "fbsdp-no", "psdp-no", "skip-l1dfl-vmentry", "split-lock-detect", "ssb-no",
     "taa-no", "tsx-ctrl", "vmx-ept",
 ))  # fmt: skip
-"""Features that lie in the CPU's MSRs or that /proc/cpuinfo keeps to itself; KVM tells them."""
+"""Features that /proc/cpuinfo does not show, such as those in MSRs; KVM shows them."""
 
 _LINUX_NAMES = {
     "avx512_bitalg": "avx512bitalg", "avx512_vbmi2": "avx512vbmi2", "avx512_vnni": "avx512vnni",
@@ -50,21 +50,21 @@ _LINUX_NAMES = {
     "sgx_lc": "sgxlc", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "tsc_deadline_timer": "tsc-deadline",
     "tsxldtrk": "tsx-ldtrk",
 }  # fmt: skip
-"""Flags of /proc/cpuinfo whose QEMU name differs by more than its hyphens."""
+"""Flag of /proc/cpuinfo -> QEMU's name, where more differs than the hyphens."""
 
 _SHARED_FLAGS = {
     "GenuineIntel": {"ibrs": "spec-ctrl", "ibpb": "", "stibp": "stibp", "ssbd": "ssbd"},
     "AuthenticAMD": {"stibp": "amd-stibp", "ssbd": "amd-ssbd"},
 }
-"""One flag stands for another feature with each vendor (init_speculation_control of arch/x86/kernel/cpu)."""
+"""Flags whose feature depends on the vendor (init_speculation_control of arch/x86/kernel/cpu)."""
 
 
 OWN = "own"
-"""The name of the host's own CPU; QEMU's model "host" is what KVM makes of it."""
+"""The name of the host's own CPU; QEMU's model "host" is what KVM offers of it."""
 
 
 class Described(NamedTuple):
-    """A CPU that XML describes: its model, and what it says of single features (QEMU's names)."""
+    """A CPU that XML describes: its model, and policies for single features (QEMU's names)."""
 
     path: str
     line: int
@@ -76,7 +76,7 @@ class Described(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A CPU as a model of that name with features added and taken away."""
+    """A CPU as a model with features added and removed."""
 
     model: str
     vendor: str
@@ -85,29 +85,29 @@ class Named(NamedTuple):
 
 
 def plain(model: str) -> Described:
-    """A model as it is, of which nothing else is said."""
+    """Describe a model without changes."""
     return Described("", 0, model, "", "", "exact", {})
 
 
 def libvirt_name(feature: str) -> str:
-    """libvirt's name of a feature of QEMU's."""
+    """Return libvirt's name of a feature."""
     return _LIBVIRT_NAMES.get(feature, feature)
 
 
 def vendor_name(vendor: str) -> str:
-    """libvirt's name of a CPUID vendor string."""
+    """Return libvirt's name of a CPUID vendor string."""
     return _VENDORS.get(vendor, "unknown")
 
 
 def model_vendor(model: CpuModel) -> str:
-    """libvirt's name of the vendor that a model is of."""
+    """Return libvirt's name of a model's vendor."""
     return "unknown" if model.name in _ANY_VENDOR else vendor_name(model.vendor)
 
 
 def of_host(emulator: Emulator, root: str = "") -> CpuModel:
-    """The host's own CPU, with those of its features that the emulator has a name for.
+    """Return the host's own CPU, with the features that the emulator knows.
 
-    What only KVM can tell is there where KVM is.
+    Features that only KVM shows are missing if KVM is not available.
     """
     found = host_cpu.model(root)
     by_vendor = _SHARED_FLAGS.get(found.vendor, {})
@@ -123,12 +123,12 @@ def of_host(emulator: Emulator, root: str = "") -> CpuModel:
 
 
 def _told_by_kvm(emulator: Emulator) -> frozenset[str]:
-    """The features that KVM tells in place of /proc/cpuinfo; one without hardware makes up its own."""
+    """Return the features that KVM shows and /proc/cpuinfo does not; KVM must have real hardware."""
     return _UNTOLD if "kvm" in emulator.best and accel.has_hardware_virtualization() else frozenset()
 
 
 def of_hypervisor(emulator: Emulator, accelerator: str) -> CpuModel:
-    """The fullest CPU that a guest can have under an accelerator (kvm or tcg).
+    """Return the CPU with all features that an accelerator (kvm or tcg) offers.
 
     :raises HostError: that accelerator doesn't work here.
     """
@@ -138,11 +138,11 @@ def of_hypervisor(emulator: Emulator, accelerator: str) -> CpuModel:
 
 
 def read(text: str, path: str) -> list[Described]:
-    """The CPUs that a file describes: ``<cpu>`` elements, or a domain's, capabilities' or domcapabilities' XML.
+    """Read the CPUs of a file: ``<cpu>`` elements, or XML of a domain, capabilities or domcapabilities.
 
-    :raises DefinitionError: not XML, or no CPU in it, or one that names no model.
+    :raises DefinitionError: it is not XML, has no CPU, or has one without a model.
     """
-    # virsh takes several <cpu> one after the other, which is no XML document: they get a root around them.
+    # virsh takes several <cpu> in a row, which is not an XML document, so a root is put around them.
     body = re.sub(r"^\s*<\?xml[^>]*\?>", lambda found: "\n" * found.group().count("\n"), text)
     top = xml.parse(f"<cpus>{body}</cpus>", path)
     nodes: list[xml.Element] = []
@@ -191,9 +191,9 @@ def _described(node: xml.Element, path: str) -> Described:
 
 
 def _definition(emulator: Emulator, described: Described) -> CpuModel:
-    """The definition of the model that is named.
+    """Return the model that a description names.
 
-    :raises InvalidValue: no such model or feature, or an emulator that doesn't tell its definitions.
+    :raises InvalidValue: there is no such model or feature, or the emulator can't show its definitions.
     """
     found = emulator.model(described.model)
     where = f"{described.path}: line {described.line}: " if described.path else ""
@@ -213,16 +213,16 @@ def _definition(emulator: Emulator, described: Described) -> CpuModel:
 
 
 class Comparison(NamedTuple):
-    """How a CPU stands to a described one: 'incompatible' (and why), 'identical' or 'superset'."""
+    """The result of a comparison: 'incompatible' (and why), 'identical' or 'superset'."""
 
     result: str
     reason: str = ""
 
 
 def compare(emulator: Emulator, actual: CpuModel, described: Described) -> Comparison:
-    """Whether a CPU gives all that a described one needs (virsh cpu-compare; the policies of libvirt).
+    """Compare a CPU with what a described one needs (virsh cpu-compare; libvirt's policies).
 
-    :raises InvalidValue: the description names what nobody knows. :raises HostError: only KVM could tell.
+    :raises InvalidValue: an unknown model or feature. :raises HostError: only KVM could answer.
     """
     model = _definition(emulator, described)
     if described.arch and described.arch != emulator.arch:
@@ -259,11 +259,11 @@ def _list(features: Iterable[str]) -> str:
 def baseline(
     emulator: Emulator, described: list[Described], *, within: CpuModel | None = None, migratable: bool = False
 ) -> Named:
-    """The fullest CPU that all the described ones can stand for (virsh cpu-baseline).
+    """Return the CPU with all features that the described ones have in common (virsh cpu-baseline).
 
-    :param within: a hypervisor's CPU that the result must also stay within; then a model may lose features.
+    :param within: a hypervisor's CPU whose features limit the result; then models may lose features.
     :param migratable: leave out what can't be migrated.
-    :raises InvalidValue: they have nothing in common, or the description names what nobody knows.
+    :raises InvalidValue: they have nothing in common, or one names an unknown model or feature.
     """
     common: frozenset[str] | None = None
     vendors: set[str] = set()
@@ -285,7 +285,7 @@ def baseline(
         raise InvalidValue("operation failed: CPUs are incompatible: they have no feature in common")
     names = {entry.model for entry in described}
     vendor = next(iter(vendors), "")
-    # As in libvirt the vendor is told where every description told it.
+    # As in libvirt, the result has a vendor only if every description has one.
     told = vendor if all(entry.vendor for entry in described) else ""
     prefer = names.pop() if len(names) == 1 else ""
     found = name_of(emulator, common, vendor=vendor, prefer=prefer, reduce=within is not None)
@@ -301,12 +301,12 @@ def name_of(
     signature: tuple[int, int] = (0, 0),
     reduce: bool = False,
 ) -> Named:
-    """A CPU of these features as the model that is nearest to it.
+    """Name a CPU with these features by the nearest model.
 
-    :param vendor: libvirt's name; models of others are passed over. :param prefer: the model to take if it can be.
-    :param signature: family and model numbers; where models of the same fit, one of these is taken.
-    :param reduce: whether features may be taken away from a model.
-    :raises HostError: there is no model that fits.
+    :param vendor: libvirt's name; models of others are not used. :param prefer: the model to use if possible.
+    :param signature: family and model numbers; a fitting model with the same numbers wins.
+    :param reduce: whether features may be removed from a model.
+    :raises HostError: no model fits.
     """
     wanted = frozenset(features)
     best: tuple[tuple[bool, bool, int, int, str], Named] | None = None
@@ -326,7 +326,7 @@ def name_of(
 
 
 def element(emulator: Emulator, named: Named, *, expand: bool = False, fallback: str = "forbid") -> xml.Element:
-    """The ``<cpu>`` of a domain's XML for a named CPU.
+    """Write a named CPU as the ``<cpu>`` of a domain's XML.
 
     :param expand: list the model's own features too (--features).
     """

@@ -1,6 +1,6 @@
-"""What a domain can be made of: as plain facts, and as libvirt's domainCapabilities document.
+"""What a domain can be made of, as data and as libvirt's domainCapabilities document.
 
-Offered is what both have: the emulator a device, and a definition (:mod:`qkvm.spec.domain`) a word for it.
+A device is offered if the emulator has it and definitions (:mod:`qkvm.spec.domain`) have a word for it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ACCELS = {"kvm": "kvm", "qemu": "tcg"}
 
 
 def choose_type(emulator: Emulator, wanted: str = "") -> str:
-    """The type of domain, kvm or qemu; default: the one that accel = "auto" gives.
+    """Return the type of domain, kvm or qemu; by default the one that accel = "auto" gives.
 
     :raises InvalidValue: another word. :raises HostError: the emulator can't use KVM here.
     """
@@ -46,7 +46,7 @@ def choose_type(emulator: Emulator, wanted: str = "") -> str:
 
 
 def choose_machine(emulator: Emulator, wanted: str = "") -> MachineType:
-    """The machine type of that name or alias; default: the one that definitions have by default.
+    """Return the machine type with that name or alias; by default the default of definitions.
 
     :raises InvalidValue: the emulator has none of that name.
     """
@@ -68,7 +68,7 @@ _KVM_CAP_MAX_VCPUS = 66
 
 
 def vcpu_limit(machine: MachineType, kind: str) -> int:
-    """The most vCPUs that a domain of this machine and type can have."""
+    """Return the most vCPUs that a domain of this machine and type can have."""
     found = min(machine.cpu_max, spec.VCPU_LIMIT)
     if kind == "kvm":
         try:
@@ -78,15 +78,15 @@ def vcpu_limit(machine: MachineType, kind: str) -> int:
             finally:
                 os.close(fd)
         except OSError:
-            # A kernel that doesn't tell sets no limit of its own.
+            # A kernel that does not answer has no limit of its own.
             pass
     return found
 
 
 def facts(emulator: Emulator, machine: MachineType, kind: str, *, deprecated: bool = True) -> dict[str, Any]:
-    """All that a domain can be made of. An empty list of a part's values means that there is no such part.
+    """Describe what a domain can be made of; a part with an empty list of values does not exist.
 
-    :param deprecated: whether the host's model keeps the features that QEMU calls deprecated.
+    :param deprecated: keep features of the host's model that QEMU calls deprecated.
     """
     builds = _firmware(emulator, machine)
     return {
@@ -150,7 +150,7 @@ _FILESYSTEMS = {"path": "virtio-9p", "virtiofs": "vhost-user-fs"}
 
 
 def _devices(emulator: Emulator, machine: MachineType) -> dict[str, dict[str, list[str]]]:
-    """For each kind of device its properties and their values, in libvirt's words."""
+    """Return each kind of device with its properties and their values, in libvirt's words."""
     has = emulator.devices
     if machine.name == "microvm":
         return _microvm(emulator)
@@ -201,7 +201,7 @@ def _microvm(emulator: Emulator) -> dict[str, dict[str, list[str]]]:
 
 
 def _shares(has: frozenset[str], bus: str) -> list[str]:
-    """The ways to share a folder, in libvirt's words."""
+    """Return the ways to share a folder, in libvirt's words."""
     there = programs.is_installed("virtiofsd")
     return [
         word for word, device in _FILESYSTEMS.items() if f"{device}-{bus}" in has and (there or word != "virtiofs")
@@ -209,13 +209,13 @@ def _shares(has: frozenset[str], bus: str) -> list[str]:
 
 
 def _offered(words: Iterable[str], devices: dict[str, str], has: frozenset[str]) -> list[str]:
-    """The words of a definition whose device the emulator has, in the table's order; '' needs none."""
+    """Return the words whose device the emulator has, in the table's order; '' needs no device."""
     known = set(words)
     return [word for word, device in devices.items() if word in known and (not device or device in has)]
 
 
 def document(found: dict[str, Any]) -> xml.Element:
-    """The facts as libvirt's document (virsh domcapabilities)."""
+    """Write the facts as libvirt's document (virsh domcapabilities)."""
     top = xml.element("domainCapabilities")
     top.add("path", found["path"])
     top.add("domain", found["domain"])
@@ -238,7 +238,7 @@ def document(found: dict[str, Any]) -> xml.Element:
     devices = top.add("devices")
     for kind, properties in found["devices"].items():
         if kind == "interface":
-            # libvirt 9.0 has no element for it: the models are for --json.
+            # libvirt 9.0 has no element for the models: only --json shows them.
             continue
         entry = devices.add(kind, supported=_yes(any(properties.values())))
         for name, values in properties.items():

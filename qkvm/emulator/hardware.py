@@ -1,4 +1,4 @@
-"""Whether the QEMU that is to run a definition has the hardware that it names: the machine and every device."""
+"""Check that a QEMU has the machine and all devices of a definition."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MODULES = {
     "virtio-gpu-gl-pci": "qemu-system-modules-opengl",
     "virtio-vga-gl": "qemu-system-modules-opengl",
 }
-"""Types that Debian's QEMU 10 has in packages of their own."""
+"""Types that are in packages of their own in Debian's QEMU 10."""
 
 
 def refuse_types(options: Iterable[Option], able: Abilities) -> None:
-    """Refuse a command line with devices or objects of types that a QEMU does not have.
+    """Refuse a command line with types of devices or objects that a QEMU does not have.
 
     :raises HostError: naming them.
     """
@@ -37,6 +37,6 @@ def refuse_types(options: Iterable[Option], able: Abilities) -> None:
 
 
 def package_hint(missing: Iterable[str]) -> str:
-    """Which of Debian's packages bring types that a QEMU does not have; '' for none."""
+    """Name Debian's packages that bring missing types; '' for none."""
     packages = sorted({_MODULES[name] for name in missing if name in _MODULES})
     return f"on Debian: apt install {' '.join(packages)}" if packages else ""

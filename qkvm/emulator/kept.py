@@ -1,4 +1,4 @@
-"""Answers of programs that hold as long as what they depend on does not change, kept under var/lib/."""
+"""A cache, under var/lib/, of answers of programs: valid while what they depend on does not change."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from qkvm.errors import HostError
 from qkvm.paths import Tree
 
 _VERSION = 2
-"""Version of the kept answers; those of other versions are asked for anew."""
+"""Version of the cache; entries of other versions are discarded."""
 
 _KEPT_MAX = 32
-"""Files of answers; one host rarely has more than two programs, with two files each."""
+"""Files in the cache; a host rarely has more than two programs, with two files each."""
 
 Key = list[str | int]
 T = TypeVar("T", bound=Struct)
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
-    """The answers, and what they hold for."""
+    """Answers, and the key for which they are valid."""
 
     version: int
     key: Key
@@ -33,9 +33,9 @@ class _Kept(Struct, frozen=True, kw_only=True):
 
 
 def program_key(path: str) -> Key:
-    """What tells one state of a program from another: its file, and the folders that its modules come from.
+    """Return a key that changes with the program's file and with the folders of its modules.
 
-    :raises HostError: it can't be looked at.
+    :raises HostError: the file can't be examined.
     """
     real = os.path.realpath(path)
     try:
@@ -46,7 +46,7 @@ def program_key(path: str) -> Key:
 
 
 def _modules(program: str) -> list[int]:
-    """When the folders of QEMU's modules changed: a package with a device's module leaves the program as it is."""
+    """Return when QEMU's folders of modules changed: a package with a module leaves the program as it is."""
     prefix = os.path.dirname(os.path.dirname(program))
     found = []
     for name in (f"lib/{os.uname().machine}-linux-gnu/qemu", "lib64/qemu", "lib/qemu"):
@@ -58,9 +58,9 @@ def _modules(program: str) -> list[int]:
 
 
 def recall(tree: Tree, path: str, kind: str, key: Key, form: type[T], ask: Callable[[], T]) -> T:
-    """What ``ask`` gives for a program, from an earlier time where the key is still the same.
+    """Return the cached answers for a program if the key is the same, else those of ``ask``.
 
-    :param kind: names the file, beside the program. :param form: the type of what is asked for.
+    :param kind: a part of the file's name. :param form: the type of the answers.
     """
     folder = os.path.join(tree.state, "emulators")
     if os.path.lexists(folder):
@@ -74,7 +74,7 @@ def recall(tree: Tree, path: str, kind: str, key: Key, form: type[T], ask: Calla
 
 
 def _load(path: str, key: Key, form: type[T]) -> T | None:
-    """The kept answers, None where there are none that hold; damaged ones are none."""
+    """Return the cached answers; None if there are none, or they are damaged or no longer valid."""
     raw = files.read_bytes(path)
     if raw is None:
         return None
@@ -88,7 +88,7 @@ def _load(path: str, key: Key, form: type[T]) -> T | None:
 
 
 def _keep(tree: Tree, path: str, kept: _Kept) -> None:
-    """Keep the answers; where that can't be done the next one asks again."""
+    """Write the answers to the cache; if that fails, they are asked for again next time."""
     folder = os.path.dirname(path)
     if not os.path.isdir(tree.root):
         return

@@ -1,4 +1,4 @@
-"""The machine type of a definition, pinned so that an upgrade of QEMU leaves the guest its hardware."""
+"""The machine type of a definition, pinned so that an upgrade of QEMU does not change the guest's hardware."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def pinned(definition: spec.Domain, qemu: Abilities) -> spec.Domain:
-    """A definition with the newest version of its machine that a QEMU has, where it names none."""
+    """Return a definition with the newest version of its machine in a QEMU, if it names none."""
     if definition.machine_version or not definition.machine.family:
         return definition
     return replace(definition, machine_version=newest(qemu, definition.machine))
 
 
 def pinned_here(tree: Tree, definition: spec.Domain) -> spec.Domain:
-    """The same with its own emulator.
+    """Do the same with the definition's own emulator.
 
-    It stays as it is where that is not there or can't be asked: then the first start pins it.
+    If this does not exist or does not answer, the definition is not changed: the first start pins it.
     """
     if definition.machine_version or not definition.machine.family:
         return definition
@@ -39,24 +39,24 @@ def pinned_here(tree: Tree, definition: spec.Domain) -> spec.Domain:
 
 
 def written(text: str, version: str) -> str:
-    """The text of a definition with the version in it, beside the machine; all else stays as the user wrote it."""
+    """Return a definition's text with the version put beside the machine; nothing else changes."""
     return toml.with_string(text, spec.Domain, "machine_version", version, after=("machine", "name"))
 
 
 def newest(qemu: Abilities, machine: spec.Machine) -> str:
-    """The version of a machine that a QEMU takes where none is named; '' where it has no such machine."""
+    """Return the version that a QEMU uses if none is named; '' if it does not have the machine."""
     entry = qemu.machine(str(machine))
     return _version(entry.name, machine) if entry is not None else ""
 
 
 def versions(qemu: Abilities, machine: spec.Machine, *, deprecated: bool = False) -> list[str]:
-    """The versions of a machine that a QEMU has and that are deprecated or not, the oldest first."""
+    """Return a QEMU's versions of a machine, the oldest first: the deprecated ones or the others."""
     known = [_version(entry.name, machine) for entry in qemu.machines if entry.deprecated == deprecated]
     return sorted(filter(None, known), key=_order)
 
 
 def refuse_missing(definition: spec.Domain, qemu: Abilities) -> None:
-    """Refuse a definition whose machine type the QEMU that is to run it does not have.
+    """Refuse a definition whose machine type a QEMU does not have.
 
     :raises HostError: naming the versions that it has.
     """
@@ -69,7 +69,7 @@ def refuse_missing(definition: spec.Domain, qemu: Abilities) -> None:
 
 
 def remaining(qemu: Abilities, machine: spec.Machine) -> str:
-    """Which versions of a machine a QEMU has, as a hint."""
+    """Name a QEMU's versions of a machine, as a hint."""
     known, old = versions(qemu, machine), versions(qemu, machine, deprecated=True)
     words = [f"its versions of {machine}: {', '.join(known)}"] if known else []
     words += [f"deprecated: {old[0]} to {old[-1]}"] if old else []
@@ -77,11 +77,11 @@ def remaining(qemu: Abilities, machine: spec.Machine) -> str:
 
 
 def _version(name: str, machine: spec.Machine) -> str:
-    """The version in QEMU's name of a type; '' where it is another machine's."""
+    """Return the version in QEMU's name of a machine type; '' if it is another machine."""
     version = name.removeprefix(f"{machine.family}-")
     return version if version != name else ""
 
 
 def _order(version: str) -> tuple[tuple[int, str], ...]:
-    """A key that sorts 2.12 behind 2.9."""
+    """Return a key that sorts 2.12 after 2.9."""
     return tuple((int(part) if part.isdigit() else 0, part) for part in version.split("."))

@@ -1,7 +1,7 @@
-"""What an emulator can do, by asking it.
+"""Ask an emulator what it can do on this host.
 
-What the program can do by itself is asked by abilities.py; here is what depends on the host too. What it said is
-kept, and holds for the same program, boot and KVM.
+abilities.py asks what does not depend on the host. The answers are kept, and are valid for the same program, boot
+and KVM.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from qkvm.qmp import oneshot
 
 
 class CpuModel(Struct, frozen=True, kw_only=True):
-    """A named CPU: the features of its definition, and those that each accelerator can't give it here.
+    """A named CPU: the features of its definition, and those that an accelerator does not have on this host.
 
-    ``lacks`` has one entry for each accelerator that works: tcg, kvm. Where an emulator can't tell a
-    definition's features (all but x86), vendor and features are empty. ``old_features`` are those of the
-    definition that QEMU calls deprecated (deprecated-props of qapi/machine-target.json; s390x has some).
+    ``lacks`` has an entry for each working accelerator: tcg, kvm. Vendor and features are empty if the emulator
+    does not show a definition's features (all but x86). ``old_features`` are those that QEMU calls deprecated
+    (deprecated-props of qapi/machine-target.json; s390x has some).
     """
 
     name: str
@@ -40,11 +40,11 @@ class CpuModel(Struct, frozen=True, kw_only=True):
 
 
 class Emulator(Abilities, frozen=True, kw_only=True):
-    """What one emulator program can do, and what it makes of this host.
+    """What one emulator program can do on this host.
 
-    ``best`` has the features of the fullest CPU that each working accelerator gives, in QEMU's names.
-    ``tpms`` are the kinds of TPM backends, ``features`` all the CPU features that it has a name for. ``sev`` is
-    what it told of AMD's SEV; where that is not there, ``sev_refusal`` has its words.
+    ``best`` has, for each working accelerator, the CPU with all features that it offers. ``tpms`` are the kinds of
+    TPM backends, ``features`` all CPU features that it knows. ``sev`` describes AMD's SEV; if that is not
+    available, ``sev_refusal`` says why in QEMU's words.
     """
 
     tpms: tuple[str, ...]
@@ -56,20 +56,20 @@ class Emulator(Abilities, frozen=True, kw_only=True):
 
     @property
     def accels(self) -> list[str]:
-        """The accelerators that work, the faster one first."""
+        """Return the working accelerators, the fastest first."""
         return [name for name in ("kvm", "tcg") if name in self.best]
 
     def model(self, name: str) -> CpuModel | None:
-        """The CPU model of that name."""
+        """Return the CPU model with that name."""
         return next((entry for entry in self.models if entry.name == name), None)
 
 
 def find(tree: Tree, *, binary: str = "", arch: str = "") -> Emulator:
-    """What an emulator can do; asked once, then read.
+    """Return what an emulator can do, from the cache if possible.
 
-    :param binary: its path; default: the one that the settings name, or the one of ``arch``.
-    :raises InvalidValue: no architecture of QEMU's, or the program is of another.
-    :raises HostError: there is no such program, or it is no QEMU that answers.
+    :param binary: its path; default: the emulator of the settings, or of ``arch``.
+    :raises InvalidValue: an unknown architecture, or the program is for another one.
+    :raises HostError: there is no such program, or it does not answer as QEMU does.
     """
     wanted = check_arch(arch) if arch else ""
     path = _program(tree, binary, wanted)
@@ -85,16 +85,16 @@ _ARCHES = {
     "ppc64le": "ppc", "riscv32": "misc", "riscv64": "misc", "s390x": "misc", "sparc": "sparc",
     "sparc64": "sparc", "x86_64": "x86",
 }  # fmt: skip
-"""libvirt's name of an architecture -> which of Debian's packages qemu-system-* brings its emulator."""
+"""libvirt's name of an architecture -> the end of Debian's package qemu-system-* with its emulator."""
 
 _QEMU_NAMES = {"armv7l": "arm", "i686": "i386", "ppc64le": "ppc64"}
-"""QEMU's name of an architecture where it is not libvirt's."""
+"""libvirt's name of an architecture -> QEMU's, where they differ."""
 
 
 def check_arch(name: str) -> str:
-    """An architecture's name as libvirt has it; gives it back.
+    """Check libvirt's name of an architecture and return it.
 
-    :raises InvalidValue: nobody knows it.
+    :raises InvalidValue: it is unknown.
     """
     if name not in _ARCHES:
         raise InvalidValue(f"invalid argument: unknown architecture: {units.printable(name)}")
@@ -116,7 +116,7 @@ def _program(tree: Tree, binary: str, arch: str) -> str:
 
 
 def _key(path: str) -> kept.Key:
-    """What the answers hold for: the program, this boot (kernel, microcode), and the KVM that there is now."""
+    """Return the key of the answers: the program, this boot (kernel, microcode), and the state of KVM."""
     nested = (sysfs.text(f"/sys/module/{module}/parameters/nested") or "" for module in ("kvm_intel", "kvm_amd"))
     return [*kept.program_key(path), record.boot_id(), int(_opens_kvm()), *nested]
 
@@ -143,7 +143,7 @@ def _ask(tree: Tree, path: str) -> Emulator:
             ])  # fmt: skip
             lacking["kvm"], fullest["kvm"] = _lacking(found), _model("host", best)
         except ProgramFailed:
-            # QEMU opens /dev/kvm and finds that it is of no use: then it is not there.
+            # /dev/kvm opens but QEMU can't use it: this counts as no KVM.
             pass
     return Emulator(
         **structs.asdict(able),
@@ -160,18 +160,18 @@ def _ask(tree: Tree, path: str) -> Emulator:
 
 
 def _expansion(name: str) -> tuple[str, dict[str, Any]]:
-    """The command for all features of a model's definition, by the one name that each has."""
+    """Return the command that shows all features of a model's definition, each under one name."""
     return "query-cpu-model-expansion", {"type": "static", "model": {"name": name}}
 
 
 def _is_offered(entry: dict[str, Any]) -> bool:
-    """Whether a definition has a name of its own: not a version of another, nor what is no fixed model."""
+    """Tell whether a definition is offered: not a version of another one, and a fixed model."""
     stem, _, version = entry["name"].rpartition("-v")
     return not (stem and version.isdigit()) and entry.get("migration-safe", True) and not entry.get("static")
 
 
 def _lacking(definitions: Any) -> dict[str, tuple[str, ...]]:
-    """What each model lacks here, by its name; a feature that fails for several reasons is told once."""
+    """Return the features that each model lacks on this host; QEMU may repeat one, for several reasons."""
     if not isinstance(definitions, list):
         return {}
     return {entry["name"]: tuple(dict.fromkeys(entry.get("unavailable-features", ()))) for entry in definitions}
@@ -180,7 +180,7 @@ def _lacking(definitions: Any) -> dict[str, tuple[str, ...]]:
 def _model(
     name: str, answer: Any, lacking: dict[str, dict[str, tuple[str, ...]]] | None = None, definitions: Any = ()
 ) -> CpuModel:
-    """A model out of its expansion; without one (not x86) its name is all there is."""
+    """Make a model from its expansion; without one (not x86) it has just a name."""
     lacks = {accel: found[name] for accel, found in (lacking or {}).items() if name in found}
     props = _props(answer)
     return CpuModel(
@@ -196,15 +196,15 @@ def _model(
 
 
 def _props(answer: Any) -> dict[str, Any]:
-    """The properties out of an expansion; a refusal has none."""
+    """Return the properties of an expansion; a refusal has none."""
     return dict(answer["model"].get("props", {})) if isinstance(answer, dict) else {}
 
 
 def _features(answer: Any) -> frozenset[str]:
-    """All features that an expansion has, given or not."""
+    """Return all features in an expansion, whether set or not."""
     return frozenset(key for key, value in _props(answer).items() if isinstance(value, bool) and _is_feature(key))
 
 
 def _is_feature(name: str) -> bool:
-    """Whether a property is a feature of a CPU, not of the hypervisor that it runs under."""
+    """Tell whether a property is a feature of the CPU, not of the hypervisor."""
     return not name.startswith(("kvm", "hv-", "vmx-")) and name != "hypervisor"

@@ -1,13 +1,13 @@
-"""From the definition to the command line; pure.
+"""Turn a definition into QEMU's command line, without I/O.
 
 A module imports only what is listed before it:
 
-render: from a template to a command line
+render: templates that give a command line
 abilities: what a QEMU can do by itself
-needs: what a command line asks of a QEMU
-quirks: what some QEMUs need to be treated differently for
-harmless: a command line with nothing behind it
+needs: what a QEMU must have for a command line
+quirks: workarounds for some QEMUs
+harmless: a command line that touches nothing of the host
 slots: where devices sit
-firmware, disks, devices, shares, inputs, ports, controllers: each kind of devices as templates see it
+firmware, disks, devices, shares, inputs, ports, controllers: devices by kind, as templates see them
 launch: the context of a domain's template
 """

@@ -1,4 +1,4 @@
-"""What a QEMU program can do by itself, whatever the host: the questions, and the answers as data. Pure."""
+"""What a QEMU program can do on any host: the questions, and the answers as data. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 PROPERTIES_OF = ("max-x86_64-cpu", "virtio-blk-pci")
-"""Types whose properties are asked for: a workaround depends on one of them."""
+"""Types whose properties are asked for, since workarounds depend on them."""
 
 QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("query-version", {}), ("query-target", {}), ("query-machines", {}), ("qom-list-types", {}),
@@ -18,7 +18,7 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 
 
 class MachineType(Struct, frozen=True, kw_only=True):
-    """A machine type: its name, the other one that it also goes by, and the most vCPUs it takes."""
+    """A machine type: its name, its alias, and the most vCPUs that it takes."""
 
     name: str
     alias: str = ""
@@ -30,9 +30,10 @@ class MachineType(Struct, frozen=True, kw_only=True):
 class Abilities(Struct, frozen=True, kw_only=True):
     """What one QEMU program can do.
 
-    ``devices`` are all types of objects that it knows. ``commands`` has the arguments of each QMP command (of all
-    variants, not of what is nested in them), ``options`` the parameters of each option of the command line that
-    QEMU tells of: plain ones such as -runas are not among them. ``properties`` are those of PROPERTIES_OF.
+    ``devices`` are the names of all types of objects. ``commands`` has the arguments of each QMP command (of all
+    variants, without nested ones). ``options`` has the parameters of each option of the command line that
+    query-command-line-options shows; plain ones such as -runas are not there. ``properties`` are by type, of
+    PROPERTIES_OF.
     """
 
     path: str
@@ -47,24 +48,24 @@ class Abilities(Struct, frozen=True, kw_only=True):
 
     @property
     def release(self) -> tuple[int, ...]:
-        """The version's numbers, to compare with: (7, 2, 22)."""
+        """Return the version as numbers that can be compared: (7, 2, 22)."""
         return tuple(int(part) for part in self.version.split("."))
 
     def machine(self, name: str) -> MachineType | None:
-        """The machine type of that name or alias."""
+        """Return the machine type with that name or alias."""
         return next((entry for entry in self.machines if name in (entry.name, entry.alias)), None)
 
     def takes(self, option: str, parameter: str) -> bool:
-        """Whether the command line has that parameter of that option: ('run-with', 'user')."""
+        """Tell whether an option of the command line has a parameter: ('run-with', 'user')."""
         return parameter in self.options.get(option, ())
 
     def has(self, device: str, prop: str) -> bool:
-        """Whether a type of PROPERTIES_OF has that property."""
+        """Tell whether a type of PROPERTIES_OF has a property."""
         return prop in self.properties.get(device, ())
 
 
 def read(path: str, answers: list[Any]) -> Abilities | None:
-    """What the answers to :data:`QUESTIONS` come to; None where a QEMU does not answer so."""
+    """Read the answers to :data:`QUESTIONS`; None if they are not a QEMU's."""
     version, target, machines, types, schema, options, *properties = answers
     if not all(isinstance(part, dict) for part in (version, target)) or not isinstance(schema, list):
         return None
@@ -81,7 +82,7 @@ def read(path: str, answers: list[Any]) -> Abilities | None:
             entry["option"]: frozenset(one["name"] for one in entry["parameters"])
             for entry in (options if isinstance(options, list) else ())
         },
-        # What another architecture's QEMU does not have has no properties.
+        # The QEMU of another architecture may not have a type at all.
         properties={
             name: frozenset(entry["name"] for entry in listed)
             for name, listed in zip(PROPERTIES_OF, properties, strict=True)
@@ -98,7 +99,7 @@ def _machine(entry: dict[str, Any]) -> MachineType:
 
 
 def _commands(schema: list[dict[str, Any]]) -> dict[str, frozenset[str]]:
-    """Each command with its arguments (qapi/introspect.json), of all variants."""
+    """Return the arguments of each command, of all variants (qapi/introspect.json)."""
     types = {entry["name"]: entry for entry in schema}
 
     def members(name: str) -> set[str]:

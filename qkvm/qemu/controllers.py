@@ -50,9 +50,9 @@ class ControllerDevice(NamedTuple):
 
 
 def controllers(domain: Domain, board: Board, kept: Mapping[str, str]) -> list[ControllerDevice]:
-    """The controllers to render, in an order in which each finds the bus that it sits on.
+    """Return the controllers to render, each after the one whose bus it sits on.
 
-    :param kept: labels of places of an earlier run, by id: of those that were plugged while it ran.
+    :param kept: id -> label of its place, of controllers that were plugged during an earlier run.
     """
     if domain.machine is Machine.MICROVM:
         return [_virtio_serial_of_microvm()] if needs_virtio_serial(domain) else []
@@ -67,7 +67,7 @@ def controllers(domain: Domain, board: Board, kept: Mapping[str, str]) -> list[C
 
 
 def controller_id(one: Controller) -> str:
-    """The id of a controller's device, which its buses are named after."""
+    """Return the id of a controller's device; its buses are named after it."""
     if one.type is ControllerType.PCI:
         return f"pci.{one.index}"
     if one.type is ControllerType.USB:
@@ -77,7 +77,7 @@ def controller_id(one: Controller) -> str:
 
 
 def controller_device(one: Controller, place: Place) -> ControllerDevice:
-    """The device of a controller at a place."""
+    """Return the device of a controller at a place."""
     driver, properties = "", {}
     if one.type is ControllerType.PCI:
         driver = _PCI_DRIVERS.get(one.model, one.model)
@@ -96,7 +96,7 @@ def controller_device(one: Controller, place: Place) -> ControllerDevice:
 
 
 def needed_for(disk: Disk) -> Controller | None:
-    """The controller that a disk needs on a bus that can be plugged; None for virtio, which needs none."""
+    """Return the controller that a hot-plugged disk needs; None for virtio, which needs none."""
     if disk.bus is DiskBus.SCSI:
         return Controller(type=ControllerType.SCSI, index=scsi_controller(disk))
     if disk.bus is DiskBus.USB:
@@ -105,7 +105,7 @@ def needed_for(disk: Disk) -> Controller | None:
 
 
 def uses_builtin_sata(domain: Domain) -> bool:
-    """Whether a q35's own SATA controller has something to do."""
+    """Tell whether the SATA controller that each q35 has is used."""
     if domain.machine is not Machine.Q35:
         return False
     named = any(one.type is ControllerType.SATA and one.index == 0 for one in domain.controllers)
@@ -113,12 +113,12 @@ def uses_builtin_sata(domain: Domain) -> bool:
 
 
 def needs_virtio_serial(domain: Domain) -> bool:
-    """Whether something sits on a virtio-serial bus."""
+    """Tell whether something sits on a virtio-serial bus."""
     return bool(domain.channels) or any(serial.model is SerialModel.VIRTIO for serial in domain.serials)
 
 
 def _needed(domain: Domain) -> list[Controller]:
-    """Controllers that devices need and the definition does not name."""
+    """Return the controllers that devices need and the definition does not name."""
     named = {(one.type, one.index) for one in domain.controllers}
     wanted: list[tuple[ControllerType, int]] = []
     usb = (
@@ -141,7 +141,7 @@ def _needed(domain: Domain) -> list[Controller]:
 
 
 def _is_builtin(domain: Domain, one: Controller) -> bool:
-    """Whether a controller is the machine's own, a port of the board's, or none at all."""
+    """Tell whether nothing is rendered for a controller: the machine has it, or it is a root port, or none."""
     if one.type is ControllerType.PCI:
         return one.model == "pcie-root-port"
     if one.type is ControllerType.SATA:

@@ -1,6 +1,6 @@
-"""NICs and vCPUs as templates see them: a definition's part together with its id and place.
+"""NICs and vCPUs as templates see them: what the definition says, with an id and a place.
 
-The same object renders the part of the cold command line and the arguments of the hot plug.
+The same object renders both the command line at start and the arguments of a hot plug.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _NIC_DRIVERS = {
 
 
 class NicFds(NamedTuple):
-    """Fds of a tap's queues, and of vhost-net for each: numbers cold, names given with getfd hot."""
+    """Fds of a tap's queues and of their vhost-net: numbers at start, names for getfd in a hot plug."""
 
     queues: tuple[str, ...] = ()
     vhost: tuple[str, ...] = ()
 
     @classmethod
     def named(cls, name: str, queues: int, vhost: int) -> NicFds:
-        """Names for so many, to be given with getfd: 'fd-net0', 'fd-net0-1' …"""
+        """Return names for getfd, for so many of each: 'fd-net0', 'fd-net0-1' …"""
         names = tuple(f"{name}-{number}" if number else name for number in range(queues + vhost))
         return cls(names[:queues], names[queues:])
 
 
 class NicDevice(NamedTuple):
-    """A NIC: ``id`` of the device, ``fds`` that its back end is given: for passt one, a socket; for slirp none.
+    """A NIC. Its back end gets ``fds``: one socket for passt, none for slirp.
 
-    ``boot_index`` is its place in the firmware's order, 0 where it has none and needs no boot ROM.
+    ``boot_index`` is its place in the firmware's order; a NIC with 0 is not booted from and needs no boot ROM.
     """
 
     id: str
@@ -46,12 +46,12 @@ class NicDevice(NamedTuple):
 
     @property
     def backend(self) -> str:
-        """Id of the netdev behind it."""
+        """Return the id of its netdev."""
         return f"host-{self.id}"
 
     @property
     def hostfwd(self) -> list[dict[str, str]]:
-        """The forwards of a NIC that QEMU's own stack serves, port by port (NetdevUserOptions, qapi/net.json)."""
+        """Return the forwards, port by port, for QEMU's own stack (NetdevUserOptions of qapi/net.json)."""
         return [
             {"str": f"{one.protocol}:{one.listen}:{port}-:{port - one.first + one.target[0]}"}
             for one in self.nic.forwards
@@ -60,12 +60,12 @@ class NicDevice(NamedTuple):
 
     @property
     def vectors(self) -> int:
-        """Interrupt vectors of a card with several queues: one for each, for changes, and for control."""
+        """Return the number of interrupt vectors: two a queue, one for changes, one for control."""
         return 2 * self.nic.queues + 2
 
 
 class VcpuDevice(NamedTuple):
-    """A vCPU beyond the first, and where in the topology it sits."""
+    """A vCPU other than the first, and its place in the topology."""
 
     id: str
     driver: str
@@ -78,23 +78,23 @@ class VcpuDevice(NamedTuple):
 def nic_device(
     machine: Machine, nic: Nic, ident: str, place: Place, fds: NicFds, *, boot_index: int = 0
 ) -> NicDevice:
-    """The device of a NIC on a machine; its alias, where it has one, is its id."""
+    """Return the device of a NIC; an alias becomes its id."""
     driver = "virtio-net-device" if machine is Machine.MICROVM else _NIC_DRIVERS[nic.model]
     return NicDevice(nic.alias or ident, nic, driver, place, fds, boot_index)
 
 
 def cpu_model(domain: Domain, accel: str) -> str:
-    """The model and features of the vCPUs: the definition's, else all that the accelerator offers.
+    """Return the model and features of the vCPUs: the definition's, else all that the accelerator offers.
 
-    TCG's max has 5-level paging, which costs a walk a level more and gives a guest of this size nothing; and ERMS,
-    for which Linux copies by ``rep movsb``: TCG does that byte by byte, and a guest sends a third of what it can.
-    FSRM goes with ERMS: a Linux that finds it alone (QEMU 10 has it, 7.2 does not) hangs early in its boot.
+    Three features of TCG's max are turned off. 5-level paging makes each page walk longer and is of no use to
+    guests of this size. With ERMS Linux copies by ``rep movsb``, which TCG does byte by byte: a guest then sends
+    data at a third of its speed. A Linux that finds FSRM (QEMU 10 has it, 7.2 does not) without ERMS hangs early.
     """
     return domain.cpu or ("host" if accel == "kvm" else "max,la57=off,erms=off,fsrm=off")
 
 
 def vcpu_device(domain: Domain, accel: str, index: int) -> VcpuDevice:
-    """The device of vCPU number ``index`` (1 or more; number 0 is born with the machine).
+    """Return the device of vCPU number ``index``, from 1 on; the machine itself has number 0.
 
     Numbers count threads fastest, then cores, dies and sockets, as QEMU's own list does.
     """

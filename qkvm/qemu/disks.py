@@ -39,10 +39,10 @@ _FILTER = "throttle-"
 
 
 class LayerNodes(NamedTuple):
-    """One image of a chain: its format node on its protocol node, and the node below it ('' is none).
+    """One image of a chain: its format node, the protocol node below that, and its backing node ('' is none).
 
-    ``direct`` says whether the host's page cache is left out. ``fdset`` is the number of the set of fds that its
-    image comes in (add-fd of qapi/misc.json): QEMU from 9.1 on takes an fd only where its O_DIRECT says the same.
+    ``direct`` bypasses the host's page cache. ``fdset`` is the set of fds that holds its image (add-fd of
+    qapi/misc.json); QEMU from 9.1 on takes an fd only if its O_DIRECT agrees with ``direct``.
     """
 
     node: str
@@ -56,17 +56,17 @@ class LayerNodes(NamedTuple):
 
     @property
     def filename(self) -> str:
-        """What QEMU opens."""
+        """Return the path that QEMU opens."""
         return f"/dev/fdset/{self.fdset}"
 
     @property
     def file_driver(self) -> str:
-        """QEMU's driver of the protocol layer; /dev/shm is the one place under /dev with regular files."""
+        """Return the driver of the protocol node; below /dev only /dev/shm has regular files."""
         return "host_device" if self.path.startswith("/dev/") and not self.path.startswith("/dev/shm/") else "file"
 
 
 class FilterNode(NamedTuple):
-    """A node that passes on what a throttle group lets through: its name, the group's object, the node below."""
+    """The node of a throttle group above an image: its name, the group's object, the node below."""
 
     node: str
     group: str
@@ -74,9 +74,9 @@ class FilterNode(NamedTuple):
 
 
 class DiskDevice(NamedTuple):
-    """A disk: ``id`` of the device, its place on a bus, ``attach`` as the properties that put it there.
+    """A disk. ``attach`` are the properties that put it on its bus.
 
-    ``layers`` come deepest first; an empty drive has none. ``boot_index`` is 0 where the firmware skips it.
+    ``layers`` begin with the deepest image; an empty drive has none. The firmware skips a ``boot_index`` of 0.
     """
 
     id: str
@@ -89,12 +89,12 @@ class DiskDevice(NamedTuple):
 
     @property
     def node(self) -> str:
-        """Node name of the image that the guest reads and writes; '' where there is no medium."""
+        """Return the name of the topmost image's node; '' if there is no medium."""
         return self.layers[-1].node if self.layers else ""
 
     @property
     def filters(self) -> tuple[FilterNode, ...]:
-        """The throttle groups' nodes on top of the image, the lowest first."""
+        """Return the nodes of its throttle groups, from the lowest up."""
         found: list[FilterNode] = []
         for number, group in enumerate(self.disk.throttle_groups):
             name = self.layers[-1].file_node.replace("file-", f"{_FILTER}{number}-", 1)
@@ -103,36 +103,36 @@ class DiskDevice(NamedTuple):
 
     @property
     def top(self) -> str:
-        """Name of the node that the drive sits on: the image's, or that of the uppermost filter."""
+        """Return the name of the node that the drive sits on: the topmost filter's, else the image's."""
         return self.filters[-1].node if self.filters else self.node
 
     @property
     def iothread(self) -> str:
-        """Id of the thread that serves it."""
+        """Return the id of the iothread that serves it."""
         return f"iothread{self.disk.iothread}"
 
     @property
     def wwn(self) -> int:
-        """Its world wide name as the number that QEMU takes, 0 for none."""
+        """Return its world wide name as a number; 0 for none."""
         return int(self.disk.wwn or "0", 16)
 
     @property
     def write_cache(self) -> str:
-        """'on' or 'off' where the definition's cache mode says which, '' where it doesn't or there is none."""
+        """Return 'on' or 'off' as the definition's cache mode says; '' if it does not say."""
         if not self.disk.cache or self.disk.device is not DiskKind.DISK or self.disk.bus is DiskBus.USB:
             return ""
         return "on" if self.disk.cache.write_cache else "off"
 
 
 def disk_id(disk: Disk) -> str:
-    """The id of a disk's device: its alias, else one made of its target."""
+    """Return the id of a disk's device: its alias, else one made of its target."""
     return disk.alias or f"disk-{disk.target}"
 
 
 def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
-    """The nodes of a disk's chain, deepest first.
+    """Return the nodes of a disk's chain, the deepest image first.
 
-    :param tag: sets the names apart from those of an earlier medium in the same drive.
+    :param tag: makes the names differ from those of an earlier medium in the same drive.
     """
     if not disk.path:
         return ()
@@ -148,7 +148,7 @@ def layers(disk: Disk, *, tag: str = "") -> tuple[LayerNodes, ...]:
 
 
 def with_fdsets(device: DiskDevice, first: int) -> DiskDevice:
-    """The same disk with its images in sets of fds, numbered from ``first`` on."""
+    """Return the disk with its images in sets of fds, numbered from ``first`` on."""
     numbered = tuple(layer._replace(fdset=first + number) for number, layer in enumerate(device.layers))
     return device._replace(layers=numbered)
 
@@ -156,15 +156,15 @@ def with_fdsets(device: DiskDevice, first: int) -> DiskDevice:
 def disk_device(
     machine: Machine, disk: Disk, place: Place, attach: dict[str, Any], boot_index: int, *, tag: str = ""
 ) -> DiskDevice:
-    """The device of a disk on a machine; see :func:`attachment` for ``attach``."""
+    """Return the device of a disk; see :func:`attachment` for ``attach``."""
     driver = "virtio-blk-device" if machine is Machine.MICROVM else _DRIVERS[disk.bus, disk.device]
     return DiskDevice(disk_id(disk), disk, driver, place, attach, layers(disk, tag=tag), boot_index)
 
 
 def attachment(disk: Disk, place: Place, *, machine: Machine, scsi_model: str = "virtio-scsi") -> dict[str, Any]:
-    """The properties that put a disk on its bus: a PCI place, or a controller's number and a unit there.
+    """Return the properties that put a disk on its bus: a PCI place, or a controller and a unit.
 
-    :param scsi_model: model of the SCSI controller; virtio's has targets and units, the older ones targets alone.
+    :param scsi_model: model of the SCSI controller; only virtio's has units beside targets.
     """
     if disk.bus is DiskBus.VIRTIO:
         if not place.bus:
@@ -177,7 +177,7 @@ def attachment(disk: Disk, place: Place, *, machine: Machine, scsi_model: str = 
             return {"bus": f"scsi{controller}.0", "scsi-id": unit}
         return {"bus": f"scsi{controller}.0", "channel": bus, "scsi-id": target, "lun": unit}
     if disk.bus is DiskBus.SATA:
-        # The chipset's own controller of a q35 calls its buses ide.
+        # The buses of a q35's own SATA controller are named ide.N.
         name = "ide" if controller == 0 and machine is Machine.Q35 else f"sata{controller}"
         return {"bus": f"{name}.{unit}"}
     if disk.bus is DiskBus.IDE:
@@ -188,7 +188,7 @@ def attachment(disk: Disk, place: Place, *, machine: Machine, scsi_model: str = 
 
 
 def usb_attachment(address: str) -> dict[str, Any]:
-    """The properties that put a device on a USB bus: the first one's next port, or where its address says."""
+    """Return the properties that put a device on a USB bus: at its address, else at the first bus's next port."""
     if not address:
         return {"bus": "usb.0"}
     _, bus, port = address.split(":")
@@ -196,12 +196,12 @@ def usb_attachment(address: str) -> dict[str, Any]:
 
 
 def scsi_controller(disk: Disk) -> int:
-    """The number of the SCSI controller that a disk sits on."""
+    """Return the number of the SCSI controller that a disk sits on."""
     return drive_address(disk)[0]
 
 
 def drive_address(disk: Disk) -> tuple[int, int, int, int]:
-    """Controller, bus, target and unit: the address's, else libvirt's by the target's letters."""
+    """Return controller, bus, target and unit: of the address, else what libvirt derives from the target."""
     if disk.address.startswith("drive:"):
         controller, bus, target, unit = (int(part) for part in disk.address.split(":")[1:])
         return controller, bus, target, unit
@@ -216,10 +216,10 @@ def drive_address(disk: Disk) -> tuple[int, int, int, int]:
 
 
 def disks(domain: Domain, board: Board, order: dict[str, int], kept: Mapping[str, str]) -> list[DiskDevice]:
-    """The disks of a definition.
+    """Return the disks of a definition.
 
-    :param order: places in the boot order, by target. :param kept: labels of places of an earlier run, by id.
-    :raises InvalidValue: two sit in one place.
+    :param order: target -> place in the boot order. :param kept: id -> label of its place in an earlier run.
+    :raises InvalidValue: two disks have the same place.
     """
     found = []
     for disk in domain.disks:
@@ -243,7 +243,7 @@ def disks(domain: Domain, board: Board, order: dict[str, int], kept: Mapping[str
 
 
 def scsi_model(controllers: Iterable[Controller], index: int) -> str:
-    """The model of the SCSI controller of that number: what is said of it, else virtio's."""
+    """Return the model of a SCSI controller by its number: virtio's if the definition names none."""
     for one in controllers:
         if one.type is ControllerType.SCSI and one.index == index:
             return one.model or "virtio-scsi"
@@ -251,7 +251,7 @@ def scsi_model(controllers: Iterable[Controller], index: int) -> str:
 
 
 def _refuse_same_place(found: list[DiskDevice]) -> None:
-    """Refuse two drives on one unit of one bus.
+    """Refuse two drives on the same unit of a bus.
 
     :raises InvalidValue: naming both.
     """
@@ -268,7 +268,7 @@ def _refuse_same_place(found: list[DiskDevice]) -> None:
 
 
 def backend_path(machine: Machine, disk: Disk) -> str:
-    """What QMP calls the device that has a disk's block backend: with some drivers it is a part of the disk's."""
+    """Return QMP's name of the device with a disk's block backend; it may be a part of the disk's device."""
     ident = disk_id(disk)
     if disk.bus is DiskBus.USB:
         return f"/machine/peripheral/{ident}/{ident}.0/legacy[0]"
@@ -278,22 +278,22 @@ def backend_path(machine: Machine, disk: Disk) -> str:
 
 
 def is_filter(node: str) -> bool:
-    """Whether a node of that name is a throttle group's."""
+    """Tell whether a node belongs to a throttle group, by its name."""
     return node.startswith(_FILTER)
 
 
 def throttle_group_id(name: str) -> str:
-    """The id of a throttle group's object."""
+    """Return the id of a throttle group's object."""
     return f"{_FILTER}{name}"
 
 
 def throttle_group_object(group: Throttle) -> dict[str, Any]:
-    """A throttle group as object-add takes it (qapi/qom.json, ThrottleGroupProperties)."""
+    """Return object-add's arguments for a throttle group (ThrottleGroupProperties of qapi/qom.json)."""
     limits = {"iops-size": group.size_iops_sec}
     for kind, name in (("bytes", "bps"), ("iops", "iops")):
         for one in ("total", "read", "write"):
             burst = getattr(group, f"{one}_{kind}_sec_max")
-            # A length of 1 is QEMU's default; without a burst it takes no other.
+            # QEMU's default is 1, and it refuses any other length without a burst.
             length = (getattr(group, f"{one}_{kind}_sec_max_length") or 1) if burst else 1
             limits |= {
                 f"{name}-{one}": getattr(group, f"{one}_{kind}_sec"), f"{name}-{one}-max": burst,
@@ -303,7 +303,7 @@ def throttle_group_object(group: Throttle) -> dict[str, Any]:
 
 
 def throttle_arguments(machine: Machine, disk: Disk, throttle: Throttle | None) -> dict[str, Any]:
-    """The arguments of block_set_io_throttle for a disk (qapi/block-core.json); None lifts all limits."""
+    """Return the arguments of block_set_io_throttle for a disk; None lifts all limits."""
     limits = throttle or Throttle()
     group = limits.group_name or disk_id(disk)
     found: dict[str, Any] = {"id": backend_path(machine, disk), "group": group}

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Flash(NamedTuple):
-    """The files behind the two chips and their image formats.
+    """The files of the two chips, and their image formats.
 
-    ``template`` is what a new store of variables is made from. ``secure`` lets the code alone, in SMM, write the
-    variables, without which Secure Boot protects nothing.
+    A new file of variables is made from ``template``. With ``secure`` only the firmware's code, in SMM, can write
+    the variables: without that Secure Boot protects nothing.
     """
 
     code: str
@@ -22,10 +22,10 @@ class Flash(NamedTuple):
 
     @property
     def code_node(self) -> str:
-        """Node name of the code."""
+        """Return the node name of the code."""
         return f"{self.code_format}-pflash0"
 
     @property
     def variables_node(self) -> str:
-        """Node name of the variables; a snapshot of the machine holds them too."""
+        """Return the node name of the variables; snapshots of the machine include that node."""
         return f"{self.variables_format}-pflash1"

@@ -1,7 +1,7 @@
-"""A guest's command line made harmless: the same hardware, with nothing behind it. Pure.
+"""Make a guest's command line harmless: the same hardware, with nothing of the host behind it. Pure.
 
-What a probe is started with beside the guest itself. Disks are empty, NICs and ports lead nowhere; no file, socket
-or tap of the guest's is named; no memory is taken before it is used. What is not known here is left out.
+A probe is started with it while the guest itself may run. Disks are empty, NICs and ports lead nowhere; no file,
+socket or tap of the guest is named; memory is not preallocated. Unknown options are left out.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ _SAME = frozenset((
     "-accel", "-action", "-bios", "-boot", "-cpu", "-display", "-global", "-k", "-m", "-machine", "-name",
     "-no-user-config", "-nodefaults", "-rtc", "-run-with", "-runas", "-S", "-sandbox", "-smbios", "-smp", "-uuid",
 ))  # fmt: skip
-"""Options that concern nothing outside of QEMU."""
+"""Options that use nothing outside of QEMU."""
 
 _OUTSIDE = ("vhost-", "vfio-", "usb-host", "usb-redir", "virtio-input-host", "ivshmem")
-"""What devices are called that are made of something of the host's or of another process."""
+"""How the names of drivers begin that use a device of the host or another process."""
 
 _BACKENDS = ("tpmdev",)
-"""Properties that name what was left out: a device with one is left out too."""
+"""Properties that name something that was left out; a device that has one is left out too."""
 
 SIZE = 1474560
-"""Bytes of an empty disk: a floppy's, and whole sectors of flash."""
+"""Bytes of an empty disk: it fits a floppy drive, and is a multiple of flash sectors."""
 
 
 def harmless(options: list[Option]) -> tuple[list[Option], list[str]]:
-    """The options of a probe, and what of the guest's is not in them, in words."""
+    """Return the options of a probe, and the names of what they leave out."""
     kept: list[Option] = []
     left: list[str] = []
     for option in options:
@@ -45,16 +45,16 @@ _SILENT = frozenset((
     "-add-fd", "-append", "-blockdev", "-chardev", "-incoming", "-initrd", "-kernel", "-mon", "-object",
     "-overcommit", "-pidfile", "-tpmdev", "-vnc",
 ))  # fmt: skip
-"""Options without which the hardware is what it is."""
+"""Options that can be left out without changing the hardware."""
 
 
 def _name(option: Option) -> str:
-    """How a user finds an option again: a device by its type."""
+    """Return the name of an option for the user: of a device its type."""
     return str(option.value["driver"]) if isinstance(option.value, dict) else option.name
 
 
 def _substitute(option: Option, number: int) -> Option | None:
-    """What stands for an option, None for nothing; ``number`` is of no other one."""
+    """Return what replaces an option, None to leave it out; ``number`` is unique."""
     name, value = option
     if name in _SAME:
         return option
@@ -62,7 +62,7 @@ def _substitute(option: Option, number: int) -> Option | None:
         ident = next((part for part in option.parts() if part.startswith("id=")), "")
         return Option(name, f"null,{ident}")
     if name == "-fsdev" and isinstance(value, str):
-        # A folder that is always there; QEMU opens it and looks at nothing in it.
+        # A folder that always exists; QEMU opens it and reads nothing in it.
         parts = ["path=/" if part.startswith("path=") else part for part in option.parts()]
         return Option(name, ",".join(parts))
     if not isinstance(value, dict):
@@ -75,11 +75,11 @@ def _substitute(option: Option, number: int) -> Option | None:
 
 
 _NODE_KEYS = frozenset(("node-name", "read-only", "discard", "detect-zeroes", "cache"))
-"""What a block node has whatever it is."""
+"""Properties that every block node has."""
 
 
 def _node(value: dict[str, Any]) -> dict[str, Any]:
-    """An empty disk in the place of a node, under its name, be it an image or what lies below one."""
+    """Return an empty disk with the name of a node, for format and protocol nodes alike."""
     common = {key: value[key] for key in value if key in _NODE_KEYS}
     if isinstance(value.get("file"), str):
         return {"driver": "raw", "file": value["file"], **common}
@@ -93,7 +93,7 @@ def _device(value: dict[str, Any]) -> dict[str, Any] | None:
 
 
 _MEMORY_KEYS = frozenset(("id", "size", "share", "merge", "dump", "host-nodes", "policy"))
-"""What memory has whatever it lies in: neither huge pages nor another one's file."""
+"""Properties that every memory backend has; huge pages and files are not among them."""
 
 
 def _object(value: dict[str, Any]) -> dict[str, Any] | None:

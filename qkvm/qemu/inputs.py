@@ -25,7 +25,7 @@ class InputDevice(NamedTuple):
 
 
 def inputs(domain: Domain, board: Board) -> list[InputDevice]:
-    """The input devices of a definition; the PS/2 ones are the machine's own."""
+    """Return the input devices of a definition; PS/2 ones are part of the machine."""
     found = []
     for number, one in enumerate(domain.inputs):
         ident = one.alias or f"input{number}"

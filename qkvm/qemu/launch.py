@@ -1,4 +1,4 @@
-"""From a definition and what the host gave it to the context of its template. Pure."""
+"""Make the context of a template from a definition and the host's resources. Pure."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _VIDEO_MEMORY = {
     Video.VMVGA: "vgamem_mb",
 }
 DEFAULT_ACTIONS = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown"}
-"""What QEMU does by itself where nothing is said (set-action of qapi/run-state.json)."""
+"""QEMU's own defaults (set-action of qapi/run-state.json)."""
 
 
 class Resources(NamedTuple):
     """What the host gives one start: accelerator, user, open fds, paths, the VNC server's address.
 
-    ``sockets`` are fds of the listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of disks'
-    images by protocol node. ``folder`` is the run's, ``vnc_secret`` a file with the VNC password, '' for none.
-    ``flash`` is UEFI firmware, None is the BIOS. ``tpm_fd`` is connected to the swtpm of a domain that has one.
-    ``shares`` are fds of what QEMU gets of each shared folder. ``quirks`` are the workarounds that the QEMU needs.
+    ``sockets`` has the fds of listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of images
+    by protocol node, ``shares`` one of each shared folder. ``folder`` is the run's. ``vnc_secret`` is a file with
+    the VNC password, '' for none. ``flash`` is UEFI firmware, None the BIOS. ``tpm_fd`` leads to the swtpm, 0 is
+    none. ``quirks`` are the workarounds that this QEMU needs.
     """
 
     accel: str
@@ -77,7 +77,7 @@ class Resources(NamedTuple):
 
 
 class ImageFd(NamedTuple):
-    """An fd of an image, the number of the set that it comes in, and its path, for who looks."""
+    """An fd of an image, the number of its set, and its path, which only informs."""
 
     fd: int
     fdset: int
@@ -85,7 +85,7 @@ class ImageFd(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """What a template sees as ``launch``, beside the definition as ``domain``."""
+    """What a template sees as ``launch``; it sees the definition as ``domain``."""
 
     accel: str
     machine: str
@@ -125,11 +125,10 @@ class Launch(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What devices had in an earlier run and must have again, or a saved state does not fit.
+    """Ids and places of an earlier run, which devices must have again to fit its saved state.
 
-    ``nics`` are the ids of the definition's NICs in its order, ``filesystems`` those of its shares, ``places`` the
-    labels of places by device id. ``incoming`` tells whether the state comes as a stream, or lies in a disk's
-    image.
+    ``nics`` and ``filesystems`` are the ids of the definition's NICs and shares, in its order; ``places`` has the
+    labels of places by device id. ``incoming``: the state comes as a stream, else it lies in a disk's image.
     """
 
     nics: tuple[str, ...]
@@ -139,12 +138,11 @@ class Kept(NamedTuple):
 
 
 def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
-    """Ids and places for every device of the definition, with what the host gave.
+    """Give every device of the definition an id and a place.
 
-    :param kept: ids and places of an earlier run; where that run's state comes as a stream, QEMU
-        waits for it instead of booting.
-    :raises InvalidState: more devices than the machine has slots for. :raises InvalidValue: an address that the
-        machine doesn't have, or two devices in one place.
+    :param kept: those of an earlier run; if its state comes as a stream, QEMU waits for that and does not boot.
+    :raises InvalidState: the machine has not enough slots.
+    :raises InvalidValue: the machine does not have an address, or two devices have the same one.
     """
     board = Board(domain)
     fixed = _fixed_places(domain, board)
@@ -216,7 +214,7 @@ def _nics(
 
 
 def vnc_option(vnc: Vnc, given: Resources) -> str:
-    """The address as QEMU's -vnc takes it: host:display, IPv6 in brackets, or a Unix socket."""
+    """Return the address for QEMU's -vnc: host:display, IPv6 in brackets, or a Unix socket."""
     if vnc.socket:
         return f"unix:{given.folder}/vnc.sock"
     host = f"[{vnc.listen}]" if ":" in vnc.listen else vnc.listen
@@ -224,9 +222,9 @@ def vnc_option(vnc: Vnc, given: Resources) -> str:
 
 
 def command_line(domain: Domain, launch: Launch, *, own_templates: str, template: str = "") -> list[Option]:
-    """The options that start the domain, from its machine's template or the one given.
+    """Return the options that start the domain, rendered from its machine's template or ``template``.
 
-    :raises TemplateError: the template is not there or gives no valid options.
+    :raises TemplateError: the template does not exist or gives no valid options.
     """
     return render(template or f"{domain.machine}.args.j2", _context(domain, launch), own=own_templates)
 
@@ -236,7 +234,7 @@ def _context(domain: Domain, launch: Launch) -> dict[str, Any]:
 
 
 def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
-    """Places of the devices of which there is one; each has a slot that it takes where that is free."""
+    """Return the places of the devices of which there is one each; each has a preferred slot."""
     found: dict[str, Place] = {}
     if domain.video is not Video.NONE:
         found["video"] = board.fixed(domain.video_address, prefer=0x2)
@@ -250,7 +248,7 @@ def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
 
 
 def _memory_object(domain: Domain) -> dict[str, Any] | None:
-    """The memory backend of a guest whose memory is more than plain anonymous pages (qapi/qom.json)."""
+    """Return the memory backend (qapi/qom.json); None for plain anonymous pages."""
     backing, tune = domain.memory_backing, domain.numatune
     if backing == MemoryBacking() and tune is None:
         return None
@@ -264,7 +262,7 @@ def _memory_object(domain: Domain) -> dict[str, Any] | None:
         found["hugetlb"] = True
         if backing.hugepage_size:
             found["hugetlbsize"] = backing.hugepage_size * 1024
-    # A restrictive placement is the control group's.
+    # The control group does a restrictive placement.
     if tune is not None and tune.mode is not NumaMode.RESTRICTIVE:
         found |= {
             "host-nodes": _numbers(tune.nodeset),
@@ -274,7 +272,7 @@ def _memory_object(domain: Domain) -> dict[str, Any] | None:
 
 
 def _numbers(text: str) -> list[int]:
-    """The numbers of a list such as '0-2,^1,5', sorted."""
+    """Return the sorted numbers of a list such as '0-2,^1,5'."""
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.removeprefix("^").partition("-")
@@ -288,7 +286,7 @@ def _iothread_object(domain: Domain) -> list[dict[str, Any]]:
 
 
 def iothread_object(thread: IoThread) -> dict[str, Any]:
-    """An iothread as object-add takes it (qapi/qom.json, IothreadProperties)."""
+    """Return object-add's arguments for an iothread (IothreadProperties of qapi/qom.json)."""
     found: dict[str, Any] = {"qom-type": "iothread", "id": f"iothread{thread.id}"}
     for name in ("poll_max_ns", "poll_grow", "poll_shrink", "thread_pool_min", "thread_pool_max"):
         if getattr(thread, name) is not None:
@@ -297,7 +295,7 @@ def iothread_object(thread: IoThread) -> dict[str, Any]:
 
 
 def actions(domain: Domain) -> dict[str, str]:
-    """What QEMU does by itself at certain events (set-action of qapi/run-state.json), where not its default."""
+    """Return what QEMU is to do at certain events, where not its default (set-action of qapi/run-state.json)."""
     found: dict[str, str] = {}
     if domain.on_reboot is not OnReboot.RESTART:
         found["reboot"] = "shutdown"
@@ -316,16 +314,16 @@ def _video_properties(domain: Domain) -> dict[str, Any]:
 
 
 def _watchdog_driver(domain: Domain) -> str:
-    """The watchdog's driver; a q35 has its TCO timer of its own."""
+    """Return the watchdog's driver; '' for the TCO timer, which every q35 has."""
     if domain.watchdog is None or domain.watchdog.model is WatchdogModel.ITCO:
         return ""
     return str(domain.watchdog.model)
 
 
 def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[str, dict[str, Any]]]:
-    """QMP commands that QEMU runs by itself at the start: balloon target, statistics, link states, limits, go.
+    """Return the QMP commands that QEMU runs at its start: balloon, statistics, links, limits, and cont.
 
-    A QEMU that waits for a saved state has its balloon's size from there, and goes when it has it.
+    If QEMU waits for a saved state, the balloon's size comes with the state and the guest is resumed later.
     """
     commands: list[tuple[str, dict[str, Any]]] = []
     if domain.balloon is not None:
@@ -341,7 +339,7 @@ def start_script(domain: Domain, launch: Launch, *, paused: bool) -> list[tuple[
     commands += [
         ("block_set_io_throttle", disks.throttle_arguments(domain.machine, disk, disk.throttle))
         for disk in domain.disks
-        # An empty drive can have no limits yet: change-media sets them.
+        # An empty drive can't have limits; change-media sets them.
         if disk.throttle is not None and disk.path
     ]
     if not paused and not launch.incoming:
@@ -353,10 +351,9 @@ _KINDS = {BootDevice.DISK: DiskKind.DISK, BootDevice.CDROM: DiskKind.CDROM, Boot
 
 
 def _boot_indexes(domain: Domain) -> dict[str, int]:
-    """Target of a disk, or MAC address of a NIC -> its number in the order, from 1 on; others are not tried.
+    """Return the boot order: a disk's target, or a NIC's MAC address -> its number from 1 on.
 
-    A device's own boot_order counts, else boot.order; where neither is said the disks come first, in their
-    order, and then CD-ROMs.
+    The devices' own boot_order decides, else boot.order; without either the disks come first, then CD-ROMs.
     """
     own = {disk.target: disk.boot_order for disk in domain.disks} | {
         nic.mac: nic.boot_order for nic in domain.nics

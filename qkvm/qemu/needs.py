@@ -1,4 +1,4 @@
-"""What a command line asks of a QEMU: types of devices and objects, their properties, options. Pure."""
+"""What a QEMU must have for a command line: types of devices and objects, properties, options. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from qkvm.qemu.abilities import Abilities
 from qkvm.qemu.render import Option
 
 _OPTIONS = {"m": "memory", "smp": "smp-opts", "boot": "boot-opts"}
-"""Options whose name in query-command-line-options is another one."""
+"""Options that query-command-line-options shows under another name."""
 
 _NO_PROPERTIES = frozenset(("driver", "id", "bus", "qom-type"))
-"""What -device and -object take whatever the type is."""
+"""Keys of -device and -object that are no property of a type."""
 
 
 class Needs(NamedTuple):
-    """Properties by type: of ``devices``, of other ``objects``, the machine among them; parameters by option."""
+    """Properties by type, of ``devices`` and of other ``objects`` (also the machine); parameters by option."""
 
     devices: dict[str, set[str]]
     objects: dict[str, set[str]]
@@ -24,7 +24,7 @@ class Needs(NamedTuple):
 
 
 def of(options: Iterable[Option]) -> Needs:
-    """What a command line needs."""
+    """Return what a command line needs."""
     found = Needs({}, {}, {})
     for option in options:
         name, value = option
@@ -44,7 +44,7 @@ def of(options: Iterable[Option]) -> Needs:
 
 
 def missing_types(needs: Needs, qemu: Abilities) -> list[str]:
-    """The types that a QEMU does not have."""
+    """Return the types that a QEMU does not have."""
     machines = {f"{entry.name}-machine" for entry in qemu.machines}
     return sorted(
         name
@@ -54,9 +54,9 @@ def missing_types(needs: Needs, qemu: Abilities) -> list[str]:
 
 
 def missing_options(needs: Needs, now: Abilities, then: Abilities) -> list[str]:
-    """What one QEMU says that its command line takes, and another one does not.
+    """Return the parameters of options that one QEMU has and another does not.
 
-    Neither tells of all its options: what both are silent about is not missing.
+    QEMU does not show all its options: what neither shows does not count as missing.
     """
     found = []
     for option, keys in needs.options.items():
@@ -70,7 +70,7 @@ def missing_options(needs: Needs, now: Abilities, then: Abilities) -> list[str]:
 
 
 def questions(needs: Needs, qemu: Abilities) -> list[tuple[str, str, set[str]]]:
-    """QMP command, type and wanted properties, for each type that a QEMU has."""
+    """Return QMP command, type and wanted properties for each type that a QEMU has."""
     known = set(qemu.devices) | {f"{entry.name}-machine" for entry in qemu.machines}
     return [
         *(("device-list-properties", name, wanted) for name, wanted in needs.devices.items() if name in known),

@@ -1,4 +1,4 @@
-"""Serial ports and channels as templates see them, and the sockets that a run listens on. Pure."""
+"""Serial ports and channels as templates see them, and the listening sockets of a run. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from qkvm.spec.domain import (
 )
 
 MONITORS = {"qmp": "qmp.sock", "monitor": "monitor.sock"}
-"""The two QMP sockets of every run: qkvm's own, and the one for other tools."""
+"""The two QMP sockets of every run: one for qkvm, one for other tools."""
 
 
 class PortDevice(NamedTuple):
-    """A serial port or channel: id of device and chardev, the port, fd of its socket, its driver and place.
+    """A serial port or channel; ``fd`` is that of its socket.
 
-    ``log`` is the file that keeps what the guest writes, '' for none.
+    ``log`` is the file that gets what the guest writes, '' for none.
     """
 
     id: str
@@ -35,17 +35,17 @@ class PortDevice(NamedTuple):
 
     @property
     def device_id(self) -> str:
-        """Id of the device in front of the chardev."""
+        """Return the id of the device that uses the chardev."""
         return self.port.alias or f"{self.id}-port"
 
     @property
     def name(self) -> str:
-        """The name that a virtio port has in the guest."""
+        """Return the name of a virtio port in the guest."""
         return self.port.name if isinstance(self.port, Channel) else ""
 
 
 def sockets(domain: Domain) -> dict[str, str]:
-    """The sockets that a run listens on: id of the chardev -> file name in the run's folder."""
+    """Return the listening sockets of a run: id of the chardev -> file name in the run's folder."""
     found = dict(MONITORS)
     for number, serial in enumerate(domain.serials):
         if serial.kind is PortKind.SOCKET:
@@ -57,9 +57,9 @@ def sockets(domain: Domain) -> dict[str, str]:
 
 
 def agent_port(domain: Domain) -> tuple[str, str] | None:
-    """Device id of the guest agent's port, and its socket's path, '' for the one in the run's folder.
+    """Return the device id of the guest agent's port and its socket's path, '' for the one in the run's folder.
 
-    None where there is no such channel, or one that no socket leads to.
+    None if there is no such channel, or it has no socket.
     """
     for number, channel in enumerate(domain.channels):
         if channel.name == AGENT_CHANNEL and channel.kind in (PortKind.SOCKET, PortKind.UNIX):
@@ -68,7 +68,7 @@ def agent_port(domain: Domain) -> tuple[str, str] | None:
 
 
 def ports(domain: Domain, board: Board, fds: Mapping[str, int], log: str) -> list[PortDevice]:
-    """All serial ports, then all channels; the first serial port is the one whose words are kept in ``log``."""
+    """Return all serial ports, then all channels; ``log`` gets what the guest writes to the first one."""
     found = []
     for number, serial in enumerate(domain.serials):
         ident = f"serial{number}"

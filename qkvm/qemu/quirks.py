@@ -1,10 +1,9 @@
-"""Workarounds: what some QEMUs need to be treated differently for, and which these are.
+"""Workarounds for some QEMUs. This is the only module that tells one QEMU from another.
 
-The one place that tells QEMUs apart. Each workaround has a name that code and templates ask for, a reason, and a
-condition on what the program said it can do; a version counts only where behaviour differs and nothing tells so.
-Each has a test with a real QEMU that fails where the condition and the behaviour differ: it tells when a
-workaround is no longer needed. Whether one holds for a QEMU that runs is in its run's record: the program may have
-been replaced since.
+Each workaround has a name that code and templates ask for, a reason, and a condition on the program's abilities;
+a version is asked only if no ability shows the difference. A test with a real QEMU fails when condition and
+behaviour differ, so it shows when a workaround is no longer needed. The record of a run names the workarounds of
+its QEMU, since the program may have been replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from qkvm.qemu.abilities import Abilities
 
 
 class Quirk(StrEnum):
-    """The name of a workaround."""
+    """The names of the workarounds."""
 
     RUNAS = "runas"
     INACTIVE_IMAGES = "inactive-images"
@@ -28,7 +27,7 @@ class Quirk(StrEnum):
 
 
 class Workaround(NamedTuple):
-    """Why a QEMU is treated differently, for which one that is so, and the test that sees it there."""
+    """The reason for a workaround, the condition on a QEMU, and the test that shows the behaviour."""
 
     reason: str
     needed: Callable[[Abilities], bool]
@@ -48,7 +47,7 @@ WORKAROUNDS: dict[Quirk, Workaround] = {
     ),
     Quirk.VCPU_BUFFERS: Workaround(
         "TCG frees the buffers of an unplugged vCPU, and writes to them when a plug or reset changes the memory",
-        # Seen in 7.2.22, not in 10.0.13; nothing tells which of those between has it.
+        # Seen in 7.2.22, not in 10.0.13; no ability shows which versions between have it.
         lambda qemu: qemu.release < (10,),
         "tests/guest/test_quirks.py::test_after_the_unplug_of_a_vcpu",
     ),
@@ -73,5 +72,5 @@ WORKAROUNDS: dict[Quirk, Workaround] = {
 
 
 def needed(qemu: Abilities) -> frozenset[Quirk]:
-    """The workarounds that a QEMU needs."""
+    """Return the workarounds that a QEMU needs."""
     return frozenset(quirk for quirk, workaround in WORKAROUNDS.items() if workaround.needed(qemu))

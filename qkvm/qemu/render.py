@@ -1,10 +1,9 @@
-"""From a template to a command line: one line gives one option, never a shell string.
+"""Render a template into a command line: each line gives one option; there is no shell string.
 
-What a template prints with ``{{ }}`` is data and can't become anything else. Each printed value travels through
-Jinja as an opaque token and is put in only after the text has been cut into lines and options, escaped for
-the place where it lands: inside a JSON value it must have gone through the ``json`` filter, in an option of
-the form ``key=value,…`` its commas are doubled (qemu-options.hx), and an option that takes its argument whole
-gets it whole.
+What a template prints with ``{{ }}`` stays data. Jinja prints an opaque token for each value; the value replaces
+it only after the text has been split into lines and options, escaped for its place. Inside JSON it must have
+passed the ``json`` filter. In an option of the form ``key=value,…`` its commas are doubled (qemu-options.hx). An
+option that takes its whole argument as it is gets the value unchanged.
 """
 
 from __future__ import annotations
@@ -29,45 +28,45 @@ _FLAGS = frozenset(("-S", "-nodefaults", "-no-user-config"))
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _TOKEN = re.compile(f"{_OPEN}(j?)([0-9a-f]*){_CLOSE}")
-"""A printed value in hexadecimal digits; the j marks one that is JSON already."""
+"""A token: the value in hexadecimal digits; the j marks JSON."""
 
 _OPTION = re.compile(r"-[A-Za-z][a-z-]*")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]*")
 
 HOTPLUG = {"-netdev": "netdev_add", "-device": "device_add", "-blockdev": "blockdev-add", "-object": "object-add"}
-"""The QMP command that does while it runs what an option does at start, with the very same JSON."""
+"""Option -> QMP command that does the same in a running QEMU, with the same JSON."""
 
 
 class Option(NamedTuple):
-    """One option of a command line; ``value`` is a dict where it was JSON, None where it has no argument."""
+    """One option of a command line; ``value`` is a dict if it was JSON, None if there is no argument."""
 
     name: str
     value: str | dict[str, Any] | None
 
     def argv(self) -> list[str]:
-        """The option as it stands on the command line."""
+        """Return the words of the option on the command line."""
         if self.value is None:
             return [self.name]
         return [self.name, json.dumps(self.value) if isinstance(self.value, dict) else self.value]
 
     def parts(self) -> list[str]:
-        """The parts of a value that is no JSON; a comma inside of one is doubled."""
+        """Return the parts of a value that is not JSON; commas inside a part stay doubled."""
         text = self.value if isinstance(self.value, str) else ""
         return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
 
 
 class _Fragment(str):
-    """Text that is JSON already."""
+    """Text that is JSON."""
 
     __slots__ = ()
 
 
 def render(template: str, context: dict[str, Any], *, own: str = "") -> list[Option]:
-    """The options that a template gives.
+    """Return the options that a template gives.
 
-    :param template: its name in the search path (the administrator's folder ``own``, then the packaged one),
-        or the absolute path of a file.
-    :raises TemplateError: it does not exist, names what is not there, or gives something that is no option.
+    :param template: an absolute path, or a name to look for in the administrator's folder ``own`` and then in the
+        packaged one.
+    :raises TemplateError: it does not exist, uses an undefined name, or gives something that is not an option.
     """
     name = template
     folders: tuple[str, ...] = (own, paths.packaged_templates())
@@ -92,7 +91,7 @@ def render(template: str, context: dict[str, Any], *, own: str = "") -> list[Opt
 
 
 def hotplug_commands(options: list[Option]) -> list[tuple[str, dict[str, Any]]]:
-    """The QMP commands, in order, that plug what these options would have given at start."""
+    """Return the QMP commands, in order, that plug what these options give at start."""
     commands = []
     for option in options:
         if option.name not in HOTPLUG or not isinstance(option.value, dict):
@@ -117,7 +116,7 @@ def _environment(folders: tuple[str, ...]) -> ImmutableSandboxedEnvironment:
 
 def _to_json(value: Any) -> _Fragment:
     if isinstance(value, jinja2.Undefined):
-        # Any use of an undefined value raises the error that names it.
+        # Using an undefined value raises an error that names it.
         str(value)
     return _Fragment(json.dumps(value))
 
@@ -193,7 +192,7 @@ def _shown(line: str) -> str:
 
 
 def _line_of(error: BaseException) -> int:
-    """The template's line in which the error arose: Jinja puts template frames into the traceback."""
+    """Return the line of the template where the error arose; Jinja puts template frames into the traceback."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename.endswith(".j2"):

@@ -1,4 +1,4 @@
-"""Folders of the host as templates see them: a share with its id, its place and what QEMU gets of it. Pure."""
+"""Shared folders of the host as templates see them. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MODELS = {AccessMode.MAPPED: "mapped-xattr", AccessMode.PASSTHROUGH: "passthrough", AccessMode.SQUASH: "none"}
-"""libvirt's access modes as QEMU's security models of 9p (qemu-options.hx, -fsdev)."""
+"""libvirt's access mode -> QEMU's security model of 9p (-fsdev of qemu-options.hx)."""
 
 
 class ShareDevice(NamedTuple):
-    """A share: ``fd`` is the folder itself for 9p, and for virtiofs a socket connected to its virtiofsd."""
+    """A share; ``fd`` is the folder for 9p, a socket to its virtiofsd for virtiofs."""
 
     id: str
     share: Filesystem
@@ -28,29 +28,29 @@ class ShareDevice(NamedTuple):
 
     @property
     def is_9p(self) -> bool:
-        """Whether QEMU itself serves it."""
+        """Tell whether QEMU itself serves it."""
         return self.share.driver is FilesystemDriver.NINEP
 
     @property
     def backend(self) -> str:
-        """Id of the fsdev or chardev behind it."""
+        """Return the id of its fsdev or chardev."""
         return f"{'fsdev' if self.is_9p else 'chr'}-{self.id}"
 
     @property
     def path(self) -> str:
-        """The folder that was looked at when it was opened, wherever its name leads to by now."""
+        """Return a path to the folder as it was opened and checked, even if its name leads elsewhere by now."""
         return f"/proc/self/fd/{self.fd}"
 
     @property
     def model(self) -> str:
-        """QEMU's security model of 9p."""
+        """Return QEMU's security model of 9p."""
         return _MODELS[self.share.access]
 
 
 def chosen(domain: Domain, *, virtiofs: bool) -> Domain:
-    """A definition with every share's driver decided, and the memory that virtiofs needs.
+    """Return a definition with a driver chosen for every share, and shared memory if virtiofs needs it.
 
-    A virtiofsd reads requests where they lie in the guest's memory: that is then shared with it (memfd).
+    A virtiofsd reads requests directly in the guest's memory, so this must be shared (memfd).
 
     :param virtiofs: whether this host has a virtiofsd.
     """
@@ -76,10 +76,10 @@ def _chosen(share: Filesystem, virtiofs: bool) -> Filesystem:
 def shares(
     domain: Domain, board: Board, fds: Sequence[int], idents: Sequence[str], places: dict[str, str]
 ) -> list[ShareDevice]:
-    """The shares of a definition whose drivers are decided.
+    """Return the shares of a definition; their drivers must have been chosen.
 
-    :param fds: what QEMU gets of each. :param idents: the ids of an earlier run, empty for new ones.
-    :param places: labels of places of an earlier run, by id.
+    :param fds: one for each. :param idents: the ids of an earlier run, empty for new ones.
+    :param places: id -> label of its place in an earlier run.
     """
     found: list[ShareDevice] = []
     for number, (share, fd) in enumerate(zip(domain.filesystems, fds, strict=True)):
@@ -91,7 +91,7 @@ def shares(
 
 
 def share_device(machine: Machine, share: Filesystem, ident: str, place: Place, fd: int) -> ShareDevice:
-    """The device of a share on a machine; its alias, where it has one, is its id."""
+    """Return the device of a share; an alias becomes its id."""
     name = "virtio-9p" if share.driver is FilesystemDriver.NINEP else "vhost-user-fs"
     bus = "device" if machine is Machine.MICROVM else "pci"
     return ShareDevice(share.alias or ident, share, f"{name}-{bus}", place, fd)

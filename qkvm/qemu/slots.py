@@ -1,9 +1,8 @@
 """Where devices sit: PCI slots, root ports, ids. Pure.
 
-On q35 a device that is to be plugged and unplugged needs a root port of its own, and root ports can't be
-plugged while it runs: each such device of the definition gets one, and ``root_ports`` more are kept spare.
-On pc the 32 slots of pci.0 take devices at any time. microvm has no PCI. What a definition gives an address
-sits there; the others take what is left.
+On q35 a device that can be plugged and unplugged needs a root port of its own, and root ports can't be plugged
+while the machine runs: each such device of the definition gets one, and ``root_ports`` more stay free. On pc the
+32 slots of pci.0 take devices at any time. microvm has no PCI. Devices with an address get their places first.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from qkvm.spec.domain import Controller, ControllerType, DiskBus, Domain, Machin
 _FUNCTIONS = 8  # Functions a PCI device can have (PCI Local Bus 3.0, 6.2.1).
 _ROOT_BUS = {Machine.Q35: "pcie.0", Machine.PC: "pci.0"}
 _CHIPSET = {Machine.Q35: (0x0, 0x1F), Machine.PC: (0x0, 0x1)}
-"""Slots of the machine's own: host bridge and south bridge."""
+"""Slots that the machine itself uses: host bridge and south bridge."""
 
 _LAST = {Machine.Q35: 0x1E, Machine.PC: 0x1F}
 _FIRST = 0x5
@@ -35,9 +34,9 @@ class Port(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a device sits: bus and address, both empty where the machine has no PCI.
+    """Where a device sits: bus and address, both empty if the machine has no PCI.
 
-    ``multifunction`` is true of function 0 where the same slot holds more.
+    ``multifunction`` is set for function 0 of a slot that holds more functions.
     """
 
     bus: str
@@ -46,14 +45,14 @@ class Place(NamedTuple):
 
     @property
     def label(self) -> str:
-        """A short name that no other place of the same machine has."""
+        """Return a short name, unique in its machine."""
         return f"{self.bus}:{self.addr}" if self.bus else ""
 
 
 class Board:
-    """The places of one machine, each given once; a definition's own addresses are kept for who has them.
+    """The places of one machine; each is given once, and those with an address in the definition only for it.
 
-    :raises InvalidState: it has more devices than places. :raises InvalidValue: an address that can't be.
+    :raises InvalidState: there are more devices than places. :raises InvalidValue: an address can't be used.
     """
 
     def __init__(self, domain: Domain) -> None:
@@ -72,7 +71,7 @@ class Board:
             self.ports += self._spare_ports(domain)
 
     def fixed(self, address: str = "", *, prefer: int = 0) -> Place:
-        """A place on the root bus for a device that stays: its address, slot ``prefer``, or one near the end."""
+        """Return a place on the root bus for a device that stays: its address, slot ``prefer``, or a late one."""
         if self._machine is Machine.MICROVM:
             return Place("", "")
         if address:
@@ -84,7 +83,7 @@ class Board:
         raise InvalidState("all slots of this domain's root bus are taken")
 
     def pluggable(self, address: str = "") -> Place:
-        """A place for a device that can go while the guest runs: at its address, else the next free one."""
+        """Return a place for a device that can be unplugged: its address, else the next free one."""
         if self._machine is Machine.MICROVM:
             return Place("", "")
         place = self.at(address) if address else take(self.slots, self._given)
@@ -93,7 +92,7 @@ class Board:
 
     @property
     def slots(self) -> list[str]:
-        """Labels of the places that pluggable devices have and can have."""
+        """Return the labels of all places for pluggable devices, taken or free."""
         if self._machine is Machine.Q35:
             named = {f"{bus}:{addr}" for bus, addr in self._named}
             return [
@@ -107,7 +106,7 @@ class Board:
         return []
 
     def at(self, address: str) -> Place:
-        """The place that an address names.
+        """Return the place of an address.
 
         :raises InvalidValue: this machine has no such bus.
         """
@@ -115,12 +114,12 @@ class Board:
         return Place(bus, addr, self._shares_slot(bus, addr))
 
     def _shares_slot(self, bus: str, addr: str) -> bool:
-        """Whether this is function 0 of a slot in which other functions sit too."""
+        """Tell whether this is function 0 of a slot with more functions."""
         slot, dot, _ = addr.partition(".")
         return not dot and any(other == bus and more.startswith(f"{slot}.") for other, more in self._named)
 
     def _parse(self, address: str) -> tuple[str, str]:
-        """A PCI address as (bus, 'slot' or 'slot.function'); '0000:00:05.0' is ('pci.0', '0x5')."""
+        """Read a PCI address as (bus, 'slot' or 'slot.function'): '0000:00:05.0' is ('pci.0', '0x5')."""
         bus, _, rest = address.rpartition(":")
         slot, _, function = rest.partition(".")
         number = int(bus.rpartition(":")[2], 16)
@@ -136,7 +135,7 @@ class Board:
         return Port(f"pci.{one.index}", one.chassis or one.index, one.port, place.addr, place.multifunction)
 
     def _spare_ports(self, domain: Domain) -> list[Port]:
-        """Ports for the devices that named none, and those that are kept for later."""
+        """Return ports for devices without an address, and the ones that stay free."""
         named = {f"{bus}:{addr}" for bus, addr in self._named}
         free = sum(f"{port.id}:0x0" not in named for port in self.ports)
         count = max(0, _unplaced(domain) + domain.root_ports - free)
@@ -151,13 +150,13 @@ class Board:
 
 
 def place(label: str) -> Place:
-    """The place of a label."""
+    """Return the place of a label."""
     bus, _, addr = label.partition(":")
     return Place(bus, addr)
 
 
 def root_ports(count: int, slots: Sequence[int], chassis: int = 0) -> list[Port]:
-    """``count`` root ports, eight to a slot of pcie.0; chassis numbers go on from ``chassis``."""
+    """Return ``count`` root ports, eight in a slot of pcie.0; chassis numbers begin after ``chassis``."""
     ports = []
     for index in range(count):
         slot, function = divmod(index, _FUNCTIONS)
@@ -168,7 +167,7 @@ def root_ports(count: int, slots: Sequence[int], chassis: int = 0) -> list[Port]
 
 
 def take(slots: Iterable[str], used: Iterable[str]) -> Place:
-    """The first of these places that no label in ``used`` has taken.
+    """Return the first of these places whose label is not in ``used``.
 
     :raises InvalidState: none is left.
     """
@@ -183,7 +182,7 @@ def take(slots: Iterable[str], used: Iterable[str]) -> Place:
 
 
 def next_id(prefix: str, used: Iterable[str]) -> str:
-    """The first of PREFIX0, PREFIX1 … that is not used."""
+    """Return the first of PREFIX0, PREFIX1 … that is not in ``used``."""
     taken = set(used)
     number = 0
     while f"{prefix}{number}" in taken:
@@ -192,14 +191,14 @@ def next_id(prefix: str, used: Iterable[str]) -> str:
 
 
 def _unplaced(domain: Domain) -> int:
-    """How many pluggable devices named no place."""
+    """Count the pluggable devices without an address."""
     disks = sum(disk.bus is DiskBus.VIRTIO and not disk.address for disk in domain.disks)
     named = [*(nic.address for nic in domain.nics), *(share.address for share in domain.filesystems)]
     return disks + named.count("")
 
 
 def _addresses(domain: Domain) -> list[str]:
-    """The PCI addresses of a definition, each once.
+    """Return the PCI addresses of a definition.
 
     :raises InvalidValue: two devices have the same.
     """

@@ -1,8 +1,8 @@
-"""One session with the guest agent (qemu-guest-agent): synchronised first, bounded in time and memory.
+"""One session with the guest agent (qemu-guest-agent), bounded in time and memory.
 
-What answers is the guest, which may be hung or hostile: it may say nothing, too much, half a reply, or
-something else than was asked for. None of that costs more than the deadline and :data:`REPLY_LIMIT` bytes, and
-every reply has the form that was asked for or is refused. The protocol is docs/interop/qemu-ga.rst of QEMU.
+The guest may hang or be hostile: it may send nothing, too much, half a reply, or something unexpected. A session
+never waits longer than its deadline nor reads more than :data:`REPLY_LIMIT` bytes, and refuses a reply that does
+not have the expected form. QEMU's docs/interop/qemu-ga.rst describes the protocol.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = 5.0
-"""Seconds that an agent has for the synchronisation, and for a command where nothing else is said."""
+"""Seconds for the synchronisation, and by default for a command."""
 
 REPLY_LIMIT = 10 << 20
-"""Bytes of a reply; libvirt takes as many."""
+"""Most bytes of a reply; libvirt has the same limit."""
 
 _WORDS = 500
-"""Characters of an agent's error that are passed on."""
+"""Characters of an agent's error that the user sees."""
 
 _DELIMITER = b"\xff"
-"""No byte of UTF-8: what stands before it belongs to nobody (guest-sync-delimited of qga/qapi-schema.json)."""
+"""A byte that UTF-8 does not have; what comes before it is discarded (guest-sync-delimited)."""
 
 
 class _Failure(msgspec.Struct):
@@ -48,11 +48,11 @@ class _Reply(msgspec.Struct):
 
 
 class AgentSession:
-    """A connection to the agent's channel at ``path``, for use with ``with``; one at a time for each channel.
+    """A connection to the agent's channel, for use with ``with``; each channel has one at a time.
 
-    :param path: the socket. :param lock: path of the lock that keeps a second qkvm off the channel.
-    :param name: the domain, for errors. :param sync_timeout: seconds until the agent must have answered at all.
-    :param timeout: seconds for each command; None waits for ever. :param transcript: keeps what is said.
+    :param path: the channel's socket. :param lock: path of the lock that keeps other qkvm processes out.
+    :param name: the domain, for errors. :param sync_timeout: seconds for the synchronisation.
+    :param timeout: seconds for each command; None waits for ever. :param transcript: notes what is said.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AgentSession:
     def __enter__(self) -> AgentSession:
         """Connect and synchronise.
 
-        :raises AgentUnresponsive: no agent answers. :raises Busy: another qkvm talks with it.
+        :raises AgentUnresponsive: no agent answers. :raises Busy: another qkvm uses the channel.
         """
         self._lock.__enter__()
         try:
@@ -97,24 +97,24 @@ class AgentSession:
         self._lock.__exit__()
 
     def execute(self, command: str, arguments: dict[str, Any] | None = None, *, kind: type[T]) -> T:
-        """Run a command and give what it returns, checked to be of ``kind``.
+        """Run a command and return its result, which must be of type ``kind``.
 
         :raises AgentRefused: the agent answered with an error.
-        :raises AgentUnresponsive: no answer in time, or one that is none; the session is at its end then.
+        :raises AgentUnresponsive: no valid answer in time; this ends the session.
         """
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._send(command, arguments, deadline)
         try:
             return self._value(self._read_to(b"\n", deadline, command), command, kind)
         except AgentUnresponsive:
-            # A late answer would be taken for that to the next command.
+            # A late answer would be taken for the answer to the next command.
             self._hang_up()
             raise
 
     def send(self, command: str, arguments: dict[str, Any] | None = None) -> None:
-        """Have QEMU take a command, and wait for no answer; see :meth:`look_for_error`.
+        """Send a command without waiting for an answer; see :meth:`look_for_error`.
 
-        :raises AgentUnresponsive: it was not taken in time.
+        :raises AgentUnresponsive: QEMU did not take it in time.
         """
         deadline = time.monotonic() + TIMEOUT
         self._send(command, arguments, deadline)
@@ -125,7 +125,7 @@ class AgentSession:
             time.sleep(0.001)
 
     def look_for_error(self, command: str, seconds: float) -> None:
-        """Wait up to ``seconds`` for an answer to a command that was sent and that answers only where it fails.
+        """Wait up to ``seconds`` for the error of a command that was sent and answers only if it fails.
 
         :raises AgentRefused: it has failed.
         """
@@ -133,7 +133,7 @@ class AgentSession:
         try:
             line = self._read_to(b"\n", deadline, command)
         except AgentUnresponsive:
-            # None yet; or none any more, since the guest goes down.
+            # There is no error yet, or the guest is shutting down.
             time.sleep(_left(deadline) or 0)
             return
         self._value(line, command, dict[str, Any])
@@ -145,9 +145,9 @@ class AgentSession:
             raise self._failed(f"no connection to its channel: {os.strerror(error.errno or 0)}") from error
 
     def _synchronise(self) -> None:
-        """Discard what is left of earlier sessions, on both sides (guest-sync-delimited).
+        """Discard what earlier sessions left, on both sides (guest-sync-delimited).
 
-        The byte in front ends a half command in the guest's parser, which complains of it.
+        The delimiter before the command ends an incomplete one in the agent's parser, which answers with an error.
         """
         number = int.from_bytes(os.urandom(4), "big")
         deadline = time.monotonic() + self._sync_timeout
@@ -160,7 +160,7 @@ class AgentSession:
                 if self._value(line, command, int) == number:
                     return
             except (AgentRefused, AgentUnresponsive):
-                # An answer to somebody else.
+                # An answer to an earlier session.
                 continue
 
     def _value(self, line: bytes, command: str, kind: type[T]) -> T:
@@ -197,7 +197,7 @@ class AgentSession:
             raise self._failed(f"its channel is closed: {os.strerror(error.errno or 0)}") from error
 
     def _read_to(self, mark: bytes, deadline: float | None, command: str) -> bytes:
-        """What comes before ``mark``, a single byte, which is taken too."""
+        """Read up to ``mark``, a single byte, and return what came before it."""
         sock = self._open_socket(command)
         seen = 0
         while (end := self._pending.find(mark, seen)) < 0:
@@ -242,7 +242,7 @@ def _left(deadline: float | None) -> float | None:
 
 
 def _unread(sock: socket.socket) -> int:
-    """Bytes that were sent and that the other side has not read yet (SIOCOUTQ of unix(7))."""
+    """Return how many bytes the other side has not read yet (SIOCOUTQ of unix(7))."""
     import array
     import fcntl
     import termios

@@ -1,6 +1,6 @@
-"""What several callers ask QEMU, with typed answers; orders and all other questions are session.execute.
+"""Questions that several callers ask QEMU, with typed answers; all other commands go through session.execute.
 
-The types have what callers read of an answer, and are for type checkers only (qapi/*.json of QEMU's source).
+The types are for type checkers only, and list what callers read of an answer (qapi/*.json of QEMU's source).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def fdsets(session: Session) -> set[int]:
 
 
 def next_fdset(session: Session) -> int:
-    """Return a number above those of all sets of fds."""
+    """Return a number that is higher than those of all sets of fds."""
     return max(fdsets(session), default=-1) + 1
 
 
@@ -85,8 +85,8 @@ def put(session: Session, path: str, name: str, value: object) -> None:
 
 
 def balloon(session: Session) -> int:
-    """Return the KiB of memory that the balloon leaves the guest (query-balloon).
+    """Return how much memory the balloon leaves to the guest, in KiB (query-balloon).
 
-    :raises CommandRefused: there is none, or its driver is not loaded.
+    :raises CommandRefused: there is no balloon, or the guest has no driver for it.
     """
     return int(session.execute("query-balloon")["actual"]) // 1024

@@ -1,7 +1,7 @@
-"""Sessions over qemu.qmp, for programs that stay: the library, long listeners, servers.
+"""Sessions over qemu.qmp, for programs that run for long: users of the library, listeners, servers.
 
-qemu.qmp is asynchronous and has no timeouts; a second client of one socket would wait for a greeting for ever.
-The session runs it in an event loop of its own and sets a deadline for each step.
+qemu.qmp is asynchronous and has no timeouts: the second client of a socket would wait for its greeting for ever.
+A session runs it in its own event loop and sets a deadline for each step.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class LibrarySession(session.Session):
 
     def _open(self) -> None:
         self._runner = asyncio.Runner()
-        # Where QEMU is killed the library leaves a task behind whose error nobody asks for, and which asyncio
-        # would print when it is forgotten. The caller that waits for an answer gets the error anyway.
+        # If QEMU is killed, the library leaves a task with an error that it never reads, and asyncio would print
+        # that error. The caller gets it from the command that failed.
         self._runner.get_loop().set_exception_handler(lambda loop, context: None)
         self._client = QMPClient(f"qkvm-{self._name}")
-        # The library logs what it also raises.
+        # The library also raises what it logs.
         self._client.logger.disabled = True
-        # The library's own negotiation takes an event that comes before the answer for the answer.
+        # The library's own negotiation mistakes an event for the answer.
         self._client.negotiate = False
         try:
             self._run(self._connect(), session.CONNECT_TIMEOUT)

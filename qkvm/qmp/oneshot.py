@@ -1,7 +1,6 @@
-"""Ask a QEMU that is started for the questions alone, and ends with them.
+"""Start a QEMU only to ask it questions.
 
-A script of QMP commands that ends in ``quit`` is its whole input: it answers them and ends, also when whoever
-asked is killed meanwhile.
+Its input is a script of QMP commands with ``quit`` at the end: it answers them and ends, even if qkvm is killed.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from qkvm.errors import HostError
 from qkvm.host import process
 
 _TIMEOUT = 60.0
-"""Seconds for all answers; they take 0.2 on an idle machine."""
+"""Seconds for all answers; on an idle machine they take 0.2."""
 
 
 def ask(path: str, accel: str, commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """Start the program without a machine, run QMP commands and give what each returned; a refusal is its text.
+    """Start the program without a machine and return its answers to QMP commands; of a refusal, the text.
 
-    :param accel: as -machine takes it: one, or several with colons, of which the first that works is taken.
+    :param accel: an accelerator, or several with colons between them: QEMU uses the first that works.
     :raises HostError: it does not speak QMP. :raises ProgramFailed: it does not start.
     """
     argv = [path, "-S", "-machine", f"none,accel={accel}", "-nodefaults", "-no-user-config", "-display", "none"]
@@ -28,12 +27,12 @@ def ask(path: str, accel: str, commands: list[tuple[str, dict[str, Any]]]) -> li
 
 
 def converse(argv: list[str], commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """The same with a command line of one's own, which has no -qmp and needs no stdin."""
+    """Do the same with another command line, which must not use -qmp or stdin."""
     script = [("qmp_capabilities", {}), *commands, ("quit", {})]
     lines = (
         {"execute": name, "arguments": arguments, "id": number} for number, (name, arguments) in enumerate(script)
     )
-    # QEMU ends at 'quit' with what a full pipe has not taken yet unsaid (seen in 7.2.22 and 10.0.13).
+    # At 'quit' QEMU drops output that does not fit into a pipe, so it gets a file (seen in 7.2.22 and 10.0.13).
     said = process.run(
         [*argv, "-qmp", "stdio"], stdin=b"".join(msgspec.json.encode(line) + b"\n" for line in lines),
         timeout=_TIMEOUT, to_file=True,

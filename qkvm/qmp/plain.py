@@ -1,6 +1,6 @@
-"""QMP over a plain socket, without an event loop: loading one takes longer than what most verbs ask.
+"""Sessions over a plain socket, for verbs: loading an event loop takes longer than most verbs' questions.
 
-:class:`Wire` is one monitor's socket, which never waits; surveys poll many of them. :class:`PlainSession` waits.
+A :class:`Wire` never waits, so that a survey can poll many; a :class:`PlainSession` waits for one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LARGEST = 16 << 20
-"""Bytes between two commands; a guest that has taken its QEMU over must not fill this process too."""
+"""Most bytes between two commands: a QEMU that its guest controls must not exhaust our memory."""
 
 
 class Wire:
-    """Commands on their way to QEMU, and the answers that have come; the first command is qmp_capabilities.
+    """Commands to one QEMU and its answers, by number; the first command is qmp_capabilities, number 0.
 
-    ``answers`` has QEMU's whole answer to each command by its number, ``waiting`` the numbers that have none yet.
+    ``answers`` has the complete answers, ``waiting`` the numbers of commands that have none yet.
     """
 
     __slots__ = ("_asked", "_input", "_output", "_received", "answers", "socket", "waiting")
@@ -42,7 +42,7 @@ class Wire:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, arguments: dict[str, Any] | None = None, fd: int | None = None) -> int:
-        """Have a command sent, and give its number."""
+        """Queue a command and return its number."""
         self._asked += 1
         number = self._asked
         line = {"execute": command, "id": number} | ({"arguments": arguments} if arguments else {})
@@ -53,11 +53,11 @@ class Wire:
 
     @property
     def wanted(self) -> int:
-        """What to poll for."""
+        """Return the events to poll for."""
         return select.POLLIN | (select.POLLOUT if self._output else 0)
 
     def go_on(self) -> None:
-        """Send and receive what can be without waiting.
+        """Send and receive as much as possible without waiting.
 
         :raises OSError, EOFError: the connection has ended, or QEMU says more than it was asked for.
         """
@@ -65,7 +65,7 @@ class Wire:
             while self._output:
                 raw, fd = self._output[0]
                 sent = self.socket.send(raw) if fd is None else socket.send_fds(self.socket, [raw], [fd])
-                # The fd goes with the first byte.
+                # The fd has gone with the first byte.
                 self._output[:1] = [(raw[sent:], None)] if sent < len(raw) else []
         except BlockingIOError:
             pass
@@ -78,7 +78,7 @@ class Wire:
             raise EOFError("the connection ended")
         if self._received > _LARGEST:
             raise EOFError("it says more than it was asked for")
-        # Kept in pieces until the line is whole: adding up a long one would copy it with each piece.
+        # Joined only when a line is complete: joining each piece at once would copy a long line many times.
         self._input.append(more)
         if b"\n" in more:
             *lines, rest = b"".join(self._input).split(b"\n")

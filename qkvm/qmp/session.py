@@ -1,7 +1,7 @@
-"""A session with a QMP monitor: one interface, with a deadline on every step and typed errors; two transports.
+"""A session with a QMP monitor: a deadline for every step, typed errors, and one interface for two transports.
 
-:mod:`qkvm.qmp.plain` is for verbs of the command line, which ask a few questions and end; :mod:`qkvm.qmp.library`,
-over qemu.qmp, is for programs that stay. No events are received here: the journal has them all.
+Verbs of the command line use :mod:`qkvm.qmp.plain`, since they ask a few questions and end. Other programs use
+:mod:`qkvm.qmp.library`, which is qemu.qmp. A session receives no events: the journal has them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ COMMAND_TIMEOUT = 30.0
 
 
 class Session:
-    """A connection to the monitor at ``path``, for use with ``with``; a subclass is its transport.
+    """A connection to a monitor, for use with ``with``; each subclass is a transport.
 
-    :param path: the socket. :param name: the domain, for errors.
-    :param sock: one that is connected already; the session closes it.
-    :param transcript: keeps what is said.
+    :param path: the monitor's socket. :param name: the domain, for errors.
+    :param sock: a connected socket to use instead; the session closes it. :param transcript: notes what is said.
     """
 
     _ends: tuple[type[Exception], ...] = (OSError, EOFError, ValueError)
-    """What the transport raises where the connection has ended."""
+    """What a transport raises when the connection has ended."""
 
     def __init__(
         self, path: str, *, name: str, sock: socket.socket | None = None, transcript: Transcript | None = None
@@ -56,11 +55,11 @@ class Session:
         fd: int | None = None,
         timeout: float = COMMAND_TIMEOUT,
     ) -> Any:
-        """Run a QMP command and give what it returns.
+        """Run a QMP command and return its result.
 
-        :param fd: goes along with the command (SCM_RIGHTS); the caller keeps its own.
+        :param fd: is sent with the command (SCM_RIGHTS); the caller keeps its own copy.
         :raises CommandRefused: QEMU answered with an error. :raises MonitorTimeout: no answer in ``timeout`` s.
-        :raises MonitorGone: QEMU ended meanwhile; whether the command ran can't be known.
+        :raises MonitorGone: QEMU ended; the command may or may not have run.
         """
 
         def step() -> Any:
@@ -69,20 +68,20 @@ class Session:
         return step() if self._transcript is None else self._transcript.follow(command, arguments, step)
 
     def hmp(self, line: str, *, fd: int | None = None) -> str:
-        """Run a line of the human monitor and give its text (human-monitor-command)."""
+        """Run a line of the human monitor and return its text (human-monitor-command)."""
         return str(self.execute("human-monitor-command", {"command-line": line}, fd=fd))
 
     def send_fd(self, name: str, fd: int) -> None:
-        """Give QEMU a copy of ``fd`` under ``name`` (getfd with SCM_RIGHTS); the caller keeps its own."""
+        """Give QEMU a copy of ``fd`` under a name (getfd with SCM_RIGHTS); the caller keeps its own."""
         self.execute("getfd", {"fdname": name}, fd=fd)
 
     def add_fd(self, fd: int, *, fdset: int | None = None, opaque: str = "") -> int:
-        """Give QEMU a copy of ``fd`` in a set of fds and give the set's number (add-fd with SCM_RIGHTS).
+        """Give QEMU a copy of ``fd`` in a set of fds, and return the set's number (add-fd with SCM_RIGHTS).
 
-        QEMU opens it as /dev/fdset/NUMBER, where the fd's access mode is the very one that it asks for.
+        QEMU opens it as /dev/fdset/NUMBER; the fd must have exactly the access mode that QEMU asks for.
 
-        :param fdset: the number of the set, which is made where there is none; None: the first free one.
-        :param opaque: what query-fdsets shows beside it.
+        :param fdset: the number of the set, which is made if it does not exist; None: the first free number.
+        :param opaque: a text that query-fdsets shows with the fd.
         """
         arguments: dict[str, Any] = {"opaque": opaque} if opaque else {}
         if fdset is not None:
@@ -90,7 +89,7 @@ class Session:
         return int(self.execute("add-fd", arguments, fd=fd)["fdset-id"])
 
     def _guard(self, step: Callable[[], T], timeout: float, what: str) -> T:
-        """Run a step of the transport; its errors become those of this interface."""
+        """Run a step of the transport and translate its errors."""
         try:
             return step()
         except TimeoutError as error:
@@ -100,16 +99,16 @@ class Session:
         except self._ends as error:
             raise MonitorGone(f"no connection to QEMU of domain '{self._name}': {error}") from error
 
-    # What a transport does. A TimeoutError, or one of _ends, tells what went wrong.
+    # What a transport implements; it raises TimeoutError, or one of _ends.
 
     def _open(self) -> None:
-        """Connect, and leave the negotiation behind; within CONNECT_TIMEOUT."""
+        """Connect and negotiate, within CONNECT_TIMEOUT."""
         raise NotImplementedError
 
     def _exchange(self, command: str, arguments: dict[str, Any] | None, fd: int | None, timeout: float) -> Any:
-        """Send a command and give what it returns; :raises CommandRefused: QEMU's error."""
+        """Send a command and return its result; :raises CommandRefused: QEMU answered with an error."""
         raise NotImplementedError
 
     def _close(self) -> None:
-        """Hang up; how that goes is no longer of interest."""
+        """Disconnect; errors no longer matter."""
         raise NotImplementedError

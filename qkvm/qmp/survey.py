@@ -1,7 +1,6 @@
-"""Ask many monitors at once, all within one deadline: for statistics of a whole host.
+"""Ask many monitors at the same time, within one deadline, for statistics of a whole host.
 
-A session waits for one QEMU after the other; here one poll(2) looks at all of them. A QEMU that hangs keeps back
-no other's answer.
+One poll(2) waits for all of them, so a QEMU that hangs does not delay the answers of others.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Talk:
-    """The questions to the monitor at ``path``, and what came of them.
+    """Questions to the monitor at ``path``, and its answers.
 
-    ``answers`` has one entry for each question: what QEMU returned, or None where it refused. ``failure`` says why
-    there are none, and ``late`` whether that is for want of time.
+    ``answers`` has one entry for each question: what QEMU returned, or None if it refused. ``failure`` says why
+    there are none; ``late`` is set if the reason is lack of time.
     """
 
     __slots__ = ("_questions", "_transcript", "answers", "failure", "late", "wire")
@@ -40,7 +39,7 @@ class Talk:
         self.late = False
         self.wire: Wire | None = None
         try:
-            # QEMU serves one client at a time: where one is waiting already this does not wait behind it.
+            # QEMU serves one client at a time; without a timeout this would wait behind others.
             self.wire = Wire(connect_unix(path, timeout=0))
         except BlockingIOError:
             self.late = True
@@ -54,7 +53,7 @@ class Talk:
                     transcript.sent(command, arguments)
 
     def go_on(self) -> None:
-        """Send and receive what can be without waiting."""
+        """Send and receive as much as possible without waiting."""
         assert self.wire is not None
         try:
             self.wire.go_on()
@@ -67,7 +66,7 @@ class Talk:
                 self._end("")
 
     def give_up(self, seconds: float) -> None:
-        """The deadline has passed."""
+        """End without answers: the deadline has passed."""
         self.late = True
         self._end(f"no answer within {seconds:.1f} s")
 
@@ -76,7 +75,7 @@ class Talk:
         self.failure = failure
         self.wire.socket.close()
         for number, (command, _) in enumerate(self._questions):
-            # The wire's first command is not one of the questions.
+            # Number 0 is the wire's own first command.
             answer = self.wire.answers.get(number + 1, {})
             self.answers[number] = answer.get("return")
             if self._transcript is not None:
@@ -85,12 +84,12 @@ class Talk:
 
 
 def ask(talks: Mapping[str, Talk], timeout: float, done: Callable[[str, Talk], object]) -> None:
-    """Wait for the answers of all talks at the same time.
+    """Wait for the answers of all talks.
 
-    Call it under the locks of all the domains: a monitor serves one client at a time.
+    Call it under the locks of all these domains: a monitor serves one client at a time.
 
-    :param talks: by the caller's keys. :param timeout: seconds for all of it.
-    :param done: called with a key and its talk as soon as nothing more comes.
+    :param talks: by keys of the caller's choice. :param timeout: seconds for all of them.
+    :param done: is called with key and talk as soon as a talk has ended.
     """
     deadline = time.monotonic() + timeout
     try:

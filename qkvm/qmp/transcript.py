@@ -1,4 +1,4 @@
-"""What is said to a domain's QEMU and to its agent, a line each way, without secrets (qkvm help tracing)."""
+"""A log of what is said to a domain's QEMU and agent, without secrets (qkvm help tracing)."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 TRACE_VARIABLE = "QKVM_TRACE"
-"""1 turns transcripts on and 0 off, whatever the settings say."""
+"""1 turns transcripts on, 0 off; it overrides the settings."""
 
 _CAP = 1 << 20
-"""Bytes of a transcript; one that outgrows it is cut to its newest half."""
+"""Most bytes of a transcript; a longer one is cut to its newest half."""
 
 _LONGEST = 2000
-"""Characters of the arguments or the answer in one line."""
+"""Most characters of arguments, or of an answer, in a line."""
 
 _HIDDEN = "…"
 _SECRETS = re.compile("password|passwd|passphrase|secret|private")
-"""Parts of the names whose values are left out."""
+"""Parts of names whose values are left out."""
 
 _CONTENTS = frozenset(("arg", "buf-b64", "data", "env", "err-data", "events", "input-data", "keys", "out-data"))
-"""Names whose values are a guest's files, a user's keystrokes and such; as 'data' also a secret object's value."""
+"""Names whose values are left out: content of files, keystrokes, arguments of programs, data of secret objects."""
 
 
 def of(tree: Tree, domain: str) -> Transcript | None:
-    """The transcript of a domain; None where none is kept."""
+    """Return the transcript of a domain; None if none is kept."""
     wanted = os.environ.get(TRACE_VARIABLE)
     if wanted is None:
-        # Reading the settings takes longer than most verbs: it is left out where they can't turn this on.
+        # Parsing the settings takes longer than most verbs, so a file that does not mention it is not parsed.
         if b"trace" not in (read_bytes(tree.settings) or b""):
             return None
         from qkvm.host import settings
@@ -53,7 +53,7 @@ def of(tree: Tree, domain: str) -> Transcript | None:
 
 
 class Transcript:
-    """Lines at the end of the file at ``path``, which is made where it is not there."""
+    """Appends lines to the file at ``path``, and creates it if needed."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -76,7 +76,7 @@ class Transcript:
         self._write(">", command, arguments or {})
 
     def answered(self, command: str, answer: Any) -> None:
-        """Note what a command returned. Mere text is left out: it may be the guest's memory, or its console's."""
+        """Note what a command returned. Plain text is left out: it may be the guest's memory or console."""
         self._write("<", command, _HIDDEN if isinstance(answer, str) else answer)
 
     def failed(self, command: str, why: str) -> None:
@@ -95,12 +95,12 @@ class Transcript:
             if size > _CAP:
                 trim_log(self._path, _CAP)
         except (OSError, RecursionError):
-            # Neither a full disk nor what a guest has made of its QEMU or agent keeps a verb from its work.
+            # A full disk, or nonsense from a hostile guest, must not stop a verb.
             pass
 
 
 def _text(value: Any) -> str:
-    """A text as it is, all else as JSON without secrets, also those in addresses (https://user:password@host)."""
+    """Return a text unchanged, anything else as JSON without secrets; both without passwords in URLs."""
     text = value if isinstance(value, str) else json.dumps(_public(value), ensure_ascii=False)
     text = re.sub(r'//[^/@\s"]+@', f"//{_HIDDEN}@", text)
     return f"{text[:_LONGEST]} and {len(text) - _LONGEST} characters more" if len(text) > _LONGEST else text
@@ -110,7 +110,7 @@ def _public(value: Any) -> Any:
     if isinstance(value, list):
         return [_public(one) for one in value]
     if isinstance(value, dict):
-        # Of qom-set and qom-get.
+        # qom-set names a property, and its value apart.
         named = _is_secret(str(value.get("property", "")), "")
         return {
             name: _HIDDEN if _is_secret(name, one) or (named and name == "value") else _line(name, one)
@@ -124,7 +124,7 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def _line(name: str, value: Any) -> Any:
-    """A value by its name: of a line of the human monitor only its first word, unless it asks for information."""
+    """Return a value to show; of a line of the human monitor only the first word, unless that is 'info'."""
     if name != "command-line" or not isinstance(value, str) or value.startswith("info "):
         return _public(value)
     return f"{value.partition(' ')[0]} {_HIDDEN}"

@@ -6,8 +6,7 @@ docstring; type checkers see both. A caller pays for what it uses.
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import MethodType
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ class _Module:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._name), name)
+        # importlib's own function would be two modules more to load.
+        __import__(self._name)
+        return getattr(sys.modules[self._name], name)
 
 
 def lazily(package: str, *names: str) -> list[Any]:
@@ -65,6 +66,8 @@ class _Verb(_Descriptor):
     __slots__ = ()
 
     def __get__(self, owner: Any, kind: type) -> Any:
+        from types import MethodType
+
         return self._find() if owner is None else MethodType(self._find(), getattr(owner, "subject", owner))
 
 

@@ -16,9 +16,9 @@ from qkvm.paths import Tree
 ROOT = Path(__file__).parent.parent.parent
 
 HEAVY = {
-    "asyncio", "contextlib", "dataclasses", "inspect", "ipaddress", "jinja2", "msgspec", "pyroute2", "subprocess",
-    "tomllib", "typing",
-}  # fmt: skip
+    *("asyncio", "contextlib", "dataclasses", "importlib", "inspect", "ipaddress", "jinja2", "msgspec"),
+    *("pyroute2", "struct", "subprocess", "tomllib", "typing", "warnings"),
+}
 
 VERBS = (
     "list", "list --all", "domstate vm --reason", "domid vm", "domuuid vm", "domname 7", "dominfo vm",

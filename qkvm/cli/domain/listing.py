@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from qkvm.api.domain import Domain
 from qkvm.cli.output import json_text, pairs, table
 from qkvm.domain import run as runs
-from qkvm.domain.handle import names
+from qkvm.domain.handle import Handle, names
 from qkvm.errors import DefinitionError
 
 TYPE_CHECKING = False
@@ -38,7 +37,7 @@ def list_(context: Context, args: Args) -> None:
 
 def dominfo(context: Context, args: Args) -> None:
     """Show a domain: id, state, vCPUs, CPU time, memory."""
-    domain = Domain.lookup(context.tree, args.required("domain"))
+    domain = Handle.lookup(context.tree, args.required("domain"))
     run = domain.run
     pid = run.pid if run is not None else None
     if run is not None and pid is not None:
@@ -89,7 +88,7 @@ def dominfo(context: Context, args: Args) -> None:
 
 def domstate(context: Context, args: Args) -> None:
     """Show the state of a domain, and with --reason why."""
-    state, reason = Domain.lookup(context.tree, args.required("domain")).state
+    state, reason = Handle.lookup(context.tree, args.required("domain")).state
     if args.json:
         return context.out(json_text({"state": state, "reason": reason}))
     return context.out(f"{state} ({reason})\n" if args.flag("reason") else f"{state}\n")
@@ -109,7 +108,7 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
         from qkvm.domain.store import checkpoints as checkpointstore
     found = []
     for name in names(context.tree):
-        domain = Domain(context.tree, name)
+        domain = Handle(context.tree, name)
         run = runs.find(context.tree, name)
         alive = run is not None and run.pid is not None
         state = run.state()[0] if run is not None else "shut off"
@@ -131,7 +130,7 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
     return found
 
 
-def _defined(domain: Domain, whole: bool) -> dict[str, object]:
+def _defined(domain: Handle, whole: bool) -> dict[str, object]:
     """What a definition tells; one that is damaged does not hide the other domains."""
     try:
         found: dict[str, object] = {"uuid": domain.uuid}
@@ -174,7 +173,7 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
     return not by_autostart or entry["autostart"] == args.flag("autostart")
 
 
-def _autostarts(domain: Domain) -> tuple[bool, bool]:
+def _autostarts(domain: Handle) -> tuple[bool, bool]:
     """Whether it is to start at each boot, and at the next one; most definitions name neither: not parsed then."""
     from qkvm.files import read_bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from tests.guest.guest import Guest, wait_ready
 Register = Callable[[Domain], Domain]
 
 
-def test_a_whole_life(lab: Lab, domain_of: Register) -> None:
+def test_a_whole_life(lab: Lab, domain_of: Register, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QKVM_TRACE", "1")
     domain = domain_of(lab.define("life", body=network_nic()))
     assert lab.ok("start life") == "Domain 'life' started\n\n"
     wait_ready(domain)
@@ -49,8 +51,16 @@ def test_a_whole_life(lab: Lab, domain_of: Register) -> None:
     domain.start(paused=True)
     assert domain.state[0] == "paused" and domain.live.id > run.id
     domain.resume()
+    with open(lab.host.tree.transcript("life"), encoding="utf-8") as stream:
+        said = stream.read()
+    for words in (
+        r"suspend\[\d+\] > stop {}",
+        r"reset\[\d+\] < system_reset {}",
+        rf"\[{os.getpid()}\] < cont {{}}",
+    ):
+        assert re.search(words, said), words
     assert lab.ok("destroy life --remove-logs") == "Domain 'life' destroyed\n\n"
-    assert not os.path.exists(lab.host.tree.qemu_log("life"))
+    assert not any(os.path.exists(log) for log in lab.host.tree.logs("life"))
     assert domain.state == ("shut off", "destroyed")
     assert "domain is not running" in lab.fails("destroy life")
     assert lab.ok("undefine life") == "Domain 'life' has been undefined\n\n"

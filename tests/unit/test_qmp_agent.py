@@ -18,6 +18,7 @@ import pytest
 from qkvm.errors import AgentRefused, AgentUnresponsive, Busy, QkvmError
 from qkvm.qmp import agent as agents
 from qkvm.qmp.agent import REPLY_LIMIT, AgentSession
+from qkvm.qmp.transcript import Transcript
 from qkvm.sockets import listen_unix
 
 SHORT = 0.1
@@ -110,7 +111,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def session(folder: Path, sync_timeout: float = SHORT, timeout: float = SHORT) -> AgentSession:
     return AgentSession(
         str(folder / "agent.sock"), lock=str(folder / ".agent.lock"), name="vm",
-        sync_timeout=sync_timeout, timeout=timeout,
+        sync_timeout=sync_timeout, timeout=timeout, transcript=Transcript(f"{folder}.trace"),
     )  # fmt: skip
 
 
@@ -135,6 +136,35 @@ def opening(opened: AgentSession) -> AgentUnresponsive:
 
 
 # What works.
+
+
+def test_its_transcript_has_no_secrets(serve: Serve, tmp_path: Path) -> None:
+    def script(agent: Agent) -> None:
+        agent.synchronise()
+        for value in ({}, {"count": 4, "buf-b64": "bGV0bWVpbg=="}):
+            agent.command()
+            agent.give(value)
+        agent.command()
+        agent.send(b'{"error": {"class": "GenericError", "desc": "no such\\nhandle"}}\n')
+        agent.drain()
+
+    with serve(script) as opened:
+        arguments = {"username": "root", "password": "bGV0bWVpbg==", "crypted": False}
+        opened.execute("guest-set-user-password", arguments, kind=dict[str, Any])
+        opened.execute("guest-file-read", {"handle": 7}, kind=dict[str, Any])
+        with pytest.raises(AgentRefused):
+            opened.execute("guest-file-close", {"handle": 7}, kind=dict[str, Any])
+    lines = [line.partition("] ")[2] for line in Path(f"{tmp_path}.trace").read_text().splitlines()]
+    sync = [line.split()[:2] for line in lines[:-6]]
+    assert sync == [[sign, "guest-sync-delimited"] for sign in "><"]
+    assert lines[-6:] == [
+        '> guest-set-user-password {"username": "root", "password": "…", "crypted": false}',
+        "< guest-set-user-password {}",
+        '> guest-file-read {"handle": 7}',
+        '< guest-file-read {"count": 4, "buf-b64": "…"}',
+        '> guest-file-close {"handle": 7}',
+        r"! guest-file-close no such\nhandle",
+    ]
 
 
 def test_a_command_and_its_answer(serve: Serve) -> None:

@@ -6,7 +6,7 @@ from qkvm.api.verb import Noun, lazily, part, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.domain.block import commit, copy, disk, job, pull
+    from qkvm.domain.block import copy, disk, job, merge
     from qkvm.domain.device import attach
     from qkvm.domain.device.disk import media, throttle, throttlegroup
     from qkvm.domain.device.disk import plug as diskplug
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qkvm.domain.device.nic import status, tune, update
     from qkvm.domain.device.share import plug as shareplug
 else:
-    commit, copy, disk, job, pull = lazily("qkvm.domain.block", "commit", "copy", "disk", "job", "pull")
+    copy, disk, job, merge = lazily("qkvm.domain.block", "copy", "disk", "job", "merge")
     (attach,) = lazily("qkvm.domain.device", "attach")
     media, throttle, throttlegroup, diskplug = lazily(
         "qkvm.domain.device.disk", "media", "throttle", "throttlegroup", "plug"
@@ -65,8 +65,8 @@ class Disks(Noun):
     throttle = verb(lambda: throttle.throttle)
     set_throttle = verb(lambda: throttle.set_throttle)
     copy = verb(lambda: copy.copy)
-    commit = verb(lambda: commit.commit)
-    pull = verb(lambda: pull.pull)
+    commit = verb(lambda: merge.commit)
+    pull = verb(lambda: merge.pull)
     jobs = part(lambda: BlockJobs)
     groups = part(lambda: ThrottleGroups)
 

@@ -9,7 +9,6 @@ nodes: open and close QEMU's block nodes
 chain: an image and those that it is based on
 offline: open the images of a domain that does not run
 job: begin, wait for, pivot, abort block jobs
-commit: blockcommit
+merge: blockcommit, blockpull
 copy: blockcopy
-pull: blockpull
 """

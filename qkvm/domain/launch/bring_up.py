@@ -155,7 +155,7 @@ def _prepare(domain: Handle, origin: Origin, ident: int) -> _Prepared:
     user = settings.run_as(config.user, ident)
     beside.check(domain.tree, definition, user)
     for disk in definition.disks:
-        _check_images(disk)
+        check_images(disk)
     for nic in definition.nics:
         passt.check(nic, as_root=os.geteuid() == 0)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
@@ -218,7 +218,7 @@ def _open_images(definition: spec.Domain, opened: ExitStack) -> dict[str, int]:
     return found
 
 
-def _check_images(disk: spec.Disk) -> None:
+def check_images(disk: spec.Disk) -> None:
     """Refuse an image or base that is not what the definition says; an empty drive has none."""
     if not disk.path:
         return

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from qkvm import files
 from qkvm.domain import definition as definitions
 from qkvm.domain.block import chain
-from qkvm.domain.block import commit as blockcommit
 from qkvm.domain.block import job as blockjob
+from qkvm.domain.block import merge as blockmerge
 from qkvm.domain.block.disk import plugged
 from qkvm.domain.snapshot import chain as chains
 from qkvm.domain.store import snapshots as store
@@ -135,7 +135,7 @@ def _merge_live(domain: Handle, run: Run, upper: str, lower: str) -> None:
                 continue
             top = paths.index(upper)
             if job is None:
-                job = blockcommit.begin(domain, run, session, entry, top, top + 1)
+                job = blockmerge.begin_commit(domain, run, session, entry, top, top + 1)
             try:
                 if blockjob.await_held(domain, run, session, job) == "ready":
                     blockjob.complete(domain, run, session, job)

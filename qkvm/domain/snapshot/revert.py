@@ -21,7 +21,7 @@ from qkvm.domain.block import job as blockjob
 from qkvm.domain.block import nodes as blocknodes
 from qkvm.domain.device.nic.status import bridge_for
 from qkvm.domain.image import firmware
-from qkvm.domain.launch.bring_up import Origin, bring_up
+from qkvm.domain.launch.bring_up import Origin, bring_up, check_images
 from qkvm.domain.launch.end import end
 from qkvm.domain.run import settle, write
 from qkvm.domain.snapshot import chain, disks, jobs, layers, memory, pending
@@ -368,10 +368,7 @@ def _as_plain(images: list[Image]) -> list[dict[str, Any]]:
 def _refuse_unfit(domain: Handle, definition: spec.Domain) -> None:
     """Refuse what a start would fail at, before the present guest is ended."""
     for disk in definition.disks:
-        if disk.path:
-            image.check(disk.path, disk.format, backing=bool(disk.backing))
-        for depth, layer in enumerate(disk.backing):
-            image.check(layer.path, layer.format, backing=depth + 1 < len(disk.backing))
+        check_images(disk)
     for nic in definition.nics:
         bridge_for(domain.tree, nic)
 

@@ -1,4 +1,8 @@
-"""blockcommit: write an image's content into its base, which replaces it in the chain."""
+"""blockcommit and blockpull: merge images of a chain while the guest runs.
+
+A commit writes an image's content into its base, which replaces it in the chain. A pull copies the content of base
+images into the image that the guest writes to.
+"""
 
 from __future__ import annotations
 
@@ -58,13 +62,13 @@ def commit(
         if upper and active:
             raise InvalidValue(f"active commit requested but '{images[upper].path}' is not active")
         with domain.monitor() as session:
-            return begin(
+            return begin_commit(
                 domain, run, session, entry, upper, lower, bandwidth=bandwidth, delete=delete,
                 keep_relative=keep_relative,
             )  # fmt: skip
 
 
-def begin(
+def begin_commit(
     domain: Handle,
     run: Run,
     session: Session,
@@ -82,8 +86,7 @@ def begin(
 
     :raises InvalidState: the disk is read-only, or another disk's chain has the base.
     """
-    if entry["spec"].get("readonly") or entry["spec"].get("device", "disk") != "disk":
-        raise InvalidState(f"disk '{entry['target']}' is read-only")
+    _refuse_readonly(entry)
     if not top and entry.get("filters"):
         raise InvalidState(
             f"disk '{entry['target']}' is in throttle groups: QEMU would take it out of them",
@@ -96,7 +99,7 @@ def begin(
     kind = job.ACTIVE_COMMIT
     if top:
         kind = job.COMMIT
-        name = backing_name(images, top - 1, base, keep_relative=keep_relative)
+        name = _backing_name(images, top - 1, base, keep_relative=keep_relative)
         arguments |= {"top-node": images[top].node, "backing-file": name}
         # The header of the image above changes, too.
         if top > 1:
@@ -111,7 +114,7 @@ def begin(
         )  # fmt: skip
 
 
-def backing_name(images: Sequence[Link], upper: int, base: int, *, keep_relative: bool = False) -> str:
+def _backing_name(images: Sequence[Link], upper: int, base: int, *, keep_relative: bool = False) -> str:
     """Return the name of the new base for the header of the image at depth ``upper``.
 
     :raises InvalidState: it must stay relative, but a name in between is not.
@@ -148,3 +151,39 @@ def _refuse_shared(domain: Handle, target: str, touched: Sequence[Link]) -> None
                 if path and os.path.realpath(path) in paths:
                     owner = f"disk {disk.target} of domain '{name}'"
                     raise InvalidState(f"image {path} also belongs to {owner}, which a commit would destroy")
+
+
+def pull(domain: Handle, device: str, *, base: str = "", bandwidth: int = 0, keep_relative: bool = False) -> Job:
+    """Begin to pull a disk's base images into it (virsh blockpull); see job.wait.
+
+    :param base: the image that stays its base; '' for none. :param bandwidth: bytes a second, 0 for no limit.
+    :param keep_relative: name the new base by a relative path in the image's header.
+    :raises InvalidState: there is nothing to pull, or the disk is read-only.
+    """
+    with domain.lock():
+        run = domain.live
+        entry = job.entry_of(run, device)
+        depth = chain.find(entry, base) if base else None
+        if depth == 0:
+            raise InvalidValue(f"'{entry['path']}' is not a base of '{entry['path']}'")
+        if keep_relative and depth is None:
+            raise InvalidState("keep-relative makes sense only with --base", hint="without one no base is left")
+        _refuse_readonly(entry)
+        images = chain.links(entry)
+        kept = images[depth:] if depth is not None else []
+        if len(images) == 1 + len(kept):
+            raise InvalidState(
+                f"disk '{entry['target']}' has no images to pull from", hint="domblklist, dumpxml show its chain"
+            )
+        arguments: dict[str, Any] = {"device": images[0].node, "speed": bandwidth}
+        if depth is not None:
+            name = _backing_name(images, 0, depth, keep_relative=keep_relative)
+            arguments |= {"base-node": images[depth].node, "backing-file": name}
+        after = [images[0], *kept]
+        with domain.monitor() as session:
+            return job.begin(run, session, entry, job.PULL, "block-stream", arguments, after=after)
+
+
+def _refuse_readonly(entry: dict[str, Any]) -> None:
+    if entry["spec"].get("readonly") or entry["spec"].get("device", "disk") != "disk":
+        raise InvalidState(f"disk '{entry['target']}' is read-only")

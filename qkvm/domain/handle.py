@@ -68,7 +68,7 @@ class Handle:
         return os.path.lexists(self.tree.domain_definition(self.name))
 
     def resolve(self, scope: Scope) -> Scope:
-        """LIVE, CONFIG, or both: what a scope comes to for the domain as it is now.
+        """Return what a scope means for the domain in its present state: LIVE, CONFIG, or both.
 
         :raises InvalidState: LIVE and it does not run, or CONFIG and it has no definition.
         """
@@ -126,7 +126,7 @@ class Handle:
 
     @property
     def transcript(self) -> Transcript | None:
-        """Where what is said to its QEMU and its agent is noted; None where it is not."""
+        """The log of commands to its QEMU and agent, None if it is off."""
         from qkvm.qmp import transcript
 
         return transcript.of(self.tree, self.name)

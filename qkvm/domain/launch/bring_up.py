@@ -332,7 +332,7 @@ def _pin(domain: Handle, started: spec.Domain) -> list[str]:
         text = machinetype.written(stored_text(domain), version)
         files.write_atomic(domain.tree.domain_definition(domain.name), text)
     except (HostError, InvalidValue) as error:
-        # The guest runs all the same; the next start tries again.
+        # The guest runs anyway; the next start tries again.
         return [f"the machine version {version} could not be written into the definition: {error}"]
     return [
         f"machine {started.machine} had no version: from now on it is {started.machine.versioned(version)}, "

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain.run import write
+from qkvm.domain.tuning import tuned
 from qkvm.errors import InvalidValue
-from qkvm.files import Undo
 from qkvm.qemu import launch
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
@@ -19,6 +19,8 @@ from qkvm.units import printable
 
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
+    from qkvm.domain.run import Run
+    from qkvm.files import Undo
 
 _KINDS: dict[str, type[StrEnum]] = {
     "poweroff": spec.OnPoweroff,
@@ -47,21 +49,17 @@ def set_action(domain: Handle, kind: str, action: str, *, scope: Scope = Scope.C
     def edit(present: spec.Domain) -> spec.Domain:
         return replace(present, **{f"on_{kind}": chosen})
 
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(domain, edit, undo)
-        if wanted.live:
-            run = domain.live
-            changed = edit(definitions.started_with(run.record))
-            event = _EVENTS[kind]
-            if kind == "reboot":
-                # A QEMU that would not survive a reset ends at a reboot; that must stay so.
-                run.require_sound()
-            with domain.monitor() as session:
-                session.execute(
-                    "set-action", {event: launch.actions(changed).get(event, launch.DEFAULT_ACTIONS[event])}
-                )
-            run.record["definition"] = toml.to_plain(changed)
-            write(run)
-        undo.commit()
+    def live(run: Run, undo: Undo) -> None:
+        changed = edit(definitions.started_with(run.record))
+        event = _EVENTS[kind]
+        if kind == "reboot":
+            # A QEMU that would not survive a reset ends at a reboot; that must stay so.
+            run.require_sound()
+        with domain.monitor() as session:
+            session.execute(
+                "set-action", {event: launch.actions(changed).get(event, launch.DEFAULT_ACTIONS[event])}
+            )
+        run.record["definition"] = toml.to_plain(changed)
+        write(run)
+
+    tuned.change(domain, scope, live, edit)

@@ -26,7 +26,7 @@ _UNIT = """\
 [Unit]
 Description=qkvm: guests that start with this machine
 Wants=network-online.target
-# Their rules come after those of others who would throw them away.
+# After programs that would remove the rules of guests and networks.
 After=network-online.target local-fs.target remote-fs.target
 After=firewalld.service nftables.service iptables.service docker.service
 
@@ -37,7 +37,7 @@ ExecStart={program} autostart-all
 ExecStop={program} shutdown-all --timeout {timeout}
 TimeoutStartSec=infinity
 TimeoutStopSec={patience}
-# Guests and networks are not this service's to end, but by the line above.
+# Only ExecStop ends guests and networks.
 KillMode=process
 # What it prints is in the journal already, with the names as fields.
 StandardOutput=null
@@ -92,7 +92,7 @@ ExecStart={program} autostart-all
 ExecStop={program} shutdown-all --timeout {timeout}
 TimeoutStartSec=infinity
 TimeoutStopSec={patience}
-# Guests are not this service's to end, but by the line above.
+# Only ExecStop ends guests.
 KillMode=process
 
 [Install]

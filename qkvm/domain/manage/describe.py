@@ -10,8 +10,8 @@ from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain.handle import Handle
 from qkvm.domain.run import write
+from qkvm.domain.tuning import tuned
 from qkvm.errors import InvalidState, InvalidValue, NotFound
-from qkvm.files import Undo
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -20,6 +20,8 @@ from qkvm.spec.libvirt import metadata
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.domain.run import Run
+    from qkvm.files import Undo
     from qkvm.net.network.network import Network
     from qkvm.spec.check import Described
 
@@ -92,17 +94,12 @@ def _change(owner: Handle | Network, edit: Edit, scope: Scope) -> None:
     """Change the stored definition, the one in the run's record, or both; an error changes neither."""
     if not isinstance(owner, Handle):
         return _change_network(owner, edit, scope)
-    with owner.lock(), Undo() as undo:
-        wanted = owner.resolve(scope)
-        if wanted.config:
-            definitions.change(owner, edit, undo)
-        if wanted.live:
-            run = owner.live
-            changed = spec.validate(edit(definitions.started_with(run.record)))
-            run.record["definition"] = toml.to_plain(changed)
-            write(run)
-        undo.commit()
-    return None
+
+    def live(run: Run, undo: Undo) -> None:
+        run.record["definition"] = toml.to_plain(spec.validate(edit(definitions.started_with(run.record))))
+        write(run)
+
+    return tuned.change(owner, scope, live, edit)
 
 
 def _change_network(network: Network, edit: Edit, scope: Scope) -> None:

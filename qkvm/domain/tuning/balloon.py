@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from qkvm import units
 from qkvm.domain import definition as definitions
 from qkvm.domain.run import write
+from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
@@ -21,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
+    from qkvm.files import Undo
     from qkvm.qmp.session import Session
 
 BALLOON_TIMEOUT = 30.0
@@ -189,23 +191,18 @@ def stats(domain: Handle) -> dict[str, int]:
 
 def set_period(domain: Handle, seconds: int, *, scope: Scope = Scope.CURRENT) -> None:
     """Set how many seconds apart the guest's driver is asked for statistics (dommemstat --period); 0 is never."""
-    with domain.lock():
-        wanted = domain.resolve(scope)
-        if wanted.config and domain.definition.balloon is None:
+
+    def balloon_of(present: spec.Domain) -> spec.Balloon:
+        if present.balloon is None:
             raise InvalidState("domain has no memory balloon")
-        if wanted.live:
-            _set_live_period(domain, seconds)
-        if wanted.config:
-            definitions.change(domain, lambda present: _with_period(present, seconds))
+        return present.balloon
 
+    def live(run: Run, undo: Undo) -> None:
+        balloon_of(definitions.started_with(run.record))
+        with domain.monitor() as session:
+            commands.put(session, *_INTERVAL, seconds)
 
-def _set_live_period(domain: Handle, seconds: int) -> None:
-    if definitions.started_with(domain.live.record).balloon is None:
-        raise InvalidState("domain has no memory balloon")
-    with domain.monitor() as session:
-        commands.put(session, *_INTERVAL, seconds)
-
-
-def _with_period(present: spec.Domain, seconds: int) -> spec.Domain:
-    assert present.balloon is not None
-    return replace(present, balloon=replace(present.balloon, stats_period=seconds))
+    tuned.change(
+        domain, scope, live,
+        lambda present: replace(present, balloon=replace(balloon_of(present), stats_period=seconds)),
+    )  # fmt: skip

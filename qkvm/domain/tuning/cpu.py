@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.tuning import threads, tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.errors import InvalidValue
@@ -85,16 +84,10 @@ def set_parameters(domain: Handle, changes: dict[str, int], *, scope: Scope = Sc
     :raises InvalidValue: an unknown name or a value out of range. :raises InvalidState: no cpu controller here.
     """
     fields = {_field(name): _value(name, value) for name, value in changes.items()}
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.live:
-            run = domain.live
-            _set_live(run, fields, undo)
-        if wanted.config:
-            definitions.change(
-                domain, lambda present: replace(present, cputune=replace(present.cputune, **fields))
-            )
-        undo.commit()
+    tuned.change(
+        domain, scope, lambda run, undo: _set_live(run, fields, undo),
+        lambda present: replace(present, cputune=replace(present.cputune, **fields)),
+    )  # fmt: skip
 
 
 def _value(name: str, value: int) -> int:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.errors import InvalidValue
@@ -66,15 +65,12 @@ def set_parameters(
     """
     if weight is not None and not 1 <= weight <= 10000:
         raise InvalidValue(f"invalid argument: weight '{weight}' must be in range [1, 10000]")
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.live:
-            run = domain.live
-            _set_live(group_of(run, "io"), weight, devices, undo)
-            tuned.remember(run, "blkiotune", _with(of_run(run), weight, devices), undo)
-        if wanted.config:
-            definitions.change(domain, lambda old: replace(old, blkiotune=_with(old.blkiotune, weight, devices)))
-        undo.commit()
+
+    def live(run: Run, undo: Undo) -> None:
+        _set_live(group_of(run, "io"), weight, devices, undo)
+        tuned.remember(run, "blkiotune", _with(of_run(run), weight, devices), undo)
+
+    tuned.change(domain, scope, live, lambda old: replace(old, blkiotune=_with(old.blkiotune, weight, devices)))
 
 
 def _set_live(group: Group, weight: int | None, devices: dict[str, dict[str, int]], undo: Undo) -> None:

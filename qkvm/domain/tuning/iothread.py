@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.run import write
 from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
@@ -50,15 +49,12 @@ def add(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None:
     """
     thread = spec.IoThread(id=number)
     spec.check_iothreads((thread,))
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            _refuse_twice(domain.definition.iothreads, number)
-        if wanted.live:
-            _add_live(domain, domain.live, thread, undo)
-        if wanted.config:
-            definitions.change(domain, lambda old: replace(old, iothreads=(*old.iothreads, thread)))
-        undo.commit()
+
+    def edit(old: spec.Domain) -> spec.Domain:
+        _refuse_twice(old.iothreads, number)
+        return replace(old, iothreads=(*old.iothreads, thread))
+
+    tuned.change(domain, scope, lambda run, undo: _add_live(domain, run, thread, undo), edit)
 
 
 def _refuse_twice(listed: tuple[spec.IoThread, ...], number: int) -> None:
@@ -99,14 +95,9 @@ def remove(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None
 
     :raises InvalidValue: there is none of that number. :raises InvalidState: it serves a disk.
     """
-    with domain.lock():
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            _without(domain.definition, number)
-        if wanted.live:
-            _remove_live(domain, domain.live, number)
-        if wanted.config:
-            definitions.change(domain, lambda old: _without(old, number))
+    tuned.change(
+        domain, scope, lambda run, _: _remove_live(domain, run, number), lambda old: _without(old, number)
+    )
 
 
 def _without(present: spec.Domain, number: int) -> spec.Domain:
@@ -153,15 +144,12 @@ def change(domain: Handle, number: int, settings: dict[str, int], *, scope: Scop
 
     :raises InvalidValue: there is none of that number, or QEMU refuses a value.
     """
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            _refuse_missing(domain.definition.iothreads, number)
-        if wanted.live:
-            _change_live(domain, domain.live, number, settings, undo)
-        if wanted.config:
-            definitions.change(domain, lambda old: replace(old, iothreads=_with(old.iothreads, number, settings)))
-        undo.commit()
+
+    def edit(old: spec.Domain) -> spec.Domain:
+        _refuse_missing(old.iothreads, number)
+        return replace(old, iothreads=_with(old.iothreads, number, settings))
+
+    tuned.change(domain, scope, lambda run, undo: _change_live(domain, run, number, settings, undo), edit)
 
 
 def _with(listed: tuple[spec.IoThread, ...], number: int, settings: dict[str, int]) -> tuple[spec.IoThread, ...]:

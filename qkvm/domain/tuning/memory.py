@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.files import Undo
@@ -43,18 +42,13 @@ def set_parameters(domain: Handle, changes: dict[str, int | None], *, scope: Sco
     :raises InvalidState: no memory controller here, or QEMU uses more than the new hard limit.
     """
     fields = {name: None if kib is None else Size(kib) for name, kib in changes.items()}
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.live:
-            run = domain.live
-            group = group_of(run, "memory")
-            before = limits.memory_limits(group)
-            for name, kib in changes.items():
-                undo.add(limits.set_memory_limit, group, name, before.get(name))
-                limits.set_memory_limit(group, name, kib)
-            tuned.remember(run, "memtune", replace(of_run(run), **fields), undo)
-        if wanted.config:
-            definitions.change(
-                domain, lambda present: replace(present, memtune=replace(present.memtune, **fields))
-            )
-        undo.commit()
+
+    def live(run: Run, undo: Undo) -> None:
+        group = group_of(run, "memory")
+        before = limits.memory_limits(group)
+        for name, kib in changes.items():
+            undo.add(limits.set_memory_limit, group, name, before.get(name))
+            limits.set_memory_limit(group, name, kib)
+        tuned.remember(run, "memtune", replace(of_run(run), **fields), undo)
+
+    tuned.change(domain, scope, live, lambda present: replace(present, memtune=replace(present.memtune, **fields)))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.domain.tuning.threads import parse_cpus
@@ -47,15 +46,10 @@ def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, sco
     """
     chosen = _mode(mode)
     nodes = _nodes(nodeset) if nodeset else set()
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            _with(domain.definition, chosen, nodeset)
-        if wanted.live:
-            _set_live(domain.live, chosen, nodes, undo)
-        if wanted.config:
-            definitions.change(domain, lambda present: _with(present, chosen, nodeset))
-        undo.commit()
+    tuned.change(
+        domain, scope, lambda run, undo: _set_live(run, chosen, nodes, undo),
+        lambda present: _with(present, chosen, nodeset),
+    )  # fmt: skip
 
 
 def _mode(text: str | None) -> spec.NumaMode | None:

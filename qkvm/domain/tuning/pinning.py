@@ -89,17 +89,12 @@ def pin(domain: Handle, kind: str, number: int, cpulist: str, *, scope: Scope = 
     cpus = threads.host_cpu_set(count) if reset else threads.parse_cpus(cpulist)
     threads.refuse_missing(cpus, cpulist, count)
     text = "" if reset else format_cpu_list(cpus)
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            _refuse_number(domain.definition, kind, number, "persistent")
-        if wanted.live:
-            _pin_live(domain.live, kind, number, cpus, text, undo)
-        if wanted.config:
-            definitions.change(
-                domain, lambda present: replace(present, cputune=_with(present.cputune, kind, number, text))
-            )
-        undo.commit()
+
+    def edit(present: spec.Domain) -> spec.Domain:
+        _refuse_number(present, kind, number, "persistent")
+        return replace(present, cputune=_with(present.cputune, kind, number, text))
+
+    tuned.change(domain, scope, lambda run, undo: _pin_live(run, kind, number, cpus, text, undo), edit)
 
 
 def _refuse_number(definition: spec.Domain, kind: str, number: int, which: str) -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.block import stats as blockstats
 from qkvm.domain.block.disk import is_block, pick, plugged, top
 from qkvm.domain.run import write
+from qkvm.domain.tuning import tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
-from qkvm.files import Undo
 from qkvm.qemu.disks import throttle_arguments
 from qkvm.qmp import commands
 from qkvm.scope import Scope
@@ -70,7 +69,7 @@ def sizes(domain: Handle, device: str = "") -> list[Sizes]:
             rows = _rows(domain, entries)
         listed = [(entry["target"], entry["path"]) for entry in entries]
     else:
-        disks = [_defined(domain, device)] if device else list(domain.definition.disks)
+        disks = [_defined(domain.definition, device)] if device else list(domain.definition.disks)
         rows = [_stored(domain, disk) for disk in disks]
         listed = [(disk.target, disk.path) for disk in disks]
     if device and not listed[0][1]:
@@ -126,7 +125,7 @@ def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throt
     """
     run = domain.run
     if config or run is None or run.pid is None:
-        return _defined(domain, device).throttle or spec.Throttle()
+        return _defined(domain.definition, device).throttle or spec.Throttle()
     with domain.lock(), domain.monitor() as session:
         return _reported(session, pick(plugged(run), device)["id"])
 
@@ -139,16 +138,15 @@ def set_throttle(
     :param limits: fields of spec.Throttle; see :func:`merged`.
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            stored = _defined(domain, device)
-            changed = merged(stored.throttle, limits, stored.target)
-            definitions.change(domain, lambda present: _with_throttle(present, stored.target, changed), undo)
-        if wanted.live:
-            run = domain.live
-            _set_live(domain, run, pick(plugged(run), device), limits)
-        undo.commit()
+
+    def edit(present: spec.Domain) -> spec.Domain:
+        stored = _defined(present, device)
+        changed = merged(stored.throttle, limits, stored.target)
+        kept = None if changed == spec.Throttle() else changed
+        disks = (replace(disk, throttle=kept) if disk is stored else disk for disk in present.disks)
+        return replace(present, disks=tuple(disks))
+
+    tuned.change(domain, scope, lambda run, _: _set_live(domain, run, pick(plugged(run), device), limits), edit)
 
 
 def _set_live(domain: Handle, run: Run, entry: dict[str, Any], limits: dict[str, int | str]) -> None:
@@ -224,18 +222,10 @@ def _of_qemu(shown: dict[str, Any], ident: str) -> spec.Throttle:
     return spec.Throttle(**fields, group_name="" if group == ident else group)
 
 
-def _defined(domain: Handle, device: str) -> spec.Disk:
-    listed = [{"target": disk.target, "path": disk.path, "disk": disk} for disk in domain.definition.disks]
+def _defined(definition: spec.Domain, device: str) -> spec.Disk:
+    listed = [{"target": disk.target, "path": disk.path, "disk": disk} for disk in definition.disks]
     found: spec.Disk = pick(listed, device)["disk"]
     return found
-
-
-def _with_throttle(present: spec.Domain, target: str, limits: spec.Throttle) -> spec.Domain:
-    kept = None if limits == spec.Throttle() else limits
-    return replace(
-        present,
-        disks=tuple(replace(disk, throttle=kept) if disk.target == target else disk for disk in present.disks),
-    )
 
 
 def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = False) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.device import actual
 from qkvm.domain.device.disk import throttle
 from qkvm.domain.tuning import tuned
@@ -52,15 +51,10 @@ def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Sc
     :param limits: fields of spec.Throttle; see :func:`qkvm.domain.device.disk.throttle.merged`.
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(
-                domain, lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)), undo
-            )
-        if wanted.live:
-            _change_live(domain, domain.live, name, limits, undo)
-        undo.commit()
+    tuned.change(
+        domain, scope, lambda run, undo: _change_live(domain, run, name, limits, undo),
+        lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)),
+    )  # fmt: skip
 
 
 def _with(listed: Groups, name: str, limits: dict[str, int | str]) -> Groups:
@@ -98,17 +92,10 @@ def remove(domain: Handle, name: str, *, scope: Scope = Scope.CURRENT) -> None:
 
     :raises NotFound: there is none of that name. :raises InvalidState: a disk is in it.
     """
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(
-                domain,
-                lambda old: replace(old, throttle_groups=_without(old.throttle_groups, name, old.disks)),
-                undo,
-            )
-        if wanted.live:
-            _remove_live(domain, domain.live, name, undo)
-        undo.commit()
+    tuned.change(
+        domain, scope, lambda run, undo: _remove_live(domain, run, name, undo),
+        lambda old: replace(old, throttle_groups=_without(old.throttle_groups, name, old.disks)),
+    )  # fmt: skip
 
 
 def _without(listed: Groups, name: str, users: Iterable[spec.Disk]) -> Groups:

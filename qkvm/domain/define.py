@@ -104,7 +104,7 @@ def refuse_clashes(tree: Tree, wanted: spec.Domain) -> None:
     :raises AlreadyExists: naming it.
     """
     known = {name: _stored_uuid(tree, name) for name in entries(tree.domain_definitions, ".toml")}
-    known |= {run.name: run.uuid for run in runs.all_runs(tree) if run.pid is not None}
+    known |= {run.name: run.uuid for run in runs.live_runs(tree)}
     for name, uuid in known.items():
         if name == wanted.name and uuid not in ("", wanted.uuid):
             raise AlreadyExists(

@@ -51,16 +51,21 @@ class Handle:
 
         :raises InvalidState: the domain is not running.
         """
-        found = self.run
-        if found is None or found.pid is None:
+        found = self.live_run
+        if found is None:
             raise InvalidState("domain is not running")
         return found
 
     @property
+    def live_run(self) -> Run | None:
+        """The run that is live now, None if the domain is not running."""
+        found = self.run
+        return found if found is not None and found.pid is not None else None
+
+    @property
     def is_running(self) -> bool:
         """Whether its QEMU lives; a paused domain runs too."""
-        found = self.run
-        return found is not None and found.pid is not None
+        return self.live_run is not None
 
     @property
     def is_persistent(self) -> bool:
@@ -183,8 +188,8 @@ def find(tree: Tree, text: str) -> str:
     :raises NotFound: there is none.
     """
     if text.isdigit():
-        for run in runs.all_runs(tree):
-            if run.id == int(text) and run.pid is not None:
+        for run in runs.live_runs(tree):
+            if run.id == int(text):
                 return run.name
     # It becomes part of a path, so it must be a possible name.
     elif "/" not in text and text not in ("", ".", "..") and "\0" not in text and len(text.encode()) < 240:
@@ -200,7 +205,7 @@ def find(tree: Tree, text: str) -> str:
 def names(tree: Tree) -> list[str]:
     """Return names of all domains: defined, or running without a definition."""
     defined = set(entries(tree.domain_definitions, ".toml"))
-    transient = [run.name for run in runs.all_runs(tree) if run.name not in defined and run.pid is not None]
+    transient = [run.name for run in runs.live_runs(tree) if run.name not in defined]
     return sorted(defined.union(transient))
 
 

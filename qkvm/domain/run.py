@@ -360,7 +360,7 @@ def find(tree: Tree, name: str) -> Run | None:
     return Run(folder, name, contents) if contents is not None else None
 
 
-def all_runs(tree: Tree) -> list[Run]:
-    """Return the latest run of every domain that was started in this boot."""
+def live_runs(tree: Tree) -> list[Run]:
+    """Return the live runs of all domains."""
     runs = (find(tree, name) for name in entries(tree.domain_runs))
-    return [run for run in runs if run is not None]
+    return [run for run in runs if run is not None and run.pid is not None]

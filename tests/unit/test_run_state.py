@@ -264,12 +264,12 @@ def test_a_record_of_another_boot_tells_of_nothing(scene: Scene, monkeypatch: py
     assert scene.run.id == 7
     monkeypatch.setattr(record, "_boot_id", "another")
     assert runs.find(scene.tree, "vm") is None
-    assert runs.all_runs(scene.tree) == []
+    assert runs.live_runs(scene.tree) == []
 
 
 def test_no_record_no_run(tmp_path: Path) -> None:
     assert runs.find(Tree(str(tmp_path)), "vm") is None
-    assert runs.all_runs(Tree(str(tmp_path))) == []
+    assert runs.live_runs(Tree(str(tmp_path))) == []
 
 
 @pytest.mark.parametrize(

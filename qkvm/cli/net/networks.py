@@ -172,7 +172,7 @@ def net_dumpxml(context: Context, args: Args) -> None:
     """Print a network's definition as libvirt's XML; of an active one that which it runs with."""
     from msgspec.structs import replace
 
-    from qkvm.domain.run import all_runs
+    from qkvm.domain.run import live_runs
     from qkvm.spec import toml
     from qkvm.spec.libvirt.network.network import dumps
 
@@ -186,7 +186,7 @@ def net_dumpxml(context: Context, args: Args) -> None:
         return context.out(json_text(toml.to_plain(definition)))
     guests = 0
     if active:
-        nics = [nic for run in all_runs(context.tree) if run.pid is not None for nic in run.devices("nics")]
+        nics = [nic for run in live_runs(context.tree) for nic in run.devices("nics")]
         guests = sum(nic["type"] == "network" and nic["source"] == network.name for nic in nics)
     return print_xml(context, args, dumps(definition, connections=guests))
 

@@ -81,7 +81,7 @@ def backup(
         raise InvalidValue("Options --full and --incremental are mutually exclusive")
     with domain.lock():
         settle(domain.tree, domain.name)
-        run = domain.run if domain.is_running else None
+        run = domain.live_run
         under_way = run.record.get("backup") if run is not None else None
         resumed = under_way is not None
         if under_way is not None and under_way.get("folder") != folder:

@@ -34,8 +34,8 @@ def is_block(path: str) -> bool:
 
 def disks(domain: Handle, *, inactive: bool = False) -> list[DiskStatus]:
     """Return the disks of the running guest, else or with ``inactive`` those of the definition."""
-    run = domain.run
-    if run is not None and run.pid is not None and not inactive:
+    run = domain.live_run
+    if run is not None and not inactive:
         return [
             DiskStatus(entry["target"], entry["path"], entry["spec"].get("device", "disk"))
             for entry in plugged(run)

@@ -56,9 +56,7 @@ def in_use(domain: Handle, paths: Iterable[str], words: str) -> str:
 def user_of(tree: Tree, path: str) -> tuple[str, str] | None:
     """Return the name of a running domain that has this image, and the disk's target; None for none."""
     wanted = identity(path)
-    for run in runs.all_runs(tree):
-        if run.pid is None:
-            continue
+    for run in runs.live_runs(tree):
         for entry in run.devices("disks"):
             images = [entry["path"], *(layer["path"] for layer in entry["spec"].get("backing", ()))]
             if not entry.get("plugging") and any(identity(image) == wanted for image in images if image):

@@ -70,8 +70,8 @@ def session(
 
 def is_there(domain: Handle) -> bool:
     """Return whether an agent has opened its port, without asking it; it may hang nevertheless."""
-    run = domain.run
-    if run is None or run.pid is None or run.state()[0] != "running":
+    run = domain.live_run
+    if run is None or run.state()[0] != "running":
         return False
     try:
         return _channel(run)[1] in run.open_ports()

@@ -73,10 +73,9 @@ def needs(tree: Tree) -> list[Need]:
     for name in sorted({*names(tree), *files.entries(tree.snapshot_folders)}):
         domain = Handle(tree, name)
         found += [*_of_definition(domain), *_of_snapshots(domain), *_of_managed_save(domain)]
-    for run in runs.all_runs(tree):
-        if run.pid is not None:
-            disks = [toml.from_plain(entry["spec"], spec.Disk, "record") for entry in run.devices("disks")]
-            found += _of_disks(disks, run.name, RUNNING)
+    for run in runs.live_runs(tree):
+        disks = [toml.from_plain(entry["spec"], spec.Disk, "record") for entry in run.devices("disks")]
+        found += _of_disks(disks, run.name, RUNNING)
     return [*found, *_of_volumes(tree, {identity(path) for need in found for path in need.raw})]
 
 

@@ -59,7 +59,7 @@ def undefine(
         snapshotstore.forget(domain.tree, domain.name)
         checkpointstore.forget(domain.tree, domain.name)
         leaving = {"nvram": bool(nvram), "tpm": not keep_tpm}
-        running, definition = domain.run if domain.is_running else None, _readable(domain)
+        running, definition = domain.live_run, _readable(domain)
         kept = nvrams.why_kept(domain, definition) if stored and nvram else ""
         if running is not None:
             running.record["leaving"] = leaving

@@ -28,8 +28,8 @@ def user(tree: Tree, path: str) -> str:
     found = user_of(tree, path)
     if found is not None:
         return found[0]
-    for run in runs.all_runs(tree):
-        if run.pid is not None and identity(path) in map(identity, images_of(Handle(tree, run.name))):
+    for run in runs.live_runs(tree):
+        if identity(path) in map(identity, images_of(Handle(tree, run.name))):
             return run.name
     return ""
 

@@ -53,8 +53,8 @@ def plain(
 
 def _now(domain: Handle, *, inactive: bool) -> tuple[spec.Domain, Run | None]:
     """Return the present definition and the run, or the stored one and None."""
-    run = domain.run
-    if run is None or run.pid is None or (inactive and domain.is_persistent):
+    run = domain.live_run
+    if run is None or (inactive and domain.is_persistent):
         return domain.definition, None
     return actual.definition(run), run
 

@@ -58,9 +58,8 @@ def all_chains(tree: Tree) -> list[Chain]:
             found += _of_disks(domain.definition.disks, name)
         for snapshot in store.load(domain).values():
             found += of_snapshot(name, snapshot)
-    for run in runs.all_runs(tree):
-        if run.pid is not None:
-            found += _of_disks((spec_of(entry) for entry in run.devices("disks")), run.name)
+    for run in runs.live_runs(tree):
+        found += _of_disks((spec_of(entry) for entry in run.devices("disks")), run.name)
     return found
 
 

@@ -87,7 +87,7 @@ def create(domain: Handle, wanted: Wanted | str = "") -> Snapshot:
     with domain.lock():
         settle(domain.tree, domain.name)
         pending.recover(domain)
-        run = domain.run if domain.is_running else None
+        run = domain.live_run
         _check(domain, wanted, running=run is not None)
         if run is None:
             snapshot, images = _describe(domain, wanted, None, disks.of_definition(domain.definition), SHUTOFF)

@@ -10,7 +10,7 @@ from qkvm.domain.snapshot import pending
 from qkvm.domain.snapshot.disks import past
 from qkvm.domain.store import children, parent_of
 from qkvm.domain.store import snapshots as store
-from qkvm.errors import HostError, InvalidState, InvalidValue
+from qkvm.errors import InvalidState, InvalidValue
 from qkvm.host.node import accel
 from qkvm.spec import domain as domains
 from qkvm.spec import snapshot as spec
@@ -30,11 +30,7 @@ def xml(snapshot: Snapshot, *, secret: bool = False) -> str:
 
     :param secret: with passwords.
     """
-    try:
-        chosen = accel.choose(domains.Accel.AUTO)[0]
-    except HostError:
-        chosen = "tcg"
-    return libvirt.dumps(snapshot, accel=chosen, secret=secret)
+    return libvirt.dumps(snapshot, accel=accel.choose(domains.Accel.AUTO)[0], secret=secret)
 
 
 def redefine(domain: Handle, told: Read, *, current: bool = False) -> Snapshot:

@@ -53,7 +53,7 @@ def delete(
 
 
 def _delete_one(domain: Handle, snapshot: Snapshot, *, metadata: bool) -> None:
-    run = domain.run if domain.is_running else None
+    run = domain.live_run
     if run is not None and not metadata:
         blockjob.refuse_busy(run)
     told: dict[str, Any] = {"snapshot": snapshot.to_plain(), "merges": []}

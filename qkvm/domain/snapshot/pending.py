@@ -71,10 +71,8 @@ def recover(domain: Handle) -> None:
     settle(domain.tree, domain.name)
     facts = json.loads(raw)
     snapshot = from_plain(facts["snapshot"], store.pending_file(domain))
-    run = domain.run
-    live = run if run is not None and run.pid is not None else None
     for recoverer in _recoverers:
-        recoverer(domain, live, snapshot, facts)
+        recoverer(domain, domain.live_run, snapshot, facts)
     files.remove(store.pending_file(domain))
 
 

@@ -70,7 +70,7 @@ def revert(
         snapshot = store.find(domain, name)
         if snapshot.deleting:
             raise InvalidState(f"snapshot '{name}' was half deleted", hint="snapshot-delete completes that")
-        run = domain.run if domain.is_running else None
+        run = domain.live_run
         if run is not None:
             blockjob.refuse_busy(run)
         if domain.has_managed_save and not force:

@@ -378,8 +378,8 @@ def counts(domain: Handle) -> dict[str, dict[str, int]]:
     if domain.is_persistent:
         vcpus = domain.definition.vcpus
         table["maximum"]["config"], table["current"]["config"] = vcpus.maximum, vcpus.current
-    run = domain.run
-    if run is not None and run.pid is not None:
+    run = domain.live_run
+    if run is not None:
         table["maximum"]["live"] = definitions.started_with(run.record).vcpus.maximum
         table["current"]["live"] = run.vcpu_count()
     return table

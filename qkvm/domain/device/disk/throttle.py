@@ -62,8 +62,8 @@ def sizes(domain: Handle, device: str = "") -> list[Sizes]:
 
     :raises NotFound: no such disk. :raises InvalidValue: the named drive is empty.
     """
-    run = domain.run
-    if run is not None and run.pid is not None:
+    run = domain.live_run
+    if run is not None:
         with domain.lock():
             entries = [pick(plugged(run), device)] if device else plugged(run)
             rows = _rows(domain, entries)
@@ -123,8 +123,8 @@ def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throt
 
     :raises NotFound: no such disk.
     """
-    run = domain.run
-    if config or run is None or run.pid is None:
+    run = domain.live_run
+    if config or run is None:
         return _defined(domain.definition, device).throttle or spec.Throttle()
     with domain.lock(), domain.monitor() as session:
         return _reported(session, pick(plugged(run), device)["id"])

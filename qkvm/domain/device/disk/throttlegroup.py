@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 def groups(domain: Handle, *, inactive: bool = False) -> Groups:
     """Return the groups of the running guest, else or with ``inactive`` those of the definition."""
-    run = domain.run
-    if inactive or run is None or run.pid is None:
+    run = domain.live_run
+    if inactive or run is None:
         return domain.definition.throttle_groups
     return _live(run)
 

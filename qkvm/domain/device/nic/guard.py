@@ -83,7 +83,7 @@ def release(entry: dict[str, Any]) -> None:
 def forget(tree: Tree) -> None:
     """Release the addresses that DHCP keeps for NICs of domains that no longer exist."""
     from qkvm.domain.handle import Handle
-    from qkvm.domain.run import all_runs
+    from qkvm.domain.run import live_runs
     from qkvm.errors import DefinitionError
     from qkvm.files import entries
     from qkvm.net.dhcp import reservations
@@ -92,7 +92,7 @@ def forget(tree: Tree) -> None:
     networks = reservations.networks(tree)
     if not networks:
         return
-    macs = {entry["mac"] for run in all_runs(tree) if run.pid is not None for entry in run.record["nics"]}
+    macs = {entry["mac"] for run in live_runs(tree) for entry in run.record["nics"]}
     for name in entries(tree.domain_definitions, ".toml"):
         try:
             macs |= {nic.mac for nic in Handle(tree, name).definition.nics}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from qkvm.domain.run import all_runs
+from qkvm.domain.run import live_runs
 from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
@@ -33,9 +33,7 @@ def ports(network: Handle) -> list[Port]:
     from uuid import UUID, uuid5
 
     found = []
-    for run in all_runs(network.tree):
-        if run.pid is None:
-            continue
+    for run in live_runs(network.tree):
         for nic in run.devices("nics"):
             if nic["type"] == "network" and nic["source"] == network.name:
                 owner = str(run.record["uuid"])

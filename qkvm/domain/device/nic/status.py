@@ -32,8 +32,8 @@ class NicStatus:
 
 def interfaces(domain: Handle, *, inactive: bool = False) -> list[NicStatus]:
     """Return the NICs of the running guest, else or with ``inactive`` those of the definition."""
-    run = domain.run
-    if run is not None and run.pid is not None and not inactive:
+    run = domain.live_run
+    if run is not None and not inactive:
         return [NicStatus(entry) for entry in run.devices("nics")]
     return [
         NicStatus({"type": nic.type, "source": nic.source, "model": nic.model, "mac": nic.mac, "link": nic.link})
@@ -43,8 +43,8 @@ def interfaces(domain: Handle, *, inactive: bool = False) -> list[NicStatus]:
 
 def free_slots(domain: Handle) -> int | None:
     """Return how many more devices can be plugged while it runs; None if it does not run or can plug none."""
-    run = domain.run
-    if run is None or run.pid is None or not run.record["slots"]:
+    run = domain.live_run
+    if run is None or not run.record["slots"]:
         return None
     used = run.used_places()
     return sum(slot not in used for slot in run.record["slots"])

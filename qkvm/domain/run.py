@@ -245,14 +245,15 @@ class Run:
 
     def mark_resumed(self, reason: str) -> None:
         """Note in the record, which the caller writes, why the guest was resumed just now."""
-        for event in journal.newest(self.journal, frozenset(("RESUME",)), self._begin):
-            self.record["resumed"] = {"at": event["_offset"], "reason": reason}
-            return
+        self._mark("resumed", "RESUME", reason)
 
     def mark_stopped(self, reason: str) -> None:
         """Note in the record, which the caller writes, why the guest was stopped just now."""
-        for event in journal.newest(self.journal, frozenset(("STOP",)), self._begin):
-            self.record["stopped"] = {"at": event["_offset"], "reason": reason}
+        self._mark("stopped", "STOP", reason)
+
+    def _mark(self, key: Literal["resumed", "stopped"], name: str, reason: str) -> None:
+        for event in journal.newest(self.journal, frozenset((name,)), self._begin):
+            self.record[key] = {"at": event["_offset"], "reason": reason}
             return
 
     def _resume_reason(self, event: dict[str, Any], begin: int) -> str:

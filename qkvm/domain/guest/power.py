@@ -124,10 +124,6 @@ def wakeup(domain: Handle) -> None:
         with domain.monitor() as session:
             session.execute("system_wakeup")
         journal.wait(
-            run.journal, mark, _is_awake, timeout=_WAKE_TIMEOUT, alive=lambda: run.pid is not None,
-            what="the guest's waking",
+            run.journal, mark, lambda event: event.get("event") == "WAKEUP", timeout=_WAKE_TIMEOUT,
+            alive=lambda: run.pid is not None, what="the guest's waking",
         )  # fmt: skip
-
-
-def _is_awake(event: dict[str, Any]) -> bool:
-    return event.get("event") == "WAKEUP"

@@ -88,7 +88,7 @@ def set_count(
             if hotpluggable:
                 _refuse_fixed(domain.definition.machine)
         if run is not None:
-            _set_live(domain, run, count, timeout=timeout, wait=wait)
+            _set_live(domain, run, _numbers(run, count), timeout=timeout, wait=wait)
         if wanted.config:
             definitions.change(domain, lambda present: _with_count(present, count, maximum=maximum))
     return run.vcpu_count() if run is not None else count
@@ -144,25 +144,35 @@ def _with_count(present: spec.Domain, count: int, *, maximum: bool) -> spec.Doma
     return replace(present, vcpus=vcpus)
 
 
-def _set_live(domain: Handle, run: Run, count: int, *, timeout: float, wait: bool) -> None:
-    """Plug the lowest free numbers, unplug the highest ones."""
-    started = definitions.started_with(run.record)
+def _numbers(run: Run, count: int) -> set[int]:
+    """Return the numbers of ``count`` vCPUs: the lowest of the plugged ones, then the lowest free ones."""
+    present = _plugged(run)
+    free = [
+        number for number in range(definitions.started_with(run.record).vcpus.maximum) if number not in present
+    ]
+    return set([*sorted(present), *free][:count])
+
+
+def _plugged(run: Run) -> set[int]:
+    """Return the numbers of the plugged vCPUs; the first one always is."""
+    return {0, *(_number(entry) for entry in run.devices("vcpus"))}
+
+
+def _set_live(domain: Handle, run: Run, numbers: set[int], *, timeout: float, wait: bool) -> None:
+    """Plug and unplug vCPUs until those with these numbers are plugged."""
+    started, missing = definitions.started_with(run.record), sorted(numbers - _plugged(run))
     run.record["vcpus"] = run.devices("vcpus")
-    plugged, fresh = {entry["id"] for entry in run.record["vcpus"]}, []
-    mark = journal.size(run.journal)
+    mark, fresh = journal.size(run.journal), []
     with domain.monitor() as session:
-        for index in range(1, started.vcpus.maximum):
-            if 1 + len(plugged) >= count:
-                break
-            device = devices.vcpu_device(started, run.record["accel"], index)
-            if device.id not in plugged:
-                _plug(domain, run, session, device)
-                plugged.add(device.id)
-                fresh.append(device.id)
-        for entry in sorted(run.record["vcpus"], key=_number, reverse=True)[: max(0, 1 + len(plugged) - count)]:
-            _unplug(run, session, entry, timeout=timeout, wait=wait, asked=count)
+        for number in missing:
+            device = devices.vcpu_device(started, run.record["accel"], number)
+            _plug(domain, run, session, device)
+            fresh.append(device.id)
+        for entry in sorted(run.record["vcpus"], key=_number, reverse=True):
+            if _number(entry) not in numbers:
+                _unplug(run, session, entry, timeout=timeout, wait=wait, asked=len(numbers))
         if wait:
-            _await_online(domain, run, session, fresh, mark, asked=count, timeout=timeout)
+            _await_online(domain, run, session, fresh, mark, asked=len(numbers), timeout=timeout)
 
 
 def set_enabled(
@@ -182,10 +192,9 @@ def set_enabled(
         wanted = domain.resolve(scope)
         run = domain.live if wanted.live else None
         if run is not None:
-            present = {0, *(_number(entry) for entry in run.devices("vcpus"))}
             maximum = definitions.started_with(run.record).vcpus.maximum
-            count = len(_changed(present, numbers, enabled, maximum, "live"))
-            _check_live(run, count)
+            after = _changed(_plugged(run), numbers, enabled, maximum, "live")
+            _check_live(run, len(after))
         if wanted.config:
             vcpus = domain.definition.vcpus
             later = _changed(set(range(vcpus.current)), numbers, enabled, vcpus.maximum, "persistent")
@@ -195,7 +204,7 @@ def set_enabled(
                     hint="the lowest numbers are always plugged",
                 )
         if run is not None:
-            _set_these(domain, run, numbers, enabled, timeout=timeout, wait=wait)
+            _set_live(domain, run, after, timeout=timeout, wait=wait)
         if wanted.config:
             definitions.change(domain, lambda old: _with_count(old, len(later), maximum=False))
 
@@ -211,23 +220,6 @@ def _changed(present: set[int], numbers: set[int], enabled: bool, maximum: int, 
         if (number in present) == enabled:
             raise InvalidValue(f"invalid argument: vCPU '{number}' is already in desired state")
     return present | numbers if enabled else present - numbers
-
-
-def _set_these(domain: Handle, run: Run, numbers: set[int], enabled: bool, *, timeout: float, wait: bool) -> None:
-    started = definitions.started_with(run.record)
-    run.record["vcpus"] = run.devices("vcpus")
-    mark, fresh = journal.size(run.journal), []
-    with domain.monitor() as session:
-        for number in sorted(numbers if enabled else ()):
-            device = devices.vcpu_device(started, run.record["accel"], number)
-            _plug(domain, run, session, device)
-            fresh.append(device.id)
-        asked = run.vcpu_count() - len(numbers)
-        for entry in sorted(run.record["vcpus"], key=_number, reverse=True):
-            if not enabled and _number(entry) in numbers:
-                _unplug(run, session, entry, timeout=timeout, wait=wait, asked=asked)
-        if wait:
-            _await_online(domain, run, session, fresh, mark, asked=run.vcpu_count(), timeout=timeout)
 
 
 def _number(entry: dict[str, Any]) -> int:

@@ -114,26 +114,27 @@ class _Watcher:
 
 def watch(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[Event]:
     """Yield events from now on, of one domain or of all, for ``timeout`` seconds (None: for ever)."""
-    deadline = None if timeout is None else time.monotonic() + timeout
     defined = _definitions(tree, domain)
-    with closing(_Watcher(tree, domain)) as watcher:
-        while True:
-            before, defined = defined, _definitions(tree, domain)
-            yield from _defined(before, defined)
-            for one in watcher.look():
-                yield from _news(one)
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-            time.sleep(_POLL)
+    for watches in _looks(tree, domain, timeout):
+        before, defined = defined, _definitions(tree, domain)
+        yield from _defined(before, defined)
+        for one in watches:
+            yield from _news(one)
 
 
 def watch_qemu(tree: Tree, *, domain: str | None = None, timeout: float | None = None) -> Iterator[QemuEvent]:
     """Yield QEMU's own events; see :func:`watch`."""
+    for watches in _looks(tree, domain, timeout):
+        for one in watches:
+            yield from _qemu_news(one)
+
+
+def _looks(tree: Tree, domain: str | None, timeout: float | None) -> Iterator[list[_Watch]]:
+    """Yield all runs again and again, until ``timeout`` seconds have passed."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with closing(_Watcher(tree, domain)) as watcher:
         while True:
-            for one in watcher.look():
-                yield from _qemu_news(one)
+            yield watcher.look()
             if deadline is not None and time.monotonic() >= deadline:
                 return
             time.sleep(_POLL)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from qkvm.domain.backup.part import Part
     from qkvm.domain.handle import Handle
+    from qkvm.qmp.commands import Job
     from qkvm.qmp.session import Session
 
     State = dict[str, Any]
@@ -138,6 +139,9 @@ def _tell(run: Run | None, state: State | None) -> None:
 
 
 _OVER = ("concluded", "null")
+_NOT_BEGUN: Job = {
+    "id": "", "status": "concluded", "current-progress": 0, "total-progress": 0, "error": "it was never begun",
+}  # fmt: skip
 
 
 class Progress(NamedTuple):
@@ -154,12 +158,9 @@ def progress(session: Session, state: State) -> Progress:
 
     QEMU could do that (completion-mode grouped), but 7.2 not in a transaction that adds bitmaps.
     """
-    shown: dict[str, Any] = {**commands.jobs(session)}
-    listed = [
-        shown.get(ident, {"status": "concluded", "error": "it was never begun"})
-        for ident in state["jobs"].values()
-    ]
-    errors = [str(one["error"]) for one in listed if one.get("error")]
+    shown = commands.jobs(session)
+    listed = [shown.get(ident, _NOT_BEGUN) for ident in state["jobs"].values()]
+    errors = [one["error"] for one in listed if one.get("error")]
     if errors:
         for one in listed:
             if one["status"] not in _OVER:
@@ -168,8 +169,8 @@ def progress(session: Session, state: State) -> Progress:
     # The errors of the jobs that were canceled for a failed one come last.
     errors.sort(key=lambda words: "cancel" in words.lower())
     return Progress(
-        sum(int(one.get("current-progress", 0)) for one in listed),
-        sum(int(one.get("total-progress", 0)) for one in listed),
+        sum(one["current-progress"] for one in listed),
+        sum(one["total-progress"] for one in listed),
         all(one["status"] in _OVER for one in listed),
         errors[0] if errors else "",
     )

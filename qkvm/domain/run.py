@@ -16,6 +16,7 @@ from qkvm.host.process import lock_holder, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Literal, TypedDict
 
     from qkvm.paths import Tree
@@ -190,6 +191,14 @@ class Run:
                 "QEMU's TCG does not survive a change of its devices after a vcpu was unplugged",
                 hint=f"qkvm shutdown {self.name} and start it anew",
             )
+
+    def await_event(
+        self, mark: int, wanted: Callable[[dict[str, Any]], bool], *, timeout: float, what: str
+    ) -> dict[str, Any]:
+        """Wait for an event in the journal after ``mark``, as long as QEMU lives; see journal.wait."""
+        return journal.wait(
+            self.journal, mark, wanted, timeout=timeout, alive=lambda: self.pid is not None, what=what
+        )
 
     def devices(self, kind: DeviceKind) -> list[dict[str, Any]]:
         """Return the entries of a kind (nics, vcpus, disks …) without those that QEMU reported as unplugged."""

@@ -144,10 +144,10 @@ def _stopped(domain: Handle, folder: str, options: Options, report: Report | Non
         except KeyboardInterrupt:
             for ident in state["jobs"].values():
                 session.execute("job-cancel", {"id": ident})
-            job.conclude(domain, session, state, job.await_held(session, state).error or "interrupted")
+            job.conclude(session, state, job.await_held(session, state).error or "interrupted")
             raise
         ended = {"started": state["started"], "canceled": False}
-        job.raise_for({**ended, "error": job.conclude(domain, session, state, error)}, state)
+        job.raise_for({**ended, "error": job.conclude(session, state, error)}, state)
     return state
 
 

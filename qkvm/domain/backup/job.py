@@ -219,7 +219,7 @@ def wait(domain: Handle, state: State, report: Report | None = None) -> None:
             raise MonitorGone("QEMU ended during the backup")
         if run.pid is not None and "backup" in run.record:
             with domain.monitor() as session:
-                settle(domain, run, session)
+                settle(run, session)
         raise_for(run.record.get("backup_ended", {}), state)
 
 
@@ -274,7 +274,7 @@ def cancel(domain: Handle, run: Run) -> None:
     write(run)
     with domain.monitor() as session:
         _end_jobs(session, state)
-        settle(domain, run, session)
+        settle(run, session)
 
 
 def _end_jobs(session: Session, state: State) -> None:
@@ -293,17 +293,17 @@ def pass_by(domain: Handle, run: Run) -> None:
     """Settle a backup that has ended; call it under the lock. Nothing is done if QEMU does not answer."""
     state = run.record["backup"]
     if run.pid is None:
-        settle(domain, run, None)
+        settle(run, None)
     elif "socket" in state and not state["begun"]:
         # The process that began it was killed before QEMU served it, so no client knows of it.
         with suppress(MonitorError):
             cancel(domain, run)
     elif not state["begun"] or _is_over(run, state):
         with suppress(MonitorError), domain.monitor(run.monitor) as session:
-            settle(domain, run, session)
+            settle(run, session)
 
 
-def settle(domain: Handle, run: Run, session: Session | None) -> None:
+def settle(run: Run, session: Session | None) -> None:
     """Keep or remove the results of a backup that has ended, and note it in the record; call it under the lock.
 
     :param session: None where QEMU has ended, and the backup with it.
@@ -315,7 +315,7 @@ def settle(domain: Handle, run: Run, session: Session | None) -> None:
         if not found.ended:
             return
         error = found.error
-    error = conclude(domain, session, state, error)
+    error = conclude(session, state, error)
     ended = "Completed" if not error else "Cancelled" if state["canceled"] else "Failed"
     told = values(state, found if session is not None else Progress(0, 0, True))
     run.record["last_job"] = {"type": ended, "operation": "Backup", "values": told}
@@ -329,7 +329,7 @@ def settle(domain: Handle, run: Run, session: Session | None) -> None:
     write(run)
 
 
-def conclude(domain: Handle, session: Session | None, state: State, error: str) -> str:
+def conclude(session: Session | None, state: State, error: str) -> str:
     """Keep the results of a backup or remove them, and return why it failed; each step can be repeated."""
     if session is not None:
         for ident in state["jobs"].values():

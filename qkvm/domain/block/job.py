@@ -386,10 +386,7 @@ def _await_end(run: Run, job: Job) -> None:
     def ended(event: dict[str, Any]) -> bool:
         return event.get("event") in _ENDS and event.get("data", {}).get("device") == job["id"]
 
-    journal.wait(
-        run.journal, int(job["since"]), ended, timeout=_END, alive=lambda: run.pid is not None,
-        what=f"the end of the {job['kind']}",
-    )  # fmt: skip
+    run.await_event(int(job["since"]), ended, timeout=_END, what=f"the end of the {job['kind']}")
 
 
 def pass_by(domain: Handle, run: Run) -> None:

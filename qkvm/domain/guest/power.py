@@ -123,7 +123,6 @@ def wakeup(domain: Handle) -> None:
         mark = journal.size(run.journal)
         with domain.monitor() as session:
             session.execute("system_wakeup")
-        journal.wait(
-            run.journal, mark, lambda event: event.get("event") == "WAKEUP", timeout=_WAKE_TIMEOUT,
-            alive=lambda: run.pid is not None, what="the guest's waking",
-        )  # fmt: skip
+        run.await_event(
+            mark, lambda event: event.get("event") == "WAKEUP", timeout=_WAKE_TIMEOUT, what="the guest's waking"
+        )

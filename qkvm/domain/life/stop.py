@@ -195,10 +195,7 @@ def reset(domain: Handle) -> None:
     with domain.lock():
         run = domain.live
         run.require_sound()
-        mark = journal.size(run.journal)
-        with domain.monitor() as session:
-            session.execute("system_reset")
-            _await_event(run, mark, "RESET", "SHUTDOWN")
+        _execute(domain, run, "system_reset", "RESET", "SHUTDOWN")
 
 
 def destroy(domain: Handle, *, graceful: bool = False) -> None:
@@ -224,10 +221,7 @@ def suspend(domain: Handle) -> None:
         _refuse_asleep(run)
         if run.state()[0] == "paused":
             return
-        mark = journal.size(run.journal)
-        with domain.monitor() as session:
-            session.execute("stop")
-            _await_event(run, mark, "STOP")
+        _execute(domain, run, "stop", "STOP")
 
 
 def resume(domain: Handle) -> None:
@@ -240,10 +234,7 @@ def resume(domain: Handle) -> None:
         _refuse_asleep(run)
         if run.state()[0] != "paused":
             raise InvalidState("domain is already running")
-        mark = journal.size(run.journal)
-        with domain.monitor() as session:
-            session.execute("cont")
-            _await_event(run, mark, "RESUME")
+        _execute(domain, run, "cont", "RESUME")
 
 
 def _refuse_asleep(run: Run) -> None:
@@ -253,7 +244,12 @@ def _refuse_asleep(run: Run) -> None:
 
 def _await_event(run: Run, mark: int, *names: str, timeout: float = 10.0) -> None:
     """Wait for one of these events; errors name the first."""
-    journal.wait(
-        run.journal, mark, lambda event: event.get("event") in names,
-        timeout=timeout, alive=lambda: run.pid is not None, what=f"QEMU's {names[0]}",
-    )  # fmt: skip
+    run.await_event(mark, lambda event: event.get("event") in names, timeout=timeout, what=f"QEMU's {names[0]}")
+
+
+def _execute(domain: Handle, run: Run, command: str, *events: str) -> None:
+    """Have QEMU run a command, and wait for one of its events."""
+    mark = journal.size(run.journal)
+    with domain.monitor() as session:
+        session.execute(command)
+        _await_event(run, mark, *events)

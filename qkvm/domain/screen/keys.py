@@ -66,11 +66,6 @@ def _rows() -> list[tuple[str, list[int]]]:
     return found
 
 
-def names() -> list[str]:
-    """Return the names of all keys."""
-    return [name for name, _ in _rows()]
-
-
 def _by_name(text: str) -> int | None:
     return dict((name, numbers[1]) for name, numbers in _rows()).get(text.upper())
 

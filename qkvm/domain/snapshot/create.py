@@ -310,7 +310,7 @@ def _create_external(
         if disk.place == EXTERNAL
     ]
     for layer in overlays:
-        _check_place(domain, bases[layer["target"]], layer["path"], reuse=wanted.reuse)
+        _check_place(bases[layer["target"]], layer["path"], reuse=wanted.reuse)
     told = {**_facts(snapshot, images, wanted), "layers": overlays, "phase": "making", "goes_on": False}
     with pending.work(domain, "create", **told) as work:
         for layer in overlays:
@@ -333,7 +333,7 @@ def _create_external(
             go_on(run, session)
 
 
-def _check_place(domain: Handle, base: Image, path: str, *, reuse: bool) -> None:
+def _check_place(base: Image, path: str, *, reuse: bool) -> None:
     """Refuse a new image that exists, or with ``reuse`` one that does not fit its base."""
     if not reuse:
         if os.path.lexists(path):
@@ -430,7 +430,7 @@ def _recover_external(domain: Handle, run: Run | None, snapshot: Snapshot, told:
     """Complete a snapshot whose new images the guest may write into already, undo any other."""
     switched = told["phase"] == "switched"
     if not switched and run is not None:
-        switched = _is_switched(domain, run, told)
+        switched = _is_switched(domain, told)
     elif not switched:
         # QEMU has ended since; it may have switched before.
         switched = told["phase"] == "made"
@@ -454,7 +454,7 @@ def _as_taken(snapshot: Snapshot, told: dict[str, Any]) -> Snapshot:
     return snapshot
 
 
-def _is_switched(domain: Handle, run: Run, told: dict[str, Any]) -> bool:
+def _is_switched(domain: Handle, told: dict[str, Any]) -> bool:
     """Return whether QEMU's disks use the new images; it switches all of them or none."""
     with domain.monitor() as session:
         return any(

@@ -58,7 +58,7 @@ def _delete_one(domain: Handle, snapshot: Snapshot, *, metadata: bool) -> None:
         blockjob.refuse_busy(run)
     told: dict[str, Any] = {"snapshot": snapshot.to_plain(), "merges": []}
     if not metadata:
-        _check(domain, run, snapshot)
+        _check(run, snapshot)
         if snapshot.is_external:
             told["merges"] = layers.plan(domain, snapshot)
     told["metadata"] = metadata
@@ -71,7 +71,7 @@ def _delete_one(domain: Handle, snapshot: Snapshot, *, metadata: bool) -> None:
             raise
 
 
-def _check(domain: Handle, run: Run | None, snapshot: Snapshot) -> None:
+def _check(run: Run | None, snapshot: Snapshot) -> None:
     """Refuse to change an image that a running guest reads as a base.
 
     :raises InvalidState: such an image holds the snapshot.

@@ -32,7 +32,7 @@ def save(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str
     :param vmstate: the node whose image takes the memory. :param nodes: all nodes to save.
     :raises HostError: QEMU failed, in its words; nothing was saved then.
     """
-    _run(run, session, "snapshot-save", "save", tag, nodes, vmstate)
+    _run(run, session, "save", tag, nodes, vmstate)
 
 
 def load(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str]) -> None:
@@ -44,19 +44,18 @@ def load(run: Run, session: Session, tag: str, vmstate: str, nodes: Sequence[str
     for name, node in commands.nodes(session).items():
         for bitmap in node.get("dirty-bitmaps", ()) if name in nodes else ():
             session.execute("block-dirty-bitmap-remove", {"node": name, "name": bitmap["name"]})
-    _run(run, session, "snapshot-load", "load", tag, nodes, vmstate, dismiss=False)
+    _run(run, session, "load", tag, nodes, vmstate, dismiss=False)
 
 
 def delete(run: Run, session: Session, tag: str, nodes: Sequence[str]) -> None:
     """Remove a state from the images of these nodes."""
     if nodes:
-        _run(run, session, "snapshot-delete", "delete", tag, nodes)
+        _run(run, session, "delete", tag, nodes)
 
 
 def _run(
     run: Run,
     session: Session,
-    command: str,
     verb: str,
     tag: str,
     nodes: Sequence[str],
@@ -67,7 +66,7 @@ def _run(
     arguments: dict[str, Any] = {"job-id": JOB, "tag": tag, "devices": list(nodes)}
     if vmstate:
         arguments["vmstate"] = vmstate
-    session.execute(command, arguments, timeout=PATIENCE)
+    session.execute(f"snapshot-{verb}", arguments, timeout=PATIENCE)
     found = outcome(run, session)
     if found is None:
         raise HostError(f"QEMU lost the job that was to {verb} the snapshot")
@@ -89,10 +88,7 @@ def outcome(run: Run, session: Session) -> str | None:
             return None
         if found["status"] == "concluded":
             return str(found.get("error", ""))
-        journal.wait(
-            run.journal, mark, _is_end, timeout=PATIENCE, alive=lambda: run.pid is not None,
-            what="the end of QEMU's job",
-        )  # fmt: skip
+        run.await_event(mark, _is_end, timeout=PATIENCE, what="the end of QEMU's job")
 
 
 def _is_end(event: dict[str, Any]) -> bool:

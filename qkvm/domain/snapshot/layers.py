@@ -106,7 +106,7 @@ def merge(domain: Handle, run: Run | None, told: dict[str, Any]) -> None:
     """Write the upper image into the lower, and replace it by the lower everywhere."""
     upper, lower = told["upper"], told["layers"][0]
     if run is not None and {upper, lower["path"]} & _live_images(run):
-        _merge_live(domain, run, upper, lower["path"])
+        _merge_live(domain, run, upper)
     elif os.path.lexists(upper):
         _commit(upper, told["layers"])
     if os.path.lexists(upper):
@@ -125,7 +125,7 @@ def _live_images(run: Run) -> set[str]:
     return {link.path for entry in plugged(run) for link in chain.links(entry)}
 
 
-def _merge_live(domain: Handle, run: Run, upper: str, lower: str) -> None:
+def _merge_live(domain: Handle, run: Run, upper: str) -> None:
     """Have QEMU merge them while the guest runs (block-commit); a job that was begun before is waited for."""
     with domain.monitor() as session:
         for entry in plugged(run):

@@ -258,10 +258,9 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
     if not wait:
         return
     try:
-        event = journal.wait(
-            run.journal, mark, lambda event: _concerns(event, ident),
-            timeout=timeout, alive=lambda: run.pid is not None, what=f"release of vcpu {number}",
-        )  # fmt: skip
+        event = run.await_event(
+            mark, lambda event: _concerns(event, ident), timeout=timeout, what=f"release of vcpu {number}"
+        )
     except NotReached as error:
         raise NotReached(
             f"guest did not release vCPU {number} within {timeout:g} s", asked=asked, reached=run.vcpu_count(),

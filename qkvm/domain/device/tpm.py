@@ -114,13 +114,8 @@ def _hand_over(folder: str, user: tuple[int, int] | None) -> None:
         os.close(fd)
 
 
-def remove_state(tree: Tree, name: str) -> None:
-    """Remove the state of a domain that does not run, if it has one."""
-    remove_folder(tree.tpm(name))
-
-
 def remove_folder(folder: str) -> None:
-    """Remove a folder that another user can write to, without following links in it."""
+    """Remove a TPM's state, if it is there, without following links that its user may have put there."""
     import shutil
 
     try:

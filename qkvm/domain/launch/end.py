@@ -93,7 +93,7 @@ def forget(
     if leaving.get("nvram"):
         nvram.remove(domain, definition)
     if leaving.get("tpm") and definition is not None and definition.tpm is not None:
-        tpm.remove_state(domain.tree, domain.name)
+        tpm.remove_folder(domain.tree.tpm(domain.name))
     snapshots.forget(domain.tree, domain.name)
     checkpoints.forget(domain.tree, domain.name)
     remove_dir(domain.tree.domain_run(domain.name))

@@ -171,18 +171,14 @@ def _await_poweroff(domain: Handle, run: Run, mark: int, timeout: float) -> None
         _press(domain, run, run.pid)
 
 
-def _at_poweroff(run: Run) -> str:
-    """Return QEMU's word for what this run does when its guest powers off."""
+def _go_on(domain: Handle, run: Run) -> None:
+    """Start a guest again that has powered off; leave one that has not."""
     from qkvm.domain.definition import started_with
     from qkvm.qemu import launch
 
-    return launch.actions(started_with(run.record)).get("shutdown", launch.DEFAULT_ACTIONS["shutdown"])
-
-
-def _go_on(domain: Handle, run: Run) -> None:
-    """Start a guest again that has powered off; leave one that has not."""
+    action = launch.actions(started_with(run.record)).get("shutdown", launch.DEFAULT_ACTIONS["shutdown"])
     with domain.monitor() as session:
-        session.execute("set-action", {"shutdown": _at_poweroff(run)})
+        session.execute("set-action", {"shutdown": action})
         if commands.status(session) == "shutdown":
             mark = journal.size(run.journal)
             session.execute("system_reset")

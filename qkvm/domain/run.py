@@ -189,7 +189,7 @@ class Run:
         if not self.is_sound:
             raise InvalidState(
                 "QEMU's TCG does not survive a change of its devices after a vcpu was unplugged",
-                hint=f"qkvm shutdown {self.name} and start it anew",
+                hint=f"qkvm shutdown {self.name}, then start it again",
             )
 
     def await_event(

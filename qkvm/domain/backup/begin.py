@@ -167,7 +167,9 @@ def _check_target(disk: BackupDisk, *, reuse: bool) -> None:
     if (reuse or disk.block) and not present:
         raise HostError(f"missing target file or device '{disk.path}' for disk '{disk.target}'")
     if disk.block and not reuse and disk.format != "raw":
-        raise InvalidValue(f"block device {disk.path} gets no {disk.format} image made", hint="--reuse-external")
+        raise InvalidValue(
+            f"qkvm makes no {disk.format} image on block device {disk.path}", hint="--reuse-external"
+        )
     if present and not reuse and not disk.block:
         raise AlreadyExists(
             f"target file '{disk.path}' for disk '{disk.target}' exists already", hint="--reuse-external"

@@ -66,7 +66,7 @@ def refuse_threaded(run: Run, disks: Iterable[dict[str, Any]]) -> None:
     for disk in disks:
         if disk.get("iothread") or (threaded and disk.get("bus") == "scsi"):
             raise InvalidState(
-                f"disk {disk['target']} is served by an iothread, and QEMU would abort when a client of it goes",
+                f"disk {disk['target']} is served by an iothread: QEMU would abort when its client disconnects",
                 hint="qkvm backup, or backup-begin in mode push",
             )
 

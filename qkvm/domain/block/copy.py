@@ -113,7 +113,7 @@ def _check_destination(path: str, fmt: str, reuse: bool) -> None:
             raise HostError(f"block device {path} is not there")
         if not reuse and fmt != "raw":
             raise InvalidValue(
-                f"block device {path} gets no {fmt} image made", hint="--reuse-external takes one that is there"
+                f"qkvm makes no {fmt} image on block device {path}", hint="--reuse-external uses an existing one"
             )
     elif not reuse and os.path.lexists(path):
         raise AlreadyExists(

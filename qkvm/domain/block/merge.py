@@ -90,7 +90,7 @@ def begin_commit(
     if not top and entry.get("filters"):
         raise InvalidState(
             f"disk '{entry['target']}' is in throttle groups: QEMU would take it out of them",
-            hint="an active commit works after it was attached anew without them",
+            hint="detach it and attach it again without them",
         )
     images = chain.links(entry)
     touched = images[top : base + 1]

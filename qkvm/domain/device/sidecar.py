@@ -115,7 +115,7 @@ def failure(run: Run) -> str:
 def messages(run: Run) -> list[str]:
     """Return dominfo's messages about sidecars that have ended before their QEMU."""
     return [
-        f"{entry['name']} has ended: what it served hangs in the guest until it is destroyed and started anew"
+        f"{entry['name']} has ended: what it served hangs until the domain is destroyed and started again"
         for entry in run.record.get("sidecars", [])
         if process.start_time(entry["pid"]) != entry["started"]
     ]

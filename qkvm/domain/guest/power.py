@@ -93,7 +93,7 @@ def suspend(domain: Handle, target: str, *, duration: int = 0, timeout: float = 
     if seen is None:
         raise NotReached(
             f"the guest is not asleep after {timeout:g} s", asked=target, reached=run.state()[0],
-            hint="it may still fall asleep; qkvm domstate tells",
+            hint="it may still fall asleep; qkvm domstate shows it",
         )  # fmt: skip
 
 

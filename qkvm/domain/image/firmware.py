@@ -117,7 +117,7 @@ def _check_size(flash: Flash) -> None:
     if found != wanted:
         raise InvalidState(
             f"nvram {flash.variables} has {found} bytes and that of firmware {flash.code} has {wanted}",
-            hint="start --reset-nvram makes it anew; boot.loader names the firmware it was made with",
+            hint="start --reset-nvram makes a new one; boot.loader names the firmware it was made with",
         )
 
 

@@ -81,7 +81,7 @@ def _come_up(
             arrival.await_up(run, pid, len(script), failure)
             uid = os.stat(f"/proc/{pid}").st_uid
             if user and uid != settings.user_ids(user)[0]:
-                raise HostError(f"QEMU runs as user {uid}, and was told to become {user}")
+                raise HostError(f"QEMU runs as user {uid}, but should have become {user}")
         finally:
             arrival.kill(pid)
             process.reap()

@@ -339,7 +339,7 @@ def _check_place(base: Image, path: str, *, reuse: bool) -> None:
         if os.path.lexists(path):
             raise InvalidState(
                 f"external snapshot file for disk {base.target} already exists: {path}",
-                hint="--diskspec names another one, --reuse-external takes it",
+                hint="--diskspec names another one, --reuse-external uses it",
             )
         if not os.path.isdir(os.path.dirname(path)):
             raise HostError(f"folder {os.path.dirname(path)} for disk {base.target} is not there")

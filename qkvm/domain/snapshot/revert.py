@@ -130,7 +130,7 @@ def _nvram(domain: Handle, snapshot: Snapshot, *, reset_nvram: bool) -> list[Ima
     if snapshot.is_external or not snapshot.has_memory:
         raise InvalidState(
             f"the domain's nvram does not hold snapshot '{snapshot.name}' any more",
-            hint="--reset-nvram makes it anew",
+            hint="--reset-nvram makes a new one",
         )
     return []
 

@@ -116,5 +116,5 @@ def _receive(domain: Handle, run: Run, session: Any, saved: SavedGuest, bypass_c
         log = domain.tree.qemu_log(domain.name)
         words = (files.read_bytes(log) or b"").decode("utf-8", "replace")
         raise HostError(
-            f"QEMU could not take up the saved state: {process.last_line(words)}", hint=f"the whole log: {log}"
+            f"QEMU could not load the saved state: {process.last_line(words)}", hint=f"the whole log: {log}"
         ) from error

@@ -140,7 +140,7 @@ def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> N
     session.execute("migrate-incoming", {"uri": f"file:/dev/fdset/{fdset},offset={BLOCK}"})
     status = _watch(run, session, mark, None, None)
     if status != "completed":
-        raise HostError(f"QEMU could not take the guest's state: {_why(session)}")
+        raise HostError(f"QEMU could not load the guest's state: {_why(session)}")
     session.execute("remove-fd", {"fdset-id": fdset})
 
 
@@ -186,7 +186,7 @@ def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
         refused: HostError | MonitorGone | None = None
         try:
             if _watch(run, session, mark, pump, None) != "completed":
-                refused = HostError(f"QEMU could not take the guest's state: {_why(session)}")
+                refused = HostError(f"QEMU could not load the guest's state: {_why(session)}")
         except MonitorGone as error:
             refused = error
     # QEMU fails on a damaged stream before the feed has ended; the feed's error is the cause.

@@ -118,7 +118,7 @@ def _require_contexts(run: Run, count: int) -> None:
         raise InvalidState(
             f"QEMU's TCG can't plug so many vcpus again: {count} and the {lost} that were unplugged are more than "
             f"{maximum}",
-            hint=f"qkvm shutdown {run.name} and start it anew",
+            hint=f"qkvm shutdown {run.name}, then start it again",
         )
 
 
@@ -264,7 +264,7 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
     except NotReached as error:
         raise NotReached(
             f"guest did not release vCPU {number} within {timeout:g} s", asked=asked, reached=run.vcpu_count(),
-            hint="it may still do so later; qkvm vcpucount tells",
+            hint="it may still do so later; qkvm vcpucount shows it",
         ) from error  # fmt: skip
     if not journal.deleted_device(event):
         raise NotReached(f"guest refused to release vCPU {number}", asked=asked, reached=run.vcpu_count())

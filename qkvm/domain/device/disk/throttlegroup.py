@@ -115,7 +115,9 @@ def _remove_live(domain: Handle, run: Run, name: str, undo: Undo) -> None:
         except CommandRefused as error:
             # A disk that the guest has not released yet is not in the present definition.
             if "in use" in error.desc:
-                raise InvalidState(f"throttle group '{name}' is still being used by a disk that goes") from error
+                raise InvalidState(
+                    f"throttle group '{name}' is still being used by a disk that is being unplugged"
+                ) from error
             if "not found" not in error.desc:
                 raise
     tuned.remember_list(run, "throttle_groups", listed, undo)

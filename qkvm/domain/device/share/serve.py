@@ -235,7 +235,7 @@ def refuse_unsavable(run: Run, session: Session, what: str) -> None:
             raise InvalidState(
                 f"a guest with a virtiofs share ({one['target']}) can't be {what}: QEMU can't take along what its"
                 " virtiofsd knows",
-                hint="qkvm detach-device takes a share out; one by 9p is no hindrance while it is not mounted",
+                hint="qkvm detach-device removes a share; a 9p share may stay while it is not mounted",
             )
     reasons = session.execute("query-migrate").get("blocked-reasons", ())
     for reason in map(str, reasons):

@@ -14,7 +14,6 @@ from qkvm.domain.run import write
 from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
-from qkvm.qemu import launch
 from qkvm.qmp import commands
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
@@ -63,6 +62,9 @@ def _refuse_twice(listed: tuple[spec.IoThread, ...], number: int) -> None:
 
 
 def _add_live(domain: Handle, run: Run, thread: spec.IoThread, undo: Undo) -> None:
+    # What shows a domain reads its iothreads here, and is to load nothing that plugs.
+    from qkvm.qemu import launch
+
     before = live(run)
     _refuse_twice(before, thread.id)
     undo.add(_remember, run, before)

@@ -17,11 +17,10 @@ import time
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain.guest import agent as agents
 from qkvm.domain.run import write
 from qkvm.errors import AgentError, CommandRefused, InvalidState, InvalidValue, MonitorGone, NotReached
 from qkvm.host import journal
-from qkvm.qemu import devices, render
+from qkvm.qemu import devices
 from qkvm.qemu.quirks import Quirk
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
@@ -227,6 +226,9 @@ def _number(entry: dict[str, Any]) -> int:
 
 
 def _plug(domain: Handle, run: Run, session: Session, device: devices.VcpuDevice) -> None:
+    # vcpucount shares this module, and is to load nothing that plugs.
+    from qkvm.qemu import render
+
     options = render.render("parts/vcpu.j2", {"vcpu": device}, own=domain.tree.templates)
     run.record["vcpus"].append({"id": device.id, "since": journal.size(run.journal)})
     write(run)
@@ -334,6 +336,7 @@ def _await_online(
 
 
 def _online(domain: Handle, session: Session, plugged: Sequence[str], asked: int) -> int:
+    from qkvm.domain.guest import agent as agents
     from qkvm.domain.guest.cpus import GuestVcpu
 
     if agents.is_there(domain):

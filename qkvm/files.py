@@ -130,6 +130,30 @@ def read_bytes(path: str) -> bytes | None:
         raise os_error(error, f"cannot read {path}") from error
 
 
+def file_stamp(path: str) -> tuple[int, ...]:
+    """Return what changes whenever a file is replaced or written; () where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ()
+    return info.st_ino, info.st_mtime_ns, info.st_size
+
+
+class closing_fd:
+    """Close an fd at the end of a ``with`` block."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
 def remove(path: str) -> None:
     """Remove a file; one that is not there is no error."""
     try:

@@ -1,14 +1,14 @@
-"""Networks of guests: bridges, packet filters, DHCP, and the host's own links where they carry guests.
+"""Networks of guests: bridges, packet filters, DHCP, and the host's own links that carry guests.
 
 A module imports only what is listed before it:
 
 link: links of this host as the kernel has them
-firewall: the packet filter, by two backends
-uplink: bridges made over NICs of the host
+firewall: the packet filter, with two backends
+uplink: bridges over NICs of the host
 place: where a network can lie
 run: the records of networks that run
 dhcp: one dnsmasq a network, and which guest has which address
-grant: networks of root's for other users
+grant: root's networks for other users
 network: networks and their verbs
-health: what is wrong with a network, and its repair
+health: find and repair what is wrong with a network
 """

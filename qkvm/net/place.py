@@ -1,4 +1,4 @@
-"""Where a network can lie: subnets and bridge names that nobody has; pure data and pure functions."""
+"""Where a network can lie: a subnet and a bridge name that nobody has; pure functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from msgspec.structs import replace
 
 from qkvm.errors import AlreadyExists
+from qkvm.net.link.table import free_name
 from qkvm.spec.network import Network, relocated
 
 Subnet = IPv4Network | IPv6Network
@@ -16,19 +17,17 @@ Subnet = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a network goes: its definition as it will run, and why it is not the one asked for (or '')."""
+    """A network's definition as it will run, and why that is not the definition asked for ('' where it is)."""
 
     definition: Network
     reason: str = ""
 
 
-def find_place(
-    definition: Network, used: Iterable[tuple[Subnet, str]], links: Iterable[str]
-) -> Place:  # fmt: skip
-    """The definition itself, or where it may be relocated, one on the next free IPv4 subnet and bridge name.
+def find_place(definition: Network, used: Iterable[tuple[Subnet, str]], links: Iterable[str]) -> Place:
+    """Return the definition itself, or relocated to the next free IPv4 subnet and bridge name.
 
-    :param used: subnets that are taken, each with words for who has it. :param links: names of all links.
-    :raises AlreadyExists: taken, and the definition may not move (or there is no room left).
+    :param used: subnets that are taken, each with words for its owner. :param links: names of all links.
+    :raises AlreadyExists: taken, and the definition may not move (or no subnet is free).
     """
     taken, names = list(used), set(links)
     own, bridge, reasons = definition.interface, definition.bridge, []
@@ -56,14 +55,14 @@ def find_place(
             raise AlreadyExists(f"network '{definition.name}': {reason}, and no other /{subnet.prefixlen} is free")
         subnet = free
     if bridge in names:
-        bridge = next(f"virbr{number}" for number in range(len(names) + 1) if f"virbr{number}" not in names)
+        bridge = free_name("virbr", names)
     if subnet is None:
         return Place(definition=replace(definition, bridge=bridge), reason=reason)
     return Place(definition=relocated(definition, subnet, bridge), reason=reason)
 
 
 def free_subnet(used: Iterable[tuple[Subnet, str]], prefix: int = 24) -> IPv4Network | None:
-    """The first subnet of libvirt's row that nobody uses; None where all are taken."""
+    """Return the first free subnet in libvirt's order; None where all are taken."""
     taken = list(used)
     return next((item for item in _candidates(prefix) if not _owner(item, taken)), None)
 
@@ -73,7 +72,7 @@ def _owner(subnet: Subnet, used: list[tuple[Subnet, str]]) -> str:
 
 
 def _candidates(prefix: int) -> Iterator[IPv4Network]:
-    """Subnets of one size to try: 192.168.122.0 and up as libvirt's, then those of 10.0.0.0/8 (RFC 1918)."""
+    """Yield the subnets of one size to try: 192.168.122.0 and up as libvirt, then 10.0.0.0/8 (RFC 1918)."""
     if prefix >= 24:
         for third in range(122, 255):
             yield IPv4Network(f"192.168.{third}.0/{prefix}")

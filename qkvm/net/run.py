@@ -1,6 +1,6 @@
-"""The records of networks that run, and the lock under which they and their definitions change.
+"""The records of networks that run, and the lock for changes of networks.
 
-Each thing that a run is made of is in its record before it is made, so that it can be taken away after a crash.
+A record names each part of a run before that part is made, so that it can be removed after a crash.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 class Started(NamedTuple):
-    """Where a network was started; ``reason`` says why it was relocated and is empty where it was not.
-
-    ``warnings`` are sentences for the one who asked.
-    """
+    """Where a network was started; ``reason`` says why it was relocated ('' where it was not)."""
 
     definition: spec.Network
     reason: str
@@ -38,30 +35,30 @@ class Started(NamedTuple):
 
 
 def record_path(tree: Tree, name: str) -> str:
-    """The record of a network's run."""
+    """Return the path of the record of a network's run."""
     return os.path.join(tree.network_run(name), "record.json")
 
 
 def read(tree: Tree, name: str) -> dict[str, Any] | None:
-    """The record of a network's run; None where it does not run or ran before the last boot."""
+    """Return the record of a network's run; None where it does not run or ran before the last boot."""
     return record.read(record_path(tree, name))
 
 
 def records(tree: Tree) -> dict[str, dict[str, Any]]:
-    """The records of this boot, by network."""
+    """Return the records of this boot, by network."""
     found = {name: read(tree, name) for name in entries(tree.network_runs)}
     return {name: current for name, current in found.items() if current is not None}
 
 
 def definition_of(current: dict[str, Any]) -> spec.Network:
-    """The definition that a record's network runs with, relocated where it was."""
+    """Return the definition that a network runs with, relocated where it was."""
     from qkvm.spec import network, toml
 
     return toml.from_plain(current["definition"], network.Network, f"record of network '{current['name']}'")
 
 
-def is_ours(tree: Tree, current: dict[str, Any]) -> bool:
-    """Whether the record's bridge is there and carries the network's tag."""
+def is_ours(current: dict[str, Any]) -> bool:
+    """Whether the record's bridge exists and carries the network's tag."""
     if not table.present(current["bridge"]):
         return False
     if not definition_of(current).owns_bridge:
@@ -70,7 +67,7 @@ def is_ours(tree: Tree, current: dict[str, Any]) -> bool:
 
 
 def remember(tree: Tree, name: str, definition: spec.Network) -> None:
-    """Keep another definition of what runs, of which nothing but what people are told differs."""
+    """Record another definition of a running network; only descriptive fields may differ."""
     from qkvm.spec import toml
 
     current = read(tree, name)
@@ -79,7 +76,7 @@ def remember(tree: Tree, name: str, definition: spec.Network) -> None:
 
 
 def used_subnets(tree: Tree, name: str, ipr: Any) -> list[tuple[Subnet, str]]:
-    """The subnets that this host uses, and those of other networks whose bridge a crash took."""
+    """Return the subnets that this host uses, and those of other networks whose bridge a crash removed."""
     used = link.used_subnets(ipr=ipr)
     for other, current in records(tree).items():
         if other != name:
@@ -98,6 +95,6 @@ def locked_networks(tree: Tree) -> Iterator[None]:
         try:
             yield
         finally:
-            # What was done is done; setup-read tells what keeps others from seeing it.
+            # The change is done; setup-read reports what hides it from others.
             with suppress(QkvmError, OSError):
                 view.refresh_networks(tree)

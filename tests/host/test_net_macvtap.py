@@ -73,7 +73,7 @@ class Guest:
 
 
 def test_a_guest_on_a_macvtap_is_on_the_wire(wire: socket.socket) -> None:
-    assert macvtap.free_name(["macvtap0", "lo"]) == "macvtap1"
+    assert table.free_name("macvtap", ["macvtap0", "lo"]) == "macvtap1"
     with closing(Guest("macvtap0", MAC, "bridge", queues=2)) as guest:
         assert os.path.exists(f"/dev/tap{guest.index}")
         assert f"macvtap0 {TAG} {MAC}" in nslab.links()

@@ -18,8 +18,7 @@ import pytest
 
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound, QkvmError
 from qkvm.host import record
-from qkvm.net.link import bridge as bridges
-from qkvm.net.link import rtnetlink, table
+from qkvm.net.link import rtnetlink, sysctl, table
 from qkvm.net.uplink import uplink
 from qkvm.paths import Tree
 from tests.host import nslab
@@ -174,7 +173,7 @@ def test_a_bridge_has_all_that_its_nic_had_and_gives_it_back(root: Tree, world: 
     shown = nslab.sh("ip", "-d", "link", "show", "br0")
     assert f"link/ether {MAC}" in shown and "mtu 1400" in shown and "alias qkvm:uplink=eth1" in shown
     assert "stp_state 0" in shown and "UP" in shown
-    assert bridges.ports("br0") == ["eth1"] and uplink.bridges(root) == {"br0": "eth1"}
+    assert "master br0" in nslab.sh("ip", "link", "show", "eth1") and uplink.bridges(root) == {"br0": "eth1"}
     assert "192.0.2.77 dev br0" in nslab.sh("ip", "neigh", "show", "nud", "permanent")
     assert [told for told in made.warnings if "192.0.2.4/24 for" in told and "br0" in told]
     assert uplink.undo(root, "br0") == "eth1"
@@ -255,7 +254,7 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at, self.count, self.late = 0, 0, False
-        real_change, real_set = rtnetlink.Socket.change, uplink._set
+        real_change, real_set = rtnetlink.Socket.change, sysctl.write
 
         def change(sock: rtnetlink.Socket, *args: Any, **options: Any) -> bool:
             if args[0] == rtnetlink.NEWNEIGH and args[1].fixed[8] == 4:
@@ -264,7 +263,9 @@ class Faults:
             return bool(self.around(lambda: real_change(sock, *args, **options)))
 
         monkeypatch.setattr(rtnetlink.Socket, "change", change)
-        monkeypatch.setattr(uplink, "_set", lambda *args: self.around(lambda: real_set(*args)))
+        monkeypatch.setattr(
+            sysctl, "write", lambda *args, **options: self.around(lambda: real_set(*args, **options))
+        )
 
     def around(self, step: Callable[[], object]) -> object:
         self.count += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import run as runs
 from qkvm.domain.watch.eventwords import NAMES, NEVER, Translator
-from qkvm.files import entries
+from qkvm.files import entries, file_stamp
 from qkvm.host import journal, record
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class _Watch:
         self.journal = journal.Reader(run.journal, 0 if fresh else journal.size(run.journal))
         self.alive = run.pid is not None
         self.translator = Translator(run)
-        self.stamp = _stamp(os.path.join(run.folder, "record.json"))
+        self.stamp = file_stamp(os.path.join(run.folder, "record.json"))
         self.devices = _devices(run)
         self.ending = ""
 
@@ -97,7 +97,7 @@ class _Watcher:
         replaced = []
         names = entries(self._tree.domain_runs) if self._domain is None else [self._domain]
         for name in names:
-            stamp = _stamp(os.path.join(self._tree.domain_run(name), "record.json"))
+            stamp = file_stamp(os.path.join(self._tree.domain_run(name), "record.json"))
             if self._stamps.get(name) == stamp:
                 continue
             self._stamps[name] = stamp
@@ -193,7 +193,7 @@ def _from_journal(one: _Watch) -> Iterator[Event]:
 def _from_record(one: _Watch) -> Iterator[Event]:
     """Yield an event for each plugged device."""
     path = os.path.join(one.run.folder, "record.json")
-    stamp = _stamp(path)
+    stamp = file_stamp(path)
     if stamp == one.stamp:
         return
     one.stamp = stamp
@@ -225,7 +225,7 @@ def _ending(one: _Watch) -> str:
 def _definitions(tree: Tree, domain: str | None) -> dict[str, tuple[int, ...]]:
     """Return the names of all definitions with their files' stamps."""
     names = entries(tree.domain_definitions, ".toml") if domain is None else [domain]
-    found = {name: _stamp(tree.domain_definition(name)) for name in names}
+    found = {name: file_stamp(tree.domain_definition(name)) for name in names}
     return {name: stamp for name, stamp in found.items() if stamp}
 
 
@@ -235,12 +235,3 @@ def _defined(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...
             yield Event(time.time(), name, "lifecycle", "Undefined Removed")
         elif before.get(name) != after[name]:
             yield Event(time.time(), name, "lifecycle", f"Defined {'Updated' if name in before else 'Added'}")
-
-
-def _stamp(path: str) -> tuple[int, ...]:
-    """Return values that change whenever a file is replaced or written; () if there is none."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return ()
-    return info.st_ino, info.st_mtime_ns, info.st_size

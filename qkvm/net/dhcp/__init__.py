@@ -2,9 +2,9 @@
 
 A module imports only what is listed before it:
 
-lease: the leases that it has given
-reservations: the addresses that it keeps for NICs
-dnsmasq: its configuration, its start and its end
-reserve: an address kept from now on
+lease: the leases it has given
+reservations: the addresses it keeps for NICs
+dnsmasq: its configuration, start and end
+reserve: keep an address from now on
 address: which guest has which address
 """

@@ -1,4 +1,4 @@
-"""Which guest has which IP address, as far as the host can tell: dnsmasq's leases, the kernel's neighbours."""
+"""Which guest has which IP address, from dnsmasq's leases and the kernel's neighbours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = ("lease", "arp")
 
 
 class Address(NamedTuple):
-    """An address of a guest; ``prefix`` 0 and ``interface`` '' where they are not known."""
+    """An address of a guest; ``prefix`` 0 and ``interface`` '' where they are unknown."""
 
     mac: str
     ip: str
@@ -27,12 +27,10 @@ class Address(NamedTuple):
     interface: str
 
 
-def addresses(
-    tree: Tree, macs: Mapping[str, str | None], sources: Iterable[str] = SOURCES
-) -> list[Address]:  # fmt: skip
-    """The addresses of NICs, each once, in the order of ``sources`` and then of ``macs``.
+def addresses(tree: Tree, macs: Mapping[str, str | None], sources: Iterable[str] = SOURCES) -> list[Address]:
+    """Return the addresses of NICs, each once, in the order of ``sources`` and then of ``macs``.
 
-    :param macs: MAC -> name of the network that the NIC is on, None for one on a bridge of the user's own.
+    :param macs: MAC -> name of the NIC's network, None for a NIC on a bridge of the user's own.
     :param sources: of 'lease' and 'arp'. :raises InvalidValue: another source.
     """
     wanted = list(sources)
@@ -40,9 +38,9 @@ def addresses(
         if source not in SOURCES:
             raise InvalidValue(f"unknown address source '{units.printable(source)}'", hint=" or ".join(SOURCES))
     met = neighbours(macs)
-    given = _given(tree, macs)
+    given = {network: leases(tree.leases(network)) for network in {name for name in macs.values() if name}}
     leased = _by_lease(tree, macs, given, met)
-    # An address that another MAC has a lease of is that one's now, whom the kernel met there once.
+    # An address that another MAC has leased since is not this MAC's any more.
     owners = {lease.ip: lease.mac for listed in given.values() for lease in listed if lease.mac}
     by_source = {
         "lease": leased,
@@ -60,18 +58,12 @@ def addresses(
     return found
 
 
-def _given(tree: Tree, macs: Mapping[str, str | None]) -> dict[str, list[Lease]]:
-    """The leases of each network that one of the NICs is on."""
-    return {network: leases(tree.leases(network)) for network in {name for name in macs.values() if name}}
-
-
 def _by_lease(
     tree: Tree, macs: Mapping[str, str | None], given: dict[str, list[Lease]], met: list[Neighbour]
 ) -> list[Address]:
-    """The leases of these MACs.
+    """Return the leases of these MACs.
 
-    One of IPv6 is a client's, by an id that may tell no MAC, or that of another NIC of the same guest; the kernel
-    knows who answers there.
+    A DHCPv6 client id may contain no MAC, or that of the guest's other NIC; the kernel knows which NIC answers.
     """
     answering = {one.ip: one.mac for one in met if ":" in one.ip}
     places = {network: _place(tree, network) for network in given}
@@ -85,7 +77,7 @@ def _by_lease(
 
 
 def _place(tree: Tree, network: str) -> tuple[str, int, int]:
-    """Bridge and prefixes of an active network, IPv4's and IPv6's; '' and 0 of what it does not have."""
+    """Return bridge, IPv4 prefix and IPv6 prefix of an active network; '' and 0 for what it lacks."""
     current = run.read(tree, network)
     if current is None:
         return "", 0, 0

@@ -1,7 +1,7 @@
 """DHCP and DNS of a network: one dnsmasq.
 
-dnsmasq turns itself into a daemon, and its parent ends with code 0 only when the daemon serves. Its identity
-is the pid from its pid file with that process's start time; a pid alone is never sent a signal.
+dnsmasq makes itself a daemon, and its parent exits with 0 only when the daemon serves. It is identified by the pid
+in its pid file and that process's start time; a pid alone never gets a signal.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ _TEMPLATE = "dnsmasq.conf.j2"
 _MOST_LEASES = 65536
 
 _GRACE = 5.0
-"""Seconds that dnsmasq gets to end; it takes a few milliseconds."""
+"""Seconds that dnsmasq has to end; it takes a few milliseconds."""
 
 _EXIT_NETWORK = 2
-"""dnsmasq(8): a problem with network access, such as a port that is taken."""
+"""dnsmasq(8): a problem with network access, such as a port in use."""
 
 
 class Server(NamedTuple):
-    """A running dnsmasq: pid, and start time in clock ticks since boot."""
+    """A running dnsmasq: its pid, and its start time in clock ticks since boot."""
 
     pid: int
     started: int
 
 
 def config_path(tree: Tree, network: str) -> str:
-    """The configuration of a network's dnsmasq."""
+    """Return the path of the configuration of a network's dnsmasq."""
     return os.path.join(tree.network_run(network), "dnsmasq.conf")
 
 
 def pid_path(tree: Tree, network: str) -> str:
-    """The pid file of a network's dnsmasq."""
+    """Return the path of the pid file of a network's dnsmasq."""
     return os.path.join(tree.network_run(network), "dnsmasq.pid")
 
 
 def render(tree: Tree, definition: Network) -> str:
-    """The configuration of a network's dnsmasq.
+    """Return the configuration of a network's dnsmasq.
 
-    :raises InvalidValue: a value holds a control character. :raises TemplateError: the template is not right.
+    :raises InvalidValue: a value holds a control character. :raises TemplateError: the template is wrong.
     """
     import jinja2
 
@@ -63,8 +63,11 @@ def render(tree: Tree, definition: Network) -> str:
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([tree.templates, packaged_templates()]),
-        undefined=jinja2.StrictUndefined, finalize=_finalize, trim_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
     kept = reservations.kept(tree, definition)
     own, own6 = definition.interface, definition.interface6
     ranges = [found for found in (definition.dhcp, definition.ipv6 and definition.ipv6.dhcp) if found]
@@ -91,7 +94,7 @@ def render(tree: Tree, definition: Network) -> str:
 
 
 def _finalize(value: object) -> object:
-    """Let nothing into the configuration that could become another line, a comment or a quotation there."""
+    """Refuse a value that could become another line, a comment or a quotation in the configuration."""
     if isinstance(value, str):
         check_text(value, "a value of the dnsmasq configuration")
         if set(value) & set('"\\#'):
@@ -100,33 +103,33 @@ def _finalize(value: object) -> object:
 
 
 def _host_line(host: DhcpHost) -> str:
-    """A host in the words of dnsmasq's dhcp-host: who it is, its address, its name."""
+    """Return a host as dnsmasq's dhcp-host has it: who it is, its address, its name."""
     who = [host.mac] if host.mac else [f"id:{host.id}"] if host.id else []
     address = [f"[{host.ip}]" if ":" in host.ip else host.ip] if host.ip else []
     return ",".join([*who, *address, *([host.name] if host.name else [])])
 
 
 def _addresses(start: str, end: str) -> int:
-    """How many leases a range can have; of IPv6 as many as a host could bear."""
+    """Return how many leases a range can have; for IPv6 as many as a host could bear."""
     from ipaddress import ip_address
 
     return min(int(ip_address(end)) - int(ip_address(start)) + 1, _MOST_LEASES)
 
 
 def script_path(tree: Tree, network: str) -> str:
-    """What a network's dnsmasq runs when a lease changes."""
+    """Return the path of the script that dnsmasq runs when a lease changes."""
     return os.path.join(tree.network_run(network), "lease-changed")
 
 
 def follows(definition: Network) -> bool:
-    """Whether changed leases are to be looked at: forwards lead to guests by name."""
+    """Whether dnsmasq is to report changed leases: forwards lead to guests by name."""
     return any(not forward.address for forward in definition.forwards)
 
 
 def _write_script(tree: Tree, network: str) -> None:
-    """Write what brings forwards to their guests' present addresses.
+    """Write the script that brings forwards to their guests' present addresses.
 
-    dnsmasq runs it as root, with the guests' own words as arguments: it looks at none of them.
+    dnsmasq runs it as root, with words of the guests as arguments, which it ignores.
     """
     from shlex import quote
 
@@ -144,15 +147,12 @@ def _write_script(tree: Tree, network: str) -> None:
 
 
 def differs(tree: Tree, definition: Network) -> bool:
-    """Whether a network's dnsmasq was started with another configuration than it would be now."""
+    """Whether a network's dnsmasq runs with another configuration than it would get now."""
     return read_bytes(config_path(tree, definition.name)) != render(tree, definition).encode()
 
 
 def check(tree: Tree, definition: Network) -> None:
-    """Have dnsmasq read a network's configuration, and do nothing else.
-
-    :raises ProgramFailed: it does not take it, in its own words.
-    """
+    """Have dnsmasq check a network's configuration. :raises ProgramFailed: it refuses, with its own words."""
     from qkvm.host import process
 
     program = process.find_program("dnsmasq", "a network with DHCP or DNS", "dnsmasq-base")
@@ -165,9 +165,9 @@ def check(tree: Tree, definition: Network) -> None:
 
 
 def start(tree: Tree, definition: Network) -> Server:
-    """Start a network's dnsmasq; it serves when this returns. The network's run folder must be there.
+    """Start a network's dnsmasq in the run folder, which must exist; it serves when this returns.
 
-    :raises MissingProgram: dnsmasq is not installed. :raises ProgramFailed: it refused, in its own words.
+    :raises MissingProgram: dnsmasq is not installed. :raises ProgramFailed: it refused, with its own words.
     """
     from qkvm.host import process
     from qkvm.host.systemd import unit
@@ -194,10 +194,9 @@ def start(tree: Tree, definition: Network) -> Server:
 
 
 def find(tree: Tree, network: str) -> Server | None:
-    """The dnsmasq that runs for a network, by its pid file; None where there is none.
+    """Return the dnsmasq that runs for a network, by its pid file; None where there is none.
 
-    The process must have been started with this network's configuration: a pid file may outlive its process,
-    and its pid may be another's by now.
+    A pid file may outlive its process and its pid may be reused, so the process's configuration is checked.
     """
     from qkvm.host.process import start_time
 
@@ -220,7 +219,7 @@ def _serves(pid: int, config: str) -> bool:
 
 
 def stop(server: Server) -> None:
-    """End a dnsmasq; one that has ended already is no error. :raises HostError: it does not end."""
+    """End a dnsmasq that may have ended already. :raises HostError: it does not end."""
     from qkvm.host.process import end, open_pidfd
 
     pidfd = open_pidfd(server.pid, server.started)
@@ -234,9 +233,9 @@ def stop(server: Server) -> None:
 
 
 def stop_stray(tree: Tree, network: str) -> None:
-    """End every dnsmasq of a network of which no record tells: what a crash in the middle of a start left.
+    """End each dnsmasq of a network that no record names: a start that crashed left it.
 
-    Such a one may not have written its pid file yet, or be about to leave a child behind.
+    It may not have written its pid file yet, or may be about to leave a child.
     """
     from qkvm.host.process import start_time
 
@@ -252,7 +251,7 @@ def stop_stray(tree: Tree, network: str) -> None:
 
 
 def serve(tree: Tree, definition: Network, current: dict[str, Any]) -> None:
-    """Start its dnsmasq, where it has an address to serve on, and record that."""
+    """Start a network's dnsmasq where it has an address to serve on, and record it."""
     if definition.interfaces:
         server = start(tree, definition)
         current["dnsmasq"] = server._asdict()
@@ -260,10 +259,10 @@ def serve(tree: Tree, definition: Network, current: dict[str, Any]) -> None:
 
 
 def stop_recorded(tree: Tree, current: dict[str, Any]) -> None:
-    """End a network's dnsmasq, the one of its record or what a crash left of it."""
+    """End a network's dnsmasq: that of its record, or what a crash left of it."""
     if current["dnsmasq"]:
         stop(Server(**current["dnsmasq"]))
     if not current["dnsmasq"] or os.path.exists(script_path(tree, current["name"])):
-        # One that runs a script for leases has a second process for that.
+        # One with a script for leases has a second process that runs it.
         stop_stray(tree, current["name"])
     current["dnsmasq"] = None

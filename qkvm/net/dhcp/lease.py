@@ -1,4 +1,4 @@
-"""The leases that a network's dnsmasq has given, IPv4 and IPv6, from the file that it writes."""
+"""The leases that a network's dnsmasq has given, from its lease file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from qkvm.units import parse_mac, printable
 
 
 class Lease(NamedTuple):
-    """One address that dnsmasq has given away; ``expiry`` in seconds since 1970, 0: never. Empty: unknown.
+    """One leased address; ``expiry`` in seconds since 1970, 0 for never. An empty field is unknown.
 
-    ``iaid`` is the number of a guest's address association (RFC 8415), of IPv6 alone.
+    ``iaid`` is the number of a guest's address association (RFC 8415); IPv6 only.
     """
 
     expiry: int
@@ -24,10 +24,10 @@ class Lease(NamedTuple):
 
 
 def leases(path: str, now: float | None = None) -> list[Lease]:
-    """The leases in dnsmasq's lease file that have not expired at ``now`` (default: the present).
+    """Return the leases of a lease file that have not expired at ``now`` (default: the present).
 
-    Host names and client ids are the guests' own words: what a terminal could act on is escaped. Lines that
-    are no lease are left out.
+    Host names and client ids come from guests: characters that a terminal acts on are escaped. Lines that are no
+    lease are left out.
     """
     import time
 
@@ -37,7 +37,7 @@ def leases(path: str, now: float | None = None) -> list[Lease]:
 
 
 def _lease(line: bytes) -> Lease | None:
-    """A line 'expiry mac ip hostname client-id', of IPv6 'expiry iaid ip hostname duid'; None where it is none."""
+    """Parse 'expiry mac ip hostname client-id', for IPv6 'expiry iaid ip hostname duid'; None for other lines."""
     fields = [field.decode("utf-8", "backslashreplace") for field in line.split(b" ")]
     if len(fields) != 5 or not (fields[0].isascii() and fields[0].isdigit() and len(fields[0]) < 20):
         return None
@@ -56,7 +56,7 @@ def _lease(line: bytes) -> Lease | None:
 
 
 def mac_of(duid: str) -> str:
-    """The MAC in a DHCPv6 unique id of a type that has one (RFC 8415, 11.2 and 11.4, over Ethernet); else ''."""
+    """Return the MAC in a DHCPv6 unique id that holds one (RFC 8415, 11.2 and 11.4, over Ethernet); else ''."""
     parts = duid.lower().split(":")
     size = {"00:01": 14, "00:03": 10}.get(":".join(parts[:2]))
     if size != len(parts) or parts[2:4] != ["00", "01"]:
@@ -68,7 +68,7 @@ def mac_of(duid: str) -> str:
 
 
 def is_ipv4(text: str) -> bool:
-    """Whether a text is an IPv4 address in its one usual form; cheaper than the ipaddress module."""
+    """Whether a text is an IPv4 address in the usual form; cheaper than the ipaddress module."""
     parts = text.split(".")
     return len(parts) == 4 and all(
         part.isascii() and part.isdigit() and len(part) <= 3 and int(part) < 256 and str(int(part)) == part

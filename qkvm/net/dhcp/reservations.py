@@ -1,4 +1,4 @@
-"""The addresses that DHCP keeps for NICs: a file beside the leases, which outlives the runs of its network."""
+"""The addresses that DHCP keeps for NICs: a file beside the leases, which stays when the network ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def kept(tree: Tree, definition: Network) -> dict[str, str]:
-    """The addresses kept on a network by MAC: those that lie in its subnet and are no static host's."""
+    """Return the addresses kept on a network, by MAC: those in its subnet that are no static host's."""
     path = tree.reservations(check_text(definition.name, "network name"))
     found = {}
     static = static_hosts(definition)
@@ -28,7 +28,7 @@ def kept(tree: Tree, definition: Network) -> dict[str, str]:
 
 
 def write(tree: Tree, network: str, wanted: dict[str, str]) -> None:
-    """Keep these addresses, by MAC, and no others."""
+    """Keep exactly these addresses, by MAC."""
     path = tree.reservations(network)
     make_private_dir(os.path.dirname(path))
     write_atomic(path, "".join(f"{mac} {ip}\n" for mac, ip in sorted(wanted.items())))
@@ -40,9 +40,7 @@ def networks(tree: Tree) -> list[str]:
 
 
 def release(tree: Tree, network: str, is_known: Callable[[str], bool]) -> None:
-    """Keep none any more for MACs that are not known. dnsmasq follows at its next start, and gives them till then
-    to nobody else.
-    """
+    """Forget the addresses of unknown MACs; dnsmasq can give them to others after its next start."""
     path = tree.reservations(network)
     lines = (read_bytes(path) or b"").decode("ascii", "replace").splitlines()
     left = [line for line in lines if is_known(line.partition(" ")[0])]
@@ -51,7 +49,7 @@ def release(tree: Tree, network: str, is_known: Callable[[str], bool]) -> None:
 
 
 def static_hosts(definition: Network) -> dict[str, str]:
-    """The network's own static hosts of IPv4."""
+    """Return the network's static IPv4 hosts: MAC -> address."""
     return {host.mac: host.ip for host in definition.hosts if host.mac and "." in host.ip}
 
 

@@ -1,8 +1,7 @@
-"""Addresses that DHCP keeps for NICs whose filter must know theirs before the guest asks.
+"""Addresses that DHCP keeps for NICs whose filter must know them before the guest asks.
 
-libvirt reads the guest's DHCP traffic for that, in its daemon. Here dnsmasq is told beforehand: the address is a
-``dhcp-host`` of its configuration, so that it is the same in whatever way the guest asks, and remains it. What
-is kept lies beside the leases and, like them, outlives the network's runs.
+libvirt's daemon reads the guest's DHCP traffic for that. Here dnsmasq learns it before: the address is a
+``dhcp-host`` in its configuration, so it is the same however the guest asks, and stays the same.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str:
-    """The IPv4 address that an active network's DHCP gives to a MAC, now and later; call it under its lock.
+    """Return the IPv4 address that an active network's DHCP gives to a MAC from now on; call it under its lock.
 
-    The network's static host, else what was kept before, else ``wanted`` or one that nobody has. dnsmasq learns of
-    a new one by a restart, which takes it some milliseconds.
+    It is that of the network's static host, else the one kept before, else ``wanted`` or a free one. dnsmasq
+    learns of a new one by a restart, which takes some milliseconds.
 
-    :param current: the network's record. :raises InvalidState: it has no DHCP, or no address is left.
-    :raises InvalidValue: ``wanted`` is somebody else's.
+    :param current: the network's record. :raises InvalidState: no DHCP, or no address is left.
+    :raises InvalidValue: ``wanted`` is another's.
     """
     definition = run.definition_of(current)
     before, static = reservations.kept(tree, definition), reservations.static_hosts(definition)
@@ -46,7 +45,7 @@ def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str
             f"network '{definition.name}' gives no addresses by DHCP", hint='ip = ["ADDRESS"] in the NIC'
         )
     with Undo() as undo:
-        # It gives nothing away while one is chosen.
+        # dnsmasq must give no address away while one is chosen.
         undo.add(_restart, tree, definition, current, before)
         dnsmasq.stop_recorded(tree, current)
         taken = {ip: other for other, ip in {**before, **static}.items() if other != mac}
@@ -62,7 +61,7 @@ def keep(tree: Tree, current: dict[str, Any], mac: str, wanted: str = "") -> str
 
 
 def _free(definition: Network, mac: str, taken: Iterable[str]) -> str:
-    """An address of the range that nobody has; the MAC says where the search begins, as in dnsmasq."""
+    """Return a free address of the range; the MAC determines where the search begins, as in dnsmasq."""
     from ipaddress import IPv4Address
 
     assert definition.dhcp is not None
@@ -79,7 +78,7 @@ def _free(definition: Network, mac: str, taken: Iterable[str]) -> str:
 
 
 def _restart(tree: Tree, definition: Network, current: dict[str, Any], wanted: dict[str, str]) -> None:
-    """Start dnsmasq with these addresses kept, and say so in the network's record."""
+    """Start dnsmasq with these addresses kept, and record that."""
     reservations.write(tree, definition.name, wanted)
     dnsmasq.stop_recorded(tree, current)
     current["dnsmasq"] = None

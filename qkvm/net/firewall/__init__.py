@@ -2,17 +2,15 @@
 
 A module imports only what is listed before it:
 
-plan: what a network asks of the packet filter
-entries: entries of the legacy tables, as they are
-save: a plan in the words of iptables-save
-xtables: the legacy tables
-obstacle: what of others stands in a network's way
-legacy, iptables: rulesets of others in the legacy tables, and the backend of that kind
+plan: what a network asks of the packet filter, and what stands in its way
+save: a plan as iptables-save prints it
+xtables: the legacy tables, opened, locked and read
+legacy, iptables: others' rulesets in the legacy tables, and the backend that writes there
 nft: the program nft
-nfttext: a plan in the words of nft
-nftables: the backend of that kind
+nfttext: a plan as nft prints it
+nftables: the backend that uses nft
 simulate: what a ruleset does with a packet
-foreign: rulesets of others, opened for a network
+foreign: open others' rulesets for a network
 guard: what a guest may send
 choice: which backend a network gets
 """

@@ -1,15 +1,13 @@
-"""The packet filter: one small protocol, two full backends.
+"""Choose the packet filter's backend: the one whose tables the host uses.
 
-Which backend? The one whose tables the host really uses, since rules in the other kind of tables are easy to
-overlook and reload at another time. ``auto`` decides so:
+Rules in the other kind of tables are easily overlooked, and reloaded at another time. ``auto`` decides:
 
 1. ``iptables`` is the legacy program, or legacy tables are loaded while nft's ruleset is empty: iptables.
 2. nft is installed and works: nftables.
 3. legacy tables can be read: iptables.
 
-Reading legacy tables through libiptc loads them, which would make the host look like a legacy one from then
-on. So nothing here reads them before the choice is made, and a network's record keeps the name of its backend:
-what was made by one is never looked for in the other.
+Reading legacy tables through libiptc loads them, and from then on the host looks like a legacy one. So nothing
+here reads them before the choice, and a network's record keeps the name of its backend.
 """
 
 from __future__ import annotations
@@ -22,31 +20,31 @@ from qkvm.net.firewall.plan import FirewallPlan
 
 
 class Firewall(Protocol):
-    """What a backend does. All raise HostError when the host lacks or refuses something."""
+    """What a backend does. All methods raise HostError when the host lacks or refuses something."""
 
     name: str
 
     def check(self) -> None:
-        """Find out whether this backend works on this host, without changing anything."""
+        """Check that this backend works on this host; change nothing."""
 
     def apply(self, plan: FirewallPlan) -> None:
-        """Bring the tables to what the plan says; a second time changes nothing."""
+        """Bring the tables to the plan; a second time changes nothing."""
 
     def remove(self, plan: FirewallPlan) -> None:
-        """Take away what was made for the plan's network, and nothing else; absence is no error."""
+        """Remove what was made for the plan's network, and nothing else; absence is no error."""
 
     def missing(self, plan: FirewallPlan) -> list[str]:
-        """The rules of the plan that are not in force, one line of text each."""
+        """Return the plan's rules that are not in force, one line each."""
 
     def surplus(self, plan: FirewallPlan) -> list[str]:
-        """The network's rules that the plan does not have, or has once and the tables twice; a line each."""
+        """Return the network's rules that the plan does not have, or that are there twice, one line each."""
 
 
 def choose(setting: str = "auto") -> Firewall:
-    """The backend for a new network.
+    """Return the backend for a new network.
 
     :param setting: auto, iptables or nftables. :raises MissingProgram: the host has neither.
-    :raises HostError: the chosen one does not work here; better now than with half a network made.
+    :raises HostError: the chosen backend does not work here.
     """
     chosen = backend(_live() if setting == "auto" else setting)
     chosen.check()
@@ -54,7 +52,7 @@ def choose(setting: str = "auto") -> Firewall:
 
 
 def live_name(setting: str = "auto") -> str:
-    """The name of the backend that :func:`choose` would take, found without a look at whether it works.
+    """Return the name of the backend that :func:`choose` would take, without checking that it works.
 
     :raises InvalidValue: an unknown setting.
     """
@@ -62,7 +60,7 @@ def live_name(setting: str = "auto") -> str:
 
 
 def backend(name: str) -> Firewall:
-    """The backend of that name, as a record keeps it. :raises InvalidValue: there is no such one."""
+    """Return the backend of that name. :raises InvalidValue: there is none."""
     if name == "iptables":
         from qkvm.net.firewall.iptables import Iptables
 
@@ -75,9 +73,9 @@ def backend(name: str) -> Firewall:
 
 
 def _live(*, check: bool = True) -> str:
-    """The name of the backend whose tables this host uses.
+    """Return the name of the backend whose tables this host uses.
 
-    :param check: see whether legacy tables work, where nft does not; that loads them.
+    :param check: whether to try legacy tables, where nft does not work; that loads them.
     """
     from qkvm.net.firewall import nftables
 
@@ -97,7 +95,7 @@ def _live(*, check: bool = True) -> str:
 
 
 def _iptables_is_legacy() -> bool:
-    """Whether the ``iptables`` of this host is the legacy one, through all links of the alternatives system."""
+    """Whether this host's ``iptables`` is the legacy one, behind all links of the alternatives system."""
     from qkvm.host.process import find_program
 
     try:
@@ -108,7 +106,7 @@ def _iptables_is_legacy() -> bool:
 
 
 def _legacy_tables_loaded() -> bool:
-    """Whether anything uses the legacy tables in this network namespace."""
+    """Whether this network namespace uses the legacy tables."""
     try:
         with open("/proc/thread-self/net/ip_tables_names", "rb") as stream:
             return bool(stream.read().strip())

@@ -1,13 +1,13 @@
-"""What a guest may send: its own MAC, IP and ARP and no others', enforced by nft where its tap meets the bridge.
+"""What a guest may send: only its own MAC, IP and ARP; nft enforces it where its tap meets the bridge.
 
-Each guarded tap has a table of its own in nft's ``bridge`` family, made in one transaction before the tap is put
-on a bridge. A rule names the tap by its index, which the kernel gives to no other link after it: a table that a
-killed QEMU has left behind matches nothing until it is taken away, whoever gets the tap's name meanwhile.
+Each guarded tap has a table of its own in nft's ``bridge`` family, made in one transaction before the tap is on a
+bridge. A rule names the tap by its index, which the kernel does not reuse: a table that a killed QEMU left matches
+nothing until it is removed, whatever link gets the tap's name.
 
-What is checked is what comes in at the port, before the bridge learns its sender (hook prerouting), and frames to
-the bridge protocols' own addresses, which take another way (hook input; LLDP alone passes none of them). The hook
-``ingress`` of the netdev family would be earlier, but what a tap's bandwidth limit has led over an ifb does not
-pass it again.
+Checked are frames that come in at the port, before the bridge learns their sender (hook prerouting), and frames to
+the bridge protocols' own addresses, which take another way (hook input; LLDP passes neither hook). The hook
+``ingress`` of the netdev family is earlier, but frames that a bandwidth limit redirected over an ifb do not pass
+it again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from qkvm.errors import NotFound, ProgramFailed
 from qkvm.net.firewall.nft import nft
+from qkvm.net.link import table as links
 from qkvm.spec.nic import NicFilter
 from qkvm.units import parse_mac
 
@@ -27,16 +28,16 @@ _PRIORITY = -350
 """Before all that rewrites addresses (NF_BR_PRI_NAT_DST_BRIDGED of linux/netfilter_bridge.h is -300)."""
 
 _BRIDGE_GROUP = {"prefix": {"addr": "01:80:c2:00:00:00", "len": 44}}
-"""Addresses of 802.1D, which a bridge keeps to itself."""
+"""Addresses of 802.1D, which a bridge does not forward."""
 
 _RARP = 0x8035
-"""What QEMU sends after a migration, to tell switches where the guest is now."""
+"""QEMU sends RARP after a migration, to tell switches where the guest is now."""
 
 Expression = dict[str, Any]
 
 
 class Own(NamedTuple):
-    """What is a guest's own: its MAC address, its IPv4 and its IPv6 addresses."""
+    """A guest's own addresses: MAC, IPv4 and IPv6."""
 
     mac: str
     ipv4: tuple[str, ...] = ()
@@ -44,46 +45,37 @@ class Own(NamedTuple):
 
 
 def own(mac: str, addresses: Sequence[str]) -> Own:
-    """MAC and addresses of a guest; the link-local address that follows from the MAC is among them."""
+    """Return MAC and addresses of a guest, with the link-local address that follows from the MAC."""
     ipv6 = (link_local(mac), *(text for text in addresses if ":" in text))
     return Own(mac, tuple(text for text in addresses if ":" not in text), tuple(dict.fromkeys(ipv6)))
 
 
 def in_prefix(prefix: IPv6Network, mac: str) -> str:
-    """The address that follows from a MAC address in a /64 (RFC 4291, appendix A: modified EUI-64)."""
+    """Return the address that follows from a MAC in a /64 (RFC 4291, appendix A: modified EUI-64)."""
     raw = bytes.fromhex(parse_mac(mac).replace(":", ""))
-    return str(
-        IPv6Address(prefix.network_address.packed[:8] + bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:])
-    )
+    host = bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return str(IPv6Address(prefix.network_address.packed[:8] + host))
 
 
 def link_local(mac: str) -> str:
-    """The IPv6 link-local address of a MAC address."""
+    """Return the IPv6 link-local address of a MAC."""
     return in_prefix(IPv6Network("fe80::/64"), mac)
 
 
 def table_name(tap: str) -> str:
-    """The table of a tap, by its index, which is unique in its namespace.
-
-    :raises NotFound: there is no such tap.
-    """
-    import socket
-
-    try:
-        return table_of(socket.if_nametoindex(tap))
-    except OSError as error:
-        raise NotFound(f"no interface {tap} on this host", kind="interface", name=tap) from error
+    """Return the name of a tap's table, made of its index. :raises NotFound: there is no such tap."""
+    return table_of(links.index(tap))
 
 
 def table_of(index: int) -> str:
-    """The table of the tap with that index, whether it is there or not."""
+    """Return the name of the table of the tap with that index, whether it exists or not."""
     return f"qkvm_nic_{index}"
 
 
 def apply(tap: str, kind: NicFilter, mine: Own, alias: str) -> None:
-    """Let a tap's guest send what the filter allows and nothing else, whatever was allowed before; at once.
+    """Let a tap's guest send what the filter allows and nothing else, at once.
 
-    :param alias: the comment of every rule, as the tap's own tag. :raises MissingProgram: no nft.
+    :param alias: the tap's tag, the comment of every rule. :raises MissingProgram: no nft.
     """
     nft("-f", "-", stdin=document(tap, kind, mine, alias), needed_for=_NEED)
 
@@ -94,7 +86,7 @@ def remove(table: str) -> None:
 
 
 def intact(tap: str, kind: NicFilter, mine: Own, alias: str) -> bool:
-    """Whether the table of a tap is there with all its chains and rules, and none besides."""
+    """Whether a tap's table has exactly the chains and rules that it should have."""
     wanted = document(tap, kind, mine, alias)["nftables"]
     try:
         found = nft("list", "table", "bridge", table_name(tap), needed_for=_NEED)
@@ -104,7 +96,7 @@ def intact(tap: str, kind: NicFilter, mine: Own, alias: str) -> bool:
 
 
 def _picture(objects: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The chains and the comments of their rules: nft tells expressions in its own way."""
+    """Return the chains and the comments of their rules: nft rewrites expressions."""
     found = []
     for one in objects:
         if "chain" in one:
@@ -115,16 +107,14 @@ def _picture(objects: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def document(tap: str, kind: NicFilter, mine: Own, alias: str) -> dict[str, Any]:
-    """The transaction that leaves exactly the tap's table (libnftables-json(5))."""
+    """Return the transaction that leaves exactly the tap's table (libnftables-json(5))."""
     table = table_name(tap)
     commands = [*_removal(table), {"add": {"table": {"family": "bridge", "name": table}}}]
     for name in ("guard", "own-target"):
         commands.append({"add": {"chain": {"family": "bridge", "table": table, "name": name}}})
     for hook in ("prerouting", "input"):
-        commands.append({"add": {"chain": {
-            "family": "bridge", "table": table, "name": hook, "type": "filter", "hook": hook,
-            "prio": _PRIORITY, "policy": "accept",
-        }}})  # fmt: skip
+        chain = {"family": "bridge", "table": table, "name": hook, "type": "filter", "hook": hook}
+        commands.append({"add": {"chain": {**chain, "prio": _PRIORITY, "policy": "accept"}}})
 
     def add(chain: str, *expressions: Expression) -> None:
         rule = {"family": "bridge", "table": table, "chain": chain, "comment": alias, "expr": list(expressions)}
@@ -143,7 +133,7 @@ def document(tap: str, kind: NicFilter, mine: Own, alias: str) -> dict[str, Any]
 
 def _removal(table: str) -> list[dict[str, Any]]:
     named = {"table": {"family": "bridge", "name": table}}
-    # Deleting needs a table that is there, and adding one that is there already is no error.
+    # A missing table can't be deleted, but an existing one can be added.
     return [{"add": named}, {"delete": named}]
 
 
@@ -155,7 +145,7 @@ def _rules(kind: NicFilter, mine: Own) -> list[list[Expression]]:
     arp = whole or kind is NicFilter.NO_ARP_SPOOFING
     found: list[list[Expression]] = []
     if whole or kind is NicFilter.NO_OTHER_L2_TRAFFIC:
-        # First: a frame with a VLAN tag is one of these too.
+        # First, as it also matches a frame with a VLAN tag.
         found.append([_is(_ETHER_TYPE, _set("arp", "ip", "ip6", _RARP), "!="), _DROP])
     if whole or kind is NicFilter.NO_MAC_SPOOFING:
         found.append([_is(_payload("ether", "saddr"), mine.mac, "!="), _DROP])
@@ -175,7 +165,7 @@ def _rules(kind: NicFilter, mine: Own) -> list[list[Expression]]:
 
 
 def _no_servers() -> list[list[Expression]]:
-    """A guest that plays DHCP server or router takes over its neighbours without forging any address."""
+    """Drop what a DHCP server or router sends: one takes over its neighbours without forging any address."""
     return [
         [_IPV4, *_udp(67, 68), _DROP],
         [_IPV6, *_udp(547, 546), _DROP],
@@ -184,7 +174,7 @@ def _no_servers() -> list[list[Expression]]:
 
 
 def _arp_shape() -> list[list[Expression]]:
-    """ARP of Ethernet and IPv4 alone: in any other the addresses lie elsewhere (RFC 826)."""
+    """Drop ARP for anything but Ethernet and IPv4, in which the addresses lie elsewhere (RFC 826)."""
     shape = (("htype", 1), ("ptype", 0x0800), ("hlen", 6), ("plen", 4))
     return [[_ARP, _is(_payload("arp", field), value, "!="), _DROP] for field, value in shape]
 
@@ -192,12 +182,12 @@ def _arp_shape() -> list[list[Expression]]:
 def _arp_ip(mine: Own) -> list[list[Expression]]:
     if not mine.ipv4:
         return [[_ARP, _DROP]]
+    sender, target = _payload("arp", "saddr ip"), _payload("arp", "daddr ip")
     return [
-        # A probe, whether somebody has the address already (RFC 5227).
-        [_ARP, _is(_payload("arp", "saddr ip"), "0.0.0.0"), _is(_payload("arp", "daddr ip"), _set(*mine.ipv4)),
-         _ACCEPT],
-        [_ARP, _is(_payload("arp", "saddr ip"), _set(*mine.ipv4), "!="), _DROP],
-    ]  # fmt: skip
+        # A probe whether another host has the address already (RFC 5227).
+        [_ARP, _is(sender, "0.0.0.0"), _is(target, _set(*mine.ipv4)), _ACCEPT],
+        [_ARP, _is(sender, _set(*mine.ipv4), "!="), _DROP],
+    ]
 
 
 def _ip(mine: Own) -> list[list[Expression]]:
@@ -209,7 +199,7 @@ def _ip(mine: Own) -> list[list[Expression]]:
 
 
 def _ipv6(mine: Own) -> list[list[Expression]]:
-    """Sources, and the targets of what neighbours are told (RFC 4861), and asked before an address is taken."""
+    """Check sources, and the targets of neighbour advertisements and of probes before an address is used."""
     nobody = _is(_payload("ip6", "saddr"), "::")
     before = ("nd-neighbor-solicit", "nd-router-solicit", "mld-listener-report", "mld2-listener-report")
     return [
@@ -225,7 +215,7 @@ def _is(left: Expression, right: object, operator: str = "==") -> Expression:
 
 
 def _set(*members: object) -> object:
-    """One value as itself: nft lists a set of one so."""
+    """Return one value as itself, as nft lists a set of one."""
     return members[0] if len(members) == 1 else {"set": list(members)}
 
 
@@ -234,14 +224,12 @@ def _payload(protocol: str, field: str) -> Expression:
 
 
 def _udp(source: int, destination: int) -> list[Expression]:
-    return [
-        _is({"meta": {"key": "l4proto"}}, "udp"),
-        _is(_payload("udp", "sport"), source), _is(_payload("udp", "dport"), destination),
-    ]  # fmt: skip
+    ports = _is(_payload("udp", "sport"), source), _is(_payload("udp", "dport"), destination)
+    return [_is({"meta": {"key": "l4proto"}}, "udp"), *ports]
 
 
 def _icmp(*types: str) -> list[Expression]:
-    """ICMPv6, behind whatever extension headers."""
+    """Match ICMPv6 behind any extension headers."""
     return [_is({"meta": {"key": "l4proto"}}, "ipv6-icmp"), _is(_payload("icmpv6", "type"), _set(*types))]
 
 
@@ -252,7 +240,7 @@ _ETHER_TYPE = _payload("ether", "type")
 _ND_TARGET: Expression = {"payload": {"base": "th", "offset": 64, "len": 128}}
 """The target of a neighbour solicitation or advertisement (RFC 4861, sections 4.3 and 4.4)."""
 
-# What the kernel takes a frame for, a VLAN tag before it taken off.
+# The kernel's protocol of a frame, without a VLAN tag.
 _ARP = _is({"meta": {"key": "protocol"}}, "arp")
 _IPV4 = _is({"meta": {"key": "protocol"}}, "ip")
 _IPV6 = _is({"meta": {"key": "protocol"}}, "ip6")

@@ -1,10 +1,10 @@
 """Packet filter rules in the legacy tables, through python-iptables (libiptc).
 
-What this library leaves to its user (version 1.2.0): it takes no xtables lock, so that an edit may be lost or
-undo another's; a Table is one object a process that keeps its handle when the namespace changes; and a commit
-that happens while a table is freed has its errors swallowed. So each edit here is: take the lock that
-iptables takes, refresh, edit, commit, refresh, look. Rules sit in chains of our own, which are jumped to from
-the built-in ones; each carries the network's tag as a comment, and only tagged rules are ever deleted.
+What this library leaves to its user (version 1.2.0): it takes no xtables lock, so edits can be lost; a Table is
+one object a process that keeps its handle when the namespace changes; and errors of a commit while a table is
+freed are swallowed. So each edit here is: take the lock that iptables takes, refresh, edit, commit, refresh, look.
+Rules are in chains of our own, to which the built-in ones jump; each carries the network's tag as a comment, and
+only tagged rules are ever deleted.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from collections.abc import Callable
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.firewall import entries, legacy
+from qkvm.net.firewall import legacy, xtables
 from qkvm.net.firewall.plan import Family, FirewallPlan, Hook, Rule, Verdict, rules
 from qkvm.net.firewall.save import CHAINS, REJECT, destination, line, span
 from qkvm.net.firewall.xtables import errno_, library, lock, open_table
 
 _PROTOCOLS = {"tcp": "tcp", "udp": "udp", "icmpv6": "58"}
-"""python-iptables knows ICMPv6 by its number alone (RFC 4443)."""
+"""python-iptables knows ICMPv6 only by its number (RFC 4443)."""
 
 _HEADER = 32
-"""Bytes of xt_entry_match and xt_entry_target in front of an extension's own (linux/netfilter/x_tables.h)."""
+"""Bytes of xt_entry_match and xt_entry_target before an extension's own data (linux/netfilter/x_tables.h)."""
 
 _TABLES = tuple((family, name) for family in Family for name in ("filter", "nat", "mangle"))
 
 _RETRIES = 20
-"""How often an edit that lost against a process without the lock is tried again."""
+"""How often an edit is retried that lost against a process without the lock."""
 
 
 class Iptables:
@@ -48,7 +48,7 @@ class Iptables:
                     open_table((family, name))
 
     def apply(self, plan: FirewallPlan) -> None:
-        """Bring the network's rules in all tables to what the plan says, others' left alone."""
+        """Bring the network's rules in all tables to the plan."""
         with lock():
             for table in _tables(plan):
                 _until(table, lambda opened: _apply(opened, plan), lambda opened: not _differs(opened, plan))
@@ -57,17 +57,15 @@ class Iptables:
         """Delete the network's rules, then those of our chains that are empty."""
         with lock():
             for table in _tables(plan):
-                _until(
-                    table, lambda opened: _remove(opened, plan.tag), lambda opened: not _tagged(opened, plan.tag)
-                )
+                _until(table, lambda opened: _remove(opened, plan.tag), lambda it: not _tagged(it, plan.tag))
 
     def missing(self, plan: FirewallPlan) -> list[str]:
-        """The plan's rules (and jumps to their chains) that are not in force."""
+        """Return the plan's rules (and jumps to their chains) that are not in force."""
         with lock():
             return [line for table in _tables(plan) for line in _lacks(open_table(table), plan)]
 
     def surplus(self, plan: FirewallPlan) -> list[str]:
-        """The tagged rules that the plan does not have (that often), and the jumps beyond the first."""
+        """Return the tagged rules that the plan does not have (that often), and the jumps beyond the first."""
         with lock():
             return [line for table in _tables(plan) for line in _excess(open_table(table), plan)]
 
@@ -76,12 +74,10 @@ class Iptables:
 
 
 def _tables(plan: FirewallPlan) -> list[tuple[Family, str]]:
-    """The tables that a network has rules in, or may have had: those of IPv6 only where it can have one."""
+    """Return the tables in which a network has rules or may have had some; IPv6's only where it can have IPv6."""
     families = {Family.IP6 if ":" in subnet else Family.IP for subnet in plan.subnets} or set(Family)
     if plan.opens:
-        return [
-            (family, "filter") for family in Family if family in families and "filter" in legacy.loaded(family)
-        ]
+        return [(family, "filter") for family in families if "filter" in legacy.loaded(family)]
     return [table for table in _TABLES if table[0] in families]
 
 
@@ -114,7 +110,7 @@ def _until(table: tuple[Family, str], edit: Callable[[Any], bool], done: Callabl
 
 
 def _apply(table: Any, plan: FirewallPlan) -> bool:
-    """Bring an open table to the plan; False where nothing had to be changed."""
+    """Bring an open table to the plan; return False where nothing had to change."""
     changed = False
     for hook, (name, builtin, chain) in CHAINS.items():
         if name != table.name:
@@ -138,7 +134,7 @@ def _apply(table: Any, plan: FirewallPlan) -> bool:
 
 
 def _remove(table: Any, tag: str) -> bool:
-    """Delete the tagged rules of an open table, and our chains that hold no rule; False where none was there."""
+    """Delete the tagged rules of an open table, and our empty chains; return False where there were none."""
     changed = False
     for name, builtin, chain in CHAINS.values():
         if name == table.name:
@@ -147,27 +143,27 @@ def _remove(table: Any, tag: str) -> bool:
 
 
 def _clear(table: Any, builtin: str, chain: str, tag: str) -> bool:
-    """Delete the tagged rules of one of our chains, and the chain where it holds no rule then."""
+    """Delete the tagged rules of one of our chains, and the chain itself if it is empty then."""
     if not table.is_chain(chain):
         return False
     ours = _ours(table, chain, tag)
     _delete(table, chain, [number for number, _ in ours])
-    if entries.rules(table, chain):
+    if xtables.rules(table, chain):
         return bool(ours)
-    jumps = enumerate(entries.rules(table, builtin))
-    _delete(table, builtin, [number for number, entry in jumps if entries.is_jump(table, entry, chain)])
+    jumps = enumerate(xtables.rules(table, builtin))
+    _delete(table, builtin, [number for number, entry in jumps if xtables.is_jump(table, entry, chain)])
     # A foreign rule that jumps there keeps the chain alive.
     if not any(
-        entries.target(table, entry) == chain
+        xtables.target(table, entry) == chain
         for other in table.chains
-        for entry in entries.rules(table, other.name)
+        for entry in xtables.rules(table, other.name)
     ):
         table.delete_chain(chain)
     return True
 
 
 def _mine(table: Any, plan: FirewallPlan, hook: Hook) -> list[Rule]:
-    """The plan's rules of a hook that belong into an open table."""
+    """Return the plan's rules of a hook that belong in an open table."""
     return [rule for rule in rules(plan) if rule.hook is hook and rule.family is _family(table)]
 
 
@@ -178,16 +174,17 @@ def _family(table: Any) -> Family:
 def _ensure_jumps(table: Any) -> bool:
     """Have the built-in chains jump to ours, once each and in order, in front of what drops everything.
 
-    False where they do. Rules of others that stand in front of them and drop less stay there.
+    Return False where they do. Others' rules in front of our jumps that drop less stay there.
     """
     changed = False
     for builtin, chains in _jumps(table).items():
         if _jumps_well(table, builtin, chains):
             continue
         numbers = [
-            number for number, entry in enumerate(entries.rules(table, builtin))
-            if any(entries.is_jump(table, entry, chain) for chain in chains)
-        ]  # fmt: skip
+            number
+            for number, entry in enumerate(xtables.rules(table, builtin))
+            if any(xtables.is_jump(table, entry, chain) for chain in chains)
+        ]
         _delete(table, builtin, numbers)
         for chain in reversed(chains):
             jump = _new_rule(table)
@@ -198,7 +195,7 @@ def _ensure_jumps(table: Any) -> bool:
 
 
 def _jumps(table: Any) -> dict[str, list[str]]:
-    """The chains of ours that an open table has, by the built-in one that jumps to them, in order."""
+    """Return our chains in an open table, in order, by the built-in chain that jumps to them."""
     found: dict[str, list[str]] = {}
     for name, builtin, chain in reversed(CHAINS.values()):
         if name == table.name and table.is_chain(chain):
@@ -209,23 +206,23 @@ def _jumps(table: Any) -> dict[str, list[str]]:
 def _jumps_well(table: Any, builtin: str, chains: list[str]) -> bool:
     """Whether a built-in chain has our jumps once each, in order, in front of what drops everything."""
     met: list[str] = []
-    for entry in entries.rules(table, builtin):
-        chain = entries.target(table, entry)
+    for entry in xtables.rules(table, builtin):
+        chain = xtables.target(table, entry)
         if legacy.drops(table, entry) and met != chains:
             return False
-        if entries.is_plain(entry) and chain in chains:
+        if xtables.is_plain(entry) and chain in chains:
             met.append(chain)
     return met == chains
 
 
 def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
-    """Lines of iptables-save that the plan asks for and an open table does not have."""
+    """Return the plan's lines of iptables-save that an open table lacks."""
     lacking: list[str] = []
     for hook, (name, builtin, chain) in CHAINS.items():
         mine = _mine(table, plan, hook) if name == table.name else []
         if not mine:
             continue
-        if not any(entries.is_jump(table, entry, chain) for entry in entries.rules(table, builtin)):
+        if not any(xtables.is_jump(table, entry, chain) for entry in xtables.rules(table, builtin)):
             lacking.append(f"-A {builtin} -j {chain}")
         present = [_content(table, entry) for _, entry in _ours(table, chain, plan.tag)]
         lacking += [
@@ -237,7 +234,7 @@ def _lacks(table: Any, plan: FirewallPlan) -> list[str]:
 
 
 def _excess(table: Any, plan: FirewallPlan) -> list[str]:
-    """What an open table has of ours beyond the plan, in words."""
+    """Return what an open table has of ours beyond the plan, in words."""
     found = []
     for hook, (name, builtin, chain) in CHAINS.items():
         if name != table.name or not table.is_chain(chain):
@@ -247,16 +244,14 @@ def _excess(table: Any, plan: FirewallPlan) -> list[str]:
             left[_content(table, entry)] -= 1
             if left[_content(table, entry)] < 0:
                 found.append(f"rule {number + 1} of {chain}")
-        jumps = sum(entries.is_jump(table, entry, chain) for entry in entries.rules(table, builtin))
+        jumps = sum(xtables.is_jump(table, entry, chain) for entry in xtables.rules(table, builtin))
         found += [f"-A {builtin} -j {chain}"] * (jumps - 1)
     return found
 
 
 def _differs(table: Any, plan: FirewallPlan) -> bool:
-    """Whether an open table lacks something of the plan, or has a tagged rule that is not of it."""
-    ours = sum(
-        len(_ours(table, chain, plan.tag)) for name, _, chain in CHAINS.values() if name == table.name
-    )  # fmt: skip
+    """Whether an open table lacks a rule of the plan, or has a tagged rule that is not in it."""
+    ours = sum(len(_ours(table, chain, plan.tag)) for name, _, chain in CHAINS.values() if name == table.name)
     wanted = sum(len(_mine(table, plan, hook)) for hook, (name, _, _) in CHAINS.items() if name == table.name)
     return ours != wanted or bool(_lacks(table, plan))
 
@@ -269,33 +264,30 @@ def _tagged(table: Any, tag: str) -> bool:
 
 
 def _ours(table: Any, chain: str, tag: str) -> list[tuple[int, Any]]:
-    """Number and raw form of the rules in a chain that carry the tag."""
-    return [
-        (number, entry)
-        for number, entry in enumerate(entries.rules(table, chain))
-        if entries.comment(entry) == tag
-    ]
+    """Return number and raw form of the rules in a chain that carry the tag."""
+    numbered = enumerate(xtables.rules(table, chain))
+    return [(number, entry) for number, entry in numbered if xtables.comment(entry) == tag]
 
 
 def _content(table: Any, entry: Any) -> tuple[object, ...]:
-    """What a rule of ours says, without its counters."""
+    """Return what a rule of ours says, without its counters."""
     return _rule_content(_new_rule(table, entry))
 
 
 def _rule_content(rule: Any) -> tuple[object, ...]:
-    """The bytes of a rule's conditions and target that userspace sets, to compare two."""
+    """Return the bytes of a rule's conditions and target that userspace sets, to compare two rules."""
     target = rule.target
     name = bytes(target.target.u.user.name)
-    # Built-in targets hold a number there that is known only once the table is written.
+    # Built-in targets hold a number that is known only once the table is written.
     data = b"" if name in (b"ACCEPT", b"DROP", b"RETURN") else bytes(target._target_buf[_HEADER : target.usersize])
     matches = tuple((match.name, bytes(match.match_buf[_HEADER : match.usersize])) for match in rule.matches)
-    return (entries.header(rule.entry), matches, name, data)
+    return (xtables.header(rule.entry), matches, name, data)
 
 
 def _delete(table: Any, chain: str, numbers: list[int]) -> None:
-    """Delete rules by number, from the last on, so that each number still holds when it is used.
+    """Delete rules by number, from the last on, so that the other numbers still hold.
 
-    :raises IPTCError: libiptc refuses. The library has no method for this, only libiptc's function.
+    The library has no method for this, only libiptc's function. :raises IPTCError: libiptc refuses.
     """
     for number in reversed(numbers):
         if table._iptc.iptc_delete_num_entry(chain.encode(), number, table._handle) != 1:
@@ -303,10 +295,10 @@ def _delete(table: Any, chain: str, numbers: list[int]) -> None:
 
 
 def _new_rule(table: Any, entry: Any = None) -> Any:
-    """A rule of python-iptables, empty or read from a raw one, that belongs to one table.
+    """Return a rule of python-iptables, empty or read from a raw one, that belongs to one table.
 
-    The library's own Rule opens all five tables to find out whether a target is a chain, which loads them in
-    this network namespace for good.
+    The library's own Rule opens all five tables to find out whether a target is a chain, which loads them in this
+    network namespace for good.
     """
     iptc = library()
     base = iptc.Rule6 if _family(table) is Family.IP6 else iptc.Rule
@@ -318,7 +310,7 @@ def _new_rule(table: Any, entry: Any = None) -> Any:
 
 
 def _build(table: Any, rule: Rule, tag: str) -> Any:
-    """A rule of the plan as one of python-iptables, with the tag as its comment."""
+    """Return a rule of the plan as one of python-iptables, with the tag as its comment."""
     built = _new_rule(table)
     if rule.source:
         built.src = rule.source
@@ -356,8 +348,8 @@ def _build(table: Any, rule: Rule, tag: str) -> Any:
 def _set(module: Any, **parameters: str) -> None:
     """Set a match's or target's parameters and let its extension complete them.
 
-    Not the library's own final_check(), which Chain.append_rule calls too: to read the parameters back it
-    redirects this process's stdout for a moment, and another thread's output would go astray.
+    The library's own final_check(), which Chain.append_rule calls too, redirects this process's stdout for a
+    moment to read the parameters back; another thread's output would go astray.
     """
     for name, value in parameters.items():
         setattr(module, name, value)

@@ -1,14 +1,13 @@
-"""Legacy tables that drop what a network needs: looked at where they are loaded, and never loaded for that."""
+"""Legacy tables that drop what a network needs; only loaded ones are read, as reading loads them."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from qkvm.errors import HostError
-from qkvm.net.firewall import entries
-from qkvm.net.firewall.obstacle import Obstacle
-from qkvm.net.firewall.plan import Family, FirewallPlan, rules
+from qkvm.net.firewall import xtables
+from qkvm.net.firewall.plan import Family, FirewallPlan, Obstacle, rules
 from qkvm.net.firewall.save import CHAINS
 
 _NAMES = {Family.IP: "ip_tables_names", Family.IP6: "ip6_tables_names"}
@@ -17,7 +16,7 @@ _FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
 
 
 def loaded(family: Family) -> list[str]:
-    """The legacy tables that are loaded in this network namespace."""
+    """Return the legacy tables that are loaded in this network namespace."""
     try:
         with open(f"/proc/thread-self/net/{_NAMES[family]}", encoding="ascii") as stream:
             return stream.read().split()
@@ -26,27 +25,21 @@ def loaded(family: Family) -> list[str]:
 
 
 def obstacles(plan: FirewallPlan) -> list[Obstacle]:
-    """The built-in chains that drop what the plan needs before, or without, a look at its rules there.
+    """Return the built-in chains that drop what the plan needs before, or without, a look at its rules there.
 
-    Tables that are loaded and can't be read here are passed over: rules in nft's alone need not wait for them.
+    Loaded tables that can't be read here are skipped: a network with its rules in nft does not need them.
     """
-    families = [
-        family for family in dict.fromkeys(rule.family for rule in rules(plan)) if "filter" in loaded(family)
-    ]
-    if not families:
-        return []
-    from qkvm.net.firewall.xtables import lock, open_table
-
+    families = {rule.family: None for rule in rules(plan) if "filter" in loaded(rule.family)}
     found: list[Obstacle] = []
-    with suppress(HostError), lock():
+    with suppress(HostError), xtables.lock() if families else nullcontext():
         for family in families:
-            found += _of_table(open_table((family, "filter")), family, plan)
+            found += _of_table(xtables.open_table((family, "filter")), family, plan)
     return found
 
 
 def drops(table: Any, entry: Any) -> bool:
-    """Whether a raw rule drops or refuses every packet."""
-    return entries.is_plain(entry) and entries.target(table, entry) in ("DROP", "REJECT")
+    """Whether a raw rule drops or rejects every packet."""
+    return xtables.is_plain(entry) and xtables.target(table, entry) in ("DROP", "REJECT")
 
 
 def _of_table(table: Any, family: Family, plan: FirewallPlan) -> list[Obstacle]:
@@ -57,19 +50,18 @@ def _of_table(table: Any, family: Family, plan: FirewallPlan) -> list[Obstacle]:
             needed.setdefault(builtin, set()).add(chain)
     found = []
     for builtin, chains in needed.items():
-        listed = entries.rules(table, builtin)
+        listed = xtables.rules(table, builtin)
         cut = next((number for number, entry in enumerate(listed) if drops(table, entry)), len(listed))
         if cut == len(listed) and table.get_policy(builtin)[0].name != "DROP":
             continue
-        ours = {entries.target(table, entry) for entry in listed[:cut] if entries.is_plain(entry)}
-        open_chains = {
-            chain for chain in chains & ours
-            if any(entries.comment(entry) == plan.tag for entry in entries.rules(table, chain))
-        }  # fmt: skip
-        if open_chains != chains:
+        ours = {xtables.target(table, entry) for entry in listed[:cut] if xtables.is_plain(entry)}
+        opened = {chain for chain in chains & ours if _has_tag(table, chain, plan.tag)}
+        if opened != chains:
             reason = "policy DROP" if cut == len(listed) else f"rule {cut + 1}"
-            found.append(Obstacle(
-                family=_FAMILIES[family], table="filter", chain=builtin, hook=builtin.lower(),
-                tool=_TOOLS[family], reason=reason, willed=False, locked=False,
-            ))  # fmt: skip
+            place = (_FAMILIES[family], "filter", builtin, builtin.lower())
+            found.append(Obstacle(*place, _TOOLS[family], reason, willed=False, locked=False))
     return found
+
+
+def _has_tag(table: Any, chain: str, tag: str) -> bool:
+    return any(xtables.comment(entry) == tag for entry in xtables.rules(table, chain))

@@ -1,4 +1,4 @@
-"""The program nft, spoken to in its JSON (libnftables-json(5))."""
+"""The program nft, used through its JSON (libnftables-json(5))."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from qkvm.errors import HostError, ProgramFailed
 
 
 def nft(*arguments: str, stdin: dict[str, Any] | None = None, needed_for: str) -> list[dict[str, Any]]:
-    """Run ``nft -j`` and give the objects of its answer; a transaction, on stdin with ``-f -``, has none.
+    """Run ``nft -j`` and return the objects of its answer; a transaction (``-f -`` on stdin) has none.
 
-    :raises MissingProgram: nft is not installed. :raises ProgramFailed: it refused, in its own words.
+    :raises MissingProgram: nft is not installed. :raises ProgramFailed: it refused, with its own words.
     """
     raw = _run("-j", *arguments, stdin=b"" if stdin is None else json.dumps(stdin).encode(), needed_for=needed_for)
     if not raw.strip():
@@ -24,13 +24,13 @@ def nft(*arguments: str, stdin: dict[str, Any] | None = None, needed_for: str) -
 
 
 class NotJson(HostError):
-    """nft's answer can't be read."""
+    """nft's answer can't be parsed."""
 
 
 def tables(*, needed_for: str) -> list[tuple[str, str]]:
-    """Family and name of every table of this network namespace.
+    """Return family and name of every table of this network namespace, from nft's text.
 
-    From nft's text: version 1.0.6 prints a freed string, or breaks off, where JSON should tell a table's flags.
+    In JSON, version 1.0.6 prints a freed string for a table's flags, or breaks off.
     """
     text = _run("list", "tables", needed_for=needed_for).decode("utf-8", "replace")
     words = [line.split(" ", 2) for line in text.splitlines() if line.startswith("table ")]
@@ -38,13 +38,12 @@ def tables(*, needed_for: str) -> list[tuple[str, str]]:
 
 
 def ruleset(*, needed_for: str) -> list[dict[str, Any]]:
-    """All rules, without the members of sets. Flags of tables are those of nft's text, a list of words."""
+    """Return all rules, without the members of sets; the flags of tables are a list of words from nft's text."""
     try:
         found = nft("--terse", "list", "ruleset", needed_for=needed_for)
     except NotJson:
-        found = [
-            item for family, name in tables(needed_for=needed_for) for item in _table(family, name, needed_for)
-        ]  # fmt: skip
+        named = tables(needed_for=needed_for)
+        found = [item for family, name in named for item in _table(family, name, needed_for)]
     for item in found:
         if "flags" in item.get("table", {}):
             table = item["table"]
@@ -53,7 +52,7 @@ def ruleset(*, needed_for: str) -> list[dict[str, Any]]:
 
 
 def _table(family: str, name: str, needed_for: str) -> list[dict[str, Any]]:
-    """The rules of one table, or at least its chains; nothing of one that is gone."""
+    """Return the rules of a table, or at least its chains; nothing for a table that is gone."""
     try:
         return nft("--terse", "list", "table", family, name, needed_for=needed_for)
     except NotJson:

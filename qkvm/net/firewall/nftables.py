@@ -1,8 +1,8 @@
 """Packet filter rules as a table of nft: one table a network, written in one atomic transaction.
 
-Two things differ from the iptables backend. nft has no way to fill in a checksum, so that the CHECKSUM rule is
-left out; DHCP clients since about 2010 accept a partial checksum, and virtio never needed one. And an accept
-ends only its own base chain: a foreign chain at the same hook that drops has the last word.
+It differs from the iptables backend in two ways. nft can't fill in a checksum, so the CHECKSUM rule is left out;
+DHCP clients since about 2010 accept a partial checksum, and virtio never needed one. And an accept ends only its
+own base chain: a foreign chain at the same hook that drops decides in the end.
 """
 
 from __future__ import annotations
@@ -20,35 +20,30 @@ NEEDED_FOR = "the packet filter of a network"
 
 
 def document(plan: FirewallPlan) -> dict[str, Any]:
-    """The transaction that leaves exactly the plan's table, whatever was in it before (libnftables-json(5))."""
+    """Return the transaction that leaves exactly the plan's table (libnftables-json(5))."""
     commands = _removal(plan)
     for table in tables_of(plan):
         commands.append({"add": {"table": {"family": table.family, "name": table.name}}})
         for name in table.chains:
             kind, hook, priority = BASE_CHAINS[name]
-            chain = {
-                "family": table.family, "table": table.name, "name": name,
-                "type": kind, "hook": hook, "prio": priority, "policy": "accept",
-            }  # fmt: skip
-            commands.append({"add": {"chain": chain}})
+            chain = {"family": table.family, "table": table.name, "name": name, "type": kind}
+            commands.append({"add": {"chain": {**chain, "hook": hook, "prio": priority, "policy": "accept"}}})
     commands += [{"add": {"rule": rule}} for rule in table_rules(plan)]
     return {"nftables": commands}
 
 
 def table_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
-    """The plan's rules in nft's JSON form, in order."""
+    """Return the plan's rules in nft's JSON form, in order."""
     return [_json(plan, rule) for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
 
 
 def _json(plan: FirewallPlan, rule: Rule) -> dict[str, Any]:
-    return {
-        "family": FAMILIES[rule.family], "table": table_name(plan.network), "chain": CHAINS[rule.hook],
-        "comment": plan.tag, "expr": expressions(rule),
-    }  # fmt: skip
+    where = {"family": FAMILIES[rule.family], "table": table_name(plan.network), "chain": CHAINS[rule.hook]}
+    return {**where, "comment": plan.tag, "expr": expressions(rule)}
 
 
 def table_count() -> int | None:
-    """How many tables nft knows in this network namespace; None where nft is missing or does not work."""
+    """Return how many tables nft knows in this network namespace; None where it is missing or does not work."""
     try:
         return len(tables(needed_for=NEEDED_FOR))
     except HostError:
@@ -65,7 +60,7 @@ class Nftables:
         tables(needed_for=NEEDED_FOR)
 
     def apply(self, plan: FirewallPlan) -> None:
-        """Replace the network's table by one that says the plan."""
+        """Replace the network's table by the plan's."""
         call("-f", "-", stdin=document(plan))
 
     def remove(self, plan: FirewallPlan) -> None:
@@ -73,26 +68,25 @@ class Nftables:
         call("-f", "-", stdin={"nftables": _removal(plan)})
 
     def missing(self, plan: FirewallPlan) -> list[str]:
-        """The plan's rules that are not in the network's table."""
+        """Return the plan's rules that are not in the network's table."""
         present = {_comparable(rule) for rule in _present_rules(plan)}
         wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
         return [line(rule) for rule in wanted if _comparable(_json(plan, rule)) not in present]
 
     def surplus(self, plan: FirewallPlan) -> list[str]:
-        """What the network's table holds beside the plan's rules, by whomever."""
+        """Return what the network's table holds beside the plan's rules."""
         left = Counter(_comparable(rule) for rule in table_rules(plan))
         found = []
         for rule in _present_rules(plan):
             left[_comparable(rule)] -= 1
             if left[_comparable(rule)] < 0:
-                found.append(
-                    f"table {rule['family']} {rule['table']}, chain {rule['chain']}, handle {rule['handle']}"
-                )
+                place = f"table {rule['family']} {rule['table']}, chain {rule['chain']}"
+                found.append(f"{place}, handle {rule['handle']}")
         return found
 
 
 def _removal(plan: FirewallPlan) -> list[dict[str, Any]]:
-    """What leaves no table of the network. Deleting needs one that is there; adding it again is no error."""
+    """Return commands that delete the network's tables; each is added first, so that the deletion works."""
     found: list[dict[str, Any]] = []
     for family in FAMILIES.values():
         table = {"family": family, "name": table_name(plan.network)}
@@ -108,7 +102,7 @@ def _present_rules(plan: FirewallPlan) -> list[dict[str, Any]]:
 
 
 def _comparable(rule: dict[str, Any]) -> str:
-    """A rule's chain and expressions as text that does not depend on the order of a set's members."""
+    """Return a rule's chain and expressions as text that does not depend on the order of a set's members."""
     expressions = json.loads(json.dumps(rule["expr"]))
     for expression in expressions:
         right = expression.get("match", {}).get("right")
@@ -118,7 +112,7 @@ def _comparable(rule: dict[str, Any]) -> str:
 
 
 def expressions(rule: Rule) -> list[dict[str, Any]]:
-    """A rule's conditions and its verdict in nft's JSON form."""
+    """Return a rule's conditions and its verdict in nft's JSON form."""
     found = []
     if rule.in_interface:
         found.append(_match({"meta": {"key": "iifname"}}, rule.in_interface))
@@ -146,7 +140,7 @@ def expressions(rule: Rule) -> list[dict[str, Any]]:
 
 def _verdict(rule: Rule) -> dict[str, Any]:
     if rule.verdict is Verdict.REJECT:
-        # nft lists its default, port unreachable, without any words, and reads both forms.
+        # nft lists its default, port unreachable, without words, and reads both forms.
         kind = "icmpv6" if rule.family is Family.IP6 else "icmp"
         return {"reject": {"type": kind, "expr": "port-unreachable"}}
     if rule.verdict is Verdict.DNAT:
@@ -171,13 +165,10 @@ def _span(ports: tuple[int, int]) -> Any:
 
 def _prefix(cidr: str) -> Any:
     address, _, length = cidr.partition("/")
-    return (
-        address
-        if length == ("128" if ":" in address else "32")
-        else {"prefix": {"addr": address, "len": int(length)}}
-    )
+    single = length == ("128" if ":" in address else "32")
+    return address if single else {"prefix": {"addr": address, "len": int(length)}}
 
 
 def call(*arguments: str, stdin: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Run ``nft -j`` for a network's packet filter and give the objects of its answer."""
+    """Run ``nft -j`` for a network's packet filter and return the objects of its answer."""
     return nft(*arguments, stdin=stdin, needed_for=NEEDED_FOR)

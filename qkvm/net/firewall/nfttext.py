@@ -1,4 +1,4 @@
-"""The plan in the words of nft: its tables, a script for ``nft -f``, and a line for each rule."""
+"""The plan as nft prints it: its tables, a script for ``nft -f``, and a line for each rule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASE_CHAINS = {
 }
 """Type, hook and priority (NF_IP_PRI_FILTER, _NAT_SRC and _NAT_DST of linux/netfilter_ipv4.h).
 
-No name may be a word of nft's own, which would read no ruleset that it has listed with such a chain.
+No name may be a word of nft's language: nft could not read back a ruleset with it.
 """
 
 FAMILIES = {Family.IP: "ip", Family.IP6: "ip6"}
@@ -40,12 +40,12 @@ _REJECT = {Family.IP: "icmp", Family.IP6: "icmpv6"}
 
 
 def table_name(network: str) -> str:
-    """The table of a network, another for every name: what nft allows in no identifier becomes / and hex."""
+    """Return the name of a network's table, unique for each: characters that nft forbids become / and hex."""
     return "qkvm_" + "".join(char if char in _PLAIN else f"/{ord(char):02x}" for char in network)
 
 
 class Table(NamedTuple):
-    """A table of a network's: its chains with the plan's rules."""
+    """A table of a network: its chains with the plan's rules."""
 
     family: str
     name: str
@@ -54,7 +54,7 @@ class Table(NamedTuple):
 
 
 def tables_of(plan: FirewallPlan) -> list[Table]:
-    """The tables that a plan asks for, each with those chains that have rules."""
+    """Return the tables that a plan needs, each with the chains that have rules."""
     found = []
     wanted = [rule for rule in rules(plan) if rule.verdict is not Verdict.CHECKSUM]
     for version, family in FAMILIES.items():
@@ -69,33 +69,26 @@ def tables_of(plan: FirewallPlan) -> list[Table]:
 
 
 def script(plan: FirewallPlan) -> str:
-    """The tables of a network as nft lists them, and reads them."""
+    """Return the tables of a network as nft lists and reads them."""
     return "".join(f"{line}\n" for table in tables_of(plan) for line in _table(table))
 
 
 def line(rule: Rule) -> str:
-    """A rule's conditions and its verdict."""
-    words = []
+    """Return a rule's conditions and its verdict as nft prints them."""
     family = FAMILIES[rule.family]
-    if rule.in_interface:
-        words.append(f'iifname "{rule.in_interface}"')
-    if rule.out_interface:
-        words.append(f'oifname "{rule.out_interface}"')
-    if rule.source:
-        words.append(f"{family} saddr {_address(rule.source)}")
-    if rule.destination:
-        words.append(f"{family} daddr {'!= ' if rule.not_destination else ''}{_address(rule.destination)}")
-    if rule.ports:
-        words.append(f"{rule.protocol} dport {span(rule.ports, '-')}")
-    elif rule.protocol:
-        words.append(f"meta l4proto {'ipv6-icmp' if rule.protocol == 'icmpv6' else rule.protocol}")
-    if rule.local:
-        words.append("fib daddr type local")
-    if rule.established:
-        words.append("ct state established,related")
-    if rule.translated:
-        words.append("ct status dnat")
-    return " ".join([*words, _verdict(rule)])
+    protocol = f"meta l4proto {'ipv6-icmp' if rule.protocol == 'icmpv6' else rule.protocol}"
+    words = (
+        f'iifname "{rule.in_interface}"' if rule.in_interface else "",
+        f'oifname "{rule.out_interface}"' if rule.out_interface else "",
+        f"{family} saddr {_address(rule.source)}" if rule.source else "",
+        f"{family} daddr {'!= ' * rule.not_destination}{_address(rule.destination)}" if rule.destination else "",
+        f"{rule.protocol} dport {span(rule.ports, '-')}" if rule.ports else protocol if rule.protocol else "",
+        "fib daddr type local" if rule.local else "",
+        "ct state established,related" if rule.established else "",
+        "ct status dnat" if rule.translated else "",
+        _verdict(rule),
+    )
+    return " ".join(filter(None, words))
 
 
 def _table(table: Table) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a ruleset of nft does with a packet, as far as its rules can be read: pure functions on nft's JSON.
 
-A condition holds, does not hold, or is not known here (an address, an extension of iptables, a named set). A rule
-with a condition that is not known is passed over: what counts is what surely happens to every packet of a kind.
+A condition holds, does not hold, or is unknown (an address, an extension of iptables, a named set). A rule with an
+unknown condition is skipped: only what surely happens to every such packet counts.
 Source of the JSON form: libnftables-json(5).
 """
 
@@ -14,7 +14,7 @@ _DEPTH = 16
 """NFT_JUMP_STACK_SIZE of the kernel's net/netfilter/nf_tables.h."""
 
 _WITHOUT_EFFECT = frozenset({"counter", "log", "notrack", "mangle", "flow"})
-"""Statements that let a packet go on to the next one."""
+"""Statements after which a packet goes on to the next one."""
 
 _STOPS = {"accept": "accept", "drop": "drop", "reject": "drop", "return": "return"}
 _TARGETS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop", "RETURN": "return"}
@@ -24,10 +24,7 @@ Rules = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Packet(NamedTuple):
-    """What is known of a packet; '' and 0 where it may be anything.
-
-    ``destination`` is a subnet, ``state`` that of its connection.
-    """
+    """What is known of a packet; '' and 0 where it may be anything. ``state`` is its connection's."""
 
     family: str
     in_interface: str = ""
@@ -39,10 +36,10 @@ class Packet(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of a packet: 'accept', 'drop', or '' where no rule decides.
+    """What happens to a packet: 'accept', 'drop', or '' where no rule decides.
 
-    ``top`` is the number of the rule of the first chain that led to it, ``named`` whether a rule on the way asked
-    for the very name of a link of the packet's, ``chain`` and ``handle`` are the rule that decided.
+    ``chain`` and ``handle`` name the rule that decided, ``top`` is the number of the rule in the first chain that
+    led to it. ``named``: a rule on the way names a link of the packet.
     """
 
     verdict: str
@@ -53,7 +50,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(rules: Rules, chain: str, packet: Packet, *, depth: int = 0) -> Outcome:
-    """What the rules of a chain, and of those that it jumps to, do with a packet."""
+    """Return what the rules of a chain, and of those that it jumps to, do with a packet."""
     for index, rule in enumerate(rules.get(chain, ())):
         verdict, named = _verdict(rule, packet)
         found = Outcome(verdict, index, named, chain, int(rule.get("handle", 0)))
@@ -72,7 +69,7 @@ def outcome(rules: Rules, chain: str, packet: Packet, *, depth: int = 0) -> Outc
 
 
 def _verdict(rule: Mapping[str, Any], packet: Packet) -> tuple[str, bool]:
-    """A rule's verdict on a packet, '' for none, and whether the rule names a link of the packet's."""
+    """Return a rule's verdict on a packet, '' for none, and whether the rule names a link of the packet."""
     named = False
     for statement in rule.get("expr", ()):
         if not isinstance(statement, Mapping) or len(statement) != 1:
@@ -100,7 +97,7 @@ def _names(match: Mapping[str, Any], packet: Packet) -> bool:
 
 
 def _holds(match: Mapping[str, Any], packet: Packet) -> bool | None:
-    """Whether a condition holds; None where that is not known."""
+    """Whether a condition holds; None where that is unknown."""
     known = _value(match.get("left"), packet)
     if known is None:
         return None
@@ -116,7 +113,7 @@ def _holds(match: Mapping[str, Any], packet: Packet) -> bool | None:
 
 
 def _value(left: Any, packet: Packet) -> Any:
-    """What a packet has on the left side of a condition; None: not known, False: no such field in it."""
+    """Return a packet's value for the left side of a condition; None: unknown, False: it has no such field."""
     if not isinstance(left, Mapping):
         return None
     if "meta" in left:
@@ -140,16 +137,13 @@ def _value(left: Any, packet: Packet) -> Any:
 
 
 def _meta(key: str, packet: Packet) -> str:
-    return {
-        "iifname": packet.in_interface, "iif": packet.in_interface,
-        "oifname": packet.out_interface, "oif": packet.out_interface,
-        "l4proto": packet.protocol, "nfproto": "ipv4" if packet.family == "ip" else "ipv6",
-        "protocol": packet.family,
-    }.get(key, "")  # fmt: skip
+    values = {"iifname": packet.in_interface, "iif": packet.in_interface, "oifname": packet.out_interface}
+    values |= {"oif": packet.out_interface, "l4proto": packet.protocol, "protocol": packet.family}
+    return (values | {"nfproto": "ipv4" if packet.family == "ip" else "ipv6"}).get(key, "")
 
 
 def _among(value: object, right: Any) -> bool | None:
-    """Whether a value is what a condition's right side says, or is among it; None where that can't be read."""
+    """Whether a value equals, or is in, a condition's right side; None where that is unknown."""
     if isinstance(right, Mapping):
         if "set" in right:
             return _among(value, right["set"])
@@ -157,7 +151,7 @@ def _among(value: object, right: Any) -> bool | None:
             first, last = right["range"]
             return isinstance(first, int) and isinstance(last, int) and first <= value <= last
         if "prefix" in right:
-            # Another subnet may hold this one, or a part of it: that is not looked at.
+            # Another subnet may contain this one or a part of it; that is not examined.
             return True if value == f"{right['prefix']['addr']}/{right['prefix']['len']}" else None
         return None
     if isinstance(right, list):

@@ -1,8 +1,14 @@
-"""python-iptables, loaded once and put right, and the lock that iptables itself takes."""
+"""The legacy tables: python-iptables loaded and corrected, iptables' own lock, and rules in raw form.
+
+Others' rules are read only in raw form (struct ipt_entry of linux/netfilter_ipv4/ip_tables.h, or ip6t_entry): they
+may use extensions that python-iptables does not find, and then it refuses to read them.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +24,13 @@ _HINT = "apt install iptables (its libraries are needed), and a kernel with the 
 
 
 _LIBRARY_SIZE = 1 << 20
-"""Bytes within which the names of one extension lie; the largest library is a tenth of that."""
+"""Bytes within which the names of one extension lie; the largest library has a tenth of that."""
 
 _loaded: Any = None
 
 
 def library() -> Any:
-    """The library, loaded once. :raises HostError: its C libraries are missing."""
+    """Return the library, loaded once. :raises HostError: its C libraries are missing."""
     global _loaded
     if _loaded is None:
         import warnings
@@ -46,13 +52,11 @@ def library() -> Any:
 
 
 def _register_nat(xtables: Any) -> None:
-    """Make DNAT and MASQUERADE known for IPv6 as well.
+    """Register DNAT and MASQUERADE for IPv6 too.
 
-    libxt_NAT.so tells libxtables of its targets when it is loaded, and that takes those of the family in use
-    alone; it is loaded but once, for IPv4. So a copy of it is loaded for IPv6.
+    libxt_NAT.so registers its targets with libxtables when it is loaded, only for the family in use, and it is
+    loaded once, for IPv4. So a copy of it is loaded for IPv6.
     """
-    import ctypes
-
     with open(os.path.join(xtables._xtables_libdir, "libxt_NAT.so"), "rb") as stream:
         library = stream.read()
     fd = os.memfd_create("libxt_NAT")
@@ -66,16 +70,14 @@ def _register_nat(xtables: Any) -> None:
 
 
 def find_option(entries: Any, name: bytes) -> Any:
-    """The option of that name in an extension's table of options (struct xt_option_entry), None if it has none.
+    """Return the option of that name in an extension's table of options (struct xt_option_entry), else None.
 
-    iptables 1.8.11 made an entry longer by one field and gave its library no new version, so that python-iptables
-    1.2.0 reads the old length and finds the first option alone. The table tells which length it has: an entry
-    begins with a pointer to its name, which lies beside the other names, or with the null pointer at the end.
+    iptables 1.8.11 made an entry longer by one field without a new library version, so python-iptables 1.2.0 reads
+    the old length and finds only the first option. The table tells which length it has: an entry begins with a
+    pointer to its name, which lies near the other names, or with the null pointer at the end.
 
     :param entries: a ctypes pointer to the first entry.
     """
-    import ctypes
-
     kind = type(entries.contents)
     first = ctypes.addressof(entries.contents)
     names = ctypes.c_void_p.from_address(first).value or 0
@@ -89,16 +91,16 @@ def find_option(entries: Any, name: bytes) -> Any:
 
 
 def errno_() -> int:
-    """The C library's errno: IPTCError carries only its words."""
+    """Return the C library's errno: IPTCError has only the text."""
     return int(library().ip4tc._get_errno_loc()[0])
 
 
 def open_table(which: tuple[Family, str]) -> Any:
-    """A table as the kernel has it now in this network namespace. :raises HostError: it has none."""
+    """Return a table as the kernel has it now in this network namespace. :raises HostError: there is none."""
     iptc = library()
     family, name = which
     try:
-        # Without autocommit no commit is made behind our back when a stale handle is freed.
+        # With autocommit, freeing a stale handle would commit.
         table = (iptc.Table6 if family is Family.IP6 else iptc.Table)(name, autocommit=False)
         table.refresh()
     except iptc.IPTCError as error:
@@ -113,12 +115,12 @@ def open_table(which: tuple[Family, str]) -> Any:
 def lock() -> Iterator[None]:
     """Hold the lock that iptables-legacy itself takes around every change (its --wait).
 
-    Not files.locked(), which removes the file afterwards: iptables does not look whether its lock still has a
-    name. :raises Busy: another program holds it for too long.
+    It is not files.locked(), which removes the file: iptables does not check that its lock still has a name.
+    :raises Busy: another program holds it for too long.
     """
     import fcntl
 
-    # Loading takes a fifth of a second, in which nobody should have to wait.
+    # Loading takes a fifth of a second, in which nobody should have to wait for the lock.
     iptc = library()
     path = os.environ.get("XTABLES_LOCKFILE") or "/run/xtables.lock"
     deadline = time.monotonic() + _LOCK_SECONDS
@@ -141,3 +143,45 @@ def lock() -> Iterator[None]:
         for table in (*iptc.Table._cache.values(), *iptc.Table6._cache.values()):
             table.close()
         os.close(fd)
+
+
+def rules(table: Any, chain: str) -> list[Any]:
+    """Return the raw rules of a chain of an open table; they are valid until the table is refreshed."""
+    found = []
+    entry = table.first_rule(chain) if table.is_chain(chain) else None
+    while entry:
+        found.append(entry)
+        entry = table.next_rule(entry)
+    return found
+
+
+def comment(entry: Any) -> str:
+    """Return a rule's comment (struct xt_comment_info among its struct xt_entry_match), or ''."""
+    raw = ctypes.string_at(ctypes.addressof(entry), entry.target_offset)
+    offset = ctypes.sizeof(entry)
+    while offset < len(raw):
+        size, name = struct.unpack_from("H29s", raw, offset)
+        if name.partition(b"\0")[0] == b"comment":
+            return raw[offset + 32 : offset + size].partition(b"\0")[0].decode("utf-8", "replace")
+        offset += size
+    return ""
+
+
+def header(entry: Any) -> bytes:
+    """Return a rule's addresses, interfaces and protocol: struct ipt_ip, or ip6t_ip6 of ip6_tables.h."""
+    return bytes(entry.ip if hasattr(entry, "ip") else entry.ipv6)
+
+
+def target(table: Any, entry: Any) -> str:
+    """Return a rule's target or the chain that it jumps to."""
+    return bytes(table.get_target(entry) or b"").decode("utf-8", "replace")
+
+
+def is_jump(table: Any, entry: Any, chain: str) -> bool:
+    """Whether a rule is our unconditional jump, not a foreign one with conditions."""
+    return is_plain(entry) and target(table, entry) == chain
+
+
+def is_plain(entry: Any) -> bool:
+    """Whether a rule has no conditions."""
+    return not (entry.target_offset > ctypes.sizeof(entry) or any(header(entry)))

@@ -3,9 +3,9 @@
 A module imports only what is listed before it:
 
 grants: who may
-tap: a tap that can be given to a user who is not trusted
-handout: taps that were given
+tap: a tap for a user who is not trusted
+handout: the taps that users have
 helper: root's helper, which gives them
-client: the user's side of it
-right: what gives the helper root's rights
+client: ask the helper, as a user
+right: let the helper run as root
 """

@@ -1,4 +1,4 @@
-"""A user's side of :mod:`qkvm.net.grant.helper`: ask root's helper for a tap on a network of root's."""
+"""Ask root's helper (:mod:`qkvm.net.grant.helper`) for a tap on a network of root's, as a user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qkvm.errors import HostError, InvalidState, QkvmError
+from qkvm.errors import HostError, QkvmError
 from qkvm.files import os_error
 from qkvm.host import process
 from qkvm.net.grant import grants
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 _PATIENCE = 45.0
-"""Seconds for the answer: root's verbs may hold the networks for a while."""
+"""Seconds to wait for the answer: root's verbs may hold the networks' lock for a while."""
 
 
 def ask(system: Tree, network: str, mac: str) -> Handed:
-    """A tap on a network of root's, whose fd the caller closes.
+    """Return a tap on a network of root's, whose fd the caller closes.
 
     :param system: root's tree. :raises InvalidState: the user is not granted the network, or it is not active.
-    :raises QkvmError: the helper's own words.
+    :raises QkvmError: the helper refused, with its own words.
     """
     with _connected(system, network) as peer:
         try:
@@ -40,8 +40,8 @@ def ask(system: Tree, network: str, mac: str) -> Handed:
             raise HostError(f"root's helper gave no answer within {_PATIENCE:.0f} s") from error
         except OSError as error:
             if not os.path.exists(system.tap_socket):
-                # sudo has not let it be started.
-                raise _absent(network) from error
+                # sudo has not allowed it to start.
+                raise grants.refusal(network, os.geteuid()) from error
             raise os_error(error, "root's helper gave no answer") from error
     if not raw and os.path.exists(system.tap_socket):
         raise HostError(
@@ -54,7 +54,7 @@ def ask(system: Tree, network: str, mac: str) -> Handed:
             return Handed(fds.pop(), str(answer["port"]), str(answer["bridge"]), str(answer["ip"]))
         raise _refusal(answer, network)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _absent(network) from error
+        raise grants.refusal(network, os.geteuid()) from error
     finally:
         for fd in fds:
             os.close(fd)
@@ -80,12 +80,12 @@ def _refusal(answer: dict[str, Any], network: str) -> QkvmError:
 
 @contextmanager
 def _connected(system: Tree, network: str) -> Iterator[socket.socket]:
-    """A connection to the helper: by the init that listens for it, else by sudo."""
+    """Connect to the helper by init's socket, else by sudo."""
     try:
         peer = connect_unix(system.tap_socket, timeout=_PATIENCE)
     except OSError as error:
         if not os.path.exists(system.tap_program):
-            raise _absent(network) from error
+            raise grants.refusal(network, os.geteuid()) from error
         with _by_sudo(system.tap_program, network) as other:
             yield other
         return
@@ -103,11 +103,4 @@ def _by_sudo(program: str, network: str) -> Iterator[socket.socket]:
             pid = process.spawn([sudo, "-n", program], stdin=given.fileno(), stdout=silent, stderr=silent)
         own.settimeout(_PATIENCE)
         yield own
-    process.exit_code(pid)
-
-
-def _absent(network: str) -> InvalidState:
-    return InvalidState(
-        f"network '{printable(network)}' is not granted to you",
-        hint=f"root can: qkvm net-grant {printable(network)} {grants.name_of(os.geteuid())}",
-    )
+        process.exit_code(pid)

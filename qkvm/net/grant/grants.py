@@ -1,7 +1,6 @@
-"""Grants: who may plug guests of their own into a network of root's, etc/qkvm/grants/NETWORK.toml.
+"""Grants: which users may plug guests into a network of root's; etc/qkvm/grants/NETWORK.toml.
 
-Users and groups are looked up anew each time, as sudo does: who is no member of a group any more has no grant any
-more either.
+Users and groups are looked up each time, as sudo does: a user who leaves a group loses its grants at once.
 """
 
 from __future__ import annotations
@@ -9,17 +8,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from qkvm.errors import AlreadyExists, NotFound
+from qkvm.errors import AlreadyExists, InvalidState, NotFound
 from qkvm.files import entries, make_private_dir, read_bytes, remove, write_atomic
 from qkvm.spec.grant import Grant, Grants, check
-from qkvm.units import check_name
+from qkvm.units import check_name, printable
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 
 def load(tree: Tree, network: str) -> tuple[Grant, ...]:
-    """The grants of a network, in the order of its file. :raises DefinitionError: that can't be read."""
+    """Return the grants of a network, in the order of its file. :raises DefinitionError: the file is damaged."""
     from qkvm.spec import toml
 
     path = tree.grants(check_name(network, "network"))
@@ -28,22 +27,19 @@ def load(tree: Tree, network: str) -> tuple[Grant, ...]:
 
 
 def networks(tree: Tree) -> list[str]:
-    """The networks that have grants."""
+    """Return the networks that have grants."""
     return entries(tree.grant_folder, ".toml")
 
 
 def allow(tree: Tree, network: str, grant: Grant) -> None:
-    """Give a grant, in the place of an earlier one of the same user or group.
-
-    :raises NotFound: there is no such user or group.
-    """
+    """Add a grant; it replaces one of the same user or group. :raises NotFound: no such user or group."""
     _require(check(grant).who)
     others = [one for one in load(tree, network) if one.who != grant.who]
     _store(tree, network, (*others, grant))
 
 
 def revoke(tree: Tree, network: str, who: str) -> None:
-    """Take a grant back. :raises NotFound: there is none."""
+    """Remove a grant. :raises NotFound: there is none."""
     before = load(tree, network)
     left = tuple(one for one in before if one.who != who)
     if len(left) == len(before):
@@ -52,19 +48,27 @@ def revoke(tree: Tree, network: str, who: str) -> None:
 
 
 def of(tree: Tree, network: str, uid: int) -> Grant | None:
-    """What a user is granted on a network: by the user's own name or number, else by a group; None is nothing."""
+    """Return a user's grant on a network, by name or number, else by a group; None where there is none."""
     grants = {one.who: one for one in load(tree, network)}
     return next((grants[name] for name in (_names(uid) if grants else ()) if name in grants), None)
 
 
 def forget(tree: Tree, network: str) -> None:
-    """Forget all grants of a network that is gone: another one of its name is not granted to anybody."""
+    """Remove all grants of a network that is gone, so that a new one of its name has none."""
     remove(tree.grants(network))
 
 
 def name_of(uid: int) -> str:
-    """What net-grant can call a user."""
+    """Return the name by which net-grant knows a user."""
     return _names(uid)[0]
+
+
+def refusal(network: str, uid: int) -> InvalidState:
+    """Return the error for a user who is not granted a network, whether it exists or not."""
+    return InvalidState(
+        f"network '{printable(network)}' is not granted to you",
+        hint=f"root can: qkvm net-grant {printable(network)} {name_of(uid)}",
+    )
 
 
 def _store(tree: Tree, network: str, grants: tuple[Grant, ...]) -> None:
@@ -79,7 +83,7 @@ def _store(tree: Tree, network: str, grants: tuple[Grant, ...]) -> None:
 
 
 def _names(uid: int) -> list[str]:
-    """All that a grant can call a user, what is most the user's own first."""
+    """Return all names by which a grant can name a user, the most personal first."""
     import grp
     import pwd
 
@@ -87,7 +91,7 @@ def _names(uid: int) -> list[str]:
         user = pwd.getpwuid(uid)
     except KeyError:
         return [str(uid)]
-    # A name of digits alone would be taken for another user's number.
+    # A name of digits alone would be another user's number.
     found = [str(uid)] if user.pw_name.isdigit() else [user.pw_name, str(uid)]
     for gid in os.getgrouplist(user.pw_name, user.pw_gid):
         try:
@@ -98,7 +102,7 @@ def _names(uid: int) -> list[str]:
 
 
 def _require(who: str) -> None:
-    """A name that nobody has yet would be granted to whoever gets it. A number needs no name."""
+    """Refuse unknown names: whoever gets one later would be granted too. A number needs no name."""
     import grp
     import pwd
 

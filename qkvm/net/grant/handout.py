@@ -1,8 +1,8 @@
-"""Taps that were given to users: made with their filter in force, known in the network's record, swept when gone.
+"""Taps that users have: made with their filter in force, listed in the network's record, removed when gone.
 
-A tap and its port go with the fd that the user has. What stays is the filter's table, which the network's record
-names (``handed``) before it is made, and the MAC address, which stays the user's: its address is kept for it by
-DHCP, and another user who asked for it would get that user's traffic. All of it is done under the networks' lock.
+A tap and its port go when the user's fd is closed. What stays is the filter's table, which the network's record
+names (``handed``) before it is made, and the MAC address: it remains the user's, since DHCP keeps an address for
+it and another user with it would get that user's traffic. All is done under the networks' lock.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from qkvm.net.link import rtnetlink as nl
 from qkvm.net.link.macvtap import free_index
 from qkvm.net.link.port import Port, plug
 from qkvm.spec.nic import NicFilter
-from qkvm.units import parse_mac, printable
+from qkvm.units import parse_mac
 
 if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec.grant import Grant
 
 _PREFIX = "52:54:00:"
-"""Of MAC addresses that guests carry: nothing that is sold has one, but for what is locally administered."""
+"""Of MAC addresses of guests: they are locally administered, so no sold device has one."""
 
 _REST = 3600
-"""Seconds until a MAC address that a user has not used can make room for another: dnsmasq begins anew for each."""
+"""Seconds after which an unused MAC address may make room for another; each costs a restart of dnsmasq."""
 
 
 class Handed(NamedTuple):
-    """What a user gets: the tap's fd, and what there is to know of it."""
+    """What a user gets: the tap's fd, and facts about it."""
 
     fd: int
     port: str
@@ -51,11 +51,12 @@ class _Owner(NamedTuple):
 
 
 def give(tree: Tree, network: str, uid: int, text: str) -> Handed:
-    """A tap on an active network for the NIC of a user's guest, whose filter is in force.
+    """Return a tap on an active network for a NIC of a user's guest, with its filter in force.
 
-    :param text: the NIC's MAC address. :raises InvalidState: the user is granted no more, or nothing, or the
-        network gives no addresses. :raises AlreadyExists: the MAC address is somebody's.
+    :param text: the NIC's MAC address. :raises InvalidState: the user has no grant or too many taps, or the
+        network gives no addresses. :raises AlreadyExists: the MAC address is in use.
     """
+    # Without nft there is no filter.
     # Without it there is no filter, and nothing could be taken away again.
     process.find_program("nft", "a NIC that a user may have", "nftables")
     allowed = require(tree, network, uid)
@@ -64,7 +65,7 @@ def give(tree: Tree, network: str, uid: int, text: str) -> Handed:
         raise InvalidValue(f"MAC address {mac} can't be given to a guest of yours", hint=f"one of {_PREFIX}…")
     with run.locked_networks(tree):
         current = run.read(tree, network)
-        if current is None or not run.is_ours(tree, current):
+        if current is None or not run.is_ours(current):
             raise InvalidState(f"network '{network}' is not active")
         if run.definition_of(current).dhcp is None:
             raise InvalidState(f"network '{network}' gives no addresses by DHCP")
@@ -79,13 +80,10 @@ def give(tree: Tree, network: str, uid: int, text: str) -> Handed:
 
 
 def require(tree: Tree, network: str, uid: int) -> Grant:
-    """The user's grant. :raises InvalidState: there is none, be there such a network or not."""
+    """Return the user's grant. :raises InvalidState: there is none, whether the network exists or not."""
     found = grants.of(tree, network, uid)
     if found is None:
-        raise InvalidState(
-            f"network '{printable(network)}' is not granted to you",
-            hint=f"root can: qkvm net-grant {printable(network)} {grants.name_of(uid)}",
-        )
+        raise grants.refusal(network, uid)
     return found
 
 
@@ -98,7 +96,7 @@ def _make(
     undo.add(_forget, tree, current, entry)
     _write(tree, current)
     made = tap.make(mac, index, tap.mtu_of(current["bridge"]))
-    undo.add(_close, made.fd)
+    undo.add(os.close, made.fd)
     alias = link.grant_tag(name, uid)
     guard.apply(made.port, NicFilter.CLEAN_TRAFFIC, guard.own(mac, addresses(current, mac, ip)), alias)
     plug(made.port, current["bridge"], mac, alias, Port(isolated=allowed.isolated))
@@ -106,13 +104,9 @@ def _make(
 
 
 def addresses(current: dict[str, Any], mac: str, ip: str) -> list[str]:
-    """What a guest's filter lets through: the address that DHCP keeps for it, and its MAC's in the prefix."""
+    """Return the addresses that a guest's filter lets through: DHCP's, and its MAC's in the IPv6 prefix."""
     six = run.definition_of(current).interface6
     return [ip, *([guard.in_prefix(six.network, mac)] if six is not None and six.network.prefixlen == 64 else [])]
-
-
-def _close(fd: int) -> None:
-    os.close(fd)
 
 
 def _forget(tree: Tree, current: dict[str, Any], entry: dict[str, Any]) -> None:
@@ -129,17 +123,16 @@ def _write(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def live(current: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries of a network's record whose taps are there."""
+    """Return the entries of a network's record whose taps exist."""
     handed: list[dict[str, Any]] = current.get("handed", [])
     if not handed:
         return []
-    with nl.Socket() as sock:
-        tags = {nl.index_of(one): one.text(nl.IFLA_IFALIAS) for one in sock.dump(nl.GETLINK)}
+    tags = {nl.index_of(one): one.text(nl.IFLA_IFALIAS) for one in nl.links()}
     return [one for one in handed if tags.get(one["index"]) == link.grant_tag(current["name"], one["uid"])]
 
 
 def sweep(tree: Tree, current: dict[str, Any]) -> None:
-    """Take away what taps that are gone have left, and cut those off whose users are not granted the network."""
+    """Remove what is left of taps that are gone, and cut off taps of users who have lost their grant."""
     handed: list[dict[str, Any]] = current.get("handed", [])
     present = live(current)
     name = current["name"]
@@ -154,7 +147,7 @@ def sweep(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def remove_all(tree: Tree, current: dict[str, Any]) -> None:
-    """Cut all taps of a network off: it ends."""
+    """Cut off all taps of a network that ends."""
     present = live(current)
     for one in list(current.get("handed", ())):
         if one in present:
@@ -164,7 +157,7 @@ def remove_all(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def enforce(tree: Tree, network: str) -> None:
-    """Bring what is there in line with the grants: taps and MAC addresses of users who have none any more."""
+    """Remove the taps and MAC addresses of users who are not granted the network any more."""
     with run.locked_networks(tree):
         current = run.read(tree, network)
         if current is not None:
@@ -177,7 +170,7 @@ def enforce(tree: Tree, network: str) -> None:
 
 
 def collect(tree: Tree) -> None:
-    """Bring all networks in line with the grants, and take away what taps that are gone have left."""
+    """Do :func:`enforce` on each network with taps."""
     for name, current in run.records(tree).items():
         if current.get("handed"):
             enforce(tree, name)
@@ -191,11 +184,11 @@ def _check_count(current: dict[str, Any], uid: int, allowed: Grant) -> None:
         )
 
 
-# Whose a MAC address is.
+# Owners of MAC addresses.
 
 
 def macs(tree: Tree, network: str) -> set[str]:
-    """The MAC addresses of users' guests on a network."""
+    """Return the MAC addresses of users' guests on a network."""
     return set(_owners(tree, network))
 
 
@@ -213,14 +206,14 @@ def _store(tree: Tree, network: str, owners: dict[str, _Owner]) -> None:
 
 
 def _touch(tree: Tree, network: str, entry: dict[str, Any]) -> None:
-    """Note that a MAC address was in use until now, or a moment ago."""
+    """Record that a MAC address was in use just now."""
     owners = _owners(tree, network)
     if entry["mac"] in owners:
         _store(tree, network, owners | {entry["mac"]: _Owner(entry["uid"], int(time.time()))})
 
 
 def _own(tree: Tree, current: dict[str, Any], uid: int, mac: str, allowed: Grant) -> str:
-    """Make a MAC address the user's, and give the address that DHCP keeps for it."""
+    """Make a MAC address the user's, and return the IP address that DHCP keeps for it."""
     name, now = current["name"], int(time.time())
     owners = _owners(tree, name)
     if mac not in owners:
@@ -230,7 +223,7 @@ def _own(tree: Tree, current: dict[str, Any], uid: int, mac: str, allowed: Grant
 
 
 def _make_room(tree: Tree, current: dict[str, Any], uid: int, owners: dict[str, _Owner], allowed: Grant) -> None:
-    """Let the user's oldest MAC address go where there are too many: else one user could take all addresses."""
+    """Forget the user's oldest MAC address where there are too many, or one user could take all addresses."""
     own = sorted((owner.used, mac) for mac, owner in owners.items() if owner.uid == uid)
     if len(own) < allowed.taps:
         return
@@ -246,7 +239,7 @@ def _make_room(tree: Tree, current: dict[str, Any], uid: int, owners: dict[str, 
 
 
 def _check_free(tree: Tree, current: dict[str, Any], uid: int, mac: str) -> None:
-    """Refuse a MAC address that is anybody else's, whether that one runs or not, without saying whose it is."""
+    """Refuse a MAC address that belongs to any other guest, running or not, without naming the owner."""
     owner = _owners(tree, current["name"]).get(mac)
     if (
         any(one["mac"] == mac for one in current.get("handed", ()))
@@ -259,7 +252,7 @@ def _check_free(tree: Tree, current: dict[str, Any], uid: int, mac: str) -> None
 
 
 def _is_served(tree: Tree, current: dict[str, Any], mac: str) -> bool:
-    """Whether the network's DHCP has an address for it."""
+    """Whether the network's DHCP has an address for a MAC."""
     from qkvm.net.dhcp.lease import leases
 
     given = {lease.mac for lease in leases(tree.leases(current["name"]))}
@@ -267,7 +260,7 @@ def _is_served(tree: Tree, current: dict[str, Any], mac: str) -> bool:
 
 
 def _is_written(tree: Tree, current: dict[str, Any], mac: str) -> bool:
-    """Whether any definition or record of root's has it, in whatever place, or another network's users."""
+    """Whether a definition or record of root's, or another network's user, has a MAC."""
     files = [tree.domain_definition(name) for name in entries(tree.domain_definitions, ".toml")]
     files += [tree.network_definition(name) for name in entries(tree.network_definitions, ".toml")]
     files += [os.path.join(tree.domain_run(name), "record.json") for name in entries(tree.domain_runs)]
@@ -281,14 +274,13 @@ def _is_written(tree: Tree, current: dict[str, Any], mac: str) -> bool:
 
 
 def _is_met(mac: str) -> bool:
-    """Whether a link of this host has it, or a bridge has met it at one of its ports."""
+    """Whether a link of this host has a MAC, or a bridge has learned it at a port."""
     raw = bytes.fromhex(mac.replace(":", ""))
     with nl.Socket() as sock:
         links = sock.dump(nl.GETLINK)
         met = sock.dump(nl.GETNEIGH, _AF_BRIDGE)
-    return any(one.get(nl.IFLA_ADDRESS) == raw for one in links) or any(
-        one.get(nl.NDA_LLADDR) == raw for one in met
-    )
+    learned = ((links, nl.IFLA_ADDRESS), (met, nl.NDA_LLADDR))
+    return any(one.get(kind) == raw for listed, kind in learned for one in listed)
 
 
 _AF_BRIDGE = 7

@@ -1,13 +1,12 @@
-"""Root's helper that gives a tap to a user who is granted a network: one request, one answer, then it ends.
+"""Root's helper that gives a tap to a user who is granted a network: one request, one answer, then it exits.
 
     python -I .../qkvm/net/grant/helper.py accepted|sudo ROOT
 
-It is the one part of qkvm that works for somebody else with root's rights. Its standard input is a connection:
-``accepted`` by an init (systemd's Accept=yes) at a socket of root's, whose peer the kernel names (SO_PEERCRED); or
-one end of a pair that ``sudo`` has passed on, which names the user itself (SUDO_UID). The user chooses what sudo
-passes on, such as a connection to a service of root's, whose peer is root: there the kernel's word is not enough.
-ROOT is written by root where the helper is set up. Nothing else comes from the user but one line: the network's
-name and the NIC's MAC address.
+It is the only part of qkvm that runs as root for another user. Its standard input is a connection. ``accepted``:
+an init (systemd's Accept=yes) accepted it at a socket of root's, and the kernel names the peer (SO_PEERCRED).
+``sudo``: it is one end of a pair, and sudo names the user (SUDO_UID). The user chooses what sudo passes on, such
+as a connection to a service of root's whose peer is root; so the kernel's word is not enough there. Root wrote
+ROOT when the helper was set up. The user sends one line: the network's name and the NIC's MAC address.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ LINE_MAX = 1024
 _NOT_YOURS = "qkvm-tap: only qkvm itself can use this"
 
 _PATIENCE = 3.0
-"""Seconds that the user has to ask, and to take the answer."""
+"""Seconds in which the user must ask, and take the answer."""
 
 
 def main(argv: list[str]) -> int:
-    """Answer the request on standard input; 0 where a tap was given."""
+    """Answer the request on standard input; return 0 where a tap was given."""
     mode, root = argv
     sudo_uid = os.environ.get("SUDO_UID", "")
     _clean()
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 def _clean() -> None:
-    """Leave nothing of what a user's shell has set: variables, limits, signals, folder, umask, terminal.
+    """Drop what the user's shell has set: variables, limits, signals, folder, umask.
 
     A terminal's keys must not stop it while it holds a lock.
     """
@@ -88,20 +87,20 @@ def _standard_input() -> socket.socket:
 
 
 def _peer_uid(peer: socket.socket) -> int:
-    """Who has connected, as the kernel saw it then (unix(7))."""
+    """Return the uid of the peer when it connected (unix(7))."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
 
 
 def _check_pair(peer: socket.socket, uid: int, sudo_uid: int) -> None:
-    """End where standard input is anything but one end of a pair that the user of sudo has made."""
+    """Exit unless standard input is one end of a pair that sudo's user has made."""
     unnamed = peer.family == socket.AF_UNIX and not peer.getsockname() and not peer.getpeername()
     if not unnamed or peer.type != socket.SOCK_STREAM or uid != sudo_uid:
         raise SystemExit(_NOT_YOURS)
 
 
 def _log(mode: str, text: str) -> None:
-    """Tell the host's log, which is no user's business, who got what."""
+    """Write to the host's log, which users can't read."""
     from qkvm.units import printable
 
     if mode == "accepted":
@@ -114,7 +113,7 @@ def _log(mode: str, text: str) -> None:
 
 
 def _request(peer: socket.socket) -> tuple[str, str]:
-    """Network and MAC address. :raises InvalidValue: what came is no request."""
+    """Read network and MAC address. :raises InvalidValue: it is no request."""
     from qkvm.errors import InvalidValue
 
     raw = b""
@@ -140,7 +139,7 @@ def _serve(root: str, uid: int, request: tuple[str, str]) -> Handed:
 
     network, mac = request
     tree = Tree(root)
-    # Before anything else: who is granted nothing takes no lock and learns of no network.
+    # First, so that a user without a grant takes no lock and learns of no network.
     handout.require(tree, check_name(network, "network"), uid)
     return handout.give(tree, network, uid, mac)
 
@@ -158,6 +157,6 @@ def _answer(**plain: str) -> bytes:
 
 
 if __name__ == "__main__":
-    # The folder that holds this package: Debian's package has it outside of Python's own path.
+    # The folder of this package: Debian's package has it outside of Python's own path.
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "../../..")))
     sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,9 @@
-"""What gives :mod:`qkvm.net.grant.helper` root's rights, for as long as any network is granted to a user.
+"""Set up :mod:`qkvm.net.grant.helper` to run as root while any network is granted to a user.
 
-Python can't be setuid, and a daemon is what qkvm has none of. Where systemd runs, it listens at a socket, starts
-the helper for a connection and has the kernel's word for who it is; the helper runs in no environment, session or
-control group of the user's. Elsewhere a rule of sudo's allows one program, with no arguments, to those who are
-granted a network.
+Python can't be setuid, and qkvm has no daemon. Where systemd runs, it listens at a socket, starts the helper for
+each connection, and the kernel names the peer; the helper has nothing of the user's environment, session or
+control group. Elsewhere a rule of sudo's allows one program, without arguments, to the users who are granted a
+network.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class _File(NamedTuple):
 
 
 def init(tree: Tree) -> str:
-    """What starts the helper on this host: 'systemd' or 'sudo'."""
+    """Return what starts the helper on this host: 'systemd' or 'sudo'."""
     return "systemd" if tree.root == "/" and os.path.isdir("/run/systemd/system") else "sudo"
 
 
 def refresh(tree: Tree, *, kind: str = "") -> list[str]:
-    """Write or remove what starts the helper, as the grants want it; gives warnings.
+    """Write or remove what starts the helper, as the grants require; return warnings.
 
     :raises HostError: a user other than root could change this qkvm. :raises AlreadyExists: a file is another's.
     """
@@ -103,7 +103,7 @@ def refresh(tree: Tree, *, kind: str = "") -> list[str]:
         _refuse_foreign(file.path)
         _make_folder(os.path.dirname(file.path))
         write_atomic(file.path, file.text, file.mode)
-        # The umask has its say in a new file's mode; here it may not.
+        # The umask must not change it.
         os.chmod(file.path, file.mode)
     if kind == "systemd":
         _systemctl("daemon-reload")
@@ -112,10 +112,8 @@ def refresh(tree: Tree, *, kind: str = "") -> list[str]:
 
 
 def _files(tree: Tree, kind: str, whom: Iterable[str]) -> list[_File]:
-    fields = {
-        "mark": _MARK, "socket": tree.tap_socket, "root": quote(tree.root),
-        "command": " ".join(map(quote, command())),
-    }  # fmt: skip
+    command_line = " ".join(map(quote, command()))
+    fields = {"mark": _MARK, "socket": tree.tap_socket, "root": quote(tree.root), "command": command_line}
     if kind == "systemd":
         folder = os.path.join(tree.root, "etc/systemd/system")
         return [
@@ -130,20 +128,20 @@ def _files(tree: Tree, kind: str, whom: Iterable[str]) -> list[_File]:
 
 
 def command() -> list[str]:
-    """The helper's command line, without its arguments.
+    """Return the helper's command line without its arguments.
 
-    It names a file: with -I, Python finds no module in the folder that Debian's package has.
+    It names a file: with -I, Python finds no module in the folder that Debian's package uses.
     """
     return [sys.executable, "-I", os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")]
 
 
 def _sudo_name(who: str) -> str:
-    """A user or group in sudo's words (sudoers(5)); the names that a grant takes need no escape there."""
+    """Return a user or group as sudoers(5) has it; names that a grant accepts need no escape there."""
     return f"%{who[1:]}" if who.startswith("@") else f"#{who}" if who.isdigit() else who
 
 
 def _check_sudo(path: str) -> list[str]:
-    """Have sudo read the rule: one that it can't read would keep it from working at all."""
+    """Have visudo check the rule: sudo works for nobody with a wrong one."""
     try:
         process.run([process.find_program("visudo", "a grant where no systemd runs", "sudo"), "-c", "-f", path])
     except MissingProgram as error:
@@ -176,9 +174,9 @@ def _refuse_foreign(path: str) -> None:
 
 
 def check_code() -> None:
-    """Refuse to have root run a qkvm that another user could change: interpreter, modules, what these import.
+    """Refuse to run as root a qkvm that another user could change: interpreter, modules and what these import.
 
-    :raises HostError: a file or folder on the way there is another user's, or can be written by others.
+    :raises HostError: a file or folder on the way is another user's, or others can write it.
     """
     from qkvm.paths import package
 
@@ -192,7 +190,7 @@ def check_code() -> None:
 
 
 def _check_place(path: str) -> None:
-    """A path and all folders above it, those that symbolic links lead through too."""
+    """Check a path and all folders above it, also those behind symbolic links."""
     for form in (path, os.path.realpath(path)):
         while True:
             _check_entry(form)
@@ -208,7 +206,7 @@ def _check_entry(path: str) -> None:
         return
     mode = info.st_mode
     shared = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and _has_members(info.st_gid))
-    # In a sticky folder, such as /tmp, nobody removes or renames what is root's; a link has no mode of its own.
+    # In a sticky folder such as /tmp only root can remove or rename root's files; a link has no mode of its own.
     kept = (stat.S_ISDIR(mode) and mode & stat.S_ISVTX) or stat.S_ISLNK(mode)
     if info.st_uid != 0 or (shared and not kept):
         raise HostError(
@@ -219,7 +217,7 @@ def _check_entry(path: str) -> None:
 
 @functools.cache
 def _has_members(gid: int) -> bool:
-    """Whether anybody but root is in a group; Debian's staff, which may own /usr/local, begins with nobody."""
+    """Whether a group has members other than root; Debian's staff, which may own /usr/local, begins empty."""
     import grp
     import pwd
 

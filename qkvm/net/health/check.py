@@ -1,4 +1,4 @@
-"""What is wrong with a network that runs, or should: seen in the kernel, compared with its record.
+"""Find what is wrong with a network that runs, or should, by comparing the kernel with its record.
 
 Nothing is changed here; :mod:`qkvm.net.health.repair` puts back what is missing.
 """
@@ -12,14 +12,13 @@ from qkvm.errors import QkvmError
 from qkvm.net import run
 from qkvm.net.firewall import foreign, legacy
 from qkvm.net.firewall.choice import backend
-from qkvm.net.firewall.plan import Family, FirewallPlan
+from qkvm.net.firewall.plan import Family, FirewallPlan, Obstacle
 from qkvm.net.health import plugged
 from qkvm.net.link import bridge, link, sysctl, table
 from qkvm.net.link import rtnetlink as nl
 from qkvm.spec.network import Mode
 
 if TYPE_CHECKING:
-    from qkvm.net.firewall.obstacle import Obstacle
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
 
@@ -31,10 +30,7 @@ _BRIDGE_NF = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-i
 
 
 class Finding(NamedTuple):
-    """What is wrong: of which network, of what kind, in words, and what would help.
-
-    ``mends``: net-repair may put it right.
-    """
+    """A problem of a network: its kind, a description, and what helps. ``mends``: net-repair may fix it."""
 
     network: str
     kind: str
@@ -49,7 +45,7 @@ class Finding(NamedTuple):
 
 
 def check(tree: Tree, name: str) -> list[Finding]:
-    """All that is wrong with a network, what causes others' trouble first. The caller holds the networks' lock.
+    """Return all that is wrong with a network, causes first. The caller holds the networks' lock.
 
     :raises NotFound: there is no such network.
     """
@@ -58,16 +54,14 @@ def check(tree: Tree, name: str) -> list[Finding]:
     current = run.read(tree, name)
     if current is None:
         definition = Handle(tree, name).definition
-        return [
-            Finding(name, "inactive", f"network {name} does not run", f"qkvm net-start {name}"),
-            *_overlaps(name, definition), *_uplink(name, definition),
-        ]  # fmt: skip
+        inactive = Finding(name, "inactive", f"network {name} does not run", f"qkvm net-start {name}")
+        return [inactive, *_overlaps(name, definition), *_uplink(name, definition)]
     definition = run.definition_of(current)
     if not definition.owns_bridge:
         return list(_of_foreign_bridge(tree, name, definition))
     found = list(_bridge(current, definition))
     if any(one.kind == "bridge-not-ours" for one in found):
-        # Whatever else is looked at would be the other's.
+        # All else would be the other's too.
         return found
     found += _taps(tree, name, definition)
     found += _forwarding(name, definition)
@@ -80,7 +74,7 @@ def check(tree: Tree, name: str) -> list[Finding]:
 
 
 def check_all(tree: Tree) -> dict[str, list[Finding]]:
-    """What is wrong with each network that runs or was started and not destroyed since."""
+    """Return what is wrong with each network that runs, or was started and not destroyed since."""
     return {name: check(tree, name) for name in sorted(run.records(tree))}
 
 
@@ -104,13 +98,12 @@ def _bridge(current: dict[str, Any], definition: spec.Network) -> Iterator[Findi
 
 
 def _of_foreign_bridge(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
-    """Of a network on a bridge that is not its own: only what keeps its guests from that bridge."""
+    """Yield what keeps guests from a bridge that is not the network's own."""
     from qkvm.net.uplink import uplink
 
     master = definition.bridge
     with nl.Socket() as sock:
-        found = sock.link(master)
-        nic = sock.link(definition.over) if definition.over else None
+        found, nic = sock.link(master), sock.link(definition.over) if definition.over else None
     if found is None or nl.kind_of(found) != "bridge":
         words = f"there is no bridge {master}" if found is None else f"interface {master} is not a bridge"
         hint = f"qkvm net-destroy {name}; qkvm net-start {name}" if definition.over else f"make bridge {master}"
@@ -164,7 +157,7 @@ def _dnsmasq(tree: Tree, name: str, definition: spec.Network) -> Iterator[Findin
     own = {"", *(str(one.ip) for one in definition.interfaces)}
     ports = {("udp", 53), ("tcp", 53), *((("udp", 67),) if definition.dhcp or definition.hosts else ())}
     for one in sockets.listening():
-        # Each dnsmasq of another network has the wildcard's port 67, bound to its bridge.
+        # dnsmasq of another network has port 67 of all addresses, but is bound to its bridge.
         held = (one.protocol, one.port) in ports and one.address in own
         owner = sockets.owner(one) if held else ""
         if held and not (one.port == 67 and owner.startswith("dnsmasq ")):
@@ -178,19 +171,21 @@ def _dnsmasq(tree: Tree, name: str, definition: spec.Network) -> Iterator[Findin
 def _overlaps(name: str, definition: spec.Network) -> Iterator[Finding]:
     used = link.used_subnets(beside=definition.bridge) if definition.owns_bridge else []
     for subnet in definition.subnets:
-        # Routes to single addresses follow from the addresses of links, and say no more than those.
+        # A route to a single address follows from a link's address and adds nothing.
+        others = [(other, owner) for other, owner in used if other.version == subnet.version]
+        single = [owner for other, owner in others if other.prefixlen == other.max_prefixlen]
         owners = dict.fromkeys(
-            owner for other, owner in used
-            if other.version == subnet.version and other.overlaps(subnet)
-            and not (other.prefixlen == other.max_prefixlen and owner.startswith("the route "))
-        )  # fmt: skip
+            owner
+            for other, owner in others
+            if other.overlaps(subnet) and not (owner in single and owner.startswith("the route "))
+        )
         for owner in owners:
             words = f"its subnet {subnet} is also that of {owner}"
             yield Finding(name, "overlap", words, "another address in the network's definition, or another there")
 
 
 def _uplink(name: str, definition: spec.Network) -> Iterator[Finding]:
-    """Whether there is a way out, of a network that leads out."""
+    """Yield why there is no way out for a network that leads out."""
     if definition.mode not in (Mode.NAT, Mode.ROUTE):
         return
     if definition.dev:
@@ -210,7 +205,7 @@ def _uplink(name: str, definition: spec.Network) -> Iterator[Finding]:
 
 
 def _leads_out(version: int) -> bool:
-    """Whether any routing table has a default route, or half of one as VPNs set them."""
+    """Whether a routing table has a default route, or half of one as VPNs set them."""
     import struct
     from socket import AF_INET, AF_INET6
 
@@ -234,7 +229,7 @@ def _forwards(tree: Tree, name: str, definition: spec.Network) -> Iterator[Findi
 
 
 def _rules_of(current: dict[str, Any], plan: FirewallPlan) -> list[Finding]:
-    """The rules of a network that are missing or too many, and the rulesets of others that drop its packets."""
+    """Return the network's missing and surplus rules, and others' rulesets that drop its packets."""
     name, chosen = plan.network, current["firewall"]
     missing, surplus = backend(chosen).missing(plan), backend(chosen).surplus(plan)
     found = list(_localnet(plan))
@@ -260,7 +255,7 @@ def _rules_of(current: dict[str, Any], plan: FirewallPlan) -> list[Finding]:
 
 
 def _bridged(name: str, bridge: str) -> Iterator[Finding]:
-    """Of a bridge that is not qkvm's: whether what passes between its ports is dropped by rules for IP packets."""
+    """Yield the rules for IP packets that drop frames between the ports of a bridge that is not qkvm's."""
     if not any(sysctl.read(key) == "1" for key in _BRIDGE_NF):
         return
     plan = FirewallPlan(network=name, bridge=bridge, mode=Mode.ISOLATED, subnets=())
@@ -286,14 +281,11 @@ def _leads(line: str, guest: str) -> bool:
 def _drop(name: str, bridge: str, one: Obstacle) -> Finding:
     kind = "legacy-drop" if one.tool.endswith("legacy") else "foreign-drop"
     if one.willed:
-        return Finding(
-            name, kind, f"{one.words}, which names the bridge", "that rule was made for it: remove it there"
-        )
-    if one.locked:
-        hint = (
-            f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}; firewall-cmd --reload"
-            if one.tool == "firewalld"
-            else f"its owner alone can add: iifname {bridge} accept; oifname {bridge} accept"
-        )
-        return Finding(name, kind, f"{one.words}; nobody but its owner can change that table", hint)
-    return Finding(name, kind, one.words, mends=True)
+        words = f"{one.words}, which names the bridge"
+        return Finding(name, kind, words, "that rule was made for it: remove it there")
+    if not one.locked:
+        return Finding(name, kind, one.words, mends=True)
+    hint = f"its owner alone can add: iifname {bridge} accept; oifname {bridge} accept"
+    if one.tool == "firewalld":
+        hint = f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}; firewall-cmd --reload"
+    return Finding(name, kind, f"{one.words}; nobody but its owner can change that table", hint)

@@ -1,4 +1,4 @@
-"""The taps of running guests that belong on a network's bridge, as the guests' records tell."""
+"""The taps that belong on a network's bridge, from the records of running guests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Plugged(NamedTuple):
-    """A guest's tap; ``isolated`` is its port's, ``filter`` that of what it sends, with ``own`` addresses.
+    """A guest's tap, with its port's ``isolated``, its ``filter`` with ``own`` addresses, and its alias ``tag``.
 
-    ``tag`` is its alias. The tap of a user's guest has a uid instead of a domain.
+    For the tap of a user's guest, ``domain`` names the user and ``given`` is True.
     """
 
     domain: str
@@ -34,7 +34,7 @@ class Plugged(NamedTuple):
 
 
 def taps(tree: Tree, network: str) -> list[Plugged]:
-    """The taps of a network's guests that are there; a tap goes with its QEMU, so these guests run."""
+    """Return the taps of a network's guests that exist; a tap goes with its QEMU, so these guests run."""
     present = _tags()
     found = []
     for domain in entries(tree.domain_runs):
@@ -44,40 +44,38 @@ def taps(tree: Tree, network: str) -> list[Plugged]:
             if belongs and present.get(nic["target"]) == link.domain_tag(domain):
                 isolated = bool(nic.get("spec", {}).get("isolated"))
                 kind = nic["spec"]["filter"] if nic.get("guard") else ""
-                own = tuple(nic.get("own", ()))
-                found.append(
-                    Plugged(domain, nic["target"], nic["mac"], isolated, kind, own, link.domain_tag(domain))
-                )
+                own, tag = tuple(nic.get("own", ())), link.domain_tag(domain)
+                found.append(Plugged(domain, nic["target"], nic["mac"], isolated, kind, own, tag))
     return found + _given(tree, network)
 
 
 def _given(tree: Tree, network: str) -> list[Plugged]:
-    """The taps that users were given; see :mod:`qkvm.net.grant.handout`."""
+    """Return the taps that users have; see :mod:`qkvm.net.grant.handout`."""
     current = run.read(tree, network)
     if not current or not current.get("handed"):
         return []
     from qkvm.net.grant import handout
 
-    with nl.Socket() as sock:
-        ports = {nl.index_of(one): one.text(nl.IFLA_IFNAME) for one in sock.dump(nl.GETLINK)}
-    return [
-        Plugged(
-            f"(user {one['uid']})", ports[one["index"]], one["mac"], one["isolated"], NicFilter.CLEAN_TRAFFIC,
-            tuple(handout.addresses(current, one["mac"], one["ip"])), link.grant_tag(network, one["uid"]), True,
-        )
-        for one in handout.live(current) if one["index"] in ports
-    ]  # fmt: skip
+    ports = {nl.index_of(one): one.text(nl.IFLA_IFNAME) for one in nl.links()}
+    found = []
+    for one in handout.live(current):
+        if one["index"] in ports:
+            own = tuple(handout.addresses(current, one["mac"], one["ip"]))
+            tag, port, kind = link.grant_tag(network, one["uid"]), ports[one["index"]], NicFilter.CLEAN_TRAFFIC
+            user = f"(user {one['uid']})"
+            found.append(Plugged(user, port, one["mac"], one["isolated"], kind, own, tag, given=True))
+    return found
 
 
 def unguarded(tree: Tree, network: str) -> list[Plugged]:
-    """Those of them whose filter is gone, or not whole any more."""
+    """Return the taps of a network whose filter is gone or incomplete."""
     return [one for one in taps(tree, network) if one.filter and not guard.intact(*_guard(one))]
 
 
 def guard_again(tree: Tree, one: Plugged, network: str) -> None:
-    """Put the filter of a tap back, as its guest's record has it; call it under the networks' lock.
+    """Restore the filter of a tap from its guest's record; call it under the networks' lock.
 
-    :raises Busy: a verb on the domain is at work, and may be changing it.
+    :raises Busy: another verb works on the domain, and may be changing the filter.
     """
     if one.given:
         return guard.apply(*_guard(one))
@@ -93,22 +91,18 @@ def _guard(one: Plugged) -> tuple[str, NicFilter, guard.Own, str]:
 
 
 def astray(tree: Tree, network: str, bridge: str) -> list[Plugged]:
-    """Those of them that are not on the bridge, or not up."""
-    with nl.Socket() as sock:
-        links = sock.dump(nl.GETLINK)
+    """Return the taps of a network that are not on its bridge, or not up."""
+    links = nl.links()
     index = next((nl.index_of(one) for one in links if one.text(nl.IFLA_IFNAME) == bridge), 0)
-    well = {
-        one.text(nl.IFLA_IFNAME) for one in links
-        if index and one.number(nl.IFLA_MASTER) == index and nl.flags_of(one) & nl.IFF_UP
-    }  # fmt: skip
+    on_it = [one for one in links if index and one.number(nl.IFLA_MASTER) == index]
+    well = {one.text(nl.IFLA_IFNAME) for one in on_it if nl.flags_of(one) & nl.IFF_UP}
     return [one for one in taps(tree, network) if one.tap not in well]
 
 
 def plug(one: Plugged, bridge: str) -> None:
-    """Put a tap back on the bridge. :raises NotFound: one of both has gone."""
+    """Put a tap back on its bridge. :raises NotFound: the tap or the bridge is gone."""
     port.plug(one.tap, bridge, one.mac, one.tag, port.Port(isolated=one.isolated))
 
 
 def _tags() -> dict[str, str]:
-    with nl.Socket() as sock:
-        return {one.text(nl.IFLA_IFNAME): one.text(nl.IFLA_IFALIAS) for one in sock.dump(nl.GETLINK)}
+    return {one.text(nl.IFLA_IFNAME): one.text(nl.IFLA_IFALIAS) for one in nl.links()}

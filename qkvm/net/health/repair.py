@@ -1,4 +1,4 @@
-"""Put back what is missing of a network that runs, and nothing else; a second time changes nothing."""
+"""Put back what is missing of a network that runs, and nothing else; repeating it changes nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
 
-_BY_RULES = frozenset({
-    "rules-missing", "rules-doubled", "forward-stale", "foreign-drop", "legacy-drop", "localnet-off",
-    "dnsmasq-dead",
-})  # fmt: skip
-"""Kinds for which the rules are applied anew, or dnsmasq is started."""
+_BY_RULES = {"rules-missing", "rules-doubled", "forward-stale", "foreign-drop", "legacy-drop"}
+_BY_RULES |= {"localnet-off", "dnsmasq-dead"}
+"""Kinds that are repaired by applying the rules again, or starting dnsmasq."""
 
 
 class Repaired(NamedTuple):
-    """What was wrong and is not any more, what still is, and the errors that were met."""
+    """What was repaired, what is still wrong, and the errors."""
 
     mended: list[Finding]
     left: list[Finding]
@@ -32,9 +30,9 @@ class Repaired(NamedTuple):
 
 
 def repair(tree: Tree, name: str) -> Repaired:
-    """Mend what may be mended, and look again. The caller holds the networks' lock.
+    """Repair what can be repaired, and check again. The caller holds the networks' lock.
 
-    What somebody else made, took or said stays: another's link, a port that is taken, a rule against the bridge.
+    What others made or took stays: another's link, a port in use, a rule against the bridge.
 
     :raises NotFound: there is no such network.
     """
@@ -48,7 +46,7 @@ def repair(tree: Tree, name: str) -> Repaired:
 
 
 def _mend(tree: Tree, current: dict[str, Any], definition: spec.Network, kinds: set[str]) -> list[str]:
-    """Each step that is needed, though another fails; gives the errors."""
+    """Take each step that is needed, though another fails; return the errors."""
     if "bridge-not-ours" in kinds:
         return []
     errors: list[str] = []
@@ -62,7 +60,7 @@ def _mend(tree: Tree, current: dict[str, Any], definition: spec.Network, kinds: 
         if "forwarding-off" in kinds:
             steps.append(lambda: forwarding.enable(tree, definition))
     if "filter-missing" in kinds:
-        # Before a tap is on its bridge again.
+        # Before a tap is back on its bridge.
         steps += [
             lambda one=one: plugged.guard_again(tree, one, definition.name)  # type: ignore[misc]
             for one in plugged.unguarded(tree, definition.name)
@@ -94,11 +92,11 @@ def _replug(tree: Tree, definition: spec.Network) -> None:
 
 
 def _adapt(tree: Tree, current: dict[str, Any], definition: spec.Network, *, anew: bool) -> None:
-    """Rules, openings and dnsmasq, as a start makes them."""
+    """Apply rules, openings and dnsmasq as a start does."""
     from qkvm.net.dhcp import dnsmasq
     from qkvm.net.network import forward, life
 
     if anew:
-        # The sockets of a dnsmasq that runs are bound to the bridge that has gone.
+        # The sockets of a running dnsmasq are bound to the bridge that is gone.
         dnsmasq.stop_recorded(tree, current)
     life.adapt(tree, definition.name, definition, lambda guest: forward.addresses_of(tree, definition, guest))

@@ -1,4 +1,4 @@
-"""Bridges of networks: made with the host's addresses on them, found by their tag, removed."""
+"""Bridges of networks: made with the host's addresses, found by their tag, removed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.net.link import sysctl
+from qkvm.net.link import link, sysctl
 from qkvm.net.link.link import connection, kind, lookup, network_tag, words
-from qkvm.net.link.table import no_link
 
 if TYPE_CHECKING:
     from qkvm.spec.dhcp import Interface
@@ -23,19 +22,17 @@ _IFF_UP = 0x1
 def make(
     name: str, addresses: Sequence[Interface], mac: str, alias: str, *, mtu: int = 0, ipr: Any = None
 ) -> None:
-    """Make a bridge with the host's addresses on it and set it up; nothing stays where a step fails.
+    """Make a bridge with the host's addresses and set it up, or leave nothing.
 
     :param mac: fixed, so that ports do not change it. :param mtu: 0 leaves it to the ports.
-    :raises AlreadyExists: there is a link of that name, whosever it is.
+    :raises AlreadyExists: a link has that name.
     """
     with connection(ipr) as route, words(f"cannot make bridge {name}"):
         if lookup(route, name) is not None:
             raise AlreadyExists(f"interface {name} exists already", hint="another bridge name for the network")
         route.link("add", ifname=name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0)
-        # The kernel ignores an ifalias when it makes a link, and forgets link addresses that come before up.
-        made = lookup(route, name)
-        if made is None:
-            raise no_link(name)
+        # The kernel ignores an ifalias when it makes a link, and forgets link addresses set before it is up.
+        made = link.require(route, name)
         try:
             route.link("set", index=made["index"], ifalias=alias, **({"mtu": mtu} if mtu else {}))
             settle(name, addresses, ipr=route)
@@ -47,20 +44,15 @@ def make(
 def tag(name: str, alias: str, *, ipr: Any = None) -> None:
     """Give a bridge its tag. :raises NotFound: there is no such link."""
     with connection(ipr) as route, words(f"cannot tag bridge {name}"):
-        found = lookup(route, name)
-        if found is None:
-            raise no_link(name)
-        route.link("set", index=found["index"], ifalias=alias)
+        route.link("set", index=link.require(route, name)["index"], ifalias=alias)
 
 
 def settle(name: str, addresses: Sequence[Interface], *, ipr: Any = None) -> None:
-    """Give a bridge those of its addresses that it lacks, and set it up."""
+    """Give a bridge the addresses that it lacks, and set it up."""
     from socket import AF_INET6
 
     with connection(ipr) as route, words(f"cannot set up bridge {name}"):
-        found = lookup(route, name)
-        if found is None:
-            raise no_link(name)
+        index = link.require(route, name)["index"]
         _rule_ipv6(name, wanted=any(one.version == 6 for one in addresses))
         present = addresses_of(name, ipr=route)
         for one in addresses:
@@ -69,16 +61,14 @@ def settle(name: str, addresses: Sequence[Interface], *, ipr: Any = None) -> Non
             if one.version == 4:
                 extra: dict[str, Any] = {"broadcast": str(one.network.broadcast_address)}
             else:
-                # Nobody else can have it: a bridge without ports would wait for ever to find that out.
+                # No other host can have it, and duplicate address detection never ends on a bridge without ports.
                 extra = {"family": AF_INET6, "flags": _IFA_F_NODAD}
-            route.addr(
-                "add", index=found["index"], address=str(one.ip), prefixlen=one.network.prefixlen, **extra
-            )  # fmt: skip
-        route.link("set", index=found["index"], state="up")
+            route.addr("add", index=index, address=str(one.ip), prefixlen=one.network.prefixlen, **extra)
+        route.link("set", index=index, state="up")
 
 
 def addresses_of(name: str, *, ipr: Any = None) -> list[Interface]:
-    """The host's addresses on a link, but for those that the kernel made itself."""
+    """Return the host's addresses on a link, without link-local ones."""
     from ipaddress import ip_interface
 
     with connection(ipr) as route, words(f"cannot read the addresses of {name}"):
@@ -87,7 +77,7 @@ def addresses_of(name: str, *, ipr: Any = None) -> list[Interface]:
             ip_interface(f"{item.get_attr('IFA_LOCAL') or item.get_attr('IFA_ADDRESS')}/{item['prefixlen']}")
             for item in (route.get_addr(index=found["index"]) if found is not None else ())
             if item["index"] == found["index"]
-        ]  # fmt: skip
+        ]
     return [one for one in listed if not one.ip.is_link_local]
 
 
@@ -99,9 +89,9 @@ def is_up(name: str, *, ipr: Any = None) -> bool:
 
 
 def _rule_ipv6(name: str, *, wanted: bool) -> None:
-    """Keep the host from giving itself a link-local address on a bridge whose network has no IPv6.
+    """Turn IPv6 on or off; without it the host has no link-local address on the bridge.
 
-    One that has it is a router there, and takes no router advertisements from its guests.
+    A host with IPv6 there is a router, and ignores its guests' router advertisements.
     """
     for key, value in (("accept_ra", "0"), ("disable_ipv6", "0" if wanted else "1")):
         sysctl.write(f"net/ipv6/conf/{name}/{key}", value, optional=not wanted)
@@ -110,16 +100,14 @@ def _rule_ipv6(name: str, *, wanted: bool) -> None:
 def remove(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
     """Remove a bridge of ours; False where it is gone already.
 
-    :param mac: what the record says it was made with; it tells a bridge that a crash left without its tag.
-    :raises HostError: a link of that name is not ours.
+    :param mac: the MAC in the record, which identifies a bridge that a crash left without its tag.
+    :raises HostError: the link of that name is not ours.
     """
     with connection(ipr) as route, words(f"cannot remove bridge {name}"):
         found = lookup(route, name)
         if found is None:
             return False
-        tag = found.get_attr("IFLA_IFALIAS") or ""
-        untagged = not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac
-        if kind(found) != "bridge" or not (tag == alias or untagged):
+        if not _is_owned(found, alias, mac):
             raise HostError(
                 f"interface {name} was not made for this network: it is left as it is",
                 hint=f"its alias should be {alias}; ip link show {name}",
@@ -132,40 +120,29 @@ def is_ours(name: str, alias: str, *, mac: str = "", ipr: Any = None) -> bool:
     """Whether a bridge of that name carries our tag, or ``mac`` and no tag."""
     with connection(ipr) as route, words(f"cannot read {name}"):
         found = lookup(route, name)
-        if found is None or kind(found) != "bridge":
-            return False
-        tag = found.get_attr("IFLA_IFALIAS") or ""
-        return tag == alias or (not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac)
+        return found is not None and _is_owned(found, alias, mac)
 
 
-def ports(bridge: str, *, ipr: Any = None) -> list[str]:
-    """The links on a bridge, sorted by name. :raises NotFound: there is no such bridge."""
-    with connection(ipr) as route, words(f"cannot list the ports of {bridge}"):
-        master = lookup(route, bridge)
-        if master is None:
-            raise NotFound(f"no bridge {bridge} on this host", kind="bridge", name=bridge)
-        return sorted(
-            link.get_attr("IFLA_IFNAME")
-            for link in route.get_links()
-            if link.get_attr("IFLA_MASTER") == master["index"]
-        )
+def _is_owned(found: Any, alias: str, mac: str) -> bool:
+    tag = found.get_attr("IFLA_IFALIAS") or ""
+    untagged = not tag and bool(mac) and found.get_attr("IFLA_ADDRESS") == mac
+    return kind(found) == "bridge" and (tag == alias or untagged)
 
 
-def require(name: str, *, ipr: Any = None) -> None:
-    """See that there is a bridge of that name.
-
-    :raises NotFound: there is none. :raises InvalidValue: the link of that name is no bridge.
-    """
+def require(name: str, *, ipr: Any = None) -> Any:
+    """Return the bridge of that name. :raises NotFound: there is none. :raises InvalidValue: it is no bridge."""
     with connection(ipr) as route, words(f"cannot read {name}"):
         found = lookup(route, name)
     if found is None:
         raise NotFound(f"no bridge {name} on this host", kind="bridge", name=name)
     if kind(found) != "bridge":
         raise InvalidValue(f"interface {name} is not a bridge")
+    return found
 
 
 def tagged(*, ipr: Any = None) -> dict[str, str]:
-    """Name and tag of every network bridge that any qkvm made in this network namespace."""
+    """Return name and tag of each network's bridge that any qkvm made in this network namespace."""
     with connection(ipr) as route, words("cannot list the links"):
-        found = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or "" for link in route.get_links()}
+        links = route.get_links()
+    found = {link.get_attr("IFLA_IFNAME"): link.get_attr("IFLA_IFALIAS") or "" for link in links}
     return {name: tag for name, tag in found.items() if tag.startswith(network_tag(""))}

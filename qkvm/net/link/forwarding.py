@@ -1,7 +1,7 @@
-"""Whether the host forwards packets: on while a network needs it, afterwards as it was.
+"""Whether the host forwards packets: on while a network needs it, afterwards as before.
 
-The values from before lie in run/qkvm/networks/.forwarding.json, so that they survive any order in which the
-networks go, and crashes.
+The earlier values are kept in run/qkvm/networks/.forwarding.json, so that they survive crashes and any order in
+which networks end.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _IPV4 = "net/ipv4/ip_forward"
 _IPV6 = "net/ipv6/conf/all/forwarding"
 
 _RTPROT_RA = 9
-"""linux/rtnetlink.h: a route that a router advertisement told of."""
+"""linux/rtnetlink.h: a route from a router advertisement."""
 
 
 def needed(definition: Network) -> list[str]:
-    """The settings that a network needs to be 1."""
+    """Return the settings that must be 1 for a network."""
     if definition.mode not in (Mode.NAT, Mode.ROUTE, Mode.OPEN):
         return []
     wanted = [_IPV4] if definition.address else []
@@ -37,15 +37,15 @@ def needed(definition: Network) -> list[str]:
 
 
 def off(definition: Network) -> list[str]:
-    """The settings that a network needs and that are not on."""
+    """Return the settings that a network needs and that are off."""
     return [key for key in needed(definition) if sysctl.read(key) != "1"]
 
 
 def enable(tree: Tree, definition: Network, *, ipr: Any = None) -> None:
-    """Have the host forward packets as a network needs it; what it did before is kept first.
+    """Turn on the forwarding that a network needs, and record the values from before.
 
-    A host that forwards IPv6 stops listening to router advertisements, and would lose the default route that it
-    has from one: its links that have such routes are told to listen all the same (accept_ra of 2).
+    A host that forwards IPv6 ignores router advertisements and would lose a default route from one. Links with
+    such routes are told to accept them all the same (accept_ra = 2).
     """
     changes = dict.fromkeys(off(definition), "1")
     if _IPV6 in changes:
@@ -62,9 +62,9 @@ def enable(tree: Tree, definition: Network, *, ipr: Any = None) -> None:
 
 
 def restore(tree: Tree, others: Iterable[Network], *, ipr: Any = None) -> None:
-    """Put the values from before back that no network of this root needs any more.
+    """Put back the earlier value of each setting that no network of this root needs any more.
 
-    Not where somebody has changed one since, and not while a network of another root is there: that one found
+    A setting that somebody has changed since stays. So does all while a network of another root is there: it found
     forwarding on and relies on it.
 
     :param others: this root's networks that run on.
@@ -72,7 +72,7 @@ def restore(tree: Tree, others: Iterable[Network], *, ipr: Any = None) -> None:
     from qkvm.net.link import bridge
 
     for name in os.listdir(tree.network_runs):
-        # Half-written by a process that was killed; whoever holds the networks' lock is the only writer.
+        # Left by a killed process; only the holder of the networks' lock writes here.
         if name.startswith(f"{_NAME}.new"):
             remove(os.path.join(tree.network_runs, name))
     saved = record.read(_path(tree))
@@ -81,7 +81,7 @@ def restore(tree: Tree, others: Iterable[Network], *, ipr: Any = None) -> None:
     still = list(others)
     wanted = {key for one in still for key in needed(one)}
     foreign = set(bridge.tagged(ipr=ipr)) - {one.bridge for one in still}
-    # The one that is last to be enabled is the first to go, as accept_ra matters while the host forwards.
+    # Last on, first off: accept_ra matters while the host forwards.
     for key in reversed(list(saved["settings"])):
         if key in wanted or (key.endswith("accept_ra") and _IPV6 in wanted):
             continue
@@ -95,7 +95,7 @@ def restore(tree: Tree, others: Iterable[Network], *, ipr: Any = None) -> None:
 
 
 def _advertised(ipr: Any) -> set[str]:
-    """The links that have routes from router advertisements."""
+    """Return the links that have routes from router advertisements."""
     from socket import AF_INET6
 
     from qkvm.net.link.link import connection, words

@@ -1,9 +1,7 @@
-"""Network links of this host: taps for guests, and what is common to all.
+"""What is common to all links of this host: tags, lookups, errors.
 
-Everything made here carries a tag in its ifalias (``qkvm:net=NAME``, ``qkvm:dom=NAME``), and only what carries
-the tag is ever removed. Reads come from /proc/net/dev, which shows the reader's own network namespace; /sys
-shows that of whoever mounted it. Changes go through pyroute2, which costs 170 ms to import and is loaded by
-the functions that need it.
+A link that qkvm makes carries a tag in its ifalias (``qkvm:net=NAME``, ``qkvm:dom=NAME``); a link without the tag
+is never removed. Changes go through pyroute2, which takes 170 ms to import and is loaded where it is needed.
 """
 
 from __future__ import annotations
@@ -16,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from qkvm.errors import AlreadyExists
 from qkvm.files import os_error
+from qkvm.net.link import table
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 _DEFAULT_ROUTE_PREFIX = 8
-"""Routes shorter than this are default routes, whole or in halves as VPNs set them: they clash with nothing."""
+"""Shorter routes are default routes, whole or in halves as VPNs set them; they clash with nothing."""
 
 
 def network_tag(name: str) -> str:
@@ -35,7 +34,7 @@ def domain_tag(name: str) -> str:
 
 
 def grant_tag(network: str, uid: int) -> str:
-    """The ifalias of the port of a tap that was given to a user."""
+    """The ifalias of the port of a tap that a user was given."""
     return f"qkvm:grant={network}:{uid}"
 
 
@@ -43,9 +42,9 @@ def grant_tag(network: str, uid: int) -> str:
 
 
 def used_subnets(*, beside: str = "", ipr: Any = None) -> list[tuple[IPv4Network | IPv6Network, str]]:
-    """Every subnet that an address or a route of this namespace covers, and words for who has it.
+    """Return every subnet that an address or a route of this namespace covers, with words for its owner.
 
-    :param beside: a link whose own are left out.
+    :param beside: a link that is left out.
     """
     from ipaddress import ip_address, ip_network
     from socket import AF_INET, AF_INET6
@@ -81,13 +80,13 @@ def used_subnets(*, beside: str = "", ipr: Any = None) -> list[tuple[IPv4Network
 
 @contextmanager
 def connection(ipr: Any = None) -> Iterator[Any]:
-    """An IPRoute of this thread's network namespace: ``ipr`` where given (left open), else a new one."""
+    """An IPRoute of this thread's network namespace: ``ipr`` where given, which stays open, else a new one."""
     if ipr is not None:
         yield ipr
         return
     import pyroute2
 
-    # The package's names are made at run time, and its constructors carry no types.
+    # The package makes its names at run time, and its constructors carry no types.
     constructor: Any = vars(pyroute2)["IPRoute"]
     with constructor() as fresh:
         yield fresh
@@ -95,7 +94,7 @@ def connection(ipr: Any = None) -> Iterator[Any]:
 
 @contextmanager
 def words(what: str) -> Iterator[None]:
-    """Turn the kernel's refusals into our errors: by code, never by text."""
+    """Turn the kernel's refusals into our errors, by code, never by text."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -107,7 +106,7 @@ def words(what: str) -> Iterator[None]:
 
 
 def lookup(route: Any, name: str) -> Any:
-    """The link of exactly that name, or None."""
+    """Return the link of exactly that name, or None."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -120,6 +119,14 @@ def lookup(route: Any, name: str) -> Any:
     return next((link for link in answers if link.get_attr("IFLA_IFNAME") == name), None)
 
 
+def require(route: Any, name: str) -> Any:
+    """Return the link of exactly that name. :raises NotFound: there is none."""
+    found = lookup(route, name)
+    if found is None:
+        raise table.no_link(name)
+    return found
+
+
 def kind(link: Any) -> str:
-    """What kind of link it is: bridge, tun, ifb; '' for a physical one."""
+    """Return the kind of a link: bridge, tun, ifb; '' for a physical one."""
     return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")

@@ -1,9 +1,9 @@
-"""A guest's own way out of a NIC of the host, past its bridges: a macvtap on top of that NIC (linux/if_macvlan.h).
+"""Macvtaps: a guest's direct way out through a NIC of the host, past its bridges (linux/if_macvlan.h).
 
-Unlike a tap it stays when nobody holds it open: it is in its run's record before it is made, carries the domain's
-tag, and is removed when the guest has ended. Its index is chosen beforehand, at random and so high that no other
-link has it: it tells what was made for a run from all else, and keeps apart the nodes, /dev/tapINDEX, of all
-network namespaces, which share the one /dev.
+Unlike a tap, a macvtap stays when nobody holds it open. So the run's record names it before it is made, it carries
+the domain's tag, and it is removed when the guest has ended. Its index is random and so high that no other link
+has it. The index identifies the macvtap of a run, and its node /dev/tapINDEX: all network namespaces share one
+/dev.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from qkvm.errors import HostError, InvalidState, NotFound
@@ -27,31 +26,21 @@ _TUNGETIFF = 0x800454D2
 _FIRST_INDEX, _INDEXES = 1 << 28, 1 << 28
 
 _NODE_TIMEOUT = 10.0
-"""Seconds for the node in /dev; devtmpfs has it at once, an old udev a moment later."""
-
-
-def free_name(taken: Iterable[str]) -> str:
-    """The first of libvirt's names for macvtaps that no link has."""
-    used, number = set(taken), 0
-    while f"macvtap{number}" in used:
-        number += 1
-    return f"macvtap{number}"
+"""Seconds to wait for the node in /dev; devtmpfs has it at once, an old udev a moment later."""
 
 
 def free_index() -> int:
-    """An index for a macvtap that is to be made; the kernel counts its own from 1."""
+    """Return an index for a new macvtap; the kernel counts its own from 1."""
     return _FIRST_INDEX + secrets.randbelow(_INDEXES)
 
 
-def make(
-    name: str, index: int, source: str, mode: str, mac: str, alias: str, *, ipr: Any = None
-) -> None:  # fmt: skip
-    """Make a macvtap on a NIC of the host and set it up. Nothing stays where a step fails.
+def make(name: str, index: int, source: str, mode: str, mac: str, alias: str, *, ipr: Any = None) -> None:
+    """Make a macvtap on a NIC of the host and set it up, or leave nothing.
 
     :param index: :func:`free_index`. :param mode: vepa, bridge, private or passthrough.
     :param mac: the guest's, whose frames it takes.
     :raises NotFound: there is no such NIC. :raises AlreadyExists: the name is taken.
-    :raises InvalidState: one in mode passthrough has the NIC for itself. :raises HostError: no macvtap here.
+    :raises InvalidState: a macvtap in mode passthrough has the NIC to itself. :raises HostError: no macvtap here.
     """
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -73,8 +62,8 @@ def make(
                 ) from error
             raise
         try:
-            # The kernel ignores an ifalias when it makes a link. One in mode passthrough gives its NIC the address
-            # that it is given itself, but not when it is made; with its end the kernel gives the NIC its own back.
+            # The kernel ignores an ifalias when it makes a link. In mode passthrough the macvtap's address becomes
+            # the NIC's, but only when it is set afterwards; the kernel restores the NIC's own at the end.
             route.link("set", index=index, ifalias=alias, address=mac)
             route.link("set", index=index, state="up")
         except BaseException:
@@ -83,7 +72,7 @@ def make(
 
 
 def open_queues(name: str, index: int, count: int) -> list[int]:
-    """Fds of so many queues of a macvtap. :raises HostError: its node in /dev is missing, or another's."""
+    """Open so many queues of a macvtap. :raises HostError: its node in /dev is missing, or another's."""
     fds: list[int] = []
     try:
         for _ in range(count):
@@ -138,8 +127,10 @@ def remove(name: str, index: int, *, ipr: Any = None) -> bool:
 
 
 def no_source(source: str) -> NotFound:
-    """There is no such NIC on this host."""
+    """Return the error for a NIC that the host does not have."""
     return NotFound(
-        f"Unable to get index for interface {source}: No such device", kind="interface", name=source,
+        f"Unable to get index for interface {source}: No such device",
+        kind="interface",
+        name=source,
         hint="a NIC of the host: ip link",
-    )  # fmt: skip
+    )

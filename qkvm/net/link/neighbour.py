@@ -1,4 +1,4 @@
-"""Who has which address on which link, as the kernel has met them: the ARP and neighbour tables."""
+"""Which address has which MAC on which link, as the kernel has learned: the ARP and neighbour tables."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 _KNOWN = 0x2 | 0x4 | 0x8 | 0x10 | 0x80
-"""linux/neighbour.h: NUD_REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT: the entry has a MAC that answered once."""
+"""linux/neighbour.h: NUD_REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT: the MAC has answered once."""
 
 _PROXY = 0x8
-"""NTF_PROXY: the host answers in another's name."""
+"""NTF_PROXY: the host answers for another."""
 
 
 class Neighbour(NamedTuple):
-    """One entry; ``prefix`` is that of the host's own address there which covers it, 0 where none does."""
+    """One entry; ``prefix`` is that of the host's own address in the same subnet, 0 where it has none."""
 
     ip: str
     mac: str
@@ -31,23 +31,16 @@ class Neighbour(NamedTuple):
 
 
 def neighbours(macs: Iterable[str]) -> list[Neighbour]:
-    """The entries of these MACs, IPv4 before IPv6, in the kernel's order."""
+    """Return the entries of these MACs, IPv4 before IPv6, in the kernel's order."""
     wanted = set(macs)
     found = []
     with nl.Socket() as sock:
         for family in _FAMILIES:
             for message in sock.dump(nl.GETNEIGH, family):
                 index, state, flags = struct.unpack_from("=iHB", message.fixed, 4)
-                raw, mac = message.get(nl.NDA_DST), (message.get(nl.NDA_LLADDR) or b"").hex(":")
-                if (
-                    raw is None
-                    or len(raw) not in (4, 16)
-                    or mac not in wanted
-                    or not state & _KNOWN
-                    or flags & _PROXY
-                ):
-                    continue
-                found.append((index, raw, mac))
+                raw, mac = message.get(nl.NDA_DST) or b"", (message.get(nl.NDA_LLADDR) or b"").hex(":")
+                if len(raw) in (4, 16) and mac in wanted and state & _KNOWN and not flags & _PROXY:
+                    found.append((index, raw, mac))
         if not found:
             return []
         names = {nl.index_of(link): link.text(nl.IFLA_IFNAME) for link in sock.dump(nl.GETLINK)}
@@ -64,7 +57,7 @@ def _text(raw: bytes) -> str:
 
 
 def _own(sock: nl.Socket) -> dict[int, list[tuple[bytes, int]]]:
-    """The host's own addresses with their prefixes, by link."""
+    """Return the host's own addresses with their prefixes, by link."""
     found: dict[int, list[tuple[bytes, int]]] = {}
     for family in _FAMILIES:
         for message in sock.dump(nl.GETADDR, family):

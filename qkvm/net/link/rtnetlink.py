@@ -1,8 +1,8 @@
-"""rtnetlink without interpretation: messages as the kernel gave them, to be given back to it as they are.
+"""Raw rtnetlink: messages as the kernel sends them, to be sent back unchanged.
 
-What moves from one link to another (:mod:`qkvm.net.uplink.handover`) must not lose an attribute because a library
-does not know it, so attributes stay bytes here. It also reads links in a millisecond, where pyroute2 takes 170 to
-be loaded. Source: linux/netlink.h, linux/rtnetlink.h; RFC 3549.
+What moves from one link to another (:mod:`qkvm.net.uplink.handover`) must not lose an attribute that a library
+does not know, so attributes stay bytes. It also reads links in a millisecond; pyroute2 takes 170 to load. Source:
+linux/netlink.h, linux/rtnetlink.h; RFC 3549.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 GETRULE = 34
 
 REPLACE, EXCL, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
-"""NLM_F_*: how a new object goes with one that is there."""
+"""NLM_F_*: what to do when the object exists."""
 
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _DUMP_INTERRUPTED = 0x10
@@ -39,10 +39,10 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 
 _FIXED = {16: 16, 20: 8, 24: 12, 28: 12, 32: 12}
-"""Bytes of the fixed part (ifinfomsg, ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr), by the NEW… message's type."""
+"""Bytes of the fixed part (ifinfomsg, ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr), by type of the NEW… message."""
 
 TIMEOUT = 10.0
-"""Seconds in which the kernel answers, even while others hold its lock on all that is network."""
+"""Seconds to wait for the kernel's answer; others may hold its lock on the network configuration."""
 
 # Attributes: linux/if_link.h, if_addr.h, rtnetlink.h, neighbour.h, fib_rules.h.
 
@@ -74,7 +74,7 @@ Attributes = list[tuple[int, bytes]]
 
 
 class Message:
-    """One object of the kernel's: its fixed part, and its attributes in order."""
+    """One object of the kernel: its fixed part, and its attributes in order."""
 
     __slots__ = ("attributes", "fixed")
 
@@ -83,29 +83,29 @@ class Message:
         self.attributes = attributes
 
     def get(self, kind: int) -> bytes | None:
-        """The value of the first attribute of that type."""
+        """Return the value of the first attribute of that type."""
         return next((value for found, value in self.attributes if found == kind), None)
 
     def number(self, kind: int, default: int = 0) -> int:
-        """An attribute of one, two or four bytes as a number."""
+        """Return an attribute of one, two or four bytes as a number."""
         value = self.get(kind)
         return default if value is None else int.from_bytes(value, sys.byteorder)
 
     def text(self, kind: int) -> str:
-        """An attribute that is a C string; '' where it is missing."""
+        """Return an attribute that is a C string; '' where it is missing."""
         return (self.get(kind) or b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
 
     def nested(self, kind: int) -> Message:
-        """An attribute that holds attributes; an empty message where it is missing."""
+        """Return an attribute that holds attributes; an empty message where it is missing."""
         return Message(b"", parse_attributes(self.get(kind) or b""))
 
     def pack(self) -> bytes:
-        """The message's body as it goes over the socket."""
+        """Return the message's body as it goes over the socket."""
         return self.fixed + pack_attributes(self.attributes)
 
 
 def parse_attributes(raw: bytes) -> Attributes:
-    """The attributes of a message or of a nest; what the end cuts off is left out."""
+    """Parse the attributes of a message or of a nest; an attribute that is cut off is left out."""
     found: Attributes = []
     at = 0
     while at + 4 <= len(raw):
@@ -131,17 +131,17 @@ def nest(kind: int, attributes: Attributes) -> tuple[int, bytes]:
 
 
 def u32(value: int) -> bytes:
-    """A 32-bit number of the kernel's."""
+    """Pack a 32-bit number."""
     return struct.pack("=I", value & 0xFFFFFFFF)
 
 
 def cstring(text: str) -> bytes:
-    """A string of the kernel's."""
+    """Pack a C string."""
     return text.encode("utf-8", "surrogateescape") + b"\0"
 
 
 def link_message(index: int = 0, attributes: Attributes | None = None, *, up: bool | None = None) -> Message:
-    """A struct ifinfomsg with its attributes; ``up`` sets or clears IFF_UP, None leaves it."""
+    """Return a struct ifinfomsg with its attributes; ``up`` sets or clears IFF_UP, None leaves it."""
     flags, change = (0, 0) if up is None else (int(up), 1)
     return Message(struct.pack("=BxHiII", 0, 0, index, flags, change), attributes or [])
 
@@ -151,7 +151,7 @@ def _aligned(size: int) -> int:
 
 
 class Socket:
-    """A netlink socket of this thread's network namespace; use it with ``with``."""
+    """A netlink socket in this thread's network namespace, to be used with ``with``."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -172,7 +172,7 @@ class Socket:
         self._socket.close()
 
     def dump(self, kind: int, family: int = 0) -> list[Message]:
-        """All objects of a kind (GETLINK, GETADDR …), as one consistent list.
+        """Return all objects of a kind (GETLINK, GETADDR …) as one consistent list.
 
         :raises HostError: the kernel refused, or the set changed each time it was read.
         """
@@ -193,10 +193,9 @@ class Socket:
     def change(
         self, kind: int, message: Message, what: str, flags: int = 0, *, accept: tuple[int, ...] = ()
     ) -> bool:
-        """Ask for one change and wait for the kernel's word.
+        """Ask for one change and wait for the answer; False where it fails with an errno in ``accept``.
 
-        :param what: what fails, for the error. :param accept: errnos that are no failure; they give False.
-        :raises HostError: the kernel refused; its own words are in the text.
+        :param what: what fails, for the error. :raises HostError: the kernel refused, with its own words.
         :raises AlreadyExists: the object is there.
         """
         self._send(kind, _REQUEST | _ACK | flags, message.pack())
@@ -208,12 +207,12 @@ class Socket:
                 return False
             if refused.number == errno.EEXIST:
                 raise AlreadyExists(f"{what}: it exists already") from None
-            told = f"{os.strerror(refused.number)}" + (f" ({refused.text})" if refused.text else "")
+            told = os.strerror(refused.number) + (f" ({refused.text})" if refused.text else "")
             raise HostError(f"{what}: {told}") from None
         return True
 
     def link(self, name: str) -> Message | None:
-        """The link of exactly that name (not of that alternative name)."""
+        """Return the link of exactly that name (alternative names do not count)."""
         return next((link for link in self.dump(GETLINK) if link.text(IFLA_IFNAME) == name), None)
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
@@ -240,7 +239,7 @@ class Socket:
                 at += _aligned(max(size, _HEADER.size))
                 if number != self._number:
                     continue
-                # A list that changed while it was read tells so in any of its messages, the last one included.
+                # Any message of a list, even the last, can tell that the list changed while it was read.
                 self._interrupted = self._interrupted or bool(flags & _DUMP_INTERRUPTED)
                 if kind in (_ERROR, _DONE):
                     code = -int(struct.unpack_from("=i", body)[0]) if len(body) >= 4 else 0
@@ -258,12 +257,18 @@ class _Refused(Exception):
 
 
 def _explanation(kind: int, flags: int, body: bytes) -> str:
-    """The sentence that the kernel gives with an error (NLMSGERR_ATTR_MSG), '' where it has none."""
+    """Return the sentence that the kernel sends with an error (NLMSGERR_ATTR_MSG), '' where there is none."""
     if kind != _ERROR or not flags & 0x200:
         return ""
-    # Behind the error's number stands the request: its header alone where NLM_F_CAPPED is set.
+    # The request follows the error's number: only its header where NLM_F_CAPPED is set.
     size = 4 + (_HEADER.size if flags & 0x100 else _aligned(struct.unpack_from("=I", body, 4)[0]))
     return Message(b"", parse_attributes(body[size:])).text(_EXT_ACK_TEXT)
+
+
+def links() -> list[Message]:
+    """Return all links of this thread's network namespace."""
+    with Socket() as sock:
+        return sock.dump(GETLINK)
 
 
 def index_of(link: Message) -> int:
@@ -282,10 +287,10 @@ def flags_of(link: Message) -> int:
 
 
 def kind_of(link: Message) -> str:
-    """What kind of link it is: bridge, veth, vlan, bond; '' for a physical one."""
+    """Return the kind of a link: bridge, veth, vlan, bond; '' for a physical one."""
     return link.nested(IFLA_LINKINFO).text(INFO_KIND)
 
 
 def mac_of(link: Message) -> str:
-    """A link's address in the usual form, '' where it has none."""
+    """Return a link's MAC address in the usual form, '' where it has none."""
     return (link.get(IFLA_ADDRESS) or b"").hex(":")

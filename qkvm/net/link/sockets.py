@@ -1,4 +1,4 @@
-"""What the programs of this host listen on, as proc(5) tells of this thread's network namespace."""
+"""What the programs of this host listen on (proc(5)), in this thread's network namespace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LISTEN = "0A"
 
 
 class Listener(NamedTuple):
-    """A socket that takes what comes from outside; ``address`` is '' for all addresses of the host's."""
+    """A socket that accepts traffic; ``address`` is '' for all addresses of the host."""
 
     protocol: str
     address: str
@@ -21,12 +21,12 @@ class Listener(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only the host itself reaches it."""
+        """Whether only the host itself can reach it."""
         return self.address == "::1" or self.address.startswith("127.")
 
 
 def listening() -> list[Listener]:
-    """All sockets of TCP that listen, and all of UDP that are bound."""
+    """Return all TCP sockets that listen and all UDP sockets that are bound."""
     found = []
     for protocol in ("tcp", "udp"):
         for suffix in ("", "6"):
@@ -44,7 +44,7 @@ def listening() -> list[Listener]:
 
 
 def owner(listener: Listener) -> str:
-    """Name and pid of a process that holds a socket, 'somebody' where none is found."""
+    """Return name and pid of a process that holds a socket, 'somebody' where none is found."""
     wanted = f"socket:[{listener.inode}]"
     for pid in sorted((int(entry) for entry in os.listdir("/proc") if entry.isdigit()), reverse=True):
         try:
@@ -58,7 +58,7 @@ def owner(listener: Listener) -> str:
 
 
 def _address(raw: str) -> str:
-    """An address of /proc/net/tcp: 32-bit words in the host's byte order, in hex; '' for the unspecified one."""
+    """Parse an address of /proc/net/tcp: 32-bit words in host byte order, in hex; '' for the unspecified one."""
     from ipaddress import ip_address
 
     words = [bytes.fromhex(raw[start : start + 8])[::-1] for start in range(0, len(raw), 8)]

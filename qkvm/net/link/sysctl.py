@@ -1,4 +1,4 @@
-"""Settings of the kernel's network under /proc/sys, of this thread's network namespace."""
+"""The kernel's network settings under /proc/sys, in this thread's network namespace."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from qkvm.files import os_error
 
 
 def read(key: str) -> str:
-    """The value of a setting such as 'net/ipv4/ip_forward'; '' where this kernel has no such one.
-
-    :raises HostError: it can't be read.
-    """
+    """Return a setting such as 'net/ipv4/ip_forward'; '' where this kernel lacks it."""
     try:
         with open(f"/proc/sys/{key}", encoding="ascii") as stream:
             return stream.read().strip()
@@ -20,10 +17,7 @@ def read(key: str) -> str:
 
 
 def write(key: str, value: str, *, optional: bool = False) -> None:
-    """Change a setting.
-
-    :param optional: one that this kernel does not have is no error. :raises HostError: it can't be written.
-    """
+    """Change a setting; with ``optional``, one that this kernel lacks is no error."""
     try:
         with open(f"/proc/sys/{key}", "w", encoding="ascii") as stream:
             stream.write(value)

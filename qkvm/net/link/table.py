@@ -1,12 +1,18 @@
-"""The kernel's table of links: which there are, and what went through them. To read it costs next to nothing."""
+"""The kernel's table of links: their names and counters. Reading it costs next to nothing."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import namedtuple
+from itertools import count
 
 from qkvm.errors import NotFound
 from qkvm.files import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Counters = namedtuple(
     "Counters",
@@ -16,7 +22,7 @@ Counters = namedtuple(
 
 
 def _device_lines() -> dict[str, str]:
-    """Name and counters of each link in this thread's network namespace."""
+    """Return name and counters of each link in this thread's network namespace."""
     try:
         with open("/proc/thread-self/net/dev", encoding="utf-8", errors="surrogateescape") as stream:
             lines = stream.read().splitlines()[2:]
@@ -40,6 +46,20 @@ def present(name: str) -> bool:
     return name in _device_lines()
 
 
+def index(name: str) -> int:
+    """Return the index of a link. :raises NotFound: there is none of that name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise no_link(name) from error
+
+
+def free_name(prefix: str, taken: Iterable[str]) -> str:
+    """Return the prefix with the first number that gives a name not taken, as libvirt chooses names."""
+    used = set(taken)
+    return next(name for number in count() if (name := f"{prefix}{number}") not in used)
+
+
 def counters(name: str) -> Counters:
     """Bytes, packets, errors and drops of a link since it was made. :raises NotFound: there is none."""
     values = _device_lines().get(name)
@@ -54,22 +74,19 @@ def all_counters() -> dict[str, Counters]:
 
 
 def _parse_counters(values: str) -> Counters:
-    number = [int(value) for value in values.split()]
-    return Counters(
-        rx_bytes=number[0], rx_packets=number[1], rx_errors=number[2], rx_dropped=number[3],
-        tx_bytes=number[8], tx_packets=number[9], tx_errors=number[10], tx_dropped=number[11],
-    )  # fmt: skip
+    numbers = [int(value) for value in values.split()]
+    return Counters(*numbers[:4], *numbers[8:12])
 
 
 def seen_by_guest(counted: Counters, *, macvtap: bool) -> Counters:
-    """A NIC's counters as its guest has them: what a tap sends is received there, and what a macvtap receives."""
+    """Return a NIC's counters as its guest sees them: reversed for a tap, the same for a macvtap."""
     if macvtap:
         return counted
     return Counters(*counted[4:], *counted[:4])
 
 
 def wait_gone(name: str, timeout: float) -> bool:
-    """Whether the link is gone, at the latest after ``timeout`` seconds."""
+    """Wait until the link is gone, at most ``timeout`` seconds; False where it is still there."""
     deadline = time.monotonic() + timeout
     while present(name):
         if time.monotonic() >= deadline:
@@ -79,5 +96,5 @@ def wait_gone(name: str, timeout: float) -> bool:
 
 
 def no_link(name: str) -> NotFound:
-    """The error for a link that is not there."""
+    """Return the error for a link that is not there."""
     return NotFound(f"no interface {name} on this host", kind="interface", name=name)

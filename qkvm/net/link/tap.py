@@ -1,4 +1,4 @@
-"""What a NIC is given to QEMU with: the fds of a tap's queues, and those of the host's vhost-net."""
+"""The fds that QEMU gets for a NIC: those of a tap's queues, and those of the host's vhost-net."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TUN = "/dev/net/tun"
 _VHOST = "/dev/vhost-net"
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL, _IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x8000, 0x0100
-"""linux/if_tun.h; IFF_TUN_EXCL has the kernel refuse a name that exists instead of attaching to it."""
+"""linux/if_tun.h; with IFF_TUN_EXCL the kernel refuses a name that exists instead of attaching to it."""
 
 _IFREQ = "16sH22x"
 """struct ifreq of linux/if.h on 64-bit Linux as TUNSETIFF uses it: name and flags."""
 
 
 class Tap:
-    """A tap and the fds of its queues, which keep it alive; whoever holds this object owns and closes them.
+    """A tap and the fds of its queues; the holder of this object owns and closes them.
 
-    The tap is not persistent: it vanishes with the last copy of its fds, however the holder ends.
+    The tap is not persistent: it goes when the last copy of its fds is closed, however the holder ends.
     """
 
     __slots__ = ("fds", "name")
@@ -34,7 +34,7 @@ class Tap:
         self.fds = fds
 
     def close(self) -> None:
-        """Close the fds, once; the tap goes with them unless a child holds a copy."""
+        """Close the fds, once; the tap goes too unless a child holds a copy."""
         while self.fds:
             os.close(self.fds.pop())
 
@@ -48,10 +48,8 @@ class Tap:
 def open_tap(name: str = "vnet%d", queues: int = 1) -> Tap:
     """Make a tap in this network namespace.
 
-    :param name: with ``%d``, which the kernel replaces by the first free number, or exact.
-    :param queues: how many pairs of queues it has, each with an fd of its own.
-    :raises AlreadyExists: the exact name is taken; a tap of somebody else's is never used.
-    :raises HostError: no tun driver, or no right to make one.
+    :param name: exact, or with ``%d`` for the first free number. :param queues: pairs of queues, an fd for each.
+    :raises AlreadyExists: the exact name is taken. :raises HostError: no tun driver, or no right to make a tap.
     """
     check_interface_name(name.replace("%d", "0", 1))
     need_root("a NIC on a bridge of the host's", instead=INSTEAD)
@@ -59,7 +57,7 @@ def open_tap(name: str = "vnet%d", queues: int = 1) -> Tap:
     try:
         for number in range(queues):
             tap.fds.append(_open(_TUN, "no taps for guests", "modprobe tun"))
-            # The first one makes it, the others are attached to what that has made.
+            # The first one makes the tap, the others attach to it.
             tap.name = set_flags(tap.fds[-1], tap.name, several=queues > 1, fresh=not number)
     except BaseException:
         tap.close()
@@ -68,9 +66,9 @@ def open_tap(name: str = "vnet%d", queues: int = 1) -> Tap:
 
 
 def set_flags(fd: int, name: str, *, several: bool, fresh: bool = False) -> str:
-    """TUNSETIFF: make a tap of that name where it is to be ``fresh``, or a queue of it; gives the real name.
+    """Make a tap of that name if ``fresh``, else add a queue to it (TUNSETIFF); return the real name.
 
-    :param several: whether it has several queues. :raises AlreadyExists: the name is taken.
+    :param several: whether the tap has several queues. :raises AlreadyExists: the name is taken.
     """
     import fcntl
     import struct
@@ -87,15 +85,12 @@ def set_flags(fd: int, name: str, *, several: bool, fresh: bool = False) -> str:
 
 
 def has_vhost() -> bool:
-    """Whether this host's kernel can serve NICs itself (vhost-net), and this user may have it do so."""
+    """Whether this kernel can serve NICs itself (vhost-net), and this user may use that."""
     return os.access(_VHOST, os.R_OK | os.W_OK)
 
 
 def open_vhost(count: int) -> list[int]:
-    """As many fds of vhost-net, one for each pair of queues.
-
-    :raises HostError: this host has no vhost-net.
-    """
+    """Open fds of vhost-net, one for each pair of queues. :raises HostError: this host has no vhost-net."""
     fds: list[int] = []
     try:
         for _ in range(count):

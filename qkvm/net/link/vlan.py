@@ -1,8 +1,8 @@
-"""VLANs of a bridge's ports (802.1Q): the bridge itself keeps them apart, where it has been told to filter.
+"""VLANs of a bridge's ports (802.1Q), which a bridge keeps apart once it filters.
 
-A port is in the VLANs that are set on it. What comes in without a tag is of the VLAN that is the port's PVID, and
-what goes out of that has none. A bridge that filters nothing yet is told to where it is a network's of qkvm's:
-each port is in the bridge's default VLAN from then on, and all goes on as before.
+A frame that comes in without a tag belongs to the port's PVID, and frames of that VLAN go out without a tag. A
+network's bridge of qkvm's is told to filter when that is first needed; its ports are in its default VLAN, as
+before.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def filters(bridge: Any) -> bool:
 
 
 def require_filtering(route: Any, bridge: Any) -> None:
-    """Have a bridge keep VLANs apart. :raises InvalidState: it does not, and is none of qkvm's networks'.
+    """Have a bridge filter VLANs.
 
-    :raises HostError: this kernel's bridges can't.
+    :raises InvalidState: it does not, and is not qkvm's. :raises HostError: this kernel's bridges can't.
     """
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -51,9 +51,9 @@ def require_filtering(route: Any, bridge: Any) -> None:
 
 
 def set_port(route: Any, index: int, bridge: Any, tags: Sequence[int], untagged: int) -> None:
-    """Put a port into these VLANs and no others; none are the bridge's own choice.
+    """Put a port into exactly these VLANs; no tags mean the bridge's default.
 
-    :param untagged: the VLAN of what has no tag, 0 where that is to be dropped.
+    :param untagged: the VLAN of frames without a tag; 0 drops them.
     """
     if not tags:
         if not filters(bridge):
@@ -63,10 +63,9 @@ def set_port(route: Any, index: int, bridge: Any, tags: Sequence[int], untagged:
     for tag in sorted(_present(route, index) - set(tags)):
         route.vlan_filter("del", index=index, vlan_info={"vid": tag})
     for tag in tags:
-        # One that is there already takes these flags.
-        route.vlan_filter(
-            "add", index=index, vlan_info={"vid": tag, "flags": _UNTAGGED if tag == untagged else []}
-        )
+        # The flags of a VLAN that is there are replaced.
+        flags = _UNTAGGED if tag == untagged else []
+        route.vlan_filter("add", index=index, vlan_info={"vid": tag, "flags": flags})
 
 
 def _present(route: Any, index: int) -> set[int]:

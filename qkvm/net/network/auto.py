@@ -1,4 +1,4 @@
-"""What a definition leaves to qkvm, put into its text when it is defined: subnets, ranges, a bridge's name."""
+"""Fill in what a definition leaves to qkvm when it is defined: subnets, ranges, the bridge's name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qkvm.spec.network import AUTO
 
 _PREFIX = 24
 _DHCP6 = 0x100, 0x1FF
-"""The hosts of a /64 that DHCPv6 gives away where a range is left to qkvm."""
+"""The hosts of a /64 that DHCPv6 gives where qkvm chooses the range."""
 
 
 def resolve(
@@ -26,20 +26,19 @@ def resolve(
     used: Callable[[str], Iterable[tuple[Subnet, str]]],
     free_bridge: Callable[[], str],
 ) -> str:
-    """TOML text with what is there in place of each 'auto' and of a missing bridge; comments stay.
+    """Return TOML text with each 'auto' and a missing bridge filled in; comments stay.
 
-    A network that has such a thing already keeps it.
+    A value that the network has already is kept.
 
-    :param stored: the text of the network of a name. :param used: the subnets that are taken, but for that
-        network's, each with words for who has it. :param free_bridge: a name for the bridge.
-    :raises DefinitionError: the text is not TOML. :raises AlreadyExists: no subnet is free.
+    :param stored: gives the text of a network by name. :param used: gives the subnets that are taken, without that
+        network's, each with words for its owner. :param free_bridge: gives a name for the bridge.
     """
     plain = toml.loads(text, dict, path)
     name = str(plain.get("name", ""))
     known = _plain(stored, name)
     if "bridge" not in plain and plain.get("mode") != "bridge":
         plain["bridge"] = str(known.get("bridge") or free_bridge())
-        # In front of everything else it belongs to no table.
+        # In front of everything else it is in no table.
         text = f'bridge = "{plain["bridge"]}"\n{text}'
     changes: dict[tuple[str, ...], str] = {}
     if plain.get("address") == AUTO:
@@ -52,7 +51,7 @@ def resolve(
 
 
 def _plain(stored: Callable[[str], bytes], name: str) -> dict[str, Any]:
-    """What the definition of a name says now; nothing where there is none, or a damaged one."""
+    """Return a network's present definition as plain data; empty where there is none or it is damaged."""
     try:
         return tomllib.loads(stored(name).decode())
     except (ValueError, QkvmError):
@@ -72,13 +71,13 @@ def _free(name: str, taken: Iterable[tuple[Subnet, str]]) -> str:
 
 
 def _unique_local() -> str:
-    """The first host of a unique local prefix with a random global id (RFC 4193, 3.2)."""
+    """Return the first host of a unique local prefix with a random global id (RFC 4193, 3.2)."""
     address = IPv6Address(b"\xfd" + secrets.token_bytes(5) + bytes(9) + b"\x01")
     return f"{address}/64"
 
 
 def _ranges(plain: dict[str, Any], six: dict[str, Any], changes: dict[tuple[str, ...], str]) -> None:
-    """The ends of ranges that are left to qkvm: all hosts on the longer side of the host's own address."""
+    """Fill in the ends of ranges: all hosts on the longer side of the host's own address."""
     try:
         dhcp, address = _table(plain, "dhcp"), changes.get(("address",)) or str(plain.get("address", ""))
         if AUTO in (dhcp.get("start"), dhcp.get("end")):
@@ -92,7 +91,7 @@ def _ranges(plain: dict[str, Any], six: dict[str, Any], changes: dict[tuple[str,
             subnet = IPv6Interface(address6).network
             _fill(dhcp6, ("ipv6", "dhcp"), (str(subnet[_DHCP6[0]]), str(subnet[_DHCP6[1]])), changes)
     except (ValueError, IndexError):
-        # The address is refused, with its place, when the whole is read.
+        # A wrong address is refused, with its place, when the whole is read.
         return
 
 
@@ -105,7 +104,7 @@ def _fill(
 
 
 def _written(text: str, plain: dict[str, Any], changes: dict[tuple[str, ...], str]) -> str:
-    """The text with some values replaced; where tomlkit can't do that, as a new text."""
+    """Return the text with some values replaced; as a new text where tomlkit can't do that."""
     import tomlkit
 
     document: Any = tomlkit.parse(text)

@@ -1,4 +1,4 @@
-"""A network's definition and what runs of it, changed together or not at all."""
+"""Change a network's definition and its run, both or neither."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def change(
     adapt: Adapt,
     check: Check = lambda before, after, is_live: None,
 ) -> None:
-    """Change what runs, what the next start will be, or both; where one fails, neither.
+    """Change the run, the definition, or both; where one fails, neither.
 
-    :param edit: gives a valid definition from what is there, once for each of the two.
-    :param adapt: brings what runs to a definition, such as :func:`qkvm.net.network.forward.adapt`.
-    :param check: called before a change with what is there, what is to be, and whether it is the running one.
+    :param edit: returns a valid definition made from the present one, for each of the two.
+    :param adapt: brings the run to a definition, such as :func:`qkvm.net.network.forward.adapt`.
+    :param check: called before a change with the definitions before and after, and whether it is the run's.
     :raises InvalidState: the network is not active, or not persistent.
     """
     from qkvm.net.firewall.plan import firewall_plan
@@ -61,7 +61,7 @@ def change(
 
 
 def store(network: Handle, definition: spec.Network) -> None:
-    """Write another definition in place of its own, comments kept; call it under the networks' lock."""
+    """Replace a network's definition and keep its comments; call it under the networks' lock."""
     from qkvm.spec import toml
 
     path = network.tree.network_definition(network.name)

@@ -1,18 +1,18 @@
-"""Events of networks as they come: from the definitions' folder and from the records of runs."""
+"""Events of networks, seen in the definitions' folder and in the records of runs."""
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.errors import HostError
-from qkvm.files import entries, read_bytes
+from qkvm.files import entries, file_stamp, read_bytes
+from qkvm.host import record
 from qkvm.net import run
 from qkvm.net.link import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from qkvm.paths import Tree
@@ -23,7 +23,7 @@ _POLL = 0.05
 
 
 class Event(NamedTuple):
-    """One event: when (seconds since the epoch), of which network, libvirt's name for it, and details."""
+    """One event: when (seconds since the epoch), of which network, its name in libvirt, and details."""
 
     time: float
     network: str
@@ -37,12 +37,11 @@ class _Watcher:
     def __init__(self, tree: Tree, network: str | None) -> None:
         self._tree = tree
         self._network = network
-        self._files: dict[str, tuple[tuple[int, ...], Any]] = {}
-        self._records: dict[str, tuple[tuple[int, ...], dict[str, str]]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], Any]] = {}
         self.defined, self.running = self._definitions(), self._runs()
 
     def look(self) -> Iterator[Event]:
-        """What has happened since the last look; a run that another has followed has ended first."""
+        """Yield what has happened since the last look; where one run followed another, the first ended."""
         defined, running = self._definitions(), self._runs()
         for name in sorted({*self.defined, *defined, *self.running, *running}):
             now = time.time()
@@ -58,44 +57,36 @@ class _Watcher:
         self.defined, self.running = defined, running
 
     def _definitions(self) -> dict[str, Any]:
-        """What each definition says but for its autostart, of which libvirt tells nobody either."""
-        names = entries(self._tree.network_definitions, ".toml")
-        found = {}
-        for name in names if self._network is None else [one for one in names if one == self._network]:
-            path = self._tree.network_definition(name)
-            stamp = _stamp(path)
-            known = self._files.get(name)
-            if stamp and (known is None or known[0] != stamp):
-                known = self._files[name] = (stamp, _content(path))
-            if stamp and known is not None:
-                found[name] = known[1]
-        return found
+        """What each definition says, except autostart: libvirt reports no change of that."""
+        tree = self._tree
+        names = self._names(entries(tree.network_definitions, ".toml"))
+        found = {name: self._read(tree.network_definition(name), _content) for name in names}
+        return {name: content for name, content in found.items() if content is not None}
 
     def _runs(self) -> dict[str, str]:
-        """The id of each run whose bridge is there."""
-        names = entries(self._tree.network_runs)
-        links = table.names()
-        found = {}
-        for name in names if self._network is None else [one for one in names if one == self._network]:
-            path = run.record_path(self._tree, name)
-            stamp = _stamp(path)
-            known = self._records.get(name)
-            if stamp and (known is None or known[0] != stamp):
-                known = self._records[name] = (stamp, self._record(name))
-            if stamp and known is not None and known[1].get("run") and known[1]["bridge"] in links:
-                found[name] = known[1]["run"]
+        """The id of each run whose bridge exists."""
+        links, found = table.names(), {}
+        for name in self._names(entries(self._tree.network_runs)):
+            current = self._read(run.record_path(self._tree, name), _record)
+            if current and current.get("run") and current["bridge"] in links:
+                found[name] = str(current["run"])
         return found
 
-    def _record(self, name: str) -> dict[str, str]:
-        try:
-            current = run.read(self._tree, name)
-        except HostError:
-            return {}
-        return {key: str(current[key]) for key in ("run", "bridge") if key in current} if current else {}
+    def _names(self, names: list[str]) -> list[str]:
+        return [name for name in names if self._network in (None, name)]
+
+    def _read(self, path: str, read: Callable[[str], Any]) -> Any:
+        """What a file says, read again only when it has changed; None where there is no file."""
+        now = file_stamp(path)
+        if not now:
+            return None
+        if path not in self._known or self._known[path][0] != now:
+            self._known[path] = now, read(path)
+        return self._known[path][1]
 
 
 def watch(tree: Tree, *, network: str | None, timeout: float | None) -> Iterator[Event]:
-    """Events from the call on, of one network or of all, for ``timeout`` seconds (None: for ever)."""
+    """Yield events from the call on, of one network or of all, for ``timeout`` seconds (None: for ever)."""
     return _watch(_Watcher(tree, network), None if timeout is None else time.monotonic() + timeout)
 
 
@@ -108,7 +99,7 @@ def _watch(watcher: _Watcher, deadline: float | None) -> Iterator[Event]:
 
 
 def _content(path: str) -> Any:
-    """What a definition says, without its autostart; its bytes where it is damaged."""
+    """Return a definition as plain data without its autostart; its bytes where it is damaged."""
     import tomllib
 
     raw = read_bytes(path) or b""
@@ -120,10 +111,8 @@ def _content(path: str) -> Any:
     return plain
 
 
-def _stamp(path: str) -> tuple[int, ...]:
-    """What changes whenever a file is replaced or written; () where there is none."""
+def _record(path: str) -> dict[str, Any]:
     try:
-        info = os.stat(path)
-    except OSError:
-        return ()
-    return info.st_ino, info.st_mtime_ns, info.st_size
+        return record.read(path) or {}
+    except HostError:
+        return {}

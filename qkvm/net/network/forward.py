@@ -1,8 +1,8 @@
-"""Ports of the host that lead to guests: added, taken away, and kept on their guests' addresses.
+"""Ports of the host that lead to guests: add, remove, and follow the guests' addresses.
 
-A forward to a guest by name needs that guest's address: the one that the network keeps for it, else the one that
-its dnsmasq gave it, else the one under which the host has met it. When a lease changes dnsmasq has the forwards
-looked at again (:mod:`qkvm.net.dhcp.dnsmasq`).
+A forward to a guest by name leads to the address that the network keeps for it, else to the one that its dnsmasq
+gave it, else to the one that the host has met. When a lease changes, dnsmasq has the forwards updated
+(:mod:`qkvm.net.dhcp.dnsmasq`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A forward, where it leads to now ('' where its guest has no address), and whether it is in force."""
+    """A forward, its guest's present addresses (none where unknown), and where it is in force."""
 
     forward: Forward
     addresses: tuple[str, ...]
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def listing(network: Handle) -> list[Entry]:
-    """The forwards of a network: those that are in force, and those of its definition."""
+    """Return the forwards of a network: those in force and those of its definition."""
     config = network.definition.forwards if network.persistent else ()
     actual = network.actual if network.active else None
     live = actual.forwards if actual is not None else ()
@@ -53,16 +53,17 @@ def listing(network: Handle) -> list[Entry]:
 
 
 def add(network: Handle, forward: Forward, *, scope: Scope = Scope.CURRENT) -> None:
-    """Have a port lead to a guest, from now on, from the next start on, or both.
+    """Forward a port to a guest, from now on, from the next start on, or both.
 
-    :raises AlreadyExists: the port is taken, by a program of the host or by another forward.
-    :raises InvalidState: the network is not active, or not persistent. :raises InvalidValue: it can't be right.
+    :raises AlreadyExists: a program of the host or another forward has the port.
+    :raises InvalidState: the network is not active, or not persistent. :raises InvalidValue: an impossible
+        forward.
     """
     _change(network, lambda listed: (*listed, forward), scope)
 
 
 def delete(network: Handle, label: str, guest: str = "", *, scope: Scope = Scope.CURRENT) -> None:
-    """Take forwards away: those of a protocol, address and ports (:attr:`Forward.label`), to one guest or to any.
+    """Remove the forwards with that :attr:`Forward.label`, to one guest or to any.
 
     :raises NotFound: there is none. :raises InvalidState: the network is not active, or not persistent.
     """
@@ -71,16 +72,14 @@ def delete(network: Handle, label: str, guest: str = "", *, scope: Scope = Scope
         kept = tuple(one for one in listed if one.label != label or guest not in ("", one.guest))
         if kept == listed:
             to = f" to {guest}" if guest else ""
-            raise NotFound(
-                f"network '{network.name}' has no forward {label}{to}", kind="forward", name=label
-            )  # fmt: skip
+            raise NotFound(f"network '{network.name}' has no forward {label}{to}", kind="forward", name=label)
         return kept
 
     _change(network, without, scope)
 
 
 def refresh(tree: Tree, name: str) -> None:
-    """Bring the rules of an active network to its guests' present addresses; another network has nothing to do."""
+    """Bring the rules of an active network to its guests' present addresses; else do nothing."""
     with run.locked_networks(tree):
         network = Handle(tree, name)
         if network.active:
@@ -88,26 +87,22 @@ def refresh(tree: Tree, name: str) -> None:
 
 
 def adapt(network: Handle, definition: spec.Network) -> None:
-    """Bring what runs of an active network to a definition; see :func:`qkvm.net.network.life.adapt`."""
+    """Bring the run of an active network to a definition; see :func:`qkvm.net.network.life.adapt`."""
     life.adapt(network.tree, network.name, definition, lambda guest: addresses_of(network.tree, definition, guest))
 
 
 def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str, ...]:
-    """The addresses of a running domain on a network, at most one of each family."""
+    """Return the addresses of a running domain on a network, at most one of each family."""
     from ipaddress import ip_address
 
     from qkvm.net.dhcp.address import addresses
 
     current = record.read(os.path.join(tree.domain_run(guest), "record.json")) or {}
-    macs = [
-        nic["mac"] for nic in current.get("nics", ())
-        if nic["type"] == "network" and nic["source"] == definition.name
-    ]  # fmt: skip
+    own = (nic for nic in current.get("nics", ()) if nic["type"] == "network")
+    macs = [nic["mac"] for nic in own if nic["source"] == definition.name]
     kept = [host.ip for host in definition.hosts if host.ip and host.mac in macs]
-    met = [
-        one.ip for one in addresses(tree, dict.fromkeys(macs, definition.name))
-        if any(ip_address(one.ip) in subnet for subnet in definition.subnets)
-    ]  # fmt: skip
+    met = [one.ip for one in addresses(tree, dict.fromkeys(macs, definition.name))]
+    met = [ip for ip in met if any(ip_address(ip) in subnet for subnet in definition.subnets)]
     found: dict[bool, str] = {}
     for address in (*kept, *met):
         found.setdefault(":" in address, address)
@@ -115,18 +110,14 @@ def addresses_of(tree: Tree, definition: spec.Network, guest: str) -> tuple[str,
 
 
 def refuse_taken(tree: Tree, definition: spec.Network) -> None:
-    """Refuse forwards whose ports are another's already.
-
-    :raises AlreadyExists: naming the port, and whose it is.
-    """
+    """Refuse forwards whose port is taken. :raises AlreadyExists: names the port and its owner."""
     for forward, owner in taken(tree, definition):
-        raise AlreadyExists(
-            f"forward {forward.label}: {owner}", hint="take another port, or an address to listen on"
-        )
+        hint = "take another port, or an address to listen on"
+        raise AlreadyExists(f"forward {forward.label}: {owner}", hint=hint)
 
 
 def taken(tree: Tree, definition: spec.Network) -> Iterator[tuple[Forward, str]]:
-    """The forwards whose ports are another's, each with words for who has it."""
+    """Yield the forwards whose ports are taken, each with words for the owner."""
     if not definition.forwards:
         return
     others = list(_others(tree, definition.name))
@@ -147,7 +138,7 @@ def taken(tree: Tree, definition: spec.Network) -> Iterator[tuple[Forward, str]]
 
 
 def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:
-    """The forwards of all other networks that are active."""
+    """Yield the forwards of all other active networks, each with its network."""
     for other, current in run.records(tree).items():
         if other != name:
             for forward in run.definition_of(current).forwards:
@@ -160,7 +151,7 @@ def _change(network: Handle, edited: Change, scope: Scope) -> None:
 
     def check(before: spec.Network, after: spec.Network, is_live: bool) -> None:
         if is_live:
-            # Those that are in force have their ports already.
+            # Forwards in force have their ports already.
             fresh = tuple(one for one in after.forwards if one not in before.forwards)
             refuse_taken(network.tree, replace(after, forwards=fresh))
         elif not scope.when(running=network.active).live:

@@ -1,4 +1,4 @@
-"""A network as it is: its definition, whether it is active, what its run is made of. Nothing here changes one.
+"""A network as it is: its definition, whether it is active, what its run is made of. Nothing here changes it.
 
 Verbs that only look need no more than this, and import nothing heavy.
 """
@@ -53,7 +53,7 @@ class Handle:
 
     @classmethod
     def lookup(cls, tree: Tree, name_or_uuid: str) -> Self:
-        """The network of that name or UUID. :raises NotFound: there is none."""
+        """Return the network of that name or UUID. :raises NotFound: there is none."""
         try:
             found = cls(tree, name_or_uuid)
         except InvalidValue:
@@ -79,18 +79,23 @@ class Handle:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What its present run is made of; None where it does not run (or its record is of an earlier boot)."""
+        """The record of its present run; None where it does not run (or the record is of an earlier boot)."""
         return run.read(self.tree, self.name)
 
     @property
-    def active(self) -> bool:
-        """Whether it runs: it has a record of this boot, and its bridge is there."""
+    def running(self) -> dict[str, Any] | None:
+        """Its record while its bridge exists, else None."""
         current = self.record
-        return current is not None and table.present(current["bridge"])
+        return current if current is not None and table.present(current["bridge"]) else None
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs: it has a record of this boot, and its bridge exists."""
+        return self.running is not None
 
     @property
     def definition(self) -> spec.Network:
-        """What the user wants, from its file; a transient network's is what runs.
+        """What the user wants, from its file; for a transient network, what runs.
 
         :raises NotFound: there is no such network (any more). :raises DefinitionError: its file is damaged.
         """
@@ -107,28 +112,26 @@ class Handle:
 
     @property
     def actual(self) -> spec.Network:
-        """What runs: the definition with the subnet and bridge that were really chosen.
-
-        :raises InvalidState: it is not active.
-        """
-        current = self.record
-        if current is None or not table.present(current["bridge"]):
+        """What runs: the definition with the subnet and bridge in use. :raises InvalidState: it is not active."""
+        current = self.running
+        if current is None:
             raise self._not_active()
         return run.definition_of(current)
 
     def info(self) -> Info:
-        """Name, uuid, state and bridge. :raises NotFound: there is no such network."""
-        current = self.record
-        active = current is not None and table.present(current["bridge"])
-        definition = self.definition
+        """Return name, uuid, state and bridge. :raises NotFound: there is no such network."""
+        current, definition = self.running, self.definition
         return Info(
-            name=self.name, uuid=definition.uuid, active=active, persistent=self.persistent,
+            name=self.name,
+            uuid=definition.uuid,
+            active=current is not None,
+            persistent=self.persistent,
             autostart=definition.autostart and self.persistent,
-            bridge=current["bridge"] if current is not None and active else definition.bridge,
-        )  # fmt: skip
+            bridge=current["bridge"] if current is not None else definition.bridge,
+        )
 
     def dhcp_leases(self, mac: str | None = None) -> list[Lease]:
-        """The addresses that its dnsmasq has given away, all or those of one MAC, by MAC."""
+        """Return the leases of its dnsmasq by MAC, all or those of one MAC."""
         from qkvm.net.dhcp.lease import leases
 
         wanted = units.parse_mac(mac) if mac else ""
@@ -137,7 +140,7 @@ class Handle:
 
     @property
     def uuid(self) -> str:
-        """Its UUID in the usual form, of its file or its run; '' where neither tells it."""
+        """Its UUID in the usual form, from its file or its run; '' where it has none."""
         from qkvm.spec import toml
 
         text = read_bytes(self.tree.network_definition(self.name))
@@ -157,36 +160,30 @@ class Handle:
 
 
 def list_networks(tree: Tree) -> list[Entry]:
-    """All networks, by name; those with a damaged definition too."""
+    """Return all networks by name, also those with a damaged definition."""
     links = table.names()
     defined = set(entries(tree.network_definitions, ".toml"))
     running = {name for name, current in run.records(tree).items() if current["bridge"] in links}
     return [
-        Entry(
-            name=name, active=name in running, persistent=name in defined,
-            autostart=name in defined and _autostarts(tree, name),
-        )
+        Entry(name, name in running, name in defined, name in defined and _autostarts(tree, name))
         for name in sorted(defined | running)
-    ]  # fmt: skip
+    ]
 
 
 def bridge_of(tree: Tree, name: str) -> str:
-    """The bridge of an active network, for the NICs on it.
+    """Return the bridge of an active network.
 
     :raises NotFound: there is no such network. :raises InvalidState: it is not active.
     """
     network = Handle.lookup(tree, name)
-    current = network.record
-    if current is None or not table.present(current["bridge"]):
+    current = network.running
+    if current is None:
         raise InvalidState(f"network '{network.name}' is not active", hint=f"qkvm net-start {network.name}")
     return str(current["bridge"])
 
 
 def ensure_default(tree: Tree) -> None:
-    """Give a root that never had a network the one that every host starts with; who undefines it, is rid of it.
-
-    Users get none: only root could start it.
-    """
+    """Define the default network in root's tree if it never had a network; once undefined it stays gone."""
     if os.geteuid() != 0 or os.path.isdir(tree.network_definitions):
         return
     from qkvm.spec import toml
@@ -204,7 +201,7 @@ def _not_found(text: str) -> NotFound:
 
 
 def plain(tree: Tree, name: str) -> dict[str, Any]:
-    """A definition file as plain TOML without any check; empty where it is damaged or absent."""
+    """Return a definition file as plain data without any check; empty where it is damaged or absent."""
     import tomllib
 
     text = read_bytes(tree.network_definition(name)) or b""
@@ -215,6 +212,6 @@ def plain(tree: Tree, name: str) -> dict[str, Any]:
 
 
 def _autostarts(tree: Tree, name: str) -> bool:
-    """Whether a definition asks for autostart; most do not even have the word, and are not parsed."""
+    """Whether a definition asks for autostart; most do not contain the word and are not parsed."""
     text = read_bytes(tree.network_definition(name)) or b""
     return b"autostart" in text and bool(plain(tree, name).get("autostart"))

@@ -1,7 +1,8 @@
-"""What an active network is made of, brought up and taken down: a bridge, packet-filter rules, a dnsmasq."""
+"""Make and remove what an active network consists of: a bridge, packet-filter rules, a dnsmasq."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,7 @@ from qkvm.net.run import Started
 from qkvm.rights import INSTEAD, need_root
 
 if TYPE_CHECKING:
-    from qkvm.net.firewall.obstacle import Obstacle
-    from qkvm.net.firewall.plan import FirewallPlan
+    from qkvm.net.firewall.plan import FirewallPlan, Obstacle
     from qkvm.paths import Tree
     from qkvm.spec import network as spec
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: AddressesOf) -> Started:
-    """Make all that a network needs, or nothing. The caller holds the lock; nothing of the network is there.
+    """Make all that a network needs, or nothing. The caller holds the lock; nothing of the network exists.
 
-    :param addresses_of: the addresses of a domain on the network, for forwards that lead to it by name.
+    :param addresses_of: gives a domain's addresses on the network, for forwards that lead to it by name.
     :raises AlreadyExists: its subnet or bridge is taken, and it is not relocatable.
     :raises HostError: the host lacks or refuses something.
     """
@@ -46,13 +46,11 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
         actual = place.definition
         plan = firewall_plan(actual, targets(actual, addresses_of))
         backend = choose(firewall)
-        now: dict[str, Any] = {
-            "name": name, "bridge": actual.bridge, "firewall": backend.name,
-            "definition": toml.to_plain(actual), "dnsmasq": None, "openings": [],
-        }  # fmt: skip
+        now: dict[str, Any] = {"name": name, "bridge": actual.bridge, "definition": toml.to_plain(actual)}
+        now |= {"firewall": backend.name, "dnsmasq": None, "openings": []}
         mac = now["mac"] = actual.mac or units.random_mac()
         make_private_dir(tree.network_run(name))
-        # One step undoes all: it is what destroy does, and where it fails itself the record stays for that.
+        # One step undoes all, as destroy does; where it fails, the record stays for another try.
         undo.add(take_down, tree, name, now)
         record.write(run.record_path(tree, name), now)
         bridge.make(actual.bridge, actual.interfaces, mac, link.network_tag(name), mtu=actual.mtu, ipr=ipr)
@@ -67,7 +65,7 @@ def bring_up(tree: Tree, definition: spec.Network, firewall: str, addresses_of: 
 
 
 def _finish(tree: Tree, current: dict[str, Any]) -> None:
-    """Note that all is there, by an id of this run, which :mod:`qkvm.net.network.events` knows it by."""
+    """Record that the network is complete, with an id of this run for :mod:`qkvm.net.network.events`."""
     from qkvm import units
 
     current["run"] = units.random_uuid()
@@ -75,46 +73,43 @@ def _finish(tree: Tree, current: dict[str, Any]) -> None:
 
 
 def _limit(tree: Tree, definition: spec.Network, current: dict[str, Any], ipr: Any) -> None:
-    """Hold all of a network's guests together to its limits of bandwidth."""
+    """Apply a network's limits of bandwidth to all its guests together."""
     if definition.inbound or definition.outbound:
         from qkvm.net.link import bandwidth
 
         shaper = current["shaper"] = bandwidth.shaper_name(definition.bridge)
         record.write(run.record_path(tree, definition.name), current)
-        bandwidth.apply_to_bridge(
-            definition.bridge, definition.inbound, definition.outbound, shaper=shaper,
-            alias=link.network_tag(definition.name), ipr=ipr,
-        )  # fmt: skip
+        limits, tag = (definition.inbound, definition.outbound), link.network_tag(definition.name)
+        bandwidth.limit(definition.bridge, *limits, shaper=shaper, alias=tag, ipr=ipr)
 
 
 def apply_rules(
     tree: Tree, current: dict[str, Any], definition: spec.Network, plan: FirewallPlan
 ) -> list[Obstacle]:
-    """Bring the packet filter to a plan, with the backend that the network was started with.
+    """Bring the packet filter to a plan, with the network's backend; return what still drops its packets.
 
-    Rulesets of others that would drop the packets are opened for them; gives those that could not be.
+    Rulesets of others that would drop them are opened.
     """
     from qkvm.net.firewall import foreign
     from qkvm.net.firewall.choice import backend
     from qkvm.net.link import sysctl
 
     if plan.targets and definition.address:
-        # Answers of guests to the host's own 127.0.0.1; the plan's rules keep everything else of that out.
+        # For answers of guests to the host's own 127.0.0.1; the plan's rules keep other such packets out.
         sysctl.write(f"net/ipv4/conf/{definition.bridge}/route_localnet", "1")
     backend(current["firewall"]).apply(plan)
-    return foreign.open_all(
-        plan, current.setdefault("openings", []),
-        lambda: record.write(run.record_path(tree, definition.name), current), backend=current["firewall"],
-    )  # fmt: skip
+    keep = functools.partial(record.write, run.record_path(tree, definition.name), current)
+    openings = current.setdefault("openings", [])
+    return foreign.open_all(plan, openings, keep, backend=current["firewall"])
 
 
 def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: AddressesOf) -> None:
-    """Bring what runs of a network to another definition: its record, its rules, its dnsmasq.
+    """Bring a running network to another definition: its record, its rules, its dnsmasq.
 
-    Addresses, bridge and mode must be the same. dnsmasq is started anew where it is to say something else; it
-    reads its configuration as root, and has ceased to be root. The caller holds the lock.
+    Addresses, bridge and mode must be the same. dnsmasq is restarted where its configuration differs, as it can't
+    read it again without root's rights. The caller holds the lock.
 
-    :raises ProgramFailed: dnsmasq does not take its configuration; the one that serves is left alone.
+    :raises ProgramFailed: dnsmasq refuses its configuration; the running one is left alone.
     """
     from qkvm.net.dhcp import dnsmasq
     from qkvm.net.firewall.plan import firewall_plan, targets
@@ -135,7 +130,7 @@ def adapt(tree: Tree, name: str, definition: spec.Network, addresses_of: Address
 
 
 def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
-    """Start a network on a bridge that is not qkvm's, or made over one of the host's NICs.
+    """Start a network on a bridge that is not qkvm's, or is made over one of the host's NICs.
 
     :raises NotFound: there is no such bridge, or no such NIC. :raises HostError: the NIC can't be bridged.
     """
@@ -161,11 +156,11 @@ def _take_bridge(tree: Tree, definition: spec.Network) -> Started:
 
 
 def take_down(tree: Tree, name: str, current: dict[str, Any] | None) -> None:
-    """Remove what a run was made of, whatever of it is left; foreign things stay. The caller holds the lock.
+    """Remove all that is left of a run, and nothing foreign. The caller holds the lock.
 
-    Each step is tried though another fails; then the record stays, so that this can be done again.
+    Each step is tried though another fails; then the record stays for another try.
 
-    :param current: its record; None only removes the folder of an earlier boot.
+    :param current: its record; with None only the folder of an earlier boot is removed.
     """
     definition = run.definition_of(current) if current is not None else None
     if current is not None and "over" in current:
@@ -217,7 +212,7 @@ def _remove_rules(current: dict[str, Any]) -> None:
 
 
 def _remove_bridge(current: dict[str, Any], ipr: Any) -> None:
-    """A link of that name that is not ours came after ours had gone: it is left alone."""
+    """Remove the bridge; a foreign link that took its name after it had gone is left alone."""
     name, mac, tag = current["bridge"], current["mac"], link.network_tag(current["name"])
     if bridge.is_ours(name, tag, mac=mac, ipr=ipr):
         bridge.remove(name, tag, mac=mac, ipr=ipr)

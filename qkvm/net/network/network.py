@@ -1,7 +1,6 @@
-"""A network and its verbs: defined, changed, started and ended.
+"""A network and its verbs: define, change, start, end.
 
-All changes of a root's networks happen under one lock, since a start looks at the other networks for a free
-place.
+All changes of a root's networks happen under one lock, since a start looks for a place free of other networks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Network(Handle):
-    """A network by name: persistent (it has a definition file), active (it has a record and a bridge), or both."""
+    """A network by name, with the verbs that change it."""
 
     __slots__ = ()
 
@@ -34,8 +33,7 @@ class Network(Handle):
 
         A missing uuid is that of the network of the same name, or a new one. An active network runs on as it is.
 
-        :param path: where the text came from, for errors.
-        :raises DefinitionError: the text is no valid definition.
+        :param path: where the text came from, for errors. :raises DefinitionError: no valid definition.
         :raises AlreadyExists: the name belongs to another uuid, or the uuid to another name.
         """
         make_private_dir(tree.network_definitions)
@@ -47,7 +45,7 @@ class Network(Handle):
 
     @classmethod
     def create(cls, tree: Tree, text: bytes | str, path: str, *, firewall: str = "") -> tuple[Network, Started]:
-        """Start a transient network from a text, gone when it is destroyed; raises what define and start do."""
+        """Start a transient network, which is gone when it ends; raises what define and start raise."""
         with run.locked_networks(tree):
             _, definition = _complete(tree, text, path)
             _check_identity(tree, definition)
@@ -55,7 +53,7 @@ class Network(Handle):
             return network, network._start(definition, firewall)
 
     def keep_address(self, mac: str, wanted: str = "") -> str:
-        """The IPv4 address that its DHCP gives to a MAC from now on; see :func:`qkvm.net.dhcp.reserve.keep`."""
+        """Return the IPv4 address that its DHCP gives to a MAC from now on: :func:`qkvm.net.dhcp.reserve.keep`."""
         from qkvm.net.dhcp import reserve
 
         with run.locked_networks(self.tree):
@@ -67,7 +65,7 @@ class Network(Handle):
     # Changes of the definition.
 
     def set_autostart(self, on: bool) -> None:
-        """Have ``autostart`` start it, or not. :raises InvalidState: it is transient."""
+        """Set whether ``autostart`` starts it. :raises InvalidState: it is transient."""
         from msgspec.structs import replace
 
         from qkvm.net.network import change
@@ -87,9 +85,9 @@ class Network(Handle):
         index: int = -1,
         scope: Scope = Scope.CURRENT,
     ) -> None:
-        """Change one part, as libvirt's virNetworkUpdate does; see :mod:`qkvm.spec.libvirt.network.update`.
+        """Change one part as virNetworkUpdate does; see :mod:`qkvm.spec.libvirt.network.update`.
 
-        :raises QkvmError: what :func:`qkvm.net.network.change.change` and that raise; then all is as before.
+        :raises QkvmError: as that and :func:`qkvm.net.network.change.change` raise; then all is as before.
         """
         from qkvm.net.network import change, forward
         from qkvm.spec.libvirt.network import update as netupdate
@@ -100,7 +98,7 @@ class Network(Handle):
         change.change(self, edit, adapt=forward.adapt, scope=scope)
 
     def undefine(self) -> None:
-        """Remove its definition. An active network runs on and is transient from then on.
+        """Remove its definition. An active network runs on and is then transient.
 
         :raises InvalidState: it is transient already. :raises NotFound: there is no such network.
         """
@@ -118,9 +116,9 @@ class Network(Handle):
     # Start and end.
 
     def start(self, *, firewall: str = "") -> Started:
-        """Make its bridge, rules and dnsmasq; all or nothing.
+        """Make its bridge, rules and dnsmasq, or nothing.
 
-        :param firewall: auto, iptables or nftables; default: as the host's settings say.
+        :param firewall: auto, iptables or nftables; default: the host's setting.
         :raises InvalidState: it is active. :raises AlreadyExists: its subnet or bridge is taken, and it is not
             relocatable. :raises HostError: the host lacks or refuses something.
         """
@@ -128,10 +126,10 @@ class Network(Handle):
             return self._start(self.definition, firewall)
 
     def destroy(self) -> None:
-        """Take away its bridge, rules and dnsmasq, or what a crash left of them; its leases stay.
+        """Remove its bridge, rules and dnsmasq, or what a crash left of them; its leases stay.
 
-        :raises InvalidState: it is not active. :raises QkvmError: something could not be removed; its record
-            stays, so that this can be tried again.
+        :raises InvalidState: it is not active. :raises QkvmError: a part could not be removed; its record stays
+            for another try.
         """
         from qkvm.net.network import life
 
@@ -149,7 +147,7 @@ class Network(Handle):
 
         forward.refuse_taken(self.tree, definition)
         current = self.record
-        if current is not None and run.is_ours(self.tree, current):
+        if current is not None and run.is_ours(current):
             raise InvalidState("network is already active")
         firewall = firewall or settings.load(self.tree).firewall
         life.take_down(self.tree, self.name, current)
@@ -159,26 +157,27 @@ class Network(Handle):
 
 
 def _forget_guests(tree: Tree, name: str) -> None:
-    """Remove what a network has remembered of its guests, and to whom it was granted."""
+    """Forget a network's guests, and who was granted it."""
     for path in (tree.leases(name), tree.reservations(name), tree.owners(name), tree.grants(name)):
         remove(path)
 
 
 def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Network]:
-    """A definition and the TOML that says it, with a uuid where it had none."""
+    """Return a definition, and the TOML that says it, with a uuid."""
     from qkvm.net.network import text as texts
 
     return texts.read(
-        text, path,
+        text,
+        path,
         uuid_of=lambda name: Handle(tree, name).uuid,
         stored=lambda name: read_bytes(tree.network_definition(name)) or b"",
         used=lambda name: _used(tree, name),
         free_bridge=lambda: _free_bridge(tree),
-    )  # fmt: skip
+    )
 
 
 def _used(tree: Tree, name: str) -> list[tuple[Subnet, str]]:
-    """The subnets that the host uses, and those of all networks but one, defined or running."""
+    """Return the subnets of the host and of all other networks, defined or running, with their owners."""
     from qkvm.net.network.text import parse
 
     with link.connection() as ipr:
@@ -196,17 +195,14 @@ def _used(tree: Tree, name: str) -> list[tuple[Subnet, str]]:
 
 
 def _free_bridge(tree: Tree) -> str:
-    """The first of libvirt's names for bridges that no network and no link of this host has."""
-    taken = set(table.names())
+    """Return the first of libvirt's names for bridges that no network and no link of this host has."""
+    taken = table.names()
     taken |= {str(plain(tree, name).get("bridge", "")) for name in entries(tree.network_definitions, ".toml")}
-    number = 0
-    while f"virbr{number}" in taken:
-        number += 1
-    return f"virbr{number}"
+    return table.free_name("virbr", taken)
 
 
 def _check_identity(tree: Tree, definition: spec.Network) -> None:
-    """One uuid, one name: libvirt's rule."""
+    """Refuse a second uuid for a name or a second name for a uuid, as libvirt does."""
     for entry in list_networks(tree):
         uuid = Handle(tree, entry.name).uuid
         if entry.name == definition.name and uuid not in ("", units.parse_uuid(definition.uuid)):

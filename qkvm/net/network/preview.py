@@ -1,4 +1,4 @@
-"""What a start of a network would ask of the packet filter, as text; nothing is changed for it."""
+"""The packet-filter rules that a start of a network would make, as text; nothing is changed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def preview(network: Handle, firewall: str = "") -> str:
-    """The rules of a network in the words of iptables-save, or of nft; of one that runs, those of its run.
+    """Return a network's rules as iptables-save or nft prints them; those of its run where it runs.
 
-    What is put into rulesets of others follows; where that is another tool's, as comments.
+    Rules for rulesets of others follow, as comments where these belong to another tool.
 
-    :param firewall: auto, iptables or nftables; default: as the host's settings say.
+    :param firewall: auto, iptables or nftables; default: the host's setting.
     :raises AlreadyExists: its subnet or bridge is taken, and it is not relocatable.
     """
     from qkvm.host import settings
     from qkvm.net.firewall.choice import live_name
     from qkvm.net.network import forward
 
-    current = network.record if network.active else None
+    current = network.running
     definition = network.actual if current is not None else _placed(network)
     kept = current.get("firewall", "") if current is not None else ""
     chosen = live_name(firewall or kept or settings.load(network.tree).firewall)

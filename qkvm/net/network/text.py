@@ -15,10 +15,7 @@ from qkvm.spec import toml
 
 
 def parse(text: bytes | str, path: str) -> spec.Network:
-    """A valid definition from TOML text.
-
-    :raises DefinitionError: no TOML, wrong keys, or a value that can't be right.
-    """
+    """Parse and check TOML text. :raises DefinitionError: no TOML, wrong keys, or an impossible value."""
     try:
         definition = spec.validate(toml.loads(text, spec.Network, path))
         firewall_plan(definition)
@@ -38,11 +35,11 @@ def read(
     used: Callable[[str], Iterable[tuple[Subnet, str]]],
     free_bridge: Callable[[], str],
 ) -> tuple[str, spec.Network]:
-    """A valid definition, and as the TOML to keep.
+    """Return a valid definition, and the TOML text to store for it.
 
-    :param uuid_of: the UUID of the network of that name, '' for none. :param stored: its text, for what an XML
-        can't say. :param used: see :func:`qkvm.net.network.auto.resolve`.
-    :param free_bridge: a name for the bridge of one that names none.
+    :param uuid_of: gives the UUID of a network by name, '' for none. :param stored: gives its text, for what XML
+        can't say. :param used: see :func:`qkvm.net.network.auto.resolve`. :param free_bridge: gives a bridge's
+        name.
     """
     from qkvm.net.network import auto
     from qkvm.spec.libvirt.network import network as libvirt
@@ -57,7 +54,7 @@ def read(
     except DefinitionError:
         raise
     except InvalidValue:
-        # The name is refused, with its place, when the whole is read.
+        # A wrong name is refused, with its place, when the whole is read.
         uuid = ""
     definition = libvirt.loads(text, path, known_uuid=uuid, bridge=free_bridge())
     former = stored(definition.name)
@@ -67,17 +64,16 @@ def read(
 
 
 def _carried(definition: spec.Network, former: bytes) -> spec.Network:
-    """A definition from XML with what an XML can't say as it was, and with a MAC, as libvirt gives it one."""
+    """Fill in what XML can't say from the former definition, and a MAC as libvirt does."""
     try:
         known = parse(former, "")
     except DefinitionError:
         known = None
     if known is not None:
         same = definition.mode is spec.Mode.BRIDGE and definition.bridge == known.bridge
-        definition = replace(
-            definition, autostart=known.autostart, relocatable=known.relocatable, forwards=known.forwards,
-            over=known.over if same else "",
-        )  # fmt: skip
+        over = known.over if same else ""
+        keep = {"autostart": known.autostart, "relocatable": known.relocatable, "forwards": known.forwards}
+        definition = replace(definition, over=over, **keep)
     if definition.mac or not definition.owns_bridge:
         return definition
     return replace(definition, mac=(known.mac if known is not None else "") or units.random_mac())

@@ -1,6 +1,6 @@
-"""Which NICs can become a bridge's port, and what their owner should know first.
+"""Which NICs can become a bridge's port, and what the user should know first.
 
-Refusals come before anything is changed; warnings tell of programs that go on speaking for the NIC.
+Refusals come before any change; warnings name programs that go on configuring the NIC.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ SYSFS = "/sys/class/net"
 RUN = "/run"
 
 _STACKED = {
-    "macvlan": "it is a macvlan of another NIC", "macvtap": "it is a macvtap of another NIC",
-    "ipvlan": "it is an ipvlan of another NIC", "ipvtap": "it is an ipvtap of another NIC",
-    "vrf": "it is a VRF", "dummy": "",
-}  # fmt: skip
-"""Kinds of links -> why the kernel takes none of them as a port; '' for those that it takes."""
+    **{kind: f"it is a {kind} of another NIC" for kind in ("macvlan", "macvtap")},
+    **{kind: f"it is an {kind} of another NIC" for kind in ("ipvlan", "ipvtap")},
+    "vrf": "it is a VRF",
+}
+"""Kinds of links that the kernel takes for no port, with the reason."""
 
 _TAKEN = ("macvlan", "macvtap", "ipvlan", "ipvtap")
 """Kinds of links that take all that their NIC receives, as a bridge does."""
 
 
 def check_nic(links: Iterable[nl.Message], name: str) -> nl.Message:
-    """The link of that name, if it can become the port of a bridge.
+    """Return the link of that name if it can become the port of a bridge.
 
     :raises NotFound: there is none. :raises InvalidValue: it never can. :raises InvalidState: it can't now.
     """
@@ -72,15 +72,15 @@ def check_nic(links: Iterable[nl.Message], name: str) -> nl.Message:
 
 
 def check_bridge(links: Iterable[nl.Message], bridge: str) -> None:
-    """:raises AlreadyExists: a link has that name."""
+    """Refuse a name for the bridge. :raises AlreadyExists: a link has that name."""
     if any(link.text(nl.IFLA_IFNAME) == bridge for link in links):
         raise AlreadyExists(f"Network device {bridge} already exists", hint="another name for the bridge")
 
 
 def check_unknown(links: Iterable[nl.Message], bridge: str) -> None:
-    """Say why a link that is there can't be taken apart, though no record tells of it.
+    """Refuse to unbridge a link that no record names.
 
-    :raises InvalidValue: it is no bridge. :raises InvalidState: it is somebody else's.
+    :raises InvalidValue: it is no bridge. :raises InvalidState: it is another tool's.
     """
     for link in links:
         if link.text(nl.IFLA_IFNAME) == bridge:
@@ -90,7 +90,7 @@ def check_unknown(links: Iterable[nl.Message], bridge: str) -> None:
 
 
 def refuse_owned(bridge: str, alias: str) -> NoReturn:
-    """:raises InvalidState: always, with the owner that the bridge's alias names."""
+    """Refuse to touch a bridge. :raises InvalidState: always, with the owner that the bridge's alias names."""
     _, network, name = alias.partition("qkvm:net=")
     if network:
         shown = printable(name)
@@ -102,7 +102,7 @@ def refuse_owned(bridge: str, alias: str) -> NoReturn:
 
 
 def is_wireless(name: str) -> bool:
-    """Whether an interface is a station of a wireless network, by /sys or, of another namespace, by /proc."""
+    """Whether an interface is a station of a wireless network: by /sys or, for another namespace, by /proc."""
     if any(os.path.exists(f"{SYSFS}/{name}/{sign}") for sign in ("wireless", "phy80211")):
         return True
     try:
@@ -113,7 +113,7 @@ def is_wireless(name: str) -> bool:
 
 
 def warnings(sock: nl.Socket, nic: nl.Message, held: Holding, bridge: str) -> tuple[str, ...]:
-    """What goes on speaking for the NIC when the bridge has its addresses, a sentence each."""
+    """Return a sentence for each program that goes on configuring the NIC when the bridge has its addresses."""
     name = nic.text(nl.IFLA_IFNAME)
     found = []
     leased = [message for message in held.addresses if lifetime(message) != FOREVER]
@@ -132,7 +132,7 @@ def warnings(sock: nl.Socket, nic: nl.Message, held: Holding, bridge: str) -> tu
 
 
 def _keeper(index: int, name: str) -> str:
-    """The program that configures a link by itself, '' where none shows."""
+    """Return the program that configures a link by itself, '' where none is found."""
     if not _first_namespace():
         return ""
     if "managed=true" in _text(f"{RUN}/NetworkManager/devices/{index}"):
@@ -147,7 +147,7 @@ def _keeper(index: int, name: str) -> str:
 
 
 def _first_namespace() -> bool:
-    """Whether this thread is where the machine's own programs are: their files tell of links by number."""
+    """Whether this thread is in the machine's first namespace, whose link numbers those programs' files use."""
     try:
         return os.readlink("/proc/thread-self/ns/net") == os.readlink("/proc/1/ns/net")
     except OSError:

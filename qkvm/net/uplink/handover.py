@@ -1,8 +1,8 @@
-"""A holding given to a link: what :mod:`qkvm.net.uplink.holding` has read of another.
+"""Give a holding (:mod:`qkvm.net.uplink.holding`) to another link.
 
-It is given step by step, each of which may have been done before, so that a move that was cut off can be finished,
-or taken back, by whoever comes later. At no step is a destination without a route: a route is replaced at once, or
-its successor stands before it goes. Source: net/ipv4/{devinet,fib_trie}.c, net/ipv6/{addrconf,ip6_fib}.c of Linux.
+Each step may have been done before, so that a move that was cut off can be finished or taken back later. At no
+step is a destination without a route: a route is replaced at once, or its successor is added before it goes.
+Source: net/ipv4/{devinet,fib_trie}.c, net/ipv6/{addrconf,ip6_fib}.c of Linux.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qkvm.net.uplink.holding import (
 
 
 def give(sock: nl.Socket, held: Holding, place: Place) -> None:
-    """Give a link all of a holding that names it; what is there already stays."""
+    """Give a link the addresses and neighbours of a holding that names it; what it has already stays."""
     for message in [m for m in held.addresses if m.fixed[0] == socket.AF_INET]:
         _add_address(sock, message, held.at, place)
     # The kernel lists the newest IPv6 address first.
@@ -44,7 +44,7 @@ def give(sock: nl.Socket, held: Holding, place: Place) -> None:
         try:
             sock.change(nl.NEWNEIGH, message, f"cannot tell {place.name} of a neighbour", nl.CREATE | nl.REPLACE)
         except HostError:
-            # The kernel asks for the others when it needs them.
+            # The kernel asks for other neighbours when it needs them.
             if permanent:
                 raise
 
@@ -56,7 +56,8 @@ def _add_address(sock: nl.Socket, message: Message, at: float, place: Place) -> 
     if message.fixed[0] == socket.AF_INET:
         sock.change(nl.NEWADDR, message, what, fresh, accept=(errno.EEXIST,))
         return
-    # It is this host's already: without NODAD nobody could use it for a second. Then it gets its own flags.
+    # Without NODAD this host could not use its own address for a second. Afterwards the address gets its own
+    # flags.
     flags = address_flags(message) | NODAD
     rest = [(kind, value) for kind, value in message.attributes if kind != nl.IFA_FLAGS]
     fixed = message.fixed[:2] + bytes([flags & 0xFF]) + message.fixed[3:]
@@ -66,7 +67,7 @@ def _add_address(sock: nl.Socket, message: Message, at: float, place: Place) -> 
 
 
 def _with_lifetime(message: Message, at: float) -> Message:
-    """The address with what is left of its life; one that ended meanwhile gets a last second."""
+    """Return the address with the rest of its lifetime; an expired one gets one more second."""
     raw = message.get(nl.IFA_CACHEINFO)
     if raw is None:
         return message
@@ -82,9 +83,9 @@ def _with_lifetime(message: Message, at: float) -> Message:
 
 
 def clear(sock: nl.Socket, held: Holding, place: Place) -> None:
-    """Take the addresses and permanent neighbours of a holding from the link that it names, the newest first.
+    """Remove the addresses and permanent neighbours of a holding from its link, the newest first.
 
-    That order leaves the others where they are in the kernel's list, and secondary ones alive.
+    That order keeps the kernel's order of the others, and keeps secondary addresses alive.
     """
     what = f"cannot take an address from {place.name}"
     gone = (errno.EADDRNOTAVAIL, errno.ENOENT)
@@ -101,11 +102,11 @@ def clear(sock: nl.Socket, held: Holding, place: Place) -> None:
 
 
 def settle(sock: nl.Socket, held: Holding, place: Place, *, spare: bool, strict: bool = True) -> None:
-    """Make the host's routes those of a holding that names a link, wherever the holding has any of that key.
+    """Make the host's routes those of a holding that names a link, for each key in the holding.
 
-    :param spare: leave the routes that the kernel made with other links' addresses: they go with these.
-    :param strict: False where time has passed since the holding was read: other links' routes of the same keys,
-        which are moved aside to keep the order, may have become impossible, and are left out then.
+    :param spare: keep the kernel's own routes for other links' addresses; they go with these.
+    :param strict: False where time has passed since the holding was read. Other links' routes of the same keys,
+        which are moved to keep the order, may have become impossible; they are then left out.
     """
     now = route_groups(sock)
     for wanted in held.groups:
@@ -127,7 +128,7 @@ def _settle_group(
         if len(there) == len(wanted) == 1:
             _add_route(sock, wanted[0], at, nl.CREATE | nl.REPLACE)
             return
-        # One after the other goes to the end of the row; those before it still lead where they led.
+        # Each goes to the end of the row in turn; those before it still lead where they led.
         for message, name in zip(wanted, names, strict=True):
             if name in known:
                 _delete_route(sock, message)
@@ -161,7 +162,7 @@ def _delete_route(sock: nl.Socket, message: Message) -> None:
 
 
 def _words(message: Message) -> str:
-    """A route in words: 'the route to 10.0.0.0/8 (table 254)'."""
+    """Describe a route: 'the route to 10.0.0.0/8 (table 254)'."""
     import ipaddress
 
     size = 4 if message.fixed[0] == socket.AF_INET else 16

@@ -1,6 +1,6 @@
-"""What a link has of the network layer, as the kernel's own messages: addresses, routes, neighbours.
+"""A link's addresses, routes and neighbours, as the kernel's own messages.
 
-It is read here, and rewritten to be another link's; :mod:`qkvm.net.uplink.handover` gives it to a link.
+They are read here and rewritten for another link; :mod:`qkvm.net.uplink.handover` gives them to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROTOCOL_KERNEL = 2
 _SCOPE_LINK = 253
 _CLONED = 0x200
 _NEXTHOP_KEPT = 0x2 | 0x4
-"""RTNH_F_PERVASIVE and RTNH_F_ONLINK; the others tell of the present."""
+"""RTNH_F_PERVASIVE and RTNH_F_ONLINK; the others describe the present."""
 _TEMPORARY, NODAD, _DADFAILED, _PERMANENT, _STABLE_PRIVACY = 0x1, 0x2, 0x8, 0x80, 0x800
 _ADDRESS_KEPT = NODAD | 0x10 | 0x100 | 0x200 | 0x400
 """IFA_FNODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN; the kernel sets the others."""
@@ -39,7 +39,7 @@ _NEIGHBOUR_KNOWN = 0x2 | _STALE | 0x8 | 0x10 | NEIGHBOUR_PERMANENT
 
 
 class Place:
-    """A link as the owner of addresses and routes."""
+    """A link that owns addresses and routes."""
 
     __slots__ = ("index", "name")
 
@@ -49,9 +49,9 @@ class Place:
 
 
 class Holding:
-    """What a link has: addresses as listed, routes with all others of the same key in their order, neighbours.
+    """A link's addresses, its routes with all others of the same key in their order, and its neighbours.
 
-    ``at`` is when it was read (CLOCK_MONOTONIC): lifetimes are counted from there.
+    ``at`` is when it was read (CLOCK_MONOTONIC): lifetimes count from there.
     """
 
     __slots__ = ("addresses", "at", "groups", "neighbours")
@@ -65,7 +65,7 @@ class Holding:
         self.at = at
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return it as JSON can hold it."""
         return {
             "addresses": [_hex(message) for message in self.addresses],
             "groups": [[_hex(message) for message in group] for group in self.groups],
@@ -97,9 +97,9 @@ def _message(text: str, size: int) -> Message:
 
 
 def holding(sock: nl.Socket, place: Place, mac: str) -> Holding:
-    """What a link has now; what the kernel itself gives every link (fe80::, table local) is left out.
+    """Return what a link has now, without what the kernel gives every link (fe80::, table local).
 
-    :param mac: the link's, to know a link-local address that was made of it.
+    :param mac: the link's, to recognise a link-local address made of it.
     :raises InvalidState: it has something that can't be moved.
     """
     at = time.monotonic()
@@ -120,7 +120,7 @@ def holding(sock: nl.Socket, place: Place, mac: str) -> Holding:
                 )
         if mine:
             groups.append(members)
-    # What has no gateway comes first: gateways are looked up in it.
+    # Routes without a gateway come first: gateways are looked up in them.
     groups.sort(key=lambda members: any(_has_gateway(message) for message in members))
     return Holding(addresses, groups, _neighbours(sock, place.index), at)
 
@@ -130,29 +130,24 @@ def _address_index(message: Message) -> int:
 
 
 def address_flags(message: Message) -> int:
-    """IFA_F_* of an address."""
+    """Return the IFA_F_* of an address."""
     return message.number(nl.IFA_FLAGS, message.fixed[2])
 
 
 def address_text(message: Message) -> str:
-    """An address with its prefix, '192.0.2.1/24'."""
+    """Return an address with its prefix, '192.0.2.1/24'."""
     raw = message.get(nl.IFA_LOCAL) or message.get(nl.IFA_ADDRESS) or bytes(4)
     return f"{ipaddress.ip_address(raw)}/{message.fixed[1]}"
 
 
 def lifetime(message: Message) -> int:
-    """Seconds that an address is valid for, :data:`FOREVER` for one that stays."""
+    """Return the seconds that an address is valid for, :data:`FOREVER` for one that stays."""
     raw = message.get(nl.IFA_CACHEINFO)
     return FOREVER if raw is None else int(struct.unpack_from("=II", raw)[1])
 
 
-def is_temporary(message: Message) -> bool:
-    """Whether it is one of IPv6's privacy addresses (RFC 8981)."""
-    return message.fixed[0] == socket.AF_INET6 and bool(address_flags(message) & _TEMPORARY)
-
-
 def _stays(message: Message, mac: str) -> bool:
-    """Whether an address stays with its link: the kernel made it for that link, or found it to be another's."""
+    """Whether an address stays with its link: the kernel made it for that link, or found a duplicate."""
     family, flags = message.fixed[0], address_flags(message)
     if family != socket.AF_INET6:
         return False
@@ -165,13 +160,13 @@ def _stays(message: Message, mac: str) -> bool:
 
 
 def _interface_id(mac: str) -> bytes:
-    """Modified EUI-64 (RFC 4291, appendix A)."""
+    """Return the modified EUI-64 of a MAC (RFC 4291, appendix A)."""
     raw = bytes.fromhex(mac.replace(":", ""))
     return bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:] if len(raw) == 6 else b""
 
 
 def _own_address(message: Message) -> Message:
-    """An address without what only the kernel sets."""
+    """Return an address without the flags that only the kernel sets."""
     flags = address_flags(message) & _ADDRESS_KEPT
     family, prefix, _, scope, index = struct.unpack("=BBBBI", message.fixed)
     fixed = struct.pack("=BBBBI", family, prefix, flags & 0xFF, scope, index)
@@ -180,7 +175,7 @@ def _own_address(message: Message) -> Message:
 
 
 def route_groups(sock: nl.Socket) -> dict[tuple[object, ...], list[Message]]:
-    """All routes that can be moved, in the kernel's order, by their key."""
+    """Return all routes that can be moved, by their key, in the kernel's order."""
     groups: dict[tuple[object, ...], list[Message]] = {}
     for family in FAMILIES:
         for message in sock.dump(nl.GETROUTE, family):
@@ -193,7 +188,7 @@ def route_groups(sock: nl.Socket) -> dict[tuple[object, ...], list[Message]]:
 
 
 def route_key(message: Message) -> tuple[object, ...]:
-    """What tells a route apart from others: those of one key the kernel keeps in an order."""
+    """Return what identifies a route; the kernel keeps an order among routes of one key."""
     family, dst_len, src_len, tos = message.fixed[:4]
     table = message.number(nl.RTA_TABLE, message.fixed[4])
     priority = message.number(nl.RTA_PRIORITY)
@@ -211,7 +206,7 @@ def _is_link_local(message: Message) -> bool:
 
 
 def _own_route(message: Message) -> Message:
-    """A route as it can be asked for: flags of the present left out, its rest of life as RTA_EXPIRES."""
+    """Return a route as it can be asked for: without present state, its remaining lifetime as RTA_EXPIRES."""
     kept: nl.Attributes = []
     for kind, value in message.attributes:
         if kind == nl.RTA_CACHEINFO:
@@ -227,7 +222,7 @@ def _own_route(message: Message) -> Message:
 
 
 def _nexthops(raw: bytes) -> list[tuple[int, int, int, bytes]]:
-    """A RTA_MULTIPATH's parts: flags, weight less one, index of the link, attributes."""
+    """Return the parts of a RTA_MULTIPATH: flags, weight less one, index of the link, attributes."""
     found, at = [], 0
     while at + 8 <= len(raw):
         size, flags, hops, index = struct.unpack_from("=HBBi", raw, at)
@@ -246,7 +241,7 @@ def _pack_nexthops(nexthops: list[tuple[int, int, int, bytes]]) -> bytes:
 
 
 def involves(message: Message, index: int) -> bool:
-    """Whether a route leads, or one of its ways leads, through that link."""
+    """Whether a route, or one of its ways, leads through that link."""
     raw = message.get(nl.RTA_MULTIPATH)
     if raw is not None:
         return any(found == index for _, _, found, _ in _nexthops(raw))
@@ -258,7 +253,7 @@ def _has_gateway(message: Message) -> bool:
 
 
 def _neighbours(sock: nl.Socket, index: int) -> list[Message]:
-    """The neighbours that a link knows: an address with its MAC."""
+    """Return the neighbours that a link knows: addresses with their MACs."""
     found = []
     for family in FAMILIES:
         for message in sock.dump(nl.GETNEIGH, family):
@@ -276,10 +271,7 @@ def _neighbours(sock: nl.Socket, index: int) -> list[Message]:
 
 
 def moved(held: Holding, source: Place, target: Place) -> Holding:
-    """The same holding as another link's.
-
-    :raises InvalidState: an address's label would be longer than the kernel takes.
-    """
+    """Return the same holding for another link. :raises InvalidState: a label would be too long."""
     return Holding(
         [_moved_address(message, source, target) for message in held.addresses],
         [_distinct([_moved_route(message, source, target) for message in group]) for group in held.groups],
@@ -316,10 +308,8 @@ def _moved_route(message: Message, source: Place, target: Place) -> Message:
         if kind == nl.RTA_OIF and value == nl.u32(source.index):
             value = nl.u32(target.index)
         elif kind == nl.RTA_MULTIPATH:
-            value = _pack_nexthops([
-                (flags, hops, target.index if index == source.index else index, rest)
-                for flags, hops, index, rest in _nexthops(value)
-            ])  # fmt: skip
+            ways = [(n[0], n[1], target.index if n[2] == source.index else n[2], n[3]) for n in _nexthops(value)]
+            value = _pack_nexthops(ways)
         attributes.append((kind, value))
     return Message(message.fixed, attributes)
 
@@ -332,6 +322,6 @@ def _distinct(routes: list[Message]) -> list[Message]:
 
 
 def normal(message: Message) -> tuple[object, ...]:
-    """What makes two routes the same to whoever looks; the rest of their life does not."""
+    """Return what makes two routes the same: all but their remaining lifetime."""
     told = sorted(pair for pair in message.attributes if pair[0] not in (nl.RTA_EXPIRES, nl.RTA_UID))
     return message.fixed, tuple(told)

@@ -1,6 +1,6 @@
-"""The host's own links as libvirt's interface driver sees them: names, states, and XML.
+"""The host's own links as libvirt's interface driver shows them: names, states and XML.
 
-Ports of bridges are left out of the list, and stand in their bridge's description. Source: libvirt's
+A port of a bridge is not listed; it is part of its bridge's description. Source: libvirt's
 interface_backend_udev.c, and interface_conf.c for the order of elements; linux/if_link.h.
 """
 
@@ -10,6 +10,7 @@ import socket
 import sys
 from ipaddress import ip_address
 
+from qkvm import xml
 from qkvm.errors import InvalidValue, NotFound, QkvmError
 from qkvm.net.link import rtnetlink as nl
 from qkvm.net.uplink.holding import FAMILIES
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
     from qkvm.xml import Element
 
 _STATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
-"""IF_OPER_*, RFC 2863, by number, in libvirt's words."""
+"""IF_OPER_* of RFC 2863 in libvirt's words, by number."""
 
 _TYPES = {"bridge": "bridge", "bond": "bond", "vlan": "vlan"}
 _FAMILY_NAMES = {int(socket.AF_INET): "ipv4", int(socket.AF_INET6): "ipv6"}
 
-_BOND_MODES = (
-    "balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb",
-)  # fmt: skip
+_BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")
 _ARP_VALIDATE = ("", "active", "backup", "all")
 
 _MAIN_TABLE = 254
@@ -37,7 +36,7 @@ _USER_HZ = 100
 
 
 class Interface:
-    """One link: name, MAC, type in libvirt's words, whether it is active, whose port it is ('': nobody's)."""
+    """One link; ``type`` in libvirt's words, ``port_of`` is its master's name ('': none)."""
 
     __slots__ = ("active", "link", "mac", "name", "port_of", "type")
 
@@ -51,22 +50,19 @@ class Interface:
         self.port_of = names.get(master, str(master)) if master else ""
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return it as JSON can hold it."""
         word = "active" if self.active else "inactive"
         return {"name": self.name, "state": word, "mac": self.mac, "type": self.type}
 
 
 def state(link: nl.Message) -> str:
-    """A link's operational state, as libvirt says it."""
+    """Return a link's operational state in libvirt's words."""
     number = link.number(nl.IFLA_OPERSTATE)
     return _STATES[number] if number < len(_STATES) else "unknown"
 
 
 def interfaces(sock: nl.Socket | None = None) -> list[Interface]:
-    """All links of this network namespace, by name.
-
-    :param sock: an open socket to use.
-    """
+    """Return all links of this network namespace by name. :param sock: an open socket to use."""
     if sock is None:
         with nl.Socket() as fresh:
             return interfaces(fresh)
@@ -76,28 +72,25 @@ def interfaces(sock: nl.Socket | None = None) -> list[Interface]:
 
 
 def listed() -> list[Interface]:
-    """Those that stand for themselves: ports of bridges do not."""
+    """Return all links but the ports of bridges."""
     found = interfaces()
     bridges = {interface.name for interface in found if interface.type == "bridge"}
     return [interface for interface in found if interface.port_of not in bridges]
 
 
 def by_name(name: str) -> Interface:
-    """The link of that name. :raises NotFound: there is none."""
+    """Return the link of that name. :raises NotFound: there is none."""
     for interface in interfaces():
         if interface.name == name:
             return interface
-    raise NotFound(
-        f"failed to get interface '{printable(name)}': no interface with matching name",
-        kind="interface",
-        name=name,
-    )
+    words = f"failed to get interface '{printable(name)}': no interface with matching name"
+    raise NotFound(words, kind="interface", name=name)
 
 
 def by_mac(text: str) -> Interface:
-    """The link of that MAC address; of a bridge and its port that share it, the bridge.
+    """Return the link of that MAC address; a bridge before its port with the same one.
 
-    :raises NotFound: there is none, or that is no MAC address. :raises QkvmError: there are several.
+    :raises NotFound: there is none, or it is no MAC address. :raises QkvmError: there are several.
     """
     missing = NotFound(
         f"failed to get interface '{printable(text)}': no interface with matching mac", kind="interface", name=text
@@ -117,7 +110,7 @@ def by_mac(text: str) -> Interface:
 
 
 def find(text: str) -> Interface:
-    """The link of that name or MAC address. :raises NotFound: there is none."""
+    """Return the link of that name or MAC address. :raises NotFound: there is none."""
     try:
         return by_name(text)
     except NotFound as error:
@@ -130,7 +123,7 @@ def find(text: str) -> Interface:
 
 
 def describe(name: str) -> Element:
-    """A link as libvirt's XML says it, of what is: there is no configuration of it here to be shown.
+    """Return a link as libvirt's XML, as it is now; there is no configuration to show.
 
     :raises NotFound: there is no link of that name.
     """
@@ -143,7 +136,7 @@ def describe(name: str) -> Element:
 
 
 def element(interface: Interface, every: list[Interface], protocols: list[Element]) -> Element:
-    """The XML of one of the host's interfaces with its protocols; ports and parents are found among all."""
+    """Return the XML of an interface with its protocols; ports and parents are found among all."""
     root = _named(interface)
     root.add("mtu", size=interface.link.number(nl.IFLA_MTU))
     root.children += protocols
@@ -161,9 +154,7 @@ def element(interface: Interface, every: list[Interface], protocols: list[Elemen
 
 
 def _named(interface: Interface) -> Element:
-    from qkvm.xml import element as new
-
-    return new("interface", type=interface.type, name=interface.name)
+    return xml.element("interface", type=interface.type, name=interface.name)
 
 
 def _add_link(root: Element, interface: Interface) -> None:
@@ -172,7 +163,7 @@ def _add_link(root: Element, interface: Interface) -> None:
 
 
 def _speed(interface: Interface) -> str | None:
-    """Megabits a second; None where the link has no speed, or /sys shows another network namespace."""
+    """Return megabits a second; None where the link has no speed, or /sys shows another network namespace."""
     folder = f"/sys/class/net/{interface.name}"
     try:
         with open(f"{folder}/ifindex", encoding="ascii") as stream:
@@ -202,43 +193,34 @@ def _data(interface: Interface) -> nl.Message:
 
 
 def _bridge(interface: Interface, every: list[Interface]) -> Element:
-    from qkvm.xml import element as new
-
     data = _data(interface)
     delay = data.number(nl.BR_FORWARD_DELAY) / _USER_HZ
-    made = new("bridge", stp="on" if data.number(nl.BR_STP_STATE) else "off", delay=f"{delay:g}")
+    made = xml.element("bridge", stp="on" if data.number(nl.BR_STP_STATE) else "off", delay=f"{delay:g}")
     _add_ports(made, interface, every)
     return made
 
 
 def _bond(interface: Interface, every: list[Interface]) -> Element:
-    from qkvm.xml import element as new
-
     data = _data(interface)
     mode = data.number(nl.BOND_MODE)
-    made = new("bond", mode=_BOND_MODES[mode] if mode < len(_BOND_MODES) else None)
+    made = xml.element("bond", mode=_BOND_MODES[mode] if mode < len(_BOND_MODES) else None)
     interval = data.number(nl.BOND_ARP_INTERVAL)
     if data.number(nl.BOND_MIIMON):
-        made.add(
-            "miimon", freq=data.number(nl.BOND_MIIMON), downdelay=data.number(nl.BOND_DOWNDELAY) or None,
-            updelay=data.number(nl.BOND_UPDELAY) or None,
-            carrier="netif" if data.number(nl.BOND_CARRIER, 1) else "ioctl",
-        )  # fmt: skip
+        delays = {"downdelay": nl.BOND_DOWNDELAY, "updelay": nl.BOND_UPDELAY}
+        shown = {name: data.number(kind) or None for name, kind in delays.items()}
+        carrier = "netif" if data.number(nl.BOND_CARRIER, 1) else "ioctl"
+        made.add("miimon", freq=data.number(nl.BOND_MIIMON), **shown, carrier=carrier)
     elif interval:
-        targets = [str(ip_address(value)) for _, value in data.nested(nl.BOND_ARP_TARGET).attributes]
-        validate = data.number(nl.BOND_ARP_VALIDATE)
-        made.add(
-            "arpmon", interval=interval, target=",".join(targets),
-            validate=_ARP_VALIDATE[validate] or None if validate < len(_ARP_VALIDATE) else None,
-        )  # fmt: skip
+        targets = ",".join(str(ip_address(value)) for _, value in data.nested(nl.BOND_ARP_TARGET).attributes)
+        number = data.number(nl.BOND_ARP_VALIDATE)
+        validate = _ARP_VALIDATE[number] or None if number < len(_ARP_VALIDATE) else None
+        made.add("arpmon", interval=interval, target=targets, validate=validate)
     _add_ports(made, interface, every)
     return made
 
 
 def _vlan(interface: Interface, every: list[Interface]) -> Element:
-    from qkvm.xml import element as new
-
-    made = new("vlan")
+    made = xml.element("vlan")
     made.attributes["tag"] = str(_data(interface).number(nl.VLAN_ID))
     parent = interface.link.number(nl.IFLA_LINK)
     for other in every:
@@ -248,12 +230,10 @@ def _vlan(interface: Interface, every: list[Interface]) -> Element:
 
 
 def _protocols(sock: nl.Socket, index: int) -> list[Element]:
-    """Addresses and the default gateway of a link, by family."""
-    from qkvm.xml import element as new
-
+    """Return addresses and the default gateway of a link, by family."""
     found = []
     for family in FAMILIES:
-        made = new("protocol", family=_FAMILY_NAMES[int(family)])
+        made = xml.element("protocol", family=_FAMILY_NAMES[int(family)])
         for message in sock.dump(nl.GETADDR, family):
             if int.from_bytes(message.fixed[4:8], sys.byteorder) == index:
                 raw = message.get(nl.IFA_LOCAL) or message.get(nl.IFA_ADDRESS) or b""

@@ -1,21 +1,22 @@
-"""A bridge made over a NIC of the host, which becomes its port, and the way back.
+"""Make a bridge over a NIC of the host, which becomes its port, and undo it.
 
-The bridge takes the NIC's MAC address, MTU, addresses, routes and settings, so that the host stays what it is to
-others, and open connections stay open. What is to be put back lies in run/qkvm/uplinks/BRIDGE.json before anything
-is changed: whatever ends this process in the middle, the next verb puts the host back or finishes
-(:func:`mend`). All of it is of this boot; the distribution's own configuration is not touched.
+The bridge takes the NIC's MAC address, MTU, addresses, routes and settings, so that open connections stay open.
+What is to be put back is written to run/qkvm/uplinks/BRIDGE.json before any change. If this process is killed, the
+next verb puts the host back or finishes (:func:`mend`). All ends with this boot; the distribution's own
+configuration is not changed.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from qkvm.errors import HostError, InvalidState, InvalidValue, NotFound, QkvmError
-from qkvm.files import entries, locked, make_private_dir, os_error, remove, sweep
+from qkvm.files import entries, locked, make_private_dir, remove, sweep
 from qkvm.host import record
 from qkvm.net.link import rtnetlink as nl
+from qkvm.net.link import sysctl
 from qkvm.net.uplink import fitness, handover
 from qkvm.net.uplink.holding import Holding, Place, holding, moved
 from qkvm.rights import INSTEAD, need_root
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 DELAY_MAX = 30
-"""Seconds; STP takes no longer forward delays, and none under :data:`STP_DELAY_MIN` (IEEE 802.1D)."""
+"""Seconds; the longest forward delay that STP takes. The shortest is :data:`STP_DELAY_MIN` (IEEE 802.1D)."""
 STP_DELAY_MIN = 2
 
 _MAKING, _MADE, _UNDOING = "making", "made", "undoing"
 
-_SETTINGS = "/proc/sys/net/{family}/conf/{link}"
-_LAST = ("rp_filter", "accept_dad")
-"""Settings that would stop traffic for a moment if the bridge had them before all has moved."""
-_NOT_INHERITED = (*_LAST, "mc_forwarding", "mtu")
+_LAST = ("ipv4/rp_filter", "ipv6/accept_dad")
+"""Settings of the NIC that would stop traffic for a moment if the bridge had them before all has moved."""
+_NOT_INHERITED = ("rp_filter", "accept_dad", "mc_forwarding", "mtu")
 
 
 class Made:
-    """A bridge over a NIC; ``warnings`` are sentences for the one who asked."""
+    """A bridge over a NIC; ``warnings`` are sentences for the user."""
 
     __slots__ = ("bridge", "nic", "warnings")
 
@@ -52,15 +52,15 @@ class Made:
 
 
 def uplink_tag(nic: str) -> str:
-    """The ifalias of a bridge over a NIC."""
+    """Return the ifalias of a bridge over a NIC."""
     return f"qkvm:uplink={nic}"
 
 
 def make(tree: Tree, nic: str, bridge: str, *, stp: bool = False, delay: int = 0, alias: str = "") -> Made:
-    """Make a bridge of which a NIC is the first port, and move all that the NIC has to it; or change nothing.
+    """Make a bridge with a NIC as its first port, and move all that the NIC has to it; or change nothing.
 
-    :param stp: speak the Spanning Tree Protocol. :param delay: seconds in which STP keeps a new port silent; the
-        NIC itself is not kept silent. :param alias: the bridge's ifalias; default: :func:`uplink_tag`.
+    :param stp: speak the Spanning Tree Protocol. :param delay: seconds for which STP silences a new port, but not
+        the NIC. :param alias: the bridge's ifalias; default: :func:`uplink_tag`.
     :raises NotFound: no such NIC. :raises InvalidValue: it can't be bridged, or a value is impossible.
     :raises InvalidState: it is another's. :raises AlreadyExists: the bridge's name is taken.
     :raises HostError: the kernel refused a step; all is as before.
@@ -78,13 +78,17 @@ def make(tree: Tree, nic: str, bridge: str, *, stp: bool = False, delay: int = 0
         warnings = fitness.warnings(sock, link, held, bridge)
         up = bool(nl.flags_of(link) & nl.IFF_UP)
         if not up:
-            # What still leads through it is dead, and nowhere else possible.
+            # Its routes are dead, and could not exist elsewhere.
             held.groups.clear()
-        now = {
-            "bridge": bridge, "nic": nic, "index": place.index, "mac": nl.mac_of(link), "up": up,
-            "mtu": link.number(nl.IFLA_MTU), "alias": alias or uplink_tag(nic), "stp": stp, "delay": delay,
-            "state": _MAKING, "holding": held.plain(),
-        }  # fmt: skip
+        now: dict[str, Any] = {
+            "bridge": bridge,
+            "nic": nic,
+            "index": place.index,
+            "mac": nl.mac_of(link),
+            "up": up,
+        }
+        now |= {"mtu": link.number(nl.IFLA_MTU), "alias": alias or uplink_tag(nic), "stp": stp, "delay": delay}
+        now |= {"state": _MAKING, "holding": held.plain()}
         record.write(_path(tree, bridge), now)
         try:
             _join(sock, now, held)
@@ -97,13 +101,13 @@ def make(tree: Tree, nic: str, bridge: str, *, stp: bool = False, delay: int = 0
 
 
 def undo(tree: Tree, bridge: str, *, alias: str = "", force: bool = False) -> str:
-    """Give the NIC under a bridge all that the bridge has, and remove the bridge; or change nothing.
+    """Give the NIC all that the bridge has, and remove the bridge; or change nothing.
 
-    :param alias: the one that it was made with; whoever does not know it may not remove it.
-    :param force: remove it though other links are on it too; they end up on no bridge.
-    :returns: the NIC's name; '' where it is gone, and only the bridge was there to be removed.
+    :param alias: the one that it was made with; another owner's bridge is refused.
+    :param force: remove it though other links are on it; they end up on no bridge.
+    :returns: the NIC's name; '' where the NIC is gone and only the bridge was removed.
     :raises NotFound: no bridge of that name was made over a NIC here.
-    :raises InvalidState: other links are on it, it is another's, or no longer what was made.
+    :raises InvalidState: other links are on it, it is another's, or it is not the bridge that was made.
     """
     need_root(f"taking bridge {bridge} away", instead="sudo qkvm iface-unbridge")
     with _own(tree) as sock:
@@ -157,21 +161,17 @@ def _undo(sock: nl.Socket, tree: Tree, now: dict[str, Any], links: list[nl.Messa
 
 
 def _restore(sock: nl.Socket, now: dict[str, Any], nic: nl.Message) -> None:
-    """Give a NIC whose bridge somebody has removed what it had before, unless it has something again."""
+    """Give a NIC whose bridge was removed by others what it had before, unless it has addresses again."""
     port = Place(nl.index_of(nic), now["nic"])
     if not holding(sock, port, nl.mac_of(nic)).addresses:
-        _part(
-            sock,
-            now,
-            moved(Holding.from_plain(now["holding"]), Place(now["index"], now["nic"]), port),
-            strict=False,
-        )
+        held = moved(Holding.from_plain(now["holding"]), Place(now["index"], now["nic"]), port)
+        _part(sock, now, held, strict=False)
 
 
 def mend(tree: Tree) -> list[str]:
-    """Put right what a killed process has left half done; gives a sentence for each bridge.
+    """Repair what a killed process left half done; return a sentence for each bridge.
 
-    One that was being made is taken back, one that was being removed is removed.
+    A half-made bridge is removed, and so is one that was being removed.
     """
     if not os.path.isdir(tree.uplink_runs):
         return []
@@ -180,7 +180,7 @@ def mend(tree: Tree) -> list[str]:
 
 
 def bridges(tree: Tree) -> dict[str, str]:
-    """The bridges that were made over NICs in this boot: bridge and its NIC."""
+    """Return the bridges that were made over NICs in this boot, each with its NIC."""
     found = {name: _read(tree, name) for name in entries(tree.uplink_runs, ".json")}
     return {name: str(now["nic"]) for name, now in found.items() if now is not None}
 
@@ -191,7 +191,7 @@ def _mend(tree: Tree, sock: nl.Socket) -> list[str]:
     for name in entries(tree.uplink_runs, ".json"):
         now = _read(tree, name)
         if now is None:
-            # Of an earlier boot: nothing that it tells of is there.
+            # Of an earlier boot: nothing of it exists.
             remove(_path(tree, name))
             continue
         links = sock.dump(nl.GETLINK)
@@ -212,16 +212,16 @@ def _mend(tree: Tree, sock: nl.Socket) -> list[str]:
     return told
 
 
-# The steps. Each can be done again.
+# The steps. Each can be repeated.
 
 
 def _join(sock: nl.Socket, now: dict[str, Any], held: Holding) -> None:
-    """Make the bridge, the NIC its port, and the bridge the owner of all that the NIC holds."""
+    """Make the bridge and its port, and move all that the NIC holds to the bridge."""
     place = Place(_ensure_bridge(sock, now), now["bridge"])
     port = Place(int(now["index"]), now["nic"])
     _inherit(port.name, place.name)
-    _set("ipv4", place.name, "rp_filter", "0")
-    _set("ipv6", place.name, "accept_dad", "0")
+    for setting in _LAST:
+        sysctl.write(_key(setting, place.name), "0", optional=True)
     for link in (place, port):
         sock.change(nl.NEWLINK, nl.link_message(link.index, up=True), f"cannot set {link.name} up")
     master = nl.link_message(port.index, [(nl.IFLA_MASTER, nl.u32(place.index))])
@@ -231,13 +231,14 @@ def _join(sock: nl.Socket, now: dict[str, Any], held: Holding) -> None:
     handover.settle(sock, target, place, spare=True)
     handover.clear(sock, held, port)
     handover.settle(sock, target, place, spare=False)
-    for family, name in (("ipv4", "rp_filter"), ("ipv6", "accept_dad")):
-        value = _setting(family, port.name, name)
-        if value is not None:
-            _set(family, place.name, name, value)
+    for setting in _LAST:
+        if value := sysctl.read(_key(setting, port.name)):
+            sysctl.write(_key(setting, place.name), value, optional=True)
     if now["stp"]:
-        # The port forwards by now, and STP leaves it so; had STP come first, it would be silent for a while.
-        _change_bridge(sock, place, [(nl.BR_STP_STATE, nl.u32(1))], "cannot enable STP on")
+        # The port forwards already, and STP leaves it so; had STP come first, the port would be silent for a
+        # while.
+        wanted = nl.link_message(place.index, [_bridge_data([(nl.BR_STP_STATE, nl.u32(1))])])
+        sock.change(nl.NEWLINK, wanted, f"cannot enable STP on {place.name}")
 
 
 def _part(sock: nl.Socket, now: dict[str, Any], held: Holding, *, strict: bool = True) -> None:
@@ -248,9 +249,9 @@ def _part(sock: nl.Socket, now: dict[str, Any], held: Holding, *, strict: bool =
         raise HostError(f"{now['nic']} is gone")
     port = Place(nl.index_of(nic), now["nic"])
     if made is not None:
-        _set("ipv4", now["bridge"], "rp_filter", "0")
+        sysctl.write(_key("ipv4/rp_filter", now["bridge"]), "0", optional=True)
     handover.give(sock, held, port)
-    # While it is a port, what the host sends through it goes out all the same, and what comes in is the bridge's.
+    # While it is a port, the host can send through it, but what comes in belongs to the bridge.
     handover.settle(sock, held, port, spare=False, strict=strict)
     if made is not None:
         _delete(sock, made)
@@ -259,34 +260,26 @@ def _part(sock: nl.Socket, now: dict[str, Any], held: Holding, *, strict: bool =
 
 
 def _ensure_bridge(sock: nl.Socket, now: dict[str, Any]) -> int:
-    """The index of the bridge, which is made where it is not there."""
+    """Make the bridge where it does not exist; return its index."""
     name = now["bridge"]
     found = _bridge(sock.dump(nl.GETLINK), now)
     if found is None:
-        data = [
-            (nl.BR_FORWARD_DELAY, nl.u32(now["delay"] * os.sysconf("SC_CLK_TCK"))),
-            (nl.BR_STP_STATE, nl.u32(0)),
-        ]
-        info = [(nl.INFO_KIND, nl.cstring("bridge")), nl.nest(nl.INFO_DATA, data)]
-        wanted = [
-            (nl.IFLA_IFNAME, nl.cstring(name)), (nl.IFLA_ADDRESS, bytes.fromhex(now["mac"].replace(":", ""))),
-            nl.nest(nl.IFLA_LINKINFO, info),
-        ]  # fmt: skip
+        delay = now["delay"] * os.sysconf("SC_CLK_TCK")
+        data = [(nl.BR_FORWARD_DELAY, nl.u32(delay)), (nl.BR_STP_STATE, nl.u32(0))]
+        address = bytes.fromhex(now["mac"].replace(":", ""))
+        wanted = [(nl.IFLA_IFNAME, nl.cstring(name)), (nl.IFLA_ADDRESS, address), _bridge_data(data)]
         sock.change(nl.NEWLINK, nl.link_message(0, wanted), f"cannot make bridge {name}", nl.CREATE | nl.EXCL)
         found = _bridge(sock.dump(nl.GETLINK), now)
         if found is None:
             raise HostError(f"bridge {name} was taken away as soon as it was made")
-    # Only an MTU that was set afterwards stays as it is whatever ports come and go.
+    # An MTU that is set later stays, whatever ports come and go.
     settled = [(nl.IFLA_IFALIAS, now["alias"].encode()), (nl.IFLA_MTU, nl.u32(now["mtu"]))]
     sock.change(nl.NEWLINK, nl.link_message(nl.index_of(found), settled), f"cannot prepare bridge {name}")
     return nl.index_of(found)
 
 
-def _change_bridge(sock: nl.Socket, place: Place, data: nl.Attributes, what: str) -> None:
-    info = [(nl.INFO_KIND, nl.cstring("bridge")), nl.nest(nl.INFO_DATA, data)]
-    sock.change(
-        nl.NEWLINK, nl.link_message(place.index, [nl.nest(nl.IFLA_LINKINFO, info)]), f"{what} {place.name}"
-    )
+def _bridge_data(data: nl.Attributes) -> tuple[int, bytes]:
+    return nl.nest(nl.IFLA_LINKINFO, [(nl.INFO_KIND, nl.cstring("bridge")), nl.nest(nl.INFO_DATA, data)])
 
 
 def _delete(sock: nl.Socket, bridge: nl.Message) -> None:
@@ -295,7 +288,7 @@ def _delete(sock: nl.Socket, bridge: nl.Message) -> None:
 
 
 def _bridge(links: list[nl.Message], now: dict[str, Any]) -> nl.Message | None:
-    """The bridge that a record tells of: by its tag, or, where a crash came before that, by its MAC address."""
+    """Return a record's bridge, found by its tag or, where a crash came before that, by its MAC address."""
     for link in links:
         if link.text(nl.IFLA_IFNAME) == now["bridge"] and nl.kind_of(link) == "bridge":
             tag = link.text(nl.IFLA_IFALIAS)
@@ -305,44 +298,24 @@ def _bridge(links: list[nl.Message], now: dict[str, Any]) -> nl.Message | None:
 
 
 def _nic(links: list[nl.Message], now: dict[str, Any]) -> nl.Message | None:
-    """The NIC that a record tells of, with whatever number it has now."""
+    """Return a record's NIC, whatever its number is now."""
     return next((link for link in links if link.text(nl.IFLA_IFNAME) == now["nic"]), None)
 
 
-# Settings in /proc/sys, which shows the reader's own network namespace.
+def _key(setting: str, link: str) -> str:
+    family, _, name = setting.partition("/")
+    return f"net/{family}/conf/{link}/{name}"
 
 
 def _inherit(nic: str, bridge: str) -> None:
-    """Have the bridge treat packets as its NIC does; what a kernel has no such setting for is left out."""
+    """Give the bridge its NIC's settings; those that this kernel lacks or refuses are left out."""
     for family in ("ipv4", "ipv6"):
-        folder = _SETTINGS.format(family=family, link=nic)
-        for name in entries(folder):
+        for name in entries(f"/proc/sys/net/{family}/conf/{nic}"):
             if name not in _NOT_INHERITED:
-                value = _setting(family, nic, name)
-                if value is not None and value != _setting(family, bridge, name):
-                    try:
-                        _set(family, bridge, name, value)
-                    except HostError:
-                        continue
-
-
-def _setting(family: str, link: str, name: str) -> str | None:
-    try:
-        with open(f"{_SETTINGS.format(family=family, link=link)}/{name}", encoding="ascii") as stream:
-            return stream.read().strip()
-    except OSError:
-        return None
-
-
-def _set(family: str, link: str, name: str, value: str) -> None:
-    path = f"{_SETTINGS.format(family=family, link=link)}/{name}"
-    try:
-        with open(path, "w", encoding="ascii") as stream:
-            stream.write(value)
-    except FileNotFoundError:
-        pass  # A kernel without IPv6.
-    except OSError as error:
-        raise os_error(error, f"cannot set {path}") from error
+                with suppress(HostError):
+                    value = sysctl.read(_key(f"{family}/{name}", nic))
+                    if value != sysctl.read(_key(f"{family}/{name}", bridge)):
+                        sysctl.write(_key(f"{family}/{name}", bridge), value)
 
 
 # Records and the lock.
@@ -361,7 +334,7 @@ def _path(tree: Tree, bridge: str) -> str:
 
 
 def _read(tree: Tree, bridge: str) -> dict[str, Any] | None:
-    # A name that no bridge can have has no record, and must not become a path.
+    # A name that no bridge can have must not become a path.
     return record.read(_path(tree, bridge)) if "/" not in bridge else None
 
 
@@ -375,7 +348,7 @@ def _locked(tree: Tree) -> Iterator[None]:
 
 @contextmanager
 def _own(tree: Tree) -> Iterator[nl.Socket]:
-    """The lock, a socket, and quiet: the hangup of a terminal whose connection stalls must not end it midway."""
+    """Hold the lock with signals blocked: a terminal whose connection stalls may hang up in the middle."""
     held_back = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP}
     with _locked(tree), nl.Socket() as sock:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
@@ -387,7 +360,7 @@ def _own(tree: Tree) -> Iterator[nl.Socket]:
 
 
 def _back_out(error: BaseException, steps: Any) -> None:
-    """Take back what was done. Where that fails too, ``error`` is raised and the record stays for :func:`mend`."""
+    """Undo the steps. Where that fails too, raise ``error``; the record stays for :func:`mend`."""
     try:
         steps()
     except QkvmError as failure:

@@ -118,7 +118,7 @@ def serve(run: Run, nics: Sequence[NicDevice], taps: Sequence[Opened], user: str
 def _open_macvtap(run: Run, nic: spec.Nic) -> tuple[str, list[int]]:
     from qkvm.net.link import macvtap
 
-    name = nic.target or macvtap.free_name(table.names())
+    name = nic.target or table.free_name("macvtap", table.names())
     if table.present(name):
         raise AlreadyExists(f"interface {name} exists already", hint="another name, or none")
     index = macvtap.free_index()

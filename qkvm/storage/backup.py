@@ -1,10 +1,10 @@
-"""A folder of backups: qcow2 images, each based on the one before it, and a manifest that says what they are.
+"""A folder of backups: qcow2 images, each based on the one before it, and a manifest that lists them.
 
-    manifest.json     what follows, in order; replaced as a whole when a backup is whole
+    manifest.json     the backups in order; replaced as a whole when a backup is complete
     0001-vda.qcow2    a full backup of a disk
-    0002-vda.qcow2    what had changed since, based on 0001-vda.qcow2 (its header says so, with the format)
+    0002-vda.qcow2    what has changed since, based on 0001-vda.qcow2 (its header names the base and its format)
 
-An image that the manifest does not name is of a backup that was broken off.
+An image that the manifest does not name belongs to a backup that was broken off.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _CHUNK = 1 << 20
 
 
 class Image(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One disk in one backup: its file, the bytes that it holds in all and as a file, the file it is based on.
+    """One disk in one backup: its file, its virtual size, the file's length, and the file that it is based on.
 
-    ``path`` and ``format`` are those of the disk itself. ``sha256`` is '' until it has been reckoned.
+    ``path`` and ``format`` are those of the disk itself. ``sha256`` is '' until it is computed.
     """
 
     target: str
@@ -51,7 +51,7 @@ class Image(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Seed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A domain's cloud-init seed: where the definition had it, and its texts."""
+    """A domain's cloud-init seed: its path in the definition, and its texts."""
 
     path: str
     user_data: str
@@ -60,10 +60,10 @@ class Seed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One backup: its number, when (seconds since the epoch), how the guest was ('frozen', 'running', 'shut off').
+    """One backup: its number, time (seconds since the epoch), and guest state ('frozen', 'running', 'shut off').
 
-    ``definition`` is the domain's, as TOML. ``nvram`` are its UEFI variables. ``seed`` goes with a domain that is
-    undefined, so that a backup has it too.
+    ``definition`` is the domain's, as TOML. ``nvram`` holds its UEFI variables. ``seed`` is kept since undefine
+    removes it.
     """
 
     number: int
@@ -76,12 +76,12 @@ class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """All its files."""
+        """All its images, that of the NVRAM last."""
         return (*self.disks, self.nvram) if self.nvram is not None else self.disks
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a folder holds: the domain's backups, oldest first. ``series`` sets it apart from other folders."""
+    """The backups of a domain in a folder, oldest first. ``series`` identifies the folder."""
 
     kind: str = "qkvm-backup"
     version: int = 1
@@ -96,10 +96,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.backups[-1] if self.backups else None
 
     def find(self, number: int = 0) -> Backup:
-        """The backup of that number, 0 is the newest.
-
-        :raises InvalidValue: there is none.
-        """
+        """Return the backup of that number, 0 for the newest. :raises InvalidValue: there is none."""
         for backup in self.backups:
             if backup.number == number or (not number and backup is self.last):
                 return backup
@@ -109,10 +106,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
     def image(self, file: str) -> Image:
-        """The image of that file.
-
-        :raises HostError: the manifest does not tell of it.
-        """
+        """Return the image of that file. :raises HostError: the manifest does not name it."""
         for backup in self.backups:
             for one in backup.images:
                 if one.file == file:
@@ -121,10 +115,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def load(folder: str) -> Manifest | None:
-    """The manifest of a folder, None where there is none.
-
-    :raises HostError: it is damaged.
-    """
+    """Return the manifest of a folder, None where there is none. :raises HostError: it is damaged."""
     path = os.path.join(folder, MANIFEST)
     raw = files.read_bytes(path)
     if raw is None:
@@ -143,13 +134,13 @@ def load(folder: str) -> Manifest | None:
 
 
 def store(folder: str, manifest: Manifest) -> None:
-    """Write the manifest of a folder: the old one or the new one is there, whatever happens."""
+    """Write the manifest of a folder; a crash leaves the old or the new one."""
     raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     files.write_atomic(os.path.join(folder, MANIFEST), raw + b"\n")
 
 
 def change(folder: str, empty: Manifest, edit: Callable[[Manifest], Manifest]) -> Manifest:
-    """Replace the manifest of a folder by what ``edit`` makes of it, and of ``empty`` where there is none."""
+    """Replace the manifest of a folder by what ``edit`` returns for it, or for ``empty`` where there is none."""
     with files.locked(os.path.join(folder, ".lock"), folder):
         found = edit(load(folder) or empty)
         store(folder, found)
@@ -157,7 +148,7 @@ def change(folder: str, empty: Manifest, edit: Callable[[Manifest], Manifest]) -
 
 
 def prepare(folder: str, name: str, uuid: str) -> Manifest:
-    """The folder, made where it is missing, and its manifest, an empty one where there is none.
+    """Make a folder where it is missing; return its manifest, or an empty one.
 
     :raises InvalidValue: it holds another domain's backups, or something else.
     """
@@ -178,7 +169,7 @@ def prepare(folder: str, name: str, uuid: str) -> Manifest:
 
 
 def sweep(folder: str, manifest: Manifest) -> None:
-    """Remove images that the manifest does not name: of backups that were broken off."""
+    """Remove images that the manifest does not name: they are of backups that were broken off."""
     named = {one.file for backup in manifest.backups for one in backup.images}
     for entry in os.listdir(folder):
         if _NAME.fullmatch(entry) and entry not in named:
@@ -186,9 +177,9 @@ def sweep(folder: str, manifest: Manifest) -> None:
 
 
 def create(folder: str, file: str, size: int, base: str = "") -> None:
-    """Make the empty image of a backup, of ``size`` bytes, on top of another one of the same folder.
+    """Make an empty image of ``size`` bytes, on top of ``base`` of the same folder where one is named.
 
-    The base's name is relative, so that the folder can be moved, and nothing is opened for it.
+    The base's name is relative, so that the folder can be moved; the base is not opened.
     """
     path = os.path.join(folder, file)
     program = process.find_program("qemu-img", "a backup", "qemu-utils")
@@ -198,39 +189,32 @@ def create(folder: str, file: str, size: int, base: str = "") -> None:
 
 
 def measured(folder: str, one: Image) -> Image:
-    """The image with its length, when it is on the disk."""
-    fd = os.open(os.path.join(folder, one.file), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
+    """Return the image with its file's length, after it is written to the disk."""
+    path = os.path.join(folder, one.file)
+    with files.closing_fd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)) as fd:
         os.fsync(fd)
         return msgspec.structs.replace(one, length=os.fstat(fd).st_size)
-    finally:
-        os.close(fd)
 
 
 def digest(folder: str, one: Image) -> str:
-    """The SHA-256 of an image's file.
-
-    :raises HostError: it is not there, or no regular file.
-    """
+    """Return the SHA-256 of an image's file. :raises HostError: it is not there, or no regular file."""
     path = os.path.join(folder, one.file)
     whole = hashlib.sha256()
-    fd = image.open_image(path, "qcow2", backing=bool(one.base))
-    try:
+    with files.closing_fd(image.open_image(path, "qcow2", backing=bool(one.base))) as fd:
         if os.fstat(fd).st_size != one.length:
             raise HostError(f"{path} has {os.fstat(fd).st_size} bytes, and the manifest says {one.length}")
         offset = 0
-        while raw := os.pread(fd, _CHUNK, offset):
-            whole.update(raw)
-            offset += len(raw)
-    except OSError as error:
-        raise files.os_error(error, f"cannot read {path}") from error
-    finally:
-        os.close(fd)
+        try:
+            while raw := os.pread(fd, _CHUNK, offset):
+                whole.update(raw)
+                offset += len(raw)
+        except OSError as error:
+            raise files.os_error(error, f"cannot read {path}") from error
     return whole.hexdigest()
 
 
 def add_digests(folder: str, manifest: Manifest) -> Manifest:
-    """The manifest with the checksums that it lacks, which are reckoned and written."""
+    """Compute and store the checksums that a manifest lacks; return the manifest."""
     lacking = [one for backup in manifest.backups for one in backup.images if not one.sha256]
     found = {one.file: digest(folder, one) for one in lacking}
 
@@ -252,7 +236,7 @@ def add_digests(folder: str, manifest: Manifest) -> Manifest:
 
 
 def check(folder: str, manifest: Manifest, one: Image) -> None:
-    """Refuse an image that is not what the manifest says, or leads elsewhere; all its bases too.
+    """Refuse an image that differs from the manifest or leads elsewhere; check its bases too.
 
     :raises HostError: damaged, cut or exchanged. :raises InvalidValue: no qcow2 image, or with a data file.
     """
@@ -262,14 +246,11 @@ def check(folder: str, manifest: Manifest, one: Image) -> None:
         found = digest(folder, here)
         if here.sha256 and found != here.sha256:
             raise HostError(f"{path} is damaged: its checksum is not that of the manifest")
-        fd = image.open_image(path, "qcow2", backing=bool(here.base))
-        try:
+        with files.closing_fd(image.open_image(path, "qcow2", backing=bool(here.base))) as fd:
             look = formats.look(fd)
-        finally:
-            os.close(fd)
         if look.backing != here.base or (here.base and look.backing_format != "qcow2"):
             raise HostError(f"{path} names '{printable(look.backing)}' as its base, and not '{here.base}'")
-        # Numbers grow along a chain: one that leads in a circle ends here.
+        # Numbers grow along a chain, so a circle ends here.
         if here.base and here.base >= here.file:
             raise HostError(f"{path} is based on {here.base}, which is not older")
         here = manifest.image(here.base) if here.base else None
@@ -278,9 +259,9 @@ def check(folder: str, manifest: Manifest, one: Image) -> None:
 def extract(
     folder: str, manifest: Manifest, one: Image, target: str, watch: Callable[[int], object] | None = None
 ) -> None:
-    """Make a disk of an image and its bases, which :func:`check` has found well: alone, in the format that it had.
+    """Make a disk from an image and its bases, which :func:`check` has accepted, in the disk's own format.
 
-    :param watch: hears the bytes that the new file has taken, every now and then.
+    :param watch: gets the bytes that the new file takes so far, now and then.
     """
     units.check_path(target, "disk")
     if os.path.lexists(target):
@@ -299,7 +280,7 @@ def extract(
 
 
 def _node(folder: str, manifest: Manifest, one: Image, opened: ExitStack) -> tuple[dict[str, object], int]:
-    """An image on its bases as qemu-img takes it, each of them opened here; and its virtual size."""
+    """Open an image and its bases; return them as qemu-img takes them, and the virtual size."""
     path = os.path.join(folder, one.file)
     fd = image.open_image(path, "qcow2", backing=bool(one.base))
     opened.callback(os.close, fd)

@@ -1,9 +1,8 @@
-"""The file of a saved guest: a prefix of one block, QEMU's migration stream, and a description in JSON behind it.
+"""The file of a saved guest: a prefix of one block, QEMU's migration stream, and a description in JSON after it.
 
-The prefix says where stream and description lie, how long they are and what their checksums (CRC-32) are, and
-carries one of its own. It is written last, so that a file that lacks its end is none. A changed
-description is appended, and then the prefix is replaced by one write. The stream may be compressed, by the program
-that the description names.
+The prefix holds places, lengths and checksums (CRC-32) of stream and description, and its own checksum. It is
+written last, so an incomplete file is not valid. A changed description is appended, then one write replaces the
+prefix. The stream may be compressed by the program that the description names.
 """
 
 from __future__ import annotations
@@ -22,19 +21,24 @@ from qkvm.units import printable
 
 MAGIC = b"QKVMSAVE"
 VERSION = 2
-"""Files of format raw are of version 1, which knows no other."""
+"""Files of format raw have version 1, which knows no other format."""
 
 FORMATS = {
-    "raw": ("", ""), "gzip": ("gzip", "gzip"), "bzip2": ("bzip2", "bzip2"), "xz": ("xz -3", "xz-utils"),
-    "lzop": ("lzop", "lzop"), "zstd": ("zstd -q", "zstd"), "sparse": ("", ""),
-}  # fmt: skip
-"""Format of a stream -> the program that makes it, '' for none, and Debian's package that brings that.
+    "raw": ("", ""),
+    "gzip": ("gzip", "gzip"),
+    "bzip2": ("bzip2", "bzip2"),
+    "xz": ("xz -3", "xz-utils"),
+    "lzop": ("lzop", "lzop"),
+    "zstd": ("zstd -q", "zstd"),
+    "sparse": ("", ""),
+}
+"""Format of a stream -> the program that makes it, '' for none, and its Debian package.
 
-What is sparse QEMU writes and reads itself, at places of its own (mapped-ram), and no checksum is made of it.
+QEMU itself reads and writes sparse streams, in mapped-ram format, without a checksum.
 """
 
 _PREFIX = struct.Struct("<8sIQQIQQI")
-"""Magic, version; start, length and checksum of the stream; start, length and checksum of the description."""
+"""Magic, version; start, length and checksum of the stream; then of the description."""
 
 _CHECK = struct.Struct("<I")
 
@@ -43,13 +47,13 @@ _STRANGERS = {
     b"LibvirtQemudPart": "is an unfinished save of libvirt's, in a format that qkvm can't read",
     b"QEVM": "is a bare migration stream of QEMU's (qkvm dump makes such), without what tells of its machine",
 }
-"""What other files of the kind begin with."""
+"""The beginnings of other files of this kind."""
 
 _DESCRIPTION_LIMIT = 16 << 20
 
 
 class SaveFile(NamedTuple):
-    """A saved guest: its file, where the stream lies in it, and the description."""
+    """A saved guest: its file, the place of the stream in it, and the description."""
 
     path: str
     start: int
@@ -65,7 +69,7 @@ class SaveFile(NamedTuple):
     def check(self) -> None:
         """Refuse a stream that can't be read here.
 
-        :raises HostError: nobody knows its format. :raises MissingProgram: its program is not installed.
+        :raises HostError: an unknown format. :raises MissingProgram: its program is not installed.
         """
         if self.format not in FORMATS:
             raise HostError(f"{self.path} is of format {printable(self.format)}, which is not known")
@@ -73,17 +77,16 @@ class SaveFile(NamedTuple):
 
     def feed(self, target: int, *, bypass_cache: bool = False) -> None:
         """Write the stream to an fd as QEMU takes it; see :func:`qkvm.storage.stream.copy_out`."""
-        copy_out(
-            self.path, self.start, self.length, self.crc, target, bypass_cache=bypass_cache,
-            through=_program(self.format, "-dc"),
-        )  # fmt: skip
+        through = _program(self.format, "-dc")
+        place = (self.path, self.start, self.length, self.crc)
+        copy_out(*place, target, bypass_cache=bypass_cache, through=through)
 
 
 def writer(path: str, *, bypass_cache: bool = False, format: str = "raw") -> StreamWriter:
-    """What takes the stream of a guest that is to be saved; :func:`finish` makes the file of it.
+    """Return a writer for the stream of a guest that is saved; :func:`finish` completes the file.
 
-    :param format: one of FORMATS; the description says it too, where it is not raw.
-    :raises InvalidValue: another. :raises MissingProgram: its program is not installed.
+    :param format: one of FORMATS; the description has it too, where it is not raw.
+    :raises InvalidValue: another format. :raises MissingProgram: its program is not installed.
     """
     if format not in FORMATS:
         raise InvalidValue(f"image format '{printable(format)}' is not supported", hint=", ".join(FORMATS))
@@ -91,7 +94,7 @@ def writer(path: str, *, bypass_cache: bool = False, format: str = "raw") -> Str
 
 
 def _program(format: str, option: str) -> list[str]:
-    """The command line of a format's program, [] for none."""
+    """Return the command line of a format's program, [] for none."""
     command, package = FORMATS[format]
     if not command:
         return []
@@ -102,7 +105,7 @@ def _program(format: str, option: str) -> list[str]:
 
 
 def finish(stream: StreamWriter, description: dict[str, Any]) -> None:
-    """Complete the file of a stream that was written whole; its name it gets with ``commit``."""
+    """Complete the file of a stream that is written; ``commit`` gives the file its name."""
     text = json.dumps(description).encode()
     begin = BLOCK + stream.length
     stream.put(begin, text)
@@ -118,9 +121,9 @@ def has_token(path: str, token: str) -> bool:
 
 
 def read(path: str) -> SaveFile:
-    """A saved guest from its file, whose size, prefix and description are whole.
+    """Read a saved guest's file and check its size, prefix and description.
 
-    :raises HostError: it is not there, of another kind, of a newer version, or damaged.
+    :raises HostError: it is missing, of another kind, of a newer version, or damaged.
     """
     fd = _open(path, os.O_RDONLY)
     try:
@@ -139,11 +142,11 @@ def read(path: str) -> SaveFile:
 
 
 def describe(saved: SaveFile, description: dict[str, Any]) -> None:
-    """Replace the description of a saved guest; the file holds the old one or the new one whenever it is read."""
+    """Replace the description of a saved guest; a crash leaves the old or the new one."""
     text = json.dumps(description).encode()
     fd = _open(saved.path, os.O_RDWR)
     try:
-        # Two who append at once would write over each other.
+        # Two processes that append at once would overwrite each other.
         fcntl.flock(fd, fcntl.LOCK_EX)
         begin = os.fstat(fd).st_size
         if os.pwrite(fd, text, begin) != len(text):
@@ -158,7 +161,7 @@ def describe(saved: SaveFile, description: dict[str, Any]) -> None:
 
 
 def _open(path: str, flags: int) -> int:
-    """An fd of an ordinary file: reading from a pipe or a device that somebody put there could take for ever."""
+    """Open an ordinary file; reading from a pipe or a device in its place could take for ever."""
     try:
         if not os.path.isfile(path) and os.path.exists(path):
             raise HostError(f"{path} is no ordinary file")

@@ -1,7 +1,7 @@
-"""Long streams into and out of files, whole or not at all, past the host's page cache where that is asked for.
+"""Long streams into and out of files, as a whole or not at all, past the host's page cache on request.
 
-O_DIRECT wants memory, offsets and lengths in whole blocks (open(2)): the buffer is a mapping of its own, and
-what does not fill a block at the end is written without it.
+O_DIRECT needs memory, offsets and lengths in whole blocks (open(2)). So the buffer is a mapping of its own, and a
+rest that fills no block is written without O_DIRECT.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zlib
 from contextlib import contextmanager
 
 from qkvm.errors import HostError, ProgramFailed
-from qkvm.files import os_error, remove
+from qkvm.files import closing_fd, os_error, remove
 from qkvm.host import process
 
 TYPE_CHECKING = False
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 BLOCK = 4096
-"""Alignment that every disk of today takes; a stream starts at a multiple of it."""
+"""Alignment that suits every present disk; a stream starts at a multiple of it."""
 
 _CHUNK = 1 << 20
 
 
 class StreamWriter:
-    """A file that gets its name when it is whole: until then it lies beside it, and goes with :meth:`discard`.
+    """A file that gets its name when it is complete; before that, :meth:`discard` removes it.
 
-    :param start: where the stream begins; what stands before it is written with :meth:`put`.
-    :param through: a program that the stream goes through on its way, '' for none.
-    :raises HostError: the folder is not there or full, or the file system has no direct I/O.
+    :param start: where the stream begins; :meth:`put` writes what comes before it.
+    :param through: a program that filters the stream, empty for none.
+    :raises HostError: the folder is missing or full, or the file system has no direct I/O.
     """
 
     def __init__(
@@ -51,24 +51,22 @@ class StreamWriter:
         _refuse_other_than_files(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            # One that is there is of a process that was killed and had this pid.
+            # Left by a killed process that had our pid.
             remove(self.temporary)
             self.fd = os.open(self.temporary, flags | (os.O_DIRECT if bypass_cache else 0), 0o600)
         except OSError as error:
             if bypass_cache and error.errno == errno.EINVAL:
                 remove(self.temporary)
-                raise HostError(
-                    f"the file system of {path} has no direct I/O", hint="leave out --bypass-cache"
-                ) from error
+                raise _no_direct_io(path) from error
             raise os_error(error, f"cannot write {path}") from error
         self._start = start
         os.lseek(self.fd, start, os.SEEK_SET)
 
     def copy_from(self, source: int) -> None:
-        """Append all that can be read from an fd; ``length`` and ``crc`` (CRC-32) tell of what is written.
+        """Append all that can be read from an fd; ``length`` and ``crc`` (CRC-32) count what is written.
 
         :raises HostError: the file can't be written; the file system may be full. :raises ProgramFailed: the
-            program that it goes through has failed.
+            filter has failed.
         """
         if not self._through:
             return self._copy(source)
@@ -93,15 +91,15 @@ class StreamWriter:
                 return
 
     def adopt(self) -> None:
-        """Take what somebody else has written into the file for the stream; nobody has made a checksum of it."""
+        """Count what another process has written into the file; it has no checksum."""
         self.length = os.fstat(self.fd).st_size - self._start
 
     def abandon(self) -> None:
-        """Have a thread that copies into it fail at its next turn."""
+        """Make a thread that copies into it fail at its next turn."""
         self._abandoned = True
 
     def put(self, offset: int, data: bytes) -> None:
-        """Write a few bytes at a place of their own."""
+        """Write a few bytes at an offset."""
         try:
             self._leave_direct()
             os.lseek(self.fd, offset, os.SEEK_SET)
@@ -110,7 +108,7 @@ class StreamWriter:
             raise os_error(error, f"cannot write {self.path}") from error
 
     def commit(self) -> None:
-        """Have it on disk under its name; an older file of that name is gone."""
+        """Write it to the disk under its name; an older file of that name is replaced."""
         try:
             os.fsync(self.fd)
             os.rename(self.temporary, self.path)
@@ -121,12 +119,12 @@ class StreamWriter:
         sync_folder(self.path)
 
     def discard(self) -> None:
-        """Remove what was written, where it has no name yet."""
+        """Remove what was written, unless it has its name already."""
         self.close()
         remove(self.temporary)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
@@ -138,7 +136,7 @@ class StreamWriter:
 
 
 def temporary_name(path: str) -> str:
-    """The name that a file of this process has until it is whole; :func:`qkvm.files.sweep` knows it."""
+    """Return the name that a file of this process has until it is complete; :func:`qkvm.files.sweep` knows it."""
     return f"{path}.new{os.getpid()}"
 
 
@@ -152,30 +150,28 @@ def copy_out(
     bypass_cache: bool = False,
     through: Sequence[str] = (),
 ) -> None:
-    """Write ``length`` bytes of a file to an fd; the last ones only when all had the right checksum.
+    """Write ``length`` bytes of a file to an fd; the last ones only when the checksum of all is right.
 
-    Who reads thus never sees the end of a stream that is damaged. One that hangs up before may have choked on the
-    damage: then the rest is read too, and the checksum decides.
+    So a reader never sees the end of a damaged stream. A reader that hangs up early may have choked on the damage;
+    then the rest is read too, and the checksum decides.
 
-    :param through: a program that makes of them what the fd gets.
-    :raises HostError: the file can't be read, is damaged, or has no direct I/O.
-    :raises BrokenPipeError: the reader has hung up.
+    :param through: a program that filters them. :raises HostError: the file is unreadable or damaged, or has no
+        direct I/O. :raises BrokenPipeError: the reader has hung up.
     """
     if through:
         with _filtered(through, target=target) as fd:
-            return copy_out(path, start, length, crc, fd, bypass_cache=bypass_cache)
+            copy_out(path, start, length, crc, fd, bypass_cache=bypass_cache)
+        return
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if bypass_cache else 0)
     try:
         fd = os.open(path, flags)
     except OSError as error:
         if bypass_cache and error.errno == errno.EINVAL:
-            raise HostError(
-                f"the file system of {path} has no direct I/O", hint="leave out --bypass-cache"
-            ) from error
+            raise _no_direct_io(path) from error
         raise os_error(error, f"cannot read {path}") from error
     seen = 0
     hung_up: BrokenPipeError | None = None
-    try:
+    with closing_fd(fd):
         os.lseek(fd, start, os.SEEK_SET)
         view = _buffer()
         while length:
@@ -191,24 +187,20 @@ def copy_out(
                     hung_up = error
         if hung_up is not None:
             raise hung_up
-    finally:
-        os.close(fd)
 
 
 def sync_folder(path: str) -> None:
-    """Have the names in the folder of a file on disk."""
+    """Write the names in a file's folder to the disk."""
     try:
-        fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        folder = os.path.dirname(path) or "."
+        with closing_fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)
     except OSError as error:
         raise os_error(error, f"cannot write {path}") from error
 
 
 def _buffer() -> memoryview:
-    """Memory of whole pages; it goes when nobody looks at it any more."""
+    """Return memory of whole pages, which is freed with its last view."""
     return memoryview(mmap.mmap(-1, _CHUNK))
 
 
@@ -217,7 +209,7 @@ def _no_direct_io(path: str) -> HostError:
 
 
 def _fill(source: int, view: memoryview) -> int:
-    """Read until the buffer is full or the source has ended; gives the count of bytes."""
+    """Read until the buffer is full or the source has ended; return the number of bytes."""
     filled = 0
     while filled < len(view):
         count = os.readv(source, [view[filled:]])
@@ -228,7 +220,7 @@ def _fill(source: int, view: memoryview) -> int:
 
 
 def _read(fd: int, view: memoryview, path: str) -> int:
-    """The next bytes of an ordinary file, which are less than the buffer takes at its end alone."""
+    """Read the next bytes of an ordinary file; only at its end they are fewer than the buffer takes."""
     try:
         return os.readv(fd, [view])
     except OSError as error:
@@ -254,22 +246,19 @@ def _refuse_other_than_files(path: str) -> None:
 
 @contextmanager
 def _filtered(argv: Sequence[str], *, source: int | None = None, target: int | None = None) -> Iterator[int]:
-    """Run a program that makes one stream of another, for as long as the block lasts.
+    """Run a program that filters a stream, for as long as the block lasts.
 
-    It reads ``source``, and what it makes can be read from the fd that is given; or it writes to ``target`` what
-    it makes of all that is written to the fd. A block that fails ends it. Where this process dies it finds nobody
-    at its other side.
+    With ``source``, its output can be read from the fd. With ``target``, it writes there what it makes of the data
+    written to the fd. It ends with a block that fails, and with this process.
 
-    :raises ProgramFailed: exit code not 0.
+    :raises ProgramFailed: its exit code is not 0.
     """
     read, write = os.pipe()
     near, far = (read, write) if target is None else (write, read)
     with open(os.memfd_create("stderr", os.MFD_CLOEXEC), "w+b") as said:
         try:
-            pid = process.spawn(
-                argv, stdin=far if source is None else source, stdout=far if target is None else target,
-                stderr=said.fileno(),
-            )  # fmt: skip
+            stdin, stdout = far if source is None else source, far if target is None else target
+            pid = process.spawn(argv, stdin=stdin, stdout=stdout, stderr=said.fileno())
         except BaseException:
             os.close(near)
             raise
@@ -279,7 +268,7 @@ def _filtered(argv: Sequence[str], *, source: int | None = None, target: int | N
         try:
             yield near
         except BrokenPipeError as error:
-            # It has ended by itself, and says why, or its own reader has hung up.
+            # It has ended and says why, or its own reader has hung up.
             hung_up = error
         except BaseException:
             os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Images of other makers (vmdk, vdi, vhdx, vpc, qed), which can be converted: their headers, read strictly.
+"""Images of other formats (vmdk, vdi, vhdx, vpc, qed), which can be converted: their headers, checked strictly.
 
-None of them may lead to another file: no parent, no backing file, no extent but itself. Each function refuses what
-QEMU's driver of the format would follow, and tables that lie outside the file.
+None may lead to another file: no parent, no backing file, no extent but itself. Each function refuses what QEMU's
+driver would follow, and tables outside of the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from qkvm.errors import InvalidValue
+from qkvm.storage.image.qcow2 import shown as shown_text
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _SECTOR = 512
 
 
 def check(fd: int, fmt: str, path: str) -> int:
-    """Refuse an image that is not of that format, damaged, or in need of other files; gives its virtual size.
+    """Refuse an image of another format, damaged, or in need of other files; return its virtual size.
 
     :param path: for the error. :raises InvalidValue: with what is wrong. :raises OSError: it can't be read.
     """
@@ -46,12 +47,12 @@ def _inside(what: str, place: int, size: int, length: int) -> None:
 # VMDK: VMware's "Virtual Disk Format 5.0"; block/vmdk.c of QEMU. Numbers are little-endian, places are sectors.
 
 _VMDK = struct.Struct("<4sIIQQQQIQQQ")
-"""magic, version, flags, capacity, grain, descriptor's place and size, entries of a grain table, second and first
-grain directory, place of the data."""
+"""magic, version, flags, capacity, grain, place and size of the descriptor, entries of a grain table, second and
+first grain directory, place of the data."""
 
 _GRAINS_AT_END = (1 << 64) - 1
 _DESCRIPTOR_MAX = 20
-"""Sectors behind the first one in which QEMU looks for a parent, whatever the header says."""
+"""Sectors after the first one in which QEMU looks for a parent, whatever the header says."""
 
 _EXTENT = re.compile(rb'^[ \t]*(RW|RDONLY|NOACCESS)[ \t]+(\d+)[ \t]+(\w+)(?:[ \t]+"([^"\n]*)")?', re.M)
 
@@ -60,7 +61,7 @@ def _vmdk(fd: int, length: int) -> int:
     head = os.pread(fd, _SECTOR, 0)
     if head[:4] != b"KDMV":
         if b"# Disk DescriptorFile" in head:
-            named = ", ".join(f"'{_text(found[3] or b'')}'" for found in _extents(os.pread(fd, 1 << 16, 0)))
+            named = ", ".join(f"'{shown_text(found[3] or b'')}'" for found in _extents(os.pread(fd, 1 << 16, 0)))
             raise InvalidValue(
                 f"is a VMDK descriptor, whose data are in other files: {named or 'it names none'}",
                 hint="qemu-img convert makes one file of them",
@@ -68,7 +69,7 @@ def _vmdk(fd: int, length: int) -> int:
         raise InvalidValue("is not a vmdk image")
     size = _vmdk_header(head, length)
     if struct.unpack_from("<Q", head, 56)[0] == _GRAINS_AT_END:
-        # A stream has its true header behind the data: footer and end marker are its last three sectors.
+        # In a stream the true header follows the data: the last three sectors hold footer and end marker.
         foot = os.pread(fd, _SECTOR, max(length - 2 * _SECTOR, 0))
         if foot[:4] != b"KDMV" or struct.unpack_from("<Q", foot, 56)[0] == _GRAINS_AT_END:
             raise InvalidValue("is cut: it has no footer")
@@ -96,7 +97,7 @@ def _vmdk_header(head: bytes, length: int) -> int:
 
 
 def _check_descriptor(raw: bytes) -> None:
-    """The text inside the image: it has one extent, the image itself, and no parent."""
+    """Check the text inside the image: it must have one extent, the image itself, and no parent."""
     if b"parentfilenamehint" in raw.lower():
         raise InvalidValue("names a parent, of which it holds the differences alone")
     found = re.search(rb"^[ \t]*parentCID[ \t]*=[ \t]*([0-9a-fA-F]+)", raw, re.M)
@@ -106,18 +107,13 @@ def _check_descriptor(raw: bytes) -> None:
     if len(extents) > 1:
         raise InvalidValue(f"has {len(extents)} extents; other files than itself are not followed")
     for _, _, kind, name in extents:
-        # The extent is the image itself, under the name that it had where it was made.
+        # The extent is the image itself, under its name at the place where it was made.
         if kind != b"SPARSE" or not name or b"/" in name or b"\\" in name or b":" in name:
-            raise InvalidValue(f"has an extent in another place: {_text(kind)} '{_text(name)}'")
+            raise InvalidValue(f"has an extent in another place: {shown_text(kind)} '{shown_text(name)}'")
 
 
 def _extents(raw: bytes) -> list[tuple[bytes, ...]]:
     return _EXTENT.findall(raw)
-
-
-def _text(raw: bytes) -> str:
-    text = printable(raw.decode("utf-8", "replace"))
-    return text if len(text) <= 120 else f"{text[:120]}…"
 
 
 # VDI: block/vdi.c of QEMU. Numbers are little-endian.
@@ -204,7 +200,7 @@ def _vhdx_size(fd: int, at: int, length: int) -> int:
 def _vpc(fd: int, length: int) -> int:
     foot = os.pread(fd, _SECTOR, 0)
     if foot[:8] != b"conectix":
-        # One of fixed size has it at its end alone.
+        # A disk of fixed size has it only at its end.
         foot = os.pread(fd, _SECTOR, max(length - _SECTOR, 0))
     if foot[:8] != b"conectix":
         raise InvalidValue("is not a vpc image")
@@ -251,6 +247,5 @@ def _qed(fd: int, length: int) -> int:
     return int(size)
 
 
-_CHECKS: dict[str, Callable[[int, int], int]] = {
-    "vmdk": _vmdk, "vdi": _vdi, "vhdx": _vhdx, "vpc": _vpc, "qed": _qed,
-}  # fmt: skip
+_CHECKS: dict[str, Callable[[int, int], int]]
+_CHECKS = {"vmdk": _vmdk, "vdi": _vdi, "vhdx": _vhdx, "vpc": _vpc, "qed": _qed}

@@ -1,7 +1,7 @@
-"""What an image's first bytes say of it, for display only; and a note of the format that a volume was made in.
+"""What an image's first bytes say about it, for display only; and a note of the format of a volume.
 
-A guest can write these bytes into a raw disk, so nothing that opens an image goes by them, and no file that they
-name is ever opened.
+A guest can write these bytes into a raw disk. So no image is opened according to them, and no file that they name
+is ever opened.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _BACKING_FORMAT = 0xE2792ACA
 """Type of the header extension that names the backing file's format (docs/interop/qcow2.txt)."""
 
 _BACKING_MAX = 1023
-"""Longest name of a backing file that the format has."""
+"""The longest name of a backing file in this format."""
 
 _NOTE = "trusted.qkvm.format"
-"""Extended attribute (xattr(7)) that remembers the format that a volume was made in. Only root can set it."""
+"""Extended attribute (xattr(7)) with the format in which a volume was made; only root can set it."""
 
 
 class Look(NamedTuple):
-    """What an image claims; ``capacity`` of 0 is the file's length; '' of ``backing`` is none."""
+    """What an image claims; ``capacity`` 0 is the file's length; ``backing`` '' is none."""
 
     format: str
     capacity: int = 0
@@ -40,11 +40,11 @@ _SIGNS: tuple[tuple[int, bytes, str, int, str, int], ...] = (
     (0, b"LUKS\xba\xbe", "luks", 0, "", 0),
     (0x8001, b"CD001", "iso", 0, "", 0),
 )
-"""Offset and bytes of a sign, the format, and where and in what unit it keeps its size."""
+"""Offset and bytes of a signature, the format, and place, layout and unit of its size."""
 
 
 def look(fd: int) -> Look:
-    """What a file claims to be; 'raw' where nothing is told by its first bytes."""
+    """Return what a file claims to be; 'raw' where its first bytes say nothing."""
     try:
         head = os.pread(fd, 4096, 0)
         if head[:4] == b"QFI\xfb":
@@ -86,7 +86,7 @@ def _backing_format(head: bytes, version: int) -> str:
 
 
 def noted(fd: int) -> str:
-    """The format that a volume was made in, as its file remembers; '' where it does not."""
+    """Return the format in which a volume was made, from its file's note; '' where there is none."""
     if stat.S_ISBLK(os.fstat(fd).st_mode):
         return "raw"
     try:
@@ -96,10 +96,7 @@ def noted(fd: int) -> str:
 
 
 def note(fd: int, fmt: str) -> None:
-    """Remember a format, '' to forget it; a file system that can't remember is no error.
-
-    A block device has nowhere to keep it, and is raw.
-    """
+    """Note a format, '' to forget it, if the file system can. A block device needs no note: it is raw."""
     if stat.S_ISBLK(os.fstat(fd).st_mode):
         return
     try:

@@ -1,6 +1,6 @@
-"""Images in volumes, by their fds: what qemu-img makes of them.
+"""What qemu-img does with images in volumes, by their fds.
 
-qemu-img gets /proc/PID/fd/N: what it opens is what was opened here, whatever becomes of a name.
+qemu-img gets /proc/PID/fd/N: it opens what was opened here, whatever happens to a name.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 def create(fd: int, size: int, *, kind: str = "", backing: tuple[str, str] | None = None) -> None:
     """Make an empty qcow2 image of ``size`` bytes in an empty file.
 
-    :param kind: how it is preallocated, '' not at all. :param backing: path and format of what it is based on; it
-        is not opened.
+    :param kind: its preallocation, '' for none. :param backing: path and format of the base, which is not opened.
     """
     words = ["-o", f"preallocation={kind}"] if kind else []
     if backing is not None:
-        # -u: the file that it names is not opened.
+        # -u: the base is not opened.
         words += ["-u", "-b", backing[0], "-F", backing[1]]
-    qemuimg.run(
-        "create", "-q", "-f", "qcow2", *words, qemuimg.name(fd), f"{size}", needed_for="volumes", size=size
-    )
+    words += [qemuimg.name(fd), f"{size}"]
+    qemuimg.run("create", "-q", "-f", "qcow2", *words, needed_for="volumes", size=size)
 
 
 def convert(
@@ -42,41 +40,36 @@ def convert(
     preallocate: bool = False,
     report: Callable[[float], object] | None = None,
 ) -> None:
-    """Write what an image holds into another one, whose format is ``target``; a block device gets all its bytes.
+    """Convert an image to the format ``target`` into another fd; all bytes of a block device are written.
 
-    :param size: the virtual size, of an image that :func:`check_alone` has found well.
-    :param report: hears the share that is done, 0 to 100.
+    :param size: the virtual size, from :func:`check_alone`. :param report: gets the share done, 0 to 100.
     """
     words, opened = ["-o", "preallocation=metadata"] if preallocate else [], qemuimg.name(fd)
     if stat.S_ISBLK(os.fstat(fd).st_mode):
-        # -n: it is there already, and what it holds is not taken for zeros. QEMU's lock on it is its maker's.
+        # -n: it exists, and its content does not count as zeros. Its maker holds QEMU's lock on it.
         words, opened = ["-n"], qemuimg.opened(fd, target, locking=False)
     qemuimg.convert(qemuimg.opened(origin, fmt), opened, target, *words, size=size, report=report)
 
 
 def resize(
     fd: int, size: int, before: int, name: str, *, capacity_of: Callable[[str], int], allocate: bool = False
-) -> None:  # fmt: skip
+) -> None:
     """Give a qcow2 image another capacity in bytes.
 
-    :param capacity_of: the capacity of the volume of a path, 0 where none has it. The image that this one is based
-        on is not opened, wherever it may be.
-    :raises InvalidState: the end of what it is based on would show in it.
+    :param capacity_of: gives the capacity of the volume at a path, 0 where there is none. The base is not opened.
+    :raises InvalidState: the end of its base would show in it.
     """
     if capacity_of(formats.look(fd).backing) > before:
-        raise InvalidState(
-            f"volume '{printable(name)}' is smaller than its backing volume, whose end would show in it"
-        )
+        shown = printable(name)
+        raise InvalidState(f"volume '{shown}' is smaller than its backing volume, whose end would show in it")
     words = ["--shrink"] if size < before else ["--preallocation=falloc"] if allocate else []
-    # Without its backing image, which is not needed and not opened.
-    qemuimg.run(
-        "resize", "-q", *words, qemuimg.opened(fd, "qcow2"), f"{size}",
-        needed_for="volumes", size=max(size, before),
-    )  # fmt: skip
+    # Without its base, which is not needed.
+    words += [qemuimg.opened(fd, "qcow2"), f"{size}"]
+    qemuimg.run("resize", "-q", *words, needed_for="volumes", size=max(size, before))
 
 
 def check_alone(fd: int, fmt: str, name: str) -> int:
-    """Refuse to convert an image that would lead qemu-img to other files; gives its virtual size."""
+    """Refuse to convert an image that would lead qemu-img to other files; return its virtual size."""
     if fmt == "raw":
         return os.lseek(fd, 0, os.SEEK_END)
     if fmt != "qcow2":

@@ -1,4 +1,4 @@
-"""Disk images: make them with qemu-img, and look at them without opening what they name."""
+"""Disk images: make them with qemu-img, and open them without following what they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qkvm import units
 from qkvm.errors import AlreadyExists, HostError, ProgramFailed
-from qkvm.files import make_private_dir, os_error, remove
+from qkvm.files import closing_fd, make_private_dir, os_error, remove
 from qkvm.host import process
 from qkvm.storage.image import qcow2, qemuimg
 
@@ -29,14 +29,14 @@ def create(
     preallocate: bool = False,
     watch: Callable[[int], object] | None = None,
 ) -> None:
-    """Make an empty image (qemu-img create) of ``size_kib`` KiB.
+    """Make an empty image of ``size_kib`` KiB (qemu-img create).
 
     :param owner_folder: qkvm's own folder of images, made where it is missing.
-    :param backing: path and format of an image that this one is made on top of; a size of 0 is that image's.
-    :param chained: whether that one is based on another one itself, which the caller knows of.
-    :param preallocate: take all its space on the disk now; else it is sparse.
-    :param watch: hears the bytes that are allocated, every now and then.
-    :raises AlreadyExists: there is a file already; it is never written over.
+    :param backing: path and format of the base; with a size of 0 the image gets the base's.
+    :param chained: whether the base has a base itself, as the caller knows.
+    :param preallocate: allocate all space now instead of a sparse file.
+    :param watch: gets the allocated bytes now and then. :raises AlreadyExists: there is a file; it is never
+        replaced.
     """
     if os.path.lexists(path):
         raise AlreadyExists(f"{path} exists already")
@@ -52,7 +52,7 @@ def create(
     if backing is not None:
         check(*backing, backing=chained)
         size = size if size_kib else str(virtual_size(*backing))
-        # Unsafe (-u) is to leave the backing image alone: looking at it would follow what it names.
+        # -u: the base is not opened, as qemu-img would follow what it names.
         command += ["-u", "-b", backing[0], "-F", backing[1]]
     try:
         if preallocate:
@@ -67,7 +67,7 @@ def create(
 
 
 def _preallocate(command: list[str], path: str, size: str, watch: Callable[[int], object] | None) -> None:
-    """Make an image with all its space: by fallocate, and where the file system has none by writing zeroes."""
+    """Make an image with all its space: with fallocate, else by writing zeros."""
 
     def look() -> None:
         if watch is not None and os.path.exists(path):
@@ -89,20 +89,19 @@ def check(path: str, fmt: str, *, backing: bool | None = False) -> None:
 def open_image(
     path: str, fmt: str, *, readonly: bool = True, backing: bool | None = False, direct: bool = False
 ) -> int:
-    """An fd of an image, for the caller to close; refuse one that would lead QEMU to other files.
+    """Open an image and return the fd; refuse one that would lead QEMU to other files.
 
-    What was looked at is what the fd leads to, whatever becomes of the path. A symbolic link at its end is
-    followed under /dev alone: elsewhere, who can write to the folder could lead root to any file.
+    The fd leads to what was checked, whatever happens to the path. A symbolic link at the path's end is followed
+    only under /dev: elsewhere, a user who can write to the folder could lead root to any file.
 
-    :param readonly: whether it is opened for reading alone. :param backing: whether the definition names the
-        image that it is based on, None where either is well; what the image itself says of that is never followed.
-    :param direct: whether it is read and written past the host's page cache (O_DIRECT).
-    :raises HostError: not there, not readable, neither a regular file nor a block device, or not to be opened so.
-    :raises InvalidValue: not of that format, damaged, made to do harm, or in need of a file that nobody names.
+    :param backing: whether the definition names a base, None where both are allowed; what the image itself names
+        is never followed. :param direct: whether to bypass the host's page cache (O_DIRECT).
+    :raises HostError: not there, not readable, neither a regular file nor a block device, or no direct I/O.
+    :raises InvalidValue: of another format, damaged, harmful, or in need of a file that nobody names.
     """
     real = os.path.realpath(path) if path.startswith("/dev/") else path
     try:
-        # Opening can do things by itself: wait for a FIFO's other end, rewind a tape.
+        # Opening alone can wait for a FIFO's other end or rewind a tape.
         _check_kind(path, os.lstat(real).st_mode)
         mode = os.O_RDONLY if readonly else os.O_RDWR
         fd = os.open(real, mode | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -139,12 +138,9 @@ def _go_direct(fd: int, path: str) -> None:
 
 
 def looks_like_qcow2(path: str) -> bool:
-    """Whether an image begins as a qcow2 image does, which a guest can write into a raw one: to warn, no more."""
-    fd = open_image(path, "raw")
-    try:
+    """Whether an image begins like qcow2; for a warning only, as a guest can write that into a raw image."""
+    with closing_fd(open_image(path, "raw")) as fd:
         return os.pread(fd, 4, 0) == qcow2.MAGIC
-    finally:
-        os.close(fd)
 
 
 def _check_kind(path: str, mode: int) -> None:
@@ -160,22 +156,20 @@ def _check_kind(path: str, mode: int) -> None:
 
 
 def virtual_size(path: str, fmt: str) -> int:
-    """How many bytes a guest sees of an image.
+    """Return the bytes that a guest sees of an image.
 
-    :raises HostError: not there or not readable. :raises InvalidValue: not of that format.
+    :raises HostError: not there or not readable. :raises InvalidValue: of another format.
     """
-    fd = open_image(path, fmt, backing=None)
-    try:
-        # A block device has no size of its own to be asked for.
-        return qcow2.parse(os.pread(fd, qcow2.LENGTH, 0), path).size if fmt == "qcow2" else os.lseek(fd, 0, 2)
-    except OSError as error:
-        raise os_error(error, path) from error
-    finally:
-        os.close(fd)
+    with closing_fd(open_image(path, fmt, backing=None)) as fd:
+        try:
+            # A block device has no size in its status.
+            return qcow2.parse(os.pread(fd, qcow2.LENGTH, 0), path).size if fmt == "qcow2" else os.lseek(fd, 0, 2)
+        except OSError as error:
+            raise os_error(error, path) from error
 
 
 def copy(source: str, source_format: str, target: str, target_format: str) -> None:
-    """Make ``target`` a copy of an image, mode 0600; it is there whole or not at all, and replaces what is there.
+    """Make ``target`` a copy of an image, mode 0600, as a whole or not at all; an old file is replaced.
 
     :raises HostError: it can't be made. :raises InvalidValue: :func:`open_image` refuses the source.
     """

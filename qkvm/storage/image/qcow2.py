@@ -1,8 +1,8 @@
-"""The header of a qcow2 image, read strictly: whoever made the image may have meant harm (docs/interop/qcow2.txt).
+"""The header of a qcow2 image, checked strictly, as its maker may mean harm (docs/interop/qcow2.txt).
 
-What is refused here is refused before QEMU or qemu-img opens the image. That is what leads out of the file (a
-backing file, a data file), what QEMU can't open, and sizes and tables that would have it take memory and time
-without end. The limits are those of QEMU's block/qcow2.h.
+An image is refused here before QEMU or qemu-img opens it: for what leads out of the file (a backing file, a data
+file), what QEMU can't open, and sizes and tables that would take endless memory and time. The limits are those of
+QEMU's block/qcow2.h.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LENGTH = 112
 """Bytes of the longest header that QEMU 7.2 writes."""
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
-"""magic, version, backing file's place and length, cluster bits, size, encryption, L1 entries and place, refcount
-table's place and clusters, states and their table's place."""
+"""magic, version, place and length of the backing file's name, cluster bits, size, encryption, L1 entries and
+place, refcount table's place and clusters, number of states and their table's place."""
 
 _THREE = struct.Struct(">QQQII")
 """What version 3 adds: incompatible, compatible and autoclear features, refcount order, length of the header."""
 
 _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = 1 << 1, 1 << 2, 1 << 3, 1 << 4
 _KNOWN_FEATURES = 0b11111
-"""Bit 0 says that refcounts are out of date, as after a crash with lazy ones: QEMU mends that when it opens it."""
+"""Bit 0: refcounts are out of date, as after a crash with lazy ones; QEMU repairs that when it opens the image."""
 
 _BACKING_MAX = 1023
 _L1_BYTES_MAX = 32 << 20
@@ -49,12 +49,12 @@ _STATE_EXTRA_MAX = 1024
 _BACKING_FORMAT, _DATA_NAME, _ENCRYPTION, _BITMAPS = 0xE2792ACA, 0x44415441, 0x0537BE77, 0x23852875
 
 _ENTRY = struct.Struct(">QIHHIIQII")
-"""A state's L1 table's place and entries, length of id and name, seconds, nanoseconds, guest's clock, size of the
-memory, size of the extra data."""
+"""Place and entries of a state's L1 table, lengths of id and name, seconds, nanoseconds, guest's clock, size of
+the memory, size of the extra data."""
 
 
 class Header(NamedTuple):
-    """What a header says: virtual size in bytes, and whether the image needs other files."""
+    """The virtual size in bytes, and whether the image needs other files."""
 
     size: int
     has_backing_file: bool
@@ -62,7 +62,7 @@ class Header(NamedTuple):
 
 
 class State(NamedTuple):
-    """A state in an image; ``memory`` is the size of a guest's memory in it, 0 for none."""
+    """A state in an image; ``memory`` is the size of the guest's memory in it, 0 for none."""
 
     id: str
     tag: str
@@ -70,9 +70,9 @@ class State(NamedTuple):
 
 
 def parse(raw: bytes, path: str) -> Header:
-    """What the first bytes of an image say, its places and sizes unchecked.
+    """Parse the first bytes of an image, without checking places and sizes.
 
-    :raises InvalidValue: they are no header of a qcow2 image.
+    :raises InvalidValue: it is no header of a qcow2 image.
     """
     shown = printable(path)
     if len(raw) < 32 or raw[:4] != MAGIC:
@@ -86,10 +86,10 @@ def parse(raw: bytes, path: str) -> Header:
 
 
 def check(fd: int, path: str, backing: bool | None) -> Header:
-    """Refuse an image that is damaged, or made to do harm, or needs a file that nobody has named.
+    """Refuse an image that is damaged, harmful, or needs a file that nobody has named.
 
-    :param path: for the error. :param backing: whether somebody names the file that it is based on, None where
-        that is left to the caller; what the image itself says of that is never followed.
+    :param path: for the error. :param backing: whether a base is named for it, None where the caller checks that;
+        what the image itself names is never followed.
     :raises InvalidValue: with what is wrong. :raises OSError: it can't be read.
     """
     raw = os.pread(fd, LENGTH, 0)
@@ -98,17 +98,14 @@ def check(fd: int, path: str, backing: bool | None) -> Header:
     if len(raw) < _HEADER.size:
         raise _bad(path, "is cut within its header")
     length = os.lseek(fd, 0, os.SEEK_END)
-    extended = False
-    features = autoclear = 0
-    end = _HEADER.size
+    features, autoclear, end = 0, 0, _HEADER.size
     cluster_bits = struct.unpack_from(">I", raw, 20)[0]
     if not 9 <= cluster_bits <= 21:
         raise _bad(path, f"has clusters of 2^{cluster_bits} bytes", "QEMU knows 512 bytes to 2 MiB")
     cluster = 1 << cluster_bits
     if raw[7] == 3:
         features, autoclear, end = _check_three(raw, path, cluster)
-        extended = bool(features & _EXTENDED_L2)
-    place = _check_tables(raw, path, cluster, length, extended=extended)
+    place = _check_tables(raw, path, cluster, length, extended=bool(features & _EXTENDED_L2))
     head = os.pread(fd, cluster, 0)
     for kind, body in _extensions(head[: place or cluster], end, path):
         _check_extension(kind, body, path, length, bitmaps=bool(autoclear & 1))
@@ -119,7 +116,7 @@ def check(fd: int, path: str, backing: bool | None) -> Header:
 
 
 def _refuse_other(fd: int, raw: bytes, path: str) -> None:
-    """Say of an image of another format what to do with it."""
+    """For an image of another known format, say how to convert it."""
     look = formats.look(fd).format if raw[:4] != MAGIC else ""
     if look in CONVERTED:
         raise _bad(path, f"is not a qcow2 image: it looks like {look}", f"qkvm vol-import --input-format {look}")
@@ -130,7 +127,7 @@ def _bad(path: str, words: str, hint: str = "") -> InvalidValue:
 
 
 def _check_three(raw: bytes, path: str, cluster: int) -> tuple[int, int, int]:
-    """What version 3 adds to the header; gives incompatible features, autoclear features and its length."""
+    """Check what version 3 adds to the header; return incompatible and autoclear features and its length."""
     if len(raw) < _HEADER.size + _THREE.size:
         raise _bad(path, "is cut within its header")
     features, _, autoclear, order, length = _THREE.unpack_from(raw, _HEADER.size)
@@ -155,13 +152,13 @@ def _check_three(raw: bytes, path: str, cluster: int) -> tuple[int, int, int]:
 
 
 def _check_tables(raw: bytes, path: str, cluster: int, length: int, *, extended: bool) -> int:
-    """Sizes and places of the tables that the header names; gives the place of the backing file's name."""
+    """Check sizes and places of the tables; return the place of the backing file's name."""
     (_, _, place, name, _, size, crypt, entries, l1, refcounts, clusters, _, _) = _HEADER.unpack_from(raw)
     if crypt:
         raise _bad(path, "is encrypted, which is not supported", "qemu-img convert --object secret decrypts it")
     if place and (place + name > cluster or name > _BACKING_MAX):
         raise _bad(path, f"names a backing file in {name} bytes at {place}, where no name can be")
-    # An L2 table is a cluster; an entry of it, of 8 or 16 bytes, stands for a cluster.
+    # An L2 table is one cluster; each entry of 8 or 16 bytes stands for a cluster.
     reach = cluster * (cluster // (16 if extended else 8))
     if size >= 1 << 63 or -(-size // reach) > _L1_BYTES_MAX // 8:
         raise _bad(path, f"claims a size of {size} bytes, which QEMU can't open")
@@ -183,7 +180,7 @@ def _inside(path: str, what: str, place: int, size: int, grain: int, length: int
 
 
 def _extensions(head: bytes, place: int, path: str) -> Iterator[tuple[int, bytes]]:
-    """The extensions of a header: kind and content, up to the one that ends them or to the end of their room."""
+    """Yield kind and content of a header's extensions, up to their end mark or the end of their room."""
     for _ in range(_EXTENSIONS_MAX):
         if place + 8 > len(head):
             return
@@ -199,7 +196,7 @@ def _extensions(head: bytes, place: int, path: str) -> Iterator[tuple[int, bytes
 
 def _check_extension(kind: int, body: bytes, path: str, length: int, *, bitmaps: bool) -> None:
     if kind == _DATA_NAME:
-        raise _bad(path, f"names '{_shown(body)}' as the file of its data, which is not supported")
+        raise _bad(path, f"names '{shown(body)}' as the file of its data, which is not supported")
     if kind == _ENCRYPTION:
         raise _bad(path, "is encrypted, which is not supported")
     if kind == _BACKING_FORMAT and len(body) >= 16:
@@ -223,21 +220,19 @@ def _check_backing(head: bytes, header: Header, path: str, backing: bool | None)
 
 
 def _named(head: bytes) -> str:
-    """The name of the backing file, which is in the first cluster."""
+    """Return the name of the backing file, which is in the first cluster."""
     place, size = struct.unpack_from(">QI", head, 8)
-    return _shown(head[place : place + size])
+    return shown(head[place : place + size])
 
 
-def _shown(name: bytes) -> str:
+def shown(name: bytes) -> str:
+    """Return bytes of an image as text for messages, at most 120 characters."""
     text = printable(name.decode("utf-8", "replace"))
     return text if len(text) <= 120 else f"{text[:120]}…"
 
 
 def states(fd: int, path: str) -> Iterator[State]:
-    """The states in an image (internal snapshots), also of one that QEMU has open.
-
-    :raises InvalidValue: its table of them is damaged.
-    """
+    """Yield the states in an image, which QEMU may have open. :raises InvalidValue: their table is damaged."""
     count, place = struct.unpack_from(">IQ", os.pread(fd, LENGTH, 0).ljust(LENGTH, b"\0"), 60)
     if count > STATES_MAX:
         raise _bad(path, f"is damaged: it tells of {count} states")

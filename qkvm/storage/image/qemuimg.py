@@ -1,6 +1,6 @@
-"""qemu-img, which is run on images of strangers: within limits, without a network, on what was opened here.
+"""qemu-img, run on untrusted images: within limits, without a network, on fds that were opened here.
 
-It gets /proc/PID/fd/N of an fd whose header was checked, and a format; never a name, and never leave to look for
+It gets /proc/PID/fd/N of an fd whose header was checked, and a format. It never gets a name, and must not look for
 one in the image.
 """
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MEMORY = 2 << 30
-"""Bytes of address space. qemu-img maps 400 MiB at its start, takes 32 MiB for the largest L1 table, as much for
-its cache, and 512 MiB for the stacks of up to 64 threads: no image that is in use needs half of this."""
+"""Bytes of address space. qemu-img maps 400 MiB at its start, and takes 32 MiB for the largest L1 table, as much
+for its cache, and 512 MiB for the stacks of up to 64 threads: no real image needs half of this."""
 
 _CPU, _CPU_GIB, _CPU_MAX = 60, 20, 86400
-"""Seconds of processor time that are always given, and for each GiB of virtual size; the most. Unpacking zlib
-takes 4 s for a GiB on a slow CPU, copying 1 s: an image that is within its size is not stopped by this."""
+"""Seconds of processor time: at least, for each GiB of virtual size, and at most. On a slow CPU, unpacking a GiB
+with zlib takes 4 s and copying it 1 s, so real images are not stopped."""
 
 _TIME, _TIME_GIB, _TIME_MAX = 600, 120, 604800
-"""The same of time by the clock: a disk that gives 9 MB a second is fast enough."""
+"""The same for time by the clock: a disk of 9 MB a second is fast enough."""
 
 _PERCENT = re.compile(rb"\(([0-9.]+)/100%\)")
 
 
 def limits(size: int, written: int = 0) -> Limits:
-    """What qemu-img may take for an image of that virtual size.
+    """Return the limits of qemu-img for an image of that virtual size.
 
-    :param written: bytes that are in the new file that it makes when that is full; 0 where it makes none. Nobody
-        wants a new file when who asked for it is gone.
+    :param written: bytes in the new file when it is full, 0 where none is made. A new file is given up when the
+        process that asked for it is gone.
     """
-    # Beside its data a qcow2 image has tables: 1/4000 of them with usual clusters, 1/50 with the smallest.
+    # The tables of a qcow2 image take 1/4000 of its data with usual clusters, 1/50 with the smallest.
     room = written + written // 16 + (64 << 20) if written else 0
     return Limits(_share(size, _CPU, _CPU_GIB, _CPU_MAX), _MEMORY, room, tied=bool(written))
 
@@ -49,9 +49,9 @@ def _share(size: int, least: int, gib: int, most: int) -> int:
 
 
 def run(*words: str, needed_for: str = "disks", size: int = 0, limited: Limits | None = None) -> bytes:
-    """Run qemu-img and give what it prints.
+    """Run qemu-img and return what it prints.
 
-    :param size: virtual size of the image that it works on. :raises ProgramFailed: its words.
+    :param size: virtual size of the image. :raises ProgramFailed: with its words.
     """
     program = process.find_program("qemu-img", needed_for, "qemu-utils")
     given = _share(size, _TIME, _TIME_GIB, _TIME_MAX)
@@ -72,9 +72,9 @@ def convert(
 ) -> None:
     """Copy an image into another one, sparse (qemu-img convert).
 
-    :param source: as :func:`opened` gives it. :param target: a path; :param fmt: its format.
-    :param size: virtual size. :param report: hears the share that is done, 0 to 100.
-    :raises ProgramFailed: its words, or it was over its limits.
+    :param source: from :func:`opened`. :param target: a path; :param fmt: its format.
+    :param size: virtual size. :param report: gets the share that is done, 0 to 100.
+    :raises ProgramFailed: with its words, or it exceeded its limits.
     """
     program = process.find_program("qemu-img", "converting images", "qemu-utils")
     deadline = time.monotonic() + _share(size, _TIME, _TIME_GIB, _TIME_MAX)
@@ -99,20 +99,20 @@ def convert(
 
 
 def _plain(error: ProgramFailed) -> ProgramFailed:
-    """The error without the way in which the image was named to qemu-img, which tells nobody anything."""
+    """Return the error without the name that the image has for qemu-img, which means nothing to users."""
     words = re.sub(r"'(json:\{.*\}|/proc/\d+/fd/\d+)'", "the image", str(error))
     return ProgramFailed(words, argv=error.argv, code=error.code, stderr=error.stderr, hint=error.hint)
 
 
 def name(fd: int) -> str:
-    """The name under which a child opens what an fd of this process leads to."""
+    """Return the name under which a child opens the file of an fd of this process."""
     return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 def node(fd: int, fmt: str, backing: dict[str, object] | None = None) -> dict[str, object]:
-    """An image as QEMU takes it (BlockdevOptions of qapi/block-core.json), on a base or on none.
+    """Return an image as QEMU takes it (BlockdevOptions of qapi/block-core.json).
 
-    The base is said, also where there is none, so that none is looked for in the image.
+    "No base" is said too, so that QEMU looks for none in the image.
     """
     import stat
 
@@ -124,7 +124,7 @@ def node(fd: int, fmt: str, backing: dict[str, object] | None = None) -> dict[st
 
 
 def opened(fd: int, fmt: str, backing: dict[str, object] | None = None, *, locking: bool = True) -> str:
-    """An image as an argument of qemu-img. :param locking: whether QEMU's lock is taken, which may be held."""
+    """Return an image as an argument of qemu-img. :param locking: whether to take QEMU's lock."""
     found = node(fd, fmt, backing)
     if not locking and isinstance(found["file"], dict):
         found["file"]["locking"] = "off"

@@ -1,7 +1,6 @@
-"""States inside qcow2 images (internal snapshots): read by their table, changed by qemu-img.
+"""States inside qcow2 images (internal snapshots): read from their table, changed with qemu-img.
 
-qemu-img gets what was opened and looked at here, and never opens the image that one is based on: a state is in
-its own image alone.
+qemu-img gets an fd that was opened and checked here, and never opens the base: a state is in its own image only.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qkvm.files import os_error
+from qkvm.files import closing_fd, os_error
 from qkvm.storage.image import image, qcow2, qemuimg
 from qkvm.storage.image.qcow2 import State
 
@@ -20,36 +19,34 @@ if TYPE_CHECKING:
 
 
 def states(path: str) -> list[State]:
-    """The states in a qcow2 image, also of one that QEMU has open.
+    """Return the states in a qcow2 image, which QEMU may have open.
 
-    :raises HostError: it can't be read. :raises InvalidValue: it is not of that format, or damaged.
+    :raises HostError: it can't be read. :raises InvalidValue: it is of another format, or damaged.
     """
-    fd = image.open_image(path, "qcow2", backing=None)
-    try:
-        return list(qcow2.states(fd, path))
-    except OSError as error:
-        raise os_error(error, f"disk {path}") from error
-    finally:
-        os.close(fd)
+    with closing_fd(image.open_image(path, "qcow2", backing=None)) as fd:
+        try:
+            return list(qcow2.states(fd, path))
+        except OSError as error:
+            raise os_error(error, f"disk {path}") from error
 
 
 def has(path: str, tag: str) -> bool:
-    """Whether there is a state of that tag in an image."""
+    """Whether an image has a state of that tag."""
     return any(state.tag == tag for state in states(path))
 
 
 def make(path: str, tag: str, *, backing: bool) -> None:
-    """Keep an image's present content as a state of it (qemu-img snapshot -c).
+    """Save an image's content as a state in it (qemu-img snapshot -c).
 
-    :param backing: whether it is based on another one. :raises HostError: it is in use, or there is no room.
+    :param backing: whether the image has a base. :raises HostError: it is in use, or there is no room.
     """
     _change("-c", path, tag, backing)
 
 
 def apply(path: str, tag: str, *, backing: bool) -> None:
-    """Give an image the content of a state (qemu-img snapshot -a); its present one is gone.
+    """Replace an image's content by a state (qemu-img snapshot -a).
 
-    So are bitmaps of what has changed since a backup: they would not tell of this change, and QEMU refuses it.
+    Its bitmaps of changes since a backup are removed: they would miss this change, and QEMU refuses it with them.
     """
     if _has_bitmaps(path):
         with _opened(path, backing) as (name, size):
@@ -60,12 +57,9 @@ def apply(path: str, tag: str, *, backing: bool) -> None:
 
 
 def _has_bitmaps(path: str) -> bool:
-    """Whether an image has dirty bitmaps: bit 0 of the autoclear features says so (docs/interop/qcow2.txt)."""
-    fd = image.open_image(path, "raw")
-    try:
+    """Whether an image has dirty bitmaps: bit 0 of the autoclear features (docs/interop/qcow2.txt)."""
+    with closing_fd(image.open_image(path, "raw")) as fd:
         header = os.pread(fd, 96, 0)
-    finally:
-        os.close(fd)
     return len(header) == 96 and bool(header[95] & 1)
 
 
@@ -86,9 +80,6 @@ def _qemu_img(*words: str, size: int) -> bytes:
 
 @contextmanager
 def _opened(path: str, backing: bool) -> Iterator[tuple[str, int]]:
-    """What qemu-img opens: the image alone, without the one that it is based on; and its virtual size."""
-    fd = image.open_image(path, "qcow2", readonly=False, backing=backing)
-    try:
+    """Open an image alone, without its base; gives its name for qemu-img, and its virtual size."""
+    with closing_fd(image.open_image(path, "qcow2", readonly=False, backing=backing)) as fd:
         yield qemuimg.opened(fd, "qcow2"), qcow2.parse(os.pread(fd, qcow2.LENGTH, 0), path).size
-    finally:
-        os.close(fd)

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 KNOWN = (
     ("install.amd/vmlinuz", "install.amd/initrd.gz"),  # Debian's CDs
-    ("debian-installer/amd64/linux", "debian-installer/amd64/initrd.gz"),  # its netboot archive, its package
-    ("netboot/debian-installer/amd64/linux", "netboot/debian-installer/amd64/initrd.gz"),  # its mirrors
-    ("current/images/netboot/debian-installer/amd64/linux",
-     "current/images/netboot/debian-installer/amd64/initrd.gz"),
-    ("current/legacy-images/netboot/ubuntu-installer/amd64/linux",
-     "current/legacy-images/netboot/ubuntu-installer/amd64/initrd.gz"),
+    *(
+        (f"{folder}/amd64/linux", f"{folder}/amd64/initrd.gz")  # netboot archives, packages and mirrors
+        for folder in (
+            "debian-installer",
+            "netboot/debian-installer",
+            "current/images/netboot/debian-installer",
+            "current/legacy-images/netboot/ubuntu-installer",
+        )
+    ),
     ("casper/vmlinuz", "casper/initrd"),  # Ubuntu's live CDs
     ("images/pxeboot/vmlinuz", "images/pxeboot/initrd.img"),  # Fedora, RHEL and their kin
     ("isolinux/vmlinuz", "isolinux/initrd.img"),
@@ -31,12 +34,12 @@ KNOWN = (
     ("boot/vmlinuz-virt", "boot/initramfs-virt"),
     ("arch/boot/x86_64/vmlinuz-linux", "arch/boot/x86_64/initramfs-linux.img"),
     ("boot/vmlinuz", "boot/initrd.img"),
-)  # fmt: skip
-"""Where distributions have them, where no .treeinfo says so."""
+)
+"""Where distributions keep kernel and initrd, for media whose .treeinfo does not say it."""
 
 
 class Medium(Protocol):
-    """A folder or CD image, for use with ``with``."""
+    """A folder or CD image, to be used with ``with``."""
 
     def __enter__(self) -> Medium: ...
 
@@ -51,11 +54,11 @@ class Medium(Protocol):
         """Write a file to ``target``; False where there is none of that name."""
 
     def read(self, name: str, most: int = 1 << 20) -> bytes | None:
-        """A small file, None where there is none of that name."""
+        """Return a small file, None where there is none of that name."""
 
 
 class Folder:
-    """A folder as install medium. Links lead to files inside it, or nowhere."""
+    """A folder as install medium; links that lead out of it are refused."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -95,7 +98,7 @@ class Folder:
         return True
 
     def read(self, name: str, most: int = 1 << 20) -> bytes | None:
-        """A small file of the folder, None where there is none."""
+        """Return a small file of the folder, None where there is none."""
         from io import BytesIO
 
         target = BytesIO()
@@ -103,10 +106,7 @@ class Folder:
 
 
 def medium(path: str) -> Medium:
-    """What lies at a path: a folder, or a CD image.
-
-    :raises HostError: neither.
-    """
+    """Open the folder or CD image at a path. :raises HostError: it is neither."""
     if os.path.isdir(path):
         return Folder(path)
     if not iso.exists(path):
@@ -119,9 +119,9 @@ def medium(path: str) -> Medium:
 
 
 def find(source: Medium, path: str) -> tuple[str, str]:
-    """Where kernel and initrd of an install medium are: as its .treeinfo says, else as distributions have them.
+    """Return the paths of kernel and initrd, from .treeinfo or else from :data:`KNOWN`.
 
-    :raises HostError: nowhere.
+    :raises HostError: none.
     """
     named = _treeinfo(source)
     for kernel, initrd in (*((named,) if named else ()), *KNOWN):
@@ -134,7 +134,7 @@ def find(source: Medium, path: str) -> tuple[str, str]:
 
 
 def _treeinfo(source: Medium) -> tuple[str, str] | None:
-    """What .treeinfo says (productmd's format), None where there is none that can be read."""
+    """Return what .treeinfo says (productmd's format), None where there is none or it is damaged."""
     from configparser import ConfigParser, Error
 
     for name in (".treeinfo", "treeinfo"):
@@ -152,10 +152,7 @@ def _treeinfo(source: Medium) -> tuple[str, str] | None:
 
 
 def inside(name: str) -> str:
-    """A path inside a medium, without a slash in front.
-
-    :raises InvalidValue: it leads out of it.
-    """
+    """Return a path inside a medium without a leading slash. :raises InvalidValue: it leads out of it."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or ".." in parts or "\0" in name:
         raise InvalidValue(f"'{printable(name)}' is no path inside an install medium")
@@ -163,13 +160,17 @@ def inside(name: str) -> str:
 
 
 def extract(
-    source: Medium, kernel: str, initrd: str, targets: tuple[str, str], inject: Sequence[str],
+    source: Medium,
+    kernel: str,
+    initrd: str,
+    targets: tuple[str, str],
+    inject: Sequence[str],
     tell: Callable[[str], object],
-) -> None:  # fmt: skip
-    """Copy a kernel and an initrd ('' is none) to ``targets``, whose folder is made, for root alone.
+) -> None:
+    """Copy a kernel and an initrd ('' for none) to ``targets``, for root only; their folder is made.
 
-    :param inject: files of the host that are added to the initrd's root folder. :param tell: hears what is copied.
-    :raises HostError: one is not there or can't be read.
+    :param inject: files of the host to add to the initrd's root folder. :param tell: gets each name to be copied.
+    :raises HostError: a file is not there or can't be read.
     """
     make_private_dir(os.path.dirname(targets[0]))
     for name, target, added in zip((kernel, initrd), targets, ((), inject), strict=True):
@@ -188,7 +189,7 @@ def extract(
 
 
 def _inject(stream: BinaryIO, paths: Sequence[str]) -> None:
-    """Append an archive to an initrd: the kernel unpacks one after the other (buffer-format.rst of the kernel)."""
+    """Append an archive to an initrd; the kernel unpacks all its archives (buffer-format.rst of the kernel)."""
     stream.write(b"\0" * (-stream.tell() % 4))
     for number, path in enumerate(paths, 1):
         try:
@@ -201,7 +202,7 @@ def _inject(stream: BinaryIO, paths: Sequence[str]) -> None:
 
 
 def _entry(name: str, inode: int, mode: int, raw: bytes) -> bytes:
-    """A file in the newc format of cpio."""
+    """Return a file in cpio's newc format."""
     encoded = name.encode("utf-8", "surrogateescape") + b"\0"
     fields = (inode, mode, 0, 0, 1, 0, len(raw), 0, 0, 0, 0, len(encoded), 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded

@@ -1,6 +1,6 @@
-"""CD images (ISO 9660 with Rock Ridge and Joliet): read a file out of one, make a small one.
+"""CD images (ISO 9660 with Rock Ridge and Joliet): read a file from one, make a small one.
 
-What a CD image says is never trusted: nothing in it leads to a file of the host.
+A CD image is never trusted: nothing in it leads to a file of the host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Iso:
-    """A CD image that is read; for use with ``with``."""
+    """A CD image opened for reading, to be used with ``with``."""
 
     def __init__(self, path: str) -> None:
         """:param path: a file, or a drive with a medium."""
@@ -37,7 +37,7 @@ class Iso:
         try:
             self._iso.open_fp(self._file)
         except Exception as error:
-            # A damaged image raises whatever its bytes lead to: struct.error, IndexError, the library's own.
+            # A damaged image raises anything: struct.error, IndexError, the library's own.
             self._file.close()
             raise HostError(f"{printable(self.path)} is no CD image: {error}") from error
         return self
@@ -54,9 +54,9 @@ class Iso:
         return self._place(name) is not None
 
     def copy(self, name: str, target: BinaryIO) -> bool:
-        """Write a file of the image to ``target``; False where it has no file of that name.
+        """Write a file of the image to ``target``; False where there is none.
 
-        :param name: its path, without a slash in front. :raises HostError: it is there and can't be read.
+        :param name: its path without a leading slash. :raises HostError: it can't be read.
         """
         place = self._place(name)
         if place is None:
@@ -70,12 +70,12 @@ class Iso:
         return True
 
     def read(self, name: str, most: int = 1 << 20) -> bytes | None:
-        """A small file of the image, None where it has none of that name; at most ``most`` bytes of it."""
+        """Return at most ``most`` bytes of a file of the image, None where there is none of that name."""
         target = io.BytesIO()
         return target.getvalue()[:most] if self.copy(name, target) else None
 
     def _place(self, name: str) -> dict[str, str] | None:
-        """The file by the best naming that the image has: Rock Ridge, Joliet, or the 1988 one in capitals."""
+        """Find a file by the best naming of the image: Rock Ridge, Joliet, or the one of 1988 in capitals."""
         kinds = {"rr_path": f"/{name}"} if self._iso.has_rock_ridge() else {}
         kinds |= {"joliet_path": f"/{name}"} if self._iso.has_joliet() else {}
         kinds["iso_path"] = f"/{name.upper()};1"
@@ -90,7 +90,7 @@ class Iso:
 
 
 def make(label: str, contents: dict[str, bytes]) -> bytes:
-    """A CD image with files in its root folder."""
+    """Return a CD image with files in its root folder."""
     from pycdlib import PyCdlib
 
     iso = PyCdlib()
@@ -104,7 +104,7 @@ def make(label: str, contents: dict[str, bytes]) -> bytes:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file or drive begins as a CD image does (ECMA-119, 8.1.2)."""
+    """Whether a file or drive begins like a CD image (ECMA-119, 8.1.2)."""
     try:
         with open(path, "rb") as stream:
             stream.seek(0x8001)

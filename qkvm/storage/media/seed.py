@@ -1,4 +1,4 @@
-"""The seed of a cloud image: what cloud-init's NoCloud source reads from a CD labelled cidata."""
+"""The seed of a cloud image: a CD labelled cidata, which cloud-init's NoCloud source reads."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LABEL = "cidata"
 """The label that NoCloud looks for (cloud-init: DataSourceNoCloud)."""
 
 SMBIOS_SERIAL = "ds=nocloud"
-"""The serial number that names the source where a guest does not look for the label by itself."""
+"""The serial number that names the source for a guest that does not look for the label."""
 
 
 class Seed(NamedTuple):
-    """The texts of a seed; an empty ``network_config`` leaves the network to the image."""
+    """The texts of a seed; without a ``network_config`` the image configures its network."""
 
     user_data: str
     meta_data: str
@@ -25,7 +25,7 @@ class Seed(NamedTuple):
 
 
 def write(path: str, seed: Seed) -> None:
-    """Make the seed's CD image, for root alone, in place of one that is there; its folder too."""
+    """Make the seed's CD image and its folder, for root only; an old image is replaced."""
     make_private_dir(os.path.dirname(path))
     contents = {"user-data": seed.user_data, "meta-data": seed.meta_data}
     if seed.network_config:
@@ -34,10 +34,7 @@ def write(path: str, seed: Seed) -> None:
 
 
 def read(path: str) -> Seed:
-    """The texts of a seed that was made.
-
-    :raises HostError: it is not there, or none.
-    """
+    """Return the texts of a seed. :raises HostError: it is not there, or is no seed."""
     with iso.Iso(path) as image:
         found = [image.read(name) for name in ("user-data", "meta-data", "network-config")]
     if found[0] is None or found[1] is None:

@@ -1,4 +1,4 @@
-"""What each type of pools does in its own way: the methods that :class:`Pool` and :class:`Volume` are built on."""
+"""What each type of pool does in its own way: the methods that :class:`Pool` and :class:`Volume` use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Space(NamedTuple):
-    """Bytes that a pool has, and that are free in it."""
+    """A pool's size and its free space, in bytes."""
 
     capacity: int
     available: int
@@ -27,7 +27,7 @@ class Space(NamedTuple):
 class VolumeInfo(NamedTuple):
     """What vol-info prints: sizes in bytes; ``type`` is file, block or dir, ``format`` what it looks like.
 
-    ``key`` is what libvirt knows it by: a file's path.
+    ``key`` is libvirt's identification: a file's path.
     """
 
     name: str
@@ -41,7 +41,7 @@ class VolumeInfo(NamedTuple):
 
 
 class Backend(ABC):
-    """One pool of one type; volumes are told by their names."""
+    """One pool of one type; volumes are identified by name."""
 
     __slots__ = ("definition", "tree")
 
@@ -53,44 +53,44 @@ class Backend(ABC):
 
     @abstractmethod
     def present(self, *, started: bool) -> bool:
-        """Whether what it is made of is there.
+        """Whether its folder or volume group exists.
 
-        :param started: whether it was started in this boot; else it is active by its mark alone.
+        :param started: whether it was started in this boot; else autostart makes it active.
         """
 
     @abstractmethod
     def space(self) -> Space:
-        """How large it is. :raises HostError: it can't be told."""
+        """Return its size. :raises HostError: it is unknown."""
 
     @abstractmethod
     def owner(self) -> Owner | None:
-        """Whose it is, where it belongs to somebody."""
+        """Return its mode, user and group, if it has these."""
 
     @abstractmethod
     def build(self, *, overwrite: bool = False) -> None:
-        """Make what it is made of; what fails on the way takes away what was made here."""
+        """Make its folder or volume group; if that fails, nothing is left."""
 
     @abstractmethod
     def start(self) -> None:
-        """Have its volumes usable. :raises HostError: what it is made of is not there."""
+        """Make its volumes usable. :raises HostError: its folder or volume group does not exist."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Have its volumes usable no longer, where that is more than a word."""
+        """Make its volumes unusable, where its type can."""
 
     @abstractmethod
     def delete(self) -> None:
-        """Remove what it is made of, in which there must be no volume."""
+        """Remove its folder or volume group, which must be empty."""
 
     @abstractmethod
     def sweep(self) -> None:
-        """Remove the unfinished volumes whose makers are gone."""
+        """Remove unfinished volumes whose makers are gone."""
 
     # Its volumes.
 
     @abstractmethod
     def volumes(self) -> list[VolumeInfo]:
-        """All of them, by name."""
+        """Return all of them, by name."""
 
     @abstractmethod
     def has(self, name: str) -> bool:
@@ -98,19 +98,19 @@ class Backend(ABC):
 
     @abstractmethod
     def info(self, name: str) -> VolumeInfo | None:
-        """What is to see of one; None where there is none of that name."""
+        """Return what vol-info shows; None where there is none of that name."""
 
     @abstractmethod
     def told(self, name: str) -> Told:
-        """What there is to tell of one in libvirt's XML. :raises NotFound: it is gone."""
+        """Return what libvirt's XML says of a volume. :raises NotFound: it is gone."""
 
     @abstractmethod
     def opened(self, name: str, *, write: bool = False) -> AbstractContextManager[int]:
-        """An fd of its bytes for a block. :raises InvalidValue: it has none. :raises NotFound: it is gone."""
+        """Open a volume for a block. :raises InvalidValue: it has no bytes. :raises NotFound: it is gone."""
 
     @abstractmethod
     def new(self, wanted: spec.Volume) -> AbstractContextManager[int]:
-        """An fd of an empty volume that is there when the block ends well, and gone when it does not."""
+        """Make an empty volume and open it for a block; it is removed if the block fails."""
 
     @abstractmethod
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
@@ -118,24 +118,30 @@ class Backend(ABC):
 
     @abstractmethod
     def snapshots(self, name: str) -> list[str]:
-        """The volumes that are snapshots of one, and go with it."""
+        """Return the volumes that are snapshots of one, and are removed with it."""
 
     @abstractmethod
     def remove(self, name: str, *, snapshots: bool = False) -> None:
-        """Remove a volume. Nothing that it leads to is touched. :param snapshots: with its snapshots."""
+        """Remove a volume, but nothing that it leads to. :param snapshots: also its snapshots."""
 
     @abstractmethod
     def resize(
-        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        self,
+        name: str,
+        size: int,
+        *,
+        fmt: str,
+        capacity_of: Callable[[str], int],
+        shrink: bool = False,
         allocate: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Give a volume another capacity; see :func:`qkvm.storage.pool.making.resize`.
 
-        :param capacity_of: the capacity of the volume of a path, 0 where none has it.
+        :param capacity_of: gives the capacity of the volume at a path, 0 where there is none.
         """
 
     def wipe(self, name: str) -> None:
-        """Write zeros over a volume; it is raw from then on."""
+        """Overwrite a volume with zeros; it is raw from then on."""
         from qkvm.storage.image import formats
         from qkvm.storage.pool import content
 
@@ -146,7 +152,7 @@ class Backend(ABC):
 
 
 def shrinks(before: int) -> InvalidState:
-    """The error about a volume that would become smaller though nobody allows it."""
+    """Return the error for a volume that would become smaller without permission."""
     return InvalidState(
         "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
         hint=f"it is {before} bytes",
@@ -154,5 +160,5 @@ def shrinks(before: int) -> InvalidState:
 
 
 def not_found(text: str, hint: str = "") -> NotFound:
-    """The error about a volume that is not there."""
+    """Return the error for a volume that does not exist."""
     return NotFound(f"failed to get vol '{units.printable(text)}'", kind="volume", name=text, hint=hint)

@@ -1,4 +1,4 @@
-"""Bytes of volumes: copied with their holes, shared, written over with zeros."""
+"""Bytes of volumes: copied with their holes, shared, overwritten with zeros."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from qkvm.files import os_error
 from qkvm.units import printable
 
 _FICLONE = 0x40049409
-"""_IOW(0x94, 9, int) of linux/fs.h: have a file share another's blocks."""
+"""_IOW(0x94, 9, int) of linux/fs.h: make a file share another's blocks."""
 
 _BLKZEROOUT = 0x127F
-"""_IO(0x12, 127) of linux/fs.h: write zeros to a range of a block device, as fast as it can."""
+"""_IO(0x12, 127) of linux/fs.h: zero a range of a block device, as fast as it can."""
 
 _SECTOR = 4096
-"""What the sectors of all block devices divide."""
+"""A multiple of every block device's sector size."""
 
 _CHUNK = 1 << 20
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ETXTBSY)
 
 _LOCK_BASE, _LOCK_LENGTH = 100, 200
-"""The bytes that QEMU locks of an image that it has open (RAW_LOCK_PERM_BASE of block/file-posix.c)."""
+"""The bytes that QEMU locks in an image that it has open (RAW_LOCK_PERM_BASE of block/file-posix.c)."""
 
 
 def claim(fd: int, name: str) -> None:
-    """Lock a volume as QEMU does: none can open it until the fd is closed. :raises Busy: one has it open."""
+    """Lock a volume as QEMU does; no QEMU can open it until the fd is closed. :raises Busy: one has it open."""
     lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _LOCK_BASE, _LOCK_LENGTH, 0)
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
@@ -40,12 +40,12 @@ def claim(fd: int, name: str) -> None:
 
 
 def is_block(fd: int) -> bool:
-    """Whether an fd is of a block device, whose size is fixed and whose bytes were somebody's."""
+    """Whether an fd is of a block device, whose size is fixed and which may hold old data."""
     return stat.S_ISBLK(os.fstat(fd).st_mode)
 
 
 def size_of(fd: int) -> int:
-    """Bytes of a file or block device."""
+    """Return the size of a file or block device in bytes."""
     found = os.fstat(fd)
     if not stat.S_ISBLK(found.st_mode):
         return found.st_size
@@ -56,7 +56,7 @@ def size_of(fd: int) -> int:
 
 
 def zero(fd: int, begin: int, end: int) -> None:
-    """Write zeros over a range. :raises OSError: it can't be written."""
+    """Overwrite a range with zeros. :raises OSError: it can't be written."""
     zeros, by_device = bytes(_CHUNK), is_block(fd)
     while begin < end:
         if by_device and begin % _SECTOR == 0 and end - begin >= _SECTOR:
@@ -69,7 +69,7 @@ def zero(fd: int, begin: int, end: int) -> None:
 
 
 def extents(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Beginning and end of each part of a file that holds data (lseek(2), SEEK_DATA)."""
+    """Yield begin and end of each part of a file that holds data (lseek(2), SEEK_DATA)."""
     place = begin
     while place < end:
         try:
@@ -89,10 +89,7 @@ def extents(fd: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def share(source: int, target: int) -> None:
-    """Have an empty file share all blocks of another (ioctl_ficlone(2)).
-
-    :raises HostError: their file system can't.
-    """
+    """Make an empty file share all blocks of another (ioctl_ficlone(2)). :raises HostError: it can't."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
@@ -102,7 +99,7 @@ def share(source: int, target: int) -> None:
 
 
 def copy(source: int, start: int, target: int, place: int, length: int, *, sparse: bool = True) -> None:
-    """Copy ``length`` bytes; holes of the source are not written where ``sparse``, and read as zeros already.
+    """Copy ``length`` bytes; with ``sparse``, holes of the source are skipped: the target has zeros there.
 
     :raises OSError: it can't be read or written.
     """
@@ -132,7 +129,7 @@ def _copy(source: int, start: int, target: int, place: int, length: int) -> None
 
 
 def copy_stream(source: int, target: int, length: int | None) -> int:
-    """Copy from where both fds stand, to the end or ``length`` bytes; gives the count."""
+    """Copy from where both fds stand to the end, or ``length`` bytes; return the number of bytes."""
     count = 0
     while length is None or count < length:
         piece = os.read(source, _CHUNK if length is None else min(_CHUNK, length - count))
@@ -146,7 +143,7 @@ def copy_stream(source: int, target: int, length: int | None) -> int:
 
 
 def wipe(fd: int, name: str) -> None:
-    """Write zeros over all data of a file, and wait until they are on the disk."""
+    """Overwrite all data of a file with zeros, and wait until they are on the disk."""
     try:
         for begin, end in extents(fd, 0, size_of(fd)):
             zero(fd, begin, end)
@@ -156,12 +153,9 @@ def wipe(fd: int, name: str) -> None:
 
 
 def allocate(fd: int, size: int, name: str, *, begin: int = 0) -> None:
-    """Have the file system keep room for the bytes up to ``size`` (posix_fallocate(3)).
-
-    :raises HostError: there is none.
-    """
+    """Allocate room for the bytes up to ``size`` (posix_fallocate(3)). :raises HostError: there is none."""
     try:
-        # A file system that is filled to the last block before it says no is full for everybody meanwhile.
+        # Checked before, as filling a file system to its last block disturbs all others.
         found = os.fstatvfs(fd)
         if size - begin - os.fstat(fd).st_blocks * 512 > found.f_bavail * found.f_frsize:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -172,7 +166,7 @@ def allocate(fd: int, size: int, name: str, *, begin: int = 0) -> None:
 
 
 def set_size(fd: int, size: int, name: str) -> None:
-    """Cut or grow a file. :raises HostError: the file system does not take it."""
+    """Cut or grow a file. :raises HostError: the file system refuses."""
     try:
         os.ftruncate(fd, size)
     except OSError as error:
@@ -180,9 +174,9 @@ def set_size(fd: int, size: int, name: str) -> None:
 
 
 def range_of(size: int, offset: int, length: int | None, name: str) -> int:
-    """How many bytes from ``offset`` on are meant in a volume of that size; None of ``length`` is all.
+    """Return how many bytes from ``offset`` on to use in a volume of that size; a ``length`` of None is all.
 
-    :raises InvalidValue: the offset lies behind the end.
+    :raises InvalidValue: the offset is beyond the end.
     """
     if offset > size:
         raise InvalidValue(f"offset {offset} lies behind the end of volume '{printable(name)}' ({size} bytes)")

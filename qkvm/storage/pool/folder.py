@@ -1,11 +1,9 @@
-"""A pool of type dir: a folder, and the files, block devices and folders in it as its volumes.
+"""A pool of type dir: a folder, whose files, block devices and folders are its volumes.
 
-Symbolic links are no volumes, since who can write to the folder could lead root anywhere with one; nor are FIFOs,
-sockets, and files whose names could harm a terminal. Everything is opened relative to the folder, and is what it
-was looked at as.
-
-A new volume has a name of its own only when it is whole. Until then it is a file beside the others, named by its
-token.
+Symbolic links are no volumes, since a user who can write to the folder could lead root anywhere with one. FIFOs,
+sockets, and files whose names could harm a terminal are none either. Everything is opened relative to the folder,
+and checked again once open. A new volume gets its name when it is complete; before that its token is the file's
+name.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from qkvm.errors import AlreadyExists, HostError, InvalidValue, NotFound
-from qkvm.files import os_error
+from qkvm.files import closing_fd, os_error
 from qkvm.storage.image import formats
 from qkvm.storage.pool import unfinished
 from qkvm.storage.pool.backend import Backend, Space, VolumeInfo, not_found, shrinks
@@ -38,26 +36,26 @@ class Folder(Backend):
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The folder's path."""
         return self.definition.path
 
     # The pool.
 
     def present(self, *, started: bool) -> bool:
-        """Whether there is a folder."""
+        """Whether the folder exists."""
         return os.path.isdir(self.path)
 
     def space(self) -> Space:
-        """The bytes of the file system that it lies on (statvfs(3))."""
+        """Return size and free space of its file system (statvfs(3))."""
         found = os.statvfs(self.path)
         return Space(found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize)
 
     def owner(self) -> Owner:
-        """Whose the folder is."""
+        """Return mode, user and group of the folder."""
         return _owner(os.stat(self.path))
 
     def build(self, *, overwrite: bool = False) -> None:
-        """Make it and the missing ones above it; one that is there gets the definition's mode and owner, too."""
+        """Make the folder and its missing parents; an existing one gets the definition's mode and owner too."""
         if overwrite:
             raise InvalidValue("--overwrite means nothing for a pool of type dir: no file system is made")
         path, made = self.path, False
@@ -68,29 +66,25 @@ class Folder(Backend):
                 made = True
             except FileExistsError:
                 if not os.path.isdir(path):
-                    raise HostError(
-                        f"cannot build pool '{self.definition.name}': {path} is not a folder"
-                    ) from None
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
+                    words = f"cannot build pool '{self.definition.name}': {path} is not a folder"
+                    raise HostError(words) from None
+            with closing_fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
                 os.fchown(fd, self.definition.owner, self.definition.group)
                 os.fchmod(fd, int(self.definition.mode, 8))
-            finally:
-                os.close(fd)
         except OSError as error:
             if made:
                 os.rmdir(path)
             raise os_error(error, f"cannot make {path}") from error
 
     def start(self) -> None:
-        """Look whether it can be read."""
+        """Check that the folder can be read."""
         try:
             os.listdir(self.path)
         except OSError as error:
             raise os_error(error, f"cannot open directory '{self.path}'") from error
 
     def stop(self) -> None:
-        """Nothing is to be done: what is in it stays as it is."""
+        """Do nothing: the folder stays as it is."""
 
     def delete(self) -> None:
         """Remove the folder, which must be empty."""
@@ -100,29 +94,29 @@ class Folder(Backend):
             raise os_error(error, f"failed to remove pool '{self.path}'") from error
 
     def sweep(self) -> None:
-        """Remove the unfinished volumes in it whose makers are gone; those of another root are left alone."""
+        """Remove unfinished volumes whose makers are gone, if they are of this root."""
         with self._open() as at:
             self._sweep(at)
 
     # Its volumes.
 
     def volumes(self) -> list[VolumeInfo]:
-        """What is in it, by name."""
+        """Return the volumes in it, by name."""
         with self._open() as at:
             found = (self._info(at, name) for name in sorted(os.listdir(at)))
             return [info for info in found if info is not None]
 
     def has(self, name: str) -> bool:
-        """Whether there is an entry of that name that is a volume."""
+        """Whether there is a volume of that name."""
         return self.info(name) is not None
 
     def info(self, name: str) -> VolumeInfo | None:
-        """What is to see of one entry; None where there is none, or it is no volume."""
+        """Return what vol-info shows; None where there is no volume of that name."""
         with self._open() as at:
             return self._info(at, name)
 
     def told(self, name: str) -> Told:
-        """What there is to tell of an entry."""
+        """Return what libvirt's XML says of a volume."""
         from qkvm.spec.libvirt.pool import Told
 
         with self._open() as at:
@@ -132,33 +126,34 @@ class Folder(Backend):
             entry = os.stat(name, dir_fd=at, follow_symlinks=False)
             look = _look(at, name) if info.type == "file" else formats.Look(info.format)
         return Told(
-            **info._asdict(), owner=_owner(entry),
-            atime=entry.st_atime_ns, mtime=entry.st_mtime_ns, ctime=entry.st_ctime_ns,
-            backing=look.backing, backing_format=look.backing_format,
-        )  # fmt: skip
+            **info._asdict(),
+            owner=_owner(entry),
+            atime=entry.st_atime_ns,
+            mtime=entry.st_mtime_ns,
+            ctime=entry.st_ctime_ns,
+            backing=look.backing,
+            backing_format=look.backing_format,
+        )
 
     @contextmanager
     def opened(self, name: str, *, write: bool = False) -> Iterator[int]:
-        """An fd of a regular file."""
+        """Open a regular file for a block."""
         with self._open() as at:
             fd = _open_file(at, name, write=write)
-        try:
+        with closing_fd(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     @contextmanager
     def new(self, wanted: spec.Volume) -> Iterator[int]:
-        """An fd of an empty file that becomes the volume when the block ends well, else vanishes."""
+        """Make an empty file for a block; it becomes the volume when the block ends well, else it is removed."""
         token = unfinished.new_token(self.tree)
         with self._open() as at:
             self._sweep(at)
             _refuse_existing(at, wanted.name)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with unfinished.held(self.tree, token):
                 try:
-                    fd = os.open(
-                        token, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=at
-                    )
+                    fd = os.open(token, flags, 0o600, dir_fd=at)
                 except OSError as error:
                     raise os_error(error, f"cannot make volume '{printable(wanted.name)}'") from error
                 try:
@@ -169,7 +164,7 @@ class Folder(Backend):
                     _unlink(at, token)
 
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
-        """Make an empty file or image. The backing image is not opened but to look at its kind."""
+        """Make an empty file or image. Only the backing image's header is read."""
         from qkvm.storage.image import held, image
         from qkvm.storage.pool import content
 
@@ -188,13 +183,12 @@ class Folder(Backend):
             else:
                 whole = taken is not None and taken * 1024 >= size and not wanted.backing
                 backing = (wanted.backing, str(wanted.backing_format)) if wanted.backing else None
-                held.create(
-                    fd, size, kind="metadata" if preallocate else "falloc" if whole else "", backing=backing
-                )
+                kind = "metadata" if preallocate else "falloc" if whole else ""
+                held.create(fd, size, kind=kind, backing=backing)
             formats.note(fd, fmt)
 
     def snapshots(self, name: str) -> list[str]:
-        """None that are volumes of their own: an image has its own in it."""
+        """Return none: an image's snapshots are inside it."""
         return []
 
     def remove(self, name: str, *, snapshots: bool = False) -> None:
@@ -209,7 +203,7 @@ class Folder(Backend):
                 if info.type == "dir":
                     os.rmdir(name, dir_fd=at)
                 elif info.type == "file":
-                    with _closing(_open_file(at, name, write=True)) as fd:
+                    with closing_fd(_open_file(at, name, write=True)) as fd:
                         content.claim(fd, name)
                         os.unlink(name, dir_fd=at)
                 else:
@@ -218,9 +212,15 @@ class Folder(Backend):
                 raise os_error(error, f"cannot delete volume '{printable(name)}'") from error
 
     def resize(
-        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        self,
+        name: str,
+        size: int,
+        *,
+        fmt: str,
+        capacity_of: Callable[[str], int],
+        shrink: bool = False,
         allocate: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Cut or grow a file or an image."""
         from qkvm.storage.image import held, qcow2
         from qkvm.storage.pool import content
@@ -243,15 +243,13 @@ class Folder(Backend):
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        """An fd of the folder."""
+        """Open the folder for a block."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise os_error(error, f"cannot open directory '{self.path}'") from error
-        try:
+        with closing_fd(fd):
             yield fd
-        finally:
-            os.close(fd)
 
     def _sweep(self, at: int) -> None:
         for token in unfinished.abandoned(self.tree, os.listdir(at)):
@@ -277,10 +275,8 @@ class Folder(Backend):
             return VolumeInfo(name, whole, whole, "block", "raw", size, size, size)
         if not stat.S_ISREG(found.st_mode):
             return None
-        look = _look(at, name)
-        return VolumeInfo(
-            name, whole, whole, "file", look.format, look.capacity or found.st_size, taken, found.st_size
-        )
+        look, length = _look(at, name), found.st_size
+        return VolumeInfo(name, whole, whole, "file", look.format, look.capacity or length, taken, length)
 
 
 def _owner(found: os.stat_result) -> Owner:
@@ -295,7 +291,7 @@ def _finish(at: int, fd: int, token: str, wanted: spec.Volume) -> None:
         os.fchmod(fd, int(wanted.mode, 8))
         os.fsync(fd)
         try:
-            # linkat(2) makes no second file of a name that is taken, which rename(2) would replace.
+            # linkat(2) refuses a name that is taken, which rename(2) would replace.
             os.link(f"/proc/self/fd/{fd}", wanted.name, dst_dir_fd=at, follow_symlinks=True)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOENT):
@@ -325,13 +321,13 @@ def _unlink(at: int, name: str) -> None:
 
 
 def _open_file(at: int, name: str, *, write: bool = False) -> int:
-    """An fd of the regular file of that name, for the caller to close.
+    """Open the regular file of that name.
 
     :raises InvalidValue: it is something else. :raises NotFound: there is no such volume.
     """
     mode = os.O_RDWR if write else os.O_RDONLY
     try:
-        # Opening can do things by itself: wait for a FIFO's other end, rewind a tape.
+        # Opening alone can wait for a FIFO's other end or rewind a tape.
         kind = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
         if stat.S_ISREG(kind):
             fd = os.open(name, mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
@@ -350,7 +346,7 @@ def _look(at: int, name: str) -> formats.Look:
         fd = _open_file(at, name)
     except (InvalidValue, NotFound, HostError):
         return formats.Look("raw")
-    with _closing(fd):
+    with closing_fd(fd):
         look, noted = formats.look(fd), formats.noted(fd)
         return formats.Look("raw") if noted == "raw" else look
 
@@ -360,13 +356,5 @@ def _block_size(at: int, name: str) -> int:
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     except OSError:
         return 0
-    with _closing(fd):
+    with closing_fd(fd):
         return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(os.fstat(fd).st_mode) else 0
-
-
-@contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -1,7 +1,7 @@
-"""A pool of type logical: a volume group of LVM's, and its logical volumes, which are block devices.
+"""A pool of type logical: an LVM volume group, and its logical volumes, which are block devices.
 
-Nothing but the group that the pool is defined for is ever changed. A volume that is being made has its token as a
-tag, also while LVM itself makes it, so that what was killed or has failed can be told from what is whole.
+Only the pool's own group is ever changed. An unfinished volume has its token as a tag from the start, so that
+leftovers of killed or failed processes can be recognised.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qkvm.errors import AlreadyExists, HostError, InvalidState, InvalidValue, NotFound
-from qkvm.files import Undo, os_error
+from qkvm.files import Undo, closing_fd, os_error
 from qkvm.storage.pool import content, lvm, unfinished, vacancy
 from qkvm.storage.pool.backend import Backend, Space, VolumeInfo, not_found, shrinks
 from qkvm.units import printable
@@ -40,15 +40,15 @@ class Logical(Backend):
 
     @property
     def group(self) -> str:
-        """Its name."""
+        """The group's name."""
         return self.definition.volume_group
 
     # The pool.
 
     def present(self, *, started: bool) -> bool:
-        """Whether it is there, and where nobody has started it, whether its volumes are all the same.
+        """Whether it exists and, where it was not started, whether its volumes are active.
 
-        The folder of its volumes' links tells that without a program.
+        The folder of its volumes' links tells that without running a program.
         """
         if os.path.isdir(self.definition.path):
             return True
@@ -61,17 +61,17 @@ class Logical(Backend):
             return False
 
     def space(self) -> Space:
-        """The extents that it has, in bytes."""
+        """Return the size of its extents, and the free ones."""
         found = self._seen or self._group()
         return Space(found.size, found.free)
 
     def owner(self) -> None:
-        """It is nobody's."""
+        """Return None: a volume group has no owner."""
 
     def build(self, *, overwrite: bool = False) -> None:
-        """Make the group on its devices, which must be empty; ``overwrite`` clears what they carry.
+        """Make the group on its devices, which must be empty; ``overwrite`` clears them.
 
-        :raises AlreadyExists: there is such a group. :raises HostError: a device is in use, or carries something.
+        :raises AlreadyExists: the group exists. :raises HostError: a device is in use, or carries data.
         """
         devices = self.definition.devices
         if not devices:
@@ -94,18 +94,17 @@ class Logical(Backend):
             undo.commit()
 
     def start(self) -> None:
-        """Activate its volumes. :raises HostError: it is not there, or lies on none of the pool's devices."""
+        """Activate its volumes. :raises HostError: it does not exist, or is on none of the pool's devices."""
         found = self._group()
         wanted = {os.path.realpath(device) for device in self.definition.devices}
         if wanted and not wanted & {os.path.realpath(device) for device in found.devices}:
-            raise HostError(
-                f"cannot find any matching source devices for logical volume group '{self.group}'",
-                hint=f"it lies on {', '.join(found.devices)}",
-            )
+            hint = f"it lies on {', '.join(found.devices)}"
+            words = f"cannot find any matching source devices for logical volume group '{self.group}'"
+            raise HostError(words, hint=hint)
         lvm.activate(self.group, True)
 
     def stop(self) -> None:
-        """Deactivate its volumes; a group that is gone has none. :raises HostError: one is in use."""
+        """Deactivate its volumes, if it exists. :raises HostError: one is in use."""
         try:
             lvm.activate(self.group, False)
         except HostError:
@@ -117,19 +116,18 @@ class Logical(Backend):
         found = self._group()
         kept = [volume.name for volume in lvm.volumes(self.group)]
         if kept:
-            raise InvalidState(
-                f"volume group '{self.group}' is not empty: it has volume '{kept[0]}'", hint="vol-delete, lvremove"
-            )
+            words = f"volume group '{self.group}' is not empty: it has volume '{kept[0]}'"
+            raise InvalidState(words, hint="vol-delete, lvremove")
         lvm.remove_group(self.group)
         for device in found.devices:
             lvm.forget(device)
 
     def sweep(self) -> None:
-        """Remove the unfinished volumes in it whose makers are gone; those of another root are left alone."""
+        """Remove unfinished volumes whose makers are gone, if they are of this root."""
         self._swept()
 
     def _swept(self) -> list[lvm.LogicalVolume]:
-        """All volumes that are left then, unfinished ones included."""
+        """Sweep; return the volumes that are left, also unfinished ones."""
         listed = lvm.volumes(self.group)
         tagged = {tag: volume for volume in listed for tag in volume.tags}
         for token in unfinished.abandoned(self.tree, tagged):
@@ -140,22 +138,22 @@ class Logical(Backend):
     # Its volumes.
 
     def volumes(self) -> list[VolumeInfo]:
-        """Its volumes that can be used; what is inactive, and pools of thin ones, are left out."""
+        """Return its usable volumes, without inactive ones and thin pools."""
         return [self._told(volume) for volume in _usable(lvm.volumes(self.group))]
 
     def has(self, name: str) -> bool:
-        """Whether the kernel has the block device of a volume of that name; no program is run for that."""
+        """Whether the kernel has the block device of a volume of that name; no program is run."""
         try:
             return lvm.mapped_name(os.stat(self._path(name))) == lvm.name_of_mapping(self.group, name)
         except OSError:
             return False
 
     def info(self, name: str) -> VolumeInfo | None:
-        """What is to see of one."""
+        """Return what vol-info shows."""
         return next((info for info in self.volumes() if info.name == name), None)
 
     def told(self, name: str) -> Told:
-        """What there is to tell of one."""
+        """Return what libvirt's XML says of a volume."""
         from qkvm.spec.libvirt.pool import Owner, Told
 
         volume = self._find(name)
@@ -164,18 +162,22 @@ class Logical(Backend):
         info = self._told(volume)._replace(format="")
         backing = volume.origin if volume.is_snapshot and not volume.origin.startswith("[") else ""
         return Told(
-            **info._asdict(), owner=Owner(entry.st_mode, entry.st_uid, entry.st_gid),
-            atime=entry.st_atime_ns, mtime=entry.st_mtime_ns, ctime=entry.st_ctime_ns,
-            backing=self._path(backing) if backing else "", extents=volume.extents,
-        )  # fmt: skip
+            **info._asdict(),
+            owner=Owner(entry.st_mode, entry.st_uid, entry.st_gid),
+            atime=entry.st_atime_ns,
+            mtime=entry.st_mtime_ns,
+            ctime=entry.st_ctime_ns,
+            backing=self._path(backing) if backing else "",
+            extents=volume.extents,
+        )
 
     def snapshots(self, name: str) -> list[str]:
-        """The volumes that are snapshots of one."""
+        """Return the volumes that are snapshots of one."""
         return _snapshots(lvm.volumes(self.group), name)
 
     @contextmanager
     def opened(self, name: str, *, write: bool = False) -> Iterator[int]:
-        """An fd of the block device, for a block; it is the volume's, whatever its links lead to."""
+        """Open the block device of the volume for a block, wherever its links lead."""
         path, mode = self._path(name), os.O_RDWR if write else os.O_RDONLY
         try:
             fd = os.open(os.path.realpath(path), mode | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -183,23 +185,21 @@ class Logical(Backend):
             raise not_found(name) from None
         except OSError as error:
             raise os_error(error, f"cannot open volume '{name}'") from error
-        try:
+        with closing_fd(fd):
             if lvm.mapped_name(os.fstat(fd)) != lvm.name_of_mapping(self.group, name):
                 raise HostError(f"{path} does not lead to volume '{name}'", hint="udevadm settle; vgmknodes")
             yield fd
-        finally:
-            os.close(fd)
 
     @contextmanager
     def new(self, wanted: spec.Volume) -> Iterator[int]:
-        """An fd of a volume with all its room, removed where the block does not end well."""
+        """Make a fully allocated volume and open it for a block; it is removed if the block fails."""
         from msgspec.structs import replace
 
         with self._made(replace(wanted, allocation=None)) as fd:
             yield fd
 
     def create(self, wanted: spec.Volume, *, preallocate: bool = False) -> None:
-        """Make a volume: sparse where its allocation is less than its capacity, a snapshot if it has a backing."""
+        """Make a volume: sparse if its allocation is less than its capacity, a snapshot if it has a backing."""
         if preallocate:
             raise InvalidValue("metadata preallocation only available with qcow2")
         with self._made(wanted):
@@ -207,7 +207,7 @@ class Logical(Backend):
 
     @contextmanager
     def _made(self, wanted: spec.Volume) -> Iterator[int]:
-        """An fd of a volume that is made, and removed where the block does not end well."""
+        """Make a volume and open it for a block; it is removed if the block fails."""
         _check_length(self.group, wanted.name)
         listed = self._swept()
         if any(volume.name == wanted.name for volume in listed):
@@ -217,7 +217,7 @@ class Logical(Backend):
             undo.add(self._discard, token)
             self._make(wanted, token, listed)
             with self.opened(wanted.name, write=True) as fd:
-                # Until it is whole, no guest and no other qkvm writes into it.
+                # Until it is complete, no guest and no other qkvm may write to it.
                 content.claim(fd, wanted.name)
                 yield fd
                 os.fchown(fd, wanted.owner, wanted.group)
@@ -243,7 +243,7 @@ class Logical(Backend):
             lvm.create_volume(self.group, wanted.name, wanted.capacity, tag=token)
 
     def _origin(self, path: str, listed: list[lvm.LogicalVolume]) -> lvm.LogicalVolume:
-        """The volume that a snapshot is to be of."""
+        """Return the volume that a snapshot is to be of."""
         for volume in _usable(listed):
             if self._path(volume.name) == path:
                 if volume.is_snapshot:
@@ -260,9 +260,9 @@ class Logical(Backend):
                 lvm.remove_volume(self.group, volume.name)
 
     def remove(self, name: str, *, snapshots: bool = False) -> None:
-        """Remove a volume, with its snapshots where ``snapshots`` allows that.
+        """Remove a volume, with its snapshots if ``snapshots`` allows that.
 
-        :raises InvalidState: it has some. :raises HostError: it is in use.
+        :raises InvalidState: it has snapshots. :raises HostError: it is in use.
         """
         listed = lvm.volumes(self.group)
         kept = _snapshots(listed, _named(listed, name).name)
@@ -271,15 +271,21 @@ class Logical(Backend):
                 f"volume '{name}' has snapshots: {', '.join(kept)}", hint="--delete-snapshots removes them, too"
             )
         with self.opened(name, write=True) as fd:
-            # A guest that has it open is found here; LVM finds what the kernel has on it.
+            # This finds a guest that has it open; LVM finds the kernel's uses.
             content.claim(fd, name)
         lvm.remove_volume(self.group, name)
 
     def resize(
-        self, name: str, size: int, *, fmt: str, capacity_of: Callable[[str], int], shrink: bool = False,
+        self,
+        name: str,
+        size: int,
+        *,
+        fmt: str,
+        capacity_of: Callable[[str], int],
+        shrink: bool = False,
         allocate: bool = False,
-    ) -> None:  # fmt: skip
-        """Give a volume more extents or fewer; all that it has are its own at once."""
+    ) -> None:
+        """Give a volume more extents or fewer; they are always allocated."""
         listed = lvm.volumes(self.group)
         volume, kept = _named(listed, name), _snapshots(listed, name)
         if volume.is_snapshot:
@@ -296,7 +302,10 @@ class Logical(Backend):
             lvm.resize_volume(self.group, name, wanted, shrink=wanted < volume.size)
 
     def wipe(self, name: str) -> None:
-        """Write zeros over a volume. :raises InvalidState: it is sparse or a snapshot, and would become full."""
+        """Overwrite a volume with zeros.
+
+        :raises InvalidState: it is sparse or a snapshot, and would become full.
+        """
         if self._find(name).is_snapshot:
             raise InvalidState(f"logical volume '{name}' is sparse, volume wipe not supported")
         super().wipe(name)
@@ -304,27 +313,24 @@ class Logical(Backend):
     def _group(self) -> lvm.Group:
         found = lvm.find_group(self.group)
         if found is None:
-            raise NotFound(
-                f"cannot find logical volume group name '{self.group}'", kind="volume group", name=self.group,
-                hint="pool-build makes it",
-            )  # fmt: skip
+            words = f"cannot find logical volume group name '{self.group}'"
+            raise NotFound(words, kind="volume group", name=self.group, hint="pool-build makes it")
         return found
 
     def _find(self, name: str) -> lvm.LogicalVolume:
         return _named(lvm.volumes(self.group), name)
 
     def _told(self, volume: lvm.LogicalVolume) -> VolumeInfo:
-        return VolumeInfo(
-            volume.name, self._path(volume.name), volume.uuid, "block", "raw",
-            volume.capacity, volume.size, volume.capacity,
-        )  # fmt: skip
+        size = volume.capacity
+        path = self._path(volume.name)
+        return VolumeInfo(volume.name, path, volume.uuid, "block", "raw", size, volume.size, size)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.definition.path, name)
 
 
 def _usable(listed: list[lvm.LogicalVolume]) -> list[lvm.LogicalVolume]:
-    """The volumes with bytes to be read that are whole."""
+    """Return the complete volumes that hold bytes."""
     return [
         volume
         for volume in listed
@@ -346,7 +352,7 @@ def _snapshots(listed: list[lvm.LogicalVolume], name: str) -> list[str]:
 
 
 def _check_length(group: str, name: str) -> None:
-    """The kernel's name of both together has its own limit, in which each hyphen counts twice (dm-ioctl.h)."""
+    """Refuse names whose combination is too long for the kernel; hyphens count twice (dm-ioctl.h)."""
     length = len(lvm.name_of_mapping(group, name))
     if length > _DEVICE_NAME_MAX:
         raise InvalidValue(
@@ -356,7 +362,7 @@ def _check_length(group: str, name: str) -> None:
 
 
 def _number(device: str) -> int:
-    """The number of a block device, 0 where it is gone."""
+    """Return the number of a block device, 0 where it is gone."""
     try:
         return os.stat(device).st_rdev
     except OSError:
@@ -364,7 +370,7 @@ def _number(device: str) -> int:
 
 
 def _forget(devices: tuple[str, ...]) -> None:
-    """Take off LVM's labels that were put on devices of no group."""
+    """Remove LVM's labels from devices that are in no group."""
     for device, group in lvm.labelled().items():
         if not group and _number(device) in {_number(one) for one in devices}:
             lvm.forget(device)

@@ -1,7 +1,7 @@
-"""LVM: its programs, run and read. Nothing else runs them.
+"""LVM's programs: run them and read their reports. Nothing else runs them.
 
-They get the host's own configuration, and change none of it. What is read is their JSON reports (lvmreport(7)), in
-bytes. Each change names its volume group, so that no other can be meant.
+They use the host's own configuration and do not change it. Reports are JSON (lvmreport(7)), in bytes. Each change
+names its volume group, so that it can't affect another.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ from qkvm.host import process
 from qkvm.rights import need_root
 
 _PATIENCE = 600.0
-"""Seconds that LVM may take: it waits for others that hold a volume group's lock, and for slow disks."""
+"""Seconds that LVM may take: it waits for locks of other processes, and for slow disks."""
 
 _GROUP_FIELDS = "vg_name,vg_uuid,vg_size,vg_free,pv_name"
-_VOLUME_FIELDS = (
-    "lv_name", "lv_uuid", "lv_attr", "lv_size", "origin", "origin_size", "seg_pe_ranges", "vg_extent_size",
-    "lv_tags",
-)  # fmt: skip
+_VOLUME_FIELDS = "lv_name,lv_uuid,lv_attr,lv_size,origin,origin_size,seg_pe_ranges,vg_extent_size,lv_tags"
 
 
 class Group(NamedTuple):
-    """A volume group: sizes in bytes, and the devices that it lies on; [unknown] is one that is missing."""
+    """A volume group: sizes in bytes, and its devices; [unknown] is a missing one."""
 
     name: str
     uuid: str
@@ -37,7 +34,7 @@ class Group(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """A range of bytes of a device, counted from where LVM's data on it begins."""
+    """A range of bytes of a device, counted from the beginning of LVM's data on it."""
 
     device: str
     start: int
@@ -45,11 +42,10 @@ class Extent(NamedTuple):
 
 
 class LogicalVolume(NamedTuple):
-    """A logical volume: ``size`` is the room that it takes, ``capacity`` what can be seen of it, in bytes.
+    """A logical volume: ``size`` is the space it takes, ``capacity`` what it shows, in bytes.
 
-    They differ with snapshots, whose room is for what has changed since. ``origin`` is what such a one is of: the
-    name of a volume, '' of nothing; of a sparse one it is what LVM keeps for itself, in brackets. ``unit`` is the
-    size of its group's extents.
+    They differ for a snapshot, whose space is for changes. ``origin`` is the name of the volume that a snapshot is
+    of, '' for none; for a sparse volume it is LVM's own, in brackets. ``unit`` is the size of the group's extents.
     """
 
     name: str
@@ -64,17 +60,17 @@ class LogicalVolume(NamedTuple):
 
     @property
     def active(self) -> bool:
-        """Whether there is a block device of it."""
+        """Whether it has a block device."""
         return self.attributes[4:5] == "a"
 
     @property
     def is_thin_pool(self) -> bool:
-        """Whether thin volumes lie in it, and no bytes of its own."""
+        """Whether it holds thin volumes instead of bytes of its own."""
         return self.attributes[:1] == "t"
 
     @property
     def is_snapshot(self) -> bool:
-        """Whether it keeps what has changed since in room of its own, which can become full."""
+        """Whether it stores only changes, in space of its own that can become full."""
         return self.attributes[:1] in ("s", "S")
 
 
@@ -82,9 +78,9 @@ class LogicalVolume(NamedTuple):
 
 
 def find_group(name: str) -> Group | None:
-    """The volume group of that name, None where there is none.
+    """Return the volume group of that name, None where there is none.
 
-    :raises HostError: there are several, as after disks of another machine were plugged.
+    :raises HostError: there are several, as when disks of another machine are connected.
     """
     found = _groups(_report("vg", "vgs", "-o", _GROUP_FIELDS, "--select", f"vg_name={name}"))
     if len(found) > 1:
@@ -93,28 +89,27 @@ def find_group(name: str) -> Group | None:
 
 
 def groups() -> list[Group]:
-    """All volume groups, by name."""
+    """Return all volume groups, by name."""
     return _groups(_report("vg", "vgs", "-o", _GROUP_FIELDS))
 
 
 def labelled() -> dict[str, str]:
-    """The devices with LVM's label, and the volume group of each; '' is none."""
+    """Return the devices with LVM's label and their volume groups; '' is none."""
     return {row["pv_name"]: row["vg_name"] for row in _report("pv", "pvs", "-o", "pv_name,vg_name")}
 
 
 def volumes(group: str) -> list[LogicalVolume]:
-    """The logical volumes of a group, by name; without those that LVM keeps for itself."""
-    rows = _report("lv", "lvs", "-o", ",".join(_VOLUME_FIELDS), "--select", f"vg_name={group}")
-    return _volumes(rows)
+    """Return the logical volumes of a group, by name, without LVM's internal ones."""
+    return _volumes(_report("lv", "lvs", "-o", _VOLUME_FIELDS, "--select", f"vg_name={group}"))
 
 
 def name_of_mapping(group: str, name: str) -> str:
-    """What the kernel's device mapper calls a logical volume."""
+    """Return the kernel's device-mapper name of a logical volume."""
     return "-".join(part.replace("-", "--") for part in (group, name))
 
 
 def mapped_name(found: os.stat_result) -> str:
-    """What the device mapper calls a block device of LVM's; '' is any other file."""
+    """Return the device-mapper name of an LVM block device; '' for any other file."""
     folder = f"/sys/dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}/dm"
     if not stat.S_ISBLK(found.st_mode) or not (read_bytes(f"{folder}/uuid") or b"").startswith(b"LVM-"):
         return ""
@@ -125,7 +120,7 @@ def mapped_name(found: os.stat_result) -> str:
 
 
 def create_group(name: str, devices: tuple[str, ...]) -> None:
-    """Make a volume group of devices, which must be empty."""
+    """Make a volume group on devices, which must be empty."""
     _run("vgcreate", "--yes", name, *devices)
 
 
@@ -135,20 +130,20 @@ def remove_group(name: str) -> None:
 
 
 def forget(device: str) -> None:
-    """Take LVM's label off a device that is in no volume group."""
+    """Remove LVM's label from a device that is in no volume group."""
     _run("pvremove", "--yes", device)
 
 
 def activate(name: str, on: bool) -> None:
-    """Have all logical volumes of a group usable, or none. :raises HostError: one of them is in use."""
+    """Activate or deactivate all logical volumes of a group. :raises HostError: one of them is in use."""
     _run("vgchange", "--activate", "y" if on else "n", name)
 
 
 def create_volume(group: str, name: str, kib: int, *, virtual_kib: int = 0, origin: str = "", tag: str) -> None:
     """Make a logical volume with a tag; sizes are rounded up to whole extents.
 
-    :param virtual_kib: what is seen of one that has only ``kib`` of room, for what is written. :param origin: the
-        volume of the group that it is a snapshot of.
+    :param virtual_kib: the capacity of a sparse volume with ``kib`` of space for data. :param origin: the volume
+        of the group that it is a snapshot of.
     """
     words = ["--name", name, "--size", f"{kib}k", "--addtag", tag]
     if origin:
@@ -156,13 +151,13 @@ def create_volume(group: str, name: str, kib: int, *, virtual_kib: int = 0, orig
     elif virtual_kib:
         words += ["--type", "snapshot", "--virtualsize", f"{virtual_kib}k", group]
     else:
-        # What lay there before is no file system of the new volume's.
+        # Signatures of an old file system there do not belong to the new volume.
         words += ["--wipesignatures", "y", "--zero", "y", group]
     _run("lvcreate", "--yes", *words)
 
 
 def untag(group: str, name: str, tag: str) -> None:
-    """Take a tag off a logical volume."""
+    """Remove a tag from a logical volume."""
     _run("lvchange", "--deltag", tag, f"{group}/{name}")
 
 
@@ -174,11 +169,11 @@ def remove_volume(group: str, name: str) -> None:
 def resize_volume(group: str, name: str, size: int, *, shrink: bool) -> None:
     """Give a logical volume another size in bytes, a multiple of its group's extents.
 
-    A file system on it is not looked at: those who shrink a volume have said that they know.
+    A file system on it is ignored: the user has allowed shrinking.
     """
     command = "lvreduce" if shrink else "lvextend"
     words = ["--yes", "--size", f"{size}b", f"{group}/{name}"]
-    # LVM since 2.03.17 looks by itself before it shrinks, and gives up where it can't tell.
+    # LVM since 2.03.17 checks the file system before it shrinks, and gives up where it can't.
     if shrink and b" --fs " in _run(command, "--help"):
         words += ["--fs", "ignore"]
     _run(command, *words)
@@ -200,13 +195,12 @@ def _report(kind: str, *words: str) -> list[dict[str, Any]]:
 
 
 def parse(text: bytes | str, kind: str) -> list[dict[str, Any]]:
-    """The rows of a report of LVM's in JSON. :raises HostError: it is none."""
+    """Return the rows of LVM's JSON report. :raises HostError: it can't be parsed."""
     try:
         return [row for part in json.loads(text)["report"] for row in part[kind]]
     except (ValueError, KeyError, TypeError) as error:
-        raise HostError(
-            "LVM's report can't be read", hint="lvm version: 2.02.158 is the oldest with JSON"
-        ) from error
+        hint = "lvm version: 2.02.158 is the oldest with JSON"
+        raise HostError("LVM's report can't be read", hint=hint) from error
 
 
 def _groups(rows: list[dict[str, Any]]) -> list[Group]:
@@ -214,14 +208,13 @@ def _groups(rows: list[dict[str, Any]]) -> list[Group]:
     for row in rows:
         one = found.get(row["vg_uuid"])
         devices = (*(one.devices if one else ()), str(row["pv_name"]))
-        found[row["vg_uuid"]] = Group(
-            row["vg_name"], row["vg_uuid"], int(row["vg_size"]), int(row["vg_free"]), devices,
-        )  # fmt: skip
+        sizes = (int(row["vg_size"]), int(row["vg_free"]))
+        found[row["vg_uuid"]] = Group(row["vg_name"], row["vg_uuid"], *sizes, devices)
     return sorted(found.values())
 
 
 def _volumes(rows: list[dict[str, Any]]) -> list[LogicalVolume]:
-    """Volumes of rows, of which each segment of a volume has one."""
+    """Return the volumes of rows; each segment of a volume has a row."""
     found: dict[str, LogicalVolume] = {}
     for row in rows:
         extents = _extents(str(row["seg_pe_ranges"]), int(row["vg_extent_size"]))
@@ -232,16 +225,21 @@ def _volumes(rows: list[dict[str, Any]]) -> list[LogicalVolume]:
         size = int(row["lv_size"])
         is_snapshot = str(row["lv_attr"])[:1] in ("s", "S")
         found[row["lv_uuid"]] = LogicalVolume(
-            name=row["lv_name"], uuid=row["lv_uuid"], attributes=row["lv_attr"], size=size,
-            capacity=int(row["origin_size"] or size) if is_snapshot else size, origin=row["origin"],
-            unit=int(row["vg_extent_size"]), extents=extents,
+            name=row["lv_name"],
+            uuid=row["lv_uuid"],
+            attributes=row["lv_attr"],
+            size=size,
+            capacity=int(row["origin_size"] or size) if is_snapshot else size,
+            origin=row["origin"],
+            unit=int(row["vg_extent_size"]),
+            extents=extents,
             tags=tuple(tag for tag in str(row["lv_tags"]).split(",") if tag),
-        )  # fmt: skip
+        )
     return sorted(found.values())
 
 
 def _extents(text: str, unit: int) -> tuple[Extent, ...]:
-    """Ranges such as '/dev/vdb:0-1 /dev/vdc:4-4', in extents; those of LVM's own volumes are left out."""
+    """Parse ranges such as '/dev/vdb:0-1 /dev/vdc:4-4' in extents, without those of LVM's internal volumes."""
     found = []
     for part in text.split():
         device, _, numbers = part.rpartition(":")

@@ -1,4 +1,4 @@
-"""Volumes made, changed and filled."""
+"""Make, change and fill volumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def create(pool: Pool, wanted: spec.Volume, *, preallocate: bool = False) -> Volume:
     """Make an empty volume.
 
-    A raw one is allocated whole unless ``wanted.allocation`` says less, as libvirt does.
+    A raw one is fully allocated unless ``wanted.allocation`` says less, as in libvirt.
 
     :param preallocate: write the metadata of a qcow2 volume for its whole size.
     :raises AlreadyExists: there is a volume of that name. :raises HostError: no room, or the host refuses.
@@ -46,13 +46,13 @@ def clone(
     preallocate: bool = False,
     report: Report | None = None,
 ) -> Volume:
-    """Make a volume that holds what another one does: byte for byte, so that nothing in it is interpreted.
+    """Make a volume with the content of another: byte for byte, so that nothing in it is interpreted.
 
-    :param fmt: the other one's format: it is converted where ``wanted.format`` is another one; '' copies.
+    :param fmt: the source's format; the content is converted where ``wanted.format`` differs; '' copies.
     :param reflink: share the blocks instead of copying them. :param preallocate: rewrite a qcow2 volume with the
-        metadata for its whole size. :param report: hears the share of a conversion that is done, 0 to 100.
+        metadata for its whole size. :param report: gets the share of a conversion that is done, 0 to 100.
     :raises AlreadyExists: there is a volume of that name. :raises HostError: no room, or no way to share blocks.
-    :raises InvalidValue: the other one can't be converted: it is damaged, or needs other files.
+    :raises InvalidValue: the source can't be converted: it is damaged, or needs other files.
     """
     with source.opened() as origin:
         target = str(wanted.format) if fmt else formats.noted(origin)
@@ -74,14 +74,20 @@ def clone(
 
 
 def convert(
-    origin: int, name: str, fmt: str, pool: Pool, wanted: spec.Volume,
-    *, preallocate: bool = False, report: Report | None = None,
-) -> Volume:  # fmt: skip
-    """Make a volume with what a guest would see of an image, written anew in ``wanted.format``, sparse.
+    origin: int,
+    name: str,
+    fmt: str,
+    pool: Pool,
+    wanted: spec.Volume,
+    *,
+    preallocate: bool = False,
+    report: Report | None = None,
+) -> Volume:
+    """Make a volume with what a guest would see of an image, rewritten in ``wanted.format``, sparse.
 
     :param origin: an fd of the image, which stays open. :param name: its name, for the error.
-    :param fmt: its format, one of spec.pool.INPUT_FORMATS. :param report: hears the share that is done, 0 to 100.
-    :raises AlreadyExists: there is a volume of that name. :raises ProgramFailed: qemu-img gave up.
+    :param fmt: its format, one of spec.pool.INPUT_FORMATS. :param report: gets the share that is done, 0 to 100.
+    :raises AlreadyExists: there is a volume of that name. :raises ProgramFailed: qemu-img failed.
     :raises InvalidValue: the image is damaged, or needs other files.
     """
     size = held.check_alone(origin, fmt, name)
@@ -93,9 +99,9 @@ def convert(
 
 
 def delete(volume: Volume, *, snapshots: bool = False) -> None:
-    """Remove a volume: a file, an empty folder, a logical volume. Nothing that it leads to is touched.
+    """Remove a volume: a file, an empty folder, a logical volume. What a link leads to stays.
 
-    :param snapshots: with its snapshots that are volumes of their own. :raises InvalidState: it has such.
+    :param snapshots: remove its snapshots that are volumes too. :raises InvalidState: it has some.
     """
     volume.pool.backend.remove(volume.name, snapshots=snapshots)
 
@@ -103,7 +109,7 @@ def delete(volume: Volume, *, snapshots: bool = False) -> None:
 def resize(volume: Volume, size: int, *, fmt: str, shrink: bool = False, allocate: bool = False) -> None:
     """Give a volume another capacity, in bytes.
 
-    :param fmt: its format. :param shrink: let it become smaller, which cuts off what is behind.
+    :param fmt: its format. :param shrink: let it become smaller, which cuts off its end.
     :param allocate: take the new room from the pool at once.
     :raises InvalidState: it would become smaller. :raises HostError: no room.
     """
@@ -120,18 +126,18 @@ def resize(volume: Volume, size: int, *, fmt: str, shrink: bool = False, allocat
 
 
 def wipe(volume: Volume) -> None:
-    """Write zeros over a volume; it is raw from then on."""
+    """Overwrite a volume with zeros; it is raw from then on."""
     volume.pool.backend.wipe(volume.name)
 
 
 def upload(
     volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
-) -> None:  # fmt: skip
-    """Write what can be read from ``source`` into a volume from ``offset`` on.
+) -> None:
+    """Write what can be read from ``source`` into a volume, beginning at ``offset``.
 
-    :param length: bytes at most. :param sparse: leave holes of the source holes.
-    :raises InvalidValue: the source is longer than ``length``, the offset behind the volume's end.
-    :raises HostError: no room; nothing was written then where the source is a file.
+    :param length: bytes at most. :param sparse: keep the source's holes.
+    :raises InvalidValue: the source is longer than ``length``, or the offset is beyond the volume's end.
+    :raises HostError: no room; if the source is a file, nothing is written then.
     """
     name = printable(volume.name)
     with volume.opened(write=True) as fd:
@@ -167,7 +173,7 @@ def upload(
 def download(
     volume: Volume, target: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
 ) -> None:
-    """Write a volume's bytes to ``target``. :param sparse: leave its holes holes, where the target is a file."""
+    """Write a volume's bytes to ``target``. :param sparse: keep its holes, if the target is a file."""
     with volume.opened() as fd:
         count = content.range_of(content.size_of(fd), offset, length, volume.name)
         try:
@@ -182,13 +188,13 @@ def download(
 
 
 def _with_room(wanted: spec.Volume, size: int) -> spec.Volume:
-    """A volume that is to be made, with a capacity that ``size`` bytes fit in."""
+    """Return the volume to make, with a capacity that holds ``size`` bytes."""
     return replace(wanted, capacity=max(wanted.capacity, Size(-(-size // 1024))))
 
 
 def _copy_all(origin: int, fd: int, size: int, name: str) -> None:
     try:
-        # Of a block device nothing is zeros that nobody has written there.
+        # In a block device, what nobody has written need not be zeros.
         content.copy(origin, 0, fd, 0, size, sparse=not content.is_block(fd))
         if not content.is_block(fd):
             os.ftruncate(fd, size)
@@ -198,7 +204,7 @@ def _copy_all(origin: int, fd: int, size: int, name: str) -> None:
 
 
 def _clear_rest(fd: int, size: int, name: str) -> None:
-    """Make zeros of what is behind the content of a block device, which was somebody's."""
+    """Zero the rest of a block device, which holds old data."""
     try:
         if content.is_block(fd):
             content.zero(fd, size, content.size_of(fd))
@@ -207,7 +213,7 @@ def _clear_rest(fd: int, size: int, name: str) -> None:
 
 
 def _reserve(fd: int, offset: int, size: int, before: int, name: str) -> None:
-    """Have room for what is written next, or be as before."""
+    """Allocate room for the next write, or leave all as before."""
     if content.is_block(fd):
         return
     try:
@@ -218,6 +224,6 @@ def _reserve(fd: int, offset: int, size: int, before: int, name: str) -> None:
 
 
 def _punch(fd: int, offset: int, size: int) -> None:
-    """Make what lies in a range zeros: what the holes of the source stand for."""
+    """Zero a range: the source's holes stand for zeros."""
     for begin, stop in content.extents(fd, offset, min(offset + size, content.size_of(fd))):
         content.zero(fd, begin, stop)

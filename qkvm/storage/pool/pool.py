@@ -1,8 +1,8 @@
-"""A storage pool and its verbs: a definition, what it is made of, and a word on whether it is in use in this boot.
+"""A storage pool and its verbs: its definition, its backend, and whether it is active in this boot.
 
-No daemon holds pools open, so being active is a word that is kept: run/qkvm/pools/NAME.json says it for this
-boot, with the definition that the pool was started with. Where nothing says it, a pool is active when it is marked
-for autostart. One whose folder or volume group is gone is inactive, whatever is said.
+No daemon keeps pools open. run/qkvm/pools/NAME.json records for this boot whether a pool is active, and the
+definition that it was started with. Without a record, a pool is active when it is marked for autostart. A pool
+whose folder or volume group is gone is inactive in any case.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Pool:
 
     @classmethod
     def lookup(cls, tree: Tree, name_or_uuid: str) -> Pool:
-        """The pool of that name or UUID. :raises NotFound: there is none."""
+        """Return the pool of that name or UUID. :raises NotFound: there is none."""
         listed = list_pools(tree)
         for found in listed:
             if found.name == name_or_uuid:
@@ -62,20 +62,16 @@ class Pool:
         for found in listed if uuid else ():
             if found.uuid == uuid:
                 return found
-        shown = units.printable(name_or_uuid)
-        raise NotFound(
-            f"Storage pool not found: no storage pool with matching name '{shown}'", kind="pool", name=name_or_uuid
-        )
+        raise _not_found(name_or_uuid)
 
     @classmethod
     def define(cls, tree: Tree, text: str, path: str) -> Pool:
         """Make or replace a persistent pool from TOML text, which is kept as it is, or libvirt's XML.
 
-        A new one is inactive until it is started; an active one goes on as it was started.
+        A new pool is inactive until it is started; an active one goes on as it was started.
 
-        :param path: where the text came from, for errors.
-        :raises DefinitionError: the text is no valid definition.
-        :raises AlreadyExists: the name, the uuid or the folder is another pool's.
+        :param path: where the text came from, for errors. :raises DefinitionError: no valid definition.
+        :raises AlreadyExists: another pool has the name, the uuid or the folder.
         """
         make_private_dir(tree.pool_definitions)
         with _locked(tree):
@@ -88,7 +84,8 @@ class Pool:
 
     @classmethod
     def create(cls, tree: Tree, text: str, path: str, *, build: bool = False, overwrite: bool = False) -> Pool:
-        """Start a transient pool, gone when it is destroyed; raises what define and start do, and
+        """Start a transient pool, which is gone when it is destroyed; raises what define and start raise.
+
         :raises AlreadyExists: there is a pool of that name.
         """
         with _locked(tree):
@@ -109,7 +106,7 @@ class Pool:
 
     @property
     def active(self) -> bool:
-        """Whether it is in use in this boot, and what it is made of is there."""
+        """Whether it is active in this boot, and its folder or volume group exists."""
         try:
             return self._said_active() and backend_of(self.tree, self.actual).present(started=self._is_said())
         except DefinitionError:
@@ -117,7 +114,7 @@ class Pool:
 
     @property
     def autostart(self) -> bool:
-        """Whether it is marked to be active from the boot on."""
+        """Whether it is active from the boot on."""
         return self.persistent and bool(_plain(self.tree, self.name).get("autostart"))
 
     @property
@@ -130,7 +127,7 @@ class Pool:
 
     @property
     def definition(self) -> spec.Pool:
-        """What the user wants, from its file; a transient pool's is what it was started with.
+        """What the user wants, from its file; for a transient pool, what it was started with.
 
         :raises NotFound: there is no such pool (any more). :raises DefinitionError: its file is damaged.
         """
@@ -159,7 +156,7 @@ class Pool:
 
     @property
     def backend(self) -> Backend:
-        """What it is made of. :raises InvalidState: it is not active."""
+        """Its backend. :raises InvalidState: it is not active."""
         if not self.active:
             raise InvalidState(f"storage pool '{self.name}' is not active", hint=f"qkvm pool-start {self.name}")
         return backend_of(self.tree, self.actual)
@@ -170,7 +167,7 @@ class Pool:
         return self.backend.definition.path
 
     def info(self) -> Info:
-        """Name, uuid, state and sizes."""
+        """Return name, uuid, state and sizes."""
         capacity = available = 0
         active = False
         try:
@@ -180,13 +177,11 @@ class Pool:
                 capacity, available = backend.space() if active else (0, 0)
         except (DefinitionError, HostError):
             active = False
-        return Info(
-            self.name, self.uuid, self.type, active, self.persistent, self.autostart,
-            capacity, capacity - available, available,
-        )  # fmt: skip
+        facts = (self.name, self.uuid, self.type, active, self.persistent, self.autostart)
+        return Info(*facts, capacity, capacity - available, available)
 
     def describe(self, *, inactive: bool = False) -> str:
-        """The pool as libvirt's XML (virsh pool-dumpxml); with ``inactive`` its stored definition."""
+        """Return the pool as libvirt's XML (virsh pool-dumpxml); with ``inactive`` its stored definition."""
         from qkvm.spec.libvirt import pool as libvirt
 
         if inactive or not self.active:
@@ -198,7 +193,7 @@ class Pool:
     # Changes.
 
     def set_autostart(self, on: bool) -> None:
-        """Have it be active from the boot on, or not; now it stays as it is. :raises InvalidState: transient."""
+        """Set whether it is active from the next boot on. :raises InvalidState: it is transient."""
         from msgspec.structs import replace
 
         from qkvm.spec import toml
@@ -212,16 +207,16 @@ class Pool:
             write_atomic(path, toml.update(text.decode(), replace(self.definition, autostart=on)))
 
     def undefine(self) -> None:
-        """Remove its definition; the folder stays. :raises InvalidState: it is active."""
+        """Remove its definition; its folder or volume group stays. :raises InvalidState: it is active."""
         with _locked(self.tree):
             self._refuse_active()
             remove(self.tree.pool_definition(self.name))
             remove(self.tree.pool_run(self.name))
 
     def start(self, *, build: bool = False, overwrite: bool = False) -> None:
-        """Have it active. :param build: make what it is made of first; see :meth:`build`.
+        """Make it active. :param build: make its folder or volume group before; see :meth:`build`.
 
-        :raises InvalidState: it is active. :raises HostError: what it is made of is not there.
+        :raises InvalidState: it is active. :raises HostError: its folder or volume group does not exist.
         """
         with _locked(self.tree):
             if self.active:
@@ -229,7 +224,7 @@ class Pool:
             self._start(self.definition, build, overwrite)
 
     def destroy(self) -> None:
-        """Have it inactive until it is started, or until the next boot; nothing in it is changed.
+        """Make it inactive until it is started or the next boot; its content stays.
 
         :raises InvalidState: it is not active. :raises HostError: a logical volume is in use.
         """
@@ -243,9 +238,9 @@ class Pool:
                 remove(self.tree.pool_run(self.name))
 
     def build(self, *, overwrite: bool = False) -> None:
-        """Make its folder, with the mode and owner of the definition, or its volume group on its devices.
+        """Make its folder with the definition's mode and owner, or its volume group on its devices.
 
-        :param overwrite: devices may carry something. :raises InvalidState: it is active.
+        :param overwrite: devices may carry data. :raises InvalidState: it is active.
         """
         with _locked(self.tree):
             self._refuse_active()
@@ -267,7 +262,7 @@ class Pool:
         record.write(self.tree.pool_run(self.name), {"active": True, "definition": toml.to_plain(definition)})
 
     def _keep_state(self) -> None:
-        """Say what is so now, before a change of the definition could make it otherwise."""
+        """Record the present state before a change of the definition could alter it."""
         from qkvm.spec import toml
 
         state = {"active": True, "definition": toml.to_plain(self.actual)} if self.active else {"active": False}
@@ -278,7 +273,7 @@ class Pool:
         return self.autostart if current is None else bool(current["active"])
 
     def _is_said(self) -> bool:
-        """Whether it was started or destroyed in this boot, rather than left to its mark."""
+        """Whether it was started or destroyed in this boot, and so does not depend on autostart."""
         return record.read(self.tree.pool_run(self.name)) is not None
 
     def _of_record(self) -> spec.Pool:
@@ -286,10 +281,7 @@ class Pool:
 
         current = record.read(self.tree.pool_run(self.name))
         if current is None or not current["active"]:
-            raise NotFound(
-                f"Storage pool not found: no storage pool with matching name '{self.name}'",
-                kind="pool", name=self.name,
-            )  # fmt: skip
+            raise _not_found(self.name)
         return toml.from_plain(current["definition"], pool.Pool, f"record of pool '{self.name}'")
 
     def _refuse_active(self) -> None:
@@ -302,7 +294,7 @@ class Pool:
 
 
 def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
-    """The backend of a pool's type."""
+    """Return the backend of a pool's type."""
     if definition.type == "logical":
         from qkvm.storage.pool.logical import Logical
 
@@ -312,8 +304,13 @@ def backend_of(tree: Tree, definition: spec.Pool) -> Backend:
     return Folder(tree, definition)
 
 
+def _not_found(text: str) -> NotFound:
+    words = f"Storage pool not found: no storage pool with matching name '{units.printable(text)}'"
+    return NotFound(words, kind="pool", name=text)
+
+
 def list_pools(tree: Tree) -> list[Pool]:
-    """All pools, by name; those with a damaged definition too."""
+    """Return all pools by name, also those with a damaged definition."""
     defined = set(entries(tree.pool_definitions, ".toml"))
     runs = entries(tree.pool_runs, ".json")
     said = {name for name in runs if (record.read(tree.pool_run(name)) or {}).get("active")}
@@ -322,13 +319,13 @@ def list_pools(tree: Tree) -> list[Pool]:
         try:
             found.append(Pool(tree, name))
         except InvalidValue:
-            # A file that somebody put there under a name that no pool can have.
+            # No pool can have the name of this file.
             continue
     return found
 
 
 def ensure_default(tree: Tree) -> None:
-    """Give a root that never had a pool the one that every host starts with; who undefines it, is rid of it."""
+    """Define the default pool in a tree that never had a pool; once undefined it stays gone."""
     if os.path.isdir(tree.pool_definitions):
         return
     from qkvm.spec import toml
@@ -350,7 +347,7 @@ def _locked(tree: Tree) -> Iterator[None]:
 
 
 def _plain(tree: Tree, name: str) -> dict[str, Any]:
-    """A definition file as plain TOML without any check; empty where it is damaged or absent."""
+    """Return a definition file as plain TOML without any check; empty where it is damaged or absent."""
     import tomllib
 
     try:
@@ -371,7 +368,7 @@ def _parse(text: bytes | str, path: str) -> spec.Pool:
 
 
 def complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
-    """A definition and its text in TOML, with a uuid where it had none."""
+    """Return a definition and its text in TOML, with a uuid."""
     from qkvm.spec import toml
     from qkvm.spec.libvirt import pool as libvirt
     from qkvm.spec.libvirt.node import looks_like_xml
@@ -389,7 +386,7 @@ def complete(tree: Tree, text: str, path: str) -> tuple[str, spec.Pool]:
 
 
 def _check_identity(tree: Tree, definition: spec.Pool) -> None:
-    """One uuid, one name, one folder: libvirt's rule."""
+    """Refuse a second pool with the same uuid, name or folder, as libvirt does."""
     wanted = units.parse_uuid(definition.uuid)
     for pool in list_pools(tree):
         uuid = pool.uuid

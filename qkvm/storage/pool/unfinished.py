@@ -1,7 +1,7 @@
-"""Volumes and other images that are being made: each has a token, whose lock its maker holds as long as it lives.
+"""Unfinished volumes and images: each has a token, whose lock its maker holds for as long as it lives.
 
-A token names the root that its maker works for, so that one whose lock nobody holds is of a maker of this root
-that was killed: the next who makes one in that folder removes what it has left.
+A token names its maker's root. If nobody holds its lock, its maker was killed, and the next process of that root
+that makes a volume in the folder removes what is left.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 PREFIX = ".qkvm-"
-"""How tokens begin."""
+"""The beginning of each token."""
 
 
 def new_token(tree: Tree) -> str:
-    """A token that nobody has."""
+    """Return a new token."""
     return f"{_own(tree)}{os.urandom(8).hex()}"
 
 
 def held(tree: Tree, token: str) -> locked:
-    """The lock of a token, for ``with``. :raises Busy: its maker holds it."""
+    """Return the lock of a token, for ``with``. :raises Busy: its maker holds it."""
     make_private_dir(tree.run)
     make_private_dir(tree.pool_runs)
     return locked(os.path.join(tree.pool_runs, f"{token}.lock"), f"volume {token}", timeout=0.0)
 
 
 def abandoned(tree: Tree, tokens: Iterable[str]) -> Iterator[str]:
-    """Those of the tokens whose makers are gone; the lock is held while the caller has one."""
+    """Yield the tokens of this root whose makers are gone; each lock is held until the next is asked for."""
     own = _own(tree)
     for token in tokens:
         if token.startswith(own):
@@ -50,9 +50,9 @@ def abandoned(tree: Tree, tokens: Iterable[str]) -> Iterator[str]:
 
 @contextmanager
 def file(tree: Tree, folder: str) -> Iterator[str]:
-    """A path in a folder at which a file may be made, which :func:`name` names; when the block ends it is gone.
+    """Make room for a file in a folder: gives a path for it, which :func:`name` replaces by its name.
 
-    :raises HostError: the folder can't be read.
+    The file is removed at the end of the block unless it was named. :raises HostError: the folder can't be read.
     """
     clear(tree, folder)
     token = new_token(tree)
@@ -65,7 +65,7 @@ def file(tree: Tree, folder: str) -> Iterator[str]:
 
 
 def name(made: str, path: str) -> None:
-    """Give a file that is whole its name, in the same folder. :raises AlreadyExists: it is another one's."""
+    """Give a complete file its name in the same folder. :raises AlreadyExists: another file has it."""
     try:
         # link(2) replaces nothing, as rename(2) would; not all file systems have it.
         os.link(made, path, follow_symlinks=False)
@@ -80,7 +80,7 @@ def name(made: str, path: str) -> None:
 
 
 def clear(tree: Tree, folder: str) -> None:
-    """Remove from a folder what makers of this root have left there that were killed; it need not be there."""
+    """Remove what killed makers of this root have left in a folder, if it exists."""
     with suppress(FileNotFoundError):
         for token in abandoned(tree, os.listdir(folder)):
             remove(os.path.join(folder, token))

@@ -1,4 +1,4 @@
-"""Whether a block device is free to be used: nobody has it open, and nothing is on it."""
+"""Whether a block device is free: nobody has it open, and it carries no data."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def check(devices: Iterable[str], *, overwrite: bool = False) -> tuple[str, ...]:
-    """Refuse devices that are in use, or carry something; gives the nodes that their names lead to.
+    """Refuse devices that are in use or carry data; return the nodes that their names lead to.
 
-    :param overwrite: what they carry does not matter.
+    :param overwrite: they may carry data.
     :raises InvalidValue: one is no block device, or named twice. :raises Busy: the kernel or a guest uses it.
-    :raises HostError: it carries something.
+    :raises HostError: one carries data.
     """
     found: list[str] = []
     for device in devices:
@@ -42,16 +42,14 @@ def check(devices: Iterable[str], *, overwrite: bool = False) -> tuple[str, ...]
                 stack.callback(os.close, _open(node, shown))
         carried = _signatures(real)
         if carried and not overwrite:
-            raise HostError(
-                f"device '{shown}' carries something: {', '.join(carried)}",
-                hint="--overwrite, if nobody needs it any more",
-            )
+            words = f"device '{shown}' carries something: {', '.join(carried)}"
+            raise HostError(words, hint="--overwrite, if nobody needs it any more")
         found.append(real)
     return tuple(found)
 
 
 def nodes(device: str) -> list[str]:
-    """A device and its partitions; one that is not there has none."""
+    """Return a device and its partitions; one that does not exist has none."""
     try:
         number = os.stat(device).st_rdev
         folder = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
@@ -63,14 +61,14 @@ def nodes(device: str) -> list[str]:
 
 
 def clear(device: str) -> None:
-    """Take off a device what tells what is on it: signatures, and the table of its partitions."""
+    """Remove signatures and the partition table from a device."""
     process.run([_wipefs(), "--all", device])
 
 
 def _open(node: str, shown: str) -> int:
-    """An fd of a device that nobody else has, for the caller to close."""
+    """Open a device exclusively; the caller closes the fd."""
     try:
-        # O_EXCL without O_CREAT: neither a file system, nor swap, nor another device may be on it (open(2)).
+        # O_EXCL without O_CREAT fails if a file system, swap or another device is on it (open(2)).
         fd = os.open(node, os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EBUSY:
@@ -85,7 +83,7 @@ def _open(node: str, shown: str) -> int:
 
 
 def _signatures(device: str) -> list[str]:
-    """What wipefs(8) finds on a device: ext4, dos, LVM2_member …"""
+    """Return what wipefs(8) finds on a device: ext4, dos, LVM2_member …"""
     text = process.run([_wipefs(), "--no-act", "--json", device])
     try:
         return [printable(str(row["type"])) for row in json.loads(text or b"{}").get("signatures", ())]

@@ -1,4 +1,4 @@
-"""Volumes: what is in a pool, by name, path or key."""
+"""Volumes of pools, found by name, path or key."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ class Volume(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """Its path."""
         return os.path.join(self.pool.path, self.name)
 
     def info(self) -> VolumeInfo:
-        """What there is to see of it. :raises NotFound: it is gone."""
+        """Return what vol-info shows. :raises NotFound: it is gone."""
         found = self.pool.backend.info(self.name)
         if found is None:
             raise not_found(self.name)
         return found
 
     def told(self) -> Told:
-        """What there is to tell of it in libvirt's XML."""
+        """Return what libvirt's XML says of it."""
         return self.pool.backend.told(self.name)
 
     def opened(self, *, write: bool = False) -> AbstractContextManager[int]:
-        """An fd of its bytes for a block. :raises InvalidValue: it has none. :raises NotFound: it is gone."""
+        """Open it for a block. :raises InvalidValue: it has no bytes. :raises NotFound: it is gone."""
         return self.pool.backend.opened(self.name, write=write)
 
 
 def list_volumes(pool: Pool) -> list[VolumeInfo]:
-    """The volumes of an active pool, by name."""
+    """Return the volumes of an active pool, by name."""
     return pool.backend.volumes()
 
 
 def lookup(tree: Tree, text: str, pool: Pool | None = None) -> Volume:
-    """The volume of that name in ``pool``, or of that path or key in any active pool.
+    """Return the volume of that name in ``pool``, or of that path or key in any active pool.
 
     :raises NotFound: there is none. :raises InvalidState: the pool is not active.
     """
@@ -74,7 +74,7 @@ def lookup(tree: Tree, text: str, pool: Pool | None = None) -> Volume:
 
 
 def _of_key(tree: Tree, key: str, pool: Pool | None) -> Volume | None:
-    """The volume of a key that is no path; None where no active pool has it."""
+    """Return the volume of a key that is no path; None where no active pool has it."""
     from qkvm.spec.pool import PoolType
 
     for candidate in list_pools(tree) if pool is None else [pool]:

@@ -2,16 +2,16 @@
 
 A module imports only what is listed before it:
 
-record: what is, as JSON in run/
+record: what runs, as JSON in run/
 process: who runs, start, end
-confine, nosocket: limits of a program that works on the content of strangers
+confine, nosocket: limits for programs that work on untrusted content
 programs, settings: the programs that qkvm starts, and the administrator's settings
 cgroup, limits: control groups
 systemd: systemd's scopes and its list of machines
 node: the machine itself
-journal: what a QEMU has told by itself
+journal: the events that a QEMU has written
 ids: ids of domains
 view: what a group may see of root's tree
-mounts, foreignsocket: mounts without a place, and connections of other processes
+mounts, foreignsocket: detached mounts, and other processes' connections
 validate: whether this machine is fit for guests
 """

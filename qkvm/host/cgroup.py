@@ -1,12 +1,11 @@
-"""Control groups (cgroup v2): one for each running domain, and one for each kind of its threads where asked for.
+"""Control groups (cgroup v2): one for each running domain, and on request one for a kind of its threads.
 
     MOUNT/qkvm/NAME.domain/             QEMU: memory, io, and the CPU time of all of it
     MOUNT/qkvm/NAME.domain/vcpu0/ …     threaded: a quota for one vCPU, an iothread, or the emulator's threads
 
-MOUNT is where the host has mounted cgroup2; another root than / has a top group of its own. Groups are the
-kernel's: they do not end with QEMU, and :func:`remove` takes them away. Limits of memory and I/O belong to
-processes, so that they lie on the domain's own group; the groups of threads have the cpu controller alone
-(Documentation/admin-guide/cgroup-v2.rst, "Threads").
+MOUNT is the host's cgroup2 mount; a root other than / has its own top group. Groups outlast QEMU, and
+:func:`remove` removes them. Limits of memory and I/O apply to processes, so they are set on the domain's group;
+groups of threads have only the cpu controller (Documentation/admin-guide/cgroup-v2.rst, "Threads").
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ import time
 from contextlib import suppress
 
 from qkvm.errors import HostError, InvalidState, InvalidValue
-from qkvm.files import os_error
+from qkvm.files import closing_fd, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.paths import Tree
 
 WANTED = ("cpu", "memory", "io")
-"""Controllers that every domain's group gets where the host has them; cpuset only where it is needed."""
+"""Controllers that each domain's group gets if the host has them; cpuset only where it is needed."""
 
 WEIGHT_DEFAULT = 100
-"""cpu.weight and io.weight of a group that nobody has changed."""
+"""The default cpu.weight and io.weight of a group."""
 
 _SUFFIX = ".domain"
 _GONE = (errno.ENOENT, errno.ENODEV)
@@ -45,15 +44,15 @@ class Group:
         return f"Group({self.path!r})"
 
     def exists(self) -> bool:
-        """Whether it is there."""
+        """Whether it exists."""
         return os.path.isdir(self.path)
 
     def child(self, name: str) -> Group:
-        """The group of that name in it, which need not exist."""
+        """Return the group of that name in it, which need not exist."""
         return Group(os.path.join(self.path, name))
 
     def read(self, name: str) -> str:
-        """The text of one of its files.
+        """Return the text of one of its files.
 
         :raises InvalidState: the file's controller is not available here. :raises HostError: it can't be read.
         """
@@ -67,14 +66,11 @@ class Group:
         """Write one of its files.
 
         :raises InvalidState: the file's controller is not available here.
-        :raises InvalidValue: the kernel takes no such value. :raises HostError: it can't be written.
+        :raises InvalidValue: the kernel refuses the value. :raises HostError: it can't be written.
         """
         try:
-            fd = os.open(os.path.join(self.path, name), os.O_WRONLY | os.O_CLOEXEC)
-            try:
+            with closing_fd(os.open(os.path.join(self.path, name), os.O_WRONLY | os.O_CLOEXEC)) as fd:
                 os.write(fd, text.encode())
-            finally:
-                os.close(fd)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ERANGE):
                 raise InvalidValue(f"the kernel refuses '{text}' for {name}") from error
@@ -94,26 +90,23 @@ class Group:
         return why_not(os.path.dirname(self.path), controller)
 
     def flat(self, name: str) -> dict[str, int]:
-        """A file of 'key number' lines, such as cpu.stat."""
+        """Parse a file of 'key number' lines, such as cpu.stat."""
         pairs = (line.split() for line in self.read(name).splitlines())
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
     def has(self, name: str) -> bool:
-        """Whether it has a file of that name: its controller is enabled, and the kernel knows it."""
+        """Whether it has a file of that name: the controller is enabled, and the kernel has the file."""
         return os.path.exists(os.path.join(self.path, name))
 
     def controllers(self) -> set[str]:
-        """The controllers that are enabled for it."""
+        """Return the controllers that are enabled for it."""
         try:
             return set(self.read("cgroup.controllers").split())
         except HostError:
             return set()
 
     def enable(self, controller: str) -> None:
-        """Enable a controller for the groups in it, where it is not yet.
-
-        :raises InvalidState: it is not available.
-        """
+        """Enable a controller for the groups in it. :raises InvalidState: it is not available."""
         if controller in self.read("cgroup.subtree_control").split():
             return
         try:
@@ -122,7 +115,7 @@ class Group:
             raise unavailable(controller, why_not(self.path, controller)) from error
 
     def processes(self) -> list[int]:
-        """Pids of its processes, those of its threaded groups included."""
+        """Return the pids of its processes, also in its threaded groups."""
         return [int(pid) for pid in self.read("cgroup.procs").split()]
 
     def add_process(self, pid: int) -> None:
@@ -140,18 +133,18 @@ class Group:
         return True
 
     def threads(self) -> set[int]:
-        """Ids of its threads; those of groups in it are not among them."""
+        """Return the ids of its threads, without those of groups in it."""
         return {int(tid) for tid in self.read("cgroup.threads").split()}
 
     def thread_groups(self) -> list[str]:
-        """Names of the groups in it, sorted."""
+        """Return the names of the groups in it, sorted."""
         try:
             return sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             return []
 
     def thread_group(self, name: str) -> Group:
-        """The threaded group of that name in it, made where it is missing, with the cpu controller.
+        """Return the threaded group of that name in it; it is made with the cpu controller where it is missing.
 
         :raises InvalidState: the cpu controller is not available.
         """
@@ -160,21 +153,21 @@ class Group:
             if "cpu" not in self.controllers():
                 raise unavailable("cpu", self._why_not("cpu"))
             _make(found.path)
-            # The controller comes after: a group that already distributes one takes no threads of its own.
+            # The controller is enabled afterwards: a group that distributes one already can't become threaded.
             found.write("cgroup.type", "threaded")
             self.enable("cpu")
         return found
 
 
 def unavailable(controller: str, reason: str) -> InvalidState:
-    """The error for a limit that needs a controller which this host does not give."""
+    """Return the error for a limit whose controller this host does not have."""
     return InvalidState(f"cgroup v2 controller '{controller}' is not available", hint=reason)
 
 
 def mount_point(root: str = "") -> str:
-    """Where cgroup2 is mounted in this mount namespace, '' where it is not (proc(5), mountinfo).
+    """Return where cgroup2 is mounted in this mount namespace, '' for nowhere (proc(5), mountinfo).
 
-    :param root: what /proc is looked for under; empty for this host's own.
+    :param root: a prefix for /proc, empty for this host's own.
     """
     found = ""
     with open(f"{root}/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
@@ -184,16 +177,16 @@ def mount_point(root: str = "") -> str:
                 point = head.split(" ")[4]
                 for octal, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
                     point = point.replace(octal, char)
-                # The main one of several is the one nearest to the root.
+                # The main one of several is the nearest to the root.
                 if not found or len(point) < len(found):
                     found = point
     return found
 
 
 def top(tree: Tree, setting: str) -> str:
-    """Path of the group that holds the groups of a tree's domains; it need not exist.
+    """Return the path of the group that holds the groups of a tree's domains; it need not exist.
 
-    :param setting: qkvm.toml's ``cgroup``: 'auto', or the group to be in.
+    :param setting: qkvm.toml's ``cgroup``: 'auto', or the parent group.
     :raises InvalidState: this host has no cgroup v2, or the setting names no group.
     """
     parent = mount_point() if setting == "auto" else setting
@@ -205,12 +198,12 @@ def top(tree: Tree, setting: str) -> str:
 
 
 def domain_group(tree: Tree, name: str, setting: str) -> Group:
-    """The group of a domain, which need not exist; see :func:`top`."""
+    """Return the group of a domain, which need not exist; see :func:`top`."""
     return Group(os.path.join(top(tree, setting), name + _SUFFIX))
 
 
 def create(group: Group) -> None:
-    """Make the group of a domain, with the controllers that this host gives; what is left of one is taken over.
+    """Make the group of a domain with this host's controllers; an old one is replaced.
 
     :raises InvalidState: it is not empty. :raises HostError: groups can't be made here (read-only, no right).
     """
@@ -221,13 +214,13 @@ def create(group: Group) -> None:
             try:
                 level.enable(controller)
             except InvalidState:
-                # Whoever sets a limit of it will be told; a domain without limits runs without it.
+                # Setting a limit reports this; a domain without limits runs without the controller.
                 continue
     remove(group.path)
     try:
         _make(group.path)
     except HostError:
-        # Another domain of this tree was its last and took the top group along.
+        # The last other domain of this tree has just removed the top group.
         _make(parent.path)
         _make(group.path)
 
@@ -242,10 +235,10 @@ def _make(path: str) -> None:
 
 
 def remove(path: str, timeout: float = 2.0) -> bool:
-    """Remove a group with the groups in it, and the tree's own one when that was the last; True when it is gone.
+    """Remove a domain's group, and the tree's if that was the last; return whether there was one.
 
     :param timeout: seconds to wait for a process that has just ended to leave it.
-    :raises HostError: it is in use for longer, or there is no right to remove it.
+    :raises HostError: it is still in use, or there is no right to remove it.
     """
     if not path or not path.endswith(_SUFFIX) or not os.path.isdir(path):
         return False
@@ -253,7 +246,7 @@ def remove(path: str, timeout: float = 2.0) -> bool:
     for name in Group(path).thread_groups():
         _rmdir(os.path.join(path, name), deadline)
     _rmdir(path, deadline)
-    # Other domains may have their groups in it, and then it stays.
+    # It stays if other domains have groups in it.
     with suppress(OSError):
         os.rmdir(os.path.dirname(path))
     return True
@@ -273,7 +266,7 @@ def _rmdir(path: str, deadline: float) -> None:
 
 
 def left_over(tree: Tree, setting: str) -> dict[str, str]:
-    """The groups that a tree's domains have now: name of the domain -> path."""
+    """Return the groups of a tree's domains: name of the domain -> path."""
     try:
         folder = top(tree, setting)
         names = os.listdir(folder)
@@ -285,7 +278,7 @@ def left_over(tree: Tree, setting: str) -> dict[str, str]:
 
 
 def why_not(parent: str, controller: str) -> str:
-    """Why the groups in ``parent`` do not have a controller: the first on the way from the top that can't."""
+    """Return why the groups in ``parent`` lack a controller: the first group from the top that can't give it."""
     mount = mount_point()
     if not mount or not (parent == mount or parent.startswith(mount.rstrip("/") + "/")):
         return "cgroup v2 is not mounted"
@@ -306,7 +299,7 @@ def why_not(parent: str, controller: str) -> str:
 
 
 def v1_has(controller: str, root: str = "") -> bool:
-    """Whether a v1 hierarchy has taken the controller away from v2 (/proc/cgroups: its hierarchy is not 0).
+    """Whether a v1 hierarchy has the controller (/proc/cgroups: its hierarchy is not 0).
 
     :param root: as for :func:`mount_point`.
     """

@@ -1,7 +1,7 @@
-"""What a program may take that works on strangers' content: processor time, memory, room on the disk, no network.
+"""Limits for a program that works on untrusted content: processor time, memory, file size, no network.
 
-The limits are set by util-linux's programs, which then become the program: nothing runs between fork and exec in
-a process that may have threads, and there is no moment without them.
+Programs of util-linux set the limits and then become the program. So no code of ours runs between fork and exec,
+where other threads' locks may be held, and the program is limited from its start.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 class Limits(NamedTuple):
     """Seconds of processor time, bytes of address space, bytes of a file that it writes (0: no limit).
 
-    ``tied``: it is killed when its parent ends. What changes an image in place is not, and comes to its end.
-
-    The kernel's part is setrlimit(2): what is over the time or the size is killed by SIGXCPU or SIGXFSZ, and more
-    memory is not given.
+    ``tied``: it is killed when its parent ends; not for changes of an image in place. The kernel enforces the
+    limits (setrlimit(2)): it kills with SIGXCPU or SIGXFSZ, and refuses more memory.
     """
 
     cpu: int
@@ -28,27 +26,23 @@ class Limits(NamedTuple):
     tied: bool = False
 
     def around(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs another one within these limits, with no network.
+        """Return the command line that runs another one within these limits and without a network.
 
-        A network namespace of its own has no interface that is up: no header could have it talk to anybody.
-        Without root, which could make one, it can make no socket at all. It leaves no core behind, which would be
-        as large as its memory.
+        Its own network namespace has no interface that is up. Without root's rights to make one, it can open no
+        socket at all. It leaves no core file, which could be as large as its memory.
         """
         from qkvm.host.process import find_program
 
         what = f"limits for {argv[0]}"
         size = [f"--fsize={self.file_size}"] if self.file_size else []
         ended = [find_program("setpriv", what, "util-linux"), "--pdeathsig", "KILL"] if self.tied else []
-        return [
-            *ended, *_no_network(what),
-            # Each thread would reserve 64 MiB of address space for itself, which are not used.
-            find_program("env", what, "coreutils"), "MALLOC_ARENA_MAX=2",
-            find_program("prlimit", what, "util-linux"),
-            f"--cpu={self.cpu}:{self.cpu + 5}", f"--as={self.memory}", "--core=0", *size, *argv,
-        ]  # fmt: skip
+        # Otherwise each thread would reserve 64 MiB of address space.
+        arena = [find_program("env", what, "coreutils"), "MALLOC_ARENA_MAX=2"]
+        limits = [f"--cpu={self.cpu}:{self.cpu + 5}", f"--as={self.memory}", "--core=0", *size]
+        return [*ended, *_no_network(what), *arena, find_program("prlimit", what, "util-linux"), *limits, *argv]
 
     def exceeded(self, code: int, stderr: str) -> str:
-        """How a program with this return code was over a limit, as words; '' where it was not."""
+        """Describe how a program with this return code exceeded a limit; '' where it did not."""
         import signal
 
         if code == -signal.SIGXCPU:

@@ -1,33 +1,35 @@
-"""Connections of another process, ended from outside: by a copy of its socket (pidfd_getfd(2), Linux 5.6)."""
+"""End connections of another process from outside, through a copy of its socket (pidfd_getfd(2), Linux 5.6)."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+
+from qkvm.files import closing_fd
 
 _PIDFD_GETFD = 438
 """Number of the system call, the same on all architectures (asm-generic/unistd.h)."""
 
 Name = str | tuple[str, int]
-"""A socket's own address: a path as it was bound, or an address and a port."""
+"""A socket's own address: the path it is bound to, or an address and a port."""
 
 
 def name_of(sock: socket.socket) -> Name:
-    """The address that a socket has itself, which one that it has accepted has as well."""
+    """Return a socket's own address; accepted connections have the listening socket's."""
     name = sock.getsockname()
     return str(name) if sock.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
 
 
 def shut(pid: int, name: Name, listening: set[int]) -> int:
-    """Shut all sockets of a process at an address, who listens there included; gives how many connections it had.
+    """Shut all sockets of a process at an address, listening ones too; return how many connections it had.
 
-    :param listening: the inodes of those that listen are added: once shut, one can't be told from a connection.
+    :param listening: gets the inodes of listening sockets: once shut, they look like connections.
     :raises OSError: the kernel gives no copies. :raises ProcessLookupError: there is no such process.
     """
     count = 0
-    with _process(pid) as process:
+    with closing_fd(os.pidfd_open(pid)) as process:
         for sock in _sockets(pid, process):
             with sock:
                 if sock.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6) or name_of(sock) != name:
@@ -41,17 +43,8 @@ def shut(pid: int, name: Name, listening: set[int]) -> int:
     return count
 
 
-@contextmanager
-def _process(pid: int) -> Iterator[int]:
-    fd = os.pidfd_open(pid)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _sockets(pid: int, process: int) -> Iterator[socket.socket]:
-    """Copies of all sockets that a process has open."""
+    """Yield copies of all sockets that a process has open."""
     import ctypes
 
     syscall = ctypes.CDLL(None, use_errno=True).syscall

@@ -1,4 +1,4 @@
-"""Ids of domains: small integers, given once in a boot of the host and never again."""
+"""Ids of domains: small integers, unique during a boot of the host."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def prepare(tree: Tree) -> None:
-    """Make the counter where there is none."""
+    """Make the counter if it does not exist."""
     if not os.path.exists(_counter(tree)):
         record.write(_counter(tree), {"id": 0})
 
 
 def last(tree: Tree) -> int:
-    """The id that was given last in this boot, 0 where none was."""
+    """Return the last id given in this boot, 0 where there is none."""
     counter = record.read(_counter(tree))
     return int(counter["id"]) if counter else 0
 
 
 def take(tree: Tree) -> int:
-    """A new id."""
+    """Return a new id."""
     with locked(os.path.join(tree.run, ".last-id.lock"), "the counter of ids"):
         sweep(tree.run)
         ident = last(tree) + 1

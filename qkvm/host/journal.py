@@ -1,9 +1,9 @@
-"""The journal: every event of a domain's QEMU, written by QEMU itself.
+"""The journal: all events of a domain's QEMU, written by QEMU itself.
 
-QEMU's first monitor is on stdio. Its stdin is a file of QMP commands (the start script), its stdout this file,
-opened with O_APPEND: QEMU negotiates by itself, runs the script, and appends a line for every event for its
-whole life (qapi/run-state.json and others). Nobody has to listen, and everybody can read. What only qkvm knows
-of a run, its notes, stands between them.
+QEMU's first monitor is on stdio: stdin is a file of QMP commands (the start script), stdout is this file, opened
+with O_APPEND. QEMU negotiates, runs the script, and appends a line for every event for its whole life
+(qapi/run-state.json and others). Nobody has to listen, and any process can read. Between the events, qkvm adds
+notes of what only it knows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _POLL = 0.002  # Seconds between two looks at the file; a look costs some ten mi
 
 
 def script(commands: list[tuple[str, dict[str, Any]]]) -> bytes:
-    """The start script: QMP commands, one a line, each with its number as id; negotiation goes first."""
+    """Return the start script: negotiation, then QMP commands, one a line, each with its number as id."""
     import json
 
     lines = [{"execute": "qmp_capabilities", "id": 0}]
@@ -37,7 +37,7 @@ def script(commands: list[tuple[str, dict[str, Any]]]) -> bytes:
 
 
 def size(path: str) -> int:
-    """Length of the journal in bytes, 0 where there is none: the mark from which later events are read."""
+    """Return the journal's length in bytes, 0 where there is none; later events are read from there."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def size(path: str) -> int:
 
 
 class Reader:
-    """A journal that is read on from a mark, up to its end even where its file is taken away meanwhile."""
+    """Reads a journal on from an offset, to its end even if the file is removed meanwhile."""
 
     def __init__(self, path: str, offset: int) -> None:
         self._path = path
@@ -54,7 +54,7 @@ class Reader:
         self._open()
 
     def lines(self) -> list[Event]:
-        """Events and notes that are new since the last look."""
+        """Return events and notes that are new since the last look."""
         self._open()
         if self._stream is None:
             return []
@@ -62,7 +62,7 @@ class Reader:
         return [line for line in lines if "event" in line or "note" in line]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()
 
@@ -72,9 +72,9 @@ class Reader:
 
 
 def note(path: str, what: str, data: dict[str, Any]) -> None:
-    """Write what only qkvm knows of a run between QEMU's events, for those who watch.
+    """Append a note of what only qkvm knows of a run, for those who watch.
 
-    O_APPEND keeps lines whole. A note that can't be written is left out: what must last stands in the record.
+    O_APPEND keeps lines whole. A note that can't be written is lost; what must last is in the record.
     """
     import json
 
@@ -93,10 +93,9 @@ def _open_existing(path: str, _flags: int) -> int:
 
 
 def lines_from(path: str, offset: int) -> tuple[list[Event], int]:
-    """Whole lines from ``offset`` on as parsed JSON, and the offset behind them.
+    """Return whole lines from ``offset`` on as parsed JSON, and the offset after them.
 
-    Each carries its own offset as ``_offset``. What is no JSON object is left out: QEMU writes a few words of
-    its own among the first lines.
+    Each has its own offset as ``_offset``. Lines without a JSON object are left out: QEMU begins with a few words.
     """
     try:
         with open(path, "rb") as stream:
@@ -113,13 +112,13 @@ def _whole_lines(stream: BinaryIO, offset: int) -> tuple[list[Event], int]:
 
 
 def events_from(path: str, offset: int) -> tuple[list[Event], int]:
-    """Events from ``offset`` on, and the offset behind them."""
+    """Return the events from ``offset`` on, and the offset after them."""
     lines, end = lines_from(path, offset)
     return [line for line in lines if "event" in line], end
 
 
 def newest(path: str, names: frozenset[str], start: int = 0) -> Iterator[Event]:
-    """Events of these names, newest first, not looking before byte ``start``."""
+    """Yield events of these names, newest first, back to byte ``start``."""
     try:
         stream = open(path, "rb")  # noqa: SIM115  closed below, at the generator's end
     except FileNotFoundError:
@@ -133,7 +132,7 @@ def newest(path: str, names: frozenset[str], start: int = 0) -> Iterator[Event]:
             block = stream.read(end - begin) + cut
             position = begin + len(block)
             if begin > start:
-                # The first line may have been cut: it is left to the next block.
+                # The first line may be cut; the next block completes it.
                 head = block.find(b"\n") + 1 or len(block)
                 cut, block = block[:head], block[head:]
             for line in reversed(block.splitlines(keepends=True)):
@@ -160,9 +159,9 @@ def _parse(raw: bytes, offset: int) -> Iterator[Event]:
 
 
 def deleted_device(event: Event) -> str:
-    """Id of the device that a DEVICE_DELETED event tells is gone; '' for any other event.
+    """Return the id of the device that a DEVICE_DELETED event reports; '' for any other event.
 
-    A vCPU takes its local APIC along. Under TCG QEMU 7.2 reports that one alone, by its path.
+    A vCPU's local APIC goes with it. Under TCG, QEMU 7.2 reports only that, by its path.
     """
     if event.get("event") != "DEVICE_DELETED":
         return ""
@@ -183,14 +182,14 @@ def wait(
     alive: Callable[[], bool],
     what: str,
 ) -> Event:
-    """The first line from ``offset`` on for which ``wanted`` is true.
+    """Wait for the first line from ``offset`` on for which ``wanted`` is true.
 
     :param timeout: seconds. :param alive: whether QEMU still runs. :param what: what is awaited, for errors.
     :raises NotReached: not seen in time. :raises MonitorGone: QEMU ended before.
     """
     deadline = time.monotonic() + timeout
     while True:
-        # Asked before the look: a QEMU that ends writes its last words first.
+        # Checked before reading: QEMU writes its last events before it ends.
         lives = alive()
         lines, offset = lines_from(path, offset)
         for line in lines:

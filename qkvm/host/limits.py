@@ -1,7 +1,7 @@
-"""What the files of a control group mean: CPU shares and quotas, memory, block I/O (cgroup-v2.rst, "Controllers").
+"""Limits in the files of a control group: CPU, memory, block I/O (cgroup-v2.rst, "Controllers").
 
-Each function reads or writes one thing of one group. Sizes are in KiB, times in microseconds; None and a quota of
--1 are no limit.
+Each function reads or writes one limit of one group. Sizes are in KiB, times in microseconds; None and a quota of
+-1 mean no limit.
 """
 
 from __future__ import annotations
@@ -14,40 +14,43 @@ from qkvm.host.cgroup import WEIGHT_DEFAULT, Group
 from qkvm.units import printable
 
 PERIOD_DEFAULT = 100000
-"""Microseconds of cpu.max's period in a new group."""
+"""Period in microseconds of cpu.max in a new group."""
 
 MEMORY_FILES = {"hard_limit": "memory.max", "soft_limit": "memory.high", "swap_hard_limit": "memory.swap.max"}
-"""libvirt's names of the limits and the kernel's."""
+"""libvirt's names of the limits and the kernel's files."""
 
 DEVICE_LIMITS = {
-    "read_iops_sec": "riops", "write_iops_sec": "wiops", "read_bytes_sec": "rbps", "write_bytes_sec": "wbps",
-}  # fmt: skip
-"""The limits of a block device and their keys in io.max."""
+    "read_iops_sec": "riops",
+    "write_iops_sec": "wiops",
+    "read_bytes_sec": "rbps",
+    "write_bytes_sec": "wbps",
+}
+"""The limits of a block device by libvirt's names, and their keys in io.max."""
 
 
 def cpu_shares(group: Group) -> int:
-    """The group's weight among its neighbours, 1 to 10000."""
+    """Return the group's weight among its neighbours, 1 to 10000."""
     return int(group.read("cpu.weight"))
 
 
 def set_cpu_shares(group: Group, shares: int) -> None:
-    """Set the weight; 0 is the default."""
+    """Set the weight; 0 for the default."""
     group.write("cpu.weight", str(shares or WEIGHT_DEFAULT))
 
 
 def cpu_max(group: Group) -> tuple[int, int]:
-    """Period and quota of a group; the quota is -1 where there is none."""
+    """Return period and quota of a group; the quota is -1 where there is none."""
     quota, period = group.read("cpu.max").split()
     return int(period), -1 if quota == "max" else int(quota)
 
 
 def set_cpu_max(group: Group, period: int, quota: int) -> None:
-    """Let a group have ``quota`` of CPU time in each ``period``; 0 is the default, no quota."""
+    """Let a group use ``quota`` of CPU time in each ``period``; 0 is the default, without a quota."""
     group.write("cpu.max", f"{quota if quota > 0 else 'max'} {period or PERIOD_DEFAULT}")
 
 
 def memory_limits(group: Group) -> dict[str, int | None]:
-    """The memory limits by libvirt's names. A host without swap accounting has no swap limit."""
+    """Return the memory limits by libvirt's names; without swap accounting there is no swap limit."""
     return {name: _memory(group, file) for name, file in MEMORY_FILES.items() if _has_memory(group, file)}
 
 
@@ -63,9 +66,7 @@ def _memory(group: Group, file: str) -> int | None:
 def set_memory_limit(group: Group, name: str, kib: int | None) -> None:
     """Set one memory limit by libvirt's name.
 
-    The kernel lets go of what is above a new limit, and where it can't it ends QEMU (OOM); that is refused here.
-
-    :raises InvalidState: a hard limit below what QEMU uses now, which it can't give back.
+    :raises InvalidState: a hard limit below what QEMU uses now; the kernel would kill it (OOM).
     """
     if name == "hard_limit" and kib is not None and group.has("memory.stat"):
         held = group.flat("memory.stat").get("anon", 0) // 1024
@@ -78,7 +79,7 @@ def set_memory_limit(group: Group, name: str, kib: int | None) -> None:
 
 
 def io_weight(group: Group) -> int:
-    """The group's share of block I/O among its neighbours, 1 to 10000 (bfq: 1 to 1000)."""
+    """Return the group's share of block I/O among its neighbours, 1 to 10000 (bfq: 1 to 1000)."""
     for line in group.read(_weight_file(group)).splitlines():
         words = line.split()
         if words[:1] == ["default"]:
@@ -89,31 +90,28 @@ def io_weight(group: Group) -> int:
 
 
 def set_io_weight(group: Group, weight: int) -> None:
-    """Set the share; 0 is the default."""
+    """Set the share; 0 for the default."""
     group.write(_weight_file(group), f"default {weight or WEIGHT_DEFAULT}")
 
 
 def _weight_file(group: Group) -> str:
-    """The file of the bfq scheduler where it is in use, as libvirt chooses it."""
+    """Return bfq's file where that scheduler is used, as libvirt does."""
     return "io.bfq.weight" if group.has("io.bfq.weight") else "io.weight"
 
 
 def device_weights(group: Group) -> dict[str, int]:
-    """The weights that block devices have of their own, by 'major:minor'."""
+    """Return the weights of single block devices, by 'major:minor'."""
     words = (line.split() for line in group.read(_weight_file(group)).splitlines())
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and ":" in pair[0]}
 
 
 def set_device_weight(group: Group, path: str, weight: int) -> None:
-    """Give one block device a weight of its own; 0 takes it away.
-
-    :raises HostError: its scheduler knows no weights.
-    """
+    """Give a block device its own weight; 0 removes it. :raises HostError: its scheduler has no weights."""
     group.write(_weight_file(group), f"{device_number(path)} {weight or 'default'}")
 
 
 def device_limits(group: Group) -> dict[str, dict[str, int]]:
-    """The limits that are set, by 'major:minor' and then by libvirt's name (io.max)."""
+    """Return the limits in io.max, by 'major:minor' and then by libvirt's name."""
     names = {key: name for name, key in DEVICE_LIMITS.items()}
     found = {}
     for line in group.read("io.max").splitlines():
@@ -126,12 +124,12 @@ def device_limits(group: Group) -> dict[str, dict[str, int]]:
 
 
 def set_device_limit(group: Group, path: str, name: str, value: int) -> None:
-    """Limit one block device; 0 takes the limit away."""
+    """Limit a block device; 0 removes the limit."""
     group.write("io.max", f"{device_number(path)} {DEVICE_LIMITS[name]}={value or 'max'}")
 
 
 def device_number(path: str) -> str:
-    """'major:minor' of a whole block device, as the io controller wants it.
+    """Return 'major:minor' of a whole block device.
 
     :raises InvalidValue: it is none, or a partition, which has no queue of its own.
     """
@@ -149,7 +147,7 @@ def device_number(path: str) -> str:
 
 
 def device_path(number: str) -> str:
-    """The usual path of a block device by 'major:minor' (its uevent), or the number where it has none."""
+    """Return the usual path of a block device by 'major:minor' (its uevent), else the number."""
     try:
         with open(f"/sys/dev/block/{number}/uevent", encoding="utf-8", errors="replace") as stream:
             for line in stream:
@@ -161,7 +159,7 @@ def device_path(number: str) -> str:
 
 
 def cpu_times(group: Group) -> dict[str, int]:
-    """CPU time of the group in nanoseconds: all, in user mode, in the kernel (cpu.stat needs no controller).
+    """Return CPU times of the group in nanoseconds: total, user, kernel (cpu.stat needs no controller).
 
     :raises HostError: the kernel does not tell.
     """

@@ -1,8 +1,8 @@
-"""A folder as a mount of its own without a place: what is shared is held by an fd, whatever becomes of its path.
+"""Shared folders as detached mounts, which an fd holds whatever happens to the path.
 
-The kernel keeps such a mount for as long as somebody has it open. It can be read-only, and it can show the owner
-of the folder as another user (an idmapped mount), without a change of anything on the disk. See open_tree(2),
-mount_setattr(2), move_mount(2); libc has no wrappers of them in Debian 12.
+The kernel keeps such a mount as long as it is open somewhere. It can be read-only, and it can show the folder's
+owner as another user (an idmapped mount), without changes on the disk. See open_tree(2), mount_setattr(2),
+move_mount(2); libc has no wrappers for them in Debian 12.
 """
 
 from __future__ import annotations
@@ -34,11 +34,9 @@ _MS_REC, _MS_SLAVE, _CLONE_NEWNS = 0x4000, 0x80000, 0x20000
 
 
 def folder(fd: int, *, readonly: bool) -> int:
-    """An fd of a mount of a folder with all that is mounted in it, for the caller to close.
+    """Return an fd of a mount of a folder with all mounts in it.
 
-    Devices and set-user-ID programs in it are nothing but files for who comes through it.
-
-    :param fd: of the folder. :raises HostError: the kernel refuses it.
+    In the mount, device files and set-user-ID bits have no effect. :raises HostError: the kernel refuses it.
     """
     try:
         flags = _OPEN_TREE_CLONE | _AT_EMPTY_PATH | _AT_RECURSIVE | os.O_CLOEXEC
@@ -54,10 +52,10 @@ def folder(fd: int, *, readonly: bool) -> int:
 
 
 def show_owner_as(tree: int, uid: int, gid: int) -> bool:
-    """Have a mount show the owner and group of its folder as others, who are then the owner of all that is theirs.
+    """Make a mount show the folder's owner and group as others; False where the file system can't.
 
-    What they make there is the owner's on the disk. Files of third parties are nobody's, and open to others as far
-    as their modes say. Gives False where the file system can't do that.
+    What the shown user creates belongs to the owner on the disk. Files of third parties are nobody's, and
+    accessible as their modes allow.
     """
     info = os.fstat(tree)
     if (info.st_uid, info.st_gid) == (uid, gid):
@@ -75,7 +73,7 @@ def show_owner_as(tree: int, uid: int, gid: int) -> bool:
 
 
 def _user_namespace(uids: tuple[int, int], gids: tuple[int, int]) -> int:
-    """An fd of a user namespace that has one user and one group: those on the disk, and what they are shown as."""
+    """Return an fd of a user namespace with one user and one group, mapped from the disk's to the shown ones."""
     ready, tell = os.pipe2(os.O_CLOEXEC)
     wait, hold = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -100,12 +98,10 @@ def _user_namespace(uids: tuple[int, int], gids: tuple[int, int]) -> int:
 
 
 def in_own_namespace(tree: int, place: str, start: Callable[[], T]) -> T:
-    """Call what starts a program that is to see a mount at a place, where nobody else sees it.
+    """Call what starts a program that sees a mount at a place, where no other process sees it.
 
-    A thread has a mount namespace of its own for the moment of the start; the program inherits it, and it goes
-    with the program. What the host unmounts goes there too.
-
-    :raises HostError: the kernel refuses it.
+    A thread gets its own mount namespace for the start; the program inherits it, and keeps it until it ends. What
+    the host unmounts disappears there too. :raises HostError: the kernel refuses it.
     """
     target = os.fsencode(os.path.realpath(place))
     outcome: list[T] = []
@@ -137,7 +133,7 @@ def in_own_namespace(tree: int, place: str, start: Callable[[], T]) -> T:
 
 
 def _leave_group(libc: ctypes.CDLL) -> None:
-    """Have no mount that this thread makes be seen in the host's namespace. :raises HostError: / is no mount."""
+    """Keep this thread's mounts out of the host's namespace. :raises HostError: / is no mount."""
     try:
         _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
     except OSError as error:
@@ -150,7 +146,7 @@ def _leave_group(libc: ctypes.CDLL) -> None:
 
 
 def _set(tree: int, attributes: int, namespace: int = 0) -> None:
-    # struct mount_attr: what is set, what is cleared, propagation, user namespace.
+    # struct mount_attr: set, cleared, propagation, user namespace.
     wanted = struct.pack("=QQQQ", attributes, 0, 0, namespace)
     _call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, wanted, len(wanted))
 

@@ -1,7 +1,7 @@
-"""Become another program, one that can make no socket: a program that confine.py uses where it is not root.
+"""Become another program that can't open sockets; confine.py uses this program without root's rights.
 
-It needs neither a user namespace nor any right. Sockets by their names in the file system are out of reach, too.
-The words are those of the program and its arguments.
+It needs neither a user namespace nor any right. Sockets named in the file system are out of reach too. The
+arguments are the other program and its arguments.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _X86_64 = 0xC000003E
 _X32 = 0x40000000
 
 _CALLS = (
-    # Another kind of system call would have other numbers: 32-bit ones, and those of x32.
+    # Other kinds of system calls (32-bit, x32) have other numbers, and are refused.
     (_LOAD, 4, 0, 0),
     (_EQUAL, _X86_64, 0, 4),
     (_LOAD, 0, 0, 0),
     (_AT_LEAST, _X32, 2, 0),
-    # socket(2), and io_uring_setup(2), whose rings make sockets too.
+    # socket(2), and io_uring_setup(2), whose rings can open sockets too.
     (_EQUAL, 41, 1, 0),
     (_EQUAL, 425, 0, 1),
     (_RETURN, _REFUSE | errno.EPERM, 0, 0),
     (_RETURN, _ALLOW, 0, 0),
 )
-"""Instruction, value, and how many to skip where it is so and where not."""
+"""Instruction, value, and how many to skip if it matches and if not."""
 
 
 def forbid() -> None:
-    """Forbid sockets to this process, and to all that it becomes and starts. :raises OSError: the kernel can't."""
+    """Forbid sockets to this process and all that it becomes or starts. :raises OSError: the kernel can't."""
     text = b"".join(struct.pack("=HBBI", code, true, false, value) for code, value, true, false in _CALLS)
     instructions = ctypes.create_string_buffer(text, len(text))
     program = struct.pack("@HP", len(_CALLS), ctypes.addressof(instructions))

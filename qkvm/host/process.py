@@ -1,7 +1,7 @@
-"""Processes: who runs, start, end. The only place that starts any.
+"""Processes: who runs, start, end. Only this module starts programs.
 
-A pid alone is never trusted: it is paired with a lock that the process holds (QEMU's pid file) or with its
-start time (dnsmasq), and signals go through a pidfd.
+A pid alone is never trusted. It is paired with a lock that the process holds (QEMU's pid file) or with its start
+time (dnsmasq), and signals go through a pidfd.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 
 from qkvm.errors import MissingProgram, ProgramFailed
-from qkvm.files import os_error
+from qkvm.files import closing_fd, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Limits(Protocol):
-        """What a program may take; see :class:`qkvm.host.confine.Limits`."""
+        """Limits of a program; see :class:`qkvm.host.confine.Limits`."""
 
         def around(self, argv: Sequence[str]) -> list[str]: ...  # noqa: D102
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 _FLOCK = 32  # Bytes of struct flock of fcntl.h on 64-bit Linux. It begins with the type; byte 24 begins the pid.
 
 FIRST_FD = 100
-"""Fds are handed to QEMU under numbers from here on: what the command line shows is the same each time."""
+"""First number of the fds that QEMU gets, so that its command line is the same each time."""
 
 _children: set[int] = set()
-"""Pids that this process started and must wait for, so that no zombie of it stays."""
+"""Pids of children that this process must wait for, or they stay as zombies."""
 
 
 def lock_holder(path: str) -> int | None:
-    """The pid of the process that holds a POSIX write lock on ``path``, None where nobody does (F_GETLK).
+    """Return the pid of the process with a POSIX write lock on ``path``, None where there is none (F_GETLK).
 
-    QEMU locks its ``-pidfile`` for its whole life, and the kernel takes the lock away with the process.
+    QEMU locks its ``-pidfile`` for its whole life; the kernel releases the lock when the process ends.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -47,19 +47,17 @@ def lock_holder(path: str) -> int | None:
         return None
     except OSError as error:
         raise os_error(error, f"cannot read {path}") from error
-    try:
+    with closing_fd(fd):
         query = fcntl.F_WRLCK.to_bytes(2, sys.byteorder).ljust(_FLOCK, b"\0")
         found = fcntl.fcntl(fd, fcntl.F_GETLK, query)
-    finally:
-        os.close(fd)
     kind, pid = (int.from_bytes(found[at : at + size], sys.byteorder) for at, size in ((0, 2), (24, 4)))
     return pid if kind != fcntl.F_UNLCK else None
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); None where it is gone.
+    """Return when a process started, in clock ticks since boot (field 22 of /proc/PID/stat); None if it is gone.
 
-    A zombie counts as gone. Pid and start time together name one process of this boot.
+    A zombie counts as gone. Pid and start time identify a process of this boot.
     """
     fields = stat_fields(f"/proc/{pid}/stat")
     if fields is None or fields[0] in ("Z", "X"):
@@ -68,7 +66,7 @@ def start_time(pid: int) -> int | None:
 
 
 def stat_fields(path: str) -> list[str] | None:
-    """The fields of a /proc stat file from the state (field 3 of proc(5)) on; None where the task is gone."""
+    """Return the fields of a /proc stat file from the state (field 3 of proc(5)) on; None if the task is gone."""
     try:
         with open(path, "rb") as stream:
             text = stream.read().decode("ascii", "replace")
@@ -78,9 +76,9 @@ def stat_fields(path: str) -> list[str] | None:
 
 
 def find_program(name: str, needed_for: str, package: str) -> str:
-    """The path of a program on PATH (sbin folders are looked in too).
+    """Return the path of a program on PATH or in the sbin folders.
 
-    :param needed_for: the feature, for the error. :param package: Debian's package that brings it.
+    :param needed_for: the feature, for the error. :param package: its Debian package.
     :raises MissingProgram: it is not installed.
     """
     if "/" in name:
@@ -104,16 +102,13 @@ def run(
     limits: Limits | None = None,
     to_file: bool = False,
 ) -> bytes:
-    """Run a program to its end and give its stdout; its locale is C.
+    """Run a program to its end and return its stdout; its locale is C.
 
-    :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
-    :param limits: what it may take; it has no network then.
-    :param to_file: its stdout is a file, for a program that loses what a full pipe does not take.
-
-    The whole of ``stdin`` is there before the program starts: it reads all of it also where this process is
-    killed meanwhile.
-
-    :raises ProgramFailed: exit code not 0, or not ended within ``timeout`` seconds (then it is killed).
+    :param stdin: written before the program starts, so that it is complete even if this process is killed.
+    :param folder: its working folder, entered before it becomes ``user``, a uid and gid.
+    :param limits: its limits; it then has no network. :param to_file: whether its stdout is a file, for a program
+        that loses what does not fit into a pipe.
+    :raises ProgramFailed: its exit code is not 0, or it is killed after ``timeout`` seconds.
     """
     import signal
     import subprocess
@@ -141,9 +136,8 @@ def run(
             told.seek(0)
             said = told.read() if to_file else done.stdout
     except subprocess.TimeoutExpired as error:
-        raise ProgramFailed(
-            f"{name} did not end within {timeout:g} s", argv=command, code=-signal.SIGKILL, stderr=""
-        ) from error
+        words = f"{name} did not end within {timeout:g} s"
+        raise ProgramFailed(words, argv=command, code=-signal.SIGKILL, stderr="") from error
     except OSError as error:
         raise os_error(error, f"cannot start {command[0]}") from error
     if done.returncode:
@@ -159,12 +153,11 @@ def run_watched(
     stdout: int | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Run a program that may take long to its end; its locale is C, its folder /.
+    """Run a program that may take long, to its end; its locale is C, its folder /.
 
-    :param watch: is called every ``interval`` seconds meanwhile; where it raises, or the user interrupts, the
-        program is killed. :param stdout: an fd for what it prints, None for nowhere.
-    :param limits: what it may take; it has no network then.
-    :raises ProgramFailed: exit code not 0.
+    :param watch: called every ``interval`` seconds; if it raises, or the user interrupts, the program is killed.
+    :param stdout: an fd for its output, None for none. :param limits: its limits; it then has no network.
+    :raises ProgramFailed: its exit code is not 0.
     """
     import subprocess
 
@@ -173,9 +166,13 @@ def run_watched(
     try:
         with _Uninterrupted():
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL if stdout is None else stdout,
-                stderr=subprocess.PIPE, cwd="/", env=_environment(),
-            )  # fmt: skip
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if stdout is None else stdout,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=_environment(),
+            )
         while True:
             try:
                 _, said = child.communicate(timeout=interval)
@@ -194,9 +191,9 @@ def run_watched(
 
 
 class _Uninterrupted:
-    """A block that ^C does not end in its middle: a child that was just made would run on, known to nobody.
+    """A block that ^C does not interrupt: a new child would run on, unknown to its parent.
 
-    Not a generator: contextlib alone takes a read verb two milliseconds.
+    It is no generator, as importing contextlib takes a read verb two milliseconds.
     """
 
     def __enter__(self) -> None:
@@ -222,10 +219,7 @@ class _Uninterrupted:
 
 
 def foreground(argv: Sequence[str]) -> int:
-    """Run a program on the user's own terminal, with his environment, to its end, and give its exit code.
-
-    For an editor or a viewer: what it is and says is between the user and it.
-    """
+    """Run an editor or viewer on the user's terminal, in their environment, to its end; return its exit code."""
     import subprocess
 
     try:
@@ -244,35 +238,42 @@ def spawn(
     folder: str = "/",
     user: tuple[int, int] | None = None,
 ) -> int:
-    """Start a program that outlives this one, in a session of its own, and give its pid.
+    """Start a program that outlives this one, in its own session; return its pid.
 
-    The caller keeps (and closes) its own copies of all fds; ``pass_fds`` keep their numbers in the child.
+    The caller closes its own copies of the fds; ``pass_fds`` keep their numbers in the child.
 
-    :param folder: where it starts; it is entered before it becomes ``user``, a uid and gid of its own.
+    :param folder: its working folder, entered before it becomes ``user``, a uid and gid.
     """
     import subprocess
 
     reap()
     try:
         child = subprocess.Popen(
-            list(argv), stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
-            cwd=folder, env=_environment(), start_new_session=True, **_identity(user),
-        )  # fmt: skip
+            list(argv),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            cwd=folder,
+            env=_environment(),
+            start_new_session=True,
+            **_identity(user),
+        )
     except OSError as error:
         raise os_error(error, f"cannot start {argv[0]}") from error
     _children.add(child.pid)
-    # The object is told that it is done with: otherwise it would warn that the child still runs.
+    # Mark it finished, or Popen warns.
     child.returncode = 0
     return child.pid
 
 
 def high_fd(fd: int) -> int:
-    """A copy of an fd under the first free number from :data:`FIRST_FD` on, for the caller to close."""
+    """Return a copy of an fd with the first free number from :data:`FIRST_FD` on."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD)
 
 
 def reap() -> None:
-    """Take leave of children that have ended meanwhile."""
+    """Reap children that have exited."""
     for pid in list(_children):
         try:
             if os.waitpid(pid, os.WNOHANG)[0] == pid:
@@ -282,7 +283,7 @@ def reap() -> None:
 
 
 def exit_code(pid: int) -> int | None:
-    """How a child of this process ended (negative: signal), waiting for its end; None for a stranger."""
+    """Wait for a child's end and return its exit code (negative: signal); None if it is no child of ours."""
     if pid not in _children:
         return None
     _children.discard(pid)
@@ -293,9 +294,9 @@ def exit_code(pid: int) -> int | None:
 
 
 def open_pidfd(pid: int, started: int | None = None) -> int | None:
-    """A pidfd of a live process, None where it is gone; the caller closes it.
+    """Return a pidfd of a live process, None if it is gone.
 
-    :param started: its start time; where given, another process that got the same pid counts as gone.
+    :param started: its start time; another process that got the same pid counts as gone.
     """
     try:
         fd = os.pidfd_open(pid)
@@ -310,7 +311,7 @@ def open_pidfd(pid: int, started: int | None = None) -> int | None:
 
 
 def ended(pidfd: int, timeout: float) -> bool:
-    """Whether the process of a pidfd ends within ``timeout`` seconds."""
+    """Wait until the process of a pidfd ends, at most ``timeout`` seconds; return whether it did."""
     import select
 
     poll = select.poll()
@@ -319,7 +320,7 @@ def ended(pidfd: int, timeout: float) -> bool:
 
 
 def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
-    """End a process: SIGTERM, and SIGKILL after ``grace`` seconds where ``force`` allows; True when it ended."""
+    """End a process: SIGTERM, after ``grace`` seconds SIGKILL if ``force`` allows; return whether it ended."""
     import signal
 
     try:
@@ -332,27 +333,25 @@ def end(pidfd: int, *, grace: float, force: bool = True) -> bool:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return True
-    # A process in an uninterruptible wait takes its signal late; a minute of that is a broken disk.
+    # A process in an uninterruptible wait gets its signal late; after a minute, a disk is broken.
     done = ended(pidfd, 60.0)
     reap()
     return done
 
 
 def see_end(pid: int, started: int | None, patience: float, *, grace: float) -> None:
-    """See a process end by itself within ``patience`` seconds, or end it; one that is gone is no error."""
+    """Wait at most ``patience`` seconds for a process to end by itself, else end it; it may be gone."""
     pidfd = open_pidfd(pid, started)
     if pidfd is None:
         return reap()
-    try:
+    with closing_fd(pidfd):
         if not ended(pidfd, patience):
             end(pidfd, grace=grace)
-    finally:
-        os.close(pidfd)
-        reap()
+    return reap()
 
 
 def describe_exit(code: int) -> str:
-    """A return code as words: 'exit code 1' or 'killed by SIGSYS'."""
+    """Describe a return code: 'exit code 1' or 'killed by SIGSYS'."""
     if code >= 0:
         return f"exit code {code}"
     import signal
@@ -364,28 +363,26 @@ def describe_exit(code: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """Return the last line that is not blank."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "(it said nothing)"
 
 
 def _failure(argv: Sequence[str], code: int, stderr: bytes, limits: Limits | None) -> ProgramFailed:
-    """The error about a program that has failed; one that was over its limits is said to be."""
+    """Return the error for a program that has failed, perhaps by exceeding its limits."""
     words = stderr.decode("utf-8", "replace").strip()
     over = limits.exceeded(code, words) if limits is not None else ""
-    return ProgramFailed(
-        f"{os.path.basename(argv[0])} {over or f'failed ({describe_exit(code)}): {last_line(words)}'}",
-        argv=list(argv), code=code, stderr=words,
-    )  # fmt: skip
+    how = over or f"failed ({describe_exit(code)}): {last_line(words)}"
+    return ProgramFailed(f"{os.path.basename(argv[0])} {how}", argv=list(argv), code=code, stderr=words)
 
 
 def _identity(user: tuple[int, int] | None) -> dict[str, Any]:
-    """What makes a child another user, who belongs to no other group and leaves nothing for others to read."""
+    """Return Popen's arguments that make a child another user, in no other group, with private files."""
     if user is None:
         return {}
     return {"user": user[0], "group": user[1], "extra_groups": (), "umask": 0o077}
 
 
 def _environment() -> dict[str, str]:
-    """A clean environment: what the user's shell sets must not change what a child does or says."""
+    """Return a clean environment: the user's variables must not change what a child does or prints."""
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The programs that qkvm starts beside QEMU, what each is for, and the Debian package that brings it."""
+"""The programs that qkvm starts beside QEMU, their purposes and their Debian packages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qkvm.host import process
 
 
 class Program(NamedTuple):
-    """One program; ``places`` are where it lies when it is not on PATH."""
+    """One program; ``places`` are tried before PATH."""
 
     purpose: str
     package: str
@@ -18,7 +18,7 @@ class Program(NamedTuple):
 
 
 EMULATOR = "qemu-system-x86_64"
-"""What QEMU's program is called, by QEMU itself."""
+"""The name of QEMU's program."""
 
 _RHEL_EMULATOR = "/usr/libexec/qemu-kvm"
 
@@ -35,14 +35,11 @@ KNOWN = {
     ),
     "xorriso": Program("a cloud-init seed", "xorriso"),
 }
-"""By name; QEMU itself has :func:`emulator`, the packet filter's programs are looked for by those who use them."""
+"""By name. QEMU has :func:`emulator`; the packet filter looks for its own programs."""
 
 
 def find(name: str) -> str:
-    """The path of a known program.
-
-    :raises MissingProgram: it is not installed.
-    """
+    """Return the path of a known program. :raises MissingProgram: it is not installed."""
     program = KNOWN[name]
     for path in program.places:
         if os.access(path, os.X_OK):
@@ -51,11 +48,9 @@ def find(name: str) -> str:
 
 
 def emulator(name: str, purpose: str = "every domain") -> str:
-    """The path of the QEMU that the settings or a definition name.
+    """Return the path of the QEMU that the settings or a definition name.
 
-    Where they leave it at QEMU's own name and there is none, it is the one under which RHEL and its kin have it.
-
-    :raises MissingProgram: it is not installed.
+    Where the usual name does not exist, that of RHEL and its kin is tried. :raises MissingProgram: not installed.
     """
     try:
         return process.find_program(name, purpose, "qemu-system-x86")
@@ -66,7 +61,7 @@ def emulator(name: str, purpose: str = "every domain") -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a known program is there."""
+    """Whether a known program is installed."""
     try:
         return bool(find(name))
     except HostError:

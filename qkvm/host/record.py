@@ -1,7 +1,7 @@
-"""Records: what is, as plain JSON in run/. Written whole, before the resource they name is made.
+"""Records of what runs, as JSON in run/; written as a whole, before the resource they name is made.
 
-The definition says what the user wants, the record says what this run was started with and what has been
-changed since. A record of an earlier boot tells of nothing that still is.
+The definition says what the user wants; the record says what this run was started with and what has changed since.
+A record of an earlier boot is void.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _boot_id = ""
 
 
 def boot_id() -> str:
-    """The random id of this boot of the host (/proc/sys/kernel/random/boot_id)."""
+    """Return the random id of this boot of the host (/proc/sys/kernel/random/boot_id)."""
     global _boot_id
     if not _boot_id:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
@@ -29,7 +29,7 @@ def boot_id() -> str:
 
 
 def read(path: str) -> dict[str, Any] | None:
-    """The record at ``path``; None where there is none or it is of an earlier boot.
+    """Return the record at ``path``; None where there is none or it is of an earlier boot.
 
     :raises HostError: it is damaged, or written by a newer qkvm.
     """
@@ -49,7 +49,7 @@ def read(path: str) -> dict[str, Any] | None:
 
 
 def write(path: str, record: Mapping[str, Any]) -> None:
-    """Replace the record at ``path``; version and boot id are added here."""
+    """Replace the record at ``path``, with version and boot id."""
     import json
 
     write_atomic(path, json.dumps({"version": VERSION, "boot_id": boot_id(), **record}, indent=1) + "\n")

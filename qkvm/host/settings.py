@@ -1,4 +1,4 @@
-"""The administrator's settings: etc/qkvm/qkvm.toml. All have a default; the file may be absent."""
+"""The administrator's settings: etc/qkvm/qkvm.toml. All have defaults; the file may be absent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qkvm.spec import toml
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What holds for all domains and networks of this host.
+    """Settings for all domains and networks of this host.
 
-    ``qemu`` is the emulator (a name on PATH or a path). ``user`` is whom QEMU becomes: 'auto' gives each run a
-    uid of its own, 'root' leaves it root, 'UID:GID' or a name is taken as it is; without root it is who starts
-    it. ``firewall`` is 'auto', 'iptables' or 'nftables'. ``serial_log_kib`` caps the serial log of a domain.
-    ``trace`` keeps a transcript of what is said to each domain's QEMU and agent.
-    ``cgroup`` is 'auto' (a group of qkvm's own at the top), 'off', or the path of a cgroup v2 group to make the
-    domains' groups in.
+    ``qemu``: the emulator (a name on PATH or a path). ``user``: the user that QEMU runs as: 'auto' for a uid of
+    its own each run, 'root', 'UID:GID' or a name; without root's rights it is the user who starts it.
+    ``firewall``: 'auto', 'iptables' or 'nftables'. ``serial_log_kib``: maximum size of a domain's serial log.
+    ``trace``: whether to keep a transcript of what is said to each domain's QEMU and agent.
+    ``cgroup``: 'auto' (qkvm's own group at the top), 'off', or the path of a cgroup v2 group for the domains'
+    groups.
     """
 
     qemu: str = EMULATOR
@@ -33,41 +33,35 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def load(tree: Tree) -> Settings:
-    """The settings of a tree.
-
-    :raises DefinitionError: the file is not TOML or says what is not known.
-    """
+    """Return the settings of a tree. :raises DefinitionError: no TOML, or unknown keys."""
     raw = read_bytes(tree.settings)
     settings = toml.loads(raw or b"", Settings, tree.settings)
-    if settings.firewall not in ("auto", "iptables", "nftables"):
-        raise InvalidValue(
-            f"{tree.settings}: firewall '{settings.firewall}' is not known", hint="auto, iptables or nftables"
-        )
-    if settings.serial_log_kib < 16:
-        raise InvalidValue(
-            f"{tree.settings}: serial_log_kib {settings.serial_log_kib} is too small", hint="16 or more"
-        )
-    if settings.cgroup not in ("auto", "off") and not settings.cgroup.startswith("/"):
-        raise InvalidValue(
-            f"{tree.settings}: cgroup '{settings.cgroup}' is not known", hint="auto, off, or a group's path"
-        )
+    firewalls, problem, hint = ("auto", "iptables", "nftables"), "", ""
+    if settings.firewall not in firewalls:
+        problem, hint = f"firewall '{settings.firewall}' is not known", "auto, iptables or nftables"
+    elif settings.serial_log_kib < 16:
+        problem, hint = f"serial_log_kib {settings.serial_log_kib} is too small", "16 or more"
+    elif settings.cgroup not in ("auto", "off") and not settings.cgroup.startswith("/"):
+        problem, hint = f"cgroup '{settings.cgroup}' is not known", "auto, off, or a group's path"
+    if problem:
+        raise InvalidValue(f"{tree.settings}: {problem}", hint=hint)
     return settings
 
 
 _UID_BASE = 0x70000000
-"""Above all ranges that systemd's "Users, Groups, UIDs and GIDs" gives to users and containers."""
+"""Above all ranges in systemd's "Users, Groups, UIDs and GIDs" for users and containers."""
 
 _TPM_UID_BASE = 0x74000000
-"""Likewise, for who keeps a TPM's secrets: the QEMU beside it must not read them."""
+"""The same for processes that hold a TPM's secrets, which the domain's QEMU must not read."""
 
 
 def run_as(user: str, ident: int) -> str:
-    """The 'UID:GID' (or name) that QEMU becomes, empty where it is to stay who qkvm is.
+    """Return the 'UID:GID' (or name) that QEMU becomes, '' where it stays as it is.
 
-    :param ident: the domain's id, unique for this boot, which makes the uid its own.
+    :param ident: the domain's id, unique in this boot, for its own uid.
     """
     if user == "root" or os.geteuid() != 0:
-        # Who is not root can become nobody else.
+        # Only root can become another user.
         return ""
     if user != "auto":
         return user
@@ -76,7 +70,7 @@ def run_as(user: str, ident: int) -> str:
 
 
 def tpm_user(user: str, ident: int) -> tuple[int, int] | None:
-    """The uid and gid of a domain's swtpm: its own where QEMU has one, else QEMU's; None where that is who we are.
+    """Return uid and gid of a domain's swtpm, None where it stays as it is. If QEMU has its own uid, so has swtpm.
 
     :raises InvalidValue: there is no such user.
     """
@@ -89,10 +83,7 @@ def tpm_user(user: str, ident: int) -> tuple[int, int] | None:
 
 
 def user_ids(user: str) -> tuple[int, int]:
-    """The uid and gid that a name, or 'UID:GID', stands for, as QEMU reads them.
-
-    :raises InvalidValue: there is no such user.
-    """
+    """Return the uid and gid of a name or 'UID:GID', as QEMU reads them. :raises InvalidValue: no such user."""
     uid, colon, gid = user.partition(":")
     if colon and uid.isdigit() and gid.isdigit():
         return int(uid), int(gid)
@@ -106,7 +97,7 @@ def user_ids(user: str) -> tuple[int, int]:
 
 
 def _own_uid(uid: int) -> int:
-    # Inside a user namespace only mapped ids can be taken; there nobody has to do.
+    # In a user namespace with few mapped ids, QEMU runs as 'nobody'.
     with open("/proc/self/uid_map", encoding="ascii") as stream:
         for line in stream:
             first, _, count = (int(field) for field in line.split())

@@ -1,6 +1,6 @@
-"""Is this host fit for guests? One check at a time, each with what to do where it isn't (virt-host-validate).
+"""Whether this host is fit for guests: single checks, each with advice where it fails (virt-host-validate).
 
-``root`` is put in front of /dev, /proc and /sys; it is empty for this host's own.
+``root`` is a prefix for /dev, /proc and /sys, empty for this host's own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ QEMU_OLDEST = (7, 2)
 """The oldest QEMU that is supported."""
 
 SPACE_MINIMUM = 1 << 30
-"""Bytes; less free space than this is worth a warning."""
+"""Bytes; less free space is worth a warning."""
 
 
 class Check(NamedTuple):
-    """One check: an id for programs, what was looked for, how it went, and what to do or know about it.
+    """One check: an id for programs, what was looked for, the result, and advice.
 
-    PASS; NOTE: only a feature that few need is missing; WARN: guests run, but worse; FAIL: guests don't run, or
-    as slowly as without virtualization.
+    NOTE: a feature that few need is missing. WARN: guests run, but worse. FAIL: guests don't run, or as slowly as
+    without virtualization.
     """
 
     id: str
@@ -40,17 +40,15 @@ class Check(NamedTuple):
     advice: str = ""
 
     def line(self) -> str:
-        """The check as virt-host-validate prints it."""
+        """Return the check as virt-host-validate prints it."""
         return f"  QEMU: Checking {self.what:<60}: {self.level}{f' ({self.advice})' if self.advice else ''}\n"
 
 
-def checks(
-    tree: Tree, firewall: Callable[[], str], start: Callable[[], str], root: str = ""
-) -> Iterator[Check]:  # fmt: skip
-    """All checks, in order, as they are made.
+def checks(tree: Tree, firewall: Callable[[], str], start: Callable[[], str], root: str = "") -> Iterator[Check]:
+    """Yield all checks in order, as they are made.
 
-    :param firewall: gives the name of the packet filter's backend, or raises what is wrong with it.
-    :param start: makes a trial start and gives its accelerator, or raises why QEMU did not come up.
+    :param firewall: returns the name of the packet filter's backend, or raises what is wrong with it.
+    :param start: makes a trial start and returns its accelerator, or raises why QEMU did not start.
     """
     yield from _kvm(root)
     yield from _devices(root)
@@ -73,41 +71,34 @@ def _judge(ident: str, what: str, ok: bool, otherwise: Level, advice: str) -> Ch
 def _kvm(root: str) -> Iterator[Check]:
     flags = cpu.model(root).flags
     real = accel.has_hardware_virtualization(root)
-    yield _judge(
-        "hardware", "for hardware virtualization", real, "FAIL",
+    advice = (
         "HW virtualization CPU features not found. Only emulated CPUs are available; performance will be "
-        "significantly limited; switch VT-x or AMD-V on in the firmware, or nesting on in the outer hypervisor",
-    )  # fmt: skip
+        "significantly limited; switch VT-x or AMD-V on in the firmware, or nesting on in the outer hypervisor"
+    )
+    yield _judge("hardware", "for hardware virtualization", real, "FAIL", advice)
     module = "kvm_intel" if "vmx" in flags else "kvm_amd" if "svm" in flags else "kvm_intel or kvm_amd"
     loaded = any(os.path.isdir(f"{root}/sys/module/{name}") for name in ("kvm_intel", "kvm_amd"))
-    # Without the hardware there is nothing that a module or a device could mend.
+    # Without the hardware, no module or device helps.
     severe: Level = "FAIL" if real else "NOTE"
-    yield _judge(
-        "kvm-module", "if a KVM module is loaded", loaded, severe,
-        f"modprobe {module}" if real else "there is no hardware for one",
-    )  # fmt: skip
+    load = f"modprobe {module}"
+    advice = load if real else "there is no hardware for one"
+    yield _judge("kvm-module", "if a KVM module is loaded", loaded, severe, advice)
     path = f"{root}/dev/kvm"
     there = os.path.exists(path)
-    yield _judge(
-        "kvm-device", "if device /dev/kvm exists", there, severe,
-        f"modprobe {module}" if real else "there is no hardware for it",
-    )  # fmt: skip
+    advice = load if real else "there is no hardware for it"
+    yield _judge("kvm-device", "if device /dev/kvm exists", there, severe, advice)
     if not there:
         return
-    yield _judge(
-        "kvm-access", "if device /dev/kvm is accessible", os.access(path, os.R_OK | os.W_OK), severe,
-        "run qkvm as root, or join the group that /dev/kvm belongs to",
-    )  # fmt: skip
-    yield _judge(
-        "kvm-real", "if /dev/kvm has hardware behind it", real, "WARN",
-        'it is a KVM in software, in which ordinary 64-bit guests hang; accel = "auto" takes TCG here',
-    )  # fmt: skip
+    opens = os.access(path, os.R_OK | os.W_OK)
+    advice = "run qkvm as root, or join the group that /dev/kvm belongs to"
+    yield _judge("kvm-access", "if device /dev/kvm is accessible", opens, severe, advice)
+    advice = 'it is a KVM in software, in which ordinary 64-bit guests hang; accel = "auto" takes TCG here'
+    yield _judge("kvm-real", "if /dev/kvm has hardware behind it", real, "WARN", advice)
     if loaded:
-        states = [sysfs.text(f"{root}/sys/module/{name}/parameters/nested") for name in ("kvm_intel", "kvm_amd")]
-        yield _judge(
-            "nested", "for nested virtualization", any(state in ("Y", "1") for state in states), "NOTE",
-            f"guests can't use KVM themselves; options {module} nested=1 in /etc/modprobe.d",
-        )  # fmt: skip
+        files = [f"{root}/sys/module/{name}/parameters/nested" for name in ("kvm_intel", "kvm_amd")]
+        nested = any(sysfs.text(file) in ("Y", "1") for file in files)
+        advice = f"guests can't use KVM themselves; options {module} nested=1 in /etc/modprobe.d"
+        yield _judge("nested", "for nested virtualization", nested, "NOTE", advice)
 
 
 def _devices(root: str) -> Iterator[Check]:
@@ -122,7 +113,7 @@ def _devices(root: str) -> Iterator[Check]:
 
 
 CONTROLLERS = ("cpu", "cpuset", "memory", "io", "pids")
-"""The cgroup controllers that limits of a domain need."""
+"""The cgroup controllers that a domain's limits need."""
 
 
 def _cgroups(root: str) -> Iterator[Check]:
@@ -138,57 +129,48 @@ def _cgroups(root: str) -> Iterator[Check]:
             )
         yield _judge(f"cgroup-{name}", f"for cgroup '{name}' controller support", name in there, "WARN", advice)
     if mount:
-        yield _judge(
-            "cgroup-delegation", "if cgroup controllers can be handed on",
-            os.access(f"{top}/cgroup.subtree_control", os.W_OK), "WARN",
-            f"{mount} can't be written: limits of domains can't be set",
-        )  # fmt: skip
+        ok, what = os.access(f"{top}/cgroup.subtree_control", os.W_OK), "if cgroup controllers can be handed on"
+        advice = f"{mount} can't be written: limits of domains can't be set"
+        yield _judge("cgroup-delegation", what, ok, "WARN", advice)
 
 
 _IOMMUS = {"DMAR": "intel_iommu=on", "IVRS": "iommu=pt"}
-"""The ACPI table that tells of an IOMMU, and what has the kernel use it."""
+"""The ACPI table of each kind of IOMMU, and the kernel's option that uses it."""
 
 
 def _hardware(root: str) -> Iterator[Check]:
     flags, vendor = cpu.model(root).flags, cpu.model(root).vendor
     expected = {"GenuineIntel": "DMAR", "AuthenticAMD": "IVRS", "HygonGenuine": "IVRS"}.get(vendor, "")
-    # In a virtual machine an Intel IOMMU may serve an AMD CPU.
+    # In a virtual machine, an Intel IOMMU may serve an AMD CPU.
     there = [name for name in _IOMMUS if os.path.exists(f"{root}/sys/firmware/acpi/tables/{name}")]
-    yield _judge(
-        "iommu", "for device assignment IOMMU support", bool(there), "NOTE",
-        f"No ACPI {expected} table found, IOMMU either disabled in BIOS or not supported by this hardware platform"
-        if expected else "Unknown if this platform has IOMMU support",
-    )  # fmt: skip
+    advice = "Unknown if this platform has IOMMU support"
+    if expected:
+        why = "IOMMU either disabled in BIOS or not supported by this hardware platform"
+        advice = f"No ACPI {expected} table found, {why}"
+    yield _judge("iommu", "for device assignment IOMMU support", bool(there), "NOTE", advice)
     if there:
-        yield _judge(
-            "iommu-kernel", "if IOMMU is enabled by kernel",
-            bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", "")), "NOTE",
-            f"IOMMU appears to be disabled in kernel. Add {_IOMMUS[there[0]]} to kernel cmdline arguments",
-        )  # fmt: skip
-    states = [
-        sysfs.text(f"{root}/sys/module/{module}/parameters/{name}")
-        for module, name in (("kvm_amd", "sev"), ("kvm_intel", "tdx"))
-    ]
+        enabled = bool(sysfs.numbered(f"{root}/sys/kernel/iommu_groups", ""))
+        advice = f"IOMMU appears to be disabled in kernel. Add {_IOMMUS[there[0]]} to kernel cmdline arguments"
+        yield _judge("iommu-kernel", "if IOMMU is enabled by kernel", enabled, "NOTE", advice)
+    files = [f"{root}/sys/module/{name}" for name in ("kvm_amd/parameters/sev", "kvm_intel/parameters/tdx")]
+    secure = any(sysfs.text(file) in ("Y", "1") for file in files)
     advice = "Unknown if this platform has Secure Guest support"
     if "sev" in flags:
         advice = "AMD Secure Encrypted Virtualization appears to be disabled in kernel; kvm_amd.sev=1"
-    yield _judge(
-        "secure-guest", "for secure guest support", any(state in ("Y", "1") for state in states), "NOTE", advice
-    )
+    yield _judge("secure-guest", "for secure guest support", secure, "NOTE", advice)
 
 
 def _network(root: str) -> Iterator[Check]:
     sysctl = f"{root}/proc/sys/net"
-    yield _judge(
-        "ip-forward", "for IPv4 forwarding", sysfs.text(f"{sysctl}/ipv4/ip_forward") == "1", "NOTE",
-        "it is off; a NAT network switches it on while it is active",
-    )  # fmt: skip
+    on = sysfs.text(f"{sysctl}/ipv4/ip_forward") == "1"
+    advice = "it is off; a NAT network switches it on while it is active"
+    yield _judge("ip-forward", "for IPv4 forwarding", on, "NOTE", advice)
     called = sysfs.text(f"{sysctl}/bridge/bridge-nf-call-iptables") == "1"
-    yield _judge(
-        "bridge-nf", "if bridged frames bypass the packet filter", not called, "NOTE",
+    advice = (
         "br_netfilter is on: the host's FORWARD rules see what guests on one bridge say to each other; "
-        "sysctl net.bridge.bridge-nf-call-iptables=0",
-    )  # fmt: skip
+        "sysctl net.bridge.bridge-nf-call-iptables=0"
+    )
+    yield _judge("bridge-nf", "if bridged frames bypass the packet filter", not called, "NOTE", advice)
 
 
 def _packet_filter(firewall: Callable[[], str]) -> Check:
@@ -201,10 +183,8 @@ def _packet_filter(firewall: Callable[[], str]) -> Check:
 def _xtables_lock() -> Check:
     path = os.environ.get("XTABLES_LOCKFILE") or "/run/xtables.lock"
     ok = os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK)
-    return _judge(
-        "xtables-lock", "for the lock of the legacy tables", ok, "NOTE",
-        f"{path} can't be written: networks with the iptables backend can't start",
-    )  # fmt: skip
+    advice = f"{path} can't be written: networks with the iptables backend can't start"
+    return _judge("xtables-lock", "for the lock of the legacy tables", ok, "NOTE", advice)
 
 
 def _emulator(tree: Tree) -> Check:
@@ -228,23 +208,20 @@ def _trial(start: Callable[[], str]) -> Check:
 
 
 _PROGRAM_LEVELS: dict[str, Level] = {"qemu-img": "FAIL", "dnsmasq": "WARN", "fallocate": "WARN"}
-"""What it means that a program is missing; where nothing is said, few need it."""
+"""How bad it is that a program is missing; the default is NOTE."""
 
 
 def _programs() -> Iterator[Check]:
     for name, program in programs.KNOWN.items():
-        yield _judge(
-            f"program-{name}", f"for {name}", programs.is_installed(name), _PROGRAM_LEVELS.get(name, "NOTE"),
-            f"{program.purpose} needs it; on Debian: apt install {program.package}",
-        )  # fmt: skip
+        level, installed = _PROGRAM_LEVELS.get(name, "NOTE"), programs.is_installed(name)
+        advice = f"{program.purpose} needs it; on Debian: apt install {program.package}"
+        yield _judge(f"program-{name}", f"for {name}", installed, level, advice)
 
 
 def _firmware(root: str) -> Check:
-    machine = os.uname().machine
-    return _judge(
-        "uefi", "for UEFI firmware", bool(firmware.images(machine, "pc-q35-7.2", root)), "NOTE",
-        'firmware = "uefi" needs it; on Debian: apt install ovmf',
-    )  # fmt: skip
+    found = bool(firmware.images(os.uname().machine, "pc-q35-7.2", root))
+    advice = 'firmware = "uefi" needs it; on Debian: apt install ovmf'
+    return _judge("uefi", "for UEFI firmware", found, "NOTE", advice)
 
 
 def _folders(tree: Tree) -> Iterator[Check]:
@@ -255,25 +232,22 @@ def _folders(tree: Tree) -> Iterator[Check]:
         except OSError as error:
             yield Check(ident, f"for free space in {path}", "WARN", os.strerror(error.errno or 0))
             continue
-        yield _judge(
-            ident, f"for free space in {path}", free >= minimum, "WARN", f"{free >> 20} MiB are left there"
-        )
+        advice = f"{free >> 20} MiB are left there"
+        yield _judge(ident, f"for free space in {path}", free >= minimum, "WARN", advice)
     kind = _file_system(_existing(tree.run))
-    yield _judge(
-        "run-tmpfs", f"if {tree.run} is on a tmpfs", kind in ("tmpfs", "ramfs"), "NOTE",
-        f"it is on {kind or 'an unknown file system'}: what runs now is written to a disk",
-    )  # fmt: skip
+    advice = f"it is on {kind or 'an unknown file system'}: what runs now is written to a disk"
+    yield _judge("run-tmpfs", f"if {tree.run} is on a tmpfs", kind in ("tmpfs", "ramfs"), "NOTE", advice)
 
 
 def _existing(path: str) -> str:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or the nearest folder above it that exists."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
 
 
 def _file_system(path: str) -> str:
-    """The kind of file system that a path lies on: that of the longest mount point above it."""
+    """Return the kind of file system that a path is on: that of the longest mount point above it."""
     path = os.path.realpath(path)
     best, kind = "", ""
     for line in (sysfs.text("/proc/self/mounts") or "").splitlines():

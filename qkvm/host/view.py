@@ -1,10 +1,9 @@
-"""What a group may see of root's tree: a second tree beside it, which holds what reads need and no secret.
+"""What a group may see of root's tree: a second tree, with what reads need and no secrets.
 
-The tree itself stays root's alone, whatever modes an editor gives to a file in it. The view has copies:
-definitions without passwords and comments, of records the keys that are known to be fit to be seen; and second
-names of two files of each run, QEMU's pid file and the journal. It is brought up to date by whoever has held the
-lock of a domain or of the networks, before the lock is let go.
-Where ``var/lib/qkvm-read`` is not there, nobody may look, and this costs one system call.
+The tree itself stays root's alone, whatever modes an editor gives to its files. The view has copies of definitions
+without passwords and comments, copies of records with the keys known to be harmless, and hard links to two files
+of each run, QEMU's pid file and the journal. It is updated before the lock of a domain or of the networks is
+released. Without ``var/lib/qkvm-read`` nobody may look, and this costs one system call.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ _RUN_KEYS = frozenset((
     "stopped", "open_ports", "cputune", "memtune", "blkiotune", "numatune", "iothreads", "lost_vcpu", "taints",
     "cgroup", "no_cgroup",
 ))  # fmt: skip
-"""What of a run's record is shown."""
+"""The shown keys of a run's record."""
 
 _NETWORK_KEYS = frozenset(("name", "bridge", "definition", "mac", "run", "firewall"))
 
 _LINKED = ("qemu.pid", "events.jsonl")
-"""Files of a run that QEMU itself writes: they hold its pid, and its events."""
+"""Files of a run that QEMU writes: its pid, and its events."""
 
 _SECRETS = frozenset(("password", "secret", "passwd"))
-"""Keys that are left out at any depth of what is shown."""
+"""Keys that are never shown, at any depth."""
 
 
 def group(tree: Tree) -> int | None:
-    """The group that may look at a tree, None where there is none."""
+    """Return the group that may look at a tree, None where there is none."""
     try:
         info = os.lstat(tree.view().state)
     except OSError:
@@ -47,13 +46,13 @@ def group(tree: Tree) -> int | None:
 
 
 def make(tree: Tree, gid: int) -> None:
-    """Let a group look at a tree from now on."""
+    """Let a group look at a tree."""
     _make_dir(tree.view().state, gid)
     refresh(tree)
 
 
 def remove_view(tree: Tree) -> bool:
-    """Let nobody look any more; False where nobody could."""
+    """Let nobody look any more; return whether a group could."""
     import shutil
 
     view = tree.view()
@@ -65,7 +64,7 @@ def remove_view(tree: Tree) -> bool:
 
 
 def refresh(tree: Tree) -> None:
-    """Bring the whole view up to date."""
+    """Update the whole view."""
     view = tree.view()
     domains = {*entries(tree.domain_definitions, ".toml"), *entries(tree.domain_runs)}
     domains |= {*entries(view.domain_definitions, ".toml"), *entries(view.domain_runs)}
@@ -75,7 +74,7 @@ def refresh(tree: Tree) -> None:
 
 
 def refresh_domain(tree: Tree, name: str) -> None:
-    """Bring what is seen of one domain up to date; call it under the domain's lock."""
+    """Update the view of a domain; call it under the domain's lock."""
     gid = group(tree)
     if gid is None:
         return None
@@ -85,7 +84,7 @@ def refresh_domain(tree: Tree, name: str) -> None:
     _show_definition(tree.domain_definition(name), view.domain_definition(name), spec.Domain, gid)
     mark = view.managed_save(name)
     if os.path.lexists(tree.managed_save(name)):
-        # That there is one is seen, and no more.
+        # Only its existence is shown.
         _put(mark, b"", gid)
     else:
         remove(mark)
@@ -100,7 +99,7 @@ def refresh_domain(tree: Tree, name: str) -> None:
 
 
 def refresh_networks(tree: Tree) -> None:
-    """Bring what is seen of all networks up to date; call it under their lock."""
+    """Update the view of all networks; call it under their lock."""
     gid = group(tree)
     if gid is None:
         return
@@ -121,7 +120,7 @@ def refresh_networks(tree: Tree) -> None:
 
 
 def _show_definition(path: str, shown: str, kind: type[Any], gid: int) -> None:
-    """A definition without secrets, and without comments, which may be anything; a damaged one is not shown."""
+    """Show a definition without secrets and comments; a damaged one is not shown."""
     from qkvm.spec import toml
 
     raw = read_bytes(path)
@@ -155,7 +154,7 @@ def _put(path: str, data: bytes, gid: int) -> None:
 
 
 def _link(path: str, shown: str, gid: int) -> None:
-    """A second name of a file that others write; one that has become another file is named anew."""
+    """Hard-link a file that others write; a replaced one is linked again."""
     try:
         info = os.lstat(path)
     except FileNotFoundError:
@@ -173,7 +172,7 @@ def _link(path: str, shown: str, gid: int) -> None:
 
 
 def _make_dir(path: str, gid: int) -> None:
-    """A folder of the view, with those above it that are missing."""
+    """Make a folder of the view with its missing parents."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qkvm.api.domain import Domain
-from qkvm.host.node import cpu, cputime, node, numa, smbios
+from qkvm.host.node import cpu, node, numa, smbios
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
 
@@ -51,7 +51,7 @@ def test_a_machine_that_is_known(lab: Lab, domain_of: Register, tmp_path: Path) 
         assert numa.memory(root)["total"] == numa.cell(0, root).total == total == info.memory
         assert 400 * 1024 < total < 512 * 1024
         assert [entry.socket for entry in cpu.topology(root)] == [0, 1]
-        assert cputime.read(root=root).idle > 0 and cputime.read(1, root).idle > 0
+        assert cpu.times(root=root).idle > 0 and cpu.times(1, root).idle > 0
         assert "hypervisor" in cpu.model(root).flags
 
         parts = [(part.kind, dict(part.entries)) for part in smbios.parts(root)]

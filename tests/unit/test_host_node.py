@@ -9,7 +9,7 @@ import pytest
 from machines import CPUS, NODES, build
 
 from qkvm.errors import HostError, InvalidValue, NotReached
-from qkvm.host.node import cpu, cputime, ksm, node, numa, sysfs
+from qkvm.host.node import cpu, ksm, node, numa, sysfs
 
 
 def test_two_sockets(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="does not tell MemTotal"):
         numa.memory(root)
     with pytest.raises(HostError, match="/proc/stat does not tell"):
-        cputime.read(root=root)
+        cpu.times(root=root)
 
 
 def test_a_container_without_the_lists(tmp_path: Path) -> None:
@@ -126,16 +126,16 @@ intr 1234 5
 
 def test_times() -> None:
     tick = 10**9 // 100
-    assert cputime.parse(STAT, None) == cputime.Times(120 * tick, 43 * tick, 4000 * tick, 50 * tick)
-    assert cputime.parse(STAT, 2) == cputime.Times(50 * tick, 16 * tick, 2000 * tick, 20 * tick)
+    assert cpu.parse_stat(STAT, None) == cpu.Times(120 * tick, 43 * tick, 4000 * tick, 50 * tick)
+    assert cpu.parse_stat(STAT, 2) == cpu.Times(50 * tick, 16 * tick, 2000 * tick, 20 * tick)
     with pytest.raises(InvalidValue, match="CPU 1 is not online"):
-        cputime.parse(STAT, 1)
+        cpu.parse_stat(STAT, 1)
     # Kernels of old had four columns.
-    assert cputime.parse("cpu 1 2 3 4\n", None) == cputime.Times(3 * tick, 3 * tick, 4 * tick, 0)
+    assert cpu.parse_stat("cpu 1 2 3 4\n", None) == cpu.Times(3 * tick, 3 * tick, 4 * tick, 0)
 
 
 def test_shares_of_time() -> None:
-    before, after = cputime.Times(100, 100, 1000, 50), cputime.Times(130, 110, 1060, 40)
+    before, after = cpu.Times(100, 100, 1000, 50), cpu.Times(130, 110, 1060, 40)
     shares = after.since(before).percent()
     assert shares == {"usage": 40.0, "user": 30.0, "system": 10.0, "idle": 60.0, "iowait": 0.0}
     assert before.since(before).percent()["usage"] == 0.0

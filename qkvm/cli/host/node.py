@@ -50,15 +50,15 @@ def nodecpumap(context: Context, args: Args) -> None:
 
 def nodecpustats(context: Context, args: Args) -> None:
     """Print how the CPUs have spent their time since boot, or with --percent a second from now."""
-    from qkvm.host.node import cputime
+    from qkvm.host.node import cpu
 
     number = args.number("cpu")
-    times = cputime.read(number)
+    times = cpu.times(number)
     if args.flag("percent"):
         from time import sleep
 
         sleep(_SAMPLE)
-        shares = cputime.read(number).since(times).percent()
+        shares = cpu.times(number).since(times).percent()
         if args.json:
             return context.out(json_text({name: round(share, 2) for name, share in shares.items()}))
         return context.out("".join(f"{name + ':':<15} {share:5.1f}%\n" for name, share in shares.items()))

@@ -1,4 +1,4 @@
-"""Which accelerator this machine really has."""
+"""Which accelerator this machine has."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from qkvm.errors import HostError
 def has_hardware_virtualization(root: str = "") -> bool:
     """Whether the CPU shows vmx or svm, or a vendor's KVM module is loaded.
 
-    :param root: what /proc and /sys are looked for under; empty for this host's own.
-
-    A /dev/kvm that opens is not enough: some virtual machines have a software KVM behind it, in which
-    ordinary 64-bit kernels hang.
+    A /dev/kvm that opens is not enough: some virtual machines have KVM in software, in which ordinary 64-bit
+    kernels hang. :param root: a prefix for /proc and /sys, empty for this host's own.
     """
     if any(os.path.isdir(f"{root}/sys/module/{module}") for module in ("kvm_intel", "kvm_amd")):
         return True
@@ -26,9 +24,9 @@ def has_hardware_virtualization(root: str = "") -> bool:
 
 
 def choose(wanted: str) -> tuple[str, str]:
-    """The accelerator for 'auto', 'kvm' or 'tcg', and a warning (empty when there is nothing to warn of).
+    """Return the accelerator for 'auto', 'kvm' or 'tcg', and a warning or ''.
 
-    :raises HostError: 'kvm' was asked for and is not there.
+    :raises HostError: 'kvm' is not available.
     """
     if wanted == "tcg":
         return "tcg", ""
@@ -43,7 +41,7 @@ def choose(wanted: str) -> tuple[str, str]:
 
 
 def _kvm_problem(*, forced: bool) -> tuple[str, str]:
-    """Why KVM is not to be had, and what would help; '' for nothing."""
+    """Return why KVM is not available, and what would help; '' where it is."""
     if not forced and not has_hardware_virtualization():
         return "no vmx or svm in /proc/cpuinfo", ""
     try:
@@ -55,7 +53,7 @@ def _kvm_problem(*, forced: bool) -> tuple[str, str]:
 
 
 def _remedy() -> str:
-    """How a user gets at /dev/kvm: by the group that it belongs to."""
+    """Return how a user gets access to /dev/kvm: through its group."""
     import grp
     import pwd
 

@@ -1,19 +1,21 @@
-"""The CPUs of this host: how many, how they hang together, what they can do.
+"""The CPUs of this host: how many, how they are arranged, what they can do, how they have spent their time.
 
-All functions take ``root``, under which /proc and /sys are looked for; it is empty for this host's own.
+``root`` is a prefix for /proc and /sys, empty for this host's own.
 """
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
+from qkvm.errors import HostError, InvalidValue
 from qkvm.host.node import sysfs
 
 _CPUS = "/sys/devices/system/cpu"
 
 
 class Cpu(NamedTuple):
-    """One CPU that is online, and where it sits; ``siblings`` share its core, itself among them."""
+    """An online CPU and its place; ``siblings`` are the CPUs of its core, itself included."""
 
     number: int
     socket: int
@@ -23,9 +25,9 @@ class Cpu(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What /proc/cpuinfo tells of the first CPU; numbers are 0 and texts empty where it doesn't say.
+    """The first CPU in /proc/cpuinfo; a number is 0 and a text empty where it is unknown.
 
-    ``mhz`` is the clock of the moment, ``physical_bits`` the width of its addresses.
+    ``mhz`` is the present clock, ``physical_bits`` the width of addresses.
     """
 
     vendor: str
@@ -40,7 +42,7 @@ class Model(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """One cache of the last levels: its size in KiB, and the CPUs that share it."""
+    """A last-level cache: its size in KiB, and the CPUs that share it."""
 
     number: int
     level: int
@@ -50,17 +52,17 @@ class Cache(NamedTuple):
 
 
 def present(root: str = "") -> list[int]:
-    """The CPUs that are plugged in, online or not."""
+    """Return the CPUs that are plugged in, online or not."""
     return sysfs.cpus(f"{root}{_CPUS}/present") or sysfs.numbered(root + _CPUS, "cpu")
 
 
 def online(root: str = "") -> list[int]:
-    """The CPUs that the scheduler uses."""
+    """Return the CPUs that the scheduler uses."""
     return sysfs.cpus(f"{root}{_CPUS}/online") or present(root)
 
 
 def topology(root: str = "") -> list[Cpu]:
-    """Where each online CPU sits; an offline one has no place that the kernel would tell."""
+    """Return the places of the online CPUs; the kernel knows none of offline ones."""
     found = []
     for number in online(root):
         folder = f"{root}{_CPUS}/cpu{number}/topology"
@@ -72,18 +74,18 @@ def topology(root: str = "") -> list[Cpu]:
 
 
 def _place(path: str, otherwise: int = 0) -> int:
-    """A number of a topology file; -1 is the kernel's word for a level that this machine doesn't have."""
+    """Return a number of a topology file; the kernel writes -1 for a level that the machine lacks."""
     found = sysfs.number(path)
     return otherwise if found is None or found < 0 else found
 
 
 def model(root: str = "") -> Model:
-    """What the first CPU is and can do."""
+    """Return the model of the first CPU."""
     return parse_cpuinfo(sysfs.text(f"{root}/proc/cpuinfo") or "")
 
 
 def parse_cpuinfo(text: str) -> Model:
-    """The first CPU of a /proc/cpuinfo (x86: show_cpuinfo of arch/x86/kernel/cpu/proc.c)."""
+    """Parse the first CPU of a /proc/cpuinfo (x86: show_cpuinfo of arch/x86/kernel/cpu/proc.c)."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -111,7 +113,7 @@ def _integer(text: str) -> int:
 
 
 def caches(root: str = "") -> list[Cache]:
-    """The caches of level 3 and beyond, each once, by number and level."""
+    """Return the caches of level 3 and higher, each once, by level and number."""
     found: dict[tuple[int, int, str], Cache] = {}
     for number in online(root):
         folder = f"{root}{_CPUS}/cpu{number}/cache"
@@ -131,6 +133,48 @@ def _cache(folder: str) -> Cache | None:
     if level is None or kind is None or not size[:-1].isdigit() or not size.endswith("K"):
         return None
     shared = tuple(sysfs.cpus(f"{folder}/shared_cpu_list"))
-    # Kernels before 4.20 number no caches: those that share one are as good a name for it.
+    # Kernels before 4.20 give caches no numbers; the lowest CPU that shares one identifies it too.
     number = sysfs.number(f"{folder}/id")
     return Cache(number if number is not None else min(shared, default=0), level, kind, int(size[:-1]), shared)
+
+
+class Times(NamedTuple):
+    """Nanoseconds since boot, in libvirt's four groups.
+
+    ``user`` includes nice and guests' time, ``system`` interrupts. Time stolen by an outer hypervisor is not
+    counted.
+    """
+
+    user: int
+    system: int
+    idle: int
+    iowait: int
+
+    def since(self, before: Times) -> Times:
+        """Return the time spent in between, 0 for a counter that went back (idle time of an offline CPU)."""
+        return Times(*(max(0, now - then) for now, then in zip(self, before, strict=True)))
+
+    def percent(self) -> dict[str, float]:
+        """Return each group's share of all, and ``usage``: user and system together."""
+        whole = sum(self) or 1
+        shares = {name: 100 * value / whole for name, value in self._asdict().items()}
+        return {"usage": shares["user"] + shares["system"], **shares}
+
+
+def times(number: int | None = None, root: str = "") -> Times:
+    """Return the times of one CPU, or of all together. :raises InvalidValue: that CPU is not online."""
+    return parse_stat(sysfs.text(f"{root}/proc/stat") or "", number)
+
+
+def parse_stat(text: str, number: int | None) -> Times:
+    """Parse the times of a CPU, or of all, in a /proc/stat (proc(5))."""
+    wanted = "cpu" if number is None else f"cpu{number}"
+    for line in text.splitlines():
+        name, *values = line.split()
+        if name == wanted:
+            user, nice, system, idle, iowait, irq, softirq = (int(value) for value in [*values, *"0000000"][:7])
+            ticks = (user + nice, system + irq + softirq, idle, iowait)
+            return Times(*(count * 10**9 // os.sysconf("SC_CLK_TCK") for count in ticks))
+    if number is None:
+        raise HostError("/proc/stat does not tell how the CPUs spend their time")
+    raise InvalidValue(f"invalid argument: CPU {number} is not online", hint="see: qkvm nodecpumap")

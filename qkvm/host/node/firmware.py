@@ -1,8 +1,8 @@
-"""UEFI firmware of this host, found by the descriptors of its packages (QEMU: docs/interop/firmware.json).
+"""UEFI firmware of this host, found by its packages' descriptors (QEMU: docs/interop/firmware.json).
 
-A descriptor in /etc/qemu/firmware takes the place of the packaged one of the same name, an empty one hides it; the
-user's own in $XDG_CONFIG_HOME/qemu/firmware count where qkvm does not run as root. They are taken in the order of
-their names: so a distribution and an administrator say which one to prefer.
+A descriptor in /etc/qemu/firmware replaces the packaged one of the same name, an empty one hides it. The user's
+own in $XDG_CONFIG_HOME/qemu/firmware count too, unless qkvm runs as root. Their names give the order of
+preference.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _FORMATS = ("raw", "qcow2")
 
 
 class Image(NamedTuple):
-    """One UEFI build: its code and the template of its variables (read-only files, and their image format).
+    """One UEFI build: read-only files of its code and of the template of its variables, and their formats.
 
-    ``features`` are QEMU's words: secure-boot (it can), enrolled-keys (it does from the first boot on),
-    requires-smm … ``variables`` is empty where the build keeps none. ``descriptor`` tells where this was found.
+    ``features`` are QEMU's words: secure-boot (supported), enrolled-keys (on from the first boot), requires-smm …
+    ``variables`` is empty where the build has none. ``descriptor`` is where it was found.
     """
 
     descriptor: str
@@ -40,14 +40,14 @@ class Image(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A descriptor that does not serve, and why."""
+    """A descriptor that does not fit, and why."""
 
     descriptor: str
     reason: str
 
 
 def images(arch: str, machine: str, root: str = "") -> list[Image]:
-    """The builds that fit an architecture and a machine type and whose files are there, the preferred one first.
+    """Return the builds for an architecture and a machine type whose files exist, the preferred first.
 
     :param machine: the full name, such as pc-q35-7.2.
     """
@@ -55,16 +55,16 @@ def images(arch: str, machine: str, root: str = "") -> list[Image]:
 
 
 def survey(arch: str, machine: str, root: str = "") -> list[Image | Rejection]:
-    """What each descriptor of this host comes to for an architecture and a machine type, in their order."""
+    """Return a build or a rejection for each descriptor of this host, in their order."""
     return [_judge(path, arch, machine, root) for path in _descriptors(root)]
 
 
 def choose(found: Iterable[Image | Rejection], *, secure: bool, smm: bool | None, what: str) -> Image:
-    """The first build that fits, of what :func:`survey` found. Pure.
+    """Return the first build that fits, of what :func:`survey` found. Pure.
 
-    :param secure: with Secure Boot on from the first boot, else without it. :param smm: whether the definition
-        turns SMM on or off; None leaves it to the firmware. :param what: what is looked for, for the error.
-    :raises HostError: none fits; its words say why each doesn't.
+    :param secure: whether Secure Boot is on from the first boot. :param smm: whether the definition turns SMM on
+        or off; None leaves it to the firmware. :param what: what is looked for, for the error.
+    :raises HostError: none fits; it says why, for each.
     """
     rejected = []
     for one in found:
@@ -73,38 +73,33 @@ def choose(found: Iterable[Image | Rejection], *, secure: bool, smm: bool | None
             return one
         rejected.append(f"{one.descriptor} {reason}")
     if not rejected:
-        raise HostError(
-            f"no UEFI firmware is installed: there are no descriptors in {_FOLDERS[0]}",
-            hint="on Debian: apt install ovmf",
-        )
+        words = f"no UEFI firmware is installed: there are no descriptors in {_FOLDERS[0]}"
+        raise HostError(words, hint="on Debian: apt install ovmf")
     raise HostError(
         f"no UEFI firmware fits {what}: {'; '.join(rejected)}", hint="boot.loader and boot.nvram_template name one"
     )
 
 
 def of_code(path: str, root: str = "") -> Image | None:
-    """The build whose code is a certain file, whatever machine it is for; None where no descriptor names it."""
-    for descriptor in _descriptors(root):
-        plain = _read(descriptor)
-        image = _image(descriptor, plain) if isinstance(plain, dict) else None
-        if isinstance(image, Image) and image.code == path:
-            return image
-    return None
+    """Return the build whose code is that file, for whatever machine; None where no descriptor names it."""
+    return next((image for image in _flash_images(root) if image.code == path), None)
 
 
 def files(root: str = "") -> set[str]:
-    """The files of all builds, which nobody but their packages may change."""
-    found: set[str] = set()
+    """Return the files of all builds, which only their packages may change."""
+    return {file for image in _flash_images(root) for file in (image.code, image.variables)} - {""}
+
+
+def _flash_images(root: str) -> Iterator[Image]:
     for descriptor in _descriptors(root):
         plain = _read(descriptor)
         image = _image(descriptor, plain) if isinstance(plain, dict) else None
         if isinstance(image, Image):
-            found |= {image.code, image.variables}
-    return found - {""}
+            yield image
 
 
 def _unfit(image: Image, secure: bool, smm: bool | None) -> str:
-    """Why a build does not do what is wanted, '' where it does."""
+    """Return why a build does not fit, '' where it does."""
     if not image.variables:
         return "keeps no variables"
     if secure:
@@ -134,7 +129,7 @@ def _folders() -> Iterator[str]:
 
 
 def _read(path: str) -> dict[str, Any] | str:
-    """A descriptor, or why it is none."""
+    """Return a descriptor, or why it is invalid."""
     import json
 
     try:
@@ -164,7 +159,7 @@ def _judge(path: str, arch: str, machine: str, root: str) -> Image | Rejection:
 
 
 def _misses(plain: dict[str, Any], arch: str, machine: str) -> str:
-    """Why a build is not for a machine, '' where it is."""
+    """Return why a build does not fit a machine, '' where it does."""
     from fnmatch import fnmatchcase
 
     targets = [target for target in _list(plain.get("targets")) if isinstance(target, dict)]
@@ -181,13 +176,13 @@ def _misses(plain: dict[str, Any], arch: str, machine: str) -> str:
 
 
 def _image(path: str, plain: dict[str, Any]) -> Image | str:
-    """The files of a descriptor whose code is mapped as flash, or why it is of another kind."""
+    """Return the files of a descriptor for flash, or why it is of another kind."""
     if "uefi" not in _list(plain.get("interface-types")):
         return "is no UEFI"
     mapping = plain.get("mapping")
     if not isinstance(mapping, dict) or mapping.get("device") != "flash":
         return "is not for flash"
-    # 'combined' keeps the variables in the file of the code: each domain would need a copy of both.
+    # With 'combined' one file holds code and variables: each domain would need a copy of both.
     if mapping.get("mode", "split") not in ("split", "stateless"):
         return f"has a mapping of mode {mapping.get('mode')!a}"
     code, variables = mapping.get("executable"), mapping.get("nvram-template")

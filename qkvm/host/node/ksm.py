@@ -1,4 +1,4 @@
-"""Kernel samepage merging: memory that guests have in common is kept once (virsh node-memory-tune)."""
+"""Kernel samepage merging: equal pages of guests are kept once (virsh node-memory-tune)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ FILES = {
     "shm_full_scans": "full_scans",
     "shm_merge_across_nodes": "merge_across_nodes",
 }
-"""libvirt's name of each value and the kernel's file of it (Documentation/admin-guide/mm/ksm.rst of Linux)."""
+"""libvirt's name of each value and the kernel's file for it (Documentation/admin-guide/mm/ksm.rst of Linux)."""
 
 TUNABLE = ("shm_pages_to_scan", "shm_sleep_millisecs", "shm_merge_across_nodes")
-"""Those that can be set."""
+"""The values that can be set."""
 
 
 def read(root: str = "") -> dict[str, int]:
-    """All values by libvirt's names.
-
-    :raises HostError: the kernel has no KSM.
-    """
+    """Return all values by libvirt's names. :raises HostError: the kernel has no KSM."""
     folder = _folder(root)
     found = {name: sysfs.number(f"{folder}/{file}") for name, file in FILES.items()}
     # Kernels without NUMA have no merge_across_nodes.
@@ -37,16 +34,15 @@ def read(root: str = "") -> dict[str, int]:
 
 
 def tune(values: dict[str, int], root: str = "") -> None:
-    """Set values by libvirt's names: all of them, or none where the kernel refuses one.
+    """Set values by libvirt's names; where the kernel refuses one, none is changed.
 
-    :raises InvalidValue: not a value of this. :raises HostError: no KSM, or the kernel refuses.
+    :raises InvalidValue: not 0 or 1 where only these are possible. :raises HostError: no KSM, or the kernel
+        refuses.
     """
     folder = _folder(root)
     if values.get("shm_merge_across_nodes", 0) not in (0, 1):
-        raise InvalidValue(
-            f"invalid argument: shm_merge_across_nodes {values['shm_merge_across_nodes']} is not 0 or 1",
-            hint="0 merges within a cell only, 1 across cells too",
-        )
+        words = f"invalid argument: shm_merge_across_nodes {values['shm_merge_across_nodes']} is not 0 or 1"
+        raise InvalidValue(words, hint="0 merges within a cell only, 1 across cells too")
     before = read(root)
     done: list[str] = []
     try:
@@ -65,7 +61,6 @@ def tune(values: dict[str, int], root: str = "") -> None:
 def _folder(root: str) -> str:
     folder = root + _FOLDER
     if not os.path.isdir(folder):
-        raise HostError(
-            "Operation not supported: this kernel has no samepage merging", hint="it is built with CONFIG_KSM=y"
-        )
+        words = "Operation not supported: this kernel has no samepage merging"
+        raise HostError(words, hint="it is built with CONFIG_KSM=y")
     return folder

@@ -9,11 +9,11 @@ from qkvm.host.node import cpu, numa
 
 
 class Info(NamedTuple):
-    """``sockets`` are those of one NUMA cell, ``memory`` is in KiB, ``mhz`` 0 where nothing tells it.
+    """``sockets`` are those of one NUMA cell, ``memory`` is in KiB, ``mhz`` 0 where unknown.
 
-    Where the machine is not regular, so that cells, sockets, cores and threads don't multiply to its CPUs
-    (offline ones, cores of two kinds), they are given as one cell and one socket of single-threaded cores,
-    as libvirt does: all who multiply these numbers get the right count.
+    On an irregular machine, where cells, sockets, cores and threads don't multiply to its CPUs (offline ones,
+    cores of two kinds), libvirt shows one cell and one socket of single-threaded cores, so that the product is
+    right.
     """
 
     machine: str
@@ -28,7 +28,7 @@ class Info(NamedTuple):
 
 
 def info(root: str = "") -> Info:
-    """The host's numbers; ``cores`` are those of one die."""
+    """Return the host's numbers; ``cores`` are those of one die."""
     cells = numa.cells(root)
     online = cpu.online(root)
     places = {entry.number: entry for entry in cpu.topology(root)}
@@ -46,7 +46,7 @@ def info(root: str = "") -> Info:
 
 
 def _most(groups: list[list[cpu.Cpu]], place: tuple[str, ...], what: str) -> int:
-    """The most different values of one field that are found in any one place."""
+    """Return the largest number of different values of a field in any one place."""
     found: dict[tuple[int, ...], set[int]] = {}
     for index, group in enumerate(groups):
         for entry in group:

@@ -1,6 +1,6 @@
-"""The NUMA cells of this host: which CPUs and how much memory each has, and its pools of pages.
+"""The NUMA cells of this host: their CPUs, memory, and pools of pages.
 
-A kernel without NUMA is one cell with all there is. All functions take ``root``, as those of cpu.py do.
+A kernel without NUMA has one cell. ``root`` is a prefix for /proc and /sys, empty for this host's own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BASE_PAGE = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Cell(NamedTuple):
-    """One cell: memory in KiB, its online CPUs, and how far each cell is (cell, distance), 10 is near."""
+    """One cell: memory in KiB, online CPUs, and the distances to cells (cell, distance); 10 is near."""
 
     number: int
     total: int
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Pages of one size in KiB: how many there are and how many are free."""
+    """Pages of one size in KiB: how many there are, and how many are free."""
 
     size: int
     total: int
@@ -37,9 +37,9 @@ class Pool(NamedTuple):
 
 
 def memory(root: str = "") -> dict[str, int]:
-    """The whole host's memory in KiB: total, free, buffers and cached (virsh nodememstats).
+    """Return the host's total, free, buffers and cached memory in KiB (virsh nodememstats).
 
-    :raises HostError: /proc/meminfo doesn't tell.
+    :raises HostError: /proc/meminfo lacks one.
     """
     found = parse_meminfo(sysfs.text(f"{root}/proc/meminfo") or "")
     names = {"total": "MemTotal", "free": "MemFree", "buffers": "Buffers", "cached": "Cached"}
@@ -50,7 +50,7 @@ def memory(root: str = "") -> dict[str, int]:
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """A /proc/meminfo, or a cell's with 'Node N' in front of each line: the numbers by name."""
+    """Parse a /proc/meminfo, or a cell's with 'Node N' before each line: name -> number."""
     found = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(":")
@@ -61,20 +61,17 @@ def parse_meminfo(text: str) -> dict[str, int]:
 
 
 def numbers(root: str = "") -> list[int]:
-    """The numbers of the cells, in order; they can have gaps."""
+    """Return the numbers of the cells, in order; there may be gaps."""
     return sysfs.cpus(f"{root}{_NODES}/online") or sysfs.numbered(root + _NODES, "node") or [0]
 
 
 def cells(root: str = "") -> list[Cell]:
-    """All cells."""
+    """Return all cells."""
     return [cell(number, root) for number in numbers(root)]
 
 
 def cell(number: int, root: str = "") -> Cell:
-    """One cell.
-
-    :raises InvalidValue: there is none of that number.
-    """
+    """Return one cell. :raises InvalidValue: there is none of that number."""
     check(number, root)
     folder = f"{root}{_NODES}/node{number}"
     said = sysfs.text(f"{folder}/meminfo")
@@ -90,16 +87,13 @@ def cell(number: int, root: str = "") -> Cell:
         found.get("MemTotal", 0),
         found.get("MemFree", 0),
         tuple(one for one in online if one in own),
-        # The kernel gives the distances to the cells that are online, in their order.
+        # The kernel lists the distances to the online cells in their order.
         tuple(zip(numbers(root), distances, strict=False)),
     )
 
 
 def check(number: int, root: str = "") -> None:
-    """Refuse a cell that this host doesn't have.
-
-    :raises InvalidValue: naming those that it has.
-    """
+    """Refuse a cell that this host does not have. :raises InvalidValue: with the cells that it has."""
     known = numbers(root)
     if number not in known:
         have = ", ".join(map(str, known[:8])) + (" …" if len(known) > 8 else "")
@@ -107,7 +101,7 @@ def check(number: int, root: str = "") -> None:
 
 
 def pools(number: int, root: str = "") -> list[Pool]:
-    """A cell's pages of each size, the smallest first; huge pages are not among the ordinary ones.
+    """Return a cell's pages of each size, the smallest first; ordinary pages do not include huge ones.
 
     :raises InvalidValue: there is no such cell.
     """
@@ -116,19 +110,15 @@ def pools(number: int, root: str = "") -> list[Pool]:
     huge = []
     for size in _sizes(folder):
         place = f"{folder}/hugepages-{size}kB"
-        huge.append(Pool(
-            size, sysfs.number(f"{place}/nr_hugepages") or 0, sysfs.number(f"{place}/free_hugepages") or 0
-        ))  # fmt: skip
+        total, free = (sysfs.number(f"{place}/{name}_hugepages") or 0 for name in ("nr", "free"))
+        huge.append(Pool(size, total, free))
     held = sum(pool.size * pool.total for pool in huge)
     ordinary = Pool(BASE_PAGE, max(0, whole.total - held) // BASE_PAGE, whole.free // BASE_PAGE)
     return [ordinary, *huge]
 
 
 def pool(number: int, size: int, root: str = "") -> Pool:
-    """A cell's pages of one size in KiB.
-
-    :raises InvalidValue: no such cell, or pages of that size are not to be had there.
-    """
+    """Return a cell's pages of one size in KiB. :raises InvalidValue: no such cell, or no such pages in it."""
     found = next((entry for entry in pools(number, root) if entry.size == size), None)
     if found is None:
         raise InvalidValue(f"operation failed: page size {size} is not available on node {number}")
@@ -136,14 +126,14 @@ def pool(number: int, size: int, root: str = "") -> Pool:
 
 
 def page_sizes(root: str = "") -> list[int]:
-    """The sizes of pages in KiB that this host has."""
+    """Return the sizes of pages in KiB that this host has."""
     return [BASE_PAGE, *_sizes(root + _POOLS)]
 
 
 def allocate(size: int, count: int, *, number: int | None = None, add: bool = False, root: str = "") -> int:
-    """Make a pool of huge pages hold ``count`` pages, or ``count`` more, and give what it holds then.
+    """Make a pool of huge pages hold ``count`` pages, or ``count`` more; return what it then holds.
 
-    :param size: in KiB. :param number: the cell; None is the whole host, where the kernel spreads them.
+    :param size: in KiB. :param number: the cell; None is the whole host, where the kernel distributes them.
     :raises InvalidValue: no such cell or size. :raises NotReached: the kernel found less contiguous memory.
     """
     if number is not None:
@@ -160,20 +150,18 @@ def allocate(size: int, count: int, *, number: int | None = None, add: bool = Fa
     sysfs.write(path, wanted, f"cannot change the pool of {size} KiB pages")
     reached = sysfs.number(path) or 0
     if reached < wanted:
-        raise NotReached(
-            f"operation failed: Unable to allocate {count} pages. Allocated only {max(0, reached - before)}",
-            asked=wanted, reached=reached, hint="there is too little contiguous free memory",
-        )  # fmt: skip
+        words = f"operation failed: Unable to allocate {count} pages. Allocated only {max(0, reached - before)}"
+        hint = "there is too little contiguous free memory"
+        raise NotReached(words, asked=wanted, reached=reached, hint=hint)
     if reached > wanted:
-        raise NotReached(
-            f"operation failed: the pool holds {reached} pages still", asked=wanted, reached=reached,
-            hint="pages in use are released when their users end",
-        )  # fmt: skip
+        words = f"operation failed: the pool holds {reached} pages still"
+        hint = "pages in use are released when their users end"
+        raise NotReached(words, asked=wanted, reached=reached, hint=hint)
     return reached
 
 
 def _pool_folder(number: int, root: str) -> str:
-    """Where a cell's pools are; a kernel without NUMA has the host's only."""
+    """Return the folder of a cell's pools; without NUMA it is the host's."""
     own = f"{root}{_NODES}/node{number}/hugepages"
     return own if os.path.isdir(own) else root + _POOLS
 

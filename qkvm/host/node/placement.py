@@ -1,8 +1,8 @@
-"""On which CPUs and from which memory a program starts: given at its birth, inherited by all its threads.
+"""Start a program on certain CPUs, with memory of certain nodes, from its birth on.
 
-A new process has the CPU affinity and the memory policy of the thread that made it (sched_setaffinity(2),
-set_mempolicy(2)). So this thread takes them for the moment of the start. That needs no cgroup, and there is no
-moment in which the program has memory or threads elsewhere.
+A new process inherits the CPU affinity and memory policy of the thread that starts it (sched_setaffinity(2),
+set_mempolicy(2)). So this thread takes them for the start. That needs no cgroup, and the program never has memory
+or threads elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qkvm.errors import HostError, InvalidState
 from qkvm.files import os_error
 
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
-"""Numbers of the system call; libc has no wrapper (libnuma brings one)."""
+"""Numbers of the system call; libc has no wrapper (libnuma has one)."""
 
 _POLICIES = {"preferred": 1, "strict": 2, "interleave": 3}
 """libvirt's modes as MPOL_PREFERRED, MPOL_BIND and MPOL_INTERLEAVE of linux/mempolicy.h."""
@@ -25,11 +25,10 @@ _MASK_BITS = 1024
 
 @contextmanager
 def placed(cpus: set[int], nodes: set[int], mode: str = "strict") -> Iterator[None]:
-    """Programs that are started in this block run on these CPUs and take memory from these NUMA nodes.
+    """In this block, start programs on these CPUs, with memory of these NUMA nodes.
 
-    :param cpus: empty: wherever this process may run. :param nodes: empty: the kernel's choice.
-    :param mode: strict, preferred or interleave.
-    :raises InvalidState: this host has none of the CPUs or nodes.
+    :param cpus: empty: where this process may run. :param nodes: empty: the kernel's choice.
+    :param mode: strict, preferred or interleave. :raises InvalidState: this host has none of the CPUs or nodes.
     """
     before = os.sched_getaffinity(0)
     try:
@@ -46,10 +45,7 @@ def placed(cpus: set[int], nodes: set[int], mode: str = "strict") -> Iterator[No
 
 
 def set_affinity(tid: int, cpus: set[int]) -> bool:
-    """Let one thread run on these CPUs alone; False where it has ended.
-
-    :raises InvalidState: none of them is online on this host.
-    """
+    """Let a thread run only on these CPUs; False where it has ended. :raises InvalidState: none is online."""
     try:
         os.sched_setaffinity(tid, cpus)
     except ProcessLookupError:

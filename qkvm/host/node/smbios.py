@@ -1,7 +1,7 @@
-"""What the firmware tells of this machine: SMBIOS (DMTF DSP0134), as virsh sysinfo shows it.
+"""What the firmware tells of this machine: SMBIOS (DMTF DSP0134), as in virsh sysinfo.
 
-Root can read the tables themselves; anybody the few strings that the kernel shows of them. Values have the
-words of dmidecode, which are libvirt's; what the firmware leaves out is left out.
+Root can read the tables; other users get the few strings that the kernel shows. Values are worded as by dmidecode
+and libvirt; what the firmware leaves out is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 class _Structure(NamedTuple):
-    """One structure of the tables: its type, its formatted area, its strings (counted from 1)."""
+    """One structure of the tables: its type, its formatted area, its strings (numbered from 1)."""
 
     kind: int
     data: bytes
@@ -43,35 +43,29 @@ class _Structure(NamedTuple):
         return self.data[offset] if offset < len(self.data) else 0
 
     def integer(self, offset: int, size: int) -> int:
-        """A little-endian number; 0 where the structure is of a version that is too old to have it."""
-        return (
-            int.from_bytes(self.data[offset : offset + size], "little") if len(self.data) >= offset + size else 0
-        )
+        """A little-endian number; 0 where the structure is of an older version without it."""
+        raw = self.data[offset : offset + size]
+        return int.from_bytes(raw, "little") if len(raw) == size else 0
 
 
 def parts(root: str = "") -> list[Part]:
-    """All that is known, in libvirt's order.
-
-    :raises HostError: the kernel has no SMBIOS of this machine.
-    """
+    """Return all parts, in libvirt's order. :raises HostError: the kernel has no SMBIOS of this machine."""
     found = read_tables(_bytes(f"{root}{_TABLES}/DMI"), _version(_bytes(f"{root}{_TABLES}/smbios_entry_point")))
     found = found or _from_strings(root)
     if not found:
-        raise HostError(
-            "unsupported configuration: Host SMBIOS information is not available",
-            hint=f"the kernel shows none in {_STRINGS}",
-        )
+        words = "unsupported configuration: Host SMBIOS information is not available"
+        raise HostError(words, hint=f"the kernel shows none in {_STRINGS}")
     return found
 
 
 def uuid(root: str = "") -> str:
-    """The machine's UUID, empty where the firmware has none that is one."""
+    """Return the machine's UUID, empty where the firmware has no valid one."""
     found = [dict(part.entries).get("uuid", "") for part in parts_or_none(root) if part.kind == "system"]
     return found[0] if found and len(set(found[0]) - {"-"}) > 1 else ""
 
 
 def parts_or_none(root: str = "") -> list[Part]:
-    """As :func:`parts`, with nothing where there is nothing."""
+    """Return :func:`parts`, or nothing where there is no SMBIOS."""
     try:
         return parts(root)
     except HostError:
@@ -79,12 +73,12 @@ def parts_or_none(root: str = "") -> list[Part]:
 
 
 def document(found: list[Part]) -> str:
-    """The parts as libvirt's XML document."""
+    """Return the parts as libvirt's XML document."""
     top = xml.element("sysinfo", type="smbios")
     for part in found:
         node = top.add(part.kind)
         for name, value in part.entries:
-            # Strings of the vendor have a place in a list, not a name.
+            # Strings of the vendor have no name.
             node.add("entry", value, name=name or None)
     return xml.dump(top)
 
@@ -98,7 +92,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _version(entry_point: bytes) -> tuple[int, int]:
-    """The version out of the 32-bit (_SM_) or 64-bit (_SM3_) entry point; the newest where there is none."""
+    """Return the version in the 32-bit (_SM_) or 64-bit (_SM3_) entry point; the newest where there is none."""
     if entry_point.startswith(b"_SM3_") and len(entry_point) > 8:
         return entry_point[7], entry_point[8]
     if entry_point.startswith(b"_SM_") and len(entry_point) > 7:
@@ -107,7 +101,7 @@ def _version(entry_point: bytes) -> tuple[int, int]:
 
 
 def read_tables(raw: bytes, version: tuple[int, int] = (3, 0)) -> list[Part]:
-    """The parts out of the raw tables; what is cut off or of an unknown kind is passed over."""
+    """Return the parts in the raw tables; cut or unknown structures are skipped."""
     found: list[Part] = []
     structures = _structures(raw)
     for kind, (name, reader) in _READERS.items():
@@ -136,7 +130,7 @@ def _structures(raw: bytes) -> list[_Structure]:
 
 
 def _clean(raw: bytes) -> str:
-    """A string of the firmware's, which can be anything, as printable ASCII."""
+    """Return a string of the firmware, which can be anything, as printable ASCII."""
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in raw).strip()
 
 
@@ -144,13 +138,17 @@ def _given(*values: tuple[str, str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values if value]
 
 
+def _strings(of: _Structure, fields: str) -> list[tuple[str, str]]:
+    """Return the strings that a structure has of fields such as 'vendor:04', named with their offsets in hex."""
+    pairs = (field.split(":") for field in fields.split())
+    return _given(*((name, of.string(int(offset, 16))) for name, offset in pairs))
+
+
 def _bios(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
     major, minor = of.byte(0x14), of.byte(0x15)
     known = len(of.data) > 0x15 and (major, minor) != (255, 255)
-    return _given(
-        ("vendor", of.string(0x04)), ("version", of.string(0x05)), ("date", of.string(0x08)),
-        ("release", f"{major}.{minor}" if known else ""),
-    )  # fmt: skip
+    release = ("release", f"{major}.{minor}" if known else "")
+    return [*_strings(of, "vendor:04 version:05 date:08"), *_given(release)]
 
 
 def _system(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
@@ -160,26 +158,19 @@ def _system(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
         # From 2.6 on the first three fields are little-endian.
         swapped = struct.pack(">IHH", *struct.unpack("<IHH", raw[:8])) + raw[8:] if version >= (2, 6) else raw
         identity = format_uuid(swapped.hex())
-    return _given(
-        ("manufacturer", of.string(0x04)), ("product", of.string(0x05)), ("version", of.string(0x06)),
-        ("serial", of.string(0x07)), ("uuid", identity), ("sku", of.string(0x19)), ("family", of.string(0x1A)),
-    )  # fmt: skip
+    named = _strings(of, "manufacturer:04 product:05 version:06 serial:07")
+    return [*named, *_given(("uuid", identity)), *_strings(of, "sku:19 family:1A")]
 
 
 def _board(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
-    return _given(
-        ("manufacturer", of.string(0x04)), ("product", of.string(0x05)), ("version", of.string(0x06)),
-        ("serial", of.string(0x07)), ("asset", of.string(0x08)), ("location", of.string(0x0A)),
-    )  # fmt: skip
+    return _strings(of, "manufacturer:04 product:05 version:06 serial:07 asset:08 location:0A")
 
 
 def _chassis(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
-    # The SKU stands behind a list whose length and record size are told in front of it.
+    # The SKU follows a list whose length and record size are given before the list.
     sku = 0x15 + of.byte(0x13) * of.byte(0x14)
-    return _given(
-        ("manufacturer", of.string(0x04)), ("version", of.string(0x06)), ("serial", of.string(0x07)),
-        ("asset", of.string(0x08)), ("sku", of.string(sku) if len(of.data) > 0x15 else ""),
-    )  # fmt: skip
+    named = _strings(of, "manufacturer:04 version:06 serial:07 asset:08")
+    return [*named, *_given(("sku", of.string(sku) if len(of.data) > 0x15 else ""))]
 
 
 _CPU_TYPES = ("Other", "Unknown", "Central Processor", "Math Processor", "DSP Processor", "Video Processor")
@@ -188,7 +179,7 @@ _CPU_FAMILIES = {
     0x01: "Other", 0x02: "Unknown", 0x28: "Core Duo", 0x6B: "Zen", 0x83: "Athlon 64", 0x84: "Opteron",
     0xB3: "Xeon", 0xBF: "Core 2 Duo", 0xC6: "Core i7", 0xCD: "Core i5", 0xCE: "Core i3", 0xCF: "Core i9",
 }  # fmt: skip
-"""Of the some 200 families those that today's hosts have."""
+"""Those of some 200 families that today's hosts have."""
 
 
 def _processor(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
@@ -200,13 +191,18 @@ def _processor(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]
     )
     status = f"Populated, {_CPU_STATUS.get(state & 7, 'Unknown')}" if state & 0x40 else "Unpopulated"
     return _given(
-        ("socket_destination", of.string(0x04)), ("type", _word(_CPU_TYPES, of.byte(0x05))),
+        ("socket_destination", of.string(0x04)),
+        ("type", _word(_CPU_TYPES, of.byte(0x05))),
         ("family", _CPU_FAMILIES.get(of.integer(0x28, 2) if family == 0xFE else family, "")),
-        ("manufacturer", of.string(0x07)), ("signature", signature if eax else ""), ("version", of.string(0x10)),
+        ("manufacturer", of.string(0x07)),
+        ("signature", signature if eax else ""),
+        ("version", of.string(0x10)),
         ("external_clock", _amount(of.integer(0x12, 2), "MHz")),
-        ("max_speed", _amount(of.integer(0x14, 2), "MHz")), ("status", status),
-        ("serial_number", of.string(0x20)), ("part_number", of.string(0x22)),
-    )  # fmt: skip
+        ("max_speed", _amount(of.integer(0x14, 2), "MHz")),
+        ("status", status),
+        ("serial_number", of.string(0x20)),
+        ("part_number", of.string(0x22)),
+    )
 
 
 _FORM_FACTORS = (
@@ -222,7 +218,7 @@ _MEMORY_DETAILS = (
     "", "Other", "Unknown", "Fast-paged", "Static Column", "Pseudo-static", "RAMBus", "Synchronous", "CMOS", "EDO",
     "Window DRAM", "Cache DRAM", "Non-Volatile", "Registered (Buffered)", "Unbuffered (Unregistered)", "LRDIMM",
 )  # fmt: skip
-"""Of each bit of the type's details."""
+"""Words for the bits of the type's details."""
 
 
 def _memory(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
@@ -233,11 +229,13 @@ def _memory(of: _Structure, version: tuple[int, int]) -> list[tuple[str, str]]:
     details = " ".join(word for bit, word in enumerate(_MEMORY_DETAILS) if word and of.integer(0x13, 2) & 1 << bit)
     return _given(
         ("size", _memory_size(size, of.integer(0x1C, 4) & 0x7FFFFFFF)),
-        ("form_factor", _word(_FORM_FACTORS, of.byte(0x0E))), ("locator", of.string(0x10)),
-        ("bank_locator", of.string(0x11)), ("type", _MEMORY_TYPES.get(of.byte(0x12), "")),
-        ("type_detail", details or "None"), ("speed", _amount(of.integer(0x15, 2), "MT/s")),
-        ("manufacturer", of.string(0x17)), ("serial_number", of.string(0x18)), ("part_number", of.string(0x1A)),
-    )  # fmt: skip
+        ("form_factor", _word(_FORM_FACTORS, of.byte(0x0E))),
+        *_strings(of, "locator:10 bank_locator:11"),
+        ("type", _MEMORY_TYPES.get(of.byte(0x12), "")),
+        ("type_detail", details or "None"),
+        ("speed", _amount(of.integer(0x15, 2), "MT/s")),
+        *_strings(of, "manufacturer:17 serial_number:18 part_number:1A"),
+    )
 
 
 def _memory_size(size: int, extended_mib: int) -> str:
@@ -263,26 +261,25 @@ def _amount(number: int, unit: str) -> str:
 
 
 _READERS = {
-    0: ("bios", _bios), 1: ("system", _system), 2: ("baseBoard", _board), 3: ("chassis", _chassis),
-    4: ("processor", _processor), 17: ("memory_device", _memory), 11: ("oemStrings", _oem),
-}  # fmt: skip
-"""Type of a structure -> libvirt's element and what reads it, in libvirt's order."""
+    0: ("bios", _bios),
+    1: ("system", _system),
+    2: ("baseBoard", _board),
+    3: ("chassis", _chassis),
+    4: ("processor", _processor),
+    17: ("memory_device", _memory),
+    11: ("oemStrings", _oem),
+}
+"""Type of a structure -> libvirt's element and its reader, in libvirt's order."""
 
 _KERNEL_NAMES = {
-    "bios": ("bios", {"vendor": "vendor", "version": "version", "date": "date", "release": "release"}),
-    "system": ("", {
-        "manufacturer": "sys_vendor", "product": "product_name", "version": "product_version",
-        "serial": "product_serial", "uuid": "product_uuid", "sku": "product_sku", "family": "product_family",
-    }),
-    "baseBoard": ("board", {
-        "manufacturer": "vendor", "product": "name", "version": "version", "serial": "serial",
-        "asset": "asset_tag",
-    }),
-    "chassis": ("chassis", {
-        "manufacturer": "vendor", "version": "version", "serial": "serial", "asset": "asset_tag",
-    }),
-}  # fmt: skip
-"""libvirt's names -> the prefix and the names of the kernel's files."""
+    "bios": "vendor:bios_vendor version:bios_version date:bios_date release:bios_release",
+    "system": "manufacturer:sys_vendor product:product_name version:product_version serial:product_serial "
+    "uuid:product_uuid sku:product_sku family:product_family",
+    "baseBoard": "manufacturer:board_vendor product:board_name version:board_version serial:board_serial "
+    "asset:board_asset_tag",
+    "chassis": "manufacturer:chassis_vendor version:chassis_version serial:chassis_serial asset:chassis_asset_tag",
+}
+"""libvirt's names and the kernel's files."""
 
 
 def _from_strings(root: str) -> list[Part]:
@@ -291,12 +288,9 @@ def _from_strings(root: str) -> list[Part]:
         return []
     there = set(entries(folder))
     found = []
-    for kind, (prefix, names) in _KERNEL_NAMES.items():
-        values = []
-        for name, file in names.items():
-            path = f"{prefix}_{file}" if prefix else file
-            value = (sysfs.text(f"{folder}/{path}") or "") if path in there else ""
-            values.append((name, _clean(value.encode())))
-        if given := _given(*values):
+    for kind, names in _KERNEL_NAMES.items():
+        pairs = (pair.split(":") for pair in names.split())
+        texts = ((name, sysfs.text(f"{folder}/{file}") or "") for name, file in pairs if file in there)
+        if given := _given(*((name, _clean(text.encode())) for name, text in texts)):
             found.append(Part(kind, given))
     return found

@@ -1,7 +1,7 @@
-"""Put this host to sleep for a while (virsh nodesuspend).
+"""Suspend this host for some time (virsh nodesuspend).
 
-The clock that wakes it is set first and unset again where the sleep fails: a host that is asleep without an
-alarm needs somebody to press its button.
+The alarm that wakes it is set before, and unset where suspending fails: without an alarm, the host sleeps until
+somebody presses its button.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from qkvm.files import Undo
 from qkvm.host.node import sysfs
 
 DURATION_MINIMUM = 60
-"""Seconds; a shorter sleep could be over before the host has gone to it."""
+"""Seconds; a shorter time could be over before the host sleeps."""
 
 _TARGETS = {"mem": "Suspend-to-RAM", "disk": "Suspend-to-Disk", "hybrid": "Hybrid-Suspend"}
 
 
 def supported(root: str = "") -> list[str]:
-    """Which of mem, disk and hybrid this host's kernel can do (Documentation/admin-guide/pm/sleep-states.rst).
+    """Return which of mem, disk and hybrid this kernel can do (Documentation/admin-guide/pm/sleep-states.rst).
 
-    Hybrid is a suspend to disk that ends in a suspend to RAM instead of powering off.
+    Hybrid suspends to disk, and then to RAM instead of powering off.
     """
     states = (sysfs.text(f"{root}/sys/power/state") or "").split()
     modes = (sysfs.text(f"{root}/sys/power/disk") or "").replace("[", "").replace("]", "").split()
@@ -31,24 +31,22 @@ def supported(root: str = "") -> list[str]:
 
 
 def suspend(target: str, duration: int, root: str = "") -> None:
-    """Sleep for ``duration`` seconds; returns when the host is awake again.
+    """Suspend for ``duration`` seconds; return when the host is awake again.
 
     :raises InvalidValue: no such target, or too short. :raises HostError: this host can't.
     """
     if target not in _TARGETS:
         raise InvalidValue("Invalid target", hint="mem, disk or hybrid")
     if duration < DURATION_MINIMUM:
-        raise InvalidValue(
-            f"invalid argument: a suspend of {duration} s is too short", hint=f"{DURATION_MINIMUM} seconds or more"
-        )
+        words = f"invalid argument: a suspend of {duration} s is too short"
+        raise InvalidValue(words, hint=f"{DURATION_MINIMUM} seconds or more")
     if target not in supported(root):
         states = sysfs.text(f"{root}/sys/power/state") or "none"
-        raise HostError(
-            f"argument unsupported: {_TARGETS[target]}", hint=f"sleep states of this host's kernel: {states}"
-        )
+        hint = f"sleep states of this host's kernel: {states}"
+        raise HostError(f"argument unsupported: {_TARGETS[target]}", hint=hint)
     alarm = _alarm(root)
     with Undo() as undo:
-        # An alarm that is set can't be overwritten, only unset (Documentation/admin-guide/rtc.rst).
+        # A set alarm can't be overwritten, only unset (Documentation/admin-guide/rtc.rst).
         sysfs.write(alarm, 0, "cannot unset the alarm of the clock")
         undo.add(sysfs.write, alarm, 0, "cannot unset the alarm of the clock")
         sysfs.write(alarm, int(time.time()) + duration, "cannot set the alarm of the clock")
@@ -63,7 +61,7 @@ def suspend(target: str, duration: int, root: str = "") -> None:
 
 
 def _alarm(root: str) -> str:
-    """The wake alarm of the first clock that has one."""
+    """Return the wake alarm of the first clock that has one."""
     for number in sysfs.numbered(f"{root}/sys/class/rtc", "rtc"):
         path = f"{root}/sys/class/rtc/rtc{number}/wakealarm"
         if os.path.exists(path):
@@ -72,6 +70,6 @@ def _alarm(root: str) -> str:
 
 
 def _mode(root: str) -> str:
-    """The chosen mode of suspend to disk: the one between brackets."""
+    """Return the chosen mode of suspend to disk, which is in brackets."""
     words = (sysfs.text(f"{root}/sys/power/disk") or "").split()
     return next((word[1:-1] for word in words if word.startswith("[")), "platform")

@@ -1,8 +1,8 @@
-"""The limits of a control group as properties of the unit that it is of (org.freedesktop.systemd1(5)).
+"""The limits of a control group as properties of its systemd unit (org.freedesktop.systemd1(5)).
 
-A property is words as busctl(1) takes them: its name, its type, its value. systemd computes the kernel's files
-from these: each is given such that exactly what was written comes out again. Only a CPU quota comes back from a
-daemon-reload rounded down to a whole percent of a CPU, since systemd's own files have no finer one.
+A property is words for busctl(1): its name, its type, its value. systemd computes the kernel's files from these,
+so each value is chosen to give back exactly what was written. Only a CPU quota is rounded down to a whole percent
+of a CPU at a daemon-reload, as systemd's own files have it so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IO = {
 
 
 def properties(group: Group, name: str, text: str) -> list[Property]:
-    """The properties that say what was just written to a file of the group; none for files that are no limits."""
+    """Return the properties for what was just written to a file of the group; none if it is no limit."""
     if name == "cpu.weight":
         return [("CPUWeight", "t", text)]
     if name == "cpu.max":
@@ -46,7 +46,7 @@ def properties(group: Group, name: str, text: str) -> list[Property]:
 
 
 def _cpu_max(quota: str, period: str) -> list[Property]:
-    """The quota is one of each second there; rounded up, since systemd rounds down when it computes the file's."""
+    """The quota is per second there; it is rounded up, since systemd rounds down when it computes the file's."""
     share = _NONE if quota == "max" else str(-(-int(quota) * _SECOND // int(period)))
     return [("CPUQuotaPeriodUSec", "t", period), ("CPUQuotaPerSecUSec", "t", share)]
 
@@ -61,7 +61,7 @@ def _weight(group: Group, name: str, number: str, weight: str) -> list[Property]
         return [("IOWeight", "t", _general(name, weight))]
     from qkvm.host.limits import device_weights
 
-    # One entry can't be taken away: all are, and those that are there now come back.
+    # An entry can't be removed alone: all are, and the present ones are set again.
     listed = [
         word for key, value in device_weights(group).items() for word in (_device(key), _general(name, str(value)))
     ]
@@ -70,7 +70,7 @@ def _weight(group: Group, name: str, number: str, weight: str) -> list[Property]
 
 
 def _general(name: str, weight: str) -> str:
-    """A weight on systemd's scale, 1 to 10000; of bfq's, 1 to 1000, it computes those above 100 (BFQ_WEIGHT)."""
+    """Return a weight on systemd's scale of 1 to 10000; above 100 it computes bfq's 1 to 1000 from it."""
     number = int(weight)
     return str(100 + (number - 100) * 11) if name == "io.bfq.weight" and number > 100 else weight
 
@@ -83,7 +83,7 @@ def _device(number: str) -> str:
 
 
 def _bytes(nodes: str) -> list[str]:
-    """A list of nodes as the count and the bytes of a bit mask, the lowest first."""
+    """Return a list of nodes as the count and the bytes of a bit mask, the lowest first."""
     mask = 0
     for part in filter(None, nodes.strip().split(",")):
         first, _, last = part.partition("-")

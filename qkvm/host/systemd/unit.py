@@ -1,17 +1,16 @@
-"""Scopes: the units in which systemd keeps the processes of others (systemd.scope(5)).
+"""Scopes: units for processes that systemd did not start (systemd.scope(5)).
 
-Where systemd is the host's init, all that qkvm starts and leaves running lives in a scope of its own: it outlives
-the session of the user who started it, and a halt leaves it alone until qkvm.service has ended what runs. A scope
-is made by systemd-run, empty but for a keeper that ends with this process; who is to live there is moved in
-meanwhile, and systemd removes the scope with its last process. Delegate=yes allows the moving, and groups of
-threads.
+Where systemd is the host's init, all that qkvm leaves running is in a scope of its own. So it outlives the session
+of the user who started it, and at a halt it runs until qkvm.service has ended it. systemd-run makes a scope with
+only a keeper in it, which ends with this process. Meanwhile the processes are moved in; systemd removes the scope
+with the last of them. Delegate=yes allows moving processes and making groups of threads.
 
-Guests of a user who is not root get scopes of the user's own systemd, but only where that runs from the boot on
-(loginctl enable-linger). Otherwise it ends with the user's last session, and would take the guests along, which
-outlive a session that they are left in.
+Guests of other users get scopes of the user's own systemd, but only if that runs from the boot on (loginctl
+enable-linger). Otherwise it ends with the user's last session and would end the guests, which survive in a
+session.
 
-The files of a scope's own control group belong to systemd, which writes them anew at a daemon-reload. So a limit
-is written twice: into the kernel, which checks it, and as a property of the unit, which then says the same.
+A scope's control group belongs to systemd, which rewrites its files at a daemon-reload. So a limit is written
+twice: into the kernel, which checks it, and as a property of the unit.
 """
 
 from __future__ import annotations
@@ -31,31 +30,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVICE = "qkvm.service"
-"""The service of the host's boot and halt: scopes are stopped after it."""
+"""The service for the host's boot and halt; scopes are stopped after it."""
 
 MACHINES, SYSTEM = "machine.slice", "system.slice"
-"""Where guests live, and where the services of the host do; a user's systemd has a machine.slice of its own."""
+"""The slices of guests, and of the host's services; a user's systemd has its own machine.slice."""
 
 _DEADLINE = 15.0
 """Seconds for systemd to make a scope; it takes 0.01."""
 
 _GRACE = 2.0
-"""Seconds in which a keeper ends, whose stdin does."""
+"""Seconds in which a keeper ends after its stdin is closed."""
 
 _LONGEST = 200
-"""Characters of a unit's name, which may have 255, without its suffix."""
+"""Characters of a unit's name without its suffix; 255 are allowed with it."""
 
 _TASKS = 16384
-"""Threads of one guest at most, as machined has it; the default of units is lower."""
+"""Threads of one guest at most, as machined sets it; the default of units is lower."""
 
 _BUS = "/run/dbus/system_bus_socket"
 
 
 def usable() -> bool:
-    """Whether systemd is this host's init and takes scopes from this process.
-
-    Its bus must be there, and a user who is not root must linger.
-    """
+    """Whether systemd is this host's init and makes scopes for this process (the user must linger)."""
     if not os.path.isdir("/run/systemd/system"):
         return False
     if os.geteuid() == 0:
@@ -68,7 +64,7 @@ def usable() -> bool:
 
 
 def lingers() -> bool:
-    """Whether the user's systemd runs from the boot on, and not only while they are logged in."""
+    """Whether the user's systemd runs from the boot on, not only while they are logged in."""
     import pwd
 
     try:
@@ -78,21 +74,20 @@ def lingers() -> bool:
 
 
 def runtime_folder() -> str:
-    """Where the sockets of the user's systemd and of its bus are."""
+    """Return the folder of the sockets of the user's systemd and its bus."""
     return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
 
 
 def as_user(program: str, *words: str) -> list[str]:
-    """The command line of a program that speaks to the user's own systemd; cron and su leave its variables out."""
+    """Return a command line that talks to the user's own systemd; cron and su unset its variables."""
     folder = runtime_folder()
-    return [
-        process.find_program("env", "the user's systemd", "coreutils"), f"XDG_RUNTIME_DIR={folder}",
-        f"DBUS_SESSION_BUS_ADDRESS=unix:path={folder}/bus", program, "--user", *words,
-    ]  # fmt: skip
+    environment = [f"XDG_RUNTIME_DIR={folder}", f"DBUS_SESSION_BUS_ADDRESS=unix:path={folder}/bus"]
+    env = process.find_program("env", "the user's systemd", "coreutils")
+    return [env, *environment, program, "--user", *words]
 
 
 def _speaking(program: str, *words: str) -> list[str]:
-    """The command line of a program that speaks to the systemd that has this process's scopes."""
+    """Return the command line of a program that talks to the systemd for this process's scopes."""
     return [program, *words] if os.geteuid() == 0 else as_user(program, *words)
 
 
@@ -104,13 +99,13 @@ def _program(name: str) -> str:
 
 
 def escape(text: str) -> str:
-    """A text as part of a unit's name: what may not be there as \\xNN, byte by byte (systemd.unit(5))."""
+    """Escape a text for a unit's name: other bytes become \\xNN (systemd.unit(5))."""
     plain = "".join(
         chr(byte) if chr(byte).isalnum() and byte < 128 or chr(byte) in ":_." else f"\\x{byte:02x}"
         for byte in os.fsencode(text)
     )
     if len(plain) > _LONGEST:
-        # Half an escape at the end would be none.
+        # Half an escape at the end would be invalid.
         plain = plain[:_LONGEST]
         cut = plain.rfind("\\", _LONGEST - 3)
         plain = plain[:cut] if cut >= 0 else plain
@@ -118,7 +113,7 @@ def escape(text: str) -> str:
 
 
 class Keeper:
-    """The process that holds a new scope until others live in it; made by :func:`begin`."""
+    """The process that holds a new scope until others are in it; made by :func:`begin`."""
 
     def __init__(self, unit: str, pid: int, stdin: int, stdout: int, words: int) -> None:
         self.unit = unit
@@ -127,9 +122,9 @@ class Keeper:
         self._fds = [stdin, stdout, words]
 
     def wait(self) -> UnitGroup:
-        """Wait until the scope is there, and give its control group.
+        """Wait until the scope exists; return its control group.
 
-        :raises HostError: systemd made none, in its own words. :raises InvalidState: cgroup v2 is not mounted.
+        :raises HostError: systemd refused, with its own words. :raises InvalidState: cgroup v2 is not mounted.
         """
         _, stdout, words = self._fds
         poll = select.poll()
@@ -147,63 +142,58 @@ class Keeper:
         return UnitGroup(mount + paths[0], self.unit)
 
     def leave(self) -> None:
-        """End: from now on the scope is there as long as others live in it. Twice is no error."""
+        """End the keeper: the scope now lasts as long as other processes in it. Twice is no error."""
         fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
-        # A pid may be another's by the second time.
+        # By the second time, the pid may be another's.
         if fds and self._started is not None:
             process.see_end(self._pid, self._started, _GRACE, grace=_GRACE)
 
 
 def begin(unit: str, slice_: str, description: str, *properties: str) -> Keeper:
-    """Have systemd make a scope, and return while it does so.
-
-    :param properties: more of them, as systemd-run's -p takes them.
-    """
-    argv = _speaking(
-        _program("systemd-run"), "--scope", "--quiet", "--collect", "--no-ask-password", f"--unit={unit}",
-        f"--slice={slice_}", f"--description={description}",
-        # At a halt, when all is stopped in the opposite order. A user's systemd knows no targets of file systems.
-        "-pDelegate=yes", f"-pBefore={SERVICE}", "-pAfter=local-fs.target remote-fs.target",
-        *(f"-p{text}" for text in properties), "--", "cat",
-    )  # fmt: skip
+    """Start making a scope. :param properties: more properties, as for systemd-run's -p."""
+    words = ["--scope", "--quiet", "--collect", "--no-ask-password", f"--unit={unit}", f"--slice={slice_}"]
+    # At a halt, all is stopped in the opposite order. A user's systemd has no targets of file systems.
+    order = ["-pDelegate=yes", f"-pBefore={SERVICE}", "-pAfter=local-fs.target remote-fs.target"]
+    words += [f"--description={description}", *order, *(f"-p{text}" for text in properties), "--", "cat"]
+    argv = _speaking(_program("systemd-run"), *words)
     theirs, stdin = os.pipe2(os.O_CLOEXEC)
     stdout, other = os.pipe2(os.O_CLOEXEC)
-    words = os.memfd_create(f"stderr of {unit}"[:200])
-    # What comes back through cat proves that it runs, and where it runs the scope is.
+    stderr = os.memfd_create(f"stderr of {unit}"[:200])
+    # When cat returns this line, it runs in the scope.
     os.write(stdin, b"\n")
     try:
-        pid = process.spawn(argv, stdin=theirs, stdout=other, stderr=words)
+        pid = process.spawn(argv, stdin=theirs, stdout=other, stderr=stderr)
     except BaseException:
-        for fd in (stdin, stdout, words):
+        for fd in (stdin, stdout, stderr):
             os.close(fd)
         raise
     finally:
         os.close(theirs)
         os.close(other)
-    return Keeper(unit, pid, stdin, stdout, words)
+    return Keeper(unit, pid, stdin, stdout, stderr)
 
 
 def begin_machine(label: str, description: str) -> Keeper:
-    """Have systemd make the scope of a guest, named as machined names those that it makes."""
+    """Start making the scope of a guest, named as machined names its scopes."""
     return begin(machine_unit(label), MACHINES, description, f"TasksMax={_TASKS}")
 
 
 def machine_unit(label: str) -> str:
-    """The name of a guest's scope."""
+    """Return the name of a guest's scope."""
     return f"machine-{escape(label)}.scope"
 
 
 @contextmanager
 def housed(label: str, name: str, description: str) -> Iterator[list[str]]:
-    """A scope of the host's services for the time of the block, and longer for what stays in it.
+    """Have a scope for a service of the host during the block; it lasts as long as processes in it.
 
-    Gives words that stand before a command line which is to run there; none where there is no scope.
+    Gives words to put before a command line that is to run there; none where there is no scope.
     """
     keeper = None
     if usable():
-        # The former one of this label and name may still be about to go.
+        # The former scope of this label and name may not be gone yet.
         number = time.monotonic_ns() // 1000000
         keeper = begin(f"{escape(f'{label}-{number}-{name}')}.scope", SYSTEM, description)
     try:
@@ -234,11 +224,11 @@ class UnitGroup(Group):
         except HostError as error:
             if not isinstance(error.__cause__, PermissionError):
                 raise
-            # A user may move no process out of the session of a login, but systemd does so for its owner.
+            # A user may not move a process out of a login session, but systemd does it for its owner.
             call("systemd1", "systemd1.Manager", "AttachProcessesToUnit", "ssau", self.unit, "", "1", str(pid))
 
     def write(self, name: str, text: str) -> None:
-        """Write one of its files, and the property of the unit that stands for it."""
+        """Write one of its files, and the unit's property for it."""
         super().write(name, text)
         from qkvm.host.systemd.limits import properties
 
@@ -250,7 +240,7 @@ class UnitGroup(Group):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block whose writes systemd is told of in one go, at its end."""
+        """A block whose writes are reported to systemd together at its end."""
         self._untold = []
         try:
             yield
@@ -261,34 +251,32 @@ class UnitGroup(Group):
 
     def _tell(self, found: list[tuple[str, ...]]) -> None:
         words = [word for one in found for word in one]
-        call(
-            "systemd1", "systemd1.Manager", "SetUnitProperties",
-            "sba(sv)", self.unit, "true", str(len(found)), *words,
-        )  # fmt: skip
+        method = ("systemd1", "systemd1.Manager", "SetUnitProperties")
+        call(*method, "sba(sv)", self.unit, "true", str(len(found)), *words)
 
 
 def call(*words: str) -> None:
     """Call a method over root's or the user's bus (busctl(1)): service and interface below org.freedesktop.
 
-    :raises ProgramFailed: it is refused, in the service's words.
+    :raises ProgramFailed: the service refuses, with its own words.
     """
     process.run(_call(*words))
 
 
 class Call(NamedTuple):
-    """A call that is on its way: the process that waits for the answer."""
+    """A call without its answer: the process that waits for it."""
 
     pid: int
     started: int | None
 
     def finish(self, timeout: float) -> None:
-        """Wait until it is answered, well or not, for ``timeout`` seconds at most."""
+        """Wait for the answer, whatever it is, at most ``timeout`` seconds."""
         if self.started is not None:
             process.see_end(self.pid, self.started, timeout, grace=0.5)
 
 
 def call_on(*words: str) -> Call:
-    """The same, without waiting."""
+    """Call a method as :func:`call` does, without waiting."""
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         pid = process.spawn(_call(*words), stdin=nowhere, stdout=nowhere, stderr=nowhere)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import namedtuple
 from itertools import count
@@ -48,6 +47,8 @@ def present(name: str) -> bool:
 
 def index(name: str) -> int:
     """Return the index of a link. :raises NotFound: there is none of that name."""
+    import socket
+
     try:
         return socket.if_nametoindex(name)
     except OSError as error:

@@ -23,10 +23,10 @@ f - force, try to redefine again
 
 
 def edit(context: Context, text: str, accept: Callable[[str], object], *, suffix: str) -> bool:
-    """Let the user change a text and give it to ``accept``; False where he has left it as it was.
+    """Let the user change a text and give it to ``accept``; return False where they left it as it was.
 
-    Where ``accept`` raises he is asked whether to try again. What he gives up stays in a file, which the error
-    names; the file is his alone, since a text can hold passwords.
+    Where ``accept`` raises, the user is asked whether to try again. If not, their text stays in a file, which the
+    error names. Only they can read the file, since a text can hold passwords.
 
     :param suffix: of the file's name, for the editor. :raises QkvmError: what ``accept`` raised, given up.
     """

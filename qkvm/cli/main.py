@@ -321,7 +321,7 @@ def _function(verb: Verb) -> Callable[[Context, Args], int | None]:
 def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
     """Run the verb while what libraries write to stderr (warnings, log records, ignored exceptions) goes nowhere.
 
-    It would come from code that the user can't change, about things that he didn't ask for.
+    It is about code that the user cannot change, and about things that they did not ask for.
     """
     stderr = sys.stderr
     with open(os.devnull, "w") as nowhere:

@@ -265,12 +265,14 @@ def checkpoint_info(context: Context, args: Args) -> None:
 
 def _checkpoint_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
-        "name": checkpoint.name, "description": checkpoint.description, "created": checkpoint.created,
+        "name": checkpoint.name,
+        "description": checkpoint.description,
+        "created": checkpoint.created,
         "parent": parent_of(checkpoints, checkpoint) or None,
         "children": len(children(checkpoints, checkpoint.name)),
         "descendants": len(descendants(checkpoints, checkpoint.name)),
         "disks": [disk.to_plain() for disk in checkpoint.disks],
-    }  # fmt: skip
+    }
 
 
 def checkpoint_parent(context: Context, args: Args) -> None:

@@ -59,9 +59,11 @@ def blockcopy(context: Context, args: Args) -> None:
     ends = args.flag("pivot") or args.flag("finish")
     waits = _waits(args, ends)
     tuning = library.Tuning(
-        common.bandwidth(args), args.number("granularity") or 0, args.number("buf-size") or 0,
+        common.bandwidth(args),
+        args.number("granularity") or 0,
+        args.number("buf-size") or 0,
         args.flag("synchronous-writes"),
-    )  # fmt: skip
+    )
     domain, path = common.domain(context, args), args.required("path")
     job = domain.disks.copy(path, destination, shallow=args.flag("shallow"), tuning=tuning)
     if not waits:
@@ -82,9 +84,11 @@ def blockpull(context: Context, args: Args) -> None:
     waits = _waits(args, False)
     domain, path = common.domain(context, args), args.required("path")
     job = domain.disks.pull(
-        path, base=args.text("base") or "", bandwidth=common.bandwidth(args),
+        path,
+        base=args.text("base") or "",
+        bandwidth=common.bandwidth(args),
         keep_relative=args.flag("keep-relative"),
-    )  # fmt: skip
+    )
     if not waits:
         return context.say("Block Pull started")
     _wait(context, args, domain, job)
@@ -160,9 +164,11 @@ def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
     timeout = args.number("timeout")
     try:
         found = domain.disks.jobs.wait(
-            job, timeout=float(timeout) if timeout else None, report=verbose,
+            job,
+            timeout=float(timeout) if timeout else None,
+            report=verbose,
             wait_end=not args.flag("async"),
-        )  # fmt: skip
+        )
     except KeyboardInterrupt:
         _interrupted(domain, job["target"], args)
     except QkvmError:

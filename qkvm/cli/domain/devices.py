@@ -184,8 +184,9 @@ def domifaddr(context: Context, args: Args) -> None:
     timeout = args.number("timeout") or 60
     found = common.domain(context, args).wait_for_addresses(
         sources=(source,) if source else address.SOURCES,
-        interface=args.text("interface"), timeout=timeout if args.flag("wait") else 0,
-    )  # fmt: skip
+        interface=args.text("interface"),
+        timeout=timeout if args.flag("wait") else 0,
+    )
     if args.json:
         return context.out(json_text([entry._asdict() for entry in found if entry.ip]))
     # virsh's own layout here is not that of its other tables.

@@ -182,9 +182,11 @@ def guestvcpus(context: Context, args: Args) -> None:
         return domain.guest.set_vcpus_online(parse_cpus(cpulist), args.flag("enable"))
     found = domain.guest.vcpus()
     if args.json:
-        return context.out(json_text([
-            {"vcpu": one.logical_id, "online": one.online, "offlinable": one.can_offline} for one in found
-        ]))  # fmt: skip
+        return context.out(
+            json_text(
+                [{"vcpu": one.logical_id, "online": one.online, "offlinable": one.can_offline} for one in found]
+            )
+        )
     sets = {
         "vcpus": {one.logical_id for one in found},
         "online": {one.logical_id for one in found if one.online},

@@ -76,13 +76,15 @@ def dominfo(context: Context, args: Args) -> None:
     if pid is not None:
         items.append(("CPU time", f"{seconds:.1f}s"))
     items += [
-        ("Max memory", f"{memory[0]} KiB"), ("Used memory", f"{memory[1]} KiB"),
+        ("Max memory", f"{memory[0]} KiB"),
+        ("Used memory", f"{memory[1]} KiB"),
         ("Persistent", "yes" if domain.is_persistent else "no"),
         *zip(("Autostart", "Autostart Once"), ("enable" if on else "disable" for on in autostart), strict=True),
         ("Managed save", "yes" if domain.has_managed_save else "no"),
-        ("Security model", "none"), ("Security DOI", "0"),
+        ("Security model", "none"),
+        ("Security DOI", "0"),
         *(("" if number else "Messages", text) for number, text in enumerate(messages)),
-    ]  # fmt: skip
+    ]
     return context.out(pairs(items))
 
 

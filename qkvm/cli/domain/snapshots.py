@@ -297,9 +297,11 @@ def snapshot_list(context: Context, args: Args) -> None:
 
 
 _FILTERS = (
-    ("leaves", "no-leaves"), ("metadata", "no-metadata"), ("inactive", "active", "disk-only"),
+    ("leaves", "no-leaves"),
+    ("metadata", "no-metadata"),
+    ("inactive", "active", "disk-only"),
     ("internal", "external"),
-)  # fmt: skip
+)
 """Filters of which one must hold where some of a group are given."""
 
 

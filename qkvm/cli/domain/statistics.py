@@ -26,8 +26,10 @@ def domstats(context: Context, args: Args) -> None:
     found = stats.collect(
         chosen,
         [name for name in stats.GROUPS if args.flag(name)],
-        backing=args.flag("backing"), nowait=args.flag("nowait"), enforce=args.flag("enforce"),
-    )  # fmt: skip
+        backing=args.flag("backing"),
+        nowait=args.flag("nowait"),
+        enforce=args.flag("enforce"),
+    )
     for entry in found:
         if entry.missing:
             context.warn(f"statistics of domain '{entry.name}' are incomplete: {entry.missing}")

@@ -106,10 +106,12 @@ def _forwards(given: Suboptions) -> list[PortForward]:
         last = part.count("end", first, maximum=65535)
         found.append(
             PortForward(
-                protocol=protocol, listen=given.text("address"), ports=parse_ports(f"{first}-{last}"),
+                protocol=protocol,
+                listen=given.text("address"),
+                ports=parse_ports(f"{first}-{last}"),
                 to=part.count("to", maximum=65535),
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -121,9 +123,11 @@ def _short_forward(text: str) -> PortForward:
         )
     ports, to = parse_ports(found[3]), int(found[4] or 0)
     return PortForward(
-        protocol=Protocol(found[5] or "tcp"), listen=found[1] or found[2] or "", ports=ports,
+        protocol=Protocol(found[5] or "tcp"),
+        listen=found[1] or found[2] or "",
+        ports=ports,
         to=0 if str(to) == ports.partition("-")[0] else to,
-    )  # fmt: skip
+    )
 
 
 def _source(given: Suboptions) -> tuple[spec.NicType, str]:

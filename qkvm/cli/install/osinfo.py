@@ -44,14 +44,16 @@ TABLE: tuple[tuple[str, Profile, str], ...] = (
     (
         r"rhl.*|rhel[2-5](\..*|-.*)?|centos[2-5](\..*)?|oel[45].*|ol[45]\..*|fedora[1-8]|fedora-core.*|debian[1-4](\..*)?"
         r"|ubuntu[4-7]\..*|ubuntu8\..*|sle[ds]?(9|10|11)(sp.*)?|opensuse1[01]\..*|mandrake.*|mandriva.*",
-        _OLD, "Linux without virtio drivers",
+        _OLD,
+        "Linux without virtio drivers",
     ),
     (
         r"(alma|alpine|alt|arch|clear|eu?ro|hyperbola|miracle|scientific|void|xbo)?linux.*|alt\..*|android-x86.*|asianux.*"
         r"|caasp.*|centos.*|circle.*|cirros.*|debian.*|elementary.*|endless.*|eos.*|fedora.*|gentoo|gnome.*|guix.*|kali.*"
         r"|mageia.*|manjaro.*|mbs.*|mes.*|nixos.*|oel.*|ol\d.*|opensuse.*|popos.*|pureos.*|rhel.*|rocky.*|silverblue.*"
         r"|slackware.*|sle.*|slem.*|trisquel.*|ubuntu.*|ucs.*",
-        MODERN, "Linux with virtio drivers",
+        MODERN,
+        "Linux with virtio drivers",
     ),
     ("win11|win2k25", _WINDOWS_11, "Windows with UEFI, Secure Boot and a TPM"),
     (r"win(7|8|8\.1|10|2k8r2|2k12.*|2k16|2k19|2k22)", _WINDOWS, "Windows from 7 on: SATA disk, e1000e NIC"),
@@ -60,7 +62,7 @@ TABLE: tuple[tuple[str, Profile, str], ...] = (
     (r"freebsd.*|openbsd.*", _VIRTIO_PC, "BSD with virtio drivers, machine pc"),
     (r"solaris.*|opensolaris.*", _SOLARIS, "Solaris"),
     (r"msdos.*|freedos.*|netware.*|macosx.*|haiku.*", _OLD, "others"),
-)  # fmt: skip
+)
 """Names, as patterns; the first that fits counts."""
 
 

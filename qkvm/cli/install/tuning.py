@@ -56,10 +56,12 @@ def numatune(options: Options) -> spec.NumaTune | None:
 def memtune(options: Options) -> spec.MemTune:
     """From --memtune, in KiB where there is no suffix, as libvirt has it."""
     given = options.first("memtune")
-    return spec.MemTune(**{
-        name: Size(units.parse_size(given.text(name), what=name)) if given.has(name) else None
-        for name in ("hard_limit", "soft_limit", "swap_hard_limit")
-    })  # fmt: skip
+    return spec.MemTune(
+        **{
+            name: Size(units.parse_size(given.text(name), what=name)) if given.has(name) else None
+            for name in ("hard_limit", "soft_limit", "swap_hard_limit")
+        }
+    )
 
 
 def blkiotune(options: Options) -> spec.BlkioTune:

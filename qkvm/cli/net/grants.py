@@ -75,5 +75,5 @@ def _list(context: Context, args: Args, name: str | None) -> None:
     shown = [
         (network, one.who, str(one.taps), str(used), "yes" if one.isolated else "no")
         for network, one, used in found
-    ]  # fmt: skip
+    ]
     return context.out(table(headers, shown, header=not context.quiet))

@@ -38,8 +38,9 @@ def network_named(context: Context, wanted: str) -> Handle:
     except NotFound as error:
         raise NotFound(
             f"failed to get network '{wanted}': Network not found: no network with matching name '{wanted}'",
-            kind="network", name=wanted,
-        ) from error  # fmt: skip
+            kind="network",
+            name=wanted,
+        ) from error
 
 
 def net_define(context: Context, args: Args) -> None:

@@ -37,9 +37,11 @@ def net_port_dumpxml(context: Context, args: Args) -> None:
         port = netport.find(network, wanted)
     except NotFound as error:
         raise NotFound(
-            f"failed to get network port '{printable(wanted)}'", kind="port", name=wanted,
+            f"failed to get network port '{printable(wanted)}'",
+            kind="port",
+            name=wanted,
             hint=f"net-port-list {network.name} shows them",
-        ) from error  # fmt: skip
+        ) from error
     if args.json:
         return context.out(json_text(port._asdict()))
     return print_xml(context, args, xml.dump(netport.describe(port)))

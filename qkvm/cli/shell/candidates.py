@@ -29,7 +29,7 @@ def outside(tree: Tree, words: Sequence[str]) -> list[str]:
     try:
         return _outside(tree, list(words))
     except Exception:
-        # A damaged file or a missing right: no reason to disturb who is typing.
+        # A damaged file or a missing right: an error would only disturb the user, who is typing.
         return []
 
 
@@ -152,7 +152,7 @@ def _values(asked: Asked) -> Iterable[str]:
 
 
 def _fitting(partial: str, found: Iterable[str]) -> list[str]:
-    """Those that begin as what was typed; a name that a terminal could act on is left out."""
+    """Return what begins with the typed text, without names that a terminal could act on."""
     return sorted({word for word in found if word.startswith(partial) and word.isprintable()})
 
 
@@ -160,7 +160,7 @@ def _fitting(partial: str, found: Iterable[str]) -> list[str]:
 
 
 def _domains(asked: Asked) -> Iterable[str]:
-    """Names of the domains that the verb can act upon (their ids would be as good, but are nobody's choice)."""
+    """Names of the domains that the verb can act upon (not their ids: nobody types those)."""
     from qkvm.domain import run as runs
     from qkvm.domain.handle import names as domain_names
 

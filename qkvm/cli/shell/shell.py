@@ -91,7 +91,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _ask(session: Session) -> str | None:
-    """The next line that the user types, '' where he gave it up with ^C, None at the end of the input."""
+    """The next line that the user types, '' where they cancel it with ^C, None at the end of the input."""
     prompt = "qkvm > " if session.readonly or os.geteuid() != 0 else "qkvm # "
     session.console.flush()
     try:

@@ -39,8 +39,9 @@ def find(context: Context, wanted: str) -> Pool:
         shown = printable(wanted)
         raise NotFound(
             f"failed to get pool '{shown}': Storage pool not found: no storage pool with matching name '{shown}'",
-            kind="pool", name=wanted,
-        ) from error  # fmt: skip
+            kind="pool",
+            name=wanted,
+        ) from error
 
 
 def _pool(context: Context, args: Args) -> Pool:

@@ -1,7 +1,7 @@
 """What can go wrong, one class per reaction.
 
-Callers branch on the class and on its attributes, never on the text. The text says what was wrong and where;
-``hint`` says what would be right. Only the command line prints and exits.
+Callers branch on the class and its attributes, never on the text. The text says what was wrong and where; ``hint``
+says what would be right. Only the command line prints and exits.
 
     QkvmError
     ├── InvalidValue        an argument that can never be right

@@ -57,7 +57,7 @@ def check_private_dir(path: str) -> None:
 
 
 def os_error(error: OSError, what: str) -> HostError:
-    """The typed form of an operating system's error, with a hint where the cause is a common one."""
+    """Return the typed form of an operating system's error, with a hint where the cause is a common one."""
     hint = ""
     if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
         hint = "run qkvm as root"
@@ -67,7 +67,7 @@ def os_error(error: OSError, what: str) -> HostError:
 
 
 def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
-    """Replace ``path`` by a file with this content: the old one or the new one, never a part of either.
+    """Replace ``path`` by a file with this content; a crash leaves the old or the new one.
 
     :raises HostError: the file can't be written (folder missing, disk full, read-only).
     """
@@ -91,10 +91,7 @@ def write_atomic(path: str, data: bytes | str, mode: int = 0o600) -> None:
 
 
 def replace_link(path: str, target: str) -> None:
-    """Have ``path``, a symbolic link or nothing yet, lead to ``target``.
-
-    :raises HostError: it can't be made.
-    """
+    """Make ``path``, a symbolic link or nothing yet, lead to ``target``. :raises HostError: it can't be made."""
     temporary = f"{path}.new{os.getpid()}"
     try:
         if os.path.islink(path) and os.readlink(path) == target:
@@ -116,7 +113,7 @@ def sweep(folder: str) -> None:
 
 
 def read_bytes(path: str) -> bytes | None:
-    """The file's content, or None where there is no such file.
+    """Return the file's content, or None where there is no such file.
 
     :raises HostError: it is there but can't be read.
     """
@@ -198,13 +195,13 @@ def entries(path: str, suffix: str = "") -> list[str]:
 
 
 class locked:
-    """Hold an exclusive flock on ``path``, a file that exists for as long as somebody holds or wants it.
+    """Hold an exclusive flock on ``path``, a file that exists as long as a process holds it or waits for it.
 
-    Used with ``with``, which gives its fd. Not a generator: contextlib alone takes a read verb two milliseconds.
+    Used with ``with``, which gives its fd; no generator, as importing contextlib takes a read verb two
+    milliseconds.
 
-    :param what: what the lock guards, for the error.
-    :param timeout: seconds to wait for another holder.
-    :raises Busy: another process holds it for longer than that.
+    :param what: what the lock guards, for the error. :param timeout: seconds to wait for another holder.
+    :raises Busy: another process holds it for longer.
     """
 
     def __init__(self, path: str, what: str, timeout: float = 30.0) -> None:
@@ -257,10 +254,10 @@ def _same_file(fd: int, path: str) -> bool:
 
 
 def trim_log(path: str, cap: int) -> None:
-    """Cut a log that has outgrown ``cap`` bytes to its newest half of that.
+    """Cut a log of more than ``cap`` bytes to its newest half of that.
 
-    The writer holds it open with O_APPEND, so that it goes on at the new end. What it writes between the
-    copy and the cut is lost; a log can bear that.
+    The writer has it open with O_APPEND and goes on at the new end. What it writes between the copy and the cut is
+    lost, which is acceptable for a log.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -280,10 +277,10 @@ def trim_log(path: str, cap: int) -> None:
 
 
 class Undo:
-    """A pile of undo steps: run from the newest on failure, forgotten on success.
+    """Undo steps: run on failure, the newest first; dropped on success.
 
-    ``with Undo() as undo: …; undo.add(step); …; undo.commit()``. A step that fails itself does not keep the
-    others from running; its words are added to the first error as notes.
+    ``with Undo() as undo: …; undo.add(step); …; undo.commit()``. When a step fails, the others still run; its
+    words are added to the first error as notes.
     """
 
     def __init__(self) -> None:

@@ -1,14 +1,13 @@
-"""Where things lie: the tree under QKVM_ROOT; without that, the host's for root, and for users one of their own.
+"""Where files are: the tree under QKVM_ROOT, else / for root and a tree of their own for users.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools,grants}/NAME.toml, templates/
     var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
-Another root is another set that never meets the host's own. A user's is $XDG_DATA_HOME/qkvm, by default
-~/.local/share/qkvm (libvirt's qemu:///session); what runs now lies in $XDG_RUNTIME_DIR/qkvm-ID there, ID being
-of the root, and in the tree itself where there is no such folder. Paths are plain strings: a read verb has no time
-for more.
+Trees with different roots are independent. A user's is $XDG_DATA_HOME/qkvm, by default ~/.local/share/qkvm
+(libvirt's qemu:///session); its run files are in $XDG_RUNTIME_DIR/qkvm-ID, where ID stands for the root, or in the
+tree itself where there is no such folder. Paths are plain strings, since read verbs have no time for more.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Tree:
         return self.root == session_root()
 
     def view(self) -> Tree:
-        """The tree beside this one that shows a group what it may see of it (:mod:`qkvm.host.view`)."""
+        """Return the tree beside this one that shows a group what it may see of it (:mod:`qkvm.host.view`)."""
         shown = Tree(self.root)
         shown.state = join(self.root, "var/lib/qkvm-read")
         shown.config = join(shown.state, "etc")
@@ -177,7 +176,7 @@ class Tree:
         return join(self.state, "save")
 
     def managed_save(self, domain: str) -> str:
-        """The saved state of one domain that its next start takes up."""
+        """Return the saved state of one domain that its next start takes up."""
         return join(self.saves, f"{domain}.save")
 
     @property
@@ -186,7 +185,7 @@ class Tree:
         return join(self.state, "nvram")
 
     def nvram(self, domain: str) -> str:
-        """The UEFI variables of one domain, where its definition names no other file."""
+        """Return the UEFI variables of one domain, where its definition names no other file."""
         return join(self.nvrams, f"{domain}_VARS.qcow2")
 
     @property
@@ -213,7 +212,7 @@ class Tree:
         return join(self.state, "seeds")
 
     def seed(self, domain: str) -> str:
-        """The cloud-init seed of one domain, a CD image."""
+        """Return the cloud-init seed of one domain, a CD image."""
         return join(self.seeds, f"{domain}.iso")
 
     @property
@@ -222,7 +221,7 @@ class Tree:
         return join(self.state, "boot")
 
     def boot_file(self, domain: str, kind: str) -> str:
-        """The kernel or initrd (``kind``) that one domain was installed with."""
+        """Return the kernel or initrd (``kind``) that one domain was installed with."""
         return join(self.boot_files, f"{domain}.{kind}")
 
     @property
@@ -247,7 +246,7 @@ class Tree:
         return join(self.log, f"{domain}.trace")
 
     def logs(self, domain: str) -> tuple[str, ...]:
-        """All that is written of one domain."""
+        """Return all that is written of one domain."""
         return self.qemu_log(domain), self.serial_log(domain), self.transcript(domain)
 
 
@@ -263,17 +262,17 @@ def system_tree() -> Tree:
 
 
 def session_root() -> str:
-    """The root of the user's own tree. XDG's specification has relative paths ignored."""
+    """Return the root of the user's own tree. XDG's specification has relative paths ignored."""
     data = os.environ.get("XDG_DATA_HOME", "")
     return os.path.abspath(join(data if data.startswith("/") else os.path.expanduser("~/.local/share"), "qkvm"))
 
 
 def _session_run(root: str) -> str:
-    """The folder of what runs now in a user's tree: where it was put, else where it is put from now on.
+    """Return the folder of run files in a user's tree: the one in use, else the one to use from now on.
 
-    ``run/session`` leads there: a shell with another environment (cron, su) finds the same guests. After the
-    user's last logout, or a boot, the folder that it names is gone. One in the tree itself is left when nothing
-    has run in it.
+    ``run/session`` leads there, so that a shell with another environment (cron, su) finds the same guests. After
+    the user's last logout, or a boot, that folder is gone. One in the tree itself is not used while nothing has
+    run in it.
     """
     own = join(root, "run/qkvm")
     try:
@@ -288,9 +287,9 @@ def _session_run(root: str) -> str:
 
 
 def _runtime_folder(root: str) -> str:
-    """The folder for a tree's run files in the user's runtime folder, '' where there is none of theirs.
+    """Return the folder for a tree's run files in the user's runtime folder, '' where there is none.
 
-    Its name is the root's: a user may have several. The short one leaves room for sockets in it.
+    Its name stands for the root, as a user may have several. It is short, to leave room for sockets' paths.
     """
     uid = os.geteuid()
     for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
@@ -305,12 +304,12 @@ def _runtime_folder(root: str) -> str:
 
 
 def session_link(root: str) -> str:
-    """The link in a user's tree that leads to what runs now."""
+    """Return the link in a user's tree that leads to what runs now."""
     return join(root, "run/session")
 
 
 def package() -> str:
-    """The folder of qkvm's own modules."""
+    """Return the folder of qkvm's own modules."""
     return os.path.dirname(os.path.abspath(__file__))
 
 

@@ -11,10 +11,9 @@ INSTEAD = "sudo; or without a bridge: a NIC of type user, as --network user give
 
 
 def need_root(what: str, *, instead: str) -> None:
-    """Refuse to others than root what the kernel would refuse them.
+    """Refuse to users what only root can do. :raises HostError: this is not root.
 
-    :param what: that needs root, as the beginning of a sentence. :param instead: what they can have.
-    :raises HostError: this is not root.
+    :param what: what needs root, as the beginning of a sentence. :param instead: what users can do.
     """
     if os.geteuid() != 0:
         raise HostError(f"{what} needs root", hint=instead)

@@ -13,7 +13,7 @@ def listen_unix(path: str, *, mode: int = 0o600) -> socket.socket:
 
 
 def connect_unix(path: str, *, timeout: float | None = None) -> socket.socket:
-    """A connected socket to ``path``, of any length (a plain connect takes 107 bytes: struct sockaddr_un).
+    """Return a connected socket to ``path``, of any length (a plain connect takes 107 bytes: struct sockaddr_un).
 
     :param timeout: seconds for the connect and all that follows; None waits for ever. A listener whose queue is
         full is an error at once where there is a timeout.

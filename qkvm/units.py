@@ -1,7 +1,7 @@
 """Parse or refuse: sizes, names, MAC addresses, ids, ports.
 
-Every string that comes from outside passes one of these before it becomes part of a definition, a path or a
-command line. All raise :class:`~qkvm.errors.InvalidValue` with what would be right.
+Every string from outside passes one of these before it becomes part of a definition, a path or a command line. All
+raise :class:`~qkvm.errors.InvalidValue` with what would be right.
 """
 
 from __future__ import annotations
@@ -39,17 +39,16 @@ def _scale(suffix: str) -> int | None:
 
 
 def parse_size(text: str, *, default: str = "KiB", what: str = "size") -> int:
-    """Read a size with an optional suffix and give KiB, rounded up (libvirt's virScaleInteger).
+    """Read a size with an optional suffix; return KiB, rounded up (libvirt's virScaleInteger).
 
     :param text: a whole number and a suffix of b, KB, KiB, k, M, MiB … E, in any case.
-    :param default: the suffix meant where there is none.
-    :param what: how the error names the value.
+    :param default: the suffix where there is none. :param what: how the error names the value.
     """
     return -(-parse_bytes(text, default=default, what=what) // 1024)
 
 
 def parse_bytes(text: str, *, default: str = "B", what: str = "size") -> int:
-    """The same in bytes, exactly."""
+    """Return the same in bytes, exactly."""
     stripped = text.strip()
     digits = len(stripped) - len(stripped.lstrip("0123456789"))
     scale = _scale(stripped[digits:].strip() or default)
@@ -68,7 +67,7 @@ def parse_bytes(text: str, *, default: str = "B", what: str = "size") -> int:
 
 
 def format_size(kib: int) -> str:
-    """The shortest exact text of a size in KiB: 524288 -> '512MiB'."""
+    """Return the shortest exact text of a size in KiB: 524288 -> '512MiB'."""
     for suffix, power in (("TiB", 3), ("GiB", 2), ("MiB", 1)):
         unit = 1024**power
         if kib and kib % unit == 0:
@@ -85,7 +84,7 @@ def pretty_size(size: int) -> str:
 
 
 def parse_count(text: str, what: str, *, minimum: int = 1, maximum: int = 1 << 31) -> int:
-    """A whole number between ``minimum`` and ``maximum``; ``what`` names it in the error."""
+    """Return a whole number between ``minimum`` and ``maximum``; ``what`` names it in the error."""
     stripped = text.strip()
     body = stripped[1:] if stripped[:1] in "+-" else stripped
     if not body.isascii() or not body.isdigit() or len(body) > 20:
@@ -103,7 +102,7 @@ def parse_count(text: str, what: str, *, minimum: int = 1, maximum: int = 1 << 3
 
 
 def check_name(text: str, kind: str) -> str:
-    """A name that is safe as a file name, an option's value and a table cell; gives it back.
+    """Check a name that is safe as a file name, an option's value and a table cell; return it.
 
     :param kind: 'domain', 'network' …, for the error.
     """
@@ -134,7 +133,7 @@ def check_interface_name(text: str) -> str:
 
 
 def parse_mac(text: str) -> str:
-    """A unicast MAC address, in lower case with colons (IEEE 802, six octets)."""
+    """Return a unicast MAC address, in lower case with colons (IEEE 802, six octets)."""
     parts = text.lower().replace("-", ":").split(":")
     octets = [int(part, 16) for part in parts if len(part) == 2 and set(part) <= set("0123456789abcdef")]
     if len(parts) != 6 or len(octets) != 6:
@@ -149,12 +148,12 @@ def parse_mac(text: str) -> str:
 
 
 def random_mac() -> str:
-    """A new MAC address with the 52:54:00 prefix that KVM guests carry."""
+    """Return a new MAC address with the 52:54:00 prefix that KVM guests carry."""
     return "52:54:00:" + ":".join(f"{octet:02x}" for octet in os.urandom(3))
 
 
 def random_uuid() -> str:
-    """A new random UUID (RFC 4122, version 4) in its usual text form."""
+    """Return a new random UUID (RFC 4122, version 4) in its usual text form."""
     raw = bytearray(os.urandom(16))
     raw[6] = raw[6] & 0x0F | 0x40
     raw[8] = raw[8] & 0x3F | 0x80
@@ -167,7 +166,7 @@ def format_uuid(digits: str) -> str:
 
 
 def parse_uuid(text: str) -> str:
-    """A UUID with or without hyphens, in lower case with them (RFC 4122)."""
+    """Return a UUID with or without hyphens, in lower case with them (RFC 4122)."""
     digits = text.lower().replace("-", "")
     if len(digits) != 32 or set(digits) - set("0123456789abcdef") or len(text) > 36:
         raise InvalidValue(
@@ -177,7 +176,7 @@ def parse_uuid(text: str) -> str:
 
 
 def check_path(text: str, what: str) -> str:
-    """An absolute path without NUL or newline; gives it back. Does not look at the disk."""
+    """Check an absolute path without NUL or newline; return it. Does not look at the disk."""
     if not text.startswith("/"):
         raise InvalidValue(f"{what} '{printable(text)}' is not an absolute path")
     return check_text(text, what)
@@ -198,12 +197,12 @@ def check_unicode(text: str, what: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal could act on escaped, for messages and tables."""
+    """Return the text with everything that a terminal could act on escaped, for messages and tables."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def parse_cpu_list(text: str) -> set[int]:
-    """The kernel's list format: '0-2,5' is {0, 1, 2, 5}."""
+    """Return the kernel's list format: '0-2,5' is {0, 1, 2, 5}."""
     cpus: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
@@ -213,7 +212,7 @@ def parse_cpu_list(text: str) -> set[int]:
 
 
 def format_cpu_list(cpus: set[int]) -> str:
-    """The opposite of :func:`parse_cpu_list`."""
+    """Return the opposite of :func:`parse_cpu_list`."""
     parts: list[list[int]] = []
     for cpu in sorted(cpus):
         if parts and cpu == parts[-1][-1] + 1:

@@ -1,7 +1,7 @@
 """XML as libvirt writes it: a small tree, a strict reader that knows lines, a writer with libvirt's layout.
 
-Names are taken as they stand, prefix included (``qemu:commandline``), as libvirt's own documents use them. The
-reader loads expat when it is called; the writer needs nothing.
+Names include their prefix (``qemu:commandline``), as libvirt's own documents use them. The reader loads expat when
+it is called; the writer needs nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ DEPTH_MAX = 64
 class Element:
     """One element: ``tag``, ``attributes``, the ``text`` before its first child, ``children``, ``tail``.
 
-    ``line`` is where it began in the document that it was read from, 0 for one that was made here. ``tail`` is
-    text behind the element's end; it is kept only where it is more than space.
+    ``line`` is where it began in its document, 0 for a new one. ``tail`` is text after the element, kept only if
+    it is more than space.
     """
 
     __slots__ = ("attributes", "children", "line", "tag", "tail", "text")
@@ -44,15 +44,15 @@ class Element:
         return child
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The value of an attribute."""
+        """Return the value of an attribute."""
         return self.attributes.get(name, default)
 
     def all(self, tag: str) -> list[Element]:
-        """The children of that name, in order."""
+        """Return the children of that name, in order."""
         return [child for child in self.children if child.tag == tag]
 
     def find(self, path: str) -> Element | None:
-        """The first element at a path of tags, such as ``os/type``; None where there is none."""
+        """Return the first element at a path of tags, such as ``os/type``; None where there is none."""
         here = self
         for tag in path.split("/"):
             found = next((child for child in here.children if child.tag == tag), None)
@@ -68,7 +68,7 @@ class Element:
 
 
 def element(tag: str, text: object = "", **attributes: object) -> Element:
-    """A new element that stands by itself; attributes as in :meth:`Element.add`."""
+    """Return a new element that stands by itself; attributes as in :meth:`Element.add`."""
     return Element(tag, _given(attributes), str(text))
 
 
@@ -77,7 +77,7 @@ def _given(attributes: dict[str, object]) -> dict[str, str]:
 
 
 def parse(text: str | bytes, path: str) -> Element:
-    """The root element of an XML 1.0 document.
+    """Return the root element of an XML 1.0 document.
 
     A document type declaration is refused: it could name other files, and its entities can grow without bound.
     Comments and processing instructions are dropped.
@@ -152,7 +152,7 @@ if TYPE_CHECKING:
 
 
 def dump(root: Element, *, indent: int = 0) -> str:
-    """The element as libvirt would print it: two spaces a level, single quotes, one newline at the end.
+    """Return the element as libvirt would print it: two spaces a level, single quotes, one newline at the end.
 
     :param indent: levels to shift the whole by.
     :raises InvalidValue: a text or value holds a character that XML 1.0 does not have.
@@ -197,12 +197,12 @@ def is_declaration(name: str) -> bool:
 
 
 def declared(element: Element) -> dict[str, str]:
-    """The namespaces that an element declares by their prefixes, '' being the default namespace's."""
+    """Return the namespaces that an element declares by their prefixes, '' being the default namespace's."""
     return {name.partition(":")[2]: value for name, value in element.attributes.items() if is_declaration(name)}
 
 
 def namespace(element: Element, scope: dict[str, str]) -> str:
-    """The namespace of an element, '' for none.
+    """Return the namespace of an element, '' for none.
 
     :param scope: prefix -> namespace, as declared around it.
     """
@@ -210,7 +210,7 @@ def namespace(element: Element, scope: dict[str, str]) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with the five characters of markup escaped, as libvirt does in values and in text alike.
+    """Return the text with the five characters of markup escaped, as libvirt does in values and in text alike.
 
     :raises InvalidValue: it holds a character that XML 1.0 does not have (most control characters).
     """

@@ -1,4 +1,4 @@
-"""The part of XPath 1.0 that picks nodes out of a description: paths, wildcards and predicates; no arithmetic.
+"""The part of XPath 1.0 that selects nodes of a description: paths, wildcards and predicates; no arithmetic.
 
     /domain/devices/disk[@device='cdrom']/target/@dev    //interface[model/@type='virtio'][2]    //name/text()
 
@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 
 
 def find(root: Element, path: str) -> list[Item]:
-    """The nodes at a path, in the document's order, each once.
+    """Return the nodes at a path, in the document's order, each once.
 
     :raises InvalidValue: it is no XPath, or asks for more than this part of it.
     """
@@ -53,7 +53,7 @@ def find(root: Element, path: str) -> list[Item]:
 
 
 def show(item: Item) -> str:
-    """A node as virsh prints it: markup, the attribute with a blank in front, or the bare text."""
+    """Return a node as virsh prints it: markup, the attribute with a blank in front, or the bare text."""
     if isinstance(item, Element):
         # In what dump gives, an apostrophe is nothing but the end of a value.
         return dump(item).rstrip("\n").replace("'", '"')
@@ -103,7 +103,7 @@ class _Search:
         return self._tokens[self._next] if self._next < len(self._tokens) else ""
 
     def _take(self, *wanted: str) -> str:
-        """The next token where it is one of these, '' where it is not."""
+        """Return the next token where it is one of these, '' where it is not."""
         token = self._peek()
         if token not in wanted or not token:
             return ""
@@ -155,7 +155,7 @@ class _Search:
         return token in (".", "..", "@", "*") or token[:1].isalpha() or token[:1] == "_"
 
     def _deep(self, nodes: Sequence[Item]) -> list[Item]:
-        """The nodes and all elements below them."""
+        """Return the nodes and all elements below them."""
         found: list[Item] = []
         for node in nodes:
             if isinstance(node, Element):
@@ -272,7 +272,7 @@ class _Search:
 
 
 def _string(item: Item) -> str:
-    """The string value of a node: all the text in it."""
+    """Return the string value of a node: all the text in it."""
     if not isinstance(item, Element):
         return item.value
     return item.text + "".join(_string(child) + child.tail for child in item)

@@ -29,11 +29,11 @@ class BootDevice(StrEnum):
 
 
 class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the firmware loads: a kernel given directly, else devices in ``order``; without one, the disks.
+    """What the firmware loads: a kernel given directly, else devices in ``order``, else the disks.
 
-    ``menu_timeout`` is in milliseconds. ``loader`` and ``nvram_template`` name the UEFI's files where the
-    descriptors are not to choose them, ``nvram`` the domain's own store of variables; they are qcow2 where their
-    name ends so, else raw. With the BIOS ``loader`` takes the place of QEMU's own.
+    ``menu_timeout`` is in milliseconds. ``loader`` and ``nvram_template`` name UEFI files instead of the
+    descriptors' choice, ``nvram`` the domain's own store of variables; they are qcow2 if their name ends so, else
+    raw. With BIOS, ``loader`` replaces QEMU's own.
     """
 
     kernel: str = ""

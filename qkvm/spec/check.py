@@ -34,7 +34,7 @@ def once(values: Iterable[str], what: str) -> None:
 
 
 def between(number: int, lowest: int, highest: int, what: str) -> int:
-    """A number within its limits, both of which belong to them; gives it back."""
+    """Check a number within its limits, both of which belong to them; return it."""
     if not lowest <= number <= highest:
         raise InvalidValue(f"{what} {number} is out of range", hint=f"{lowest} to {highest}")
     return number

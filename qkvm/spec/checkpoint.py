@@ -34,7 +34,7 @@ class CheckpointDisk:
 class Checkpoint:
     """A checkpoint: ``created`` in seconds since the epoch, ``parent`` the one before it, '' for none.
 
-    ``definition`` is what the domain was then, as a record has it.
+    ``definition`` is the domain's at that time, as a record has it.
     """
 
     __slots__ = ("created", "definition", "description", "disks", "name", "parent")
@@ -57,7 +57,7 @@ class Checkpoint:
         self.parent = parent
 
     def bitmap(self, target: str) -> str:
-        """The name of its bitmap in a disk, '' where it has none there."""
+        """Return the name of its bitmap in a disk, '' where it has none there."""
         return next((disk.bitmap for disk in self.disks if disk.target == target and disk.kind == BITMAP), "")
 
     def definitions(self) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ class Checkpoint:
 
 
 def from_plain(plain: Any, path: str) -> Checkpoint:
-    """A checkpoint from what :meth:`Checkpoint.to_plain` gave.
+    """Return a checkpoint from what :meth:`Checkpoint.to_plain` gave.
 
     :raises DefinitionError: it is damaged, or a newer qkvm's.
     """
@@ -92,7 +92,7 @@ def from_plain(plain: Any, path: str) -> Checkpoint:
 
 
 def check_name(name: str) -> str:
-    """A name that a checkpoint and its bitmaps can have; gives it back.
+    """Check a name that a checkpoint and its bitmaps can have; return it.
 
     :raises InvalidValue: none, or one that backups of qkvm's own use.
     """

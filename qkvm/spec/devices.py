@@ -205,10 +205,10 @@ class FilesystemDriver(StrEnum):
 
 
 class AccessMode(StrEnum):
-    """What owners and modes of files mean in a share.
+    """What owners and modes of files in a share mean.
 
-    passthrough: they are the host's own. mapped: they are kept beside each file, for the guest alone. squash: they
-    are the host's own as far as QEMU's user can set them, and not otherwise. virtiofs has passthrough alone.
+    passthrough: the host's own. mapped: kept beside each file, only for the guest. squash: the host's own as far
+    as QEMU's user can set them. virtiofs has only passthrough.
     """
 
     MAPPED = "mapped"
@@ -219,7 +219,7 @@ class AccessMode(StrEnum):
 class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A folder of the host, ``source``, that the guest mounts by its tag, ``target``.
 
-    ``file_mode`` and ``folder_mode`` are octal: what the host sees of new files in a 9p share of mapped access.
+    ``file_mode`` and ``folder_mode`` (octal): what the host sees of new files in a 9p share with mapped access.
     """
 
     source: str
@@ -284,10 +284,7 @@ def check_vnc(vnc: Vnc) -> None:
 
 
 def check_vnc_password(text: str) -> str:
-    """A password that VNC's authentication takes whole (RFC 6143, 7.2.2: eight bytes); gives it back.
-
-    The text itself is in no error.
-    """
+    """Check a password for VNC, at most eight bytes (RFC 6143, 7.2.2), and return it; no error shows it."""
     if not text.strip():
         raise InvalidValue("the vnc password is empty", hint="1 to 8 ASCII characters; leave it out for none")
     if not text.isascii() or not text.isprintable():

@@ -26,10 +26,7 @@ class DhcpRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DhcpHost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An address that is kept for one guest, IPv4 or IPv6, known by its MAC or its DHCPv6 unique id (``id``).
-
-    ``name`` is what dnsmasq calls it, be there an address or not.
-    """
+    """An IPv4 or IPv6 address for one guest, known by its MAC or DHCPv6 unique id (``id``), and its ``name``."""
 
     mac: str = ""
     id: str = ""
@@ -38,10 +35,7 @@ class DhcpHost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a guest boots from the network: a file, and the server that has it, '' for dnsmasq's own TFTP.
-
-    ``tftp`` is the folder that dnsmasq serves by TFTP, '' for none.
-    """
+    """A guest's boot file, its server ('' for dnsmasq's TFTP), and dnsmasq's TFTP folder ('' for none)."""
 
     file: str = ""
     server: str = ""
@@ -49,7 +43,7 @@ class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def check_range(found: DhcpRange, own: Interface) -> None:
-    """Refuse a range that does not lie among the hosts of the network's own subnet.
+    """Refuse a range outside of the hosts of the network's own subnet.
 
     :raises InvalidValue: naming the address.
     """
@@ -78,7 +72,7 @@ def is_host(address: Ip, own: Interface) -> bool:
 
 
 def check_hosts(hosts: tuple[DhcpHost, ...], owns: tuple[Interface, ...]) -> None:
-    """Refuse hosts that can't be told apart, or whose addresses are not the network's.
+    """Refuse hosts that are not distinct, or whose addresses are not the network's.
 
     :raises InvalidValue: naming the host and what it shares with which other.
     """

@@ -25,7 +25,7 @@ CONVERTED = ("vmdk", "vdi", "vhdx", "vpc", "qed")
 
 
 def format_hint(word: str) -> str:
-    """The formats that there are, for an error about another one, and what to do with an image of that."""
+    """Return the formats that there are, for an error about another one, and what to do with an image of that."""
     known = ", ".join(DiskFormat)
     return f"{known}; qkvm vol-import converts" if word in CONVERTED else known
 
@@ -124,10 +124,10 @@ class Layer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A disk: an image or block device under a guest's device name (vda, sda, hda, fda …).
 
-    ``path`` is empty for a drive without medium. ``backing`` are the images it is based on, nearest first.
-    ``iothread`` is the number of the thread that serves it, 0 is QEMU's main one. ``boot_order`` is 1 for the
-    first device that the firmware tries, 0 where boot.order counts. ``throttle_groups`` are those of the domain's
-    that the disk is in: the limits of all of them hold, shared with the other disks there.
+    ``path`` is empty for a drive without a medium. ``backing`` are the images it is based on, nearest first.
+    ``iothread`` is the number of the thread that serves it, 0 for QEMU's main one. ``boot_order`` is 1 for the
+    first device that the firmware tries, 0 where boot.order counts. ``throttle_groups`` are the domain's groups
+    that the disk is in; the limits of all apply, shared with the other disks there.
     """
 
     path: str = ""
@@ -158,7 +158,7 @@ class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def bus_of(target: str) -> DiskBus:
-    """The bus that a guest's device name tells; sd is sata's, scsi's and usb's, and means sata here."""
+    """Return the bus that a guest's device name tells; sd is sata's, scsi's and usb's, and means sata here."""
     for bus in (DiskBus.VIRTIO, DiskBus.IDE, DiskBus.FDC, DiskBus.SATA):
         if target.startswith(bus.prefix):
             return bus
@@ -166,7 +166,7 @@ def bus_of(target: str) -> DiskBus:
 
 
 def index_of(target: str) -> int:
-    """The number that the letters of a target stand for: vda is 0, vdz 25, vdaa 26 (virDiskNameToIndex)."""
+    """Return the number that the letters of a target stand for: vda is 0, vdz 25, vdaa 26 (virDiskNameToIndex)."""
     number = 0
     for letter in target[2:]:
         number = number * 26 + ord(letter) - ord("a") + 1
@@ -174,7 +174,7 @@ def index_of(target: str) -> int:
 
 
 def target_name(bus: DiskBus, index: int) -> str:
-    """The opposite of :func:`index_of`."""
+    """Return the opposite of :func:`index_of`."""
     letters = ""
     number = index + 1
     while number:
@@ -184,7 +184,7 @@ def target_name(bus: DiskBus, index: int) -> str:
 
 
 def next_target(taken: set[str], bus: DiskBus = DiskBus.VIRTIO) -> str:
-    """The first free disk name of a bus: vda, vdb …"""
+    """Return the first free disk name of a bus: vda, vdb …"""
     index = 0
     while target_name(bus, index) in taken:
         index += 1

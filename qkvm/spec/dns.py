@@ -47,10 +47,7 @@ class DnsForwarder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``enable`` off: dnsmasq answers no questions for names at all.
-
-    ``forward_plain`` lets names without a dot be asked of other servers.
-    """
+    """DNS of a network, answered unless ``enable`` is off; ``forward_plain`` forwards names without a dot."""
 
     enable: bool = True
     forward_plain: bool = True
@@ -63,7 +60,7 @@ class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def is_name(text: str) -> bool:
     """Whether a text is a DNS name of letters, digits and hyphens (RFC 1123, section 2.1).
 
-    Its last label is no number: else it could be taken for an address, or for a time.
+    Its last label must not be a number, which could be read as an address or a time.
     """
     labels = text.split(".")
     return (

@@ -150,10 +150,10 @@ class Vcpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a domain: domains/NAME.toml.
 
-    ``machine_version`` pins the machine type to a release of QEMU ('7.2'); empty is the emulator's newest, to
-    which a definition is pinned when it is stored or first started.
-    ``cpu`` is QEMU's -cpu; empty is all that the accelerator offers. ``metadata`` is XML text by its namespace.
-    Without ``topology`` each vCPU is a socket of one core.
+    ``machine_version`` pins the machine type to a release of QEMU ('7.2'); an empty one is set to the emulator's
+    newest when the definition is stored or first started. ``cpu`` is QEMU's -cpu; empty for all that the
+    accelerator offers. ``metadata`` is XML text by its namespace. Without ``topology``, each vCPU is a socket of
+    one core.
     """
 
     name: str
@@ -208,9 +208,8 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def validate(domain: Domain) -> Domain:
     """Check what types can't: ranges, duplicates, what a machine lacks.
 
-    Gives the domain back with its UUID and MAC addresses in their usual form.
-
-    :raises InvalidValue: naming the value and what would be right.
+    Return the domain with its UUID and MAC addresses in their usual form. :raises InvalidValue: with what is
+    right.
     """
     units.check_name(domain.name, "domain")
     if domain.name.isdigit():

@@ -19,9 +19,9 @@ class Protocol(StrEnum):
 
 
 class PortForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ports of the host's that lead to those of the guest that it is a NIC's of.
+    """Ports of the host that lead to ports of the guest with this NIC.
 
-    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host's, '' for all; ``to`` the guest's (first)
+    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host, '' for all; ``to`` the guest's (first)
     port, 0 for the same.
     """
 

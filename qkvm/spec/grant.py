@@ -17,10 +17,10 @@ MOST_TAPS = 256
 
 
 class Grant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one user or one group's members may have on a network.
+    """What a user, or each member of a group, may have on a network.
 
-    ``who`` is a user's name or number, or @ and a group's. ``taps`` is how many NICs each user has at most.
-    ``isolated``: these NICs reach the host and guests that are not isolated, but not each other.
+    ``who`` is a user's name or number, or @ and a group's. ``taps``: NICs of each user at most. ``isolated``:
+    these NICs reach the host and guests that are not isolated, but not each other.
     """
 
     who: str
@@ -35,7 +35,7 @@ class Grants(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def check(grant: Grant) -> Grant:
-    """The grant itself. :raises InvalidValue: a value can't be right."""
+    """Return the grant itself. :raises InvalidValue: a value can't be right."""
     if not _WHO.fullmatch(grant.who):
         raise InvalidValue(f"'{printable(grant.who)}' is no user", hint="a name, a user's number, or @GROUP")
     between(grant.taps, 1, MOST_TAPS, "the number of taps")

@@ -17,7 +17,7 @@ class Machine(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> tuple[Machine, str]:
-        """A machine and its version from QEMU's name of a type: 'pc-q35-7.2' and 'q35' are of q35.
+        """Return a machine and its version from QEMU's name of a type: 'pc-q35-7.2' and 'q35' are of q35.
 
         :raises ValueError: no machine of qkvm's.
         """

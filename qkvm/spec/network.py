@@ -28,10 +28,10 @@ AUTO = "auto"
 
 
 class Mode(StrEnum):
-    """How guests reach the world.
+    """How guests reach the outside.
 
-    Through the host's addresses, by their own through the host, not at all, by a bridge that is not qkvm's to
-    rule (and may be made over one of the host's NICs), or as whoever rules the host's packet filter decides.
+    In this order: by the host's addresses, routed with their own, not at all, by a bridge that is not qkvm's (but
+    may be made over a NIC of the host), or as the host's own packet filter decides.
     """
 
     NAT = "nat"
@@ -44,8 +44,8 @@ class Mode(StrEnum):
 class Ipv6(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The IPv6 side of a network: the host's own address with its prefix, 'fd12:3456:789a:1::1/64'.
 
-    Router advertisements tell guests of the prefix; with ``dhcp`` there is DHCPv6 as well. ``nat`` hides guests
-    behind the host's addresses (NAT66), in mode nat only; without it their own are routed.
+    Router advertisements announce the prefix; with ``dhcp`` there is DHCPv6 too. ``nat`` hides guests behind the
+    host's addresses (NAT66), in mode nat only; without it they are routed.
     """
 
     address: str
@@ -57,10 +57,9 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a network: networks/NAME.toml.
 
     ``address`` is the host's own on the bridge with the prefix, '192.168.122.1/24'; '' is none. ``mac`` is the
-    bridge's, '' a new one at each start. ``dev`` is the only link of the host that guests may go out by.
-    ``over`` is the NIC that a network of mode bridge makes its bridge over. ``relocatable`` lets net-start take
-    the next free bridge name and /24 where these are taken on this host. ``metadata`` is XML text by its
-    namespace.
+    bridge's, '' for a new one at each start. ``dev`` is the only link by which guests may go out. ``over`` is the
+    NIC over which a network of mode bridge makes its bridge. ``relocatable`` lets net-start take the next free
+    bridge name and /24 where these are taken. ``metadata`` is XML text by its namespace.
     """
 
     name: str
@@ -114,7 +113,7 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def default_network(uuid: str, mac: str = "") -> Network:
-    """The network that every host starts with, as libvirt's: NAT on virbr0, 192.168.122.0/24."""
+    """Return the network that every host starts with, as libvirt's: NAT on virbr0, 192.168.122.0/24."""
     return Network(
         name="default", uuid=uuid, bridge="virbr0", mac=mac, address="192.168.122.1/24", relocatable=True,
         dhcp=DhcpRange(start="192.168.122.2", end="192.168.122.254"),
@@ -122,7 +121,7 @@ def default_network(uuid: str, mac: str = "") -> Network:
 
 
 def relocated(network: Network, subnet: IPv4Network, bridge: str) -> Network:
-    """The same network on another IPv4 subnet of the same size: host parts of all addresses stay."""
+    """Return the same network on another IPv4 subnet of the same size: host parts of all addresses stay."""
     from msgspec.structs import replace
 
     former = network.interface

@@ -33,9 +33,9 @@ class NicType(StrEnum):
 
 
 class UserBackend(StrEnum):
-    """Who carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU's stack (slirp).
+    """Who carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU itself (slirp).
 
-    ``auto`` is passt where it is installed and the host has a default route.
+    ``auto`` is passt if it is installed and the host has a default route.
     """
 
     AUTO = "auto"
@@ -92,9 +92,9 @@ class NicFilter(StrEnum):
 
 
 class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The VLANs that a NIC is in (802.1Q). Of one, its guest knows nothing; of a ``trunk`` it has all tags.
+    """The VLANs of a NIC (802.1Q). Its guest sees no tag of a single one, but all of a ``trunk``.
 
-    ``native`` is the one of a trunk whose frames have no tag, 0 where such are dropped.
+    ``native`` is the trunk's VLAN for frames without a tag; 0 drops them.
     """
 
     tags: tuple[int, ...]
@@ -105,11 +105,10 @@ class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface. ``source`` names a network, bridge or NIC; ``target`` the tap, chosen if empty.
 
-    ``queues`` are pairs of them, for guests whose vCPUs share the work.
-    ``inbound`` is what the guest receives, ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated``
-    keeps it from other isolated NICs of its bridge. ``filter`` stops what the guest forges; ``ip`` are its own
-    addresses then, beside the one that its network's DHCP gives it and its link-local one. ``backend`` and
-    ``forwards``, ports of the host that lead to the guest, are of type user.
+    ``queues``: pairs of them, to share the work among vCPUs. ``inbound`` limits what the guest receives,
+    ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated`` keeps it from other isolated NICs of its
+    bridge. ``filter`` stops forged packets; ``ip`` then adds to the guest's own addresses, from its network's DHCP
+    and link-local. Only for type user: ``backend``, and ``forwards``, ports of the host that lead to the guest.
     """
 
     mac: str

@@ -49,11 +49,10 @@ class PoolType(StrEnum):
 class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a storage pool: pools/NAME.toml.
 
-    ``path`` is the folder. ``mode`` (octal), ``owner`` and ``group`` are those that pool-build makes it with; -1
-    is the user who builds it. With ``autostart`` it is active from the boot on, unless it was destroyed since.
-
-    A logical pool has a ``volume_group``, the pool's name where it is not said, and the path /dev/GROUP. On
-    ``devices`` pool-build makes the group.
+    ``path`` is the folder. pool-build gives it ``mode`` (octal), ``owner`` and ``group``; -1 is the user who
+    builds it. With ``autostart`` the pool is active from the boot on, unless it was destroyed since. A logical
+    pool has a ``volume_group``, by default of the pool's name, with the path /dev/GROUP; pool-build makes it on
+    ``devices``.
     """
 
     name: str
@@ -69,9 +68,9 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Volume(Struct, frozen=True, kw_only=True):
-    """A volume that is to be made: sizes in KiB; ``allocation`` of None is the format's default.
+    """A volume to make: sizes in KiB; ``allocation`` None is the format's default.
 
-    ``backing`` is the path of the image that it is based on, with ``backing_format``; '' is none.
+    ``backing`` is the path of its base image, in ``backing_format``; '' is none.
     """
 
     name: str
@@ -163,7 +162,7 @@ def _validate_logical_volume(volume: Volume) -> Volume:
 
 
 def check_lvm_name(name: str, what: str) -> str:
-    """A name that LVM takes for a volume group or a logical volume (lvm(8), VALID NAMES); gives it back."""
+    """Check a name that LVM takes for a volume group or a logical volume (lvm(8), VALID NAMES); return it."""
     shown = units.printable(name)
     if len(name) > LVM_NAME_MAX:
         raise InvalidValue(f"{what} name '{shown[:24]}…' is longer than LVM's {LVM_NAME_MAX} bytes")
@@ -180,7 +179,7 @@ def check_lvm_name(name: str, what: str) -> str:
 
 
 def check_volume_name(name: str) -> str:
-    """A name that stays within its folder and harms no terminal; gives it back."""
+    """Check a name that stays within its folder and harms no terminal; return it."""
     shown = units.printable(name)
     if not name or name in (".", "..") or "/" in name:
         raise InvalidValue(f"volume name '{shown}' is not allowed", hint="a file's name, without a folder")

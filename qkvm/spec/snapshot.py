@@ -1,6 +1,6 @@
-"""What is kept of a snapshot: when it was taken, of what, where its state lies. Pure, and quick to load.
+"""A stored snapshot: when it was taken, of what, where its state is. Pure, and quick to load.
 
-Definitions are plain here, as a record has them: who lists snapshots has no need to read them.
+Definitions are plain here, as in a record, since listing snapshots need not parse them.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class SnapshotDisk:
 class Snapshot:
     """A snapshot of a domain.
 
-    ``created`` are seconds since the epoch, ``parent`` is the snapshot that was current then, '' for none.
-    ``memory`` says where the guest's memory is, ``memory_file`` and ``token`` name the file of an external one.
-    ``definition`` is what the domain was, ``inactive`` the stored definition of one that ran. ``kept`` are the
-    places of devices (:class:`qkvm.qemu.launch.Kept`). ``nvram`` tells whether UEFI variables are in it. ``tag``
-    is the name of its states in images, which stays where it is renamed. ``bases`` are the images that an external
-    one leaves as they are, with length and time of the last change; ``deleting`` tells of one that is half gone.
+    ``created`` is in seconds since the epoch, ``parent`` the snapshot current then, '' for none. ``memory`` says
+    where the guest's memory is, ``memory_file`` and ``token`` name an external one's file. ``definition`` is the
+    domain's, ``inactive`` the stored definition of one that ran. ``kept`` are places of devices
+    (:class:`qkvm.qemu.launch.Kept`). ``nvram``: whether it has UEFI variables. ``tag`` names its states in images,
+    also after a rename. ``bases`` are the images under an external one, with length and time of the last change.
+    ``deleting``: it is half deleted.
     """
 
     __slots__ = (
@@ -124,7 +124,7 @@ class Snapshot:
 
 
 def from_plain(plain: Any, path: str) -> Snapshot:
-    """A snapshot from what :meth:`Snapshot.to_plain` gave.
+    """Return a snapshot from what :meth:`Snapshot.to_plain` gave.
 
     :raises DefinitionError: it is damaged, or a newer qkvm's.
     """
@@ -146,16 +146,15 @@ def from_plain(plain: Any, path: str) -> Snapshot:
 
 
 def tag_of(name: str) -> str:
-    """The tag of a snapshot's state in an image.
+    """Return the tag of a snapshot's state in an image.
 
-    QEMU takes a tag for the number of a state first (find_snapshot_by_id_or_name of block/qcow2-snapshot.c): a
-    small number as a tag would name another one.
+    QEMU takes a small number for a state's number first (find_snapshot_by_id_or_name of block/qcow2-snapshot.c).
     """
     return f"snapshot-{name}" if name.isdigit() and len(name) < 9 else name
 
 
 def check_name(name: str, kind: str = "snapshot") -> str:
-    """A name that a snapshot, or a checkpoint, can have; gives it back.
+    """Check a name that a snapshot, or a checkpoint, can have; return it.
 
     :raises InvalidValue: in libvirt's words where it has some.
     """
@@ -174,7 +173,7 @@ def check_name(name: str, kind: str = "snapshot") -> str:
 
 
 def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
-    """A plain snapshot without the passwords of its definitions' screens."""
+    """Return a plain snapshot without the passwords of its definitions' screens."""
     shown = dict(plain)
     for field in ("definition", "inactive"):
         definition = shown[field]

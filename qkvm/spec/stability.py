@@ -1,7 +1,7 @@
-"""What of a definition a guest can see, and must therefore find again when its state is restored. Pure.
+"""What a guest can see of a definition, and must find again when its state is restored. Pure.
 
-libvirt calls this ABI stability. Everything counts but what is named here as the host's own affair: a new field
-of a definition is taken for the guest's until somebody says otherwise.
+libvirt calls this ABI stability. All counts except what is listed here as the host's own affair; so a new field
+counts until it is listed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HOSTS_OF: dict[type, tuple[str, ...]] = {
 
 
 def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
-    """A definition under which the state of a saved guest can go on: what was wanted, with what it leaves open.
+    """Return a definition for the state of a saved guest: the wanted one, completed from the saved one.
 
     :raises InvalidValue: the guest would see another machine; names the first thing that differs.
     """
@@ -69,9 +69,9 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
 
 
 def same(present: spec.Domain, past: spec.Domain) -> bool:
-    """Whether a machine is what it was, its devices on the same images and networks: a state of then fits it.
+    """Whether a machine is as it was, with the same images and networks, so that an old state fits it.
 
-    What the balloon leaves the guest is a part of the state.
+    The balloon's size is part of the state.
     """
 
     def bare(domain: spec.Domain) -> spec.Domain:
@@ -82,7 +82,7 @@ def same(present: spec.Domain, past: spec.Domain) -> bool:
 
 
 def _cpu(text: str) -> tuple[str, ...]:
-    """A CPU model with its features in one spelling: '+x' is 'x=on'."""
+    """Return a CPU model with its features in one spelling: '+x' is 'x=on'."""
     signs = {"+": "on", "-": "off"}
     model, *features = text.split(",")
     return model, *(f"{one[1:]}={signs[one[0]]}" if one[:1] in signs else one for one in features)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def loads(text: bytes | str, kind: type[T], path: str) -> T:
-    """A definition of type ``kind`` from TOML text.
+    """Return a definition of type ``kind`` from TOML text.
 
     :param path: the file it came from, for errors.
     :raises DefinitionError: not UTF-8, not TOML (with line), or of another shape (with key).
@@ -40,7 +40,7 @@ def decoded(text: bytes | str, path: str) -> str:
 
 
 def from_plain(plain: object, kind: type[T], path: str) -> T:
-    """A definition from plain dicts, lists and strings (a record, parsed TOML)."""
+    """Return a definition from plain dicts, lists and strings (a record, parsed TOML)."""
     try:
         return msgspec.convert(_with_nothing(plain, kind), kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -48,9 +48,9 @@ def from_plain(plain: object, kind: type[T], path: str) -> T:
 
 
 def to_plain(definition: object) -> dict[str, Any]:
-    """A definition as plain dicts, lists and strings; what equals its default is left out.
+    """Return a definition as plain dicts, lists and strings, without defaults.
 
-    A part that is there by default and here is not is False: TOML has no null.
+    A part that exists by default but not here is False, as TOML has no null.
     """
     plain = msgspec.to_builtins(definition, enc_hook=_encode)
     defaults = _without_defaults(definition, plain)
@@ -59,15 +59,15 @@ def to_plain(definition: object) -> dict[str, Any]:
 
 
 def dumps(definition: object) -> str:
-    """A definition as new TOML text."""
+    """Return a definition as new TOML text."""
     return update("", definition)
 
 
 def update(text: str, definition: object) -> str:
-    """The TOML text changed to say ``definition``; comments and order of what stays are kept where they can be.
+    """Return the TOML text changed to say ``definition``; comments and order are kept where possible.
 
-    tomlkit (seen in 0.15.2) fails at some changes of dotted keys and tables out of order. What it
-    made is read again, and where it says something else the text is written as new.
+    tomlkit (seen in 0.15.2) fails at some changes of dotted keys and tables out of order. So its result is read
+    again; if it differs, the text is written anew.
     """
     import tomlkit
 
@@ -87,9 +87,9 @@ def update(text: str, definition: object) -> str:
 
 
 def with_string(text: str, kind: type[Struct], key: str, value: str, *, after: tuple[str, ...]) -> str:
-    """The text of a definition with another string at its top level; all else stays as the user wrote it.
+    """Return the text of a definition with another string at its top level; the rest stays as the user wrote it.
 
-    :param after: keys; a new line comes after that of the first of these which has one.
+    :param after: keys; a new line follows the first of these that has one.
     """
     wanted = msgspec.structs.replace(loads(text, kind, ""), **{key: value})
 
@@ -217,10 +217,9 @@ def uuid_of(text: bytes | str) -> str:
 
 
 def with_uuid(text: bytes | str, path: str, known: Callable[[str], str]) -> str:
-    """The text of a definition with a UUID in front where it has none: the one known for its name, or a new one.
+    """Return a definition's text with a UUID, if need be the one known for its name, or a new one.
 
-    :param known: gives the UUID of the definition of that name, '' where there is none.
-    :raises DefinitionError: the text is not TOML.
+    :param known: gives the UUID of a definition by name, '' for none. :raises DefinitionError: no TOML.
     """
     text = decoded(text, path)
     plain = loads(text, dict, path)

@@ -17,7 +17,7 @@ class Throttle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a disk (block_set_io_throttle of qapi/block-core.json): bytes and operations a second, 0 is none.
 
     ``*_max`` are bursts, ``*_max_length`` their seconds, ``size_iops`` the bytes that count as one operation.
-    ``group_name`` shares the limits with the other disks of that group; each sets them anew for all of it. Of a
+    ``group_name`` shares the limits with the other disks of that group, each of which sets them for all; for a
     throttle group it is the name.
     """
 

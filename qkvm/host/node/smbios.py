@@ -35,7 +35,7 @@ class _Structure(NamedTuple):
     strings: list[str]
 
     def string(self, offset: int) -> str:
-        """The string whose number is at an offset."""
+        """Return the string whose number is at an offset."""
         number = self.byte(offset)
         return self.strings[number - 1] if 0 < number <= len(self.strings) else ""
 
@@ -43,7 +43,7 @@ class _Structure(NamedTuple):
         return self.data[offset] if offset < len(self.data) else 0
 
     def integer(self, offset: int, size: int) -> int:
-        """A little-endian number; 0 where the structure is of an older version without it."""
+        """Return a little-endian number; 0 where the structure is of an older version without it."""
         raw = self.data[offset : offset + size]
         return int.from_bytes(raw, "little") if len(raw) == size else 0
 

@@ -35,7 +35,7 @@ def write(tree: Tree, network: str, wanted: dict[str, str]) -> None:
 
 
 def networks(tree: Tree) -> list[str]:
-    """The networks that keep addresses."""
+    """Return the networks that keep addresses."""
     return entries(os.path.dirname(tree.reservations("any")), ".kept")
 
 

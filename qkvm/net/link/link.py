@@ -24,17 +24,17 @@ _DEFAULT_ROUTE_PREFIX = 8
 
 
 def network_tag(name: str) -> str:
-    """The ifalias of a network's bridge."""
+    """Return the ifalias of a network's bridge."""
     return f"qkvm:net={name}"
 
 
 def domain_tag(name: str) -> str:
-    """The ifalias of a domain's tap."""
+    """Return the ifalias of a domain's tap."""
     return f"qkvm:dom={name}"
 
 
 def grant_tag(network: str, uid: int) -> str:
-    """The ifalias of the port of a tap that a user was given."""
+    """Return the ifalias of the port of a tap that a user was given."""
     return f"qkvm:grant={network}:{uid}"
 
 

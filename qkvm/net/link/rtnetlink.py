@@ -118,7 +118,7 @@ def parse_attributes(raw: bytes) -> Attributes:
 
 
 def pack_attributes(attributes: Attributes) -> bytes:
-    """The opposite of :func:`parse_attributes`."""
+    """Return the opposite of :func:`parse_attributes`."""
     return b"".join(
         _ATTRIBUTE.pack(len(value) + 4, kind) + value + bytes(_aligned(len(value)) - len(value))
         for kind, value in attributes
@@ -126,7 +126,7 @@ def pack_attributes(attributes: Attributes) -> bytes:
 
 
 def nest(kind: int, attributes: Attributes) -> tuple[int, bytes]:
-    """An attribute that holds attributes."""
+    """Return an attribute that holds attributes."""
     return kind | _NESTED, pack_attributes(attributes)
 
 
@@ -272,17 +272,17 @@ def links() -> list[Message]:
 
 
 def index_of(link: Message) -> int:
-    """A link's index."""
+    """Return a link's index."""
     return int(struct.unpack_from("=i", link.fixed, 4)[0])
 
 
 def type_of(link: Message) -> int:
-    """A link's ARPHRD_* type."""
+    """Return a link's ARPHRD_* type."""
     return int(struct.unpack_from("=H", link.fixed, 2)[0])
 
 
 def flags_of(link: Message) -> int:
-    """A link's IFF_* flags."""
+    """Return a link's IFF_* flags."""
     return int(struct.unpack_from("=I", link.fixed, 8)[0])
 
 

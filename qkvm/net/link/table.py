@@ -36,7 +36,7 @@ def _device_lines() -> dict[str, str]:
 
 
 def names() -> set[str]:
-    """The names of all links of this network namespace."""
+    """Return the names of all links of this network namespace."""
     return set(_device_lines())
 
 
@@ -70,7 +70,7 @@ def counters(name: str) -> Counters:
 
 
 def all_counters() -> dict[str, Counters]:
-    """The counters of every link of this network namespace, by its name."""
+    """Return the counters of every link of this network namespace, by its name."""
     return {name: _parse_counters(values) for name, values in _device_lines().items()}
 
 

@@ -64,7 +64,7 @@ class _Watcher:
         return {name: content for name, content in found.items() if content is not None}
 
     def _runs(self) -> dict[str, str]:
-        """The id of each run whose bridge exists."""
+        """Return the id of each run whose bridge exists."""
         links, found = table.names(), {}
         for name in self._names(entries(self._tree.network_runs)):
             current = self._read(run.record_path(self._tree, name), _record)

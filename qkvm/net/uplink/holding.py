@@ -75,7 +75,7 @@ class Holding:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Holding:
-        """The opposite of :meth:`plain`."""
+        """Return the opposite of :meth:`plain`."""
         return cls(
             [_message(text, 8) for text in plain["addresses"]],
             [[_message(text, 12) for text in group] for group in plain["groups"]],

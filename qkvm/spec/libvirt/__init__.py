@@ -2,16 +2,16 @@
 
 A module imports only what is listed before it:
 
-node: reading so that nothing is passed over
-metadata: <metadata>, and what of a definition libvirt has no words for
+node: a reader that refuses what it does not know
+metadata: <metadata>, and what libvirt has no words for
 place: what devices of all kinds have in common
-tuning: what a domain gets of the host
+tuning: limits and shares of a domain
 cpu, system: <cpu>, and the board of a domain
 disk, interface, port, screen, controller, fittings: one kind of devices each
 devices: <devices>
 domain: <domain>
 text: domains and their devices as text
-backup, checkpoint, snapshot: what is kept of a domain's disks
+backup, checkpoint, snapshot: what is stored of a domain's disks
 network: <network>
 pool: <pool> and <volume>
 """

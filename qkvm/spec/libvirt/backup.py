@@ -30,10 +30,10 @@ PORT = 10809
 
 
 class BackupDisk(NamedTuple):
-    """One disk: whether it is in the backup, its target image ('' where it was not said), since which checkpoint.
+    """One disk: whether it is in the backup, its target image ('' if not given), and since which checkpoint.
 
-    ``since`` of '' copies all, None is what the whole backup says. ``path`` is that of the scratch image where the
-    disk is served, ``export`` its name and ``marks`` that of a bitmap of what has changed, '' for the usual ones.
+    ``since`` '' copies all, None is the whole backup's. Where the disk is served, ``path`` is its scratch image,
+    ``export`` its name and ``marks`` the name of a bitmap of changes, '' for the usual ones.
     """
 
     target: str
@@ -63,7 +63,7 @@ class Read(NamedTuple):
 
 
 def loads(text: bytes | str, path: str) -> Read:
-    """A description from libvirt's XML.
+    """Return a description from libvirt's XML.
 
     :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
     """
@@ -145,7 +145,7 @@ def _read_disk(node: Node, *, pull: bool) -> BackupDisk:
 
 
 def dumps(disks: Sequence[BackupDisk], server: Server | None = None) -> str:
-    """The description of a backup that is under way, with all that was left open as it was chosen."""
+    """Return the description of a backup that is under way, with all that was left open as it was chosen."""
     root = xml.element("domainbackup", mode=PUSH if server is None else PULL)
     if server is not None and server.port:
         root.add("server", transport="tcp", name=server.name, port=str(server.port))

@@ -28,7 +28,7 @@ class Read(NamedTuple):
 
 
 def loads(text: bytes | str, path: str) -> Read:
-    """A description from libvirt's XML.
+    """Return a description from libvirt's XML.
 
     :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
     """
@@ -38,7 +38,7 @@ def loads(text: bytes | str, path: str) -> Read:
 
 
 def read(root: Node) -> Read:
-    """The description below its root."""
+    """Return the description below its root."""
     parent = ""
     found = root.child("parent")
     if found is not None:
@@ -78,9 +78,9 @@ def dumps(
     domain: bool = True,
     sizes: Mapping[str, int] | None = None,
 ) -> str:
-    """A checkpoint's description.
+    """Return a checkpoint's description.
 
-    :param accel: kvm or tcg: what a definition's 'auto' comes to. :param secret: with passwords.
+    :param accel: kvm or tcg, which 'auto' stands for. :param secret: with passwords.
     :param domain: with the definition. :param sizes: bytes that have changed since, by target.
     """
     root = xml.element("domaincheckpoint")

@@ -1,7 +1,7 @@
 """<controller>.
 
-What a machine has of its own is not named in a definition: a pc's pci-root, IDE controller and floppy drives',
-a q35's pcie-root and SATA controller. They are read, where they are as they must be, and written.
+A definition does not name the machine's own: a pc's pci-root, IDE and floppy controllers, a q35's pcie-root and
+SATA controller. They are read if they are as they must be, and written.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _USB_DEFAULT = {Machine.Q35: "qemu-xhci", Machine.PC: "piix3-uhci"}
 
 
 def numbers(controllers: list[Element]) -> list[int]:
-    """A number for each: its index, else the first that no other of its type has."""
+    """Return a number for each: its index, else the first that no other of its type has."""
     taken: dict[str | None, set[str]] = {}
     for one in controllers:
         taken.setdefault(one.get("type"), set()).add(one.attributes.get("index", ""))
@@ -60,10 +60,7 @@ def numbers(controllers: list[Element]) -> list[int]:
 
 
 def read_controller(node: Node, machine: Machine, index: int) -> Controller | None:
-    """<controller>; None for one that the machine has of its own.
-
-    :param index: the number of one that has none.
-    """
+    """Read <controller>; None for the machine's own. :param index: the number of one that has none."""
     with node:
         word, model = node.required("type"), node.take("model")
         number = node.number("index", index)
@@ -140,7 +137,7 @@ def _no_hole(node: Node) -> None:
 
 
 def complete(domain: Domain, *, usb_named: bool) -> tuple[Controller, ...]:
-    """The controllers of a domain with those that libvirt adds to what a description names.
+    """Return the controllers of a domain with those that libvirt adds to what a description names.
 
     :param usb_named: a USB controller was named, if only to say that there is none.
     """
@@ -154,7 +151,7 @@ def complete(domain: Domain, *, usb_named: bool) -> tuple[Controller, ...]:
 
 
 def _scsi_needed(domain: Domain) -> list[int]:
-    """The SCSI controllers that disks sit on and nobody named."""
+    """Return the SCSI controllers that disks sit on and nobody named."""
     named = {one.index for one in domain.controllers if one.type is ControllerType.SCSI}
     wanted = {
         int(disk.address.split(":")[1]) if disk.address else index_of(disk.target) // _SCSI_UNITS

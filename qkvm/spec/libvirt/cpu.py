@@ -1,9 +1,9 @@
-"""<cpu> and what else of a domain becomes part of QEMU's -cpu: <hyperv>, <kvm>, <pmu>, three of the timers.
+"""<cpu> and other parts of QEMU's -cpu: <hyperv>, <kvm>, <pmu>, three of the timers.
 
-A definition has one text for it, such as 'host,vmx=off,hv-relaxed=on'. libvirt's modes: maximum and host-model
-are the empty text, which is all that the accelerator offers ('max' where features are named); host-passthrough
-is 'host'; custom is QEMU's model of that name. libvirt's checks of the host's CPU (match, check, fallback, vendor)
-are left to QEMU. require and force are on, disable and forbid off.
+A definition has one text for all, such as 'host,vmx=off,hv-relaxed=on'. Of libvirt's modes, maximum and host-model
+are the empty text, all that the accelerator offers ('max' where features are named); host-passthrough is 'host';
+custom is QEMU's model of that name. libvirt's checks of the host's CPU (match, check, fallback, vendor) are left
+to QEMU. require and force are on, disable and forbid off.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def read_kvm(node: Node | None, flags: Flags) -> None:
 
 
 def read_timer(timer: Node, flags: Flags) -> bool:
-    """A timer of <clock> that is a matter of the CPU; False where this is another one."""
+    """Return a timer of <clock> that is a matter of the CPU; False where this is another one."""
     name = timer.element.get("name")
     if name == "kvmclock":
         flags["kvmclock"] = "on" if timer.switch("present", True) else "off"
@@ -222,7 +222,7 @@ def read_timer(timer: Node, flags: Flags) -> bool:
 
 
 def join(model: str, flags: Flags) -> str:
-    """The text of a definition; flags that libvirt has words of their own for stand in one order."""
+    """Return the text of a definition; flags that libvirt has words of their own for stand in one order."""
     if not flags:
         return model
     features = [name for name in flags if flags[name] in ("on", "off") and _is_feature(name)]

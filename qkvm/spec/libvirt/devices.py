@@ -53,11 +53,11 @@ _BALLOON = spec.Balloon(free_page_reporting=False, deflate_on_oom=False, stats_p
 
 
 class Live(NamedTuple):
-    """What a description of a running domain tells beside its definition.
+    """What a running domain's description has beside its definition.
 
-    ``taps`` are host interfaces by MAC address, ``bridges`` theirs; ``aliases`` are ids in QEMU by MAC address,
-    disk target, :func:`controller.alias_key`, or 'balloon', 'rng', 'video', 'watchdog'. ``vnc_port`` is where it
-    listens, 0 for nowhere.
+    ``taps`` are host interfaces and ``bridges`` their bridges, by MAC address. ``aliases`` are ids in QEMU by MAC
+    address, disk target, :func:`controller.alias_key`, or 'balloon', 'rng', 'video', 'watchdog'. ``vnc_port`` is
+    the port it listens on, 0 for none.
     """
 
     id: int
@@ -71,7 +71,7 @@ class Live(NamedTuple):
 
 
 def read_devices(node: Node | None, definition: spec.Domain, extras: Extras) -> spec.Domain:
-    """The definition with its devices: those of <devices>, and those that libvirt adds by itself."""
+    """Return the definition with its devices: those of <devices>, and those that libvirt adds by itself."""
     lists: dict[str, list[Any]] = {tag: [] for tag in (*_LISTED, "controller")}
     single: dict[str, Any] = {}
     emulator, usb_named = "", False

@@ -168,10 +168,7 @@ def _read_layer(node: Node) -> Layer:
 
 
 def write_disk(parent: Element, disk: Disk, places: Places, *, live: bool = False) -> Element:
-    """<disk>.
-
-    :param live: as libvirt does, say of a running domain's chain where it ends.
-    """
+    """Write <disk>. :param live: mark the end of a running domain's chain, as libvirt does."""
     block = disk.path.startswith("/dev/")
     element = parent.add("disk", type="block" if block else "file", device=disk.device)
     element.add(
@@ -225,7 +222,7 @@ class Copy(NamedTuple):
 
 
 def load_copy(text: bytes | str, path: str) -> Copy:
-    """The destination of a copy that a <disk> describes: a source and a driver, nothing that a guest would see.
+    """Return the target of a copy from a <disk> with a source and a driver, and nothing that a guest would see.
 
     :raises DefinitionError: not XML, no disk, or it asks for what qkvm can't do; with the line.
     """
@@ -252,7 +249,7 @@ def load_copy(text: bytes | str, path: str) -> Copy:
 
 
 def dump_copy(copy: Copy, *, block: bool) -> str:
-    """The <disk> of a destination."""
+    """Return the <disk> of a destination."""
     root = xml.element("disk", type="block" if block else "file")
     root.add("source", **{"dev" if block else "file": copy.path})
     if copy.format:

@@ -1,11 +1,11 @@
 """<domain>: a whole description, read into a definition and written from one.
 
-What is dropped by name, since it tells of one run and not of the domain: the id, aliases that are not the user's
-(ua-), <resource> of libvirt's own, security labels that libvirt makes up, terminals, ports and bridges of a
-running guest, names of taps that libvirt gave. What comes back in other words that mean the same: sizes in
-another unit; a machine's own controllers and input devices; autoport; feature policies; features and timers
-that are at their default; a host-model CPU, which is everything that the accelerator offers; and what libvirt
-adds by itself to a description (a balloon, a USB controller, a video card beside a screen, the CPU qemu64).
+Dropped by name, since they belong to one run: the id, aliases that are not the user's (ua-), libvirt's own
+<resource>, security labels that libvirt makes up, terminals, ports and bridges of a running guest, taps' names
+from libvirt. These come back in other words with the same meaning: sizes in another unit; a machine's own
+controllers and input devices; autoport; feature policies; features and timers at their default; a host-model CPU,
+which is all that the accelerator offers; and what libvirt itself adds (a balloon, a USB controller, a video card
+beside a screen, the CPU qemu64).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ROOT_PORTS = 8
 
 
 def read_domain(root: Node) -> spec.Domain:
-    """The definition that a <domain> describes; not validated yet, and without a uuid where it has none."""
+    """Return the definition that a <domain> describes; not validated yet, and without a uuid where it has none."""
     with root:
         # What is bound to a prefix is refused, or kept among the metadata, where it is used.
         root.drop("id", *(name for name in root.element.attributes if name.startswith("xmlns:")))
@@ -196,9 +196,8 @@ def _drop_runtime(root: Node) -> None:
 def write_domain(
     domain: spec.Domain, *, accel: str, live: devices.Live | None = None, secret: bool = False
 ) -> Element:
-    """<domain>.
+    """Write <domain>. :param accel: kvm or tcg, which 'auto' stands for.
 
-    :param accel: kvm or tcg: what the definition's own 'auto' comes to.
     :param live: what a running one has beside its definition. :param secret: write passwords too.
     """
     model, flags = cpu.split(domain.cpu)
@@ -258,7 +257,7 @@ def _write_lifecycle(root: Element, domain: spec.Domain) -> None:
 
 
 def _addresses(domain: spec.Domain) -> list[str]:
-    """The places of all devices."""
+    """Return the places of all devices."""
     lists = ("controllers", "disks", "nics", "serials", "inputs", "filesystems")
     singles = (domain.balloon, domain.rng, domain.watchdog)
     return [

@@ -242,9 +242,8 @@ def _read_driver(node: Node) -> tuple[int, Vhost]:
 def write_interface(
     parent: Element, nic: Nic, places: Places, *, target: str = "", bridge: str = "", key: str = ""
 ) -> Element:
-    """<interface>.
+    """Write <interface>. :param target: the tap of a running guest. :param bridge: its network's bridge.
 
-    :param target: the tap of a running guest. :param bridge: and the bridge of its network.
     :param key: what the places' aliases call it.
     """
     element = parent.add("interface", type=nic.type)

@@ -1,7 +1,7 @@
-"""<metadata>: XML of others, kept as text by its namespace; and what of a definition libvirt has no words for.
+"""<metadata>: others' XML, kept as text by its namespace; and what libvirt has no words for.
 
-The latter is one element of qkvm's own namespace, which libvirt keeps as it is. It is there only where something
-would be lost otherwise.
+The latter is one element in qkvm's own namespace, which libvirt keeps. It is written only where something would be
+lost without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Extras = dict[str, str]
 
 
 def read_metadata(node: Node | None, root: Element) -> tuple[dict[str, str], Extras]:
-    """The text of each namespace's element, complete in itself; and qkvm's own."""
+    """Return the text of each namespace's element, complete in itself; and qkvm's own."""
     texts: dict[str, str] = {}
     extras: Extras = {}
     if node is None:
@@ -45,7 +45,7 @@ def read_metadata(node: Node | None, root: Element) -> tuple[dict[str, str], Ext
 
 
 def text_of(element: Element, scope: dict[str, str]) -> str:
-    """The element as a document of its own: prefixes that it uses are declared in it.
+    """Return the element as a document of its own: prefixes that it uses are declared in it.
 
     :param scope: prefix -> namespace, as declared around it.
     """
@@ -73,7 +73,7 @@ def write_identity(parent: Element, noun: Described, extras: Extras | None = Non
 
 
 def with_namespace(text: str, prefix: str, uri: str, path: str) -> str:
-    """An element given without namespace, put into one under a prefix (virsh metadata --set).
+    """Return an element given without namespace, put into one under a prefix (virsh metadata --set).
 
     :raises DefinitionError: it is not well-formed, or has prefixes of its own.
     """
@@ -92,7 +92,7 @@ def _prefix(element: Element, prefix: str) -> None:
 
 
 def without_namespace(text: str) -> Element:
-    """The element as virsh metadata shows it: its own namespace's prefix taken away."""
+    """Return the element as virsh metadata shows it: its own namespace's prefix taken away."""
     element = xml.parse(text, "metadata")
     prefix = element.tag.rpartition(":")[0]
     _strip(element, prefix)
@@ -119,7 +119,7 @@ def _used(element: Element, known: frozenset[str]) -> set[str]:
 
 
 def read_extras(extras: Extras, source: Source, line: int) -> Extras:
-    """The known ones; others are of a newer qkvm and not supported."""
+    """Return the known ones; others are of a newer qkvm and not supported."""
     node = Node(Element("qkvm:domain", dict(extras), line=line), source)
     with node:
         return {name: node.take(name) for name in KNOWN if node.has(name)}

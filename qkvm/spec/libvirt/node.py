@@ -1,8 +1,7 @@
-"""Reading so that nothing is passed over: what no reader has asked for is refused, by its name and line.
+"""A strict reader: what no reader has asked for is refused, by its name and line.
 
-A reader takes from a :class:`Node` the attributes, children and text that it knows. Leaving the node's ``with``
-block refuses what is left. So a word of libvirt's that qkvm does not know can't be lost, and what is dropped
-on purpose is dropped by name.
+A reader takes the attributes, children and text that it knows from a :class:`Node`. Leaving the node's ``with``
+block refuses the rest. So no unknown word of libvirt's is lost, and what is dropped on purpose is dropped by name.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Node:
     # Taking.
 
     def take(self, name: str, default: str = "") -> str:
-        """The value of an attribute, or the default."""
+        """Return the value of an attribute, or the default."""
         return self._attributes.pop(name, default)
 
     def has(self, name: str) -> bool:
@@ -87,36 +86,36 @@ class Node:
         return name in self._attributes
 
     def required(self, name: str) -> str:
-        """The value of an attribute that must be there."""
+        """Return the value of an attribute that must be there."""
         if name not in self._attributes:
             raise self.malformed(f"attribute {name} is missing")
         return self._attributes.pop(name)
 
     def text(self) -> str:
-        """The text, without the space around it."""
+        """Return the text, without the space around it."""
         text, self._text = self._text, ""
         return text
 
     def child(self, tag: str) -> Node | None:
-        """The only child of that name, or None."""
+        """Return the only child of that name, or None."""
         found = self.children(tag)
         if len(found) > 1:
             raise found[1].malformed(f"<{self.tag}> has more than one of it")
         return found[0] if found else None
 
     def children(self, tag: str) -> list[Node]:
-        """All children of that name."""
+        """Return all children of that name."""
         found = [child for child in self._children if child.tag == tag]
         self._children = [child for child in self._children if child.tag != tag]
         return [Node(child, self.source) for child in found]
 
     def every(self) -> Iterator[Node]:
-        """All children, whatever their names."""
+        """Yield all children, whatever their names."""
         found, self._children = self._children, []
         return (Node(child, self.source) for child in found)
 
     def leaf(self, tag: str) -> str | None:
-        """The text of a child that has nothing else, as it stands; None where there is no such child."""
+        """Return the text of a child that has nothing else, as it stands; None where there is no such child."""
         found = self.child(tag)
         if found is None:
             return None
@@ -131,11 +130,11 @@ class Node:
     # Taking as something.
 
     def choice(self, name: str, kind: type[E], default: E) -> E:
-        """An attribute that is one of an enumeration's values."""
+        """Return an attribute that is one of an enumeration's values."""
         return self.one_of(self._attributes.pop(name, None), name, kind, default)
 
     def one_of(self, text: str | None, what: str, kind: type[E], default: E) -> E:
-        """The enumeration's member of that value; one that it does not have is not supported."""
+        """Return the enumeration's member of that value; one that it does not have is not supported."""
         if text is None:
             return default
         try:
@@ -146,7 +145,7 @@ class Node:
             return default
 
     def switch(self, name: str, default: bool = False) -> bool:
-        """An attribute that says yes or no, on or off."""
+        """Return an attribute that says yes or no, on or off."""
         text = self._attributes.pop(name, None)
         if text is None:
             return default
@@ -155,12 +154,12 @@ class Node:
         return _SWITCH[text]
 
     def number(self, name: str, default: int = 0) -> int:
-        """An attribute that is a whole number, in decimal or as 0x…"""
+        """Return an attribute that is a whole number, in decimal or as 0x…"""
         text = self._attributes.pop(name, None)
         return default if text is None else self.number_of(text, name)
 
     def number_of(self, text: str, what: str) -> int:
-        """The whole number that a text is."""
+        """Return the whole number that a text is."""
         digits = text.removeprefix("-")
         try:
             if not digits.isascii() or len(digits) > 20 or not digits[:1].isdigit() or "_" in digits:
@@ -170,12 +169,12 @@ class Node:
             raise self.malformed(f"{what} '{printable(text)}' is not a whole number") from None
 
     def leaf_number(self, tag: str, default: int = 0) -> int:
-        """The whole number in a child that has nothing else."""
+        """Return the whole number in a child that has nothing else."""
         text = self.leaf(tag)
         return default if text is None else self.number_of(text.strip(), tag)
 
     def size(self, default_unit: str = "KiB") -> Size:
-        """The element's text as a size, in its attribute ``unit``."""
+        """Return the element's text as a size, in its attribute ``unit``."""
         unit = self.take("unit", default_unit)
         text = self.text()
         self.number_of(text, "size")
@@ -209,11 +208,11 @@ class Node:
     # Refusing.
 
     def malformed(self, message: str) -> DefinitionError:
-        """An error about this element, to be raised: libvirt would not take it either."""
+        """Return an error about this element, to be raised: libvirt would not take it either."""
         return DefinitionError(self.source.path, f"element <{self.tag}>: {message}", line=self.element.line)
 
     def refusal(self, message: str, hint: str = "") -> Unsupported:
-        """An error to be raised: the element as a whole is not supported."""
+        """Return an error to be raised: the element as a whole is not supported."""
         return Unsupported(
             self.source.path, f"element <{printable(self.tag)}>: {message}", line=self.element.line, hint=hint
         )
@@ -250,7 +249,7 @@ def name_of(text: bytes | str, path: str) -> str:
 
 
 def root_of(text: bytes | str, source: Source, tag: str) -> Node:
-    """The root element of a document; ``tag`` is what it must be, '' for whatever it is."""
+    """Return the root element of a document; ``tag`` is what it must be, '' for whatever it is."""
     root = Node(xml.parse(_limited(text, source.path), source.path), source)
     if tag and root.tag != tag:
         raise root.malformed(f"expecting root element of '{tag}', not '{printable(root.tag)}'")

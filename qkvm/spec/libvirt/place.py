@@ -17,7 +17,7 @@ _NUMBERS = {
 
 
 def read_alias(node: Node) -> str:
-    """The alias where it is the user's own; libvirt's own are given anew with each start."""
+    """Return the alias where it is the user's own; libvirt's own are given anew with each start."""
     found = node.child("alias")
     if found is None:
         return ""
@@ -27,7 +27,7 @@ def read_alias(node: Node) -> str:
 
 
 def read_address(node: Node, *types: str) -> str:
-    """The place on a bus as a definition has it; '' where none is named.
+    """Return the place on a bus as a definition has it; '' where none is named.
 
     :param types: the types of address that such a device can have here.
     """
@@ -73,7 +73,7 @@ def _checked(found: Node, address: str) -> str:
 
 
 def read_boot_order(node: Node) -> int:
-    """The number of a device in the firmware's order, 0 where it has none."""
+    """Return the number of a device in the firmware's order, 0 where it has none."""
     found = node.child("boot")
     if found is None:
         return 0
@@ -85,7 +85,7 @@ def read_boot_order(node: Node) -> int:
 
 
 def pci_slots(addresses: list[str]) -> set[str]:
-    """The slots in which several of these PCI addresses lie, as 'domain:bus:slot'."""
+    """Return the slots in which several of these PCI addresses lie, as 'domain:bus:slot'."""
     slots = [whole.rpartition(".")[0] for whole in map(_whole, addresses) if "." in whole and whole[0].isdigit()]
     return {slot for slot in slots if slots.count(slot) > 1}
 
@@ -105,10 +105,9 @@ class Places:
         self.aliases = aliases
 
     def write(self, element: Element, alias: str, address: str, *, key: str = "", port: bool = False) -> None:
-        """Add <alias> and <address> to a device, as far as it has them.
+        """Add <alias> and <address> to a device, if it has them. :param key: its name in :attr:`aliases`.
 
-        :param key: what :attr:`aliases` calls the device. :param port: it is a root port, of which there are
-            several to a slot.
+        :param port: whether it is a root port, of which several share a slot.
         """
         name = self.aliases.get(key) or alias
         if name:

@@ -1,6 +1,6 @@
-"""<pool> and <volume>: folders and volume groups and what is in them, read into definitions and written from them.
+"""<pool> and <volume>, read into definitions and written from them.
 
-What is dropped by name: sizes that libvirt measures, timestamps, keys.
+Dropped by name: sizes that libvirt measures, timestamps, keys.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ class Owner(NamedTuple):
 
 
 def loads(text: bytes | str, path: str, *, known_uuid: str = "") -> spec.Pool:
-    """A valid definition from a description of libvirt's.
+    """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID of one that names none; '' is a
-        new one.
+    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
     :raises DefinitionError: not XML, no pool, malformed, or it asks for what qkvm can't do; with the line.
     """
     definition = _read_pool(root_of(text, Source(path), "pool"))
@@ -81,7 +80,7 @@ def _read_pool(root: Node) -> spec.Pool:
 
 
 def _read_logical(root: Node, pool: spec.Pool) -> spec.Pool:
-    """The volume group and its devices; whose the nodes of its volumes are is not the pool's."""
+    """Return the volume group and its devices; whose the nodes of its volumes are is not the pool's."""
     source, target = root.child("source"), root.child("target")
     if target is not None:
         with target:
@@ -112,9 +111,9 @@ def _read_permissions(target: Node) -> tuple[str, int, int]:
 
 
 def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = None) -> str:
-    """The description of a definition.
+    """Return the description of a definition. :param space: an active pool's sizes.
 
-    :param space: what there is, of an active pool. :param owner: whose the folder is; else as it would be built.
+    :param owner: the folder's owner; by default the one it would be built with.
     """
     root = xml.element("pool", type=pool.type)
     root.add("name", pool.name)
@@ -160,7 +159,7 @@ def _write_permissions(target: xml.Element, owner: Owner) -> None:
 
 
 def load_volume(text: bytes | str, path: str, kind: spec.PoolType = spec.PoolType.DIR) -> spec.Volume:
-    """A volume that is to be made in a pool of that type, from a description of libvirt's.
+    """Return a volume that is to be made in a pool of that type, from a description of libvirt's.
 
     :raises DefinitionError: see :func:`loads`.
     """
@@ -215,9 +214,9 @@ def _size(node: Node) -> Size:
 
 
 class Told(NamedTuple):
-    """What there is to tell of a volume that is there; times in nanoseconds; '' of ``backing`` is none.
+    """What is known of an existing volume; times in nanoseconds; ``backing`` '' is none.
 
-    ``extents`` are the parts of devices that it lies on, each with its device, first byte and end.
+    ``extents`` are the parts of devices that it is on, each with its device, first byte and end.
     """
 
     name: str
@@ -238,7 +237,7 @@ class Told(NamedTuple):
 
 
 def dump_volume(told: Told) -> str:
-    """The description of a volume that is there."""
+    """Return the description of a volume that is there."""
     root = xml.element("volume", type=told.type)
     root.add("name", told.name)
     root.add("key", told.key)
@@ -272,7 +271,7 @@ def _write_extents(source: xml.Element, extents: Iterable[tuple[str, int, int]])
 
 
 def describe_volume(volume: spec.Volume) -> str:
-    """The description of a volume that is to be made, as vol-create takes it."""
+    """Return the description of a volume that is to be made, as vol-create takes it."""
     root = xml.element("volume")
     root.add("name", volume.name)
     root.add("capacity", volume.capacity * 1024, unit="bytes")

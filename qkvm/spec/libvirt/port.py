@@ -1,8 +1,8 @@
-"""<serial>, <console> and <channel>: the guest's ports and what is at their other end.
+"""<serial>, <console> and <channel>: the guest's ports and their other ends.
 
-libvirt's pty and its Unix sockets without a path of the user's are qkvm's own sockets, which `console` and the
-agent's verbs open. A console of type serial is the first serial port under another name. Virtio ports are found
-by their names: their numbers are what QEMU gives.
+libvirt's pty, and its Unix sockets without a path of the user's, are qkvm's own sockets, for `console` and the
+agent's verbs. A console of type serial is another name for the first serial port. Virtio ports are identified by
+name, since QEMU chooses their numbers.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def read_console(node: Node) -> Serial:
 
 
 def join(serials: list[tuple[int, Serial]], consoles: list[tuple[Node, Serial]]) -> tuple[Serial, ...]:
-    """The ports of a definition: serial ports by number, then virtio consoles."""
+    """Return the ports of a definition: serial ports by number, then virtio consoles."""
     given = sorted(number for number, _ in serials if number >= 0)
     unnumbered = max(given, default=-1) + 1
     ordered = sorted(serials, key=lambda pair: pair[0] if pair[0] >= 0 else unnumbered)
@@ -182,10 +182,7 @@ def write_ports(parent: Element, serials: tuple[Serial, ...], places: Places) ->
 
 
 def write_channel(parent: Element, channel: Channel, places: Places, number: int) -> None:
-    """<channel>.
-
-    :param number: that of its port on the virtio-serial bus.
-    """
+    """Write <channel>. :param number: that of its port on the virtio-serial bus."""
     element = _write_end(parent, "channel", channel)
     element.add("target", type="virtio", name=channel.name)
     places.write(element, channel.alias, f"virtio-serial:0:0:{number}")

@@ -44,7 +44,7 @@ def read_graphics(node: Node) -> Vnc:
 
 
 def _read_listen(node: Node) -> tuple[str, bool]:
-    """The address to listen on, by default this host's own; whether a Unix socket takes its place."""
+    """Return the address to listen on, by default this host's own; whether a Unix socket takes its place."""
     address = node.take("listen")
     socket = bool(node.take("socket"))
     found = node.child("listen")
@@ -64,10 +64,7 @@ def _read_listen(node: Node) -> tuple[str, bool]:
 
 
 def write_graphics(parent: Element, vnc: Vnc, *, port: int = 0, secret: bool = False) -> None:
-    """<graphics>.
-
-    :param port: where a running guest really listens. :param secret: write the password too.
-    """
+    """Write <graphics>. :param port: where a running guest listens. :param secret: write the password too."""
     password = vnc.password if secret and vnc.password else None
     rest: dict[str, object] = {
         "websocket": vnc.websocket or None, "keymap": vnc.keymap or None, "passwd": password,

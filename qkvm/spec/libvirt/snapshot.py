@@ -1,7 +1,6 @@
-"""<domainsnapshot>: a snapshot's description as libvirt has it, and what a user asks for with one.
+"""<domainsnapshot>: libvirt's description of a snapshot, and what a user asks for with one.
 
-What only qkvm knows of a snapshot (the places of devices that were plugged) is in <cookie>, which libvirt has for
-what is a driver's own.
+What only qkvm knows of a snapshot (the places of plugged devices) is in <cookie>, which libvirt leaves to drivers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Read(NamedTuple):
 
 
 def loads(text: bytes | str, path: str) -> Read:
-    """A description from libvirt's XML.
+    """Return a description from libvirt's XML.
 
     :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
     """
@@ -126,9 +125,9 @@ def _read_cookie(root: Node) -> dict[str, Any]:
 
 
 def dumps(snapshot: Snapshot, *, accel: str, secret: bool = False) -> str:
-    """A snapshot's description.
+    """Return a snapshot's description. :param accel: kvm or tcg, which 'auto' stands for.
 
-    :param accel: kvm or tcg: what a definition's 'auto' comes to. :param secret: with passwords.
+    :param secret: with passwords.
     """
     root = Element("domainsnapshot")
     _add(root, "name", snapshot.name)

@@ -92,7 +92,7 @@ def _named(node: Node) -> set[str | None]:
 
 
 def _read_loader(node: Node) -> tuple[str, bool, bool]:
-    """The firmware's file; whether it is flash, which is UEFI; whether it enforces Secure Boot."""
+    """Return the firmware's file; whether it is flash, which is UEFI; whether it enforces Secure Boot."""
     found = node.child("loader")
     if found is None:
         return "", False, False
@@ -108,7 +108,7 @@ def _read_loader(node: Node) -> tuple[str, bool, bool]:
 
 
 def _read_nvram(node: Node) -> tuple[str, str]:
-    """The template of the variables' store, and the store."""
+    """Return the template of the variables' store, and the store."""
     found = node.child("nvram")
     if found is None:
         return "", ""
@@ -121,7 +121,7 @@ def _read_nvram(node: Node) -> tuple[str, str]:
 
 
 def _format(path: str) -> str:
-    """The format that a definition means by the name of a file of firmware."""
+    """Return the format that a definition means by the name of a file of firmware."""
     return "qcow2" if path.endswith(".qcow2") else "raw"
 
 

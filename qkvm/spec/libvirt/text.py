@@ -23,10 +23,10 @@ class Read(NamedTuple):
 
 
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = False) -> Read:
-    """A valid definition from a description of libvirt's.
+    """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID of one that names none; '' is a
-        new one. :param ignore: leave out what qkvm can't do, instead of refusing it.
+    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
+    :param ignore: leave out what qkvm can't do, instead of refusing it.
     :raises DefinitionError: not XML, no domain, malformed, or it asks for what qkvm can't do; with the line.
     """
     source = Source(path, ignore=ignore)
@@ -41,7 +41,7 @@ def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = 
 
 
 def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: bool = False) -> str:
-    """The description of a definition; see :func:`qkvm.spec.libvirt.domain.write_domain`."""
+    """Return the description of a definition; see :func:`qkvm.spec.libvirt.domain.write_domain`."""
     return xml.dump(write_domain(domain, accel=accel, live=live, secret=secret))
 
 
@@ -58,10 +58,7 @@ class Described(NamedTuple):
 
 
 def load_device(text: bytes | str, path: str) -> Described:
-    """One device from its description, as attach-device takes it.
-
-    :raises DefinitionError: see :func:`loads`.
-    """
+    """One device from its description, as attach-device takes it. :raises DefinitionError: see :func:`loads`."""
     root = root_of(text, Source(path), "")
     if root.tag not in _DEVICES:
         raise root.refusal("such a device can't be plugged", hint=", ".join(_DEVICES))

@@ -65,7 +65,7 @@ def read_backing(node: Node | None) -> MemoryBacking:
 
 
 def _read_hugepages(node: Node) -> Size | None:
-    """The size of huge pages, 0 for the host's default; None where there are to be none."""
+    """Return the size of huge pages, 0 for the host's default; None where there are to be none."""
     found = node.child("hugepages")
     if found is None:
         return None

@@ -5,5 +5,5 @@ A module imports only what is listed before it:
 dns: <dns>
 ip: <ip>, with its <dhcp>
 network: <network>
-update: one part of a network changed
+update: change one part of a network
 """

@@ -38,20 +38,14 @@ def read_dns_host(node: Node) -> DnsHost:
 
 
 def read_txt(node: Node, *, partial: bool = False) -> DnsTxt:
-    """<txt name=… value=…/>.
-
-    :param partial: the name alone will do: it stands for the record of that name.
-    """
+    """Read <txt name=… value=…/>. :param partial: the name alone stands for the record of that name."""
     with node:
         value = node.take("value") if partial else node.required("value")
         return DnsTxt(name=node.required("name"), value=value)
 
 
 def read_srv(node: Node, *, partial: bool = False) -> DnsSrv:
-    """<srv service=… protocol=… …/>.
-
-    :param partial: any of its words will do: they stand for all records that have them.
-    """
+    """Read <srv service=… protocol=… …/>. :param partial: any words stand for all records that have them."""
     with node:
         service, protocol = (
             node.take(name) if partial else node.required(name) for name in ("service", "protocol")

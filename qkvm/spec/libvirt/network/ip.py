@@ -26,7 +26,7 @@ class Subnet(NamedTuple):
 
 
 def read_ips(root: Node) -> tuple[Subnet, Subnet]:
-    """The IPv4 and the IPv6 subnet; one that is not there has no address."""
+    """Return the IPv4 and the IPv6 subnet; one that is not there has no address."""
     found: dict[str, Subnet] = {}
     for node in root.children("ip"):
         family = node.element.get("family") or "ipv4"
@@ -63,7 +63,7 @@ def _read_ip(node: Node, family: str) -> Subnet:
 
 
 def _prefix(node: Node, address: str, mask: str) -> int:
-    """The length of a prefix from its mask; without one it is that of the address's class."""
+    """Return the length of a prefix from its mask; without one it is that of the address's class."""
     if not mask:
         first = int(address.partition(".")[0]) if address[:1].isdigit() else 0
         return 8 if first < 128 else 16 if first < 192 else 24

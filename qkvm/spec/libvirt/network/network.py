@@ -1,7 +1,7 @@
 """<network>: read into a definition and written from one.
 
-What is dropped by name: how many guests are connected, and the bridge's spanning tree, which a bridge of taps
-alone has no use for; qkvm's bridges have none. Forwards of ports have no words in libvirt's XML.
+Dropped by name: the number of connected guests, and the bridge's spanning tree, since qkvm's bridges, with taps
+only, need none. libvirt's XML has no words for forwards of ports.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MODES = {mode.value: mode for mode in spec.Mode if mode is not spec.Mode.ISOLAT
 
 
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "") -> spec.Network:
-    """A valid definition from a description of libvirt's.
+    """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID of one that names none; '' is a
-        new one. :param bridge: the bridge of one that names none.
+    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
+    :param bridge: the bridge for one without.
     :raises DefinitionError: not XML, no network, malformed, or it asks for what qkvm can't do; with the line.
     """
     definition = _read_network(root_of(text, Source(path), "network"), bridge)
@@ -103,7 +103,7 @@ def _read_domain(node: Node | None) -> str:
 
 
 def _read_forward(root: Node) -> tuple[spec.Mode, str, bool]:
-    """The mode, the link that it leaves the host by, and whether IPv6 is hidden behind the host as well."""
+    """Return the mode, the link that it leaves the host by, and whether IPv6 is hidden behind the host as well."""
     found = root.child("forward")
     if found is None:
         return spec.Mode.ISOLATED, "", False
@@ -133,10 +133,7 @@ def _read_forward(root: Node) -> tuple[spec.Mode, str, bool]:
 
 
 def dumps(network: spec.Network, *, connections: int = 0) -> str:
-    """The description of a definition.
-
-    :param connections: NICs that are on it now.
-    """
+    """Return the description of a definition. :param connections: NICs that are on it now."""
     root = xml.element("network", connections=connections or None)
     metadata.write_identity(root, network)
     if network.mode is not spec.Mode.ISOLATED:

@@ -1,8 +1,8 @@
-"""One part of a network changed as libvirt's virNetworkUpdate does: a command, a section, an element.
+"""Change one part of a network as libvirt's virNetworkUpdate does: a command, a section, an element.
 
-What is found and what is refused, and in which words, is libvirt's (conf/network_conf.c of libvirt 9.0), with two
-differences: an element goes to the <ip> of its own family where no index says otherwise, and an address that is
-not the network's is refused.
+What is found and refused, and the words, are libvirt's (conf/network_conf.c of libvirt 9.0), with two differences:
+an element goes to the <ip> of its own family where no index is given, and an address outside of the network is
+refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Request(NamedTuple):
         return self.command.startswith("add")
 
     def added(self, listed: tuple[T, ...], one: T) -> tuple[T, ...]:
-        """The list with one more, in front or behind."""
+        """Return the list with one more, in front or behind."""
         return (one, *listed) if self.command == "add-first" else (*listed, one)
 
     def refuse_modify(self, what: str) -> None:
@@ -59,19 +59,18 @@ class Request(NamedTuple):
 
 
 def sections() -> tuple[str, ...]:
-    """The names of all sections, those that can't be changed too."""
+    """Return the names of all sections, those that can't be changed too."""
     return (*_SECTIONS, *_NEVER)
 
 
 def update(
     network: spec.Network, command: str, section: str, text: bytes | str, path: str, index: int = -1
 ) -> spec.Network:
-    """A valid definition with one part changed.
+    """Return a valid definition with one part changed.
 
     :param command: of :data:`COMMANDS`. :param section: of :func:`sections`. :param text: the element.
-    :param path: where the text came from, for errors.
-    :param index: of the <ip> that it is for, -1: the one that fits.
-    :raises InvalidState: what is to be added is there, what is to be changed is not. :raises InvalidValue: the
+    :param path: where the text came from, for errors. :param index: that of its <ip>, -1: the one that fits.
+    :raises InvalidState: what is to be added exists, or what is to be changed does not. :raises InvalidValue: the
         section can't be changed, or the result could never be right.
     """
     if section in _NEVER:
@@ -98,7 +97,7 @@ def _family(address: str) -> int:
 
 
 def _place(asked: Request, family: int) -> int:
-    """The family of the <ip> that an element is for.
+    """Return the family of the <ip> that an element is for.
 
     :param family: what the element says, 0 for nothing.
     """
@@ -278,10 +277,7 @@ def _forward_interface(asked: Request) -> spec.Network:
 
 
 def _without(listed: tuple[T, ...], found: list[T], what: str, network: str, several: str) -> tuple[T, ...]:
-    """The list without the one that was found.
-
-    :param several: what to say where more than one was.
-    """
+    """Return the list without the one that was found. :param several: what to say where more than one was."""
     if not found:
         _not_located(f"{what} record", network)
     if len(found) > 1:

@@ -96,9 +96,9 @@ def detach_interface(context: Context, args: Args) -> None:
         from qkvm.domain.device.nic.plug import pick
 
         inactive = not domain.resolve(scope).live
-        listed = [{"type": one.type, "mac": one.mac} for one in domain.nics.all(inactive=inactive)]
-        mac = parse_mac(args.text("mac") or "") if args.has("mac") else ""
-        context.out(_described(domain, pick(listed, args.required("type"), mac)["mac"], inactive=inactive))
+        listed = domain.nics.all(inactive=inactive)
+        mac = pick(listed, args.required("type"), parse_mac(args.text("mac") or "") if args.has("mac") else "").mac
+        context.out(_described(domain, mac, inactive=inactive))
         return
     domain.nics.detach(
         type=args.required("type"), mac=args.text("mac") or "", scope=scope, **common.patience(args)

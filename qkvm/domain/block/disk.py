@@ -7,12 +7,15 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, TypeVar
 
     from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run
     from qkvm.qemu.disks import DiskDevice
     from qkvm.spec import disk as spec
+
+    D = TypeVar("D", dict[str, Any], spec.Disk)
 
 
 class DiskStatus:
@@ -85,21 +88,18 @@ def find(domain: Handle, target: str, *, live: bool) -> tuple[spec.Disk, str]:
     if live:
         entry = pick(plugged(domain.live), target)
         return toml.from_plain(entry["spec"], spec.Disk, "record"), entry["id"]
-    listed = {disk.target: disk for disk in domain.definition.disks}
-    found = listed[
-        pick([{"target": disk.target, "path": disk.path} for disk in listed.values()], target)["target"]
-    ]
+    found = pick(domain.definition.disks, target)
     return found, disk_id(found)
 
 
-def pick(listed: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    """Return the entry of the disk with that target or path.
+def pick(listed: Sequence[D], text: str) -> D:
+    """Return the disk with that target or path, of entries or of descriptions.
 
     :raises NotFound: there is none.
     """
     for key in ("target", "path"):
         for entry in listed:
-            if text and entry[key] == text:
+            if text and text == (entry[key] if isinstance(entry, dict) else getattr(entry, key)):
                 return entry
     raise NotFound(
         f"No disk found whose source path or target is {printable(text)}",

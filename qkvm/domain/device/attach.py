@@ -1,20 +1,17 @@
-"""Devices that are described in libvirt's XML: plugged, unplugged and changed (virsh attach-device and its like).
-
-Each kind of device has its functions in a table; how a device is plugged lies with its kind.
-"""
+"""Plug, unplug and change devices that an XML describes (virsh attach-device and its like)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain import plug
-from qkvm.domain.block.disk import plugged
+from qkvm.domain.block.disk import pick, plugged
 from qkvm.domain.device.disk import media
-from qkvm.domain.device.disk import plug as diskplug
-from qkvm.domain.device.nic import plug as nicplug
+from qkvm.domain.device.disk.plug import DISKS
 from qkvm.domain.device.nic import update as nicupdate
+from qkvm.domain.device.nic.plug import NICS
 from qkvm.domain.device.share import plug as shareplug
+from qkvm.domain.device.share.plug import SHARES
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
@@ -23,26 +20,27 @@ from qkvm.spec.libvirt import text
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from qkvm.domain.handle import Handle
+    from qkvm.domain.plug import Kind
 
-Device = spec.Disk | spec.Nic | spec.Filesystem
 
+class _Way(NamedTuple):
+    """How devices of a kind are plugged, chosen to be unplugged, and changed."""
 
-class _Kind(NamedTuple):
-    """What can be done with devices of a kind: of a domain, by a device or its description, in a scope."""
-
-    attach: Callable[..., list[str]]
-    detach: Callable[..., None]
+    kind: Kind[Any]
+    chooser: Callable[[text.Described], Callable[[Sequence[Any]], Any]]
     update: Callable[..., None]
 
 
 def attach(domain: Handle, described: bytes | str, path: str, *, scope: Scope = Scope.CURRENT) -> list[str]:
-    """Plug a device into the running guest, the definition, or both, and give warnings.
+    """Plug a device into the running guest, the definition, or both, and return warnings.
 
     :raises DefinitionError: the description can't be read, or is of a device that can't be plugged.
     """
-    device = text.load_device(described, path)
-    return _kind(device.device).attach(domain, device.device, scope=scope)
+    device = text.load_device(described, path).device
+    return plug.attach(domain, _WAYS[type(device)].kind, device, scope=scope)
 
 
 def detach(
@@ -59,7 +57,8 @@ def detach(
     :raises NotFound: there is none. :raises NotReached: the guest did not release it.
     """
     device = text.load_device(described, path)
-    _kind(device.device).detach(domain, device, scope=scope, timeout=timeout, wait=wait)
+    way = _WAYS[type(device.device)]
+    plug.detach(domain, way.kind, way.chooser(device), scope=scope, timeout=timeout, wait=wait)
 
 
 def update(
@@ -77,7 +76,7 @@ def update(
         kind = "network device" if isinstance(device.device, spec.Nic) else "filesystem"
         raise InvalidValue(f"force is for trays that a guest has locked; a {kind} has none")
     options = {"force": True} if force else {}
-    _kind(device.device).update(domain, device.device, scope=scope, **options)
+    _WAYS[type(device.device)].update(domain, device.device, scope=scope, **options)
 
 
 def detach_alias(
@@ -88,54 +87,40 @@ def detach_alias(
     timeout: float = plug.TIMEOUT,
     wait: bool = True,
 ) -> None:
-    """Unplug the device of that alias: live its id in QEMU, in the definition one of the user's own.
+    """Unplug the device of that alias: its id in the running guest, or one of the user's own.
 
     :raises NotFound: there is none.
     """
-    run = domain.run
-    disks: list[tuple[str, str]] = []
-    if run is not None and run.pid is not None:
-        disks += [(entry["id"], entry["target"]) for entry in run.devices("disks")]
-    if domain.is_persistent:
-        disks += [(disk.alias, disk.target) for disk in domain.definition.disks]
-    target = dict(disks).get(alias)
-    if target and alias:
-        diskplug.detach(domain, target, scope=scope, timeout=timeout, wait=wait)
-        return
+    kinds: tuple[Kind[Any], ...] = (DISKS, SHARES, NICS)
+    named = {kind: keys for kind in kinds if (keys := _named(domain, kind, alias))}
+    kind, keys = next(iter(named.items()), (NICS, set()))
 
-    def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    def choose(listed: Sequence[Any]) -> Any:
         for device in listed:
-            if alias and device["alias"] == alias:
+            if getattr(device, kind.key) in keys:
                 return device
         raise NotFound(f"no device found with alias {printable(alias)}", kind="device", name=alias)
 
-    shares = (
-        [entry["id"] for entry in run.devices("filesystems")] if run is not None and run.pid is not None else []
-    )
-    if domain.is_persistent:
-        shares += [share.alias for share in domain.definition.filesystems]
-    if alias and alias in shares:
-        shareplug.detach(domain, choose, scope=scope, timeout=timeout, wait=wait)
-        return
-    nicplug.remove(domain, choose, scope=scope, timeout=timeout, wait=wait)
+    plug.detach(domain, kind, choose, scope=scope, timeout=timeout, wait=wait)
 
 
-# NICs.
+def _named(domain: Handle, kind: Kind[Any], alias: str) -> set[str]:
+    """Return the keys of devices with an alias, of the running guest and of the definition."""
+    run = domain.live_run
+    entries = run.devices(kind.part) if alias and run is not None else []
+    listed = getattr(domain.definition, kind.part) if alias and domain.is_persistent else ()
+    found = {str(entry[kind.key]) for entry in entries if entry["id"] == alias}
+    return found | {str(getattr(device, kind.key)) for device in listed if device.alias == alias}
 
 
-def _attach_nic(domain: Handle, nic: spec.Nic, *, scope: Scope) -> list[str]:
-    nicplug.attach_nic(domain, nic, scope=scope)
-    return []
-
-
-def _detach_nic(domain: Handle, described: text.Described, **options: Any) -> None:
+def _that_nic(described: text.Described) -> Callable[[Sequence[spec.Nic]], spec.Nic]:
     nic = described.device
     assert isinstance(nic, spec.Nic)
     wanted = {"mac": nic.mac if described.has_mac else "", "alias": nic.alias, "address": nic.address}
     named = {key: value for key, value in wanted.items() if value}
 
-    def choose(listed: list[dict[str, Any]]) -> dict[str, Any]:
-        found = [entry for entry in listed if all(entry[key] == value for key, value in named.items())]
+    def choose(listed: Sequence[spec.Nic]) -> spec.Nic:
+        found = [one for one in listed if all(getattr(one, key) == value for key, value in named.items())]
         words = " and ".join(f"{_SHOWN[key]} '{value}'" for key, value in named.items())
         if not found:
             raise NotFound(
@@ -146,23 +131,18 @@ def _detach_nic(domain: Handle, described: text.Described, **options: Any) -> No
             raise InvalidValue("multiple devices match", hint="name one by <mac address='…'/>")
         return found[0]
 
-    nicplug.remove(domain, choose, **options)
+    return choose
 
 
 _SHOWN = {"mac": "MAC address", "alias": "alias", "address": "address"}
 
 
-# Disks.
+def _that_disk(described: text.Described) -> Callable[[Sequence[spec.Disk]], spec.Disk]:
+    return lambda listed: pick(listed, described.device.target)
 
 
-def _attach_disk(domain: Handle, disk: spec.Disk, *, scope: Scope) -> list[str]:
-    return diskplug.attach(domain, disk, scope=scope)
-
-
-def _detach_disk(domain: Handle, described: text.Described, **options: Any) -> None:
-    disk = described.device
-    assert isinstance(disk, spec.Disk)
-    diskplug.detach(domain, disk.target, **options)
+def _that_share(described: text.Described) -> Callable[[Sequence[spec.Filesystem]], spec.Filesystem]:
+    return shareplug.named(described.device.target)
 
 
 def _update_disk(domain: Handle, disk: spec.Disk, *, scope: Scope, force: bool = False) -> None:
@@ -194,30 +174,12 @@ _LEFT_OPEN = ("alias", "address", "throttle", "throttle_groups", "boot_order")
 """What a description need not name: then it stays as it is."""
 
 
-# Shared folders.
-
-
-def _attach_share(domain: Handle, share: spec.Filesystem, *, scope: Scope) -> list[str]:
-    shareplug.attach(domain, share, scope=scope)
-    return []
-
-
-def _detach_share(domain: Handle, described: text.Described, **options: Any) -> None:
-    share = described.device
-    assert isinstance(share, spec.Filesystem)
-    shareplug.detach(domain, shareplug.pick(share), **options)
-
-
 def _update_share(domain: Handle, share: spec.Filesystem, *, scope: Scope) -> None:
     raise InvalidState("nothing of a filesystem can change in place", hint="detach it, and attach it anew")
 
 
-_KINDS: dict[type, _Kind] = {
-    spec.Nic: _Kind(_attach_nic, _detach_nic, nicupdate.update),
-    spec.Disk: _Kind(_attach_disk, _detach_disk, _update_disk),
-    spec.Filesystem: _Kind(_attach_share, _detach_share, _update_share),
+_WAYS: dict[type, _Way] = {
+    spec.Nic: _Way(NICS, _that_nic, nicupdate.update),
+    spec.Disk: _Way(DISKS, _that_disk, _update_disk),
+    spec.Filesystem: _Way(SHARES, _that_share, _update_share),
 }
-
-
-def _kind(device: Device) -> _Kind:
-    return _KINDS[type(device)]

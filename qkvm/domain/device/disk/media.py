@@ -56,11 +56,8 @@ def change(
         return with_medium(disk, path, action)
 
     def edit(present: spec.Domain) -> spec.Domain:
-        listed = [{"target": disk.target, "path": disk.path} for disk in present.disks]
-        found = pick(listed, name)["target"]
-        return replace(
-            present, disks=tuple(changed(disk) if disk.target == found else disk for disk in present.disks)
-        )
+        found = pick(present.disks, name)
+        return replace(present, disks=tuple(changed(disk) if disk is found else disk for disk in present.disks))
 
     with domain.lock(), Undo() as undo:
         wanted = domain.resolve(scope)
@@ -146,14 +143,14 @@ def swap(session: Session, entry: dict[str, Any], node: str, *, force: bool, tim
     tray = "tray_open" in before
     if tray and not before["tray_open"]:
         _open_tray(session, entry, force=force, timeout=timeout)
-        undo.add(plug.quietly, session, "blockdev-close-tray", ident)
+        undo.add(plug.quietly, session.execute, "blockdev-close-tray", ident)
     inserted = before.get("inserted", {}).get("node-name", "")
     if inserted:
         session.execute("blockdev-remove-medium", ident)
-        undo.add(plug.quietly, session, "blockdev-insert-medium", {**ident, "node-name": inserted})
+        undo.add(plug.quietly, session.execute, "blockdev-insert-medium", {**ident, "node-name": inserted})
     if node:
         session.execute("blockdev-insert-medium", {**ident, "node-name": node})
-        undo.add(plug.quietly, session, "blockdev-remove-medium", ident)
+        undo.add(plug.quietly, session.execute, "blockdev-remove-medium", ident)
     if tray:
         session.execute("blockdev-close-tray", ident)
     reached = blocknodes.medium(session, entry["id"])

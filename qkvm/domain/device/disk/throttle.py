@@ -69,7 +69,7 @@ def sizes(domain: Handle, device: str = "") -> list[Sizes]:
             rows = _rows(domain, entries)
         listed = [(entry["target"], entry["path"]) for entry in entries]
     else:
-        disks = [_defined(domain.definition, device)] if device else list(domain.definition.disks)
+        disks = [pick(domain.definition.disks, device)] if device else list(domain.definition.disks)
         rows = [_stored(domain, disk) for disk in disks]
         listed = [(disk.target, disk.path) for disk in disks]
     if device and not listed[0][1]:
@@ -125,7 +125,7 @@ def throttle(domain: Handle, device: str, *, config: bool = False) -> spec.Throt
     """
     run = domain.live_run
     if config or run is None:
-        return _defined(domain.definition, device).throttle or spec.Throttle()
+        return pick(domain.definition.disks, device).throttle or spec.Throttle()
     with domain.lock(), domain.monitor() as session:
         return _reported(session, pick(plugged(run), device)["id"])
 
@@ -140,7 +140,7 @@ def set_throttle(
     """
 
     def edit(present: spec.Domain) -> spec.Domain:
-        stored = _defined(present, device)
+        stored = pick(present.disks, device)
         changed = merged(stored.throttle, limits, stored.target)
         kept = None if changed == spec.Throttle() else changed
         disks = (replace(disk, throttle=kept) if disk is stored else disk for disk in present.disks)
@@ -220,12 +220,6 @@ def _of_qemu(shown: dict[str, Any], ident: str) -> spec.Throttle:
     group = str(shown.get("group", ""))
     # QEMU puts a disk without a group into one named after it.
     return spec.Throttle(**fields, group_name="" if group == ident else group)
-
-
-def _defined(definition: spec.Domain, device: str) -> spec.Disk:
-    listed = [{"target": disk.target, "path": disk.path, "disk": disk} for disk in definition.disks]
-    found: spec.Disk = pick(listed, device)["disk"]
-    return found
 
 
 def resize(domain: Handle, device: str, size: int | None, *, shrink: bool = False) -> None:

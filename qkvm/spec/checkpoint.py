@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.errors import DefinitionError, InvalidValue
+from qkvm.errors import InvalidValue
 from qkvm.spec import snapshot
 
 TYPE_CHECKING = False
@@ -66,28 +66,17 @@ class Checkpoint:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it."""
-        plain: dict[str, Any] = {"version": VERSION}
-        for field in self.__slots__:
-            value = getattr(self, field)
-            plain[field] = [disk.to_plain() for disk in value] if field == "disks" else value
-        return plain
+        return snapshot.kept_to_plain(self, VERSION)
 
 
 def from_plain(plain: Any, path: str) -> Checkpoint:
-    """Return a checkpoint from what :meth:`Checkpoint.to_plain` gave.
+    """Return a checkpoint from what :meth:`Checkpoint.to_plain` gave; see :func:`qkvm.spec.snapshot.kept_from_plain`."""
 
-    :raises DefinitionError: it is damaged, or a newer qkvm's.
-    """
-    try:
-        if plain["version"] > VERSION:
-            raise DefinitionError(path, f"it was written by a newer qkvm (version {plain['version']})")
-        given = {key: value for key, value in plain.items() if key != "version"}
+    def make(given: dict[str, Any]) -> Checkpoint:
         disks = tuple(CheckpointDisk(one["target"], one["kind"], one["bitmap"]) for one in given.pop("disks"))
-        found = Checkpoint(**given, disks=disks)
-        if not isinstance(found.definition, dict) or not isinstance(found.created, int):
-            raise ValueError("definition or time is missing")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DefinitionError(path, f"damaged: {error}") from error
+        return Checkpoint(**given, disks=disks)
+
+    found: Checkpoint = snapshot.kept_from_plain(plain, path, VERSION, make)
     return found
 
 

@@ -10,6 +10,7 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 VERSION = 1
@@ -116,28 +117,39 @@ class Snapshot:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it."""
-        plain: dict[str, Any] = {"version": VERSION}
-        for field in self.__slots__:
-            value = getattr(self, field)
-            plain[field] = [disk.to_plain() for disk in value] if field == "disks" else value
-        return plain
+        return kept_to_plain(self, VERSION)
 
 
 def from_plain(plain: Any, path: str) -> Snapshot:
-    """Return a snapshot from what :meth:`Snapshot.to_plain` gave.
+    """Return a snapshot from what :meth:`Snapshot.to_plain` gave; see :func:`kept_from_plain`."""
+
+    def make(given: dict[str, Any]) -> Snapshot:
+        disks = given.pop("disks")
+        disks = tuple(SnapshotDisk(one["target"], one["place"], one["path"], one["format"]) for one in disks)
+        found = Snapshot(**given, disks=disks)
+        if found.state not in STATES or found.memory not in PLACES:
+            raise ValueError(f"state '{found.state}', memory '{found.memory}'")
+        return found
+
+    found: Snapshot = kept_from_plain(plain, path, VERSION, make)
+    return found
+
+
+def kept_to_plain(kept: Any, version: int) -> dict[str, Any]:
+    """Return a snapshot or checkpoint as JSON has it."""
+    plain = {field: getattr(kept, field) for field in kept.__slots__}
+    return {"version": version, **plain, "disks": [disk.to_plain() for disk in kept.disks]}
+
+
+def kept_from_plain(plain: Any, path: str, version: int, make: Callable[[dict[str, Any]], Any]) -> Any:
+    """Return what ``make`` makes of the fields of a stored snapshot or checkpoint.
 
     :raises DefinitionError: it is damaged, or a newer qkvm's.
     """
     try:
-        if plain["version"] > VERSION:
+        if plain["version"] > version:
             raise DefinitionError(path, f"it was written by a newer qkvm (version {plain['version']})")
-        given = {key: value for key, value in plain.items() if key != "version"}
-        disks = tuple(
-            SnapshotDisk(one["target"], one["place"], one["path"], one["format"]) for one in given.pop("disks")
-        )
-        found = Snapshot(**given, disks=disks)
-        if found.state not in STATES or found.memory not in PLACES:
-            raise ValueError(f"state '{found.state}', memory '{found.memory}'")
+        found = make({key: value for key, value in plain.items() if key != "version"})
         if not isinstance(found.definition, dict) or not isinstance(found.created, int):
             raise ValueError("definition or time is missing")
     except (KeyError, TypeError, ValueError, AttributeError) as error:

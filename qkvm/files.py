@@ -1,4 +1,4 @@
-"""Files that must be whole and nobody else's: private folders, atomic writes, locks, capped logs."""
+"""Files that must be whole and private: private folders, atomic writes, locks, capped logs."""
 
 from __future__ import annotations
 

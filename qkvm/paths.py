@@ -157,7 +157,7 @@ class Tree:
         return join(self.state, "leases", f"{network}.kept")
 
     def owners(self, network: str) -> str:
-        """Which MAC addresses of one network are whose, of users who are granted it."""
+        """The owners of MAC addresses on a network, among the users who are granted it."""
         return join(self.state, "leases", f"{network}.owners")
 
     @property

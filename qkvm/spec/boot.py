@@ -1,4 +1,4 @@
-"""How a domain boots and what its board is like: kernel or firmware, order, clock, features, memory backing."""
+"""How a domain boots, and its board: kernel or firmware, order, clock, features, memory backing."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family"
 
 
 def check_boot(boot: Boot) -> None:
-    """Paths, and what goes with what."""
+    """Check paths, and which settings exclude each other."""
     for what in ("kernel", "initrd", "loader", "nvram_template", "nvram"):
         if getattr(boot, what):
             units.check_path(getattr(boot, what), what)

@@ -16,7 +16,7 @@ _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 
 
 def word(text: str, what: str) -> str:
-    """Letters, digits, hyphens and underscores; gives the text back."""
+    """Check that a text has only letters, digits, hyphens and underscores; return it."""
     if not text.isascii() or not text.replace("-", "a").replace("_", "a").isalnum():
         raise InvalidValue(
             f"{what} '{units.printable(text)}' is not allowed", hint="letters, digits, - and _ alone"
@@ -80,7 +80,7 @@ def described(noun: Described) -> None:
     units.check_text(noun.title, "title")
     units.check_unicode(noun.description, "description")
     for uri, text in noun.metadata.items():
-        # Most definitions have none, and pay for no reader of XML.
+        # Most definitions have no XML, and need not load its reader.
         from qkvm import xml
 
         units.check_text(uri, "metadata namespace")

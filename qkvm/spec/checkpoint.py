@@ -1,4 +1,4 @@
-"""What is kept of a checkpoint: a moment from which on bitmaps in a domain's disks tell what has changed. Pure."""
+"""A stored checkpoint: a moment from which on bitmaps in a domain's disks record changes. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Checkpoint:
 
 
 def from_plain(plain: Any, path: str) -> Checkpoint:
-    """Return a checkpoint from what :meth:`Checkpoint.to_plain` gave; see :func:`qkvm.spec.snapshot.kept_from_plain`."""
+    """Return a checkpoint from what :meth:`Checkpoint.to_plain` gave. :raises DefinitionError: it is damaged."""
 
     def make(given: dict[str, Any]) -> Checkpoint:
         disks = tuple(CheckpointDisk(one["target"], one["kind"], one["bitmap"]) for one in given.pop("disks"))

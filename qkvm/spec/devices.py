@@ -112,7 +112,7 @@ class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ControllerType(StrEnum):
-    """Kinds of controllers; the machine's own and those that devices need are there without being named."""
+    """Kinds of controllers; a definition need not name the machine's own and those that devices need."""
 
     PCI = "pci"
     USB = "usb"
@@ -133,7 +133,7 @@ CONTROLLER_MODELS = {
     ControllerType.IDE: ("",),
     ControllerType.VIRTIO_SERIAL: ("",),
 }  # fmt: skip
-"""The models of each kind, libvirt's names; the first is the one that is meant where none is said."""
+"""The models of each kind by libvirt's names; the first is the default."""
 
 
 class Controller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -234,7 +234,7 @@ class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def needs_9p(self) -> bool:
-        """Whether it asks for what virtiofs has not."""
+        """Whether it needs a feature that virtiofs lacks."""
         return self.access is AccessMode.SQUASH or bool(self.file_mode or self.folder_mode)
 
 
@@ -261,7 +261,7 @@ def check_vnc(vnc: Vnc) -> None:
     from ipaddress import ip_address
 
     try:
-        # A zone of an IPv6 address (RFC 4007) may hold any text; QEMU takes none.
+        # The zone of an IPv6 address (RFC 4007) may be any text; QEMU accepts none.
         known = "%" not in vnc.listen and bool(ip_address(vnc.listen))
     except ValueError:
         known = False
@@ -315,7 +315,7 @@ def check_port(port: Serial | Channel, what: str) -> None:
 
 
 def check_channel(channel: Channel) -> None:
-    """A name that virtio-serial takes, and a kind that a channel can have."""
+    """Check that virtio-serial takes the name, and that a channel can be of that kind."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", channel.name):
         raise InvalidValue(
             f"channel name '{units.printable(channel.name)}' is not allowed", hint=f"such as {AGENT_CHANNEL}"

@@ -1,4 +1,4 @@
-"""What a network's dnsmasq answers beside guests' names: hosts, TXT and SRV records, and whom it asks."""
+"""What a network's dnsmasq answers beside guests' names (hosts, TXT, SRV records), and which servers it asks."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def _check_srv(srv: DnsSrv) -> None:
 
 
 def _check_record_name(text: str, what: str) -> None:
-    """A name whose labels may begin with an underscore, as those of services do (RFC 8552)."""
+    """Whether it is a name whose labels may begin with an underscore, as those of services (RFC 8552)."""
     if not is_name(".".join(label.removeprefix("_") for label in text.split("."))):
         raise InvalidValue(f"{what}: '{units.printable(text)}' is not a DNS name")

@@ -118,7 +118,7 @@ MEMORY_MINIMUM_KIB = 1024
 """Below one MiB QEMU's machines do not start."""
 
 VCPU_LIMIT = 288
-"""The most vCPUs that QEMU's q35 of 7.2 takes."""
+"""The maximum of vCPUs of q35 in QEMU 7.2."""
 
 ROOT_PORTS_LIMIT = 24
 """Root ports that fit on pcie.0 beside the built-in devices of a q35."""
@@ -133,7 +133,7 @@ class Accel(StrEnum):
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """RAM of the guest: what the balloon leaves it, and what it can never exceed."""
+    """The guest's RAM: what the balloon leaves it, and its maximum."""
 
     current: Size
     maximum: Size

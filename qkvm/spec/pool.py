@@ -1,4 +1,4 @@
-"""What a storage pool is meant to be, and what a new volume in one is."""
+"""Definitions of storage pools, and of new volumes in them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _validate_logical(pool: Pool) -> Pool:
 
 
 def validate_volume(volume: Volume, kind: PoolType = PoolType.DIR) -> Volume:
-    """Check what types can't of a volume that is to be made in a pool of that type; gives it back."""
+    """Check what types can't of a volume to be made in a pool of that type; return it."""
     _check_owner(volume)
     if kind is PoolType.LOGICAL:
         return _validate_logical_volume(volume)
@@ -162,7 +162,7 @@ def _validate_logical_volume(volume: Volume) -> Volume:
 
 
 def check_lvm_name(name: str, what: str) -> str:
-    """Check a name that LVM takes for a volume group or a logical volume (lvm(8), VALID NAMES); return it."""
+    """Check a name for a volume group or a logical volume of LVM (lvm(8), VALID NAMES); return it."""
     shown = units.printable(name)
     if len(name) > LVM_NAME_MAX:
         raise InvalidValue(f"{what} name '{shown[:24]}…' is longer than LVM's {LVM_NAME_MAX} bytes")

@@ -48,7 +48,7 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
     """
     password = saved.vnc.password if saved.vnc is not None else ""
     if wanted.vnc is not None and not wanted.vnc.password and password:
-        # It is left out of what a user is shown, and so of what he gives back.
+        # It is not shown to the user, so an edited copy does not have it.
         wanted = replace(wanted, vnc=replace(wanted.vnc, password=password))
     wanted = replace(
         wanted,

@@ -1,4 +1,4 @@
-"""<domainbackup>: a backup's description as libvirt has it: which disks, all or what has changed, where to."""
+"""<domainbackup>: libvirt's description of a backup: which disks, all data or only changes, and where to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOST_MAX = 253
 """Longest name of a host (RFC 1035, 2.3.4)."""
 
 PUSH, PULL = "push", "pull"
-"""QEMU copies the disks into images, or serves them over NBD for who copies them."""
+"""QEMU copies the disks into images, or serves them over NBD to be copied."""
 
 PORT = 10809
 """The port of NBD (IANA's nbd), where none is said."""

@@ -1,4 +1,4 @@
-"""<domaincheckpoint>: a checkpoint's description as libvirt has it, and what a user asks for with one."""
+"""<domaincheckpoint>: libvirt's description of a checkpoint, and what a user asks for with one."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _SCSI_UNITS = 7
 """Disks on one SCSI controller, as libvirt numbers them by their targets."""
 
 _USB_DEFAULT = {Machine.Q35: "qemu-xhci", Machine.PC: "piix3-uhci"}
-"""What libvirt gives a guest whose description has no USB controller at all."""
+"""The controller that libvirt adds to a description without any USB controller."""
 
 
 def numbers(controllers: list[Element]) -> list[int]:
@@ -162,7 +162,7 @@ def _scsi_needed(domain: Domain) -> list[int]:
 
 
 def write_controllers(parent: Element, domain: Domain, places: Places) -> None:
-    """All <controller>s: those of the definition, those that its devices need, the machine's own."""
+    """Write all <controller>s: the definition's, those that its devices need, the machine's own."""
     named = {(one.type, one.index) for one in domain.controllers}
     if not any(kind is ControllerType.USB for kind, _ in named):
         model = CONTROLLER_MODELS[ControllerType.USB][0] if _has_usb(domain) else "none"

@@ -63,7 +63,7 @@ _LAST = (
     *(f"hv-{name.replace('_', '-')}" for name in _HYPERV_ORDER), "hv-stimer-direct", "pmu", "kvmclock", "hv-time",
     "tsc-frequency",
 )  # fmt: skip
-"""Flags that stand in front of the features of a CPU, and those behind them."""
+"""Flags that come before the features of a CPU, and those that come after them."""
 
 Flags = dict[str, str]
 """QEMU's properties of a CPU and their values, in order."""
@@ -107,7 +107,7 @@ def _read_model(node: Node, mode: str, flags: Flags) -> str:
         if vendor:
             flags["vendor"] = vendor
     if mode in ("maximum", "host-model"):
-        # A host-model that libvirt has worked out names its result too.
+        # For a host-model, libvirt may write the model that it found.
         return ""
     if mode == "host-passthrough":
         return "host"
@@ -248,7 +248,7 @@ def split(text: str) -> tuple[str, Flags]:
 
 
 def write_cpu(model: str, flags: Flags, topology: Topology | None) -> Element:
-    """<cpu>; takes from ``flags`` what it says."""
+    """Write <cpu> with the flags that belong there, taken from ``flags``."""
     mode = {"": "maximum", "max": "maximum", "host": "host-passthrough"}.get(model, "custom")
     match = "exact" if mode == "custom" else None
     element = Element("cpu", {key: value for key, value in (
@@ -291,7 +291,7 @@ def _write_maxphysaddr(element: Element, flags: Flags) -> None:
 
 
 def write_hyperv(features: Element, flags: Flags) -> None:
-    """<hyperv>; takes from ``flags`` what it says."""
+    """Write <hyperv> with the flags that belong there, taken from ``flags``."""
     passthrough = flags.get("hv-passthrough") == "on"
     element = Element("hyperv", {"mode": "passthrough" if passthrough else "custom"})
     if passthrough:
@@ -323,7 +323,7 @@ def _write_spinlocks(element: Element, flags: Flags) -> None:
 
 
 def write_kvm(features: Element, flags: Flags) -> None:
-    """<kvm>; takes from ``flags`` what it says."""
+    """Write <kvm> with the flags that belong there, taken from ``flags``."""
     element = Element("kvm")
     if flags.get("kvm") == "off":
         del flags["kvm"]
@@ -337,7 +337,7 @@ def write_kvm(features: Element, flags: Flags) -> None:
 
 
 def write_timers(clock: Element, flags: Flags) -> None:
-    """The CPU's timers of <clock>; takes from ``flags`` what they say."""
+    """Write the CPU's timers of <clock>, taken from ``flags``."""
     if flags.get("kvmclock") in ("on", "off"):
         clock.add("timer", name="kvmclock", present="yes" if flags.pop("kvmclock") == "on" else "no")
     if flags.get("hv-time") == "on":

@@ -1,4 +1,4 @@
-"""<devices>: the list of all that a guest has, with what libvirt adds to a list of somebody's own."""
+"""<devices>: all devices of a guest, also those that libvirt adds to the named ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _LISTED: dict[str, Callable[[Node], Any]] = {
 }  # fmt: skip
 
 _BALLOON = spec.Balloon(free_page_reporting=False, deflate_on_oom=False, stats_period=0)
-"""The balloon that libvirt gives who has not said that he wants none."""
+"""The balloon that libvirt adds unless the user wants none."""
 
 
 class Live(NamedTuple):
@@ -139,7 +139,7 @@ def _assembled(
 
 
 def _with_terminals(serials: tuple[spec.Serial, ...], extras: Extras) -> tuple[spec.Serial, ...]:
-    """qkvm's own word for ports whose other end is a terminal of the host, and not a socket."""
+    """Read qkvm's own word for ports whose other end is a terminal of the host instead of a socket."""
     numbers = extras.get("pty", "").split()
     return tuple(
         replace(serial, kind=PortKind.PTY) if str(number) in numbers and serial.kind is PortKind.SOCKET else serial

@@ -29,7 +29,7 @@ from qkvm.units import printable
 from qkvm.xml import Element
 
 _BUSES = {"vd": DiskBus.VIRTIO, "hd": DiskBus.IDE, "sd": DiskBus.SCSI, "fd": DiskBus.FDC}
-"""The bus that libvirt takes where none is said, by the target's first letters."""
+"""libvirt's default bus, by the target's first letters."""
 
 _SOURCES = {"file": "file", "block": "dev"}
 """Types of sources, and the attribute of <source> that holds the path."""
@@ -80,7 +80,7 @@ def _read_target(node: Node) -> tuple[str, DiskBus]:
         raise node.malformed("<target> is missing")
     with found:
         name = found.required("dev")
-        # Whether the drive of a running guest is open is the guest's business.
+        # Whether a running guest's drive is open is the guest's affair.
         found.drop("tray")
         found.only("removable", "off")
         word = found.take("bus")
@@ -96,7 +96,7 @@ def _read_target(node: Node) -> tuple[str, DiskBus]:
 
 def _read_driver(node: Node) -> dict[str, Any]:
     found = node.child("driver")
-    # Without discard='unmap' libvirt's guests can discard, and nothing comes of it.
+    # Without discard='unmap', guests of libvirt can discard, but it has no effect.
     values: dict[str, Any] = {"format": DiskFormat.RAW, "discard": Discard.IGNORE}
     if found is None:
         return values
@@ -125,7 +125,7 @@ def _read_source(node: Node, kind: str) -> str:
         return ""
     with found:
         found.drop("index")
-        # How a security driver labels the file; qkvm labels none.
+        # How a security driver labels the file; qkvm has no labels.
         found.drop_children("seclabel")
         found.only("startupPolicy", "mandatory")
         path = found.take(_SOURCES[kind])
@@ -140,7 +140,7 @@ def _read_backing(node: Node) -> tuple[Layer, ...]:
     while found is not None:
         with found:
             if not found.has("type"):
-                # An empty one is the end of the chain.
+                # An empty element ends the chain.
                 return tuple(layers)
             layers.append(_read_layer(found))
             found = found.child("backingStore")

@@ -46,7 +46,7 @@ _ROOT_PORTS = 8
 def read_domain(root: Node) -> spec.Domain:
     """Return the definition that a <domain> describes; not validated yet, and without a uuid where it has none."""
     with root:
-        # What is bound to a prefix is refused, or kept among the metadata, where it is used.
+        # An element with a prefix is refused, or kept in the metadata, where it is used.
         root.drop("id", *(name for name in root.element.attributes if name.startswith("xmlns:")))
         accel = _read_type(root)
         flags: cpu.Flags = {}
@@ -175,7 +175,7 @@ def _read_lifecycle(root: Node, extras: metadata.Extras) -> dict[str, Any]:
 
 
 def _drop_runtime(root: Node) -> None:
-    """What libvirt writes of its own accord into the description of a running domain."""
+    """Drop what libvirt itself writes into the description of a running domain."""
     resource = root.child("resource")
     if resource is not None:
         with resource:
@@ -201,7 +201,7 @@ def write_domain(
     :param live: what a running one has beside its definition. :param secret: write passwords too.
     """
     model, flags = cpu.split(domain.cpu)
-    # A first round takes the flags that libvirt has words for; what is left must be known before it begins.
+    # A first round takes the flags that libvirt has words for; the rest must be known before writing.
     rest = dict(flags)
     _write_board(Element("rest"), domain, model, rest)
     extras = devices.extras_of(domain)
@@ -240,7 +240,7 @@ def _write_tuning(root: Element, domain: spec.Domain) -> None:
 
 
 def _write_board(root: Element, domain: spec.Domain, model: str, flags: cpu.Flags) -> None:
-    """<os>, <features>, <cpu>, <clock>; takes from ``flags`` what they say."""
+    """Write <os>, <features>, <cpu> and <clock>, with the flags that belong there taken from ``flags``."""
     board = system.System(domain.machine, domain.machine_version, domain.boot, bool(domain.smbios))
     system.write_os(root, board)
     system.write_features(root, domain.features, flags)

@@ -31,7 +31,7 @@ def read_tpm(node: Node) -> Tpm:
             kind = backend.required("type")
             if kind != "emulator":
                 raise node.refusal(f"a backend of type '{printable(kind)}' is not supported", hint="emulator")
-            # swtpm's state lasts until the domain is undefined, whatever is said.
+            # swtpm's state always lasts until the domain is undefined.
             backend.only("persistent_state", "yes")
             version = backend.take("version", "2.0")
         read_alias(node)

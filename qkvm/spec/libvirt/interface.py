@@ -25,7 +25,7 @@ def read_interface(node: Node) -> Nic:
         except ValueError:
             raise node.refusal(f"type '{printable(word)}' is not supported", hint=", ".join(NicType)) from None
         node.only("managed", "no")
-        # The filter of a NIC that trusts its guest is none.
+        # The filter for a NIC whose guest is trusted is none.
         node.only("trustGuestRxFilters", "no")
         bandwidth = read_bandwidth(node.child("bandwidth"))
         queues, vhost = _read_driver(node)
@@ -119,7 +119,7 @@ def _read_isolated(node: Node) -> bool:
 
 
 def _read_vlan(node: Node) -> Vlan | None:
-    """<vlan>: libvirt takes several tags for a trunk, whether it says so or not."""
+    """Read <vlan>; as in libvirt, several tags make a trunk."""
     found = node.child("vlan")
     if found is None:
         return None
@@ -146,7 +146,7 @@ _PARAMETERS = ("IP", "IPV6")
 
 
 def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
-    """<filterref>; the filters are those of libvirt's that have an own meaning here."""
+    """Read <filterref>; only those of libvirt's filters are known that have a meaning here."""
     found = node.child("filterref")
     if found is None:
         return NicFilter.NONE, ()
@@ -158,7 +158,7 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
                 name, value = parameter.required("name"), parameter.required("value")
                 if name in _PARAMETERS:
                     addresses.append(value)
-                # How libvirt learns an address: here DHCP keeps one for the guest.
+                # How libvirt learns an address; here DHCP keeps one for the guest.
                 elif (name, value) not in (("CTRL_IP_LEARNING", "any"), ("CTRL_IP_LEARNING", "dhcp")):
                     parameter.unsupported(
                         f"parameter '{printable(name)}' is not supported", hint=", ".join(_PARAMETERS)

@@ -14,7 +14,7 @@ from qkvm.units import printable
 from qkvm.xml import Element
 
 OWN = "https://qkvm.org/xmlns/domain/1"
-"""Namespace of what libvirt has no words for."""
+"""Namespace for what libvirt has no words for."""
 
 Extras = dict[str, str]
 """Attributes of the element of qkvm's own."""
@@ -111,7 +111,7 @@ def _strip(element: Element, prefix: str) -> None:
 
 
 def _used(element: Element, known: frozenset[str]) -> set[str]:
-    """Prefixes that an element and those below it use and that are not declared there."""
+    """Return the prefixes that an element and its descendants use without declaring them."""
     known = known | xml.declared(element).keys()
     names = [element.tag, *(name for name in element.attributes if ":" in name and not xml.is_declaration(name))]
     used = {name.rpartition(":")[0] for name in names} - known - {"xml"}

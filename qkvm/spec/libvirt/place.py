@@ -1,4 +1,4 @@
-"""What devices of all kinds have in common: where they sit, what they are called, when they are booted from."""
+"""What devices of all kinds have in common: their places, aliases and boot order."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_address(node: Node, *types: str) -> str:
 
 
 def _read_pci(found: Node) -> str:
-    # It follows from what else sits in the slot.
+    # The slot's other devices determine it.
     found.drop("multifunction")
     if not any(found.has(name) for name in ("domain", "bus", "slot", "function")):
         return ""

@@ -148,7 +148,7 @@ def read_input(node: Node) -> Input | None:
 
 
 def write_inputs(parent: Element, inputs: tuple[Input, ...], places: Places, *, ps2: bool) -> None:
-    """All <input>s, those of the board too."""
+    """Write all <input>s, also the board's."""
     for one in inputs:
         places.write(parent.add("input", type=one.type, bus=one.bus), one.alias, one.address)
     if ps2:

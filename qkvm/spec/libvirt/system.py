@@ -238,13 +238,13 @@ def write_sysinfo(parent: Element, fields: dict[str, str]) -> None:
 
 
 def read_features(node: Node | None, pm: Node | None, flags: cpu.Flags) -> Features:
-    """<features> and <pm>; what is a matter of the CPU goes to ``flags``."""
+    """Read <features> and <pm>; features of the CPU are added to ``flags``."""
     acpi = vmport = False
     smm: bool | None = None
     if node is not None:
         with node:
             acpi = node.present("acpi")
-            # QEMU's pc and q35 have both, whatever is said.
+            # QEMU's pc and q35 always have both.
             for tag in ("apic", "pae"):
                 node.present(tag)
             vmport = bool(_read_state(node, "vmport"))
@@ -277,7 +277,7 @@ def _read_state(node: Node, tag: str) -> bool | None:
 
 
 def write_features(parent: Element, features: Features, flags: cpu.Flags) -> None:
-    """<features>; takes from ``flags`` what it says."""
+    """Write <features>, with the flags that belong there taken from ``flags``."""
     element = parent.add("features")
     if features.acpi:
         element.add("acpi")
@@ -287,7 +287,7 @@ def write_features(parent: Element, features: Features, flags: cpu.Flags) -> Non
     if flags.get("pmu") in ("on", "off"):
         element.add("pmu", state=flags.pop("pmu"))
     if features.vmport:
-        # Without a word of it qkvm's machines have none.
+        # The default of qkvm's machines is none.
         element.add("vmport", state="on")
     if features.smm is not None:
         element.add("smm", state="on" if features.smm else "off")
@@ -336,7 +336,7 @@ def read_clock(node: Node | None, flags: cpu.Flags) -> Clock:
 
 
 def _read_policy(timer: Node, known: str) -> bool:
-    """Whether the policy for lost ticks is the one that can be chosen; the other that is known is the default."""
+    """Read the policy for lost ticks: whether it is the optional one; the other known one is the default."""
     policy = timer.take("tickpolicy")
     if policy not in ("", known) and (policy, known) != ("delay", "catchup"):
         timer.unsupported(f"tickpolicy '{printable(policy)}' is not supported")
@@ -344,7 +344,7 @@ def _read_policy(timer: Node, known: str) -> bool:
 
 
 def write_clock(parent: Element, clock: Clock, flags: cpu.Flags) -> None:
-    """<clock>; takes from ``flags`` the CPU's timers."""
+    """Write <clock>, with the CPU's timers taken from ``flags``."""
     element = parent.add("clock", offset=clock.offset)
     if clock.rtc_catchup:
         element.add("timer", name="rtc", tickpolicy="catchup")

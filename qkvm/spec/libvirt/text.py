@@ -16,7 +16,7 @@ from qkvm.spec.libvirt.node import Source, root_of
 
 
 class Read(NamedTuple):
-    """A definition that was read, and what was left out of it because qkvm can't do it."""
+    """A definition that was read, and what was left out since qkvm can't do it."""
 
     domain: spec.Domain
     left_out: tuple[str, ...]

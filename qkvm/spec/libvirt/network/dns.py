@@ -1,4 +1,4 @@
-"""<dns> of a network: read into what dnsmasq is to answer, and written from it."""
+"""<dns> of a network: read into the definition of dnsmasq's answers, and written from it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_srv(node: Node, *, partial: bool = False) -> DnsSrv:
 
 
 def write_dns(root: Element, dns: Dns) -> None:
-    """Add a <dns>, where it says anything that is not there by itself."""
+    """Add a <dns> if it says more than the defaults."""
     if dns == Dns():
         return
     element = root.add(

@@ -17,7 +17,7 @@ _LEASE = 3600
 
 
 class Subnet(NamedTuple):
-    """One <ip>: the host's address with its prefix, and what dnsmasq gives out there."""
+    """One <ip>: the host's address with its prefix, and the addresses that dnsmasq gives there."""
 
     address: str = ""
     dhcp: DhcpRange | None = None

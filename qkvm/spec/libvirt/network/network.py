@@ -97,7 +97,7 @@ def _read_domain(node: Node | None) -> str:
     if node is None:
         return ""
     with node:
-        # dnsmasq answers for it alone where it has one.
+        # If it has an address, only dnsmasq answers for it.
         node.only("localOnly", "yes")
         return node.required("name")
 

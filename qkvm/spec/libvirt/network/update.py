@@ -36,7 +36,7 @@ _NEVER = {
 
 
 class Request(NamedTuple):
-    """What is asked; ``place`` is the index of the <ip> that the element is for, -1 for the one that fits."""
+    """The requested change; ``place`` is the index of the element's <ip>, -1 for the one that fits."""
 
     network: spec.Network
     command: str
@@ -53,7 +53,7 @@ class Request(NamedTuple):
         return (one, *listed) if self.command == "add-first" else (*listed, one)
 
     def refuse_modify(self, what: str) -> None:
-        """Refuse to modify what has no part that stays."""
+        """Refuse to modify an element that has nothing to identify it."""
         if self.command == "modify":
             raise InvalidValue(f"Operation not supported: {what} cannot be modified, only added or deleted")
 
@@ -89,7 +89,7 @@ def update(
 
 
 def _family(address: str) -> int:
-    """4 or 6; 0 for what is no address."""
+    """Return 4 or 6, the version of an address; 0 if it is none."""
     try:
         return ip_address(address).version
     except ValueError:
@@ -297,4 +297,4 @@ _SECTIONS: dict[str, tuple[str, Callable[[Request], spec.Network]]] = {
     "dns-txt": ("txt", _dns_txt),
     "dns-srv": ("srv", _dns_srv),
 }
-"""Section -> its element, and what changes it."""
+"""Section -> its element, and the function that changes it."""

@@ -8,6 +8,7 @@ run: the record, journal and state of a domain that was started
 definition: read and change a stored definition
 handle: a domain by its name: its run, definition, lock, monitor
 define: check and store a new definition
+change: change the running guest and the definition together
 plug: what plugging of all kinds of devices shares
 store: the files of snapshots and checkpoints
 guest: what the agent in the guest is asked: power, clock, users, file systems

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo
@@ -150,13 +151,12 @@ def attach(domain: Handle, kind: Kind[D], device: D, *, scope: Scope = Scope.CUR
     :raises AlreadyExists: there is such a device. :raises Busy: a disk's image is in use.
     """
     warnings = kind.check(device)
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(domain, lambda present: kind.added(present, device), undo)
-        if wanted.live and not kind.takes_in(domain, domain.live, device):
-            _plug(domain, domain.live, kind, device)
-        undo.commit()
+
+    def live(run: Run, _: Undo) -> None:
+        if not kind.takes_in(domain, run, device):
+            _plug(domain, run, kind, device)
+
+    together(domain, scope, live, lambda present: kind.added(present, device))
     return warnings
 
 

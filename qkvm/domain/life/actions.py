@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.run import write
-from qkvm.domain.tuning import tuned
 from qkvm.errors import InvalidValue
 from qkvm.qemu import launch
 from qkvm.scope import Scope
@@ -62,4 +62,4 @@ def set_action(domain: Handle, kind: str, action: str, *, scope: Scope = Scope.C
         run.record["definition"] = toml.to_plain(changed)
         write(run)
 
-    tuned.change(domain, scope, live, edit)
+    together(domain, scope, live, edit)

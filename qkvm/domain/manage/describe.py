@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.handle import Handle
 from qkvm.domain.run import write
-from qkvm.domain.tuning import tuned
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
@@ -99,7 +99,7 @@ def _change(owner: Handle | Network, edit: Edit, scope: Scope) -> None:
         run.record["definition"] = toml.to_plain(spec.validate(edit(definitions.started_with(run.record))))
         write(run)
 
-    return tuned.change(owner, scope, live, edit)
+    return together(owner, scope, live, edit)
 
 
 def _change_network(network: Network, edit: Edit, scope: Scope) -> None:

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.run import write
-from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 from qkvm.errors import InvalidState, InvalidValue, NotReached
 from qkvm.host import journal
@@ -202,7 +202,7 @@ def set_period(domain: Handle, seconds: int, *, scope: Scope = Scope.CURRENT) ->
         with domain.monitor() as session:
             commands.put(session, *_INTERVAL, seconds)
 
-    tuned.change(
+    together(
         domain, scope, live,
         lambda present: replace(present, balloon=replace(balloon_of(present), stats_period=seconds)),
     )  # fmt: skip

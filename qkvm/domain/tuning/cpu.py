@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.tuning import threads, tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.errors import InvalidValue
@@ -84,7 +85,7 @@ def set_parameters(domain: Handle, changes: dict[str, int], *, scope: Scope = Sc
     :raises InvalidValue: an unknown name or a value out of range. :raises InvalidState: no cpu controller here.
     """
     fields = {_field(name): _value(name, value) for name, value in changes.items()}
-    tuned.change(
+    together(
         domain, scope, lambda run, undo: _set_live(run, fields, undo),
         lambda present: replace(present, cputune=replace(present.cputune, **fields)),
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.errors import InvalidValue
@@ -70,7 +71,7 @@ def set_parameters(
         _set_live(group_of(run, "io"), weight, devices, undo)
         tuned.remember(run, "blkiotune", _with(of_run(run), weight, devices), undo)
 
-    tuned.change(domain, scope, live, lambda old: replace(old, blkiotune=_with(old.blkiotune, weight, devices)))
+    together(domain, scope, live, lambda old: replace(old, blkiotune=_with(old.blkiotune, weight, devices)))
 
 
 def _set_live(group: Group, weight: int | None, devices: dict[str, dict[str, int]], undo: Undo) -> None:

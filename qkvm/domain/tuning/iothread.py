@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.run import write
 from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
@@ -53,7 +54,7 @@ def add(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None:
         _refuse_twice(old.iothreads, number)
         return replace(old, iothreads=(*old.iothreads, thread))
 
-    tuned.change(domain, scope, lambda run, undo: _add_live(domain, run, thread, undo), edit)
+    together(domain, scope, lambda run, undo: _add_live(domain, run, thread, undo), edit)
 
 
 def _refuse_twice(listed: tuple[spec.IoThread, ...], number: int) -> None:
@@ -97,9 +98,7 @@ def remove(domain: Handle, number: int, *, scope: Scope = Scope.CURRENT) -> None
 
     :raises InvalidValue: there is none of that number. :raises InvalidState: it serves a disk.
     """
-    tuned.change(
-        domain, scope, lambda run, _: _remove_live(domain, run, number), lambda old: _without(old, number)
-    )
+    together(domain, scope, lambda run, _: _remove_live(domain, run, number), lambda old: _without(old, number))
 
 
 def _without(present: spec.Domain, number: int) -> spec.Domain:
@@ -151,7 +150,7 @@ def change(domain: Handle, number: int, settings: dict[str, int], *, scope: Scop
         _refuse_missing(old.iothreads, number)
         return replace(old, iothreads=_with(old.iothreads, number, settings))
 
-    tuned.change(domain, scope, lambda run, undo: _change_live(domain, run, number, settings, undo), edit)
+    together(domain, scope, lambda run, undo: _change_live(domain, run, number, settings, undo), edit)
 
 
 def _with(listed: tuple[spec.IoThread, ...], number: int, settings: dict[str, int]) -> tuple[spec.IoThread, ...]:

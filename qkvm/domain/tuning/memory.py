@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import group_of
 from qkvm.files import Undo
@@ -51,4 +52,4 @@ def set_parameters(domain: Handle, changes: dict[str, int | None], *, scope: Sco
             limits.set_memory_limit(group, name, kib)
         tuned.remember(run, "memtune", replace(of_run(run), **fields), undo)
 
-    tuned.change(domain, scope, live, lambda present: replace(present, memtune=replace(present.memtune, **fields)))
+    together(domain, scope, live, lambda present: replace(present, memtune=replace(present.memtune, **fields)))

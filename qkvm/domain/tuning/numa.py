@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.domain.tuning.threads import parse_cpus
@@ -46,7 +47,7 @@ def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, sco
     """
     chosen = _mode(mode)
     nodes = _nodes(nodeset) if nodeset else set()
-    tuned.change(
+    together(
         domain, scope, lambda run, undo: _set_live(run, chosen, nodes, undo),
         lambda present: _with(present, chosen, nodeset),
     )  # fmt: skip

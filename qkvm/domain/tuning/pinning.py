@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.tuning import cpu, cputime, threads, tuned
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo
@@ -94,7 +95,7 @@ def pin(domain: Handle, kind: str, number: int, cpulist: str, *, scope: Scope = 
         _refuse_number(present, kind, number, "persistent")
         return replace(present, cputune=_with(present.cputune, kind, number, text))
 
-    tuned.change(domain, scope, lambda run, undo: _pin_live(run, kind, number, cpus, text, undo), edit)
+    together(domain, scope, lambda run, undo: _pin_live(run, kind, number, cpus, text, undo), edit)
 
 
 def _refuse_number(definition: spec.Domain, kind: str, number: int, which: str) -> None:

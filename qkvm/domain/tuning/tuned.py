@@ -8,36 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qkvm.domain import definition as definitions
 from qkvm.domain.run import write
 from qkvm.files import Undo
 from qkvm.spec import toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from qkvm.domain.handle import Handle
     from qkvm.domain.run import Run, Tuned
-    from qkvm.scope import Scope
-    from qkvm.spec import domain as spec
 
 T = TypeVar("T")
-
-
-def change(
-    domain: Handle,
-    scope: Scope,
-    live: Callable[[Run, Undo], object],
-    edit: Callable[[spec.Domain], spec.Domain],
-) -> None:
-    """Change the running guest by ``live``, the stored definition by ``edit``, or both; an error undoes both."""
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(domain, edit, undo)
-        if wanted.live:
-            live(domain.live, undo)
-        undo.commit()
 
 
 def live(run: Run, name: Tuned, kind: type[T]) -> T | None:

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from qkvm.domain.block import stats as blockstats
 from qkvm.domain.block.disk import is_block, pick, plugged, top
+from qkvm.domain.change import together
 from qkvm.domain.run import write
-from qkvm.domain.tuning import tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.qemu.disks import throttle_arguments
 from qkvm.qmp import commands
@@ -146,7 +146,7 @@ def set_throttle(
         disks = (replace(disk, throttle=kept) if disk is stored else disk for disk in present.disks)
         return replace(present, disks=tuple(disks))
 
-    tuned.change(domain, scope, lambda run, _: _set_live(domain, run, pick(plugged(run), device), limits), edit)
+    together(domain, scope, lambda run, _: _set_live(domain, run, pick(plugged(run), device), limits), edit)
 
 
 def _set_live(domain: Handle, run: Run, entry: dict[str, Any], limits: dict[str, int | str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from qkvm.domain.change import together
 from qkvm.domain.device import actual
 from qkvm.domain.device.disk import throttle
 from qkvm.domain.tuning import tuned
@@ -51,7 +52,7 @@ def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Sc
     :param limits: fields of spec.Throttle; see :func:`qkvm.domain.device.disk.throttle.merged`.
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
-    tuned.change(
+    together(
         domain, scope, lambda run, undo: _change_live(domain, run, name, limits, undo),
         lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)),
     )  # fmt: skip
@@ -92,7 +93,7 @@ def remove(domain: Handle, name: str, *, scope: Scope = Scope.CURRENT) -> None:
 
     :raises NotFound: there is none of that name. :raises InvalidState: a disk is in it.
     """
-    tuned.change(
+    together(
         domain, scope, lambda run, undo: _remove_live(domain, run, name, undo),
         lambda old: replace(old, throttle_groups=_without(old.throttle_groups, name, old.disks)),
     )  # fmt: skip

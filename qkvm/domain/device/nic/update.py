@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from qkvm.domain import definition as definitions
+from qkvm.domain.change import together
 from qkvm.domain.device.nic import guard, tune
 from qkvm.domain.device.nic.status import bridge_for, by_grant, find, interfaces
 from qkvm.domain.run import write
@@ -53,20 +53,17 @@ def update(
 
     :raises NotFound: there is none. :raises InvalidState: something else differs from the running one.
     """
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            definitions.change(domain, lambda present: _with(present, nic), undo)
-        if wanted.live:
-            run = domain.live
-            entry = next((entry for entry in run.devices("nics") if entry["mac"] == nic.mac), None)
-            if entry is None:
-                raise _not_found(nic)
-            # What it undoes live needs the session, which must still be open then.
-            with domain.monitor() as session, Undo() as steps:
-                _change(domain, run, session, entry, nic, steps)
-                steps.commit()
-        undo.commit()
+
+    def live(run: Run, _: Undo) -> None:
+        entry = next((entry for entry in run.devices("nics") if entry["mac"] == nic.mac), None)
+        if entry is None:
+            raise _not_found(nic)
+        # What it undoes live needs the session, which must still be open then.
+        with domain.monitor() as session, Undo() as steps:
+            _change(domain, run, session, entry, nic, steps)
+            steps.commit()
+
+    together(domain, scope, live, lambda present: _with(present, nic))
 
 
 def _with(present: spec.Domain, nic: spec.Nic) -> spec.Domain:
@@ -159,19 +156,18 @@ def _put(run: Run, entry: dict[str, Any], values: dict[str, Any]) -> None:
 
 def set_link(domain: Handle, interface: str, up: bool, *, scope: Scope = Scope.CURRENT) -> None:
     """Pull or plug the cable of a NIC (set_link), of the running guest or in the definition."""
-    with domain.lock(), Undo() as undo:
-        wanted = domain.resolve(scope)
-        if wanted.config:
-            stored = find(interfaces(domain, inactive=True), interface).mac
-            definitions.change(domain, lambda present: _with_link(present, stored, up), undo)
-        if wanted.live:
-            run = domain.live
-            mac = find(interfaces(domain), interface).mac
-            entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
-            with domain.monitor() as session:
-                session.execute("set_link", {"name": entry["id"], "up": up})
-            _put(run, entry, {"link": up})
-        undo.commit()
+
+    def live(run: Run, _: Undo) -> None:
+        mac = find(interfaces(domain), interface).mac
+        entry = next(entry for entry in run.devices("nics") if entry["mac"] == mac)
+        with domain.monitor() as session:
+            session.execute("set_link", {"name": entry["id"], "up": up})
+        _put(run, entry, {"link": up})
+
+    def edit(present: spec.Domain) -> spec.Domain:
+        return _with_link(present, find(interfaces(domain, inactive=True), interface).mac, up)
+
+    together(domain, scope, live, edit)
 
 
 def _with_link(present: spec.Domain, mac: str, up: bool) -> spec.Domain:

@@ -5,6 +5,6 @@ A module imports only what is listed before it:
 verb: methods that are functions elsewhere
 devices, tuning, guest, snapshots: parts of a domain
 domain: a domain
-network, storage: networks, pools and volumes
+network, storage, node: networks, pools and volumes, the machine itself
 host: the host
 """

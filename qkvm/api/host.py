@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from qkvm.api.domain import Domain
-from qkvm.api.verb import lazily, verb
+from qkvm.api.verb import lazily, part, verb
 from qkvm.domain import handle
 from qkvm.errors import HostError
 from qkvm.files import make_private_dir, replace_link
@@ -16,6 +16,7 @@ from qkvm.paths import Tree, session_link
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from qkvm.api import node as machine
     from qkvm.api.network import Networks
     from qkvm.api.storage import Pools
     from qkvm.domain.life import autostart
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from qkvm.domain.watch import events
     from qkvm.domain.watch.stats import Stats
     from qkvm.emulator import survey
-    from qkvm.host.node.node import Info
     from qkvm.host.validate import Check
     from qkvm.spec import domain as spec
 else:
+    (machine,) = lazily("qkvm.api", "node")
     (autostart,) = lazily("qkvm.domain.life", "autostart")
     gc, install = lazily("qkvm.domain.manage", "gc", "install")
     (events,) = lazily("qkvm.domain.watch", "events")
@@ -185,12 +186,8 @@ class Host:
     events = verb(lambda: events.watch)
     qemu_events = verb(lambda: events.watch_qemu)
     emulator = verb(lambda: survey.find)
-
-    def info(self) -> Info:
-        """This machine in a few numbers: CPUs and how they hang together, memory (virsh nodeinfo)."""
-        from qkvm.host.node import node
-
-        return node.info()
+    node = part(lambda: machine.Node)
+    interfaces = part(lambda: machine.Interfaces)
 
     def upgrade_check(self, *names: str, qemu: str = "") -> Iterator[Report]:
         """What a QEMU would do with domains, all where none is named, each as soon as it was looked at.

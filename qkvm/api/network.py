@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qkvm.api.verb import Noun, lazily, part, verb
+from qkvm.net import run
 from qkvm.net.network import network
 from qkvm.net.network.handle import list_networks
 
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
 
     from qkvm.domain.device.nic import port
     from qkvm.domain.manage import describe
+    from qkvm.net.health import check, repair
+    from qkvm.net.health.check import Finding
+    from qkvm.net.health.repair import Repaired
     from qkvm.net.network import forward, preview
     from qkvm.net.run import Started
 else:
     (port,) = lazily("qkvm.domain.device.nic", "port")
     (describe,) = lazily("qkvm.domain.manage", "describe")
+    check, repair = lazily("qkvm.net.health", "check", "repair")
     forward, preview = lazily("qkvm.net.network", "forward", "preview")
 
 
@@ -32,6 +37,16 @@ class Network(network.Network):
     set_description = verb(lambda: describe.set_description)
     metadata = verb(lambda: describe.get_metadata)
     set_metadata = verb(lambda: describe.set_metadata)
+
+    def check(self) -> list[Finding]:
+        """Return what is wrong with it (qkvm net-check)."""
+        with run.locked_networks(self.tree):
+            return check.check(self.tree, self.name)
+
+    def repair(self) -> Repaired:
+        """Put back what is missing of it (qkvm net-repair), and return what was mended and what is left."""
+        with run.locked_networks(self.tree):
+            return repair.repair(self.tree, self.name)
 
 
 class Forwards(Noun):

@@ -78,6 +78,13 @@ class _Part(_Descriptor):
         return self._find() if owner is None else self._find()(getattr(owner, "subject", owner))
 
 
+class _Plain(_Descriptor):
+    __slots__ = ()
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        return self._find()
+
+
 if TYPE_CHECKING:
     # One for each kind of subject: type checkers lose the signature where the subject is a type variable.
     @overload
@@ -95,6 +102,11 @@ if TYPE_CHECKING:
 def verb(find: Any) -> Any:
     """Return a method: the function that ``find`` gives, called with the handle's subject first."""
     return _Verb(find)
+
+
+def plain(find: Callable[[], Callable[P, R]]) -> staticmethod[P, R]:
+    """Return a method: the function that ``find`` gives, of the machine itself, which is called as it is."""
+    return _Plain(find)  # type: ignore[return-value]
 
 
 def part(find: Callable[[], type[Part]]) -> Part:

@@ -89,6 +89,9 @@ def test_the_host(lab: Lab, vm: Domain) -> None:
     assert list(host.networks) == ["default"] and host.networks["default"].active
     assert [port.mac for port in host.networks["default"].ports()] == [MAC]
     assert host.networks["default"].forwards.all() == []
+    assert {one.kind for one in host.networks["default"].check()} <= {"no-default-route"}
+    assert host.node.info().cpus == len(host.node.cpus_online())
+    assert host.interfaces.by_name("lo").active
     pool = host.pools["default"]
     assert pool.active
     made = pool.volumes.create(spec.Volume(name="one.qcow2", capacity=Size(1024), format=DiskFormat.QCOW2))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import qkvm
-from qkvm.api import devices, domain, guest, host, network, snapshots, storage, tuning, verb
+from qkvm.api import devices, domain, guest, host, network, node, snapshots, storage, tuning, verb
 
-MODULES = (devices, domain, guest, host, network, snapshots, storage, tuning)
+MODULES = (devices, domain, guest, host, network, node, snapshots, storage, tuning)
 
 HANDLES = sorted(
     {
@@ -32,9 +32,10 @@ def members(kind: type, of: type) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("kind", HANDLES, ids=lambda kind: kind.__name__)
 def test_verbs_are_functions_that_say_what_they_take(kind: type) -> None:
-    for name, function in members(kind, verb._Verb):
+    verbs = dict(members(kind, verb._Verb))
+    for name, function in (verbs | dict(members(kind, verb._Plain))).items():
         signature = inspect.signature(function)
-        assert signature.parameters, f"{kind.__name__}.{name} takes no subject"
+        assert name not in verbs or signature.parameters, f"{kind.__name__}.{name} takes no subject"
         for one in signature.parameters.values():
             assert one.kind is not inspect.Parameter.VAR_KEYWORD, f"{kind.__name__}.{name} takes just anything"
         assert inspect.getdoc(function), f"{kind.__name__}.{name} says nothing of itself"

@@ -92,7 +92,7 @@ def sysinfo(context: Context, args: Args) -> None:
     """Print what the firmware tells of this machine."""
     from qkvm.host.node import smbios
 
-    parts = smbios.parts()
+    parts = context.host.node.firmware()
     if args.json:
         return context.out(json_text([
             {"part": part.kind, "entries": [{"name": name, "value": value} for name, value in part.entries]}

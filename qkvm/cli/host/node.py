@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qkvm.cli.output import json_text, pairs
 from qkvm.cli.parse import UsageError
-from qkvm.host.node import numa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +16,8 @@ _SAMPLE = 1.0
 
 def nodeinfo(context: Context, args: Args) -> None:
     """Print this host in eight numbers."""
-    from qkvm.host.node import node
 
-    found = node.info()
+    found = context.host.node.info()
     if args.json:
         return context.out(json_text(found._asdict()))
     return context.out(pairs([
@@ -32,9 +30,8 @@ def nodeinfo(context: Context, args: Args) -> None:
 
 def nodecpumap(context: Context, args: Args) -> None:
     """Print which CPUs are online."""
-    from qkvm.host.node import cpu
 
-    present, online = cpu.present(), cpu.online()
+    present, online = context.host.node.cpus_present(), context.host.node.cpus_online()
     if args.json:
         return context.out(json_text({"present": present, "online": online}))
     if args.flag("pretty"):
@@ -50,15 +47,14 @@ def nodecpumap(context: Context, args: Args) -> None:
 
 def nodecpustats(context: Context, args: Args) -> None:
     """Print how the CPUs have spent their time since boot, or with --percent a second from now."""
-    from qkvm.host.node import cpu
 
     number = args.number("cpu")
-    times = cpu.times(number)
+    times = context.host.node.cpu_times(number)
     if args.flag("percent"):
         from time import sleep
 
         sleep(_SAMPLE)
-        shares = cpu.times(number).since(times).percent()
+        shares = context.host.node.cpu_times(number).since(times).percent()
         if args.json:
             return context.out(json_text({name: round(share, 2) for name, share in shares.items()}))
         return context.out("".join(f"{name + ':':<15} {share:5.1f}%\n" for name, share in shares.items()))
@@ -71,9 +67,9 @@ def nodememstats(context: Context, args: Args) -> None:
     """Print the memory of this host, or of one cell of it."""
     number = args.number("cell")
     if number is None:
-        found = numa.memory()
+        found = context.host.node.memory()
     else:
-        cell = numa.cell(number)
+        cell = context.host.node.cell(number)
         found = {"total": cell.total, "free": cell.free}
     if args.json:
         return context.out(json_text(found))
@@ -84,7 +80,8 @@ def freecell(context: Context, args: Args) -> None:
     """Print the free memory of this host, of one cell or of each."""
     args.exclusive("all", "cellno")
     number = args.number("cellno")
-    cells = numa.cells() if number is None else [numa.cell(number)]
+    host = context.host.node
+    cells = host.cells() if number is None else [host.cell(number)]
     free = {cell.number: cell.free for cell in cells}
     total = sum(free.values())
     if args.json:
@@ -100,15 +97,16 @@ def freecell(context: Context, args: Args) -> None:
 def freepages(context: Context, args: Args) -> None:
     """Print the free pages of each size, of one cell or of each."""
     args.exclusive("all", "cellno")
-    number, size = args.number("cellno"), args.number("pagesize")
+    host, number, size = context.host.node, args.number("cellno"), args.number("pagesize")
     if not args.flag("all"):
         if number is None:
             raise UsageError("missing cellno argument", hint="or --all")
         if size is None:
             raise UsageError("missing pagesize argument")
-        found = {number: [numa.pool(number, size)]}
+        found = {number: [host.page_pool(number, size)]}
     else:
-        found = {one: numa.pools(one) if size is None else [numa.pool(one, size)] for one in numa.numbers()}
+        cells = host.cell_numbers()
+        found = {one: host.page_pools(one) if size is None else [host.page_pool(one, size)] for one in cells}
     if args.json:
         return context.out(
             json_text({cell: {pool.size: pool.free for pool in pools} for cell, pools in found.items()})
@@ -124,8 +122,9 @@ def allocpages(context: Context, args: Args) -> None:
     args.exclusive("all", "cellno")
     size, count, number = args.number("pagesize"), args.number("pagecount"), args.number("cellno")
     assert size is not None and count is not None, "they are required"
-    cells: list[int | None] = list(numa.numbers()) if args.flag("all") else [number]
-    reached = {one: numa.allocate(size, count, number=one, add=args.flag("add")) for one in cells}
+    cells: list[int | None] = list(context.host.node.cell_numbers()) if args.flag("all") else [number]
+    host = context.host.node
+    reached = {one: host.allocate_pages(size, count, number=one, add=args.flag("add")) for one in cells}
     if args.json:
         context.out(json_text({"host" if one is None else one: total for one, total in reached.items()}))
 
@@ -137,20 +136,19 @@ def node_memory_tune(context: Context, args: Args) -> None:
     given = {name: args.number(name.replace("_", "-")) for name in ksm.TUNABLE}
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted:
-        ksm.tune(wanted)
+        context.host.node.tune_merging(wanted)
     if args.json:
-        return context.out(json_text(ksm.read()))
+        return context.out(json_text(context.host.node.merging()))
     if wanted:
         return None
     # As virsh does it: a name is padded to fifteen columns.
-    lines = (f"\t{name:<15} {value}\n" for name, value in ksm.read().items())
+    lines = (f"\t{name:<15} {value}\n" for name, value in context.host.node.merging().items())
     return context.out("Shared memory:\n" + "".join(lines))
 
 
 def nodesuspend(context: Context, args: Args) -> None:
     """Put this host to sleep for a while."""
-    from qkvm.host.node import suspend
 
     duration = args.number("duration")
     assert duration is not None, "it is required"
-    suspend.suspend(args.required("target"), duration)
+    context.host.node.suspend(args.required("target"), duration)

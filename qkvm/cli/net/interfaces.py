@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qkvm.cli.output import json_text, print_xml, table
 from qkvm.errors import InvalidValue
-from qkvm.net.uplink import interface as interfaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def iface_list(context: Context, args: Args) -> None:
     """List the host's interfaces: the active ones, or with --all and --inactive the others too."""
-    found = interfaces.listed()
+    found = context.host.interfaces.all()
     if not args.flag("all"):
         found = [entry for entry in found if entry.active != args.flag("inactive")]
     if args.json:
@@ -28,19 +27,19 @@ def iface_list(context: Context, args: Args) -> None:
 
 def iface_mac(context: Context, args: Args) -> None:
     """Print the MAC address of an interface."""
-    context.out(f"{interfaces.by_name(args.required('interface')).mac}\n")
+    context.out(f"{context.host.interfaces.by_name(args.required('interface')).mac}\n")
 
 
 def iface_name(context: Context, args: Args) -> None:
     """Print the name of the interface with a MAC address."""
-    context.out(f"{interfaces.by_mac(args.required('interface')).name}\n")
+    context.out(f"{context.host.interfaces.by_mac(args.required('interface')).name}\n")
 
 
 def iface_dumpxml(context: Context, args: Args) -> None:
     """Print an interface as libvirt's XML."""
     from qkvm import xml
 
-    root = interfaces.describe(interfaces.find(args.required("interface")).name)
+    root = context.host.interfaces.describe(context.host.interfaces.find(args.required("interface")).name)
     if args.json:
         return context.out(json_text(_plain(root)))
     return print_xml(context, args, xml.dump(root))
@@ -48,12 +47,12 @@ def iface_dumpxml(context: Context, args: Args) -> None:
 
 def iface_bridge(context: Context, args: Args) -> None:
     """Make a bridge over an interface."""
-    from qkvm.net.uplink import uplink
-
     _refuse_no_start(args)
-    found = interfaces.find(args.required("interface"))
+    found = context.host.interfaces.find(args.required("interface"))
     delay = args.number("delay") or 0
-    made = uplink.make(context.tree, found.name, args.required("bridge"), stp=not args.flag("no-stp"), delay=delay)
+    made = context.host.interfaces.bridge(
+        found.name, args.required("bridge"), stp=not args.flag("no-stp"), delay=delay
+    )
     context.say(f"Created bridge {made.bridge} with attached device {made.nic}\n")
     context.say(f"Bridge interface {made.bridge} started\n")
     for told in made.warnings:
@@ -66,12 +65,10 @@ def iface_bridge(context: Context, args: Args) -> None:
 
 def iface_unbridge(context: Context, args: Args) -> None:
     """Take the bridge over an interface away."""
-    from qkvm.net.uplink import uplink
-
     _refuse_no_start(args)
     bridge = args.required("bridge")
-    interfaces.by_name(bridge)
-    nic = uplink.undo(context.tree, bridge)
+    context.host.interfaces.by_name(bridge)
+    nic = context.host.interfaces.unbridge(bridge)
     if nic:
         context.say(f"Device {nic} un-attached from bridge {bridge}\n")
         context.say(f"Interface {nic} started\n")

@@ -280,3 +280,14 @@ def test_the_top_of_the_repository_is_small() -> None:
         )  # fmt: skip
         present = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in present if not name.startswith(".")} <= TOP
+
+
+def test_no_test_file_imports_from_another() -> None:
+    """What several need lies in a module of helpers. Tests of users repeat those of root on purpose."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for _, name in imports(path)
+        if re.search(r"\.test_\w+", name) and path.name != "day.py"
+    ]
+    assert not wrong

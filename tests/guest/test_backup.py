@@ -18,29 +18,14 @@ from qkvm.api.domain import Domain
 from qkvm.domain.backup import begin as backupbegin
 from qkvm.domain.backup import part as backuppart
 from qkvm.scope import Scope
+from tests.guest.backups import Register, manifest, vm
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, end_qemu, wait_agent
-from tests.guest.test_blockjobs import MIB, chain, digest, killed, put
-from tests.guest.test_disks import left
+from tests.guest.images import MIB, chain, digest, left, put
+from tests.guest.killing import killed
 from tests.host import nslab
 
-Register = Callable[[Domain], Domain]
-
-
-@pytest.fixture
-def vm(lab: Lab, tmp_path: Path, domain_of: Register) -> Domain:
-    """A guest with a qcow2 disk on a base, and a raw one; it runs."""
-    domain = domain_of(lab.define("vm"))
-    domain.disks.attach(chain(tmp_path, "base", "disk"), scope=Scope.CONFIG)
-    (tmp_path / "raw").mkdir()
-    domain.disks.attach(replace(chain(tmp_path / "raw", "disk", fmt="raw"), target="vdb"), scope=Scope.CONFIG)
-    return lab.boot(domain)
-
-
-def manifest(folder: Path) -> list[dict[str, object]]:
-    """The backups that a folder's manifest names."""
-    found: list[dict[str, object]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["backups"]
-    return found
+__all__ = ["vm"]
 
 
 def bitmaps(domain: Domain) -> int:

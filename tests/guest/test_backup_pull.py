@@ -23,10 +23,11 @@ from qkvm.errors import QkvmError
 from qkvm.qemu.quirks import Quirk
 from qkvm.scope import Scope
 from qkvm.spec.libvirt import backup as libvirt
+from tests.guest.backups import vm
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
-from tests.guest.test_backup import vm
-from tests.guest.test_blockjobs import MIB, SIZE, chain, digest, killed, put
+from tests.guest.images import MIB, SIZE, chain, digest, put
+from tests.guest.killing import killed
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]

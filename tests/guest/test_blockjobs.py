@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,16 +17,14 @@ from qkvm.domain.block.disk import plugged
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from qkvm.storage.image import formats
-from tests.guest.conftest import TOP, Lab
+from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, end_qemu, wait_ready
-from tests.guest.test_disks import left, see
+from tests.guest.images import SIZE, chain, digest, images, left, put, see
+from tests.guest.killing import killed
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 
-MIB = 1 << 20
-SIZE = 16
-"""MiB of the disks."""
 
 QCOW2, RAW = spec.DiskFormat.QCOW2, spec.DiskFormat.RAW
 
@@ -50,40 +45,6 @@ def vm(booted: Domain) -> Iterator[Domain]:
         booted.disks.detach(entry["target"], scope=Scope.LIVE)
     for disk in booted.definition.disks:
         booted.disks.detach(disk.target, scope=Scope.CONFIG)
-
-
-def chain(folder: Path, *names: str, fmt: str = "qcow2") -> spec.Disk:
-    """A disk on a chain of new images, the last name is what the guest writes to; each has 1 MiB of its own."""
-    layers: list[spec.Layer] = []
-    for number, name in enumerate(names):
-        path = folder / name
-        base = ["-b", layers[0].path, "-F", layers[0].format] if layers else []
-        nslab.sh("qemu-img", "create", "-q", "-f", fmt, *base, str(path), f"{SIZE}M")
-        os.chmod(path, 0o600)
-        nslab.sh("qemu-io", "-f", fmt, "-c", f"write -q -P {number + 1} {number}M 1M", str(path))
-        layers.insert(0, spec.Layer(path=str(path), format=spec.DiskFormat(fmt)))
-    return spec.Disk(path=layers[0].path, format=layers[0].format, target="vda", backing=tuple(layers[1:]))
-
-
-def put(guest: Guest, begin: int, count: int, word: str, disk: str = "vda") -> None:
-    """Have the guest write ``count`` MiB from MiB ``begin`` on, down to the disk."""
-    out = f"dd of=/dev/{disk} bs=1M seek={begin} conv=notrunc,fsync 2>/dev/null"
-    guest.ask(f"yes {word} | head -c {count * MIB} | {out}")
-
-
-def digest(guest: Guest, disk: str = "vda") -> str:
-    """The checksum of a disk, read from the disk and not from the guest's cache."""
-    guest.ask("echo 3 >/proc/sys/vm/drop_caches")
-    return guest.ask(f"dd if=/dev/{disk} bs=1M 2>/dev/null | md5sum").split()[0]
-
-
-def images(domain: Domain, target: str = "vda") -> list[str]:
-    """The names of a disk's images, by the definition; the record must say the same."""
-    disk = next(disk for disk in domain.definition.disks if disk.target == target)
-    listed = [disk.path, *(layer.path for layer in disk.backing)]
-    entry = next(entry for entry in domain.live.record["disks"] if entry["target"] == target)
-    assert [entry["path"], *(layer["path"] for layer in entry["spec"].get("backing", ()))] == listed
-    return [os.path.basename(path) for path in listed]
 
 
 def header(path: Path) -> str:
@@ -225,34 +186,6 @@ def test_full_destination(lab: Lab, vm: Domain, tmp_path: Path) -> None:
             assert digest(guest) == whole
     finally:
         subprocess.run(["umount", small], check=True)
-
-
-KILLER = """
-import os, signal, sys
-from qkvm.cli.main import main
-from qkvm.qmp.session import Session
-when, command = sys.argv[1].split(":")
-plain = Session.execute
-def execute(self, name, *rest, **more):
-    if (when, name) == ("before", command):
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer = plain(self, name, *rest, **more)
-    if (when, name) == ("after", command):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-Session.execute = execute
-main(sys.argv[2:])
-"""
-"""A qkvm that is killed before or after a QMP command."""
-
-
-def killed(lab: Lab, moment: str, line: str) -> None:
-    """Run a verb that is killed with SIGKILL in its middle."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, moment, "--root", lab.root, *shlex.split(line)],
-        cwd=TOP, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def test_qkvm_killed(lab: Lab, vm: Domain, tmp_path: Path) -> None:

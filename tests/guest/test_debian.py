@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from qkvm.api.domain import Domain
+from tests.guest.backups import manifest
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import wait_agent
-from tests.guest.test_backup import manifest
 
 # Made before this process enters a namespace, from which nothing can be downloaded.
 pytestmark = pytest.mark.usefixtures("debian_disk")

@@ -13,8 +13,7 @@ from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
-from tests.guest.test_blockjobs import chain, digest, images, put
-from tests.guest.test_disks import image, see
+from tests.guest.images import chain, digest, image, images, put, see
 
 Register = Callable[[Domain], Domain]
 

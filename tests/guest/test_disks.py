@@ -24,11 +24,11 @@ from qkvm.scope import Scope
 from qkvm.spec import domain as spec
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, tsc_frequency
+from tests.guest.images import MIB, image, left, see
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
 
-MIB = 1 << 20
 RAW = spec.DiskFormat.RAW
 
 F_OFD_SETLK = 37
@@ -52,26 +52,6 @@ def vm(booted: Domain) -> Iterator[Domain]:
         booted.disks.detach(entry["target"], scope=Scope.LIVE)
     for disk in booted.definition.disks:
         booted.disks.detach(disk.target, scope=Scope.CONFIG)
-
-
-def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
-    """An empty raw image that only root may open."""
-    path = folder / name
-    path.touch(0o600)
-    os.truncate(path, size)
-    return path
-
-
-def left(domain: Domain) -> tuple[list[str], list[int]]:
-    """Names of the block nodes and numbers of the sets of fds that QEMU has."""
-    nodes = domain.qemu.command("query-named-block-nodes", {"flat": True})
-    sets = domain.qemu.command("query-fdsets")
-    return sorted(node["node-name"] for node in nodes), [one["fdset-id"] for one in sets]
-
-
-def see(guest: Guest, device: str) -> None:
-    """Wait until the guest has a block device."""
-    guest.until(f"[ -b /dev/{device} ]; echo $?", "0")
 
 
 def lose(guest: Guest, device: str) -> None:

@@ -13,7 +13,7 @@ from qkvm.net.link import table
 from qkvm.scope import Scope
 from tests.guest.conftest import Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_ready
-from tests.guest.test_blockjobs import killed
+from tests.guest.killing import killed
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]

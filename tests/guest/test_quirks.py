@@ -20,8 +20,7 @@ from qkvm.scope import Scope
 from qkvm.sockets import listen_unix
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
-from tests.guest.test_blockjobs import chain, put
-from tests.guest.test_disks import see
+from tests.guest.images import chain, put, see
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]

@@ -12,8 +12,7 @@ from qkvm.scope import Scope
 from qkvm.storage.image import image
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest
-from tests.guest.test_blockjobs import chain, digest, put
-from tests.guest.test_disks import see
+from tests.guest.images import chain, digest, put, see
 
 Register = Callable[[Domain], Domain]
 

@@ -11,8 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from qkvm.qmp.plain import PlainSession
 from qkvm.scope import Scope
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, tsc_frequency, wait_ready
+from tests.guest.images import small_filesystem
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -604,19 +604,6 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
         assert code == 1 and "error: Failed to save" in words
     assert puller.returncode == 0
     assert domain.state == ("shut off", "destroyed")
-
-
-@contextmanager
-def small_filesystem(tmp_path: os.PathLike[str], size: str = "16m") -> Iterator[str]:
-    """A file system of that size, in a folder 'small'."""
-    small = os.path.join(tmp_path, "small")
-    os.mkdir(small)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", small], check=True)
-    try:
-        yield small
-    finally:
-        subprocess.run(["umount", small], check=True)
-        os.rmdir(small)
 
 
 def goes_on(domain: Domain) -> bool:

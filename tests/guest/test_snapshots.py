@@ -18,7 +18,7 @@ from qkvm.domain.block.chain import links
 from qkvm.domain.store import snapshots as store
 from tests.guest.conftest import TOP, Lab, network_nic
 from tests.guest.guest import Guest, log_size, wait_agent, wait_ready
-from tests.guest.test_saving import small_filesystem
+from tests.guest.images import small_filesystem
 
 Register = Callable[[Domain], Domain]
 

@@ -14,8 +14,9 @@ from qkvm.emulator import machinetype
 from qkvm.errors import HostError
 from qkvm.spec import domain as spec
 from tests import otherqemu
-from tests.host.test_pools import Lines
-from tests.host.test_restore_backup import forge
+from tests.host.emulators import NEWER
+from tests.host.forging import forge
+from tests.host.lines import Lines
 from tests.otherqemu import Other
 
 TEXT = """\
@@ -31,8 +32,6 @@ menu = true
 """
 
 PINNED = TEXT.replace("# the name\n", '# the name\nmachine_version = "99.1"\n')
-
-NEWER = Other(newest=(("q35", "pc-q35-99.1"), ("pc", "pc-i440fx-99.1")))
 
 
 class Room(Lines):

@@ -25,8 +25,8 @@ from qkvm.net.run import locked_networks
 from qkvm.paths import Tree
 from scripts import rounds
 from tests.host import nslab
+from tests.host.foreign import DOCKER, FIREWALLD, NAT
 from tests.host.nslab import OUTSIDE, WORLD
-from tests.host.test_net_foreign import DOCKER, FIREWALLD, NAT
 
 pytestmark = pytest.mark.usefixtures("netns")
 

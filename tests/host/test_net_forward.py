@@ -21,8 +21,8 @@ from qkvm.paths import Tree
 from qkvm.scope import Scope
 from qkvm.spec.forward import Forward, Protocol
 from tests.host import nslab
+from tests.host.lan import BACKENDS, LAN, LAN6, MakeGuest, Serve, dual, plugged, reaches
 from tests.host.nslab import OUTSIDE, OUTSIDE6, WORLD, WORLD6
-from tests.host.test_net_modes import BACKENDS, LAN, LAN6, MakeGuest, Serve, dual, plugged, reaches
 
 pytestmark = pytest.mark.usefixtures("netns")
 

@@ -19,7 +19,7 @@ from qkvm import Host
 from qkvm.api.domain import Domain
 from qkvm.cli.main import main
 from qkvm.domain.store import snapshots as store
-from tests.host.test_pools import Lines
+from tests.host.lines import Lines
 
 UUID = "05fbea17-f8f3-4cb6-acd1-0cc1128f9bb6"
 

@@ -19,7 +19,7 @@ from qkvm.cli.main import main
 from qkvm.domain.store import snapshots as store
 from qkvm.spec import toml
 from qkvm.storage import savefile
-from tests.host.test_pools import Lines
+from tests.host.lines import Lines
 
 MEMORY = 'memory = { current = "64MiB", maximum = "64MiB" }\n'
 

@@ -15,8 +15,8 @@ import pytest
 from qkvm import Host
 from tests import otherqemu
 from tests.host import nslab
-from tests.host.test_machine_types import NEWER
-from tests.host.test_pools import Lines
+from tests.host.emulators import NEWER
+from tests.host.lines import Lines
 from tests.otherqemu import Other
 
 TEXT = """\

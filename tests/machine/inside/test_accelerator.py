@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from qkvm.api.domain import Domain
 from tests.guest.conftest import Lab
 from tests.guest.guest import ANSWER_TIMEOUT, Guest, log_size, wait_ready
+from tests.machine.inside.fds import fds
 
 Register = Callable[[Domain], Domain]
-
-
-def fds(domain: Domain) -> list[str]:
-    """What QEMU's fds lead to; it opens and closes some at any time."""
-    found = []
-    for path in Path(f"/proc/{domain.live.pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found.append(os.readlink(path))
-    return found
 
 
 def host_flags() -> set[str]:

@@ -14,7 +14,7 @@ from qkvm.host import journal
 from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.machine.inside.conftest import disk
-from tests.machine.inside.test_accelerator import fds
+from tests.machine.inside.fds import fds
 
 SECOND = "52:54:00:00:aa:02"
 PORT = 5001

@@ -26,7 +26,9 @@ GREETING = (
 )
 EVENT = b'{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}\r\n'
 SHORT = 0.3
-"""Seconds of a deadline that a test lets pass."""
+"""Seconds of a deadline for a connection that a test lets pass."""
+SOON = 0.1
+"""The same of a deadline for an answer that never comes."""
 
 
 class Peer:
@@ -362,9 +364,9 @@ def test_no_answer_to_a_command(serve: Serve) -> None:
         peer.greet()
         peer.drain()
 
-    words = r"gave no answer to query-status within 0\.3 s"
+    words = r"gave no answer to query-status within 0\.1 s"
     with serve(script) as session, pytest.raises(MonitorTimeout, match=words):
-        session.execute("query-status", timeout=SHORT)
+        session.execute("query-status", timeout=SOON)
 
 
 def test_a_late_answer_is_no_answer_to_the_next_command(serve: Serve) -> None:
@@ -380,7 +382,7 @@ def test_a_late_answer_is_no_answer_to_the_next_command(serve: Serve) -> None:
 
     with serve(script) as session:
         with pytest.raises(MonitorTimeout):
-            session.execute("slow", timeout=SHORT)
+            session.execute("slow", timeout=SOON)
         asked.set()
         assert session.execute("quick") == "right"
 
@@ -397,7 +399,7 @@ def test_something_else_than_an_answer(serve: Serve, raw: bytes) -> None:
         peer.drain()
 
     with serve(script) as session, pytest.raises((MonitorGone, MonitorTimeout)):
-        session.execute("query-status", timeout=SHORT)
+        session.execute("query-status", timeout=SOON)
 
 
 def test_an_answer_of_many_megabytes(serve: Serve) -> None:

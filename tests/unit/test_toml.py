@@ -68,7 +68,7 @@ rng = false
 """
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(DOMAINS, DOMAINS)
 def test_what_is_written_is_read_and_becomes_any_other(before: Domain, after: Domain) -> None:
     """As a file, as a file that is changed, of whatever way of writing, and as what a record holds of it."""

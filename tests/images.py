@@ -36,9 +36,21 @@ def qcow2(
     :param backing: the name of a backing file. :param tail: what stands behind the four clusters that it has.
     """
     head = struct.pack(
-        ">4sIQIIQIIQQIIQ", magic, version, place if backing else 0, len(backing), cluster_bits, size, crypt, l1,
-        l1_place, refcounts, refcount_clusters, states, states_place,
-    )  # fmt: skip
+        ">4sIQIIQIIQQIIQ",
+        magic,
+        version,
+        place if backing else 0,
+        len(backing),
+        cluster_bits,
+        size,
+        crypt,
+        l1,
+        l1_place,
+        refcounts,
+        refcount_clusters,
+        states,
+        states_place,
+    )
     if version == 3:
         head += struct.pack(">QQQIIB7x", features, 0, autoclear, order, length, kind)
     head = (head + extensions).ljust(place, b"\0") + backing
@@ -75,21 +87,45 @@ RW 131072 SPARSE "own.vmdk"
 
 
 def vmdk(
-    text: bytes = DESCRIPTOR, *, capacity: int = 131072, version: int = 1, at: int = 1, directory: int = 21,
-    entries: int = 512, grain: int = 128,
-) -> bytes:  # fmt: skip
+    text: bytes = DESCRIPTOR,
+    *,
+    capacity: int = 131072,
+    version: int = 1,
+    at: int = 1,
+    directory: int = 21,
+    entries: int = 512,
+    grain: int = 128,
+) -> bytes:
     """A VMDK that is one file, with a descriptor inside, of 64 MiB in which nothing is allocated."""
     head = struct.pack(
-        "<4sIIQQQQIQQQB4s", b"KDMV", version, 3, capacity, grain, at, 20, entries, directory, directory, 128, 0,
+        "<4sIIQQQQIQQQB4s",
+        b"KDMV",
+        version,
+        3,
+        capacity,
+        grain,
+        at,
+        20,
+        entries,
+        directory,
+        directory,
+        128,
+        0,
         b"\n \r\n",
-    )  # fmt: skip
+    )
     return head.ljust(512, b"\0") + text.ljust(20 * 512, b"\0") + bytes(128 * 512 - 21 * 512)
 
 
 def vdi(
-    *, kind: int = 1, parent: bytes = b"", blocks: int = 64, size: int = 64 << 20, place: int = 512,
-    version: int = 0x10001, block: int = 1 << 20,
-) -> bytes:  # fmt: skip
+    *,
+    kind: int = 1,
+    parent: bytes = b"",
+    blocks: int = 64,
+    size: int = 64 << 20,
+    place: int = 512,
+    version: int = 0x10001,
+    block: int = 1 << 20,
+) -> bytes:
     """A VDI of 64 MiB in which nothing is allocated."""
     head = bytearray(512)
     struct.pack_into("<IIII", head, 0x40, 0xBEDA107F, version, 0x180, kind)
@@ -112,8 +148,10 @@ def vhdx(
     struct.pack_into("<4sIII", whole, 192 << 10, sign, 0, count, 0)
     for number, (name, place) in enumerate(regions):
         struct.pack_into("<16sQII", whole, (192 << 10) + 16 + 32 * number, _guid(name), place, 1 << 20, 1)
-    items = [("caa16737-fa36-4d43-b3b6-33f0aa44e76b", struct.pack("<II", block, bits)),
-             ("2fa54224-cd1b-4876-b211-5dbed83bf4b8", struct.pack("<Q", size))]  # fmt: skip
+    items = [
+        ("caa16737-fa36-4d43-b3b6-33f0aa44e76b", struct.pack("<II", block, bits)),
+        ("2fa54224-cd1b-4876-b211-5dbed83bf4b8", struct.pack("<Q", size)),
+    ]
     struct.pack_into("<8sHH", whole, 2 << 20, b"metadata", 0, len(items))
     for number, (name, body) in enumerate(items):
         place = (64 << 10) + 64 * number
@@ -144,14 +182,30 @@ def _summed(block: bytes, place: int) -> bytes:
 
 
 def qed(
-    *, features: int = 0, cluster: int = 1 << 16, table: int = 4, header: int = 1, place: int = 1 << 16,
-    size: int = 64 << 20, backing: bytes = b"",
-) -> bytes:  # fmt: skip
+    *,
+    features: int = 0,
+    cluster: int = 1 << 16,
+    table: int = 4,
+    header: int = 1,
+    place: int = 1 << 16,
+    size: int = 64 << 20,
+    backing: bytes = b"",
+) -> bytes:
     """A QED image of 64 MiB in which nothing is allocated."""
     head = struct.pack(
-        "<4sIIIQQQQQII", b"QED\0", cluster, table, header, features, 0, 0, place, size, 72 if backing else 0,
+        "<4sIIIQQQQQII",
+        b"QED\0",
+        cluster,
+        table,
+        header,
+        features,
+        0,
+        0,
+        place,
+        size,
+        72 if backing else 0,
         len(backing),
-    )  # fmt: skip
+    )
     return (head.ljust(72, b"\0") + backing).ljust(1 << 16, b"\0") + bytes(4 << 16)
 
 

@@ -21,10 +21,15 @@ class Terminal:
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         self.child = subprocess.Popen(
-            list(argv), stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
+            list(argv),
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            start_new_session=True,
             # It becomes the one that the terminal's ^C goes to.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **options,
-        )  # type: ignore[call-overload]  # fmt: skip
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            **options,
+        )  # type: ignore[call-overload]
 
     def expect(self, wanted: str, timeout: float = 60.0) -> str:
         """Read until the text is shown; gives what came up to its end, and forgets it."""

@@ -276,8 +276,11 @@ def test_the_top_of_the_repository_is_small() -> None:
         # A file belongs to the repository when it is there and not ignored, whether committed yet or not.
         listed = subprocess.run(
             ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         present = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in present if not name.startswith(".")} <= TOP
 

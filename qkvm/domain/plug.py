@@ -262,9 +262,11 @@ def _await_release(run: Run, mark: int, ident: str, what: str, timeout: float) -
         )  # fmt: skip
     except NotReached as error:
         raise NotReached(
-            f"guest did not release {what} within {timeout:g} s", asked="gone", reached=what.rpartition(" ")[2],
+            f"guest did not release {what} within {timeout:g} s",
+            asked="gone",
+            reached=what.rpartition(" ")[2],
             hint="its system must have booted and know PCI hotplug; asking again waits again",
-        ) from error  # fmt: skip
+        ) from error
     if event["event"] != "DEVICE_DELETED":
         raise NotReached(f"guest refused to release {what}", asked="gone", reached=what.rpartition(" ")[2])
 

@@ -296,9 +296,10 @@ def throttle_group_object(group: Throttle) -> dict[str, Any]:
             # QEMU's default is 1, and it refuses any other length without a burst.
             length = (getattr(group, f"{one}_{kind}_sec_max_length") or 1) if burst else 1
             limits |= {
-                f"{name}-{one}": getattr(group, f"{one}_{kind}_sec"), f"{name}-{one}-max": burst,
+                f"{name}-{one}": getattr(group, f"{one}_{kind}_sec"),
+                f"{name}-{one}-max": burst,
                 f"{name}-{one}-max-length": length,
-            }  # fmt: skip
+            }
     return {"qom-type": "throttle-group", "id": throttle_group_id(group.group_name), "limits": limits}
 
 

@@ -83,11 +83,7 @@ def render(template: str, context: dict[str, Any], *, own: str = "") -> list[Opt
         jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError
     ) as error:  # fmt: skip
         raise TemplateError(name, _line_of(error), str(error)) from error
-    return [
-        _parse(name, number, line.strip())
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
-    ]  # fmt: skip
+    return [_parse(name, number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def hotplug_commands(options: list[Option]) -> list[tuple[str, dict[str, Any]]]:

@@ -34,9 +34,11 @@ def converse(argv: list[str], commands: list[tuple[str, dict[str, Any]]]) -> lis
     )
     # At 'quit' QEMU drops output that does not fit into a pipe, so it gets a file (seen in 7.2.22 and 10.0.13).
     said = process.run(
-        [*argv, "-qmp", "stdio"], stdin=b"".join(msgspec.json.encode(line) + b"\n" for line in lines),
-        timeout=_TIMEOUT, to_file=True,
-    )  # fmt: skip
+        [*argv, "-qmp", "stdio"],
+        stdin=b"".join(msgspec.json.encode(line) + b"\n" for line in lines),
+        timeout=_TIMEOUT,
+        to_file=True,
+    )
     answers: dict[int, Any] = {}
     for line in said.splitlines():
         try:

@@ -140,13 +140,14 @@ def relocated(network: Network, subnet: IPv4Network, bridge: str) -> Network:
     if dhcp is not None:
         dhcp = replace(dhcp, start=moved(dhcp.start), end=moved(dhcp.end))
     return replace(
-        network, address=f"{former.ip + shift}/{subnet.prefixlen}", bridge=bridge, dhcp=dhcp,
+        network,
+        address=f"{former.ip + shift}/{subnet.prefixlen}",
+        bridge=bridge,
+        dhcp=dhcp,
         hosts=tuple(replace(host, ip=moved(host.ip)) for host in network.hosts),
         forwards=tuple(replace(one, guest=moved(one.guest)) for one in network.forwards),
-        dns=replace(
-            network.dns, hosts=tuple(replace(host, ip=moved(host.ip)) for host in network.dns.hosts)
-        ),
-    )  # fmt: skip
+        dns=replace(network.dns, hosts=tuple(replace(host, ip=moved(host.ip)) for host in network.dns.hosts)),
+    )
 
 
 def validate(network: Network) -> Network:

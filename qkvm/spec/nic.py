@@ -86,9 +86,11 @@ class NicFilter(StrEnum):
     def needs_ipv4(self) -> bool:
         """Whether it must know the guest's IPv4 address."""
         return self in (
-            NicFilter.CLEAN_TRAFFIC, NicFilter.NO_IP_SPOOFING, NicFilter.NO_ARP_SPOOFING,
+            NicFilter.CLEAN_TRAFFIC,
+            NicFilter.NO_IP_SPOOFING,
+            NicFilter.NO_ARP_SPOOFING,
             NicFilter.NO_ARP_IP_SPOOFING,
-        )  # fmt: skip
+        )
 
 
 class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -34,9 +34,14 @@ class Lab:
         """Run a qkvm command line (split as a shell would) in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "qkvm", "--root", self.root, *shlex.split(line)],
-            capture_output=True, text=True, check=False, timeout=300 * guests.PATIENCE,
-            stdin=subprocess.DEVNULL, cwd=TOP, pass_fds=pass_fds,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300 * guests.PATIENCE,
+            stdin=subprocess.DEVNULL,
+            cwd=TOP,
+            pass_fds=pass_fds,
+        )
 
     def ok(self, line: str) -> str:
         """Run a command line that must succeed, and give what it prints."""
@@ -124,8 +129,11 @@ def _nothing_is_left(lab: Lab) -> Iterator[None]:
     yield
     process.reap()
     assert before == (
-        nslab.links(), nslab.nft_rules(), len(os.listdir("/proc/self/fd")), nslab.processes_naming(lab.root)
-    )  # fmt: skip
+        nslab.links(),
+        nslab.nft_rules(),
+        len(os.listdir("/proc/self/fd")),
+        nslab.processes_naming(lab.root),
+    )
 
 
 @pytest.fixture

@@ -32,6 +32,9 @@ def killed(lab: Lab, moment: str, line: str) -> None:
     """Run a verb that is killed with SIGKILL in its middle."""
     done = subprocess.run(
         [sys.executable, "-c", KILLER, moment, "--root", lab.root, *shlex.split(line)],
-        cwd=TOP, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=TOP,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr

@@ -313,10 +313,13 @@ def snapshots_and_sparse_ones() -> None:
 PARTS: dict[str, tuple[Callable[[], None], ...]] = {
     "pools": (a_pool_is_built, it_is_left_and_removed),
     "volumes": (
-        volumes_are_made, bytes_go_in_and_out, a_killed_copy_leaves_nothing, sizes_change,
+        volumes_are_made,
+        bytes_go_in_and_out,
+        a_killed_copy_leaves_nothing,
+        sizes_change,
         snapshots_and_sparse_ones,
     ),
-}  # fmt: skip
+}
 
 
 def run_part(name: str) -> None:

@@ -101,8 +101,9 @@ def build(folder: Path) -> str:
     subprocess.run([str(python), "-m", "compileall", "-q", str(root / "opt/site")], check=True)
     subprocess.run(
         ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(image)],
-        check=True, env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
-    )  # fmt: skip
+        check=True,
+        env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+    )
     shutil.rmtree(root)
     return str(image)
 
@@ -110,9 +111,12 @@ def build(folder: Path) -> str:
 def _copy_tree(source: Path, root: Path, left_out: object) -> None:
     assert callable(left_out)
     shutil.copytree(
-        source, root / str(source).lstrip("/"), symlinks=False, ignore_dangling_symlinks=True,
+        source,
+        root / str(source).lstrip("/"),
+        symlinks=False,
+        ignore_dangling_symlinks=True,
         ignore=lambda folder, names: [name for name in names if left_out(Path(folder, name))],
-    )  # fmt: skip
+    )
 
 
 def _copy(path: str, root: Path) -> None:

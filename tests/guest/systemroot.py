@@ -54,8 +54,9 @@ def build(image: Path, folder: Path, programs: Iterable[str], files: dict[str, s
     (folder / "usr/bin/python3").symlink_to(python)
     subprocess.run(
         ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(folder), str(image), "160M"],
-        check=True, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
-    )  # fmt: skip
+        check=True,
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+    )
 
 
 def _find(name: str) -> str:

@@ -30,10 +30,12 @@ def vm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     image = tmp_path_factory.mktemp("disk") / "disk.img"
     nslab.sh("qemu-img", "create", "-q", "-f", "raw", str(image), "64M")
     domain = lab.define(
-        "vm", cmdline="guestname=inner", vcpus="{ current = 2, maximum = 2 }",
+        "vm",
+        cmdline="guestname=inner",
+        vcpus="{ current = 2, maximum = 2 }",
         body=f"[[disks]]\npath = '{image}'\nformat = 'raw'\ntarget = 'vda'\nserial = 'disk-of-vm'\n"
         + network_nic(MAC),
-    )  # fmt: skip
+    )
     lab.boot(domain)
     wait_agent(domain)
     with Guest(domain) as guest:
@@ -142,8 +144,9 @@ def test_names_and_addresses(lab: Lab, vm: Domain) -> None:
     while len(told := json.loads(lab.ok("domifaddr vm --json"))) < 2:
         assert time.monotonic() < deadline, told
     assert [(item["ip"], item["source"], item["interface"]) for item in told] == [
-        (ip, "lease", tap), ("10.99.0.7", "agent", tap),
-    ]  # fmt: skip
+        (ip, "lease", tap),
+        ("10.99.0.7", "agent", tap),
+    ]
 
 
 # What it does.

@@ -88,14 +88,16 @@ def test_pulled_while_the_guest_writes(lab: Lab, vm: Domain, tmp_path: Path) -> 
         put(guest, 5, 2, "changed")
         before = {disk: digest(guest, disk) for disk in ("vda", "vdb")}
         backup = described(
-            tmp_path / "b.xml", f"<server transport='unix' socket='{place}'/>",
+            tmp_path / "b.xml",
+            f"<server transport='unix' socket='{place}'/>",
             f"<disks><disk name='vda' backup='yes' incremental='cp'><scratch file='{tmp_path}/a.scratch'/></disk>"
             f"<disk name='vdb' exportname='second'><scratch file='{tmp_path}/b.scratch'/></disk></disks>",
-        )  # fmt: skip
+        )
         (tmp_path / "cp.xml").write_text(
             "<domaincheckpoint><name>next</name><disks><disk name='vda'/><disk name='vdb' checkpoint='no'/>"
-            "</disks></domaincheckpoint>", encoding="utf-8",
-        )  # fmt: skip
+            "</disks></domaincheckpoint>",
+            encoding="utf-8",
+        )
         assert lab.ok(f"backup-begin vm {backup} {tmp_path}/cp.xml") == "Backup started\n\n"
         assert place.is_socket() and place.stat().st_mode & 0o777 == 0o600
         shown = lab.ok("backup-dumpxml vm")
@@ -126,8 +128,12 @@ def test_pulled_while_the_guest_writes(lab: Lab, vm: Domain, tmp_path: Path) -> 
         assert lab.ok("domjobabort vm") == "\n"
         assert not left(vm, tmp_path) and "no domain backup job present" in lab.fails("backup-dumpxml vm")
         # The checkpoint of that moment tells of what was written from then on.
-        more = described(backup, f"<server transport='unix' socket='{place}'/>", since="next",
-                         disks="<disks><disk name='vda'/></disks>")  # fmt: skip
+        more = described(
+            backup,
+            f"<server transport='unix' socket='{place}'/>",
+            since="next",
+            disks="<disks><disk name='vda'/></disks>",
+        )
         lab.ok(f"backup-begin vm {more}")
         assert marked(place, "vda", "backup-vda") == [(0, SIZE)]
         # Who is reading is cut off when it ends.

@@ -83,7 +83,7 @@ def _world(lab: Lab) -> tuple[object, ...]:
         ("net-start nosuch", "failed to get network 'nosuch'"),
         ("net-start default", "already active"),
     ],
-)  # fmt: skip
+)
 def test_refused_with_one_line(lab: Lab, line: str, words: str) -> None:
     before = _world(lab)
     said = lab.fails(line.replace("{k}", lab.kernel))
@@ -130,12 +130,15 @@ def test_data_arrives_as_data(lab: Lab, domain_of: Register, tmp_path: Path) -> 
 
     text = tomlkit.dumps(
         {
-            "name": "nasty", "uuid": os.urandom(16).hex(), "title": NASTY, "description": NASTY + "\n" + NASTY,
+            "name": "nasty",
+            "uuid": os.urandom(16).hex(),
+            "title": NASTY,
+            "description": NASTY + "\n" + NASTY,
             "memory": {"current": "256MiB", "maximum": "256MiB"},
             "boot": {"kernel": str(kernel), "initrd": str(initrd), "cmdline": f"console=ttyS0 {NASTY}"},
             "disks": [{"path": str(disk), "format": "raw", "target": "vda", "serial": "S-1"}],
         }
-    )  # fmt: skip
+    )
     domain = lab.boot(domain_of(lab.host.define(text)))
     with Guest(domain) as guest:
         assert NASTY in guest.ask("cat /proc/cmdline")
@@ -255,8 +258,10 @@ def test_killed_anywhere_in_a_start(lab: Lab, domain_of: Register) -> None:
             break
         child = subprocess.Popen(
             [sys.executable, "-m", "qkvm", "--root", lab.root, "start", "cut"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=TOP,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=TOP,
+        )
         time.sleep(delay / 1000)
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -298,8 +303,12 @@ def test_killed_right_after_the_spawn(lab: Lab, domain_of: Register, verb: str) 
     idle = nslab.processes_naming(lab.root)
     done = subprocess.run(
         [sys.executable, "-c", _KILLED_AFTER_SPAWN, lab.root],
-        stdout=subprocess.PIPE, text=True, check=False, cwd=TOP, timeout=60,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=TOP,
+        timeout=60,
+    )
     assert done.returncode == -signal.SIGKILL and not domain.is_running
     threading.Timer(0.5, os.kill, (int(done.stdout), signal.SIGCONT)).start()
     if verb == "start":

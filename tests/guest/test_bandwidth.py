@@ -116,9 +116,11 @@ def test_limits_of_a_nic(lab: Lab, domain_of: Register) -> None:
     assert not _shapers()
 
     for words, problem in (
-        ("--inbound 1,2,3,4", "floor is not supported"), ("--outbound x", "outbound format is incorrect"),
-        ("--inbound 0,5", "average is mandatory"), ("--inbound 10,5", "peak"),
-    ):  # fmt: skip
+        ("--inbound 1,2,3,4", "floor is not supported"),
+        ("--outbound x", "outbound format is incorrect"),
+        ("--inbound 0,5", "average is mandatory"),
+        ("--inbound 10,5", "peak"),
+    ):
         assert problem in lab.fails(f"domiftune slow {tap} {words}")
     assert "not found" in lab.fails("domiftune slow vnet999")
 

@@ -41,9 +41,15 @@ def _fields(text: str) -> dict[str, int]:
 def test_counters_count(lab: Lab, vm: Domain) -> None:
     before = _fields(lab.ok("domblkstat blocks vda"))
     assert list(before) == [
-        "rd_req", "rd_bytes", "wr_req", "wr_bytes", "flush_operations", "rd_total_times", "wr_total_times",
+        "rd_req",
+        "rd_bytes",
+        "wr_req",
+        "wr_bytes",
+        "flush_operations",
+        "rd_total_times",
+        "wr_total_times",
         "flush_total_times",
-    ]  # fmt: skip
+    ]
     with Guest(vm) as guest:
         guest.ask("dd if=/dev/zero of=/dev/vda bs=1M count=3 conv=fsync; echo 3 >/proc/sys/vm/drop_caches")
         guest.ask("dd if=/dev/vda of=/dev/null bs=1M count=2")
@@ -171,8 +177,12 @@ def test_a_threshold_is_told_of(lab: Lab, vm: Domain) -> None:
     from qkvm.host import journal
 
     found = journal.wait(
-        run.journal, 0, lambda event: event.get("event") == "BLOCK_WRITE_THRESHOLD", timeout=60,
-        alive=lambda: True, what="the threshold",
-    )  # fmt: skip
+        run.journal,
+        0,
+        lambda event: event.get("event") == "BLOCK_WRITE_THRESHOLD",
+        timeout=60,
+        alive=lambda: True,
+        what="the threshold",
+    )
     assert found["data"]["write-threshold"] == 20 * MIB
     assert "is empty" in lab.fails("domblkthreshold blocks sda 5")

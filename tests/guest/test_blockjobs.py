@@ -227,8 +227,10 @@ def test_qemu_killed(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
             put(guest, 8, 2, f"synced-{target}", target)
     killed(lab, "after:job-complete", f"blockcommit {vm.name} vdd --pivot")
     for verb, target, more in (
-        ("blockcommit", "vda", "--active"), ("blockpull", "vdb", ""), ("blockcopy", "vdc", f"{tmp_path}/copy"),
-    ):  # fmt: skip
+        ("blockcommit", "vda", "--active"),
+        ("blockpull", "vdb", ""),
+        ("blockcopy", "vdc", f"{tmp_path}/copy"),
+    ):
         lab.ok(f"{verb} {vm.name} {target} {more} --bandwidth 1k --bytes")
     with Guest(vm) as guest:
         for target in targets:

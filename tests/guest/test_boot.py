@@ -70,8 +70,10 @@ def test_boot_and_halt(lab: Lab, domain_of: Register) -> None:
         told = [line for line in done.stdout.splitlines() if line]
         assert told == [
             "Network 'lab' started",
-            "Domain 'z-first' started", "Domain 'a-second' started", "Domain 'deaf' started",
-        ]  # fmt: skip
+            "Domain 'z-first' started",
+            "Domain 'a-second' started",
+            "Domain 'deaf' started",
+        ]
         assert (
             "warning: domain 'broken': Network not found: no network with matching name 'no-such'" in done.stderr
         )
@@ -114,7 +116,7 @@ def test_the_service_is_written_and_runs(lab: Lab, domain_of: Register) -> None:
         def service(action: str) -> str:
             return subprocess.run(
                 [str(script), action], capture_output=True, text=True, check=True, timeout=300, cwd=TOP
-            ).stdout  # fmt: skip
+            ).stdout
 
         assert "Domain 'served' started" in service("start")
         assert "served" in service("status")

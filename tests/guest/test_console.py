@@ -150,8 +150,11 @@ def test_vnc_answers(vm: Domain) -> None:
 def test_events_are_told(lab: Lab, vm: Domain) -> None:
     watcher = subprocess.Popen(
         [sys.executable, "-m", "qkvm", "--root", lab.root, "event", "--all", "--loop", "--timestamp"],
-        stdout=subprocess.PIPE, text=True, cwd=TOP, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     try:
         assert watcher.stdout is not None
         # It has looked at every journal once it waits: one event again and again until it is seen.

@@ -132,9 +132,11 @@ def test_media_change(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     with Guest(vm) as guest:
         guest.until("head -n 1 /dev/sr0 || true", "medium 1")
     for words, wrong in (
-        ("No such file", f"{tmp_path}/gone.iso"), ("Is a directory", str(tmp_path)),
-        ("not an absolute path", "1.iso"), ("No disk source specified for updating", "''"),
-    ):  # fmt: skip
+        ("No such file", f"{tmp_path}/gone.iso"),
+        ("Is a directory", str(tmp_path)),
+        ("not an absolute path", "1.iso"),
+        ("No disk source specified for updating", "''"),
+    ):
         assert words in lab.fails(f"{change} {wrong} --live")
     assert "mutually exclusive" in lab.fails(f"{change} {first} --eject --insert")
     assert "is no block device" in lab.fails(f"{change} {first} --block")
@@ -198,9 +200,13 @@ def test_scopes_change_both_or_neither(lab: Lab, vm: Domain, tmp_path: Path) -> 
 def wait_gone(domain: Domain, ident: str, mark: int) -> None:
     """Wait until QEMU has told, behind ``mark`` in its journal, that a device is gone."""
     journal.wait(
-        domain.live.journal, mark, lambda event: journal.deleted_device(event) == ident, timeout=60,
-        alive=lambda: True, what=ident,
-    )  # fmt: skip
+        domain.live.journal,
+        mark,
+        lambda event: journal.deleted_device(event) == ident,
+        timeout=60,
+        alive=lambda: True,
+        what=ident,
+    )
 
 
 def test_what_is_refused(lab: Lab, vm: Domain, tmp_path: Path) -> None:
@@ -240,7 +246,7 @@ def test_what_is_refused(lab: Lab, vm: Domain, tmp_path: Path) -> None:
         (f"{path} vdb --address vdb:1", "Invalid address"),
         (f"{path} vdb --mode shareable --subdriver qcow2", "shared access for disk 'vdb' requires"),
         (f"{path} vdb --current --live", "mutually exclusive"),
-    ):  # fmt: skip
+    ):
         assert words in lab.fails(f"attach-disk {vm.name} {options}"), options
     assert (vm.definition, vm.live.record["disks"], left(vm)) == before
     # An IDE disk is another matter for the next start.
@@ -305,8 +311,11 @@ def killed(lab: Lab, moment: str, line: str) -> None:
     """Run a verb that is killed with SIGKILL in its middle."""
     done = subprocess.run(
         [sys.executable, "-c", KILLER, moment, "--root", lab.root, *shlex.split(line)],
-        cwd=TOP, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=TOP,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

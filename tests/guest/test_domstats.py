@@ -147,8 +147,10 @@ def test_a_hanging_qemu_holds_up_nobody(lab: Lab, domain_of: Register, monkeypat
 
     assert listed("--list-active") == ["many0", "many1", "many3"] and listed("--list-inactive") == ["many2"]
     assert listed("--list-paused") == ["many3"] and listed("--list-running --list-shutoff") == [
-        "many0", "many1", "many2"
-    ]  # fmt: skip
+        "many0",
+        "many1",
+        "many2",
+    ]
     assert listed("--list-transient") == [] and listed("--list-persistent --list-other") == []
     assert listed("many2 many3 --list-active") == ["many3"]
     assert "failed to get domain 'nosuch'" in lab.fails("domstats nosuch")

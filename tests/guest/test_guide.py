@@ -72,13 +72,23 @@ class Stage:
 
     def run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
         environment = {
-            **os.environ, "QKVM_ROOT": self.lab.root, "PYTHONPATH": str(TOP), "PYTHON": sys.executable,
-            "KERNEL": self.lab.kernel, "INITRD": self.lab.initrd,
-        }  # fmt: skip
+            **os.environ,
+            "QKVM_ROOT": self.lab.root,
+            "PYTHONPATH": str(TOP),
+            "PYTHON": sys.executable,
+            "KERNEL": self.lab.kernel,
+            "INITRD": self.lab.initrd,
+        }
         return subprocess.run(
-            argv, capture_output=True, text=True, check=False, cwd=self.folder, env=environment,
-            stdin=subprocess.DEVNULL, timeout=300 * guests.PATIENCE,
-        )  # fmt: skip
+            argv,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=300 * guests.PATIENCE,
+        )
 
     def type(self, command: str) -> None:
         """Type a line, which must succeed; guests that it has booted are up when this returns."""

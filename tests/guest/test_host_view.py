@@ -39,10 +39,16 @@ def copy(guest: Guest, root: Path) -> str:
 
 
 def test_a_machine_that_is_known(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
-    domain = lab.boot(domain_of(lab.define(
-        "known", vcpus="{ current = 2, maximum = 4 }", memory='{ current = "512MiB", maximum = "512MiB" }',
-        smbios='{ manufacturer = "ACME", serial = "S-1" }',
-    )))  # fmt: skip
+    domain = lab.boot(
+        domain_of(
+            lab.define(
+                "known",
+                vcpus="{ current = 2, maximum = 4 }",
+                memory='{ current = "512MiB", maximum = "512MiB" }',
+                smbios='{ manufacturer = "ACME", serial = "S-1" }',
+            )
+        )
+    )
     with Guest(domain) as guest:
         root = copy(guest, tmp_path / "two")
         info = node.info(root)

@@ -26,9 +26,12 @@ def vm(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Domain]:
     """A guest with one NIC, one vCPU of three, and three spare slots where slots are made at the start."""
     name = f"hot-{request.param}"
     domain = lab.define(
-        name, machine=request.param, vcpus="{ current = 1, maximum = 3 }", root_ports="3",
+        name,
+        machine=request.param,
+        vcpus="{ current = 1, maximum = 3 }",
+        root_ports="3",
         body=network_nic(f"52:54:00:00:bb:{MACHINES.index(request.param):02x}"),
-    )  # fmt: skip
+    )
     yield lab.boot(domain)
     domain.destroy()
     domain.undefine()
@@ -196,11 +199,20 @@ def test_what_would_be_attached_detached_and_changed(lab: Lab, vm: Domain) -> No
     options = "--model virtio --alias ua-second --inbound 100,200,300 --outbound 50 --mac 52:54:00:00:cc:0a"
     shown = lab.ok(f"attach-interface {vm.name} network default {options} --target tap7 --script /x --print-xml")
     assert shown.splitlines() == [
-        "<interface type='network'>", "  <source network='default'/>", "  <target dev='tap7'/>",
-        "  <mac address='52:54:00:00:cc:0a'/>", "  <script path='/x'/>", "  <model type='virtio'/>",
-        "  <alias name='ua-second'/>", "  <bandwidth>", "    <inbound average='100' peak='200' burst='300'/>",
-        "    <outbound average='50'/>", "  </bandwidth>", "</interface>", "",
-    ]  # fmt: skip
+        "<interface type='network'>",
+        "  <source network='default'/>",
+        "  <target dev='tap7'/>",
+        "  <mac address='52:54:00:00:cc:0a'/>",
+        "  <script path='/x'/>",
+        "  <model type='virtio'/>",
+        "  <alias name='ua-second'/>",
+        "  <bandwidth>",
+        "    <inbound average='100' peak='200' burst='300'/>",
+        "    <outbound average='50'/>",
+        "  </bandwidth>",
+        "</interface>",
+        "",
+    ]
     lab.ok(f"attach-interface {vm.name} network default {options} --persistent")
     try:
         for scope in ("", "--inactive"):
@@ -254,9 +266,11 @@ def test_vcpus_come_and_go(lab: Lab, vm: Domain) -> None:
         "2",
     ]
     assert lab.ok(f"vcpucount {vm.name}").splitlines()[:4] == [
-        "maximum      config         3", "maximum      live           3",
-        "current      config         1", "current      live           3",
-    ]  # fmt: skip
+        "maximum      config         3",
+        "maximum      live           3",
+        "current      config         1",
+        "current      live           3",
+    ]
     assert vm.vcpus.set_count(1) == 1
     with Guest(vm) as guest:
         guest.until("cpus", "1")

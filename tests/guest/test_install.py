@@ -72,8 +72,12 @@ def begin(lab: Lab, line: str) -> Iterator[subprocess.Popen[str]]:
     """Run qkvm install beside the test; what still runs then ends with the test, however that ends."""
     with subprocess.Popen(
         [sys.executable, "-m", "qkvm", "--root", lab.root, "install", *shlex.split(line)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=TOP,
-    ) as child:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=TOP,
+    ) as child:
         try:
             yield child
         finally:

@@ -165,10 +165,20 @@ def test_refusals_when_off(lab: Lab, domain_of: Register) -> None:
     assert lab.ok("list --all --id") == "\n", "of ids alone those that there are"
     assert lab.ok("list --all --id --name --uuid") == f"{domain.uuid} - off\n\n"
     for line in (
-        "setvcpus off 1 --live", "setmem off 100M --live", "suspend off", "resume off", "reset off", "reboot off",
-        "shutdown off", "destroy off", "dommemstat off", "console off", "domifaddr off",
-        "attach-interface off network default --live", "qemu-monitor-command off --hmp info status",
-    ):  # fmt: skip
+        "setvcpus off 1 --live",
+        "setmem off 100M --live",
+        "suspend off",
+        "resume off",
+        "reset off",
+        "reboot off",
+        "shutdown off",
+        "destroy off",
+        "dommemstat off",
+        "console off",
+        "domifaddr off",
+        "attach-interface off network default --live",
+        "qemu-monitor-command off --hmp info status",
+    ):
         assert "domain is not running" in lab.fails(line), line
     for line in ("setmem off 0", "setmaxmem off 0", "setmem off 0 --config"):
         assert "memory must not be zero (1 MiB or more)" in lab.fails(line)

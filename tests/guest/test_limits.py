@@ -45,11 +45,17 @@ def test_quotas_hold(host: metal.Metal) -> None:
     assert held < 0.27 and waits > 3, f"{held:.2f} of a CPU with a quota of 0.20, {waits} waits"
     assert none == 0, f"{free:.2f} of a CPU without a quota, {none} waits"
     assert shown.splitlines() == [
-        "Scheduler      : posix", "cpu_shares     : 250", "vcpu_period    : 100000",
-        "vcpu_quota     : 18446744073709551", "emulator_period: 60000", "emulator_quota : 50000",
-        "global_period  : 100000", "global_quota   : 18446744073709551", "iothread_period: 100000",
+        "Scheduler      : posix",
+        "cpu_shares     : 250",
+        "vcpu_period    : 100000",
+        "vcpu_quota     : 18446744073709551",
+        "emulator_period: 60000",
+        "emulator_quota : 50000",
+        "global_period  : 100000",
+        "global_quota   : 18446744073709551",
+        "iothread_period: 100000",
         "iothread_quota : 18446744073709551",
-    ]  # fmt: skip
+    ]
     assert host.sh(f"cat {group}/emulator/cpu.max") == "50000 60000"
     assert host.sh(f"cat {group}/cgroup.threads") == "", "every thread is in a group of its kind"
 
@@ -69,11 +75,15 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
         "'memtune busy --hard-limit 300M --live --config; memtune busy --soft-limit 250M --swap-hard-limit 1G'"
     )
     assert host.sh(f"cat {group}/memory.max {group}/memory.high {group}/memory.swap.max").split() == [
-        str(300 << 20), str(250 << 20), str(1 << 30)
-    ]  # fmt: skip
+        str(300 << 20),
+        str(250 << 20),
+        str(1 << 30),
+    ]
     assert json.loads(host.qkvm("memtune busy --json")) == {
-        "hard_limit": 300 << 10, "soft_limit": 250 << 10, "swap_hard_limit": 1 << 20
-    }  # fmt: skip
+        "hard_limit": 300 << 10,
+        "soft_limit": 250 << 10,
+        "swap_hard_limit": 1 << 20,
+    }
     # The definition can't be written: the running guest's limits stay as they are too.
     folder = "/h/r/etc/qkvm/domains"
     host.sh(f"mount -o bind {folder} {folder} && mount -o remount,bind,ro {folder}")
@@ -83,8 +93,11 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
     finally:
         host.sh(f"umount {folder}")
     assert host.sh(f"cat {group}/memory.max {group}/cpu.weight {group}/vcpu0/cpu.max").split() == [
-        str(300 << 20), "250", "40000", "100000"
-    ]  # fmt: skip
+        str(300 << 20),
+        "250",
+        "40000",
+        "100000",
+    ]
     host.qkvm("memtune busy --soft-limit -1")
     assert host.sh(f"cat {group}/memory.high") == "max"
     assert "of memory that QEMU has in use now" in host.fails("memtune busy --hard-limit 8M")
@@ -96,8 +109,9 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
     )
     number = host.sh("cat /sys/block/vda/dev")
     assert host.sh(f"cat {group}/io.max {group}/io.weight").splitlines() == [
-        f"{number} rbps=1048576 wbps=max riops=max wiops=9", "default 700"
-    ]  # fmt: skip
+        f"{number} rbps=1048576 wbps=max riops=max wiops=9",
+        "default 700",
+    ]
     begin = time.monotonic()
     host.sh(
         f"sh -c 'echo $$ > {group}/cgroup.procs; echo 3 > /proc/sys/vm/drop_caches; "
@@ -106,9 +120,13 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
     assert time.monotonic() - begin > 2, "4 MiB at 1 MiB a second"
     lines = [line.rstrip() for line in host.qkvm("blkiotune busy").splitlines()]
     assert lines == [
-        "weight         : 700", "device_weight  :", "device_read_iops_sec:", "device_write_iops_sec: /dev/vda,9",
-        "device_read_bytes_sec: /dev/vda,1048576", "device_write_bytes_sec:",
-    ]  # fmt: skip
+        "weight         : 700",
+        "device_weight  :",
+        "device_read_iops_sec:",
+        "device_write_iops_sec: /dev/vda,9",
+        "device_read_bytes_sec: /dev/vda,1048576",
+        "device_write_bytes_sec:",
+    ]
     # Half of it can't be: nothing of it is.
     assert "is not a block device" in host.fails("blkiotune busy --weight 1 --device-read-bytes-sec /dev/null,5")
     assert host.sh(f"cat {group}/io.weight") == "default 700"
@@ -127,8 +145,11 @@ def test_groups_follow_their_qemu(host: metal.Metal) -> None:
     assert host.sh(f"ls -d {group}") == group, "nobody was there to remove it"
     host.qkvm("start busy")
     assert host.sh(f"cat {group}/memory.max {group}/cpu.max {group}/cpuset.mems").split() == [
-        str(300 << 20), "30000", "100000", "0"
-    ]  # fmt: skip
+        str(300 << 20),
+        "30000",
+        "100000",
+        "0",
+    ]
     pid = host.sh(f"cat {group}/cgroup.procs")
     assert host.sh(f"cat /proc/{pid}/comm").startswith("qemu-system")
     host.qkvm("destroy busy")

@@ -141,9 +141,16 @@ def test_hardware(lab: Lab, domain_of: Register, tmp_path: Path, machine: str) -
         "[memory_backing]\nsource = 'memfd'\n[[iothreads]]\nid = 1\n"
     )
     domain = domain_of(
-        lab.define(f"hw-{machine}", machine=machine, body=body, machine_version="'7.2'", video="'vga'",
-                   vcpus="{ current = 3, maximum = 4 }", panic="true")
-    )  # fmt: skip
+        lab.define(
+            f"hw-{machine}",
+            machine=machine,
+            body=body,
+            machine_version="'7.2'",
+            video="'vga'",
+            vcpus="{ current = 3, maximum = 4 }",
+            panic="true",
+        )
+    )
     lab.boot(domain)
     assert not (Path(domain.live.folder) / "vnc.secret").exists(), "the password is no file any more"
     assert "secret" not in Path(f"/proc/{domain.live.pid}/cmdline").read_text().split("\0")

@@ -43,14 +43,25 @@ class User:
         os.chown(self.home, UID, UID)
         self.tree = Tree(os.path.join(self.home, ".local/share/qkvm"))
         self._env = {
-            "HOME": self.home, "PATH": os.environ["PATH"], "QKVM_SYSTEM_ROOT": init.system.root, "LC_ALL": "C",
-        }  # fmt: skip
+            "HOME": self.home,
+            "PATH": os.environ["PATH"],
+            "QKVM_SYSTEM_ROOT": init.system.root,
+            "LC_ALL": "C",
+        }
 
     def run(self, line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "qkvm", *shlex.split(line)], capture_output=True, text=True,
-            check=False, timeout=300, cwd=TOP, env=self._env, user=UID, group=UID, extra_groups=[],
-        )  # fmt: skip
+            [sys.executable, "-m", "qkvm", *shlex.split(line)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            cwd=TOP,
+            env=self._env,
+            user=UID,
+            group=UID,
+            extra_groups=[],
+        )
 
     def ok(self, line: str) -> str:
         done = self.run(line)
@@ -73,7 +84,7 @@ boot = {{ kernel = "{self.home}/kernel", initrd = "{self.home}/initrd", cmdline 
 [[nics]]
 mac = "{MAC}"
 source = "open-day"
-""")  # fmt: skip
+""")
         path.chmod(0o644)
         self.ok(f"define {path}")
         return Domain(self.tree, name)

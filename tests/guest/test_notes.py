@@ -76,12 +76,18 @@ def test_help(lab: Lab, day: Domain) -> None:
     for word, verbs in (
         ("list", "domblklist domiflist list net-list pool-list vol-list"),
         ("edit", "edit managedsave-edit net-edit pool-edit save-image-edit"),
-        ("info", "domfsinfo domjobinfo dumpxml iothreadinfo managedsave-dumpxml save-image-dumpxml schedinfo "
-                 "vcpuinfo domblkinfo dominfo nodeinfo sysinfo net-dhcp-leases net-dumpxml net-info pool-dumpxml "
-                 "pool-info vol-dumpxml vol-info"),
-        ("interface", "attach-interface detach-interface domif-setlink domiftune domcontrol domif-getlink "
-                      "domifaddr domiflist domifstat"),
-    ):  # fmt: skip
+        (
+            "info",
+            "domfsinfo domjobinfo dumpxml iothreadinfo managedsave-dumpxml save-image-dumpxml schedinfo "
+            "vcpuinfo domblkinfo dominfo nodeinfo sysinfo net-dhcp-leases net-dumpxml net-info pool-dumpxml "
+            "pool-info vol-dumpxml vol-info",
+        ),
+        (
+            "interface",
+            "attach-interface detach-interface domif-setlink domiftune domcontrol domif-getlink "
+            "domifaddr domiflist domifstat",
+        ),
+    ):
         assert set(verbs.split()) <= {words[0] for words in whole if word in " ".join(words)}
     assert lab.ok("help list").startswith("  NAME\n    list - list domains\n")
     usage = lab.ok("--help")
@@ -137,8 +143,12 @@ def test_the_ways_to_its_screen(lab: Lab, day: Domain, tmp_path: Path) -> None:
     drawn = tmp_path / "screen.png"
     done = subprocess.run(
         [sys.executable, "-m", "vncdotool.command", "-s", "127.0.0.1::5920", "capture", str(drawn)],
-        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0 and drawn.read_bytes().startswith(b"\x89PNG"), done.stderr
     assert "vnc://127.0.0.1:5920" in lab.run(f"view {NAME}").stdout
     with closing(
@@ -161,8 +171,11 @@ def test_vcpus_are_plugged(lab: Lab, day: Domain) -> None:
     assert lab.ok(f"setvcpus {NAME} 2 --live") == "\n"
     assert "CPU(s):         2\n" in lab.ok(f"dominfo {NAME}")
     blocks = [block for block in lab.ok(f"vcpuinfo {NAME}").split("\n\n") if block.strip()]
-    assert [re.match(r"VCPU: +(\d+)\nCPU: +\d+\nState: +running\nCPU time: +[\d.]+s\nCPU Affinity: +[y-]+", block)
-            is not None for block in blocks] == [True, True]  # fmt: skip
+    assert [
+        re.match(r"VCPU: +(\d+)\nCPU: +\d+\nState: +running\nCPU time: +[\d.]+s\nCPU Affinity: +[y-]+", block)
+        is not None
+        for block in blocks
+    ] == [True, True]
     with Guest(day) as guest:
         guest.until("cpus", "2")
 

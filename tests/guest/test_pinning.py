@@ -113,7 +113,7 @@ def test_iothreads_come_change_and_go(lab: Lab, domain_of: Register) -> None:
     assert lab.ok("iothreadinfo threads") == (
         " IOThread ID   CPU Affinity\n-----------------------------\n"
         f" 1             {wide}\n 2             {LAST}\n\n"
-    )  # fmt: skip
+    )
     assert json.loads(lab.ok("iothreadinfo threads --config --json"))[1] == {"id": 2, "affinity": [LAST]}
 
     lab.ok("iothreadset threads 2 --poll-max-ns 5000 --thread-pool-min 80 --thread-pool-max 90 --live --config")
@@ -219,10 +219,12 @@ def test_a_host_without_groups_runs_domains_and_says_what_it_lacks(lab: Lab, dom
         domain.start()
         assert "cgroup" not in domain.live.record
         for line, controller in (
-            ("schedinfo plain --set vcpu_quota=10000", "cpu"), ("schedinfo plain", "cpu"),
-            ("memtune plain --hard-limit 2G", "memory"), ("blkiotune plain --weight 500", "io"),
+            ("schedinfo plain --set vcpu_quota=10000", "cpu"),
+            ("schedinfo plain", "cpu"),
+            ("memtune plain --hard-limit 2G", "memory"),
+            ("blkiotune plain --weight 500", "io"),
             ("numatune plain --nodeset 0", "cpuset"),
-        ):  # fmt: skip
+        ):
             words = lab.fails(line)
             assert (
                 f"cgroup v2 controller '{controller}' is not available" in words and 'cgroup = "off"' in words

@@ -27,9 +27,12 @@ def test_a_running_guests_volume_is_protected(
     for name in ("vm.qcow2", "base.qcow2"):
         before = Path(folder, name).stat()
         for line in (
-            f"vol-delete {name} default", f"vol-resize {name} 1G default", f"vol-wipe {name} default",
-            f"vol-upload {name} {tmp_path}/file default", f"vol-clone {name} other default",
-        ):  # fmt: skip
+            f"vol-delete {name} default",
+            f"vol-resize {name} 1G default",
+            f"vol-wipe {name} default",
+            f"vol-upload {name} {tmp_path}/file default",
+            f"vol-clone {name} other default",
+        ):
             assert f"volume '{name}' is in use by domain 'pooled'" in lab.fails(line)
         assert Path(folder, name).stat().st_size == before.st_size
     domain.destroy()

@@ -132,8 +132,11 @@ class Listener:
     def __init__(self, lab: Lab, domain: Domain, line: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
-            stdout=subprocess.PIPE, text=True, cwd=TOP, preexec_fn=heed_interrupts,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=TOP,
+            preexec_fn=heed_interrupts,
+        )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._domain = domain
@@ -489,8 +492,12 @@ sys.exit(main(sys.argv[1:]))
 """
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "--root", lab.root, *line.split()],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP, preexec_fn=heed_interrupts,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=TOP,
+            preexec_fn=heed_interrupts,
+        )
         self._lab, self._domain = lab, domain
 
     def __enter__(self) -> Saver:
@@ -597,9 +604,13 @@ def test_a_save_that_does_not_get_to_its_end_leaves_the_guest_running(
             [sys.executable, "-m", "qkvm", "--root", lab.root, "destroy", "restless"], cwd=TOP
         ) as puller:
             journal.wait(
-                domain.live.journal, mark, lambda event: status(event) == "cancelling",
-                timeout=60, alive=lambda: domain.is_running, what="the end of the migration",
-            )  # fmt: skip
+                domain.live.journal,
+                mark,
+                lambda event: status(event) == "cancelling",
+                timeout=60,
+                alive=lambda: domain.is_running,
+                what="the end of the migration",
+            )
             code, words = saver.end()
         assert code == 1 and "error: Failed to save" in words
     assert puller.returncode == 0

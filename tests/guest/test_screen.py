@@ -38,8 +38,12 @@ def _client(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a stock VNC client's command line, in this namespace."""
     return subprocess.run(
         [sys.executable, "-m", "vncdotool.command", *words],
-        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -71,10 +71,15 @@ class Replay:
 
     def run(self, words: list[str], stdin: str = "") -> Answer:
         done = subprocess.run(
-            [sys.executable, "-m", "qkvm", "--root", self.lab.root, *words], input=stdin,
-            capture_output=True, text=True, check=False, timeout=300, cwd=self.folder,
+            [sys.executable, "-m", "qkvm", "--root", self.lab.root, *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(TOP)},
-        )  # fmt: skip
+        )
         return Answer(done.stdout, done.stderr, done.returncode)
 
     @property

@@ -278,13 +278,18 @@ def test_9p(lab: Lab, domain_of: Register, full_guest: tuple[str, str], tmp_path
             assert "Read-only file system" in guest.ask(f"{command} 2>&1 || true")
         guest.ask("echo s >/mnt/sq/s; chmod 604 /mnt/sq/s; echo m >/mnt/m/m; mkdir /mnt/m/d")
     assert [(path.stat().st_uid, path.stat().st_mode & 0o7777) for path in (source / "back", source / "d")] == [
-        (0, 0o600), (0, 0o700),
-    ]  # fmt: skip
-    made = {path.name: (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o7777)
-            for path in theirs.iterdir()}  # fmt: skip
+        (0, 0o600),
+        (0, 0o700),
+    ]
+    made = {
+        path.name: (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o7777)
+        for path in theirs.iterdir()
+    }
     assert made == {
-        "s": (1234, 5678, 0o604), "m": (1234, 5678, 0o640), "d": (1234, 5678, 0o750),
-    }  # fmt: skip
+        "s": (1234, 5678, 0o604),
+        "m": (1234, 5678, 0o640),
+        "d": (1234, 5678, 0o750),
+    }
     assert "a guest that has mounted a 9p filesystem (" in lab.fails(f"save nine {saved}")
     described = tmp_path / "share.xml"
     described.write_text(f"<filesystem><source dir='{source}'/><target dir='rw'/></filesystem>")

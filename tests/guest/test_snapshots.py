@@ -142,8 +142,10 @@ def test_layers_while_it_writes(lab: Lab, domain_of: Register, tmp_path: Path) -
     )
     lab.ok("snapshot-create-as layers s1 --disk-only --quiesce")
     assert domain.state == ("running", "booted") and lab.ok("domblklist layers").split()[-3:] == [
-        str(tmp_path / "disk.s1"), "vdb", str(tmp_path / "b.s1")
-    ]  # fmt: skip
+        str(tmp_path / "disk.s1"),
+        "vdb",
+        str(tmp_path / "b.s1"),
+    ]
     with Guest(domain) as guest:
         put(guest, "two")
         put(guest, "more", "vdb")
@@ -190,8 +192,11 @@ def killed(lab: Lab, domain: Domain, line: str, when: str, *, qemu: bool = False
     victim = domain.live.pid if domain.is_running else None
     verb = subprocess.Popen(
         [sys.executable, "-m", "qkvm", "--root", lab.root, *line.split()],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=TOP,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+    )
     seen = False
     while verb.poll() is None and not seen:
         try:

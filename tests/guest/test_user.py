@@ -95,10 +95,20 @@ def test_as_a_user(user: UserHome, part: str) -> None:
     """All steps of a part, seen to pass and to leave nothing running."""
     with network(), none_left(user):
         done = user.run(
-            "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={user.home}/tmp-{part}", "-W", "ignore",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={user.home}/tmp-{part}",
+            "-W",
+            "ignore",
             f"{user.code}/tests/guest/asuser/{part}.py",
-            timeout=1500, CI=os.environ.get("CI", ""), QKVM_TEST_HOST=HOST, QKVM_TEST_OTHER=OTHER,
-        )  # fmt: skip
+            timeout=1500,
+            CI=os.environ.get("CI", ""),
+            QKVM_TEST_HOST=HOST,
+            QKVM_TEST_OTHER=OTHER,
+        )
     print(done.stdout)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     passed = re.search(r"^(\d+) passed in ", done.stdout, re.MULTILINE)

@@ -43,10 +43,18 @@ class Looker:
 
     def run(self, line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "qkvm", "--root", self.root, *shlex.split(line)], capture_output=True,
-            text=True, check=False, timeout=120, cwd=TOP, env={"HOME": "/", "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL, user=UID, group=UID, extra_groups=self.groups,
-        )  # fmt: skip
+            [sys.executable, "-m", "qkvm", "--root", self.root, *shlex.split(line)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TOP,
+            env={"HOME": "/", "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            user=UID,
+            group=UID,
+            extra_groups=self.groups,
+        )
 
     def ok(self, line: str) -> str:
         done = self.run(line)
@@ -96,10 +104,22 @@ def test_members_of_the_group_see_what_runs(open_lab: Lab) -> None:
     with guests.Guest(domain) as guest:
         address = guest.ask("ip -4 -o addr show dev eth0 | awk '{print $4}'").partition("/")[0]
     for line in (
-        "list --all", "dominfo vm", "dominfo idle", "domstate vm --reason", "domiflist vm", "domblklist vm",
-        "vcpucount vm", "dumpxml vm --inactive", "domid vm", "domuuid vm", "net-info seen",
-        "net-dumpxml seen", "domstate idle", "domdisplay vm", "list --all --json",
-    ):  # fmt: skip
+        "list --all",
+        "dominfo vm",
+        "dominfo idle",
+        "domstate vm --reason",
+        "domiflist vm",
+        "domblklist vm",
+        "vcpucount vm",
+        "dumpxml vm --inactive",
+        "domid vm",
+        "domuuid vm",
+        "net-info seen",
+        "net-dumpxml seen",
+        "domstate idle",
+        "domdisplay vm",
+        "list --all --json",
+    ):
         assert _timeless(member.ok(line)) == _timeless(root.ok(line)), line
     live = member.ok("dumpxml vm")
     assert "<domain" in live and "vnet" in live
@@ -146,19 +166,37 @@ def _see_no_secret(root: Lab, member: Looker) -> None:
         "        print(os.path.join(base, name), b'hush' in text)\n"
     )
     seen = subprocess.run(
-        [sys.executable, "-c", script, root.root], capture_output=True, text=True, check=True, user=UID, group=UID,
+        [sys.executable, "-c", script, root.root],
+        capture_output=True,
+        text=True,
+        check=True,
+        user=UID,
+        group=UID,
         extra_groups=[GROUP],
-    ).stdout.splitlines()  # fmt: skip
+    ).stdout.splitlines()
     assert len(seen) >= 6
     assert not [line for line in seen if line.endswith(" True") or "/qkvm-read/" not in line]
 
 
 def _do_nothing(root: Lab, member: Looker) -> None:
     for line in (
-        "destroy vm", "start idle", "undefine idle", "setvcpus vm 2", "define /dev/null", "net-destroy seen",
-        "net-grant seen 60130", "setup-read", "gc", "domargv vm", "snapshot-list vm", "domstats vm",
-        "console vm", "qemu-monitor-command vm '{}'", "save vm /tmp/x", "edit vm",
-    ):  # fmt: skip
+        "destroy vm",
+        "start idle",
+        "undefine idle",
+        "setvcpus vm 2",
+        "define /dev/null",
+        "net-destroy seen",
+        "net-grant seen 60130",
+        "setup-read",
+        "gc",
+        "domargv vm",
+        "snapshot-list vm",
+        "domstats vm",
+        "console vm",
+        "qemu-monitor-command vm '{}'",
+        "save vm /tmp/x",
+        "edit vm",
+    ):
         assert "needs root: you may look" in member.fails(line), line
     assert "passwords are root's alone" in member.fails("dumpxml vm --security-info")
     view = root.host.tree.view()

@@ -179,9 +179,13 @@ def test_what_a_reboot_leads_to(lab: Lab, domain_of: Register) -> None:
     with Guest(domain) as guest:
         guest.send("poweroff -f")
         journal.wait(
-            run.journal, mark, lambda event: event.get("event") == "STOP",
-            timeout=60, alive=lambda: run.pid is not None, what="the guest's power-off",
-        )  # fmt: skip
+            run.journal,
+            mark,
+            lambda event: event.get("event") == "STOP",
+            timeout=60,
+            alive=lambda: run.pid is not None,
+            what="the guest's power-off",
+        )
     assert domain.state[0] == "paused", "preserved"
 
 
@@ -321,9 +325,13 @@ def stand_in(text: str, folder: Path) -> str:
         )
     text = re.sub(r"<backingStore .*</backingStore>\n", "", text, flags=re.DOTALL)
     for old, new in (
-        ("type='kvm'", "type='qemu'"), ("type='qcow2'", "type='raw'"), ("type='block'", "type='file'"),
-        ("mode='host-passthrough'", "mode='maximum'"), ("/srv/run/", f"{folder}/"), ("/srv/log/", f"{folder}/"),
-    ):  # fmt: skip
+        ("type='kvm'", "type='qemu'"),
+        ("type='qcow2'", "type='raw'"),
+        ("type='block'", "type='file'"),
+        ("mode='host-passthrough'", "mode='maximum'"),
+        ("/srv/run/", f"{folder}/"),
+        ("/srv/log/", f"{folder}/"),
+    ):
         text = text.replace(old, new)
     return re.sub(r"<(kernel|initrd|cmdline|nvram|loader).*\n", "", text)
 

@@ -74,12 +74,22 @@ class UserHome:
         """Run a Python program as the user, in this process's namespaces."""
         return subprocess.run(
             [
-                "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--inh-caps=-all",
-                str(self.folder / "env/bin/python"), *argv,
+                "setpriv",
+                f"--reuid={UID}",
+                f"--regid={UID}",
+                "--clear-groups",
+                "--inh-caps=-all",
+                str(self.folder / "env/bin/python"),
+                *argv,
             ],
-            capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL, cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            cwd=self.home,
             env=self.environment(**more),
-        )  # fmt: skip
+        )
 
 
 @contextmanager

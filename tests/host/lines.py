@@ -23,9 +23,15 @@ class Lines:
 
     def run(self, line: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.argv(line), capture_output=True, text=True, check=False, timeout=120, cwd=TOP, input=stdin,
+            self.argv(line),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TOP,
+            input=stdin,
             env={**os.environ, "EDITOR": "sed -i s,<mode>0711,<mode>0750,"},
-        )  # fmt: skip
+        )
 
     def ok(self, line: str, stdin: str = "") -> str:
         done = self.run(line, stdin)

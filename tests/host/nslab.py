@@ -237,9 +237,10 @@ class Guest:
         with self.namespace.entered(), IPRoute() as ipr:
             listed = ipr.get_addr(family=socket.AF_INET6, index=self.index(ipr))
         return [
-            str(one.get_attr("IFA_ADDRESS")) for one in listed
+            str(one.get_attr("IFA_ADDRESS"))
+            for one in listed
             if one["scope"] == 0 and not one.get_attr("IFA_FLAGS") & 0x40
-        ]  # fmt: skip
+        ]
 
     def configure(self, ip: str, prefix: int) -> None:
         self.ip = ip

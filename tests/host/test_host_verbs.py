@@ -35,8 +35,12 @@ class Lines:
     def run(self, line: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "qkvm", "--root", str(self.root), *shlex.split(line)],
-            capture_output=True, text=True, check=False, timeout=120, cwd=TOP,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TOP,
+        )
 
     def ok(self, line: str) -> str:
         done = self.run(line)
@@ -218,9 +222,18 @@ def test_capabilities(qkvm: Lines) -> None:
 def test_domcapabilities(qkvm: Lines) -> None:
     root = xml.parse(qkvm.ok("domcapabilities --virttype qemu"), "domcapabilities")
     assert [child.tag for child in root] == [
-        "path", "domain", "machine", "arch", "vcpu", "iothreads", "os", "cpu", "memoryBacking", "devices",
+        "path",
+        "domain",
+        "machine",
+        "arch",
+        "vcpu",
+        "iothreads",
+        "os",
+        "cpu",
+        "memoryBacking",
+        "devices",
         "features",
-    ]  # fmt: skip
+    ]
     assert (root.content("domain"), root.content("arch")) == ("qemu", "x86_64")
     assert (root.content("machine") or "").startswith("pc-q35-")
     modes = {mode.get("name"): mode for mode in root.find("cpu") or ()}
@@ -331,9 +344,12 @@ def test_host_validate(qkvm: Lines) -> None:
     assert [check["what"] for check in made] == [line[17:].partition(": ")[0].rstrip() for line in lines]
     assert {"hardware", "qemu", "packet-filter", "cgroup-memory"} <= {check["id"] for check in made}
     quiet = subprocess.run(
-        [sys.executable, "-m", "qkvm", "-q", "host-validate", "qemu"], capture_output=True, text=True, cwd=TOP,
+        [sys.executable, "-m", "qkvm", "-q", "host-validate", "qemu"],
+        capture_output=True,
+        text=True,
+        cwd=TOP,
         check=False,
-    )  # fmt: skip
+    )
     assert ": PASS" not in quiet.stdout
     assert "unknown hypervisor 'lxc'" in qkvm.fails("host-validate lxc")
 
@@ -379,10 +395,13 @@ def test_cpu_compare(qkvm: Lines) -> None:
 
 
 def test_cpu_baseline(qkvm: Lines) -> None:
-    both = qkvm.file("two.xml", "".join(
-        f"<cpu><arch>x86_64</arch><model>{name}</model><vendor>Intel</vendor></cpu>\n"
-        for name in ("Haswell", "Westmere")
-    ))  # fmt: skip
+    both = qkvm.file(
+        "two.xml",
+        "".join(
+            f"<cpu><arch>x86_64</arch><model>{name}</model><vendor>Intel</vendor></cpu>\n"
+            for name in ("Haswell", "Westmere")
+        ),
+    )
     assert qkvm.ok(f"cpu-baseline {both}") == (
         "<cpu mode='custom' match='exact'>\n  <model fallback='allow'>Westmere</model>\n  <vendor>Intel</vendor>\n"
         "</cpu>\n\n"

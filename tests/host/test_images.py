@@ -85,9 +85,19 @@ def test_hostile_qcow2_through_the_verbs(run: Run, tmp_path: Path) -> None:
         "create-from": ("vol-create-from", "default", str(xml), "evil", "--input-format", "qcow2"),
         "clone": ("vol-clone", "evil", "copy", "default", "--prealloc-metadata", "--format", "qcow2"),
         "resize": ("vol-resize", "evil", "1G", "default", "--format", "qcow2"),
-        "backing": ("vol-create-as", "default", "top", "1M", "--format", "qcow2", "--backing-vol", str(path),
-                    "--backing-vol-format", "qcow2"),
-    }  # fmt: skip
+        "backing": (
+            "vol-create-as",
+            "default",
+            "top",
+            "1M",
+            "--format",
+            "qcow2",
+            "--backing-vol",
+            str(path),
+            "--backing-vol-format",
+            "qcow2",
+        ),
+    }
     # To be based on what has a base is well, where the definition tells of all; qkvm says that, not the image.
     based = {"resize", "backing"}
     with bait(tmp_path / "bait") as opened:
@@ -116,9 +126,13 @@ def test_hostile_qcow2_through_the_verbs(run: Run, tmp_path: Path) -> None:
                 assert left(tmp_path) == before, f"{name}, {verb}"
                 assert path.read_bytes() == data
             for line in (
-                "vol-info evil default", "vol-dumpxml evil default", "vol-list default", "domblklist vm --details",
-                "domblkinfo vm vda", "dominfo vm",
-            ):  # fmt: skip
+                "vol-info evil default",
+                "vol-dumpxml evil default",
+                "vol-list default",
+                "domblklist vm --details",
+                "domblkinfo vm vda",
+                "dominfo vm",
+            ):
                 run(*line.split())
             assert run("vol-clone", "evil", "copy", "default")[0] == 0
             assert (folder / "copy").read_bytes() == data, "it is bytes to who interprets nothing"
@@ -162,9 +176,19 @@ def test_what_is_no_image(run: Run, tmp_path: Path) -> None:
     ):
         for verb in (
             ("vol-import", "default", str(name), "--input-format", "vmdk", "--name", "made"),
-            ("vol-create-as", "default", "top", "1M", "--format", "qcow2", "--backing-vol-format", "raw",
-             "--backing-vol", str(name)),
-        ):  # fmt: skip
+            (
+                "vol-create-as",
+                "default",
+                "top",
+                "1M",
+                "--format",
+                "qcow2",
+                "--backing-vol-format",
+                "raw",
+                "--backing-vol",
+                str(name),
+            ),
+        ):
             code, told = run(*verb)
             assert code == 1 and left(tmp_path) == before, told
             if verb[0] == "vol-import":
@@ -185,10 +209,17 @@ def test_whole_images_are_images_to_qemu(tmp_path: Path) -> None:
 
 
 MAKERS = {
-    "vmdk": (), "vmdk stream": ("-o", "subformat=streamOptimized"), "vdi": (), "vdi static": ("-o", "static=on"),
-    "vhdx": (), "vpc": ("-o", "force_size=on"), "vpc fixed": ("-o", "subformat=fixed,force_size=on"), "qed": (),
-    "qcow2": (), "raw": (),
-}  # fmt: skip
+    "vmdk": (),
+    "vmdk stream": ("-o", "subformat=streamOptimized"),
+    "vdi": (),
+    "vdi static": ("-o", "static=on"),
+    "vhdx": (),
+    "vpc": ("-o", "force_size=on"),
+    "vpc fixed": ("-o", "subformat=fixed,force_size=on"),
+    "qed": (),
+    "qcow2": (),
+    "raw": (),
+}
 
 
 def test_conversion(run: Run, tmp_path: Path) -> None:
@@ -264,9 +295,12 @@ def test_an_image_that_takes_too_much_ends(run: Run, tmp_path: Path, monkeypatch
         pytest.raises(ProgramFailed, match="larger than the 1048576 b"),
     ):
         qemuimg.convert(
-            qemuimg.opened(stream.fileno(), "qcow2"), str(tmp_path / "out"), "raw", size=0,
+            qemuimg.opened(stream.fileno(), "qcow2"),
+            str(tmp_path / "out"),
+            "raw",
+            size=0,
             limited=Limits(60, 2 << 30, 1 << 20),
-        )  # fmt: skip
+        )
     monkeypatch.setattr(qemuimg, "_TIME", 0)
     monkeypatch.setattr(qemuimg, "_TIME_GIB", 0)
     code, told = run("vol-import", "default", str(tmp_path / "burner"), "--input-format", "qcow2")

@@ -178,9 +178,10 @@ def test_versions_are_in_order(room: Room) -> None:
     room.upgrade(Other())
     emulator = room.host.emulator()
     found = [
-        version for deprecated in (True, False)
+        version
+        for deprecated in (True, False)
         for version in machinetype.versions(emulator, spec.Machine.PC, deprecated=deprecated)
-    ]  # fmt: skip
+    ]
     said = subprocess.run(["qemu-system-x86_64", "-machine", "help"], capture_output=True, text=True, check=True)
     names = [f"pc-i440fx-{version}" for version in found]
     assert set(names) == set(re.findall(r"^pc-i440fx-\S+", said.stdout, re.MULTILINE))

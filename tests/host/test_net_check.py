@@ -94,9 +94,13 @@ def cut_off(guest: nslab.Guest, world: nslab.Namespace) -> bool:
 def qkvm(tree: Tree, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "QKVM_ROOT": tree.root, "PYTHONPATH": str(TOP)}
     return subprocess.run(
-        [sys.executable, "-m", "qkvm", *words], env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "qkvm", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=60,
-    )  # fmt: skip
+    )
 
 
 def sysctl(name: str, value: str) -> None:
@@ -148,11 +152,13 @@ BREAKS: dict[str, tuple[Callable[[Network], object], set[str], str]] = {
     # The kernel takes IPv6 addresses off a link that goes down.
     "down": (
         lambda _: nslab.sh("ip", "link", "set", "virbr7", "down"),
-        {"bridge-down", "address-missing"}, "bridge virbr7 is down",
+        {"bridge-down", "address-missing"},
+        "bridge virbr7 is down",
     ),
     "address": (
         lambda _: nslab.sh("ip", "addr", "del", "192.168.77.1/24", "dev", "virbr7"),
-        {"address-missing"}, "no address 192.168.77.1/24",
+        {"address-missing"},
+        "no address 192.168.77.1/24",
     ),
     "forwarding": (lambda _: sysctl("ipv4/ip_forward", "0"), {"forwarding-off"}, "ip_forward"),
     "flushed": (flush, {"rules-missing"}, "rules are missing"),
@@ -160,19 +166,25 @@ BREAKS: dict[str, tuple[Callable[[Network], object], set[str], str]] = {
     "dnsmasq": (kill_dnsmasq, {"dnsmasq-dead"}, "dnsmasq does not run"),
     "docker": (
         lambda _: nslab.sh("iptables-nft-restore", stdin=DOCKER),
-        {"foreign-drop"}, "Docker (iptables-nft) drops guests' packets: table ip filter, chain FORWARD: policy",
+        {"foreign-drop"},
+        "Docker (iptables-nft) drops guests' packets: table ip filter, chain FORWARD: policy",
     ),
     "firewalld": (
         lambda _: nslab.sh("nft", "-f", "-", stdin=FIREWALLD),
-        {"foreign-drop"}, "firewalld drops guests' packets: table inet firewalld, chain filter_FORWARD",
+        {"foreign-drop"},
+        "firewalld drops guests' packets: table inet firewalld, chain filter_FORWARD",
     ),
     "localnet": (
-        lambda _: sysctl("ipv4/conf/virbr7/route_localnet", "0"), {"localnet-off"}, "forwards by 127.0.0.1"
+        lambda _: sysctl("ipv4/conf/virbr7/route_localnet", "0"),
+        {"localnet-off"},
+        "forwards by 127.0.0.1",
     ),
     "untagged": (
-        lambda _: nslab.sh("ip", "link", "set", "virbr7", "alias", ""), {"bridge-untagged"}, "lost its alias"
+        lambda _: nslab.sh("ip", "link", "set", "virbr7", "alias", ""),
+        {"bridge-untagged"},
+        "lost its alias",
     ),
-}  # fmt: skip
+}
 STILL_FLOWS = {"doubled", "localnet", "untagged"}
 """Those that guests do not notice at once."""
 
@@ -262,8 +274,13 @@ def test_a_bridge_that_is_gone(lan: Network, root: Tree, world: nslab.Namespace)
     make_private_dir(root.domain_runs)
     make_private_dir(root.domain_run("vm"))
     with tap.open_tap() as card:
-        nic: dict[str, Any] = {"type": "network", "source": "lan", "target": card.name, "mac": "52:54:00:00:00:09",
-               "spec": {"isolated": True}}  # fmt: skip
+        nic: dict[str, Any] = {
+            "type": "network",
+            "source": "lan",
+            "target": card.name,
+            "mac": "52:54:00:00:00:09",
+            "spec": {"isolated": True},
+        }
         record.write(os.path.join(root.domain_run("vm"), "record.json"), {"nics": [nic]})
         port.plug(card.name, "virbr7", nic["mac"], link.domain_tag("vm"))
         assert found(lan) == []

@@ -20,14 +20,17 @@ from tests.host import nslab
 pytestmark = pytest.mark.usefixtures("netns")
 
 NAT = FirewallPlan(
-    network="a+b@c.d", bridge="virbr0", subnets=("192.168.122.0/24", "fd00:1::/64"), mode=Mode.NAT,
+    network="a+b@c.d",
+    bridge="virbr0",
+    subnets=("192.168.122.0/24", "fd00:1::/64"),
+    mode=Mode.NAT,
     translates=frozenset(Family),
     targets=(
         Target(protocol="tcp", listen="", ports=(8080, 8080), guest="192.168.122.9", to=(80, 80)),
         Target(protocol="udp", listen="198.51.100.1", ports=(5000, 5009), guest="192.168.122.9", to=(5000, 5009)),
         Target(protocol="tcp", listen="", ports=(8080, 8082), guest="fd00:1::9", to=(80, 82)),
     ),
-)  # fmt: skip
+)
 ISOLATED = FirewallPlan(network="iso", bridge="virbr1", subnets=("10.1.0.0/16",), mode=Mode.ISOLATED)
 BACKENDS = pytest.mark.parametrize("name", ["iptables", "nftables"])
 
@@ -122,8 +125,10 @@ def test_the_kernel_has_the_very_lines_of_the_plan() -> None:
             assert [line for line in present if line in lines and plan.tag in line]
             assert set(lines) <= set(present)
     assert [line for line in present if line.startswith("-A FORWARD")] == [
-        "-A FORWARD -j QKVM_FWX", "-A FORWARD -j QKVM_FWI", "-A FORWARD -j QKVM_FWO",
-    ]  # fmt: skip
+        "-A FORWARD -j QKVM_FWX",
+        "-A FORWARD -j QKVM_FWI",
+        "-A FORWARD -j QKVM_FWO",
+    ]
     iptables.Iptables().remove(NAT)
     iptables.Iptables().remove(ISOLATED)
 

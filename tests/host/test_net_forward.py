@@ -35,9 +35,7 @@ def both_ways(network: Network, ports: str, guest: str, to: int = 0, **more: str
 
 
 @BACKENDS
-def test_forwards(
-    root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve
-) -> None:  # fmt: skip
+def test_forwards(root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve) -> None:
     network = dual(root, "nat", "true")
     network.start(firewall=firewall)
     rules = nslab.legacy_rules(), nslab.nft_rules()
@@ -94,9 +92,10 @@ def test_ranges_and_udp(
     both_ways(network, "8000-8002", f"{LAN}.50")
     both_ways(network, "9000-9002", f"{LAN}.50", 8000)
     forward.add(
-        network, Forward(protocol=Protocol.UDP, ports="5353", guest=f"{LAN}.50", to=53, listen=OUTSIDE),
+        network,
+        Forward(protocol=Protocol.UDP, ports="5353", guest=f"{LAN}.50", to=53, listen=OUTSIDE),
         scope=Scope.LIVE,
-    )  # fmt: skip
+    )
     servers = {port: serve(guest.namespace, port) for port in (8000, 8002)}
     for port, there in ((8000, 8000), (8002, 8002), (9000, 8000), (9002, 8002)):
         before = len(servers[there].seen)
@@ -236,9 +235,14 @@ def test_the_verb(root: Tree, capfd: pytest.CaptureFixture[str]) -> None:
     )
     told = json.loads(qkvm("net-forward", "lan", "list", "--json")[1])
     assert told[0] == {
-        "protocol": "tcp", "ports": "8080", "guest": f"{LAN}.9", "to": 80, "addresses": [f"{LAN}.9"],
-        "live": True, "config": True,
-    }  # fmt: skip
+        "protocol": "tcp",
+        "ports": "8080",
+        "guest": f"{LAN}.9",
+        "to": 80,
+        "addresses": [f"{LAN}.9"],
+        "live": True,
+        "config": True,
+    }
     code, _, error = qkvm("net-forward", "lan", "delete", "1")
     assert code == 1 and "Failed to delete forward of network lan" in error
     for words in ("add", "add 80", "add 80-79 x", "add 0 x", "add 65536 x", "turn", "add 80 x y"):

@@ -278,11 +278,21 @@ def test_no_user_chooses_another_uid(network: Network, init: Init) -> None:
     assert b"not granted" in as_user(MALLORY, forge)
 
 
-@pytest.mark.parametrize("sent", [
-    b"", b"\n", b"[" * 1023 + b"\n", b"x" * 5000, b"null\n", b"\xff\n",
-    b'{"network": "lab"}\n', b'{"network": 1, "mac": []}\n',
-    b'{"network": "../lab", "mac": "52:54:00:0a:0a:01"}\n', b'{"network": "lab\\u0000", "mac": "x"}\n',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\n",
+        b"[" * 1023 + b"\n",
+        b"x" * 5000,
+        b"null\n",
+        b"\xff\n",
+        b'{"network": "lab"}\n',
+        b'{"network": 1, "mac": []}\n',
+        b'{"network": "../lab", "mac": "52:54:00:0a:0a:01"}\n',
+        b'{"network": "lab\\u0000", "mac": "x"}\n',
+    ],
+)
 def test_nonsense_is_refused(network: Network, init: Init, sent: bytes) -> None:
     allow(network)
 
@@ -307,10 +317,18 @@ def test_a_silent_user_holds_no_lock_and_no_helper(network: Network, init: Init)
         assert b"error" in peer.recv(4096), "the helper has given up"
 
 
-@pytest.mark.parametrize("mac", [
-    "00:16:3e:00:00:01", "fe:54:00:0a:0a:01", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "52:54:00:0a:0a", "",
-    "x" * 600,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mac",
+    [
+        "00:16:3e:00:00:01",
+        "fe:54:00:0a:0a:01",
+        "01:00:5e:00:00:01",
+        "ff:ff:ff:ff:ff:ff",
+        "52:54:00:0a:0a",
+        "",
+        "x" * 600,
+    ],
+)
 def test_mac_addresses_are_of_those_that_guests_carry(network: Network, init: Init, mac: str) -> None:
     allow(network)
     with pytest.raises(QkvmError, match="(?i)mac address"):
@@ -335,10 +353,14 @@ def test_no_mac_address_of_anybody_else_is_given(
     assert record is not None
     with given(init, ALICE, MAC):
         taken = (
-            MAC, "52:54:00:0c:0c:01", "52:54:00:0c:0c:02", "52:54:00:00:05:05", record["mac"],
+            MAC,
+            "52:54:00:0c:0c:01",
+            "52:54:00:0c:0c:02",
+            "52:54:00:00:05:05",
+            record["mac"],
             # Another guest's, which the bridge has met and dnsmasq has a lease for.
             guest.mac,
-        )  # fmt: skip
+        )
         for mac in taken:
             with pytest.raises(QkvmError, match=f"{mac} is in use"):
                 ask(init, MALLORY, mac)
@@ -496,10 +518,17 @@ def test_nothing_of_a_users_environment_changes_what_the_helper_does(network: Ne
         path.write_text(f"#!{sys.executable}\n{trap}\n")
         path.chmod(0o755)
     surroundings = {
-        "PYTHONPATH": str(evil), "PYTHONHOME": str(evil), "PYTHONSTARTUP": str(evil / "sitecustomize.py"),
-        "PYTHONUSERBASE": str(evil), "PATH": str(evil), "QKVM_ROOT": str(evil), "HOME": str(evil),
-        "XTABLES_LOCKFILE": str(tmp_path / "sprung"), "PYTHONINSPECT": "1", "LD_LIBRARY_PATH": str(evil),
-    }  # fmt: skip
+        "PYTHONPATH": str(evil),
+        "PYTHONHOME": str(evil),
+        "PYTHONSTARTUP": str(evil / "sitecustomize.py"),
+        "PYTHONUSERBASE": str(evil),
+        "PATH": str(evil),
+        "QKVM_ROOT": str(evil),
+        "HOME": str(evil),
+        "XTABLES_LOCKFILE": str(tmp_path / "sprung"),
+        "PYTHONINSPECT": "1",
+        "LD_LIBRARY_PATH": str(evil),
+    }
     allow(network)
     init = Init(network.tree, cwd=evil, env=surroundings)
     try:

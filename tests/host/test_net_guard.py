@@ -64,9 +64,11 @@ def _arp(mac: str, ip: str, *, target: str = PEER, operation: int = 1, shape: tu
 
 
 def _ip6(source: str, body: bytes, *, following: int, to: str = PEER6) -> bytes:
-    return struct.pack("!IHBB", 0x60000000, len(body), following, 255) + b"".join(
-        IPv6Address(text).packed for text in (source, to)
-    ) + body  # fmt: skip
+    return (
+        struct.pack("!IHBB", 0x60000000, len(body), following, 255)
+        + b"".join(IPv6Address(text).packed for text in (source, to))
+        + body
+    )
 
 
 def _icmp6(kind: int, target: str = "", *, hidden: bool = False) -> tuple[bytes, int]:

@@ -69,9 +69,7 @@ def test_multicast_and_broadcast_keep_their_source(
 
 
 @BACKENDS
-def test_route(
-    root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve
-) -> None:  # fmt: skip
+def test_route(root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve) -> None:
     network = dual(root, "route")
     network.start(firewall=firewall)
     guest = plugged(make_guest, 50)
@@ -92,10 +90,15 @@ def test_route(
 
 @BACKENDS
 def test_isolated(root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve) -> None:
-    network, neighbour = dual(root, "isolated"), Network.define(
-        root, 'name = "nat"\nbridge = "virbr9"\naddress = "192.168.79.1/24"\n'
-        'ipv6 = { address = "fd00:79:0:1::1/64", nat = true }\n', "x",
-    )  # fmt: skip
+    network, neighbour = (
+        dual(root, "isolated"),
+        Network.define(
+            root,
+            'name = "nat"\nbridge = "virbr9"\naddress = "192.168.79.1/24"\n'
+            'ipv6 = { address = "fd00:79:0:1::1/64", nat = true }\n',
+            "x",
+        ),
+    )
     network.start(firewall=firewall)
     # Forwarding is on: only the rules can keep the guests in.
     neighbour.start(firewall=firewall)
@@ -125,9 +128,7 @@ def test_guests_among_themselves(root: Tree, firewall: str, make_guest: MakeGues
 
 
 @BACKENDS
-def test_open(
-    root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve
-) -> None:  # fmt: skip
+def test_open(root: Tree, firewall: str, world: nslab.Namespace, make_guest: MakeGuest, serve: Serve) -> None:
     """No rules at all: the host forwards, and what its own rules say is what holds."""
     network, rules = dual(root, "open"), (nslab.legacy_rules(), nslab.nft_rules())
     network.start(firewall=firewall)

@@ -179,8 +179,10 @@ def test_ipv6(root: Tree, make_guest: MakeGuest, capsys: pytest.CaptureFixture[s
 
     found = addresses(root, {guest.mac: "lan"})
     assert [(one.ip, one.prefix, one.source, one.interface) for one in found if "fe80" not in one.ip] == [
-        (guest.ip, 24, "lease", "virbr7"), (leased, 64, "lease", "virbr7"), (own, 64, "arp", "virbr7"),
-    ]  # fmt: skip
+        (guest.ip, 24, "lease", "virbr7"),
+        (leased, 64, "lease", "virbr7"),
+        (own, 64, "arp", "virbr7"),
+    ]
     assert all(one.mac == guest.mac for one in found)
     # A second NIC of the same guest has the client's id too, which names the first: who answers there is known.
     assert not addresses(root, {TWO: "lan"})

@@ -70,9 +70,14 @@ class Rhel:
         qkvm = [sys.executable, "-m", "qkvm", "--root", str(self.root), *shlex.split(line)]
         return subprocess.run(
             ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", ENTER, "sh", str(self.program), *qkvm],
-            input=text, capture_output=True, text=True, check=False, timeout=120, cwd=TOP,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TOP,
             env={**os.environ, "PATH": f"{self.bin}:/usr/sbin:/sbin"},
-        )  # fmt: skip
+        )
 
     def ok(self, line: str, text: str = "") -> str:
         done = self.run(line, text)
@@ -145,7 +150,7 @@ def test_q35_is_its_own_newest(rhel: Rhel) -> None:
         ("--video cirrus", "has no cirrus-vga (take another model)"),
         ("--video qxl", "has no qxl-vga (on Debian: apt install qemu-system-modules-spice)"),
     ],
-)  # fmt: skip
+)
 def test_what_it_lacks_is_refused_before_anything_is_made(rhel: Rhel, options: str, said: str) -> None:
     line = "install --name a --memory 64 --network none --disk size=1 --import --graphics vnc --noautoconsole"
     before = {path for path in rhel.root.rglob("*") if "emulators" not in path.parts}

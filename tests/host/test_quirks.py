@@ -59,9 +59,17 @@ def test_images_of_a_restored_guest(able: Abilities, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1M")
     options = (
-        "-machine", "q35", "-m", "16M", "-accel", "tcg", "-device", "virtio-blk-pci,drive=top",
-        "-blockdev", f"driver=qcow2,node-name=top,file.driver=file,file.filename={disk}",
-    )  # fmt: skip
+        "-machine",
+        "q35",
+        "-m",
+        "16M",
+        "-accel",
+        "tcg",
+        "-device",
+        "virtio-blk-pci,drive=top",
+        "-blockdev",
+        f"driver=qcow2,node-name=top,file.driver=file,file.filename={disk}",
+    )
     with Raw(*options) as source:
         source.ask("migrate", uri=f"exec:cat >{tmp_path}/state")
         source.until("query-migrate", "status", "completed")
@@ -93,8 +101,11 @@ class Raw:
     def __init__(self, *options: str) -> None:
         self._process = subprocess.Popen(
             [QEMU, "-S", "-nodefaults", "-display", "none", "-qmp", "stdio", *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def __enter__(self) -> Raw:
         self._read()
@@ -137,8 +148,11 @@ def _uid(*options: str) -> int | None:
     """The user that a QEMU with these options runs as, None where it does not take them."""
     with subprocess.Popen(
         [QEMU, "-S", "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio", *options],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as qemu:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as qemu:
         assert qemu.stdin is not None and qemu.stdout is not None and qemu.stderr is not None
         if not qemu.stdout.readline():
             assert "invalid" in qemu.stderr.read()

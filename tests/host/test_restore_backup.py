@@ -52,10 +52,16 @@ def test_one_that_was_among_images_comes_back_there(tree: Tree, tmp_path: Path) 
 @pytest.mark.parametrize(
     "lies",
     [
-        {"target": "../../../../escaped"}, {"target": "vdb"}, {"path": "/etc/cron.d/job"}, {"format": "vmdk"},
-        {"file": "../0001-vda.qcow2"}, {"file": "/etc/passwd"}, {"sha256": "0" * 64}, {"length": 1},
+        {"target": "../../../../escaped"},
+        {"target": "vdb"},
+        {"path": "/etc/cron.d/job"},
+        {"format": "vmdk"},
+        {"file": "../0001-vda.qcow2"},
+        {"file": "/etc/passwd"},
+        {"sha256": "0" * 64},
+        {"length": 1},
     ],
-)  # fmt: skip
+)
 def test_lies_are_refused_before_anything_is_made(tree: Tree, tmp_path: Path, lies: dict[str, Any]) -> None:
     folder = forge(tmp_path / "b", f"{tree.images}/disk.raw", lies)
     before = nslab.files_under(str(tmp_path))

@@ -20,9 +20,12 @@ def test_a_host_without_apt_is_told_what_is_missing(tmp_path: Path) -> None:
         assert found is not None
         programs.joinpath(name).symlink_to(found)
     done = subprocess.run(
-        [programs / "bash", scripts / "setup"], capture_output=True, text=True, check=False,
+        [programs / "bash", scripts / "setup"],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PATH": str(programs)},
-    )  # fmt: skip
+    )
     assert done.returncode == 1 and not done.stdout
     first, *lines = done.stderr.splitlines()
     assert first == "setup: there is no apt-get here; install these by the means of this system:"

@@ -21,8 +21,13 @@ PROMPT = "qkvm # " if os.geteuid() == 0 else "qkvm > "
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("QKVM", "XDG"))}
-    return {**kept, "HOME": str(tmp_path / "home"), "QKVM_ROOT": str(tmp_path / "root"), "TERM": "dumb",
-            "INPUTRC": "/dev/null"}  # fmt: skip
+    return {
+        **kept,
+        "HOME": str(tmp_path / "home"),
+        "QKVM_ROOT": str(tmp_path / "root"),
+        "TERM": "dumb",
+        "INPUTRC": "/dev/null",
+    }
 
 
 Shell = Callable[..., Terminal]
@@ -46,9 +51,14 @@ def shell(environment: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
 
 def script(environment: dict[str, str], text: str, *words: str) -> tuple[str, str, int]:
     done = subprocess.run(
-        [sys.executable, "-m", "qkvm", *words], input=text, cwd=TOP, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "qkvm", *words],
+        input=text,
+        cwd=TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout, done.stderr, done.returncode
 
 
@@ -79,8 +89,14 @@ def test_a_session(shell: Shell, tmp_path: Path) -> None:
     assert terminal.child.wait(60) == 0 and terminal.is_restored()
     history = tmp_path / "home/.cache/qkvm/history"
     assert history.read_text().splitlines() == [
-        "echo a; echo 'b c'", "bogus", 'echo "x', "dominfo nosuch", "cd /usr", "pwd", "quit"
-    ]  # fmt: skip
+        "echo a; echo 'b c'",
+        "bogus",
+        'echo "x',
+        "dominfo nosuch",
+        "cd /usr",
+        "pwd",
+        "quit",
+    ]
     assert history.stat().st_mode & 0o777 == 0o600 and history.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -183,9 +199,14 @@ def test_a_script(environment: dict[str, str], tmp_path: Path) -> None:
 def test_an_interrupt_ends_a_script(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     with subprocess.Popen(
-        [sys.executable, "-m", "qkvm", "-q"], cwd=TOP, env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as child:  # fmt: skip
+        [sys.executable, "-m", "qkvm", "-q"],
+        cwd=TOP,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
         assert child.stdin is not None and child.stdout is not None and child.stderr is not None
         child.stdin.write("echo begun\n")
         child.stdin.flush()
@@ -198,9 +219,14 @@ def test_an_interrupt_ends_a_script(environment: dict[str, str], tmp_path: Path)
 def test_a_relative_root_stays_the_same(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "qkvm", "-q", "--root", "there"], input="uri\ncd /usr\nuri\n", cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(TOP)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "qkvm", "-q", "--root", "there"],
+        input="uri\ncd /usr\nuri\n",
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == f"qemu:///system?root={tmp_path}/there\n" * 2
 
 

@@ -235,9 +235,10 @@ def test_what_others_need_stays(vm: Disks) -> None:
     vm.put(8)
     clone = vm.root / "clone.qcow2"
     upper = vm.path("vda")
-    below = [{"path": layer, "format": "qcow2"} for layer in (upper, *(
-        str(layer.path) for layer in vm.domain.definition.disks[0].backing
-    ))]  # fmt: skip
+    below = [
+        {"path": layer, "format": "qcow2"}
+        for layer in (upper, *(str(layer.path) for layer in vm.domain.definition.disks[0].backing))
+    ]
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", upper, "-F", "qcow2", clone], check=True)
     layers = "".join(f'[[disks.backing]]\npath = "{one["path"]}"\nformat = "qcow2"\n' for one in below)
     vm.ok(
@@ -338,17 +339,21 @@ def test_edit_rename_redefine(vm: Disks, monkeypatch: pytest.MonkeyPatch) -> Non
     told = {name: vm.ok(f"snapshot-dumpxml vm {name} --security-info") for name in ("copy", "s2")}
     vm.ok("undefine vm --snapshots-metadata")
     vm.define()
-    vm.fails("snapshot-create vm /dev/stdin --redefine", "parent", told["s2"].replace(
-        "  <state>", "  <parent><name>no</name></parent>\n  <state>"
-    ))  # fmt: skip
+    vm.fails(
+        "snapshot-create vm /dev/stdin --redefine",
+        "parent",
+        told["s2"].replace("  <state>", "  <parent><name>no</name></parent>\n  <state>"),
+    )
     vm.fails("snapshot-create vm /dev/stdin --redefine", "must use uuid", told["copy"].replace(UUID, "1" * 32))
     vm.fails("snapshot-create vm /dev/stdin --redefine", "stdin:1: not XML", "s2")
     words = f"Domain snapshot s2 created from '{vm.root}/stdin'\n"
     vm.ok("snapshot-create vm /dev/stdin --redefine", told["copy"])
     assert vm.ok("snapshot-create vm /dev/stdin --redefine --current", told["s2"]) == words
-    vm.fails("snapshot-create vm /dev/stdin --redefine", "own parent", told["s2"].replace(
-        "  <state>", "  <parent><name>s2</name></parent>\n  <state>"
-    ))  # fmt: skip
+    vm.fails(
+        "snapshot-create vm /dev/stdin --redefine",
+        "own parent",
+        told["s2"].replace("  <state>", "  <parent><name>s2</name></parent>\n  <state>"),
+    )
     vm.put(5)
     vm.ok("snapshot-revert vm copy")
     assert vm.holds(1)

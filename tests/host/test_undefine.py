@@ -118,14 +118,23 @@ def test_only_its_own_goes(room: Room) -> None:
     outside = room.root / "outside"
     base = room.image("base.qcow2")
     paths = {
-        "vda": room.image("vda.qcow2", str(base)), "vdb": room.image("ro.qcow2"), "vdc": room.image("shared.img"),
-        "vdd": room.image("shared.qcow2"), "vde": room.image("elsewhere.qcow2", folder=outside),
-        "sda": room.image("cd.iso"), "vdf": room.image("below.qcow2", folder=room.images / "folder"),
-        "vdg": room.image("clone-base.qcow2"), "vdh": room.images / "link.qcow2", "vdi": room.image("orphans"),
-        "vdj": room.image("state.qcow2"), "vdk": room.image("hard.qcow2"), "vdl": room.images / "gone.qcow2",
-        "vdm": room.image("mentioned.qcow2"), "vdn": room.image("busy.qcow2"),
+        "vda": room.image("vda.qcow2", str(base)),
+        "vdb": room.image("ro.qcow2"),
+        "vdc": room.image("shared.img"),
+        "vdd": room.image("shared.qcow2"),
+        "vde": room.image("elsewhere.qcow2", folder=outside),
+        "sda": room.image("cd.iso"),
+        "vdf": room.image("below.qcow2", folder=room.images / "folder"),
+        "vdg": room.image("clone-base.qcow2"),
+        "vdh": room.images / "link.qcow2",
+        "vdi": room.image("orphans"),
+        "vdj": room.image("state.qcow2"),
+        "vdk": room.image("hard.qcow2"),
+        "vdl": room.images / "gone.qcow2",
+        "vdm": room.image("mentioned.qcow2"),
+        "vdn": room.image("busy.qcow2"),
         "vdo": room.image("plugged.qcow2"),
-    }  # fmt: skip
+    }
     room.image("victim.qcow2", folder=outside)
     paths["vdh"].symlink_to(outside / "victim.qcow2")
     os.link(paths["vdk"], outside / "hard.qcow2")
@@ -143,19 +152,32 @@ def test_only_its_own_goes(room: Room) -> None:
     room.define(
         "vm",
         *(
-            disk(path, target, "raw" if target in ("vdc", "sda") else "qcow2", kinds.get(target, ""),
-                 layers.get(target, ""))
+            disk(
+                path,
+                target,
+                "raw" if target in ("vdc", "sda") else "qcow2",
+                kinds.get(target, ""),
+                layers.get(target, ""),
+            )
             for target, path in paths.items()
         ),
-    )  # fmt: skip
+    )
     before = room.files()
     reasons = {
-        "vdb": "only read", "vdc": "shareable", "vdd": "disk vdb of domain 'other'", "vde": "Remove it manually.",
-        "sda": "is a medium", "vdf": "Remove it manually.", "vdg": "disk vda of domain 'clone'",
-        "vdh": "Remove it manually.", "vdi": "orphan.qcow2 is based on", "vdj": "snapshot 's1' of domain 'snap'",
-        "vdk": "disk vdk of domain 'other'", "vdo": "disk vdo of saved domain 'other'",
+        "vdb": "only read",
+        "vdc": "shareable",
+        "vdd": "disk vdb of domain 'other'",
+        "vde": "Remove it manually.",
+        "sda": "is a medium",
+        "vdf": "Remove it manually.",
+        "vdg": "disk vda of domain 'clone'",
+        "vdh": "Remove it manually.",
+        "vdi": "orphan.qcow2 is based on",
+        "vdj": "snapshot 's1' of domain 'snap'",
+        "vdk": "disk vdk of domain 'other'",
+        "vdo": "disk vdo of saved domain 'other'",
         "vdm": "domain 'broken', whose definition is damaged,",
-    }  # fmt: skip
+    }
     for target, words in reasons.items():
         room.stays(f"undefine vm --storage vda,{target}", words)
     # One that another process has open as QEMU does.

@@ -76,8 +76,13 @@ def test_the_same_qemu_changes_nothing(room: Room) -> None:
     code, found = room.check(Other())
     assert (code, found["domain"], found["command_line"]) == (0, "a", [])
     assert [one["id"] for one in found["checks"]] == [
-        "machine", "cpu", "devices", "properties", "options", "start",
-    ]  # fmt: skip
+        "machine",
+        "cpu",
+        "devices",
+        "properties",
+        "options",
+        "start",
+    ]
     assert {one["level"] for one in found["checks"]} == {"PASS"}
     whole = room.check(Other(), "--all")[1]["command_line"]
     assert {"now": "-nodefaults", "then": "-nodefaults"} in whole and all(

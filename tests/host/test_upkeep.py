@@ -35,9 +35,14 @@ def domain(tmp_path: Path) -> Iterator[Domain]:
     folder.mkdir(mode=0o700)
     entry = {"id": "net0", "since": 0, "place": "rp1:0x0"}
     contents: dict[str, Any] = {
-        "id": 1, "name": "played", "uuid": "0" * 32, "vcpus": [{"id": "vcpu1", "since": 0}], "nics": [entry],
-        "disks": [], "memory": {"actual": 1024, "maximum": 4096, "since": 0},
-    }  # fmt: skip
+        "id": 1,
+        "name": "played",
+        "uuid": "0" * 32,
+        "vcpus": [{"id": "vcpu1", "since": 0}],
+        "nics": [entry],
+        "disks": [],
+        "memory": {"actual": 1024, "maximum": 4096, "since": 0},
+    }
     record.write(str(folder / "record.json"), contents)
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(folder / "qemu.pid")], stdin=subprocess.PIPE, stdout=subprocess.PIPE

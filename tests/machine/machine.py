@@ -40,16 +40,40 @@ SHARE = "/share"
 ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8")
 
 HARDWARE = (
-    "-nodefaults", "-no-user-config", "-display", "none",
-    "-machine", "q35,kernel-irqchip=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,-monitor",
-    "-smp", "1", "-m", "3072", "-device", "intel-iommu",
-    "-append", "root=/dev/vda console=ttyS0 quiet intel_iommu=on mitigations=off",
-    "-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
-    "-device", "virtio-9p-pci,fsdev=share,mount_tag=share",
-    "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-machine",
+    "q35,kernel-irqchip=off",
+    "-accel",
+    "tcg,thread=multi",
+    "-cpu",
+    "EPYC,-monitor",
+    "-smp",
+    "1",
+    "-m",
+    "3072",
+    "-device",
+    "intel-iommu",
+    "-append",
+    "root=/dev/vda console=ttyS0 quiet intel_iommu=on mitigations=off",
+    "-device",
+    "virtio-blk-pci,drive=disk",
+    "-device",
+    "virtio-rng-pci",
+    "-device",
+    "virtio-9p-pci,fsdev=share,mount_tag=share",
+    "-device",
+    "virtio-serial-pci",
+    "-device",
+    "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
     # Its network is there, and leads nowhere.
-    "-netdev", "user,id=uplink,restrict=on", "-device", "virtio-net-pci,netdev=uplink",
-)  # fmt: skip
+    "-netdev",
+    "user,id=uplink,restrict=on",
+    "-device",
+    "virtio-net-pci,netdev=uplink",
+)
 """The machine. Its CPU can't monitor, since TCG takes that for no operation, and idle CPUs would spin."""
 
 
@@ -103,9 +127,13 @@ class Machine:
         argv = ["bash", "-c", command] if user == "root" else ["runuser", "-l", user, "-c", command]
         asked = self._ask(
             "guest-exec",
-            {"path": "systemd-run", "arg": ["--scope", "--quiet", "--", *argv], "env": list(ENVIRONMENT),
-             "capture-output": True},
-        )  # fmt: skip
+            {
+                "path": "systemd-run",
+                "arg": ["--scope", "--quiet", "--", *argv],
+                "env": list(ENVIRONMENT),
+                "capture-output": True,
+            },
+        )
         deadline = time.monotonic() + timeout
         while not (status := self._ask("guest-exec-status", {"pid": asked["pid"]}))["exited"]:
             assert time.monotonic() < deadline, f"'{command}' has not ended within {timeout:g} s\n{self.console()}"
@@ -229,19 +257,34 @@ class Machine:
     def _start(self, disk: Path, *, incoming: int | None = None) -> None:
         folder = self._folder
         argv = [
-            _qemu(), *HARDWARE, "-kernel", str(self._files["KERNEL"]), "-initrd", str(self._files["INITRD"]),
-            "-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=unsafe",
-            "-fsdev", f"local,id=share,path={self.share},security_model=none",
-            "-chardev", f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off",
-            "-chardev", f"file,id=console,path={self.console_log},append=on", "-serial", "chardev:console",
-            "-qmp", f"unix:{folder}/qmp.sock,server=on,wait=off",
+            _qemu(),
+            *HARDWARE,
+            "-kernel",
+            str(self._files["KERNEL"]),
+            "-initrd",
+            str(self._files["INITRD"]),
+            "-drive",
+            f"file={disk},if=none,id=disk,format=qcow2,cache=unsafe",
+            "-fsdev",
+            f"local,id=share,path={self.share},security_model=none",
+            "-chardev",
+            f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off",
+            "-chardev",
+            f"file,id=console,path={self.console_log},append=on",
+            "-serial",
+            "chardev:console",
+            "-qmp",
+            f"unix:{folder}/qmp.sock,server=on,wait=off",
             *([] if incoming is None else ["-incoming", f"fd:{incoming}"]),
-        ]  # fmt: skip
+        ]
         with open(folder / "qemu.log", "ab") as log:
             self._qemu = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 pass_fds=() if incoming is None else (incoming,),
-            )  # fmt: skip
+            )
         _until((folder / "qmp.sock").exists, "begun", self._alive)
 
     def _wait_up(self) -> None:
@@ -268,9 +311,11 @@ class Machine:
         with self._turn:
             if self._agent is None:
                 agent = AgentSession(
-                    str(self._folder / "agent.sock"), lock=str(self._folder / "agent.lock"), name="machine",
+                    str(self._folder / "agent.sock"),
+                    lock=str(self._folder / "agent.lock"),
+                    name="machine",
                     timeout=60.0,
-                )  # fmt: skip
+                )
                 agent.__enter__()
                 self._agent = agent
             try:
@@ -291,19 +336,29 @@ class Machine:
 
 def made(release: str) -> dict[str, Path]:
     """The files of a release's host, by the names that make-host prints; it makes those that are not there yet."""
-    done = subprocess.run(
-        [str(TOP / "scripts/make-host"), release], stdout=subprocess.PIPE, text=True, check=True
-    )  # fmt: skip
+    done = subprocess.run([str(TOP / "scripts/make-host"), release], stdout=subprocess.PIPE, text=True, check=True)
     return {name: Path(path) for name, _, path in (line.partition("=") for line in done.stdout.splitlines())}
 
 
 def build_wheel(folder: Path) -> Path:
     """Build this tree's wheel into a folder, with what the environment has."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps",
-         "--no-build-isolation", "--no-cache-dir", "-w", str(folder), str(TOP)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-cache-dir",
+            "-w",
+            str(folder),
+            str(TOP),
+        ],
         check=True,
-    )  # fmt: skip
+    )
     (wheel,) = folder.glob("qkvm-*.whl")
     return wheel
 

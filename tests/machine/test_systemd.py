@@ -54,9 +54,12 @@ def test_a_guest_lives_in_a_scope(host: Machine) -> None:
     scope = unit(host, "vm01")
     assert scope.startswith("'machine-qkvm\\x2d") and scope.endswith("\\x2dvm01.scope'")
     assert shown(host, scope, "ActiveState", "Slice", "Delegate", "Description", "TasksMax") == {
-        "ActiveState": "active", "Slice": "machine.slice", "Delegate": "yes", "Description": "qkvm guest vm01",
+        "ActiveState": "active",
+        "Slice": "machine.slice",
+        "Delegate": "yes",
+        "Description": "qkvm guest vm01",
         "TasksMax": "16384",
-    }  # fmt: skip
+    }
     assert "qkvm.service" in shown(host, scope, "Before")["Before"].split()
     # QEMU and its swtpm, and nobody who was there to make it.
     names = host.sh(f"cat $(sed 's,.*,/proc/&/comm,' {group(host, 'vm01')}/cgroup.procs)").split()
@@ -76,18 +79,38 @@ def test_limits_are_the_units_too(host: Machine) -> None:
     host.qkvm("numatune vm01 --nodeset 0")
     limit = limit.replace("wiops=max", "wiops=9")
     changed = [
-        "300", "30000 50000", str(380 << 20), str(300 << 20), "default 55", limit, "0", "50000 100000",
+        "300",
+        "30000 50000",
+        str(380 << 20),
+        str(300 << 20),
+        "default 55",
+        limit,
+        "0",
+        "50000 100000",
         "max 100000",
-    ]  # fmt: skip
+    ]
     assert kernel(host, "vm01") == changed
     assert shown(
-        host, unit(host, "vm01"), "CPUWeight", "CPUQuotaPerSecUSec", "MemoryMax", "MemoryHigh", "IOWeight",
-        "IOReadBandwidthMax", "IOWriteIOPSMax", "AllowedMemoryNodes",
+        host,
+        unit(host, "vm01"),
+        "CPUWeight",
+        "CPUQuotaPerSecUSec",
+        "MemoryMax",
+        "MemoryHigh",
+        "IOWeight",
+        "IOReadBandwidthMax",
+        "IOWriteIOPSMax",
+        "AllowedMemoryNodes",
     ) == {
-        "CPUWeight": "300", "CPUQuotaPerSecUSec": "600ms", "MemoryMax": str(380 << 20),
-        "MemoryHigh": str(300 << 20), "IOWeight": "55", "IOReadBandwidthMax": "/dev/vda 1048576",
-        "IOWriteIOPSMax": "/dev/vda 9", "AllowedMemoryNodes": "0",
-    }  # fmt: skip
+        "CPUWeight": "300",
+        "CPUQuotaPerSecUSec": "600ms",
+        "MemoryMax": str(380 << 20),
+        "MemoryHigh": str(300 << 20),
+        "IOWeight": "55",
+        "IOReadBandwidthMax": "/dev/vda 1048576",
+        "IOWriteIOPSMax": "/dev/vda 9",
+        "AllowedMemoryNodes": "0",
+    }
     for verb in ("daemon-reload", "daemon-reexec"):
         host.sh(f"systemctl {verb}")
         # What systemd does of it comes after: this is later still.

@@ -21,9 +21,24 @@ KILL = "/etc/systemd/logind.conf.d/kill.conf"
 def login(host: Machine, command: str, *, user: str = USER) -> str:
     """What a command prints that a user runs in a session of their own, which ends with it."""
     words = (
-        "systemd-run", "--quiet", "--wait", "--pipe", "--collect", "-p", "PAMName=login", "-p", f"User={user}",
-        "-E", "XDG_SESSION_CLASS=user", "-E", "XDG_SESSION_TYPE=tty", "--", "bash", "-lc", command,
-    )  # fmt: skip
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--collect",
+        "-p",
+        "PAMName=login",
+        "-p",
+        f"User={user}",
+        "-E",
+        "XDG_SESSION_CLASS=user",
+        "-E",
+        "XDG_SESSION_TYPE=tty",
+        "--",
+        "bash",
+        "-lc",
+        command,
+    )
     return host.sh(shlex.join(words))
 
 
@@ -107,8 +122,9 @@ def test_a_guest_of_a_user_who_lingers_has_a_scope(host: Machine, killing: None)
     group = f"/sys/fs/cgroup{seen['ControlGroup']}"
     assert host.sh(f"cd {shlex.quote(group)} && cat cpu.weight memory.max").split() == ["200", str(380 << 20)]
     assert shown(host, scope, "CPUWeight", "MemoryMax", user=USER) == {
-        "CPUWeight": "200", "MemoryMax": str(380 << 20)
-    }  # fmt: skip
+        "CPUWeight": "200",
+        "MemoryMax": str(380 << 20),
+    }
     login(host, f"qkvm destroy {GUEST}")
     host.sh(f"while test -e {shlex.quote(group)}; do sleep 0.1; done", timeout=60)
 
@@ -140,8 +156,9 @@ def test_a_network_of_roots_by_the_socket(host: Machine) -> None:
     assert "qkvm net-grant default user" in host.fails("start linked", user=USER)
     host.qkvm(f"net-grant default {USER}")
     assert shown(host, "qkvm-tap.socket", "ActiveState", "UnitFileState") == {
-        "ActiveState": "active", "UnitFileState": "enabled"
-    }  # fmt: skip
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+    }
     start(host, "linked", user=USER)
     tap = host.qkvm("-q domiflist linked", user=USER).split()[0]
     assert "virbr0" in host.sh(f"ip -o link show master virbr0 dev {tap}")

@@ -42,10 +42,18 @@ def _make(release: str, packages: Sequence[str], target: Path) -> None:
     """Recommended packages are left out; the lists stay, since they say what the release has."""
     # In a mount namespace of its own: where it is killed its mounts stay, /sys among them.
     argv = [
-        "unshare", "--mount", "mmdebstrap", "--quiet", "--variant=apt", "--format=directory",
-        f"--include={','.join(packages)}", '--aptopt=APT::Install-Recommends "false"', "--skip=cleanup/apt",
-        release, str(target),
-    ]  # fmt: skip
+        "unshare",
+        "--mount",
+        "mmdebstrap",
+        "--quiet",
+        "--variant=apt",
+        "--format=directory",
+        f"--include={','.join(packages)}",
+        '--aptopt=APT::Install-Recommends "false"',
+        "--skip=cleanup/apt",
+        release,
+        str(target),
+    ]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
 
 
@@ -79,8 +87,10 @@ class Chroot:
         )
         self._first = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-c", script],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._first.stdout is not None
         assert self._first.stdout.readline() == "up\n", "the chroot's namespaces can't be made"
         with open(f"/proc/{self._first.pid}/task/{self._first.pid}/children", encoding="ascii") as stream:
@@ -101,13 +111,21 @@ class Chroot:
         spaces = ["--mount", "--pid", *([] if network else ["--net"])]
         return subprocess.run(
             ["nsenter", f"--target={self.pid}", *spaces, "--root", "--wdns=/", "sh", "-c", command],
-            capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
             env={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
-                "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "PIP_CERT": CERTIFICATES,
-                "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore",
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": "/root",
+                "LC_ALL": "C.UTF-8",
+                "DEBIAN_FRONTEND": "noninteractive",
+                "PIP_CERT": CERTIFICATES,
+                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                "PIP_ROOT_USER_ACTION": "ignore",
             },
-        )  # fmt: skip
+        )
 
     def ok(self, command: str, *, network: bool = False) -> str:
         """Run a command that must succeed, and give what it prints."""

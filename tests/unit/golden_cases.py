@@ -95,12 +95,14 @@ PASST_NIC = Nic(
     mac="52:54:00:00:00:05", type=NicType.USER, backend=UserBackend.PASST, forwards=(PortForward(ports="8080"),)
 )
 SLIRP_NIC = Nic(
-    mac="52:54:00:00:00:06", type=NicType.USER, backend=UserBackend.SLIRP,
+    mac="52:54:00:00:00:06",
+    type=NicType.USER,
+    backend=UserBackend.SLIRP,
     forwards=(
         PortForward(ports="8000-8001", to=80),
         PortForward(protocol=Protocol.UDP, listen="127.0.0.1", ports="5353", to=53),
     ),
-)  # fmt: skip
+)
 DISKS = (
     Disk(path="/var/lib/qkvm/images/a, b.qcow2", format=DiskFormat.QCOW2, target="vda"),
     Disk(path="/srv/seed.iso", format=DiskFormat.RAW, target="vdb", readonly=True, serial="seed-1"),
@@ -184,20 +186,34 @@ def hardware(machine: Machine) -> Domain:
     ide = DiskBus.IDE if machine is Machine.PC else DiskBus.SATA
     drives = (
         Disk(
-            path="/srv/top.qcow2", format=DiskFormat.QCOW2, target="vda", iothread=1, cache=Cache.NONE,
+            path="/srv/top.qcow2",
+            format=DiskFormat.QCOW2,
+            target="vda",
+            iothread=1,
+            cache=Cache.NONE,
             io=Io.NATIVE,
-            backing=(Layer(path="/srv/middle.qcow2", format=DiskFormat.QCOW2),
-                     Layer(path="/srv/base.img", format=DiskFormat.RAW)),
+            backing=(
+                Layer(path="/srv/middle.qcow2", format=DiskFormat.QCOW2),
+                Layer(path="/srv/base.img", format=DiskFormat.RAW),
+            ),
             throttle=Throttle(total_iops_sec=100, read_bytes_sec=1 << 20, read_bytes_sec_max=1 << 21),
         ),
-        Disk(path="/dev/vg/data", format=DiskFormat.RAW, target="sda", bus=DiskBus.SCSI, shareable=True,
-             throttle_groups=("slow", "each"),
-             cache=Cache.WRITETHROUGH, wwn="5000c50015ea71ad", detect_zeroes=DetectZeroes.UNMAP),
+        Disk(
+            path="/dev/vg/data",
+            format=DiskFormat.RAW,
+            target="sda",
+            bus=DiskBus.SCSI,
+            shareable=True,
+            throttle_groups=("slow", "each"),
+            cache=Cache.WRITETHROUGH,
+            wwn="5000c50015ea71ad",
+            detect_zeroes=DetectZeroes.UNMAP,
+        ),
         Disk(path="/srv/cd.iso", format=DiskFormat.RAW, target="sdb", bus=DiskBus.SCSI, device=DiskKind.CDROM),
         Disk(format=DiskFormat.RAW, target=f"{ide.prefix}c", bus=ide, device=DiskKind.CDROM),
         Disk(path="/srv/stick.img", format=DiskFormat.RAW, target="sdd", bus=DiskBus.USB, discard=Discard.IGNORE),
         Disk(path="/srv/fd.img", format=DiskFormat.RAW, target="fda", bus=DiskBus.FDC, device=DiskKind.FLOPPY),
-    )  # fmt: skip
+    )
     return validate(
         replace(
             minimal(machine),
@@ -214,26 +230,31 @@ def hardware(machine: Machine) -> Domain:
             smbios={"manufacturer": "A, B", "serial": "ds=nocloud"},
             features=Features(suspend_to_mem=False, suspend_to_disk=True),
             clock=Clock(offset=ClockOffset.LOCALTIME, rtc_catchup=True, pit_delay=True, hpet=False),
-            on_poweroff=OnPoweroff.PRESERVE, on_crash=OnCrash.PRESERVE,
+            on_poweroff=OnPoweroff.PRESERVE,
+            on_crash=OnCrash.PRESERVE,
             disks=drives,
             controllers=(Controller(type=ControllerType.SCSI, queues=2, iothread=1),),
             nics=(replace(NICS[0], mtu=9000),),
             serials=(
-                Serial(), Serial(kind=PortKind.PTY),
+                Serial(),
+                Serial(kind=PortKind.PTY),
                 Serial(kind=PortKind.FILE, model=SerialModel.PCI, path="/srv/s,1"),
                 Serial(kind=PortKind.TCP, model=SerialModel.USB, host="::1", port=4000),
                 Serial(model=SerialModel.VIRTIO),
             ),
             channels=(
-                Channel(name=AGENT_CHANNEL), Channel(name="org.example.0", kind=PortKind.UNIX, path="/srv/c.sock"),
+                Channel(name=AGENT_CHANNEL),
+                Channel(name="org.example.0", kind=PortKind.UNIX, path="/srv/c.sock"),
             ),
             inputs=(Input(type=InputType.TABLET), Input(type=InputType.KEYBOARD, bus=InputBus.VIRTIO)),
             vnc=Vnc(port=5900, password="secret", websocket=5700, share="force-shared"),
-            video=Video.QXL, video_memory=Size(32 * 1024),
-            watchdog=Watchdog(action=WatchdogAction.POWEROFF), panic=True,
+            video=Video.QXL,
+            video_memory=Size(32 * 1024),
+            watchdog=Watchdog(action=WatchdogAction.POWEROFF),
+            panic=True,
             rng=Rng(rate_bytes=1024),
         )
-    )  # fmt: skip
+    )
 
 
 def shared(machine: Machine) -> Domain:
@@ -313,10 +334,14 @@ def _flash(domain: Domain) -> Flash | None:
     if domain.boot.firmware is not Firmware.UEFI:
         return None
     return Flash(
-        code="/fw/CODE, secure.fd", code_format="raw",
-        variables=f"/var/lib/qkvm/nvram/{domain.name}_VARS.qcow2", variables_format="qcow2",
-        template="/fw/VARS.fd", template_format="raw", secure=domain.boot.secure,
-    )  # fmt: skip
+        code="/fw/CODE, secure.fd",
+        code_format="raw",
+        variables=f"/var/lib/qkvm/nvram/{domain.name}_VARS.qcow2",
+        variables_format="qcow2",
+        template="/fw/VARS.fd",
+        template_format="raw",
+        secure=domain.boot.secure,
+    )
 
 
 def options(

@@ -53,9 +53,12 @@ def cpu(number: int, socket: int, core: int, siblings: str, *, die: int = 0, cac
     if cache:
         folder = f"{CPUS}/cpu{number}/cache/index3"
         files |= {
-            f"{folder}/id": socket, f"{folder}/level": 3, f"{folder}/type": "Unified", f"{folder}/size": "36608K",
+            f"{folder}/id": socket,
+            f"{folder}/level": 3,
+            f"{folder}/type": "Unified",
+            f"{folder}/size": "36608K",
             f"{folder}/shared_cpu_list": cache,
-        }  # fmt: skip
+        }
     return files
 
 

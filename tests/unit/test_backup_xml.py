@@ -44,15 +44,24 @@ def test_pull_mode_is_read_and_written() -> None:
         ("<domainbackup mode='pull'><server port='70000'/></domainbackup>", "port 70000 is none"),
         ("<domainbackup mode='pull'><server name=''/></domainbackup>", "name '' is no host's"),
         ("<domainbackup mode='pull'><server transport='unix' socket='x'/></domainbackup>", "socket"),
-        (f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda'><driver type='raw'/></disk></disks>"
-         "</domainbackup>", "format 'raw' is not supported"),
-        (f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda' exportname='{'x' * 1024}'/></disks>"
-         "</domainbackup>", "exportname is longer than 1023 bytes"),
-        (f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda'><target file='/x'/></disk></disks>"
-         "</domainbackup>", "target"),
+        (
+            f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda'><driver type='raw'/></disk></disks>"
+            "</domainbackup>",
+            "format 'raw' is not supported",
+        ),
+        (
+            f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda' exportname='{'x' * 1024}'/></disks>"
+            "</domainbackup>",
+            "exportname is longer than 1023 bytes",
+        ),
+        (
+            f"<domainbackup mode='pull'>{UNIX}<disks><disk name='vda'><target file='/x'/></disk></disks>"
+            "</domainbackup>",
+            "target",
+        ),
         ("<domainbackup><disks><disk name='vda' exportname='x'/></disks></domainbackup>", "exportname"),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_be_is_refused(text: str, words: str) -> None:
     with pytest.raises(DefinitionError, match=r"b\.xml:1") as caught:
         loads(text, "b.xml")

@@ -169,7 +169,7 @@ def test_candidates(line: str, expected: list[str] | None, tree: Tree) -> None:
         (["--root=/nonexistent/", "start", "v"], []),
         (["--root", "/nonexistent/"], []),
     ],
-)  # fmt: skip
+)
 def test_options_in_front(words: list[str], expected: list[str], tree: Tree) -> None:
     assert completer.outside(tree, words) == expected
 
@@ -312,8 +312,11 @@ def test_bash(tree: Tree, command: Path) -> None:
     given = [word for words, _ in lines for word in (str(len(words)), *words)]
     done = subprocess.run(
         ["bash", "-euc", BASH, "bash", *given],
-        env={**os.environ, "PATH": f"{command}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={**os.environ, "PATH": f"{command}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == ""
     offered = [[word for word in part.split("\n") if word] for part in done.stdout.split("--\n")[:-1]]
     assert offered == [expected for _, expected in lines]

@@ -25,17 +25,43 @@ def model(name: str, features: frozenset[str], vendor: str = "GenuineIntel", **m
 
 def emulator(**best: CpuModel) -> Emulator:
     return Emulator(
-        path="/usr/bin/qemu", version="7.2.0", package="", arch="x86_64", machines=(), devices=frozenset(),
-        commands={}, tpms=(), sev={}, sev_refusal="", best=best,
-        features=NEWEST | {"invtsc", "svm", "mds-no", "spec-ctrl", "stibp", "amd-stibp", "ssbd", "avx512vnni",
-                           "sse4.1", "tsc-deadline", "vme", "ibrs", "amd-ssbd", "virt-ssbd"},
+        path="/usr/bin/qemu",
+        version="7.2.0",
+        package="",
+        arch="x86_64",
+        machines=(),
+        devices=frozenset(),
+        commands={},
+        tpms=(),
+        sev={},
+        sev_refusal="",
+        best=best,
+        features=NEWEST
+        | {
+            "invtsc",
+            "svm",
+            "mds-no",
+            "spec-ctrl",
+            "stibp",
+            "amd-stibp",
+            "ssbd",
+            "avx512vnni",
+            "sse4.1",
+            "tsc-deadline",
+            "vme",
+            "ibrs",
+            "amd-ssbd",
+            "virt-ssbd",
+        },
         models=(
-            model("qemu64", frozenset(("fpu", "sse2")), "AuthenticAMD"), model("Old", OLD, family=6, model=10),
-            model("New", NEW, family=6, model=20), model("Newest", NEWEST, family=6, model=30),
+            model("qemu64", frozenset(("fpu", "sse2")), "AuthenticAMD"),
+            model("Old", OLD, family=6, model=10),
+            model("New", NEW, family=6, model=20),
+            model("Newest", NEWEST, family=6, model=30),
             model("Amd", NEW | {"svm"}, "AuthenticAMD", family=23, model=1),
             model("Careful", NEW | {"mds-no"}),
         ),
-    )  # fmt: skip
+    )
 
 
 QEMU = emulator(tcg=model("max", NEW))
@@ -54,14 +80,27 @@ def own(features: frozenset[str], vendor: str = "GenuineIntel") -> CpuModel:
     [
         ("<cpu><model>New</model></cpu>", "identical", ""),
         ("<cpu><model>Old</model></cpu>", "superset", ""),
-        ("<cpu match='strict'><model>Old</model></cpu>", "incompatible", "does not strictly match required CPU "
-         "features: avx, pclmuldq"),
-        ("<cpu match='minimum'><model>Newest</model></cpu>", "incompatible",
-         "does not provide required features: avx2, rtm"),
-        ("<cpu><model>Newest</model><feature name='rtm' policy='disable'/>"
-         "<feature name='avx2' policy='optional'/></cpu>", "identical", ""),
-        ("<cpu><model>Old</model><feature name='avx' policy='forbid'/></cpu>", "incompatible",
-         "provides forbidden features: avx"),
+        (
+            "<cpu match='strict'><model>Old</model></cpu>",
+            "incompatible",
+            "does not strictly match required CPU features: avx, pclmuldq",
+        ),
+        (
+            "<cpu match='minimum'><model>Newest</model></cpu>",
+            "incompatible",
+            "does not provide required features: avx2, rtm",
+        ),
+        (
+            "<cpu><model>Newest</model><feature name='rtm' policy='disable'/>"
+            "<feature name='avx2' policy='optional'/></cpu>",
+            "identical",
+            "",
+        ),
+        (
+            "<cpu><model>Old</model><feature name='avx' policy='forbid'/></cpu>",
+            "incompatible",
+            "provides forbidden features: avx",
+        ),
         ("<cpu><model>Old</model><feature name='rtm' policy='force'/></cpu>", "superset", ""),
         ("<cpu><model>Old</model><feature name='pclmuldq'/><feature name='avx'/></cpu>", "identical", ""),
         ("<cpu><model>Old</model><feature name='osxsave'/></cpu>", "superset", ""),
@@ -69,7 +108,7 @@ def own(features: frozenset[str], vendor: str = "GenuineIntel") -> CpuModel:
         ("<cpu><arch>aarch64</arch><model>New</model></cpu>", "incompatible", "arch aarch64 does not match"),
         ("<cpu><arch>x86_64</arch><model>New</model><vendor>Intel</vendor></cpu>", "identical", ""),
     ],
-)  # fmt: skip
+)
 def test_compare(text: str, result: str, reason: str) -> None:
     outcome = cpu.compare(QEMU, own(NEW), described(text))
     assert outcome.result == result
@@ -94,7 +133,7 @@ def test_what_only_kvm_could_tell(monkeypatch: pytest.MonkeyPatch) -> None:
         ("<cpu><model>Nosuch</model></cpu>", "x.xml: line 1: Unknown CPU model Nosuch"),
         ("<cpu><model>Old</model>\n<feature name='nosuch'/></cpu>", "Unknown CPU feature nosuch"),
     ],
-)  # fmt: skip
+)
 def test_unknown_names(text: str, words: str) -> None:
     with pytest.raises(InvalidValue, match=words):
         cpu.compare(QEMU, own(NEW), described(text))
@@ -113,7 +152,7 @@ def test_unknown_names(text: str, words: str) -> None:
         ("<?xml version='1.0'?>\n<!DOCTYPE x>\n<cpu/>", ":2: "),
         ("", "no host CPU specified"),
     ],
-)  # fmt: skip
+)
 def test_bad_descriptions(text: str, words: str) -> None:
     with pytest.raises(DefinitionError, match=words):
         cpu.read(text, "x.xml")
@@ -139,7 +178,7 @@ def baseline(*texts: str, **options: object) -> str:
 
 OLD_, NEW_, NEWEST_ = (
     f"<cpu><model>{name}</model><vendor>Intel</vendor></cpu>" for name in ("Old", "New", "Newest")
-)  # fmt: skip
+)
 
 
 def test_baseline() -> None:
@@ -189,8 +228,17 @@ def test_the_hosts_own(tmp_path: Path) -> None:
     assert found.vendor == "GenuineIntel" and (found.family, found.model) == (6, 85)
     # Intel's ibrs and ibpb are two faces of spec-ctrl; vmx is not among the names that this emulator knows.
     assert found.features == {
-        "fpu", "vme", "sse2", "spec-ctrl", "stibp", "ssbd", "invtsc", "avx512vnni", "sse4.1", "tsc-deadline",
-    }  # fmt: skip
+        "fpu",
+        "vme",
+        "sse2",
+        "spec-ctrl",
+        "stibp",
+        "ssbd",
+        "invtsc",
+        "avx512vnni",
+        "sse4.1",
+        "tsc-deadline",
+    }
     amd = machines.CPUINFO.replace("GenuineIntel", "AuthenticAMD")
     found = cpu.of_host(QEMU, build(tmp_path, {"proc/cpuinfo": amd}))
     assert {"ibrs", "amd-stibp", "amd-ssbd"} <= found.features and "spec-ctrl" not in found.features
@@ -211,8 +259,11 @@ def test_libvirts_xml() -> None:
     )
     listed = cpu.element(QEMU, named._replace(vendor=""), expand=True, fallback="allow")
     assert [(one.get("name"), one.get("policy")) for one in listed.all("feature")] == [
-        ("avx", "require"), ("fpu", "require"), ("lahf_lm", "disable"), ("sse2", "require"),
-    ]  # fmt: skip
+        ("avx", "require"),
+        ("fpu", "require"),
+        ("lahf_lm", "disable"),
+        ("sse2", "require"),
+    ]
     assert listed.find("vendor") is None
 
 
@@ -224,9 +275,19 @@ def test_an_accelerator_that_does_not_work() -> None:
 
 def test_an_emulator_that_tells_no_features() -> None:
     arm = Emulator(
-        path="/usr/bin/qemu", version="7.2.0", package="", arch="aarch64", machines=(), devices=frozenset(),
-        commands={}, tpms=(), features=frozenset(), models=(CpuModel(name="cortex-a57"),), best={},
-        sev={}, sev_refusal="",
-    )  # fmt: skip
+        path="/usr/bin/qemu",
+        version="7.2.0",
+        package="",
+        arch="aarch64",
+        machines=(),
+        devices=frozenset(),
+        commands={},
+        tpms=(),
+        features=frozenset(),
+        models=(CpuModel(name="cortex-a57"),),
+        best={},
+        sev={},
+        sev_refusal="",
+    )
     with pytest.raises(InvalidValue, match="does not tell what its CPU models have"):
         cpu.baseline(arm, [cpu.plain("cortex-a57")])

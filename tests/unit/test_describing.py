@@ -102,8 +102,10 @@ def test_what_can_not_be_done_is_refused_or_listed(host: Host, verb: Verb, tmp_p
     words = f"{path}:{line}: element <sound>: qkvm's guests have no sound"
     assert verb("define", str(path)) == (1, "\n", f"error: Failed to define domain from {path}: {words}\n")
     assert verb("define", str(path), "--ignore-unsupported") == (
-        0, f"Domain 'b' defined from {path}\n\n", f"warning: {words}\n",
-    )  # fmt: skip
+        0,
+        f"Domain 'b' defined from {path}\n\n",
+        f"warning: {words}\n",
+    )
 
 
 def test_files_that_are_no_definition(verb: Verb, tmp_path: Path) -> None:

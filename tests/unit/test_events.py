@@ -18,10 +18,16 @@ from qkvm.domain.watch.eventwords import NAMES, NEVER, Translator, Word
 from qkvm.host import journal, record
 from qkvm.paths import Tree
 
-RUN = Run("/nonexistent", "vm", {
-    "id": 1, "definition": {"name": "vm", "uuid": "x", "memory": {"current": "1MiB", "maximum": "1MiB"}},
-    "disks": [{"id": "disk-vda", "target": "vda", "path": "/srv/a.img", "node": "qcow2-vda"}], "nics": [],
-})  # fmt: skip
+RUN = Run(
+    "/nonexistent",
+    "vm",
+    {
+        "id": 1,
+        "definition": {"name": "vm", "uuid": "x", "memory": {"current": "1MiB", "maximum": "1MiB"}},
+        "disks": [{"id": "disk-vda", "target": "vda", "path": "/srv/a.img", "node": "qcow2-vda"}],
+        "nics": [],
+    },
+)
 
 MAPPING: list[tuple[str, dict[str, Any], list[Word]]] = [
     ("STOP", {}, [Word("lifecycle", "Suspended Paused")]),

@@ -22,16 +22,18 @@ PACKAGED, OWN = "usr/share/qemu/firmware", "etc/qemu/firmware"
 
 
 def descriptor(code: str, *, machines: str = "pc-q35-*", interface: str = "uefi", device: str = "flash") -> str:
-    return json.dumps({
-        "interface-types": [interface],
-        "mapping": {
-            "device": device,
-            "executable": {"filename": code, "format": "raw"},
-            "nvram-template": {"filename": "/fw/vars.fd", "format": "raw"},
-        },
-        "targets": [{"architecture": "x86_64", "machines": [machines]}],
-        "features": ["secure-boot"],
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "interface-types": [interface],
+            "mapping": {
+                "device": device,
+                "executable": {"filename": code, "format": "raw"},
+                "nvram-template": {"filename": "/fw/vars.fd", "format": "raw"},
+            },
+            "targets": [{"architecture": "x86_64", "machines": [machines]}],
+            "features": ["secure-boot"],
+        }
+    )
 
 
 def codes(root: str, machine: str = "pc-q35-7.2") -> list[str]:
@@ -40,14 +42,19 @@ def codes(root: str, machine: str = "pc-q35-7.2") -> list[str]:
 
 def test_order_and_fit(tmp_path: Path) -> None:
     assert codes(str(tmp_path)) == []
-    root = build(tmp_path, {
-        "fw/a.fd": "", "fw/b.fd": "", "fw/vars.fd": "",
-        f"{PACKAGED}/60-b.json": descriptor("/fw/b.fd"),
-        f"{PACKAGED}/50-a.json": descriptor("/fw/a.fd", machines="pc-i440fx-*"),
-        f"{PACKAGED}/40-bios.json": descriptor("/fw/a.fd", interface="bios"),
-        f"{PACKAGED}/30-memory.json": descriptor("/fw/a.fd", device="memory"),
-        f"{PACKAGED}/20-gone.json": descriptor("/fw/gone.fd"),
-    })  # fmt: skip
+    root = build(
+        tmp_path,
+        {
+            "fw/a.fd": "",
+            "fw/b.fd": "",
+            "fw/vars.fd": "",
+            f"{PACKAGED}/60-b.json": descriptor("/fw/b.fd"),
+            f"{PACKAGED}/50-a.json": descriptor("/fw/a.fd", machines="pc-i440fx-*"),
+            f"{PACKAGED}/40-bios.json": descriptor("/fw/a.fd", interface="bios"),
+            f"{PACKAGED}/30-memory.json": descriptor("/fw/a.fd", device="memory"),
+            f"{PACKAGED}/20-gone.json": descriptor("/fw/gone.fd"),
+        },
+    )
     assert codes(root) == ["/fw/b.fd"] and codes(root, "pc-i440fx-7.2") == ["/fw/a.fd"]
     assert codes(root, "microvm") == [] and firmware.images("aarch64", "pc-q35-7.2", root) == []
     image = firmware.images("x86_64", "pc-q35-7.2", root)[0]
@@ -56,11 +63,18 @@ def test_order_and_fit(tmp_path: Path) -> None:
 
 
 def test_the_administrator_has_the_last_word(tmp_path: Path) -> None:
-    root = build(tmp_path, {
-        "fw/a.fd": "", "fw/b.fd": "", "fw/vars.fd": "",
-        f"{PACKAGED}/50-x.json": descriptor("/fw/a.fd"), f"{PACKAGED}/60-y.json": descriptor("/fw/b.fd"),
-        f"{OWN}/50-x.json": b"", f"{OWN}/10-z.json": descriptor("/fw/a.fd"),
-    })  # fmt: skip
+    root = build(
+        tmp_path,
+        {
+            "fw/a.fd": "",
+            "fw/b.fd": "",
+            "fw/vars.fd": "",
+            f"{PACKAGED}/50-x.json": descriptor("/fw/a.fd"),
+            f"{PACKAGED}/60-y.json": descriptor("/fw/b.fd"),
+            f"{OWN}/50-x.json": b"",
+            f"{OWN}/10-z.json": descriptor("/fw/a.fd"),
+        },
+    )
     assert codes(root) == ["/fw/a.fd", "/fw/b.fd"]
     (tmp_path / OWN / "10-z.json").write_bytes(b"")
     assert codes(root) == ["/fw/b.fd"]
@@ -68,12 +82,19 @@ def test_the_administrator_has_the_last_word(tmp_path: Path) -> None:
 
 def test_damaged_descriptors_are_passed_over(tmp_path: Path) -> None:
     damaged: list[object] = [
-        "", "{", "[]", "null", b"\xff", "[" * 5000, "{}", '{"interface-types": "uefi"}',
+        "",
+        "{",
+        "[]",
+        "null",
+        b"\xff",
+        "[" * 5000,
+        "{}",
+        '{"interface-types": "uefi"}',
         '{"interface-types": ["uefi"], "targets": [{"architecture": "x86_64", "machines": [7]}]}',
         '{"interface-types": ["uefi"], "targets": [{"architecture": "x86_64", "machines": ["*"]}], "mapping": 1}',
         '{"interface-types": ["uefi"], "targets": [{"architecture": "x86_64", "machines": ["*"]}], '
         '"mapping": {"device": "flash", "executable": 7}}',
-    ]  # fmt: skip
+    ]
     files = {f"{PACKAGED}/{number:02}.json": content for number, content in enumerate(damaged)}
     root = build(
         tmp_path, {**files, "fw/a.fd": "", "fw/vars.fd": "", f"{PACKAGED}/99.json": descriptor("/fw/a.fd")}
@@ -121,13 +142,15 @@ def test_every_rejection_is_told(tmp_path: Path) -> None:
         ("10-bios", descriptor("/fw/ms.fd", interface="bios")),
         ("11-memory", descriptor("/fw/ms.fd", device="memory")),
         ("12-gone", descriptor("/fw/gone.fd", machines="*")),
-        ("13-broken", "{"), ("14-list", "[]"), ("15-hidden", b""),
+        ("13-broken", "{"),
+        ("14-list", "[]"),
+        ("15-hidden", b""),
         ("16-arm", descriptor("/fw/ms.fd").replace("x86_64", "aarch64")),
         ("17-format", descriptor("/fw/ms.fd").replace('"raw"', '"vmdk"', 1)),
         ("18-combined", descriptor("/fw/ms.fd").replace('"flash"', '"flash", "mode": "combined"')),
         ("19-nothing", descriptor("/fw/ms.fd").replace("executable", "absent")),
         ("20-forgetful", descriptor("/fw/ms.fd", machines="*").replace("nvram-template", "absent")),
-    ):  # fmt: skip
+    ):
         build(tmp_path, {f"{PACKAGED}/{name}.json": content})
     with pytest.raises(HostError) as caught:
         chosen(root, "pc-i440fx-7.2", secure=True)
@@ -135,14 +158,21 @@ def test_every_rejection_is_told(tmp_path: Path) -> None:
     assert words.startswith("no UEFI firmware fits machine pc-i440fx-7.2: ") and "\n" not in words
     reasons = {part.split(".json ")[0].rpartition("/")[2]: part.split(".json ")[1] for part in words.split("; ")}
     assert reasons == {
-        "10-bios": "is no UEFI", "11-memory": "is not for flash",
-        "12-gone": "names /fw/gone.fd, which is not there", "13-broken": "is not JSON",
-        "14-list": "is not a JSON object", "15-hidden": "is empty, which hides one of its name",
-        "16-arm": "is not for x86_64", "17-format": "has files of format vmdk and raw",
-        "18-combined": "has a mapping of mode 'combined'", "19-nothing": "names no executable",
-        "20-forgetful": "keeps no variables", "40-enrolled": "is for machines pc-q35-*",
-        "50-secure": "is for machines pc-q35-*", "60-plain": "lacks secure-boot",
-    }  # fmt: skip
+        "10-bios": "is no UEFI",
+        "11-memory": "is not for flash",
+        "12-gone": "names /fw/gone.fd, which is not there",
+        "13-broken": "is not JSON",
+        "14-list": "is not a JSON object",
+        "15-hidden": "is empty, which hides one of its name",
+        "16-arm": "is not for x86_64",
+        "17-format": "has files of format vmdk and raw",
+        "18-combined": "has a mapping of mode 'combined'",
+        "19-nothing": "names no executable",
+        "20-forgetful": "keeps no variables",
+        "40-enrolled": "is for machines pc-q35-*",
+        "50-secure": "is for machines pc-q35-*",
+        "60-plain": "lacks secure-boot",
+    }
     with pytest.raises(HostError) as caught:
         chosen(root, secure=True, smm=False)
     assert "40-enrolled.json requires SMM, which the definition turns off" in str(caught.value)

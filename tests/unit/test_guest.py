@@ -43,9 +43,16 @@ def test_addresses_are_addresses() -> None:
 
 @pytest.mark.parametrize(
     ("ip", "leads"),
-    [("10.0.0.2", True), ("2001:db8::1", True), ("", False), ("127.0.0.1", False), ("::1", False),
-     ("fe80::1", False), ("169.254.3.4", False)],
-)  # fmt: skip
+    [
+        ("10.0.0.2", True),
+        ("2001:db8::1", True),
+        ("", False),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("fe80::1", False),
+        ("169.254.3.4", False),
+    ],
+)
 def test_which_addresses_lead_to_a_guest(ip: str, leads: bool) -> None:
     assert _leads_there(ip) is leads
 
@@ -61,14 +68,20 @@ def parameters(**told: Any) -> dict[str, object]:
 
 def test_parameters_of_a_guest_that_says_little() -> None:
     assert parameters(user=[], os={}, timezone={"offset": -3600}, filesystem=[], disk=[], interface=[]) == {
-        "user.count": 0, "timezone.offset": -3600, "fs.count": 0, "disk.count": 0, "if.count": 0,
-    }  # fmt: skip
+        "user.count": 0,
+        "timezone.offset": -3600,
+        "fs.count": 0,
+        "disk.count": 0,
+        "if.count": 0,
+    }
 
 
 def test_load_averages() -> None:
     assert parameters(load={"load1m": 0.25, "load5m": 1, "load15m": 12.5}) == {
-        "load.1m": "0.250000", "load.5m": "1.000000", "load.15m": "12.500000",
-    }  # fmt: skip
+        "load.1m": "0.250000",
+        "load.5m": "1.000000",
+        "load.15m": "12.500000",
+    }
 
 
 def test_parameters_of_a_guest_that_says_strange_things() -> None:
@@ -80,21 +93,43 @@ def test_parameters_of_a_guest_that_says_strange_things() -> None:
 
 def test_parameters_of_disks() -> None:
     address = {
-        "bus-type": "virtio", "bus": 0, "target": 0, "unit": 0, "serial": "s", "dev": "/dev/vda",
+        "bus-type": "virtio",
+        "bus": 0,
+        "target": 0,
+        "unit": 0,
+        "serial": "s",
+        "dev": "/dev/vda",
         "pci-controller": {"domain": 0, "bus": 1, "slot": 2, "function": 0},
-    }  # fmt: skip
+    }
     shown = parameters(
-        disk=[{
-            "name": "/dev/vda1", "partition": True, "dependencies": ["/dev/vda"], "address": address, "alias": "x",
-        }],
+        disk=[
+            {
+                "name": "/dev/vda1",
+                "partition": True,
+                "dependencies": ["/dev/vda"],
+                "address": address,
+                "alias": "x",
+            }
+        ],
         filesystem=[{"name": "vda1", "mountpoint": "/", "type": "ext4", "disk": [address], "used-bytes": 5}],
-    )  # fmt: skip
+    )
     assert shown == {
-        "fs.count": 1, "fs.0.name": "vda1", "fs.0.mountpoint": "/", "fs.0.fstype": "ext4", "fs.0.used-bytes": 5,
-        "fs.0.disk.count": 1, "fs.0.disk.0.serial": "s", "fs.0.disk.0.device": "/dev/vda",
-        "disk.count": 1, "disk.0.name": "/dev/vda1", "disk.0.partition": True, "disk.0.dependency.count": 1,
-        "disk.0.dependency.0.name": "/dev/vda", "disk.0.serial": "s", "disk.0.guest_alias": "x",
-    }  # fmt: skip
+        "fs.count": 1,
+        "fs.0.name": "vda1",
+        "fs.0.mountpoint": "/",
+        "fs.0.fstype": "ext4",
+        "fs.0.used-bytes": 5,
+        "fs.0.disk.count": 1,
+        "fs.0.disk.0.serial": "s",
+        "fs.0.disk.0.device": "/dev/vda",
+        "disk.count": 1,
+        "disk.0.name": "/dev/vda1",
+        "disk.0.partition": True,
+        "disk.0.dependency.count": 1,
+        "disk.0.dependency.0.name": "/dev/vda",
+        "disk.0.serial": "s",
+        "disk.0.guest_alias": "x",
+    }
 
 
 def test_a_time_that_no_calendar_has() -> None:
@@ -139,8 +174,9 @@ def test_pci_devices_behind_bridges() -> None:
     bridge = {"bus": 0, "slot": 5, "function": 1, "qdev_id": "rp0", "pci_bridge": {"bus": {}, "devices": [inner]}}
     host = {"bus": 0, "slot": 0, "function": 0, "qdev_id": ""}
     assert dict(guestfs._walk([{"bus": 0, "devices": [host, bridge]}])) == {
-        (0, 5, 1): "rp0", (1, 0, 0): "disk-vda",
-    }  # fmt: skip
+        (0, 5, 1): "rp0",
+        (1, 0, 0): "disk-vda",
+    }
 
 
 def test_keys_are_lines() -> None:

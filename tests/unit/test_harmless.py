@@ -23,9 +23,19 @@ def test_nothing_of_the_guests_own_is_named(machine: Machine, feature: str) -> N
     kept, left = harmless(options)
     text = json.dumps([option.argv() for option in kept])
     assert not re.search(r"/(run|var|dev/fdset|dev/shm|proc)/|\bfd=|\\\"fd\\\"|logfile|\.sock|server=", text)
-    assert {option.name for option in kept}.isdisjoint({
-        "-pidfile", "-add-fd", "-mon", "-vnc", "-incoming", "-tpmdev", "-overcommit", "-kernel", "-initrd",
-    })  # fmt: skip
+    assert {option.name for option in kept}.isdisjoint(
+        {
+            "-pidfile",
+            "-add-fd",
+            "-mon",
+            "-vnc",
+            "-incoming",
+            "-tpmdev",
+            "-overcommit",
+            "-kernel",
+            "-initrd",
+        }
+    )
     assert "-S" in {option.name for option in kept}
     types = [
         option.value["type"] for option in kept if option.name == "-netdev" and isinstance(option.value, dict)
@@ -45,13 +55,22 @@ def test_each_nic_has_a_hub_of_its_own() -> None:
 
 
 def test_images_are_empty() -> None:
-    kept, _ = harmless([
-        Option("-blockdev", {
-            "driver": "file", "node-name": "f", "filename": "/srv/x", "read-only": True, "aio": "native",
-            "cache": {"direct": True},
-        }),
-        Option("-blockdev", {"driver": "qcow2", "node-name": "q", "file": "f", "backing": None}),
-    ])  # fmt: skip
+    kept, _ = harmless(
+        [
+            Option(
+                "-blockdev",
+                {
+                    "driver": "file",
+                    "node-name": "f",
+                    "filename": "/srv/x",
+                    "read-only": True,
+                    "aio": "native",
+                    "cache": {"direct": True},
+                },
+            ),
+            Option("-blockdev", {"driver": "qcow2", "node-name": "q", "file": "f", "backing": None}),
+        ]
+    )
     file, image = kept[0].value, kept[1].value
     assert isinstance(file, dict) and file["driver"] == "null-co" and file["size"] % 4096 == 0
     assert file["node-name"] == "f" and file["read-only"] and file["cache"] == {"direct": True}
@@ -61,24 +80,44 @@ def test_images_are_empty() -> None:
 
 def test_what_is_not_known_is_left_out_and_told() -> None:
     """An administrator's own template may have any option, and files behind it."""
-    kept, left = harmless([
-        Option("-drive", "file=/srv/disk.img,if=virtio"), Option("-device", "vfio-pci,host=01:00.0"),
-        Option("-device", {"driver": "vhost-vsock-pci", "guest-cid": 3}), Option("-usb", None),
-        Option("-device", {"driver": "usb-host", "vendorid": 1}), Option("-drive", "file=/srv/b"),
-        Option("-object", {"qom-type": "secret", "id": "s", "file": "/srv/s"}),
-        Option("-object", {
-            "qom-type": "memory-backend-file", "id": "m", "size": 1, "mem-path": "/srv/m", "prealloc": True,
-            "share": True,
-        }),
-        Option("-fsdev", "local,id=f,path=/srv,,1,security_model=none"), Option("-S", None),
-    ])  # fmt: skip
+    kept, left = harmless(
+        [
+            Option("-drive", "file=/srv/disk.img,if=virtio"),
+            Option("-device", "vfio-pci,host=01:00.0"),
+            Option("-device", {"driver": "vhost-vsock-pci", "guest-cid": 3}),
+            Option("-usb", None),
+            Option("-device", {"driver": "usb-host", "vendorid": 1}),
+            Option("-drive", "file=/srv/b"),
+            Option("-object", {"qom-type": "secret", "id": "s", "file": "/srv/s"}),
+            Option(
+                "-object",
+                {
+                    "qom-type": "memory-backend-file",
+                    "id": "m",
+                    "size": 1,
+                    "mem-path": "/srv/m",
+                    "prealloc": True,
+                    "share": True,
+                },
+            ),
+            Option("-fsdev", "local,id=f,path=/srv,,1,security_model=none"),
+            Option("-S", None),
+        ]
+    )
     assert kept == [
-        Option("-object", {
-            "qom-type": "memory-backend-ram", "id": "m", "size": 1, "share": True, "prealloc": False,
-        }),
+        Option(
+            "-object",
+            {
+                "qom-type": "memory-backend-ram",
+                "id": "m",
+                "size": 1,
+                "share": True,
+                "prealloc": False,
+            },
+        ),
         Option("-fsdev", "local,id=f,path=/,security_model=none"),
         Option("-S", None),
-    ]  # fmt: skip
+    ]
     assert left == ["-drive", "-device", "vhost-vsock-pci", "-usb", "usb-host"]
 
 

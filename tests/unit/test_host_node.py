@@ -19,8 +19,9 @@ def test_two_sockets(tmp_path: Path) -> None:
     assert (info.memory, info.mhz) == (3145728, 2100)
     assert cpu.topology(root)[5] == cpu.Cpu(5, 1, 0, 0, (1, 5))
     assert cpu.caches(root) == [
-        cpu.Cache(0, 3, "both", 36608, (0, 2)), cpu.Cache(1, 3, "both", 36608, (1, 3)),
-    ]  # fmt: skip
+        cpu.Cache(0, 3, "both", 36608, (0, 2)),
+        cpu.Cache(1, 3, "both", 36608, (1, 3)),
+    ]
     assert numa.cell(1, root) == numa.Cell(1, 2097152, 524288, (1, 3, 5, 7), ((0, 21), (1, 10)))
 
 
@@ -109,7 +110,7 @@ def test_cpuinfo() -> None:
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [("0-3,8", [0, 1, 2, 3, 8]), ("", []), ("5", [5]), ("(null)", []), ("0-", [])],
-)  # fmt: skip
+)
 def test_lists_of_cpus(tmp_path: Path, text: str, numbers: list[int]) -> None:
     path = tmp_path / "list"
     path.write_text(f"{text}\n")
@@ -157,8 +158,9 @@ def test_pools(tmp_path: Path) -> None:
     ordinary = ((1 << 20) - 8 * 2048) // numa.BASE_PAGE
     assert numa.pools(0, root) == [
         numa.Pool(numa.BASE_PAGE, ordinary, (1 << 18) // numa.BASE_PAGE),
-        numa.Pool(2048, 8, 3), numa.Pool(1048576, 0, 0),
-    ]  # fmt: skip
+        numa.Pool(2048, 8, 3),
+        numa.Pool(1048576, 0, 0),
+    ]
     assert numa.page_sizes(root) == [numa.BASE_PAGE, 2048, 1048576]
     assert numa.pool(0, 2048, root).free == 3
     with pytest.raises(InvalidValue, match="page size 64 is not available on node 0"):
@@ -167,9 +169,10 @@ def test_pools(tmp_path: Path) -> None:
 
 def test_allocate(tmp_path: Path) -> None:
     root = build(tmp_path, paged())
-    own, host = (tmp_path / f"{folder}/hugepages-2048kB/nr_hugepages" for folder in (
-        f"{NODES}/node0/hugepages", "sys/kernel/mm/hugepages"
-    ))  # fmt: skip
+    own, host = (
+        tmp_path / f"{folder}/hugepages-2048kB/nr_hugepages"
+        for folder in (f"{NODES}/node0/hugepages", "sys/kernel/mm/hugepages")
+    )
     assert numa.allocate(2048, 12, number=0, root=root) == 12
     assert own.read_text().startswith("12") and host.read_text().startswith("8")
     host.write_text("8\n")
@@ -184,9 +187,7 @@ def test_allocate(tmp_path: Path) -> None:
         numa.allocate(2048, 1, number=7, root=root)
 
 
-@pytest.mark.parametrize(
-    ("reached", "words"), [(9, "Allocated only 1"), (40, "holds 40 pages still")]
-)  # fmt: skip
+@pytest.mark.parametrize(("reached", "words"), [(9, "Allocated only 1"), (40, "holds 40 pages still")])
 def test_a_kernel_that_does_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reached: int, words: str
 ) -> None:

@@ -24,8 +24,11 @@ GOOD: dict[str, object] = {
     "sys/module/kvm_intel/parameters/tdx": "Y",
     "sys/firmware/acpi/tables/DMAR": b"",
     "sys/kernel/iommu_groups/0/type": "DMA",
-    "dev/kvm": "", "dev/vhost-net": "", "dev/net/tun": "", "dev/vhost-vsock": "",
-}  # fmt: skip
+    "dev/kvm": "",
+    "dev/vhost-net": "",
+    "dev/net/tun": "",
+    "dev/vhost-vsock": "",
+}
 
 
 PLAIN: dict[str, object] = {"proc/cpuinfo": "processor\t: 0\nflags\t\t: fpu sse2"}
@@ -50,8 +53,11 @@ def judge(folder: Path, files: dict[str, object], backend: str = "nftables") -> 
 
 def not_passed(made: dict[str, Check]) -> dict[str, str]:
     # Where the tests' own folder lies is no matter of theirs.
-    return {name: check.level for name, check in made.items() if check.level != "PASS" and "space" not in name
-            and name != "run-tmpfs"}  # fmt: skip
+    return {
+        name: check.level
+        for name, check in made.items()
+        if check.level != "PASS" and "space" not in name and name != "run-tmpfs"
+    }
 
 
 def test_a_good_host(tmp_path: Path) -> None:
@@ -73,9 +79,13 @@ def without(*names: str, **changed: object) -> dict[str, object]:
 def test_no_virtualization_at_all(tmp_path: Path) -> None:
     made = judge(tmp_path, without("sys/module", "dev/kvm", "sys/firmware", **PLAIN))
     assert not_passed(made) == {
-        "hardware": "FAIL", "kvm-module": "NOTE", "kvm-device": "NOTE", "iommu": "NOTE", "secure-guest": "NOTE",
+        "hardware": "FAIL",
+        "kvm-module": "NOTE",
+        "kvm-device": "NOTE",
+        "iommu": "NOTE",
+        "secure-guest": "NOTE",
         "uefi": "NOTE",
-    }  # fmt: skip
+    }
     assert "Unknown if this platform has IOMMU" in made["iommu"].advice
 
     hidden = machines.CPUINFO.replace(" vmx ", " ")
@@ -105,17 +115,28 @@ def test_no_nesting(tmp_path: Path) -> None:
 def test_devices(tmp_path: Path) -> None:
     made = judge(tmp_path, without("dev/vhost", "dev/net"))
     assert not_passed(made) == {
-        "device-vhost-net": "WARN", "device-net-tun": "FAIL", "device-vhost-vsock": "NOTE", "uefi": "NOTE",
-    }  # fmt: skip
+        "device-vhost-net": "WARN",
+        "device-net-tun": "FAIL",
+        "device-vhost-vsock": "NOTE",
+        "uefi": "NOTE",
+    }
 
 
 def test_cgroups_of_the_old_kind(tmp_path: Path) -> None:
-    made = judge(tmp_path, without("sys/fs", **{
-        "proc/self/mountinfo": "25 20 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
-        "proc/cgroups": "#subsys_name\thierarchy\ncpu\t4\ncpuset\t5\nblkio\t6\nmemory\t0\npids\t7",
-    }) | {
-        "sys/fs/cgroup/unified/cgroup.controllers": "", "sys/fs/cgroup/unified/cgroup.subtree_control": "",
-    })  # fmt: skip
+    made = judge(
+        tmp_path,
+        without(
+            "sys/fs",
+            **{
+                "proc/self/mountinfo": "25 20 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
+                "proc/cgroups": "#subsys_name\thierarchy\ncpu\t4\ncpuset\t5\nblkio\t6\nmemory\t0\npids\t7",
+            },
+        )
+        | {
+            "sys/fs/cgroup/unified/cgroup.controllers": "",
+            "sys/fs/cgroup/unified/cgroup.subtree_control": "",
+        },
+    )
     assert {made[f"cgroup-{name}"].level for name in validate.CONTROLLERS} == {"WARN"}
     assert "bound to cgroup v1" in made["cgroup-cpu"].advice and "bound to cgroup v1" in made["cgroup-io"].advice
     assert "Kconfig" in made["cgroup-memory"].advice and made["cgroup-delegation"].level == "PASS"
@@ -128,21 +149,42 @@ def test_no_cgroups(tmp_path: Path) -> None:
 
 def test_hardware_that_is_switched_off(tmp_path: Path) -> None:
     amd = machines.CPUINFO.replace("GenuineIntel", "AuthenticAMD").replace(" vmx ", " svm sev ")
-    made = judge(tmp_path, without("sys/module", "sys/kernel", "sys/firmware", **{
-        "proc/cpuinfo": amd, "sys/module/kvm_amd/parameters/sev": "N",
-    }) | {"sys/firmware/acpi/tables/IVRS": b"", "sys/module/kvm_amd/parameters/nested": "1"})  # fmt: skip
+    made = judge(
+        tmp_path,
+        without(
+            "sys/module",
+            "sys/kernel",
+            "sys/firmware",
+            **{
+                "proc/cpuinfo": amd,
+                "sys/module/kvm_amd/parameters/sev": "N",
+            },
+        )
+        | {"sys/firmware/acpi/tables/IVRS": b"", "sys/module/kvm_amd/parameters/nested": "1"},
+    )
     assert made["iommu"].level == "PASS" and "iommu=pt" in made["iommu-kernel"].advice
-    virtual = judge(tmp_path, without("sys/module", "sys/firmware", **{"proc/cpuinfo": amd}) | {
-        "sys/firmware/acpi/tables/DMAR": b"", "sys/kernel/iommu_groups/0/type": "DMA",
-    })  # fmt: skip
+    virtual = judge(
+        tmp_path,
+        without("sys/module", "sys/firmware", **{"proc/cpuinfo": amd})
+        | {
+            "sys/firmware/acpi/tables/DMAR": b"",
+            "sys/kernel/iommu_groups/0/type": "DMA",
+        },
+    )
     assert virtual["iommu"].level == virtual["iommu-kernel"].level == "PASS"
     assert "disabled in kernel" in made["secure-guest"].advice and made["nested"].level == "PASS"
 
 
 def test_network(tmp_path: Path) -> None:
-    made = judge(tmp_path, without(**{
-        "proc/sys/net/ipv4/ip_forward": 0, "proc/sys/net/bridge/bridge-nf-call-iptables": 1,
-    }))  # fmt: skip
+    made = judge(
+        tmp_path,
+        without(
+            **{
+                "proc/sys/net/ipv4/ip_forward": 0,
+                "proc/sys/net/bridge/bridge-nf-call-iptables": 1,
+            }
+        ),
+    )
     assert not_passed(made) == {"ip-forward": "NOTE", "bridge-nf": "NOTE", "uefi": "NOTE"}
 
 
@@ -161,9 +203,14 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("words", "level"),
-    [(b"QEMU emulator version 8.0.2", "PASS"), (b"QEMU emulator version 7.1.0", "FAIL"), (b"", "FAIL"),
-     (b"QEMU emulator version x.y", "FAIL"), (b"QEMU emulator version 10.0.0rc1", "PASS")],
-)  # fmt: skip
+    [
+        (b"QEMU emulator version 8.0.2", "PASS"),
+        (b"QEMU emulator version 7.1.0", "FAIL"),
+        (b"", "FAIL"),
+        (b"QEMU emulator version x.y", "FAIL"),
+        (b"QEMU emulator version 10.0.0rc1", "PASS"),
+    ],
+)
 def test_qemus_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bytes, level: str) -> None:
     monkeypatch.setattr(process, "run", lambda argv: words)
     assert judge(tmp_path, GOOD)["qemu"].level == level

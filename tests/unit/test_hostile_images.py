@@ -74,9 +74,13 @@ def test_good_images_are_taken(tmp_path: Path) -> None:
 )
 def test_no_bytes_break_a_parser(data: bytes, fmt: str, place: int) -> None:
     start = {
-        "vmdk": images.vmdk(), "vdi": images.vdi(), "vpc": images.vpc(), "qed": images.qed(), "qcow2": qcow2(),
+        "vmdk": images.vmdk(),
+        "vdi": images.vdi(),
+        "vpc": images.vpc(),
+        "qed": images.qed(),
+        "qcow2": qcow2(),
         "vhdx": b"vhdxfile".ljust(192 << 10, b"\0") + b"regi" + struct.pack("<III", 0, 7, 0),
-    }[fmt]  # fmt: skip
+    }[fmt]
     fd = os.memfd_create("image")
     try:
         os.write(fd, start[:place] + data + start[place + len(data) :])

@@ -20,9 +20,14 @@ from tests.images import qcow2
 def header(*, version: int = 3, backing: int = 0, features: int = 0, magic: bytes = b"QFI\xfb") -> bytes:
     """The first 112 bytes of a qcow2 image of 10 GiB."""
     whole = qcow2(
-        version=version, features=features, magic=magic, size=10 << 30, backing=b"/backing" if backing else b"",
-        place=backing or 1024, l1=20,
-    )  # fmt: skip
+        version=version,
+        features=features,
+        magic=magic,
+        size=10 << 30,
+        backing=b"/backing" if backing else b"",
+        place=backing or 1024,
+        l1=20,
+    )
     return whole[:112]
 
 

@@ -182,9 +182,13 @@ def test_networks_of_users(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     ).definition
     assert [nic.backend for nic in made.nics] == ["passt", "auto", "slirp"]
     assert [(one.label, one.to) for nic in made.nics for one in nic.forwards] == [
-        ("tcp 8080", 80), ("udp 127.0.0.1:5353", 53), ("tcp [::1]:9000-9009", 9100), ("tcp 22", 0),
-        ("udp 192.0.2.1:70-71", 0), ("udp 192.0.2.1:100", 90),
-    ]  # fmt: skip
+        ("tcp 8080", 80),
+        ("udp 127.0.0.1:5353", 53),
+        ("tcp [::1]:9000-9009", 9100),
+        ("tcp 22", 0),
+        ("udp 192.0.2.1:70-71", 0),
+        ("udp 192.0.2.1:100", 90),
+    ]
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (nic,) = built(tree, "-n vm --memory 512 --disk none --boot kernel=/k").definition.nics
     assert (nic.type, nic.backend, nic.forwards) == (NicType.USER, "auto", ())
@@ -320,9 +324,7 @@ LINES: dict[str, dict[str, object]] = {
     # Boot.
     "--boot kernel=/k,cmdline='a b' -x c": {"boot": Boot(kernel="/k", cmdline="a b c")},
     "--boot cdrom,hd,network,fd,menu=on": {
-        "boot": Boot(
-            order=(BootDevice.CDROM, BootDevice.DISK, BootDevice.NETWORK, BootDevice.FLOPPY), menu=True
-        )
+        "boot": Boot(order=(BootDevice.CDROM, BootDevice.DISK, BootDevice.NETWORK, BootDevice.FLOPPY), menu=True)
     },
     "--boot boot0.dev=network,boot1.dev=hd": {"boot": Boot(order=(BootDevice.NETWORK, BootDevice.DISK))},
     "--boot hd,bootmenu.enable=on,bootmenu.timeout=3000": {
@@ -339,7 +341,8 @@ LINES: dict[str, dict[str, object]] = {
         )
     },
     "--boot hd,machine=pc,emulator=/usr/bin/q,arch=x86_64,smbios.mode=sysinfo": {
-        "machine": Machine.PC, "emulator": "/usr/bin/q"
+        "machine": Machine.PC,
+        "emulator": "/usr/bin/q",
     },
     # Disks.
     "--disk none": {"disks": ()},
@@ -404,10 +407,14 @@ LINES: dict[str, dict[str, object]] = {
     "--graphics vnc --video none": {"video": Video.NONE},
     "--graphics vnc --video qxl,vgamem=16384,model.heads=1": {"video": Video.QXL, "video_memory": 16384},
     "--graphics vnc --video model=virtio,address.type=pci,address.slot=1": {
-        "video": Video.VIRTIO, "video_address": "0000:00:01.0"
+        "video": Video.VIRTIO,
+        "video_address": "0000:00:01.0",
     },
     "--graphics vnc --machine microvm --boot kernel=/k": {
-        "video": Video.NONE, "inputs": (), "clock": Clock(), "features": Features()
+        "video": Video.NONE,
+        "inputs": (),
+        "clock": Clock(),
+        "features": Features(),
     },
     # Ports.
     "--serial pty": {"serials": serial(kind=PortKind.PTY)},
@@ -461,12 +468,11 @@ LINES: dict[str, dict[str, object]] = {
     "--controller usb2": {"controllers": USB2},
     "--controller usb3": {"controllers": (Controller(type=ControllerType.USB, model="qemu-xhci", ports=15),)},
     "--controller usb,model=none --graphics vnc": {
-        "controllers": (Controller(type=ControllerType.USB, model="none"),), "inputs": ()
+        "controllers": (Controller(type=ControllerType.USB, model="none"),),
+        "inputs": (),
     },
     "--iothreads 1 --controller type=scsi,model=virtio-scsi,driver.iothread=1,driver.queues=3,index=2": {
-        "controllers": (
-            Controller(type=ControllerType.SCSI, model="virtio-scsi", iothread=1, queues=3, index=2),
-        )
+        "controllers": (Controller(type=ControllerType.SCSI, model="virtio-scsi", iothread=1, queues=3, index=2),)
     },
     "--controller scsi --controller scsi --controller pci,model=pcie-root-port,target.chassis=3,target.port=4": {
         "controllers": (
@@ -499,9 +505,7 @@ LINES: dict[str, dict[str, object]] = {
     },
     "--filesystem /a,tag,driver.type=virtiofs,mode=passthrough": {
         "filesystems": (
-            Filesystem(
-                source="/a", target="tag", driver=FilesystemDriver.VIRTIOFS, access=AccessMode.PASSTHROUGH
-            ),
+            Filesystem(source="/a", target="tag", driver=FilesystemDriver.VIRTIOFS, access=AccessMode.PASSTHROUGH),
         )
     },
     "--panic default": {"panic": True},
@@ -520,7 +524,8 @@ LINES: dict[str, dict[str, object]] = {
     "--clock offset=localtime": {"clock": replace(CLOCK, offset=ClockOffset.LOCALTIME)},
     "--clock offset=utc,hpet_present=no,rtc_tickpolicy=catchup": {"clock": Clock(rtc_catchup=True, hpet=False)},
     "--clock hpet_present=yes,pit_tickpolicy=delay,kvmclock_present=no,hypervclock_present=yes": {
-        "clock": Clock(pit_delay=True), "cpu": "max,kvmclock=off,hv-time=on"
+        "clock": Clock(pit_delay=True),
+        "cpu": "max,kvmclock=off,hv-time=on",
     },
     "--clock timer0.name=hpet,timer0.present=no,timer1.name=rtc,timer1.tickpolicy=delay": {
         "clock": Clock(hpet=False)
@@ -529,7 +534,9 @@ LINES: dict[str, dict[str, object]] = {
         "features": Features(suspend_to_mem=True, suspend_to_disk=True)
     },
     "--events on_poweroff=preserve,on_reboot=destroy,on_crash=preserve": {
-        "on_poweroff": OnPoweroff.PRESERVE, "on_reboot": OnReboot.DESTROY, "on_crash": OnCrash.PRESERVE
+        "on_poweroff": OnPoweroff.PRESERVE,
+        "on_reboot": OnReboot.DESTROY,
+        "on_crash": OnCrash.PRESERVE,
     },
     "--sysinfo emulate": {"smbios": {}},
     "--sysinfo smbios,system.product=P,system_serial=S,system.sku=K": {
@@ -537,10 +544,13 @@ LINES: dict[str, dict[str, object]] = {
     },
     # What is installed, where no kernel is given directly.
     "--osinfo win10": {
-        "machine": Machine.Q35, "cpu": f"max,{HYPERV}", "clock": replace(CLOCK, offset=ClockOffset.LOCALTIME)
+        "machine": Machine.Q35,
+        "cpu": f"max,{HYPERV}",
+        "clock": replace(CLOCK, offset=ClockOffset.LOCALTIME),
     },
     "--osinfo win10 --disk /x,size=1 --network user": {
-        "disks": (disk("sda", bus=DiskBus.SATA),), "nics": [("user", "", "e1000e", "", True, 0, 0)]
+        "disks": (disk("sda", bus=DiskBus.SATA),),
+        "nics": [("user", "", "e1000e", "", True, 0, 0)],
     },
     "--osinfo win10 --features hyperv.vapic.state=off,hyperv.spinlocks.state=off --clock hypervclock_present=no": {
         "cpu": "max,hv-relaxed=on"
@@ -552,12 +562,14 @@ LINES: dict[str, dict[str, object]] = {
         "disks": (disk("hda", bus=DiskBus.IDE), replace(cdrom("hdb"), bus=DiskBus.IDE)),
     },
     "--osinfo generic --network user": {
-        "machine": Machine.PC, "clock": CLOCK, "nics": [("user", "", "e1000", "", True, 0, 0)]
+        "machine": Machine.PC,
+        "clock": CLOCK,
+        "nics": [("user", "", "e1000", "", True, 0, 0)],
     },
     "--osinfo freebsd13.1 --disk /x,size=1": {"machine": Machine.PC, "disks": (disk(),)},
     "--osinfo short-id=debian12 --disk /x,size=1": {"machine": Machine.Q35, "disks": (disk(),)},
     "--os-variant detect=on,require=off": {"machine": Machine.Q35},
-}  # fmt: skip
+}
 
 
 def test_single_options(tree: Tree) -> None:
@@ -588,14 +600,16 @@ def test_what_keeps_a_nic_apart_and_who_serves_it(tree: Tree) -> None:
     line = "--network default,filterref=clean-traffic,port.isolated=yes,driver_queues=4,driver_name=vhost,mac="
     (nic,) = built(tree, f"--name vm --install no_install=yes {line}52:54:00:00:00:01").definition.nics
     assert nic == Nic(
-        mac="52:54:00:00:00:01", source="default", filter=NicFilter.CLEAN_TRAFFIC, isolated=True, queues=4,
+        mac="52:54:00:00:00:01",
+        source="default",
+        filter=NicFilter.CLEAN_TRAFFIC,
+        isolated=True,
+        queues=4,
         vhost=Vhost.ON,
-    )  # fmt: skip
+    )
     line = "--network type=direct,source=eth0,source_mode=private,mac=52:54:00:00:00:01"
     (nic,) = built(tree, f"--name vm --install no_install=yes {line}").definition.nics
-    assert nic == Nic(
-        mac="52:54:00:00:00:01", type=NicType.DIRECT, source="eth0", source_mode=SourceMode.PRIVATE
-    )  # fmt: skip
+    assert nic == Nic(mac="52:54:00:00:00:01", type=NicType.DIRECT, source="eth0", source_mode=SourceMode.PRIVATE)
     (nic,) = built(tree, "--name vm --install no_install=yes --network default,driver.name=qemu").definition.nics
     assert (nic.vhost, nic.isolated, nic.filter) == (Vhost.OFF, False, NicFilter.NONE)
 
@@ -691,9 +705,34 @@ def test_warnings(tree: Tree, line: str, warning: str) -> None:
 
 
 WORDS = st.sampled_from(
-    ["a", "=", ",", ",,", "none", "user", "vnc", "path", "size", "1", "kernel=/k", "/x", "\udcff", "é", " ", '"',
-     "--", "type=", "model=", "address.slot=", "0x", "host=:", "cpuset=", "^", "name="]
-)  # fmt: skip
+    [
+        "a",
+        "=",
+        ",",
+        ",,",
+        "none",
+        "user",
+        "vnc",
+        "path",
+        "size",
+        "1",
+        "kernel=/k",
+        "/x",
+        "\udcff",
+        "é",
+        " ",
+        '"',
+        "--",
+        "type=",
+        "model=",
+        "address.slot=",
+        "0x",
+        "host=:",
+        "cpuset=",
+        "^",
+        "name=",
+    ]
+)
 
 
 @settings(max_examples=120, deadline=None)

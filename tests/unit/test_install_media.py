@@ -313,9 +313,7 @@ def test_cloud_init_alone(tree: Tree) -> None:
     assert user == "root" and verifies(found.password, hashed) and len(found.password) == 16
     assert found.password not in texts.user_data
     assert said["runcmd"] == ["echo 'disabled by qkvm install --cloud-init' >/etc/cloud/cloud-init.disabled"]
-    assert json.loads(texts.meta_data) == {
-        "instance-id": found.plan.definition.uuid, "local-hostname": "vm"
-    }  # fmt: skip
+    assert json.loads(texts.meta_data) == {"instance-id": found.plan.definition.uuid, "local-hostname": "vm"}
     assert texts.network_config == ""
     # It stays with the guest, which boots with it each time.
     assert found.plan.first is None

@@ -358,8 +358,10 @@ def test_suboptions() -> None:
     assert split("boot", "kernel=/k,kernel_args=a=b c").values == {"kernel": "/k", "cmdline": "a=b c"}
     assert split("boot", "hd,uefi").values == {"hd": "yes", "uefi": "yes"}
     assert split("vcpus", "2,cpuset=1-4,^3,8,maxvcpus=4").values == {
-        "vcpus": "2", "cpuset": "1-4,^3,8", "maxvcpus": "4"
-    }  # fmt: skip
+        "vcpus": "2",
+        "cpuset": "1-4,^3,8",
+        "maxvcpus": "4",
+    }
     assert split("cpu", "host,+a,-b,disable=c").values == {"model": "host", "force": "a", "disable": "b\nc"}
     assert split("filesystem", "/a,t,mode=squash").values == {
         "source": "/a",

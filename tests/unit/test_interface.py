@@ -19,13 +19,25 @@ UP = nl.IFF_UP | nl.IFF_RUNNING
 
 
 def link(
-    index: int, name: str, *, kind: str = "", data: nl.Attributes | None = None, master: int = 0, parent: int = 0,
-    oper: int = 6, flags: int = UP, mac: str = "52:54:00:00:00:01", alias: str = "", arphrd: int = ETHER,
-) -> nl.Message:  # fmt: skip
+    index: int,
+    name: str,
+    *,
+    kind: str = "",
+    data: nl.Attributes | None = None,
+    master: int = 0,
+    parent: int = 0,
+    oper: int = 6,
+    flags: int = UP,
+    mac: str = "52:54:00:00:00:01",
+    alias: str = "",
+    arphrd: int = ETHER,
+) -> nl.Message:
     attributes = [
-        (nl.IFLA_IFNAME, nl.cstring(name)), (nl.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
-        (nl.IFLA_MTU, nl.u32(1500)), (nl.IFLA_OPERSTATE, bytes([oper])),
-    ]  # fmt: skip
+        (nl.IFLA_IFNAME, nl.cstring(name)),
+        (nl.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (nl.IFLA_MTU, nl.u32(1500)),
+        (nl.IFLA_OPERSTATE, bytes([oper])),
+    ]
     if kind:
         info = [(nl.INFO_KIND, nl.cstring(kind)), nl.nest(nl.INFO_DATA, data or [])]
         attributes.append(nl.nest(nl.IFLA_LINKINFO, info))
@@ -69,9 +81,12 @@ def test_a_bridge_shows_its_ports() -> None:
 
 def test_a_bond_that_watches_carriers() -> None:
     data = [
-        (nl.BOND_MODE, b"\1"), (nl.BOND_MIIMON, nl.u32(100)), (nl.BOND_UPDELAY, nl.u32(200)),
-        (nl.BOND_DOWNDELAY, nl.u32(0)), (nl.BOND_CARRIER, b"\1"),
-    ]  # fmt: skip
+        (nl.BOND_MODE, b"\1"),
+        (nl.BOND_MIIMON, nl.u32(100)),
+        (nl.BOND_UPDELAY, nl.u32(200)),
+        (nl.BOND_DOWNDELAY, nl.u32(0)),
+        (nl.BOND_CARRIER, b"\1"),
+    ]
     links = (
         link(1, "eth1", master=3),
         link(2, "eth2", master=3, oper=2),
@@ -99,9 +114,11 @@ def test_a_bond_that_watches_carriers() -> None:
 def test_a_bond_that_asks_by_arp() -> None:
     targets = [(0, bytes([192, 0, 2, 1])), (1, bytes([192, 0, 2, 2]))]
     data = [
-        (nl.BOND_MODE, b"\0"), (nl.BOND_ARP_INTERVAL, nl.u32(500)), nl.nest(nl.BOND_ARP_TARGET, targets),
+        (nl.BOND_MODE, b"\0"),
+        (nl.BOND_ARP_INTERVAL, nl.u32(500)),
+        nl.nest(nl.BOND_ARP_TARGET, targets),
         (nl.BOND_ARP_VALIDATE, nl.u32(3)),
-    ]  # fmt: skip
+    ]
     text = shown("bond0", link(3, "bond0", kind="bond", data=data))
     assert "<bond mode='balance-rr'>" in text
     assert "<arpmon interval='500' target='192.0.2.1,192.0.2.2' validate='all'/>" in text

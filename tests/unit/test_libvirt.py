@@ -84,7 +84,7 @@ SAME = {
     r"domain/metadata@xmlns:.*": "declared where it is used",
     r"domain@xmlns:.*": "declared where it is used",
     r"domain/metadata/(note:note|shop:order)@xmlns:.*": "declared where it is used",
-}  # fmt: skip
+}
 """What may be lost or come in addition: a pattern of flattened lines, and why it means the same."""
 
 
@@ -247,8 +247,12 @@ def test_what_libvirt_has_no_words_for() -> None:
     )
     back = text.loads(written, "").domain
     assert (back.cpu, back.root_ports, back.on_crash, back.serials, back.filesystems) == (
-        domain.cpu, 3, spec.OnCrash.IGNORE, domain.serials, domain.filesystems,
-    )  # fmt: skip
+        domain.cpu,
+        3,
+        spec.OnCrash.IGNORE,
+        domain.serials,
+        domain.filesystems,
+    )
     assert "qkvm:domain" not in text.dumps(minimal(spec.Machine.Q35), accel="tcg")
     with pytest.raises(DefinitionError, match="element <qkvm:domain>: attribute newer is not supported"):
         text.loads(written.replace("pty='1'", "newer='1'"), "")

@@ -86,7 +86,7 @@ UNSUPPORTED = [
     ("<graphics type='vnc'/>", "<graphics type='spice'/>", 15, "<graphics>: type 'spice' is not"),
     ("<graphics type='vnc'/>", "<graphics type='vnc'/><graphics type='vnc'/>", 15, "a domain has one at most"),
     ("model='random'", "model='egd'", 16, "<rng>: a backend of model 'egd' is not supported (random)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("old", "new", "line", "words"), UNSUPPORTED, ids=[entry[1] for entry in UNSUPPORTED])
@@ -139,7 +139,7 @@ MALFORMED = [
     ("file='/srv/a'", "file='srv/a'", 0, "disk 'srv/a' is not an absolute path"),
     ("<serial type='pty'/>", "<serial type='pty'/><console type='null'/>", 13, "the first console is not what"),
     ("<serial type='pty'/>", "<serial type='pty'/><serial type='file'/>", 0, "kinds file and unix have a"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,9 @@ def test_descriptions_of_devices() -> None:
     assert isinstance(disk, spec.Disk) and disk.bus is spec.DiskBus.VIRTIO
     share = text.load_device(
         "<filesystem multidevs='remap'><driver type='virtiofs' queue='1024'/><source dir='/a'/><target dir='t'/>"
-        "</filesystem>", "d.xml",
-    ).device  # fmt: skip
+        "</filesystem>",
+        "d.xml",
+    ).device
     assert isinstance(share, spec.Filesystem) and share.driver is spec.FilesystemDriver.VIRTIOFS
     for document, words in (
         (

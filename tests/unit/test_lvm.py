@@ -56,12 +56,23 @@ def test_a_definition_is_made_whole() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"path": "/srv"}, {"path": "/dev/other"}, {"mode": "0700"}, {"owner": 5}, {"volume_group": "-x"},
-        {"volume_group": "a/b"}, {"volume_group": ".."}, {"volume_group": "a b"}, {"volume_group": "x" * 128},
-        {"volume_group": "é"}, {"volume_group": "a\n"}, {"devices": ("sdb",)}, {"devices": ("/srv/file",)},
-        {"devices": ("/dev/sdb", "/dev/sdb")}, {"devices": ("/dev/s\ndb",)},
+        {"path": "/srv"},
+        {"path": "/dev/other"},
+        {"mode": "0700"},
+        {"owner": 5},
+        {"volume_group": "-x"},
+        {"volume_group": "a/b"},
+        {"volume_group": ".."},
+        {"volume_group": "a b"},
+        {"volume_group": "x" * 128},
+        {"volume_group": "é"},
+        {"volume_group": "a\n"},
+        {"devices": ("sdb",)},
+        {"devices": ("/srv/file",)},
+        {"devices": ("/dev/sdb", "/dev/sdb")},
+        {"devices": ("/dev/s\ndb",)},
     ],
-)  # fmt: skip
+)
 def test_a_definition_that_can_not_be_right_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(InvalidValue):
         spec.validate(logical(**change))
@@ -89,9 +100,13 @@ def test_a_logical_volume_is_raw() -> None:
 
     assert made(backing="/dev/vg0/base", backing_format=DiskFormat.RAW).backing_format is None
     for more in (
-        {"format": DiskFormat.QCOW2}, {"capacity": Size(0)}, {"name": "a/b"}, {"mode": "9"}, {"backing": "base"},
+        {"format": DiskFormat.QCOW2},
+        {"capacity": Size(0)},
+        {"name": "a/b"},
+        {"mode": "9"},
+        {"backing": "base"},
         {"backing": "/dev/vg0/base", "backing_format": DiskFormat.QCOW2},
-    ):  # fmt: skip
+    ):
         with pytest.raises(InvalidValue):
             made(**more)
 
@@ -105,20 +120,34 @@ def test_libvirts_xml_comes_and_goes() -> None:
     whole = XML.replace("</path>", "</path><permissions><mode>0755</mode></permissions>")
     assert libvirt.loads(whole, "x.xml") == read, "whose a node is says nothing about the group"
     for old, new in (
-        ("type='lvm2'", "type='ext4'"), ("<name>vg0", "<name>-x"), ("/dev/vg0", "/srv"),
+        ("type='lvm2'", "type='ext4'"),
+        ("<name>vg0", "<name>-x"),
+        ("/dev/vg0", "/srv"),
         ("<device path", "<device x"),
-        ("<format", "<host name='h'/><format"), ("/dev/sdb", "/srv/x"),
-    ):  # fmt: skip
+        ("<format", "<host name='h'/><format"),
+        ("/dev/sdb", "/srv/x"),
+    ):
         with pytest.raises(DefinitionError):
             libvirt.loads(XML.replace(old, new), "x.xml")
 
 
 def test_libvirts_xml_of_a_logical_volume() -> None:
     told = libvirt.Told(
-        "v", "/dev/vg0/v", "NGDQ9J-sZYs-x96B-tlIM-h4S2-tLdg-hR6B3N", "block", "", 8192, 4096, 8192,
-        libvirt.Owner(0o100600, 0, 6), 0, 0, 0, backing="/dev/vg0/base",
+        "v",
+        "/dev/vg0/v",
+        "NGDQ9J-sZYs-x96B-tlIM-h4S2-tLdg-hR6B3N",
+        "block",
+        "",
+        8192,
+        4096,
+        8192,
+        libvirt.Owner(0o100600, 0, 6),
+        0,
+        0,
+        0,
+        backing="/dev/vg0/base",
         extents=(("/dev/sdb", 0, 4096), ("/dev/sdb", 8192, 12288), ("/dev/sdc", 0, 4096)),
-    )  # fmt: skip
+    )
     text = libvirt.dump_volume(told)
     assert (
         "  <source>\n    <device path='/dev/sdb'>\n      <extent start='0' end='4096'/>\n"
@@ -143,9 +172,16 @@ def test_sources_as_libvirt_has_them() -> None:
 
 
 ROW = {
-    "lv_name": "a", "lv_uuid": "A", "lv_attr": "-wi-a-----", "lv_size": "8388608", "origin": "", "origin_size": "",
-    "seg_pe_ranges": "/dev/vdb:0-1", "vg_extent_size": "4194304", "lv_tags": "",
-}  # fmt: skip
+    "lv_name": "a",
+    "lv_uuid": "A",
+    "lv_attr": "-wi-a-----",
+    "lv_size": "8388608",
+    "origin": "",
+    "origin_size": "",
+    "seg_pe_ranges": "/dev/vdb:0-1",
+    "vg_extent_size": "4194304",
+    "lv_tags": "",
+}
 
 
 def report(*changes: dict[str, str]) -> list[lvm.LogicalVolume]:
@@ -163,17 +199,24 @@ def test_reports_of_lvm() -> None:
         False,
     )
     assert one.extents == (
-        lvm.Extent("/dev/vdb", 0, 8 << 20), lvm.Extent("/dev/vdb", 12 << 20, 16 << 20),
+        lvm.Extent("/dev/vdb", 0, 8 << 20),
+        lvm.Extent("/dev/vdb", 12 << 20, 16 << 20),
         lvm.Extent("/dev/disk/by-path/pci-0:1", 0, 8 << 20),
-    )  # fmt: skip
+    )
     base, snap, thin, raid, part = report(
         {"origin_size": "8388608", "lv_attr": "owi-a-s---"},
-        {"lv_name": "s", "lv_uuid": "S", "lv_attr": "swi-a-s---", "lv_size": "4194304", "origin": "a",
-         "origin_size": "8388608"},
+        {
+            "lv_name": "s",
+            "lv_uuid": "S",
+            "lv_attr": "swi-a-s---",
+            "lv_size": "4194304",
+            "origin": "a",
+            "origin_size": "8388608",
+        },
         {"lv_name": "t", "lv_uuid": "T", "lv_attr": "twi-aotz--", "seg_pe_ranges": "t_tdata:0-24"},
         {"lv_name": "u", "lv_uuid": "U", "lv_attr": "rwi---r---", "seg_pe_ranges": "u_rimage_0:0-1"},
         {"lv_name": "w", "lv_uuid": "W", "lv_tags": "backup,.qkvm-0-1"},
-    )  # fmt: skip
+    )
     assert (snap.origin, snap.size, snap.capacity, base.capacity) == ("a", 4 << 20, 8 << 20, 8 << 20)
     assert thin.is_thin_pool and not thin.extents and not raid.active and not raid.extents
     assert part.tags == ("backup", ".qkvm-0-1")
@@ -186,8 +229,9 @@ def test_groups_of_reports() -> None:
     row = {"vg_name": "vg0", "vg_uuid": "G", "vg_size": "100", "vg_free": "60", "pv_name": "/dev/sdb"}
     rows = [row, {**row, "pv_name": "/dev/sdc"}, {**row, "vg_uuid": "H", "pv_name": "[unknown]"}]
     assert lvm._groups(rows) == [
-        lvm.Group("vg0", "G", 100, 60, ("/dev/sdb", "/dev/sdc")), lvm.Group("vg0", "H", 100, 60, ("[unknown]",)),
-    ]  # fmt: skip
+        lvm.Group("vg0", "G", 100, 60, ("/dev/sdb", "/dev/sdc")),
+        lvm.Group("vg0", "H", 100, 60, ("[unknown]",)),
+    ]
 
 
 def test_a_mapping_is_called_by_both_names() -> None:

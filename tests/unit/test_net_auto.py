@@ -31,9 +31,13 @@ def read(
     text: str, stored: str = "", used: list[tuple[Subnet, str]] | None = None, bridge: str = "virbr3"
 ) -> tuple[str, Network]:
     return texts.read(
-        text, "x", uuid_of=lambda name: "", stored=lambda name: stored.encode(),
-        used=lambda name: TAKEN if used is None else used, free_bridge=lambda: bridge,
-    )  # fmt: skip
+        text,
+        "x",
+        uuid_of=lambda name: "",
+        stored=lambda name: stored.encode(),
+        used=lambda name: TAKEN if used is None else used,
+        free_bridge=lambda: bridge,
+    )
 
 
 def test_what_is_free_is_written_where_it_stood() -> None:

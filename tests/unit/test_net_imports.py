@@ -33,8 +33,11 @@ def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), *(word for verb in VERBS.items() for word in verb)],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent.parent,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent.parent,
+    )
     loaded = {line.split()[0]: set(line.split()[1:]) for line in done.stdout.splitlines()}
     assert set(loaded) == set(VERBS), done.stderr
     assert not {verb: found for verb, modules in loaded.items() if (found := set(HEAVY) & modules)}

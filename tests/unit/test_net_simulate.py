@@ -69,12 +69,13 @@ DROP, ACCEPT = {"drop": None}, {"accept": None}
         (FROM._replace(destination="127.0.0.0/8"), [field("ip", "daddr", "127.0.0.1", "!="), DROP], ""),
         (
             FROM._replace(destination="127.0.0.0/8"),
-            [field("ip", "daddr", {"prefix": {"addr": "127.0.0.0", "len": 8}}), DROP], "drop",
+            [field("ip", "daddr", {"prefix": {"addr": "127.0.0.0", "len": 8}}), DROP],
+            "drop",
         ),
         (FROM, ["what", DROP], ""),
         (FROM, [match({"&": [1, 2]}, 0), DROP], ""),
     ],
-)  # fmt: skip
+)
 def test_one_rule(packet: Packet, statements: list[Any], expected: str) -> None:
     found = outcome({"c": [{"handle": 7, "expr": statements}]}, "c", packet)
     assert found.verdict == expected
@@ -133,12 +134,16 @@ def test_which_chains_are_in_the_way() -> None:
     )
     assert foreign.obstacles(PLAN, listing("drop", flags=("owner",)))[0].locked
     for harmless in (
-        listing("accept"), listing("drop", flags=("dormant",)), listing("drop", "prerouting"),
+        listing("accept"),
+        listing("drop", flags=("dormant",)),
+        listing("drop", "prerouting"),
         listing("drop", kind="nat"),
-    ):  # fmt: skip
+    ):
         assert foreign.obstacles(PLAN, harmless) == []
-    answers = [{"expr": [match(STATE, ["established"], "in"), ACCEPT], "handle": 4},
-               {"expr": [meta("iifname", "virbr0"), ACCEPT], "handle": 5}]  # fmt: skip
+    answers = [
+        {"expr": [match(STATE, ["established"], "in"), ACCEPT], "handle": 4},
+        {"expr": [meta("iifname", "virbr0"), ACCEPT], "handle": 5},
+    ]
     rules = [{"rule": {"family": "inet", "table": "t", "chain": "c", **one}} for one in answers]
     assert foreign.obstacles(PLAN, [*listing("drop"), *rules]) == [], "a NAT network needs answers alone to get in"
 

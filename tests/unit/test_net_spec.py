@@ -198,10 +198,17 @@ def test_hosts_that_can_never_be_right(hosts: list[dict[str, str]], words: str) 
 @pytest.mark.parametrize(
     "boot",
     [
-        {"file": "a\nb"}, {"file": "a,b"}, {"file": "tag:x"}, {"file": "x" * 128}, {"server": "s"},
-        {"file": "a", "server": "a b"}, {"tftp": "srv"}, {"tftp": "/srv,eth0"}, {"tftp": "/srv#"},
+        {"file": "a\nb"},
+        {"file": "a,b"},
+        {"file": "tag:x"},
+        {"file": "x" * 128},
+        {"server": "s"},
+        {"file": "a", "server": "a b"},
+        {"tftp": "srv"},
+        {"tftp": "/srv,eth0"},
+        {"tftp": "/srv#"},
     ],
-)  # fmt: skip
+)
 def test_boot_files_that_dnsmasq_can_not_name(boot: dict[str, str]) -> None:
     with pytest.raises(InvalidValue):
         validate(replace(DEFAULT, boot=Boot(**boot)))

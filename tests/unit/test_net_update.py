@@ -58,16 +58,20 @@ def test_the_rest() -> None:
 
     named = "<host ip='192.168.122.5'><hostname>one</hostname><hostname>uno</hostname></host>"
     dns = after(
-        DEFAULT, ("add", "dns-host", named), ("add", "dns-txt", "<txt name='t' value='some words'/>"),
+        DEFAULT,
+        ("add", "dns-host", named),
+        ("add", "dns-txt", "<txt name='t' value='some words'/>"),
         ("add", "dns-srv", "<srv service='ldap' protocol='tcp' domain='x.example' target='y.example' port='9'/>"),
         ("add-first", "dns-srv", "<srv service='http' protocol='tcp'/>"),
-    )  # fmt: skip
+    )
     assert [srv.service for srv in dns.dns.srv] == ["http", "ldap"]
     dns = after(
-        dns, ("delete", "dns-host", "<host><hostname>uno</hostname></host>"),
-        ("delete", "dns-txt", "<txt name='t'/>"), ("delete", "dns-srv", "<srv port='9'/>"),
+        dns,
+        ("delete", "dns-host", "<host><hostname>uno</hostname></host>"),
+        ("delete", "dns-txt", "<txt name='t'/>"),
+        ("delete", "dns-srv", "<srv port='9'/>"),
         ("delete", "dns-srv", "<srv service='http'/>"),
-    )  # fmt: skip
+    )
     assert dns.dns == Dns() and dns == DEFAULT
 
     bound = after(DEFAULT, ("add", "forward-interface", "<interface dev='eth0'/>"))
@@ -83,12 +87,14 @@ def cases(text: str) -> list[tuple[str, ...]]:
 
 
 START = after(
-    DEFAULT, ("add", "ip-dhcp-host", A),
+    DEFAULT,
+    ("add", "ip-dhcp-host", A),
     ("add", "dns-host", "<host ip='192.168.122.5'><hostname>n</hostname></host>"),
-    ("add", "dns-txt", "<txt name='t' value='v'/>"), ("add", "dns-srv", "<srv service='a' protocol='tcp'/>"),
+    ("add", "dns-txt", "<txt name='t' value='v'/>"),
+    ("add", "dns-srv", "<srv service='a' protocol='tcp'/>"),
     ("add", "dns-srv", "<srv service='b' protocol='tcp'/>"),
     ("add", "forward-interface", "<interface dev='eth0'/>"),
-)  # fmt: skip
+)
 
 
 UNFIT = """

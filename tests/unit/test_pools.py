@@ -50,10 +50,19 @@ def test_sizes_are_shown_as_virsh_shows_them() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"path": "images"}, {"path": "/a/../b"}, {"path": "//a"}, {"path": "/a/"}, {"path": "/a\nb"},
-        {"name": "../x"}, {"name": ""}, {"name": "-rf"}, {"uuid": "1"}, {"mode": "999"}, {"owner": -2},
+        {"path": "images"},
+        {"path": "/a/../b"},
+        {"path": "//a"},
+        {"path": "/a/"},
+        {"path": "/a\nb"},
+        {"name": "../x"},
+        {"name": ""},
+        {"name": "-rf"},
+        {"uuid": "1"},
+        {"mode": "999"},
+        {"owner": -2},
     ],
-)  # fmt: skip
+)
 def test_a_definition_that_can_not_be_right_is_refused(change: dict[str, object]) -> None:
     values: dict[str, object] = {"name": "p", "uuid": UUID, "path": "/srv/p", **change}
     with pytest.raises(InvalidValue):
@@ -87,9 +96,11 @@ def test_a_volume_name_stays_in_its_folder(tree: Tree, name: str) -> None:
 
 def test_a_volume_says_what_it_is_based_on_and_in_which_format() -> None:
     for bad in (
-        {"backing": "/x"}, {"backing": "/x", "format": DiskFormat.QCOW2},
-        {"backing_format": DiskFormat.RAW}, {"backing": "x", "backing_format": DiskFormat.RAW},
-    ):  # fmt: skip
+        {"backing": "/x"},
+        {"backing": "/x", "format": DiskFormat.QCOW2},
+        {"backing_format": DiskFormat.RAW},
+        {"backing": "x", "backing_format": DiskFormat.RAW},
+    ):
         with pytest.raises(InvalidValue):
             spec.validate_volume(raw("v", **bad))
     with pytest.raises(InvalidValue, match="vmdk"):
@@ -121,25 +132,35 @@ def test_libvirts_xml_of_a_pool_comes_and_goes() -> None:
     )
     assert libvirt.dumps(read) == text
     for old, new in (
-        ("type='dir'", "type='netfs'"), ("<source>", "<source><host name='h'/>"), ("<name>images</name>", ""),
-        ("<path>/var", "<path>var"), ("</target>", "<encryption/></target>"),
-    ):  # fmt: skip
+        ("type='dir'", "type='netfs'"),
+        ("<source>", "<source><host name='h'/>"),
+        ("<name>images</name>", ""),
+        ("<path>/var", "<path>var"),
+        ("</target>", "<encryption/></target>"),
+    ):
         with pytest.raises(DefinitionError):
             libvirt.loads(text.replace(old, new), "x.xml")
 
 
 def test_libvirts_xml_of_a_volume() -> None:
     wanted = raw(
-        "v.qcow2", 1 << 20, allocation=Size(0), format=DiskFormat.QCOW2, backing="/srv/base",
+        "v.qcow2",
+        1 << 20,
+        allocation=Size(0),
+        format=DiskFormat.QCOW2,
+        backing="/srv/base",
         backing_format=DiskFormat.RAW,
-    )  # fmt: skip
+    )
     text = libvirt.describe_volume(wanted)
     assert libvirt.load_volume(text, "v.xml") == wanted
     assert "<capacity unit='bytes'>1073741824</capacity>" in text
     for old, new in (
-        ("v.qcow2", "../v"), ("type='qcow2'", "type='vmdk'"), ("<format type='raw'/>", "<format type='vdi'/>"),
-        ("<volume>", "<volume type='block'>"), ("</target>", "<encryption/></target>"),
-    ):  # fmt: skip
+        ("v.qcow2", "../v"),
+        ("type='qcow2'", "type='vmdk'"),
+        ("<format type='raw'/>", "<format type='vdi'/>"),
+        ("<volume>", "<volume type='block'>"),
+        ("</target>", "<encryption/></target>"),
+    ):
         with pytest.raises(DefinitionError):
             libvirt.load_volume(text.replace(old, new), "v.xml")
 
@@ -169,9 +190,14 @@ def test_first_bytes_tell_a_format_for_display(tmp_path: Path) -> None:
     assert look(tmp_path, b"\0" * 0x8001 + b"CD001").format == "iso"
     # Damaged or absurd: something is told, nothing is believed.
     for data in (
-        b"QFI\xfb", qcow2()[:50], qcow2(b"x" * 2000), qcow2(b"x", at=1 << 12)[:512], qcow2(size=(1 << 64) - 1),
-        b"KDMV", b"QFI\xfb" + b"\xff" * 200,
-    ):  # fmt: skip
+        b"QFI\xfb",
+        qcow2()[:50],
+        qcow2(b"x" * 2000),
+        qcow2(b"x", at=1 << 12)[:512],
+        qcow2(size=(1 << 64) - 1),
+        b"KDMV",
+        b"QFI\xfb" + b"\xff" * 200,
+    ):
         assert look(tmp_path, data).format in ("raw", "qcow2", "vmdk")
 
 
@@ -208,10 +234,13 @@ def test_a_link_is_never_followed(tree: Tree, tmp_path: Path) -> None:
     os.symlink(victim, folder / "link")
     target = volume.Volume(pool, "link")
     for act in (
-        lambda: making.delete(target), lambda: making.wipe(target), lambda: making.upload(target, 0),
-        lambda: making.resize(target, 0, fmt="raw", shrink=True), lambda: making.clone(target, pool, raw("new")),
+        lambda: making.delete(target),
+        lambda: making.wipe(target),
+        lambda: making.upload(target, 0),
+        lambda: making.resize(target, 0, fmt="raw", shrink=True),
+        lambda: making.clone(target, pool, raw("new")),
         lambda: making.create(pool, raw("link")),
-    ):  # fmt: skip
+    ):
         with pytest.raises((NotFound, InvalidValue, AlreadyExists)):
             act()
     assert victim.read_text() == "dear" and os.listdir(folder) == ["link"]

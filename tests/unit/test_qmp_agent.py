@@ -110,9 +110,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 def session(folder: Path, sync_timeout: float = SHORT, timeout: float = SHORT) -> AgentSession:
     return AgentSession(
-        str(folder / "agent.sock"), lock=str(folder / ".agent.lock"), name="vm",
-        sync_timeout=sync_timeout, timeout=timeout, transcript=Transcript(f"{folder}.trace"),
-    )  # fmt: skip
+        str(folder / "agent.sock"),
+        lock=str(folder / ".agent.lock"),
+        name="vm",
+        sync_timeout=sync_timeout,
+        timeout=timeout,
+        transcript=Transcript(f"{folder}.trace"),
+    )
 
 
 def failing(use: Callable[[], object]) -> QkvmError:
@@ -232,8 +236,10 @@ def test_an_error_of_the_agent(serve: Serve) -> None:
             opened.execute("guest-x", kind=str)
         refused = caught.value
         assert (refused.command, refused.error_class, refused.desc) == (
-            "guest-x", "CommandNotFound", "no such thing",
-        )  # fmt: skip
+            "guest-x",
+            "CommandNotFound",
+            "no such thing",
+        )
         with pytest.raises(AgentRefused):
             opened.execute("guest-x", kind=str)
         assert opened.execute("guest-x", kind=str) == "still here"

@@ -26,9 +26,16 @@ HEAVY = {
 }
 
 VERBS = (
-    "list", "list --all", "domstate vm --reason", "domid vm", "domuuid vm", "domname 7", "dominfo vm",
-    "domiflist vm", "domblklist vm",
-)  # fmt: skip
+    "list",
+    "list --all",
+    "domstate vm --reason",
+    "domid vm",
+    "domuuid vm",
+    "domname 7",
+    "dominfo vm",
+    "domiflist vm",
+    "domblklist vm",
+)
 
 OF_DEFINITIONS = (
     *("dominfo vm", "domiflist vm", "domblklist vm", "vcpucount vm", "iothreadinfo vm", "dumpxml vm", "desc vm"),
@@ -37,19 +44,42 @@ OF_DEFINITIONS = (
 CHANGING = {"asyncio", "jinja2", "pyroute2", "subprocess"}
 
 NIC = {
-    "id": "net0", "since": 0, "place": "port0", "mac": "52:54:00:00:00:01", "type": "network", "source": "default",
-    "model": "virtio", "target": "lo", "bridge": "virbr0", "link": True,
-}  # fmt: skip
+    "id": "net0",
+    "since": 0,
+    "place": "port0",
+    "mac": "52:54:00:00:00:01",
+    "type": "network",
+    "source": "default",
+    "model": "virtio",
+    "target": "lo",
+    "bridge": "virbr0",
+    "link": True,
+}
 DISK = {
-    "id": "virtio-disk0", "since": 0, "place": "port1", "target": "vda", "path": "/srv/vm.img", "device": "disk",
+    "id": "virtio-disk0",
+    "since": 0,
+    "place": "port1",
+    "target": "vda",
+    "path": "/srv/vm.img",
+    "device": "disk",
     "spec": {"path": "/srv/vm.img", "target": "vda"},
-}  # fmt: skip
+}
 RECORD: dict[str, Any] = {
-    "id": 7, "name": "vm", "uuid": "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11", "started": 1.0, "origin": "booted",
-    "definition": {"autostart": False}, "machine": "q35", "accel": "tcg", "slots": [],
+    "id": 7,
+    "name": "vm",
+    "uuid": "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11",
+    "started": 1.0,
+    "origin": "booted",
+    "definition": {"autostart": False},
+    "machine": "q35",
+    "accel": "tcg",
+    "slots": [],
     "memory": {"actual": 1048576, "maximum": 2097152, "since": 0},
-    "vcpus": [], "nics": [NIC], "disks": [DISK], "filesystems": [],
-}  # fmt: skip
+    "vcpus": [],
+    "nics": [NIC],
+    "disks": [DISK],
+    "filesystems": [],
+}
 
 SCRIPT = """
 import os, sys

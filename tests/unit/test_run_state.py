@@ -274,9 +274,21 @@ def test_no_record_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "5", "null", "{}", '{"version": 1}', '{"boot_id": "x"}', '{"version": "x", "boot_id": "x"}',
-     '{"version": null, "boot_id": "x"}', "\ufeff{}", "\0"],
-)  # fmt: skip
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        "null",
+        "{}",
+        '{"version": 1}',
+        '{"boot_id": "x"}',
+        '{"version": "x", "boot_id": "x"}',
+        '{"version": null, "boot_id": "x"}',
+        "\ufeff{}",
+        "\0",
+    ],
+)
 def test_a_damaged_record(scene: Scene, text: str) -> None:
     (scene.folder / "record.json").write_text(text)
     with pytest.raises(HostError, match=r"record\.json is damaged"):

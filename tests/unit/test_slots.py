@@ -106,8 +106,9 @@ def test_a_named_root_port_is_used_by_its_number() -> None:
     nic = replace(USER_NIC, address="0000:01:00.0")
     made = board(Machine.Q35, controllers=(replace(ROOT_PORT, address="0000:00:02.0"),), nics=(nic,), root_ports=1)
     assert [(port.id, port.chassis, port.number, port.addr) for port in made.ports] == [
-        ("pci.1", 1, 16, "0x2"), ("rp1", 2, 2, "0x5.0x0"),
-    ]  # fmt: skip
+        ("pci.1", 1, 16, "0x2"),
+        ("rp1", 2, 2, "0x5.0x0"),
+    ]
     assert made.pluggable("0000:01:00.0") == Place("pci.1", "0x0")
     assert made.slots == ["pci.1:0x0", "rp1:0x0"]
 

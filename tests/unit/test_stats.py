@@ -14,19 +14,29 @@ from qkvm.spec import domain as spec
 from qkvm.spec.size import Size
 
 COUNTERS = {
-    "rd_operations": 2, "rd_bytes": 4608, "rd_total_time_ns": 140138, "wr_operations": 0, "wr_bytes": 0,
-    "wr_total_time_ns": 0, "flush_operations": 0, "flush_total_time_ns": 0, "wr_highest_offset": 0,
-}  # fmt: skip
+    "rd_operations": 2,
+    "rd_bytes": 4608,
+    "rd_total_time_ns": 140138,
+    "wr_operations": 0,
+    "wr_bytes": 0,
+    "wr_total_time_ns": 0,
+    "flush_operations": 0,
+    "flush_total_time_ns": 0,
+    "wr_highest_offset": 0,
+}
 LAYER = {
     "node-name": "qcow2-vda",
     "stats": COUNTERS,
     "parent": {"stats": {**COUNTERS, "wr_highest_offset": 262144}},
 }
 STATS = [
-    {"qdev": "/machine/peripheral/disk-vda/virtio-backend", **LAYER,
-     "backing": {**LAYER, "node-name": "raw-vda-1"}},
+    {
+        "qdev": "/machine/peripheral/disk-vda/virtio-backend",
+        **LAYER,
+        "backing": {**LAYER, "node-name": "raw-vda-1"},
+    },
     {"qdev": "disk-sdb", "stats": COUNTERS},
-]  # fmt: skip
+]
 NODES = [
     {"node-name": "qcow2-vda", "image": {"virtual-size": 1073741824, "actual-size": 204800}},
     {"node-name": "raw-vda-1", "image": {"virtual-size": 512, "actual-size": 4096}},
@@ -41,11 +51,23 @@ DISKS: list[dict[str, Any]] = [
 def test_block_devices() -> None:
     found = blockstats.of_run(DISKS, STATS, NODES, backing=False)
     assert list(found)[:16] == [
-        "block.count", "block.0.name", "block.0.path", "block.0.backingIndex", "block.0.rd.reqs",
-        "block.0.rd.bytes", "block.0.rd.times", "block.0.wr.reqs", "block.0.wr.bytes", "block.0.wr.times",
-        "block.0.fl.reqs", "block.0.fl.times", "block.0.allocation", "block.0.capacity", "block.0.physical",
+        "block.count",
+        "block.0.name",
+        "block.0.path",
+        "block.0.backingIndex",
+        "block.0.rd.reqs",
+        "block.0.rd.bytes",
+        "block.0.rd.times",
+        "block.0.wr.reqs",
+        "block.0.wr.bytes",
+        "block.0.wr.times",
+        "block.0.fl.reqs",
+        "block.0.fl.times",
+        "block.0.allocation",
+        "block.0.capacity",
+        "block.0.physical",
         "block.1.name",
-    ]  # fmt: skip
+    ]
     assert found["block.count"] == 3 and found["block.0.allocation"] == 262144
     assert found["block.0.capacity"] == 1073741824 and found["block.0.physical"] == 204800
     # An empty drive has no path, and one that QEMU says nothing of still its name.
@@ -83,43 +105,77 @@ def test_disks_of_a_domain_that_does_not_run(tmp_path: Path) -> None:
 
 def _sight(tmp_path: Path, **record: object) -> statgroups.Sight:
     contents: Any = {
-        "id": 1, "uuid": "0" * 32, "accel": "kvm", "vcpus": [], "nics": [], "disks": [], "definition": {}, **record
-    }  # fmt: skip
+        "id": 1,
+        "uuid": "0" * 32,
+        "accel": "kvm",
+        "vcpus": [],
+        "nics": [],
+        "disks": [],
+        "definition": {},
+        **record,
+    }
     run = Run(str(tmp_path), "vm", contents)
     return statgroups.Sight(Domain(Tree(str(tmp_path)), "vm"), run, backing=False)
 
 
 # As in the examples of qapi/stats.json.
 SCHEMAS = [
-    {"provider": "kvm", "target": "vm", "stats": [
-        {"name": "remote_tlb_flush", "type": "cumulative"},
-        {"name": "max_mmu_page_hash_collisions", "type": "peak"},
-        {"name": "nx_lpage_splits", "type": "instant"},
-    ]},
-    {"provider": "kvm", "target": "vcpu", "stats": [
-        {"name": "halt_poll_success_ns", "type": "cumulative"},
-        {"name": "halt_wait_hist", "type": "log2-histogram"},
-    ]},
-]  # fmt: skip
+    {
+        "provider": "kvm",
+        "target": "vm",
+        "stats": [
+            {"name": "remote_tlb_flush", "type": "cumulative"},
+            {"name": "max_mmu_page_hash_collisions", "type": "peak"},
+            {"name": "nx_lpage_splits", "type": "instant"},
+        ],
+    },
+    {
+        "provider": "kvm",
+        "target": "vcpu",
+        "stats": [
+            {"name": "halt_poll_success_ns", "type": "cumulative"},
+            {"name": "halt_wait_hist", "type": "log2-histogram"},
+        ],
+    },
+]
 
 
 def test_counters_of_kvm(tmp_path: Path) -> None:
     sight = _sight(tmp_path)
     sight.answers["vm"] = [
-        [{"provider": "kvm", "stats": [
-            {"name": "remote_tlb_flush", "value": 5}, {"name": "max_mmu_page_hash_collisions", "value": 0},
-            {"name": "nx_lpage_splits", "value": 7}, {"name": "unknown", "value": 9},
-        ]}], SCHEMAS,
-    ]  # fmt: skip
+        [
+            {
+                "provider": "kvm",
+                "stats": [
+                    {"name": "remote_tlb_flush", "value": 5},
+                    {"name": "max_mmu_page_hash_collisions", "value": 0},
+                    {"name": "nx_lpage_splits", "value": 7},
+                    {"name": "unknown", "value": 9},
+                ],
+            }
+        ],
+        SCHEMAS,
+    ]
     assert statgroups.vm(sight) == {
-        "vm.remote_tlb_flush.sum": 5, "vm.max_mmu_page_hash_collisions.max": 0, "vm.nx_lpage_splits.cur": 7
-    }  # fmt: skip
+        "vm.remote_tlb_flush.sum": 5,
+        "vm.max_mmu_page_hash_collisions.max": 0,
+        "vm.nx_lpage_splits.cur": 7,
+    }
     path = "/machine/unattached/device[0]"
     sight.answers["vcpu"] = [
-        [{"provider": "kvm", "qom-path": path, "stats": [
-            {"name": "halt_poll_success_ns", "value": 100}, {"name": "halt_wait_hist", "value": [0, 1]},
-        ]}], SCHEMAS, [{"qom-path": path, "cpu-index": 3}],
-    ]  # fmt: skip
+        [
+            {
+                "provider": "kvm",
+                "qom-path": path,
+                "stats": [
+                    {"name": "halt_poll_success_ns", "value": 100},
+                    {"name": "halt_wait_hist", "value": [0, 1]},
+                ],
+            }
+        ],
+        SCHEMAS,
+        [{"qom-path": path, "cpu-index": 3}],
+    ]
     assert statgroups._vcpu_counters(sight) == {3: {"halt_poll_success_ns.sum": 100}}
 
 
@@ -131,8 +187,12 @@ def test_questions_are_asked_only_where_there_are_answers(tmp_path: Path) -> Non
 
     assert asked(accel="tcg", definition={"balloon": False}) == ["query-dirty-rate"]
     assert asked(accel="tcg", iothreads=[{"id": 1}], disks=[{"id": "d", "since": 0}]) == [
-        "qom-get", "query-blockstats", "query-named-block-nodes", "query-iothreads", "query-dirty-rate"
-    ]  # fmt: skip
+        "qom-get",
+        "query-blockstats",
+        "query-named-block-nodes",
+        "query-iothreads",
+        "query-dirty-rate",
+    ]
     assert [name for name in asked() if name.startswith("query-stats")] == [
         "query-stats",
         "query-stats-schemas",
@@ -143,14 +203,23 @@ def test_dirty_rate(tmp_path: Path) -> None:
     sight = _sight(tmp_path)
     assert statgroups.dirtyrate(sight) == {}
     sight.answers["dirtyrate"] = [
-        {"status": "measured", "start-time": 10, "calc-time": 1, "mode": "dirty-ring", "dirty-rate": 4,
-         "vcpu-dirty-rate": [{"id": 0, "dirty-rate": 3}]}
-    ]  # fmt: skip
+        {
+            "status": "measured",
+            "start-time": 10,
+            "calc-time": 1,
+            "mode": "dirty-ring",
+            "dirty-rate": 4,
+            "vcpu-dirty-rate": [{"id": 0, "dirty-rate": 3}],
+        }
+    ]
     assert statgroups.dirtyrate(sight) == {
-        "dirtyrate.calc_status": 2, "dirtyrate.calc_start_time": 10, "dirtyrate.calc_period": 1,
-        "dirtyrate.calc_mode": "dirty-ring", "dirtyrate.megabytes_per_second": 4,
+        "dirtyrate.calc_status": 2,
+        "dirtyrate.calc_start_time": 10,
+        "dirtyrate.calc_period": 1,
+        "dirtyrate.calc_mode": "dirty-ring",
+        "dirtyrate.megabytes_per_second": 4,
         "dirtyrate.vcpu.0.megabytes_per_second": 3,
-    }  # fmt: skip
+    }
 
 
 def test_iothreads(tmp_path: Path) -> None:
@@ -159,9 +228,11 @@ def test_iothreads(tmp_path: Path) -> None:
         [{"id": "iothread2", "thread-id": 5, "poll-max-ns": 32768, "poll-grow": 0, "poll-shrink": 0}]
     ]
     assert statgroups.iothread(sight) == {
-        "iothread.count": 1, "iothread.2.poll-max-ns": 32768, "iothread.2.poll-grow": 0,
+        "iothread.count": 1,
+        "iothread.2.poll-max-ns": 32768,
+        "iothread.2.poll-grow": 0,
         "iothread.2.poll-shrink": 0,
-    }  # fmt: skip
+    }
 
 
 def test_every_state_and_reason_has_its_number() -> None:

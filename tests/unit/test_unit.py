@@ -61,9 +61,13 @@ def test_a_user_speaks_to_their_own_systemd(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/mine")
     words = unit.as_user("/bin/systemctl", "stop", "x")
     assert words[1:] == [
-        "XDG_RUNTIME_DIR=/run/mine", "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/mine/bus", "/bin/systemctl",
-        "--user", "stop", "x",
-    ]  # fmt: skip
+        "XDG_RUNTIME_DIR=/run/mine",
+        "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/mine/bus",
+        "/bin/systemctl",
+        "--user",
+        "stop",
+        "x",
+    ]
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert f"XDG_RUNTIME_DIR=/run/user/{os.geteuid()}" in unit.as_user("/bin/systemctl")
 
@@ -109,14 +113,15 @@ def group(tmp_path: Path) -> Group:
         ("io.bfq.weight", "default 80", ["IOWeight t 80"]),
         ("io.bfq.weight", "default 700", ["IOWeight t 6700"]),
         (
-            "io.weight", "0:16 50",
+            "io.weight",
+            "0:16 50",
             ["IODeviceWeight a(st) 0", "IODeviceWeight a(st) 2 /dev/block/0:16 50 /dev/block/0:32 700"],
         ),
         ("cpuset.mems", "0-1,9", ["AllowedMemoryNodes ay 2 3 2"]),
         ("cpuset.mems", "", ["AllowedMemoryNodes ay 0"]),
         ("cgroup.procs", "17", []),
     ],
-)  # fmt: skip
+)
 def test_limits_as_properties(group: Group, name: str, text: str, wanted: list[str]) -> None:
     assert [" ".join(words) for words in limits.properties(group, name, text)] == wanted
 

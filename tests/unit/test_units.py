@@ -16,13 +16,25 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=100)
 
 SCALES = {
     **dict.fromkeys(("b", "byte", "bytes"), 1),
-    "KB": 1000, "k": 1024, "KiB": 1024,
-    "MB": 1000**2, "M": 1024**2, "MiB": 1024**2,
-    "GB": 1000**3, "G": 1024**3, "GiB": 1024**3,
-    "TB": 1000**4, "T": 1024**4, "TiB": 1024**4,
-    "PB": 1000**5, "P": 1024**5, "PiB": 1024**5,
-    "EB": 1000**6, "E": 1024**6, "EiB": 1024**6,
-}  # fmt: skip
+    "KB": 1000,
+    "k": 1024,
+    "KiB": 1024,
+    "MB": 1000**2,
+    "M": 1024**2,
+    "MiB": 1024**2,
+    "GB": 1000**3,
+    "G": 1024**3,
+    "GiB": 1024**3,
+    "TB": 1000**4,
+    "T": 1024**4,
+    "TiB": 1024**4,
+    "PB": 1000**5,
+    "P": 1024**5,
+    "PiB": 1024**5,
+    "EB": 1000**6,
+    "E": 1024**6,
+    "EiB": 1024**6,
+}
 """virsh's suffixes and the bytes that they stand for."""
 
 
@@ -194,9 +206,21 @@ def test_mac_addresses(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "52:54:00:ab:cd", "52:54:00:ab:cd:01:02", "52:54:00:ab:cd:1", "52:54:00:ab:cd:+1", "52:54:00:ab:cd: 1",
-     "525400abcd01", "52:54:00:ab:cd:0g", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "::::::"],
-)  # fmt: skip
+    [
+        "",
+        "52:54:00:ab:cd",
+        "52:54:00:ab:cd:01:02",
+        "52:54:00:ab:cd:1",
+        "52:54:00:ab:cd:+1",
+        "52:54:00:ab:cd: 1",
+        "525400abcd01",
+        "52:54:00:ab:cd:0g",
+        "01:00:5e:00:00:01",
+        "ff:ff:ff:ff:ff:ff",
+        "00:00:00:00:00:00",
+        "::::::",
+    ],
+)
 def test_no_mac_address(text: str) -> None:
     with pytest.raises(InvalidValue):
         units.parse_mac(text)

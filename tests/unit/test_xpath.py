@@ -55,11 +55,24 @@ def test_paths(path: str, shown: list[str]) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "", "//[", "count(//disk)", "//disk[", "//disk]", "//disk[@type='x]", "/domain/", "@",
+        "",
+        "//[",
+        "count(//disk)",
+        "//disk[",
+        "//disk]",
+        "//disk[@type='x]",
+        "/domain/",
+        "@",
         "//disk[position()<2]",
-        "1 + 1", "//disk[string-length(@type)]", "$x", "//disk[]", "ancestor::disk", "a" + "[b" * 5000, "//disk |",
+        "1 + 1",
+        "//disk[string-length(@type)]",
+        "$x",
+        "//disk[]",
+        "ancestor::disk",
+        "a" + "[b" * 5000,
+        "//disk |",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_path_or_more_than_one(path: str) -> None:
     with pytest.raises(InvalidValue, match="Incorrect xpath"):
         xpath.find(ROOT, path)

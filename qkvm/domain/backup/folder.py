@@ -224,9 +224,11 @@ class _Plan:
         )  # fmt: skip
         manifest = self.manifest
         return {
-            "folder": self.folder, "entry": msgspec.to_builtins(entry), "notes": self.notes,
+            "folder": self.folder,
+            "entry": msgspec.to_builtins(entry),
+            "notes": self.notes,
             "series": [manifest.name, manifest.uuid, manifest.series],
-        }  # fmt: skip
+        }
 
 
 def _begin(

@@ -102,7 +102,7 @@ def listen(server: Server) -> socket.socket:
 
 def serve(
     session: Session, sock: socket.socket, parts: Sequence[Part], links: Mapping[str, Link], state: State
-) -> None:  # fmt: skip
+) -> None:
     """Have QEMU serve the scratch images with their bitmaps (block-export-add).
 
     A scratch image shows the disk as it was: it has the data that the guest has overwritten since, the disk has

@@ -65,13 +65,15 @@ def copy(
         with domain.monitor() as session:
             link = Link(path, fmt, f"{fmt}-{name}", f"file-{name}", commands.next_fdset(session))
             arguments: dict[str, Any] = {
-                "device": top(entry), **({"replaces": images[0].node} if entry.get("filters") else {}),
-                "target": link.node, "sync": "top" if shallow else "full",
+                "device": top(entry),
+                **({"replaces": images[0].node} if entry.get("filters") else {}),
+                "target": link.node,
+                "sync": "top" if shallow else "full",
                 "speed": tuning.bandwidth,
                 **({"granularity": tuning.granularity} if tuning.granularity else {}),
                 **({"buf-size": tuning.buffer} if tuning.buffer else {}),
                 **({"copy-mode": "write-blocking"} if tuning.synchronous else {}),
-            }  # fmt: skip
+            }
             fresh = not destination.reuse and not os.path.exists(path)
             base = images[1] if shallow else None
 

@@ -103,5 +103,7 @@ def pick(listed: Sequence[D], text: str) -> D:
                 return entry
     raise NotFound(
         f"No disk found whose source path or target is {printable(text)}",
-        kind="disk", name=text, hint="domblklist shows them",
-    )  # fmt: skip
+        kind="disk",
+        name=text,
+        hint="domblklist shows them",
+    )

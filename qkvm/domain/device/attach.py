@@ -125,8 +125,9 @@ def _that_nic(described: text.Described) -> Callable[[Sequence[spec.Nic]], spec.
         if not found:
             raise NotFound(
                 f"device not found: no device found {words and 'matching '}{words}".rstrip(),
-                kind="interface", name=nic.mac,
-            )  # fmt: skip
+                kind="interface",
+                name=nic.mac,
+            )
         if len(found) > 1:
             raise InvalidValue("multiple devices match", hint="name one by <mac address='…'/>")
         return found[0]

@@ -55,9 +55,10 @@ def session(
     path, ident = _channel(run)
     if ident not in run.open_ports():
         raise AgentUnresponsive(
-            "QEMU guest agent is not connected", name=domain.name,
+            "QEMU guest agent is not connected",
+            name=domain.name,
             hint="qemu-guest-agent must be installed and running in the guest",
-        )  # fmt: skip
+        )
     seconds = int(run.record.get("agent_timeout", DEFAULT)) if timeout is None else timeout
     limit = {BLOCK: None, DEFAULT: patience}.get(seconds, float(seconds)) if within is None else within
     lock = os.path.join(domain.tree.domain_runs, f".{domain.name}.agent.lock")

@@ -100,5 +100,6 @@ def _set(agent: AgentSession, changes: dict[int, bool]) -> None:
     if wrong:
         raise NotReached(
             f"vCPU {format_cpu_list(wrong)} of the guest has not followed",
-            asked=changes, reached={number: shown.get(number) for number in changes},
-        )  # fmt: skip
+            asked=changes,
+            reached={number: shown.get(number) for number in changes},
+        )

@@ -55,14 +55,14 @@ def reboot(domain: Handle, *, insist: bool, timeout: float) -> None:
     """
     run = domain.live
     with agents.session(domain, within=None if insist else min(timeout, ASK_PATIENCE)) as agent:
-        seen = agents.watch(
-            run, agent, "guest-shutdown", {"mode": "reboot"}, _is_reboot, timeout=timeout
-        )  # fmt: skip
+        seen = agents.watch(run, agent, "guest-shutdown", {"mode": "reboot"}, _is_reboot, timeout=timeout)
     if seen is None:
         raise NotReached(
-            f"the guest did not reboot within {timeout:g} s", asked="reboot", reached=run.state()[0],
+            f"the guest did not reboot within {timeout:g} s",
+            asked="reboot",
+            reached=run.state()[0],
             hint=f"qkvm reset {domain.name} presses reset",
-        )  # fmt: skip
+        )
 
 
 def _is_reboot(event: dict[str, Any]) -> bool:
@@ -92,9 +92,11 @@ def suspend(domain: Handle, target: str, *, duration: int = 0, timeout: float = 
         seen = agents.watch(run, agent, name, None, lambda event: event["event"] == event_name, timeout=timeout)
     if seen is None:
         raise NotReached(
-            f"the guest is not asleep after {timeout:g} s", asked=target, reached=run.state()[0],
+            f"the guest is not asleep after {timeout:g} s",
+            asked=target,
+            reached=run.state()[0],
             hint="it may still fall asleep; qkvm domstate shows it",
-        )  # fmt: skip
+        )
 
 
 def _check_sleep(domain: Handle, target: str) -> None:

@@ -154,9 +154,11 @@ def of_snapshot(owner: str, snapshot: Snapshot, shown: str = "") -> Iterator[Nee
             for need in _of_disks(definition.disks, owner, DEFINED):
                 place = places.get(need.target, snapshots.NO)
                 yield need._replace(
-                    kind=SNAPSHOT, shown=shown, fixed=place == snapshots.EXTERNAL,
+                    kind=SNAPSHOT,
+                    shown=shown,
+                    fixed=place == snapshots.EXTERNAL,
                     inside=place == snapshots.INTERNAL,
-                )  # fmt: skip
+                )
 
 
 def _of_managed_save(domain: Handle) -> list[Need]:

@@ -275,14 +275,15 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv
         # Only those on hot-pluggable slots, plugged into an earlier run: the others can't be unplugged.
         "controllers": [
             {"id": one.id, "since": 0, "place": one.place.label}
-            for one in plan.controllers if one.place.label in plan.slots
+            for one in plan.controllers
+            if one.place.label in plan.slots
         ],
         "filesystems": [share.entry(device, since=0) for device in plan.shares],
         "nics": [
             nic_entry(device.id, device.place.label, device.nic, tap.name, tap.bridge or bridge, since=0)
             for device, tap, bridge in zip(plan.nics, taps, ready.bridges, strict=True)
         ],
-    }  # fmt: skip
+    }
     write(run)
 
 

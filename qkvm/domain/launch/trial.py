@@ -62,7 +62,7 @@ def start(tree: Tree) -> str:
 
 def _come_up(
     run: Run, argv: list[str], script: list[tuple[str, dict[str, Any]]], sockets: dict[str, int], user: str
-) -> None:  # fmt: skip
+) -> None:
     log = Path(run.folder, "log")
     with tempfile.TemporaryFile() as told, open(run.journal, "ab") as events, open(log, "ab") as words:
         told.write(journal.script(script))

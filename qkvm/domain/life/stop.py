@@ -53,9 +53,11 @@ def shutdown(domain: Handle, *, modes: Sequence[str] = (), wait: bool = False, t
     if wait:
         if not _ended(domain, run, pid, deadline, press=tuple(modes) != ("agent",)):
             raise NotReached(
-                f"the guest did not power off within {timeout:g} s", asked="shut off", reached=run.state()[0],
+                f"the guest did not power off within {timeout:g} s",
+                asked="shut off",
+                reached=run.state()[0],
                 hint=f"it may ignore the power button; qkvm destroy {domain.name} ends it",
-            )  # fmt: skip
+            )
         # Taking the lock cleans up after a run that has ended.
         with domain.lock():
             pass
@@ -149,9 +151,11 @@ def _power_cycle(domain: Handle, timeout: float) -> None:
         _await_event(run, mark, "STOP", timeout=timeout)
     except NotReached as error:
         raise NotReached(
-            f"the guest did not reboot within {timeout:g} s", asked="reboot", reached=run.state()[0],
+            f"the guest did not reboot within {timeout:g} s",
+            asked="reboot",
+            reached=run.state()[0],
             hint=f"it may ignore the power button; qkvm reset {domain.name} presses reset",
-        ) from error  # fmt: skip
+        ) from error
     finally:
         with domain.lock():
             if run.pid is not None:

@@ -108,6 +108,8 @@ def _change_network(network: Network, edit: Edit, scope: Scope) -> None:
     from qkvm.spec.network import validate
 
     change.change(
-        network, lambda present: validate(edit(present)), scope=scope,
+        network,
+        lambda present: validate(edit(present)),
+        scope=scope,
         adapt=lambda network, after: run.remember(network.tree, network.name, after),
-    )  # fmt: skip
+    )

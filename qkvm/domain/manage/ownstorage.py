@@ -124,9 +124,11 @@ def _chosen(definition: Definition, asked: Sequence[str]) -> list[Disk]:
     if missing:
         words = ", ".join(f"'{printable(text)}'" for text in missing)
         raise NotFound(
-            f"Volume {words} was not found in domain's definition", kind="disk", name=missing[0],
+            f"Volume {words} was not found in domain's definition",
+            kind="disk",
+            name=missing[0],
             hint=", ".join(disk.target for disk in definition.disks),
-        )  # fmt: skip
+        )
     return [disk for disk in definition.disks if not asked or {disk.target, disk.path} & set(asked)]
 
 

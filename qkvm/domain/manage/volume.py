@@ -137,7 +137,7 @@ def wipe(volume: Volume, *, checked: bool = False) -> None:
 
 def upload(
     volume: Volume, source: int, *, offset: int = 0, length: int | None = None, sparse: bool = False
-) -> None:  # fmt: skip
+) -> None:
     """Write a file into a volume; see :func:`qkvm.storage.pool.making.upload`.
 
     :raises InvalidState: as :func:`delete`.
@@ -170,7 +170,7 @@ def clone(
 
 def take(
     path: str, pool: Pool, wanted: spec.Volume, *, fmt: str = "", report: Callable[[float], object] | None = None
-) -> Volume:  # fmt: skip
+) -> Volume:
     """Convert an image anywhere on the host to a volume; see :func:`qkvm.storage.pool.making.convert`.
 
     :param fmt: the image's format, one of spec.pool.INPUT_FORMATS; it is not guessed.

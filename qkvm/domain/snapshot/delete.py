@@ -79,9 +79,7 @@ def _check(run: Run | None, snapshot: Snapshot) -> None:
     if run is None:
         return
     written = {one.path for one in disks.of_run(run)}
-    below = {
-        layer.path for entry in run.devices("disks") for layer in disks.spec_of(entry).backing
-    } - written  # fmt: skip
+    below = {layer.path for entry in run.devices("disks") for layer in disks.spec_of(entry).backing} - written
     for path in _inside(snapshot):
         if path in below:
             raise InvalidState(

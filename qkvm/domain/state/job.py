@@ -87,9 +87,10 @@ def values(job: dict[str, Any], answer: dict[str, Any]) -> dict[str, int]:
         return found
     for kind in ("data", "memory"):
         found |= {
-            f"{kind}_total": memory["total"], f"{kind}_processed": memory["transferred"],
+            f"{kind}_total": memory["total"],
+            f"{kind}_processed": memory["transferred"],
             f"{kind}_remaining": memory["remaining"],
-        }  # fmt: skip
+        }
     return found | {
         "memory_bps": int(memory["mbps"] * 1000 * 1000 / 8),
         "memory_constant": memory["duplicate"],

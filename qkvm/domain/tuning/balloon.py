@@ -144,13 +144,17 @@ def _not_followed(session: Session, before: int, kib: int, reached: int, timeout
     asked, got = units.format_size(kib), units.format_size(reached)
     if reached == before and not _driver_speaks(session):
         return NotReached(
-            f"guest has no balloon driver: it has {got}, {asked} was asked", asked=kib, reached=reached,
+            f"guest has no balloon driver: it has {got}, {asked} was asked",
+            asked=kib,
+            reached=reached,
             hint="Linux: modprobe virtio_balloon; the driver follows once it is loaded",
-        )  # fmt: skip
+        )
     return NotReached(
-        f"guest's balloon reached {got} of {asked} within {timeout:g} s", asked=kib, reached=reached,
+        f"guest's balloon reached {got} of {asked} within {timeout:g} s",
+        asked=kib,
+        reached=reached,
         hint="a guest gives back no memory that it needs",
-    )  # fmt: skip
+    )
 
 
 def _driver_speaks(session: Session) -> bool:
@@ -203,6 +207,8 @@ def set_period(domain: Handle, seconds: int, *, scope: Scope = Scope.CURRENT) ->
             commands.put(session, *_INTERVAL, seconds)
 
     together(
-        domain, scope, live,
+        domain,
+        scope,
+        live,
         lambda present: replace(present, balloon=replace(balloon_of(present), stats_period=seconds)),
-    )  # fmt: skip
+    )

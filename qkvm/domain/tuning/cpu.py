@@ -86,9 +86,11 @@ def set_parameters(domain: Handle, changes: dict[str, int], *, scope: Scope = Sc
     """
     fields = {_field(name): _value(name, value) for name, value in changes.items()}
     together(
-        domain, scope, lambda run, undo: _set_live(run, fields, undo),
+        domain,
+        scope,
+        lambda run, undo: _set_live(run, fields, undo),
         lambda present: replace(present, cputune=replace(present.cputune, **fields)),
-    )  # fmt: skip
+    )
 
 
 def _value(name: str, value: int) -> int:

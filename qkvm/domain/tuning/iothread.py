@@ -88,8 +88,9 @@ def _await(run: Run, number: int, *, there: bool) -> None:
         if time.monotonic() >= deadline:
             raise NotReached(
                 f"QEMU did as asked, but iothread {number} is {'not there' if there else 'still there'}",
-                asked=there, reached=not there,
-            )  # fmt: skip
+                asked=there,
+                reached=not there,
+            )
         time.sleep(0.002)
 
 

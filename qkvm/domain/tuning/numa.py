@@ -48,9 +48,11 @@ def set_parameters(domain: Handle, mode: str | None, nodeset: str | None, *, sco
     chosen = _mode(mode)
     nodes = _nodes(nodeset) if nodeset else set()
     together(
-        domain, scope, lambda run, undo: _set_live(run, chosen, nodes, undo),
+        domain,
+        scope,
+        lambda run, undo: _set_live(run, chosen, nodes, undo),
         lambda present: _with(present, chosen, nodeset),
-    )  # fmt: skip
+    )
 
 
 def _mode(text: str | None) -> spec.NumaMode | None:

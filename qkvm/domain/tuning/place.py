@@ -88,9 +88,7 @@ class Place:
             self._registering.finish(_REGISTERED_WITHIN)
 
 
-def prepare(
-    domain: Handle, run: Run, definition: spec.Domain, keeper: unit.Keeper | None, undo: Undo
-) -> Place:  # fmt: skip
+def prepare(domain: Handle, run: Run, definition: spec.Domain, keeper: unit.Keeper | None, undo: Undo) -> Place:
     """Make the place of a start, with the limits of the definition.
 
     :param keeper: of the scope that was begun for it. :raises InvalidState: the host does not have the controller

@@ -254,9 +254,11 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
         session.execute("device_del", {"id": ident})
     except CommandRefused as error:
         raise NotReached(
-            f"vcpu {number} can't be unplugged: {error.desc}", asked=asked, reached=run.vcpu_count(),
+            f"vcpu {number} can't be unplugged: {error.desc}",
+            asked=asked,
+            reached=run.vcpu_count(),
             hint="the guest's system must have booted and have ACPI CPU hotplug",
-        ) from error  # fmt: skip
+        ) from error
     if not wait:
         return
     try:
@@ -265,9 +267,11 @@ def _unplug(run: Run, session: Session, entry: dict[str, Any], *, timeout: float
         )
     except NotReached as error:
         raise NotReached(
-            f"guest did not release vCPU {number} within {timeout:g} s", asked=asked, reached=run.vcpu_count(),
+            f"guest did not release vCPU {number} within {timeout:g} s",
+            asked=asked,
+            reached=run.vcpu_count(),
             hint="it may still do so later; qkvm vcpucount shows it",
-        ) from error  # fmt: skip
+        ) from error
     if not journal.deleted_device(event):
         raise NotReached(f"guest refused to release vCPU {number}", asked=asked, reached=run.vcpu_count())
     _await_empty(session, ident)
@@ -311,7 +315,7 @@ def _concerns(event: dict[str, Any], ident: str) -> bool:
 
 def _await_online(
     domain: Handle, run: Run, session: Session, plugged: Sequence[str], mark: int, *, asked: int, timeout: float
-) -> None:  # fmt: skip
+) -> None:
     """Wait until the guest has brought plugged vCPUs online.
 
     :param plugged: their ids. :param mark: length of the journal before the first was plugged.
@@ -326,10 +330,12 @@ def _await_online(
         if refused or time.monotonic() >= deadline:
             why = f"guest refused {refused}" if refused else f"guest did not follow within {timeout:g} s"
             raise NotReached(
-                f"{why}: it has {online} of {asked} vcpus online", asked=asked, reached=online,
+                f"{why}: it has {online} of {asked} vcpus online",
+                asked=asked,
+                reached=online,
                 hint="its system must have booted, know CPU hotplug on this machine, and bring them online "
                 f"(qkvm setvcpus {domain.name} {asked} --guest)",
-            )  # fmt: skip
+            )
         if run.pid is None:
             raise MonitorGone("QEMU ended while the guest took its vcpus")
         time.sleep(_POLL)

@@ -170,9 +170,7 @@ def balloon(sight: Sight) -> Values:
         return {"balloon.current": int(memory.current), "balloon.maximum": int(memory.maximum)}
     from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 
-    found: Values = {
-        "balloon.current": run.balloon(), "balloon.maximum": int(run.record["memory"]["maximum"])
-    }  # fmt: skip
+    found: Values = {"balloon.current": run.balloon(), "balloon.maximum": int(run.record["memory"]["maximum"])}
     told = sight.answer("balloon")
     for name, value in (guest_stats(told) if told is not None else {}).items():
         found[f"balloon.{name.replace('last_update', 'last-update')}"] = value
@@ -196,9 +194,11 @@ def vcpu(sight: Sight) -> Values:
     for number, tid in sorted(tids.items()):
         wait, delay = cputime.scheduler_times_ns(sight.pid, tid)
         found |= {
-            f"vcpu.{number}.state": 1, f"vcpu.{number}.time": cputime.thread_time_ns(sight.pid, tid),
-            f"vcpu.{number}.wait": wait, f"vcpu.{number}.delay": delay,
-        }  # fmt: skip
+            f"vcpu.{number}.state": 1,
+            f"vcpu.{number}.time": cputime.thread_time_ns(sight.pid, tid),
+            f"vcpu.{number}.wait": wait,
+            f"vcpu.{number}.delay": delay,
+        }
         found |= {f"vcpu.{number}.{name}": value for name, value in counters.get(number, {}).items()}
     return found
 

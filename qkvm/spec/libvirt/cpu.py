@@ -125,9 +125,11 @@ def _read_topology(node: Node) -> Topology | None:
     with found:
         found.only("clusters", "1")
         return Topology(
-            sockets=found.number("sockets", 1), dies=found.number("dies", 1), cores=found.number("cores", 1),
+            sockets=found.number("sockets", 1),
+            dies=found.number("dies", 1),
+            cores=found.number("cores", 1),
             threads=found.number("threads", 1),
-        )  # fmt: skip
+        )
 
 
 def _read_feature(feature: Node, flags: Flags) -> None:

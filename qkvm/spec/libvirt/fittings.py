@@ -118,9 +118,11 @@ def read_balloon(node: Node) -> Balloon | None:
                 period = stats.number("period")
         read_alias(node)
         return Balloon(
-            free_page_reporting=node.switch("freePageReporting"), deflate_on_oom=node.switch("autodeflate"),
-            stats_period=period, address=read_address(node, "pci"),
-        )  # fmt: skip
+            free_page_reporting=node.switch("freePageReporting"),
+            deflate_on_oom=node.switch("autodeflate"),
+            stats_period=period,
+            address=read_address(node, "pci"),
+        )
 
 
 def write_balloon(parent: Element, balloon: Balloon | None, places: Places) -> None:
@@ -129,9 +131,11 @@ def write_balloon(parent: Element, balloon: Balloon | None, places: Places) -> N
         parent.add("memballoon", model="none")
         return
     element = parent.add(
-        "memballoon", model="virtio", autodeflate="on" if balloon.deflate_on_oom else None,
+        "memballoon",
+        model="virtio",
+        autodeflate="on" if balloon.deflate_on_oom else None,
         freePageReporting="on" if balloon.free_page_reporting else None,
-    )  # fmt: skip
+    )
     if balloon.stats_period:
         element.add("stats", period=balloon.stats_period)
     places.write(element, "", balloon.address, key="balloon")

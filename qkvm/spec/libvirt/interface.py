@@ -218,9 +218,7 @@ def _write_user(element: Element, nic: Nic) -> None:
         element.add("backend", type="passt")
     for one in nic.forwards:
         ports = element.add("portForward", proto=one.protocol, address=one.listen or None)
-        ports.add(
-            "range", start=one.first, end=one.last if one.last > one.first else None, to=one.to or None
-        )  # fmt: skip
+        ports.add("range", start=one.first, end=one.last if one.last > one.first else None, to=one.to or None)
 
 
 _SERVERS = {"vhost": Vhost.ON, "qemu": Vhost.OFF}
@@ -261,9 +259,10 @@ def write_interface(
     element.add("model", type=nic.model)
     if nic.vhost is not Vhost.AUTO or nic.queues > 1:
         element.add(
-            "driver", name={told: name for name, told in _SERVERS.items()}.get(nic.vhost),
+            "driver",
+            name={told: name for name, told in _SERVERS.items()}.get(nic.vhost),
             queues=nic.queues if nic.queues > 1 else None,
-        )  # fmt: skip
+        )
     if nic.filter:
         reference = element.add("filterref", filter=nic.filter)
         for text in nic.ip:

@@ -67,9 +67,11 @@ def write_graphics(parent: Element, vnc: Vnc, *, port: int = 0, secret: bool = F
     """Write <graphics>. :param port: where a running guest listens. :param secret: write the password too."""
     password = vnc.password if secret and vnc.password else None
     rest: dict[str, object] = {
-        "websocket": vnc.websocket or None, "keymap": vnc.keymap or None, "passwd": password,
+        "websocket": vnc.websocket or None,
+        "keymap": vnc.keymap or None,
+        "passwd": password,
         "sharePolicy": vnc.share or None,
-    }  # fmt: skip
+    }
     if vnc.socket:
         parent.add("graphics", type="vnc", **rest).add("listen", type="socket")
         return

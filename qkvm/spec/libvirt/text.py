@@ -46,8 +46,10 @@ def dumps(domain: spec.Domain, *, accel: str, live: Live | None = None, secret: 
 
 
 _DEVICES: dict[str, Any] = {
-    "disk": disk.read_disk, "interface": interface.read_interface, "filesystem": fittings.read_filesystem,
-}  # fmt: skip
+    "disk": disk.read_disk,
+    "interface": interface.read_interface,
+    "filesystem": fittings.read_filesystem,
+}
 
 
 class Described(NamedTuple):

@@ -31,9 +31,14 @@ class UserLab(Lab):
     def run(self, line: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "qkvm", *shlex.split(line)],
-            capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL, cwd=TOP,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+            cwd=TOP,
             pass_fds=pass_fds,
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture(scope="module")

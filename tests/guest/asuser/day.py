@@ -26,9 +26,15 @@ from tests.guest.test_notes import (
 )
 
 __all__ = [
-    "test_autostart", "test_help", "test_lists", "test_suboptions_are_listed", "test_the_balloon_moves",
-    "test_the_shell", "test_the_ways_to_its_screen", "test_vcpus_are_plugged",
-]  # fmt: skip
+    "test_autostart",
+    "test_help",
+    "test_lists",
+    "test_suboptions_are_listed",
+    "test_the_balloon_moves",
+    "test_the_shell",
+    "test_the_ways_to_its_screen",
+    "test_vcpus_are_plugged",
+]
 
 
 @pytest.fixture(scope="module")

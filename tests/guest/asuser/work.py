@@ -34,10 +34,13 @@ def mine(lab: UserLab) -> Iterator[Domain]:
     lab.ok("vol-create-as default mine.qcow2 64M --format qcow2")
     disk = f'[[disks]]\npath = "{lab.host.tree.images}/mine.qcow2"\nformat = "qcow2"\ntarget = "vda"\n'
     domain = lab.define(
-        "mine", vcpus="{ current = 1, maximum = 2 }", vnc='{ listen = "127.0.0.1" }', tpm="{}",
+        "mine",
+        vcpus="{ current = 1, maximum = 2 }",
+        vnc='{ listen = "127.0.0.1" }',
+        tpm="{}",
         video='"vga"',
         body=f'{disk}[[nics]]\nmac = "52:54:00:00:00:01"\ntype = "user"\nbackend = "slirp"\n',
-    )  # fmt: skip
+    )
     yield lab.boot(domain)
     if domain.is_running:
         domain.destroy()
@@ -65,9 +68,13 @@ def test_another_environment_sees_the_same_guests(lab: UserLab, mine: Domain) ->
     for env, shown in ((plain, True), ({**plain, "HOME": f"{HOME}/nobody"}, False)):
         for verb in ("list --all", "net-list --all", "pool-list --all"):
             done = subprocess.run(
-                [sys.executable, "-m", "qkvm", *verb.split()], capture_output=True, text=True, check=True,
-                env=env, cwd=TOP,
-            )  # fmt: skip
+                [sys.executable, "-m", "qkvm", *verb.split()],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=env,
+                cwd=TOP,
+            )
             assert ("mine" in done.stdout and "running" in done.stdout) is (shown and verb == "list --all")
 
 
@@ -150,8 +157,10 @@ def test_console_and_screen(lab: UserLab, mine: Domain) -> None:
 def test_events(lab: UserLab, mine: Domain) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-m", "qkvm", "event", "mine", "--event", "lifecycle", "--loop"],
-        stdout=subprocess.PIPE, text=True, cwd=TOP,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+    )
     try:
         assert watching.stdout is not None
         deadline, told = time.monotonic() + 60, ""

@@ -62,9 +62,12 @@ def vm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     """A guest with a NIC and a disk, one vCPU of three, room for more devices, and a watchdog that pauses it."""
     body = network_nic() + disk(tmp_path_factory.mktemp("vm"), "vm.qcow2")
     domain = lab.define(
-        "vm", cmdline="quiet", body=f"{body}[watchdog]\naction = 'pause'\n",
-        vcpus="{ current = 1, maximum = 3 }", memory='{ current = "256MiB", maximum = "384MiB" }',
-    )  # fmt: skip
+        "vm",
+        cmdline="quiet",
+        body=f"{body}[watchdog]\naction = 'pause'\n",
+        vcpus="{ current = 1, maximum = 3 }",
+        memory='{ current = "256MiB", maximum = "384MiB" }',
+    )
     lab.boot(domain)
     yield domain
     remove(domain)

@@ -46,8 +46,11 @@ def test_the_host_is_fit(lab: Lab) -> None:
         if name.startswith(("kvm", "device", "cgroup", "hardware", "nested", "iommu")) and level == "PASS"
     }
     assert {name for name, level in told.items() if level == "NOTE"} <= {
-        "secure-guest", "ip-forward", "program-lvm", "program-xorriso",
-    }  # fmt: skip
+        "secure-guest",
+        "ip-forward",
+        "program-lvm",
+        "program-xorriso",
+    }
 
 
 def test_auto_takes_kvm(lab: Lab, vm: Domain) -> None:

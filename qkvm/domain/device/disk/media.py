@@ -169,7 +169,9 @@ def _open_tray(session: Session, entry: dict[str, Any], *, force: bool, timeout:
     while not blocknodes.drive(session, entry["id"])["tray_open"]:
         if time.monotonic() >= deadline:
             raise NotReached(
-                f"timed out waiting to open tray of '{entry['target']}'", asked="open", reached="shut",
+                f"timed out waiting to open tray of '{entry['target']}'",
+                asked="open",
+                reached="shut",
                 hint="the guest uses the medium; --force removes it anyway",
-            )  # fmt: skip
+            )
         time.sleep(_POLL)

@@ -138,14 +138,17 @@ def _require_objects(session: Session, disk: spec.Disk) -> None:
     if disk.iothread and f"iothread{disk.iothread}" not in objects:
         raise NotFound(
             f"Disk iothread '{disk.iothread}' not defined in iothreadid",
-            kind="iothread", name=str(disk.iothread),
-        )  # fmt: skip
+            kind="iothread",
+            name=str(disk.iothread),
+        )
     for name in disk.throttle_groups:
         if disks.throttle_group_id(name) not in objects:
             raise NotFound(
-                f"throttle group '{units.printable(name)}' not found", kind="throttle group", name=name,
+                f"throttle group '{units.printable(name)}' not found",
+                kind="throttle group",
+                name=name,
                 hint="domthrottlegroupset makes one",
-            )  # fmt: skip
+            )
 
 
 def _require_controller(site: Site, disk: spec.Disk) -> None:

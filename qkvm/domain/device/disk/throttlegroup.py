@@ -53,9 +53,11 @@ def change(domain: Handle, name: str, limits: dict[str, int | str], *, scope: Sc
     :raises InvalidValue: limits that exclude each other. :raises NotReached: QEMU has others afterwards.
     """
     together(
-        domain, scope, lambda run, undo: _change_live(domain, run, name, limits, undo),
+        domain,
+        scope,
+        lambda run, undo: _change_live(domain, run, name, limits, undo),
         lambda old: replace(old, throttle_groups=_with(old.throttle_groups, name, limits)),
-    )  # fmt: skip
+    )
 
 
 def _with(listed: Groups, name: str, limits: dict[str, int | str]) -> Groups:
@@ -94,9 +96,11 @@ def remove(domain: Handle, name: str, *, scope: Scope = Scope.CURRENT) -> None:
     :raises NotFound: there is none of that name. :raises InvalidState: a disk is in it.
     """
     together(
-        domain, scope, lambda run, undo: _remove_live(domain, run, name, undo),
+        domain,
+        scope,
+        lambda run, undo: _remove_live(domain, run, name, undo),
         lambda old: replace(old, throttle_groups=_without(old.throttle_groups, name, old.disks)),
-    )  # fmt: skip
+    )
 
 
 def _without(listed: Groups, name: str, users: Iterable[spec.Disk]) -> Groups:
@@ -133,6 +137,8 @@ def _named(listed: Groups, name: str) -> spec.Throttle:
         if group.group_name == name:
             return group
     raise NotFound(
-        f"throttle group '{printable(name)}' was not found", kind="throttle group", name=name,
+        f"throttle group '{printable(name)}' was not found",
+        kind="throttle group",
+        name=name,
         hint="domthrottlegrouplist shows them",
-    )  # fmt: skip
+    )

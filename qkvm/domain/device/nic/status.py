@@ -84,9 +84,11 @@ def bridge_for(tree: Tree, nic: spec.Nic) -> str:
         return bridge_of(tree, nic.source)
     if not table.present(nic.source):
         raise NotFound(
-            f"Cannot get interface MTU on '{nic.source}': No such device", kind="bridge", name=nic.source,
+            f"Cannot get interface MTU on '{nic.source}': No such device",
+            kind="bridge",
+            name=nic.source,
             hint="the bridge must exist: ip link add NAME type bridge",
-        )  # fmt: skip
+        )
     return nic.source
 
 

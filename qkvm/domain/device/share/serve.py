@@ -195,9 +195,10 @@ def serve(tree: Tree, run: Run, held: Opened, place: Place) -> None:
     # Options that both QEMU's own virtiofsd (up to 7.2) and its successor in Rust know.
     options = [f"--fd={held.own}", "-o", f"source={where},sandbox=namespace,xattr"]
     mounts.in_own_namespace(
-        held.tree, where,
+        held.tree,
+        where,
         lambda: sidecar.start(run, place, name_of(held.ident), [program, *options], held.own),
-    )  # fmt: skip
+    )
 
 
 def name_of(ident: str) -> str:

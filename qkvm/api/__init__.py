@@ -1,10 +1,10 @@
-"""qkvm from Python: a host, its domains, networks and pools, and verbs on them by noun.
+"""qkvm as a library: a host, its domains, networks and pools, and verbs on them, grouped by noun.
 
 A module imports only what is listed before it:
 
-verb: methods that are functions elsewhere
+verb: attributes that load a function at first use
 devices, tuning, guest, snapshots: parts of a domain
 domain: a domain
-network, storage, node: networks, pools and volumes, the machine itself
+network, storage, node: networks, pools and volumes, this machine
 host: the host
 """

@@ -1,4 +1,4 @@
-"""What is plugged into a domain: NICs, disks and the jobs on them, shared folders; as `qkvm.Domain` gives them."""
+"""A domain's devices: NICs, disks and the jobs on them, shared folders; `qkvm.Domain` provides these nouns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
 
 
 class Devices(Noun):
-    """Devices that a description in XML or TOML names (virsh attach-device)."""
+    """Devices described in XML or TOML (virsh attach-device)."""
 
     __slots__ = ()
     attach = verb(lambda: attach.attach)
@@ -72,7 +72,7 @@ class Disks(Noun):
 
 
 class BlockJobs(Noun):
-    """Copies, commits and pulls that are under way (virsh blockjob)."""
+    """Running copy, commit and pull jobs (virsh blockjob)."""
 
     __slots__ = ()
     info = verb(lambda: job.info)
@@ -94,7 +94,7 @@ class ThrottleGroups(Noun):
 
 
 class Shares(Noun):
-    """Folders of the host that the guest sees (virsh attach-device with a filesystem)."""
+    """Folders of the host that the guest can mount (virsh attach-device with a filesystem)."""
 
     __slots__ = ()
     attach = verb(lambda: shareplug.attach)

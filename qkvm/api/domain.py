@@ -1,4 +1,4 @@
-"""A domain and the verbs on it. Verbs on its parts are those of its nouns: ``vm.snapshots.create("before")``."""
+"""A domain and the verbs on it. Its nouns have the verbs on its parts: ``vm.snapshots.create("before")``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ else:
 
 
 class Domain(Handle):
-    """One domain of a tree. Nothing is cached that another process could change."""
+    """One domain of a tree. It caches nothing that another process could change."""
 
     start = verb(lambda: start.start)
     shutdown = verb(lambda: stop.shutdown)
@@ -84,7 +84,7 @@ class Domain(Handle):
     backup = part(lambda: kept.Backup)
 
     def events(self, *, timeout: float | None = None) -> Iterator[Event]:
-        """Yield what happens to it from now on, until ``timeout`` seconds have passed (virsh event)."""
+        """Yield the domain's events from now on, until ``timeout`` seconds have passed (virsh event)."""
         from qkvm.domain.watch import events
 
         return events.watch(self.tree, domain=self.name, timeout=timeout)

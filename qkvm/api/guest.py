@@ -1,4 +1,4 @@
-"""What a domain's guest does by its agent, and its screen; as `qkvm.Domain` gives them."""
+"""A domain's guest agent, screen, console and monitor; `qkvm.Domain` provides these nouns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ else:
 
 
 class Guest(Noun):
-    """What the agent in the guest tells and does (virsh guestinfo)."""
+    """The guest, by means of its agent (virsh guestinfo)."""
 
     __slots__ = ()
     session = verb(lambda: agent.session)

@@ -1,4 +1,4 @@
-"""This host: its tree, its domains, its networks. The way in for programs that use qkvm as a library."""
+"""This host: its tree, domains, networks and pools. Programs that use qkvm as a library start here."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ else:
 
 
 class Host:
-    """The domains and networks under one root.
+    """The domains, networks and pools under one root.
 
-    :param root: the root folder; default: $QKVM_ROOT, else / for root, for users their own.
+    :param root: the root folder; default: $QKVM_ROOT, else / for root, and an own folder for each other user.
     """
 
     def __init__(self, root: str | None = None) -> None:
@@ -48,9 +48,9 @@ class Host:
         return f"Host({self.tree.root!r})"
 
     def prepare(self) -> None:
-        """Make the folders where they are missing, and give a new root its default network and pool.
+        """Create missing folders, and give a new root its default network and pool.
 
-        :raises HostError: no right to, or one of them is not safe to use.
+        :raises HostError: the user has no right to, or a folder is not safe to use.
         """
         from qkvm.net.network.handle import ensure_default
         from qkvm.storage.pool import pool
@@ -71,21 +71,21 @@ class Host:
         pool.ensure_default(tree)
 
     def domain(self, name: str) -> Domain:
-        """The domain of that name, id or UUID.
+        """Return the domain with that name, id or UUID.
 
         :raises NotFound: there is none.
         """
         return Domain.lookup(self.tree, name)
 
     def domains(self) -> list[Domain]:
-        """All domains, by name."""
+        """Return all domains, by name."""
         return [Domain(self.tree, name) for name in handle.names(self.tree)]
 
     def define(self, text: bytes | str, path: str = "definition", *, left_out: list[str] | None = None) -> Domain:
         """Store a domain's definition from TOML or libvirt's XML (virsh define); ``path`` names it in errors.
 
-        :param left_out: gets what of an XML was left out since qkvm can't do it; without it that is refused.
-        :raises DefinitionError: it can't be read. :raises AlreadyExists: name or UUID are another's.
+        :param left_out: gets the parts of an XML that qkvm does not support; without it they are refused.
+        :raises DefinitionError: the text is invalid. :raises AlreadyExists: another domain has the name or UUID.
         """
         from qkvm.domain import define
 
@@ -101,7 +101,7 @@ class Host:
         reset_nvram: bool = False,
         left_out: list[str] | None = None,
     ) -> tuple[Domain, list[str]]:
-        """Start a domain whose definition is not kept (virsh create), and give warnings; see life.start."""
+        """Start a domain whose definition is not kept (virsh create), and return warnings; see life.start."""
         from qkvm.domain.life import start
 
         self.prepare()
@@ -120,7 +120,7 @@ class Host:
         reset_nvram: bool = False,
         channels: int = 0,
     ) -> tuple[Domain, list[str]]:
-        """Start a domain from a file of Domain.save (virsh restore), and give warnings; see life.start."""
+        """Start a domain from a file of Domain.save (virsh restore), and return warnings; see life.start."""
         from qkvm.domain.life import start
 
         self.prepare()
@@ -139,7 +139,7 @@ class Host:
         in_place: bool = False,
         report: Callable[[int, int], object] | None = None,
     ) -> Domain:
-        """Make a domain of a backup in a folder (qkvm restore-backup); see backup.restore."""
+        """Make a domain from a backup in a folder (qkvm restore-backup); see backup.restore."""
         from qkvm.domain.backup import restore
 
         self.prepare()
@@ -154,9 +154,9 @@ class Host:
         nowait: bool = False,
         enforce: bool = False,
     ) -> list[Stats]:
-        """Statistics of domains (virsh domstats), of all where none is named; see watch.stats for the options.
+        """Return statistics of domains (virsh domstats), of all if none is named; see watch.stats for the options.
 
-        :param groups: such as 'balloon' and 'block'; none are all. :raises NotFound: there is no such domain.
+        :param groups: such as 'balloon' and 'block'; default: all. :raises NotFound: there is no such domain.
         """
         from qkvm.domain.watch import stats
 
@@ -165,7 +165,7 @@ class Host:
 
     @property
     def networks(self) -> Networks:
-        """Its networks."""
+        """The host's networks."""
         from qkvm.api.network import Networks
 
         self.prepare()
@@ -173,7 +173,7 @@ class Host:
 
     @property
     def pools(self) -> Pools:
-        """Its storage pools."""
+        """The host's storage pools."""
         from qkvm.api.storage import Pools
 
         self.prepare()
@@ -190,10 +190,10 @@ class Host:
     interfaces = part(lambda: machine.Interfaces)
 
     def upgrade_check(self, *names: str, qemu: str = "") -> Iterator[Report]:
-        """What a QEMU would do with domains, all where none is named, each as soon as it was looked at.
+        """Yield what a QEMU would do with each domain, of all if none is named; each report comes at once.
 
-        :param qemu: its path or name; default: the one that each domain has.
-        :raises HostError: it is not there, or no QEMU.
+        :param qemu: its path or name; default: each domain's own.
+        :raises HostError: it is missing, or it is not a QEMU.
         """
         from qkvm.domain.manage import upgrade
 
@@ -202,7 +202,7 @@ class Host:
         return (upgrade.check(domain, then) for domain in domains)
 
     def validate(self) -> list[Check]:
-        """Whether this machine is fit for guests, check by check (virt-host-validate)."""
+        """Return checks of whether this machine can run guests (virt-host-validate)."""
         from qkvm.domain.launch import trial
         from qkvm.host import settings, validate
         from qkvm.net.firewall import choice

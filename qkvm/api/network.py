@@ -39,18 +39,18 @@ class Network(network.Network):
     set_metadata = verb(lambda: describe.set_metadata)
 
     def check(self) -> list[Finding]:
-        """Return what is wrong with it (qkvm net-check)."""
+        """Return what is wrong with the network (qkvm net-check)."""
         with run.locked_networks(self.tree):
             return check.check(self.tree, self.name)
 
     def repair(self) -> Repaired:
-        """Put back what is missing of it (qkvm net-repair), and return what was mended and what is left."""
+        """Restore missing parts of the network (qkvm net-repair); return what was repaired and what was not."""
         with run.locked_networks(self.tree):
             return repair.repair(self.tree, self.name)
 
 
 class Forwards(Noun):
-    """Ports of the host that lead to a network's guests (qkvm net-forward)."""
+    """Forwards from ports of the host to a network's guests (qkvm net-forward)."""
 
     __slots__ = ()
     all = verb(lambda: forward.listing)
@@ -64,7 +64,7 @@ class Networks(Noun):
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Network:
-        """Return the network of that name or UUID. :raises NotFound: there is none."""
+        """Return the network with that name or UUID. :raises NotFound: there is none."""
         return Network.lookup(self.subject, name)
 
     def __iter__(self) -> Iterator[str]:
@@ -75,7 +75,7 @@ class Networks(Noun):
         return [Network(self.subject, name) for name in self]
 
     def define(self, text: bytes | str, path: str = "definition") -> Network:
-        """Store a definition from TOML or libvirt's XML (virsh net-define); errors name it by ``path``."""
+        """Store a definition from TOML or libvirt's XML (virsh net-define); ``path`` names it in errors."""
         return Network(self.subject, Network.define(self.subject, text, path).name)
 
     def create(

@@ -1,4 +1,4 @@
-"""The machine itself and its network interfaces: ``host.node.info()``, ``host.interfaces.all()``."""
+"""This machine and its network interfaces: ``host.node.info()``, ``host.interfaces.all()``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A domain's snapshots, checkpoints and backups, as `qkvm.Domain` gives them."""
+"""A domain's snapshots, checkpoints and backups; `qkvm.Domain` provides these nouns."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Checkpoints(Noun):
 
 
 class Backup(Noun):
-    """Backups of a domain: into a folder (qkvm backup), or as virsh's backup-begin has them."""
+    """Backups of a domain: into a folder (qkvm backup), or as in virsh backup-begin."""
 
     __slots__ = ()
     into = verb(lambda: folder.backup)

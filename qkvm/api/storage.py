@@ -1,6 +1,6 @@
 """A host's pools and their volumes: ``host.pools["default"].volumes["vm.qcow2"].resize(…)``.
 
-Whatever would harm a guest that uses an image is refused.
+These methods refuse what would harm a guest that uses an image.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Pool(pool.Pool):
 
     @property
     def subject(self) -> pool.Pool:
-        """The pool itself, without the guards: those call it in their turn."""
+        """The pool without the guards; the guards themselves call it."""
         return pool.Pool(self.tree, self.name)
 
     start = verb(lambda: guarded.start)
@@ -58,14 +58,14 @@ class Volumes(Noun):
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Volume:
-        """Return the volume of that name. :raises NotFound: there is none."""
+        """Return the volume with that name. :raises NotFound: there is none."""
         return Volume(*volume.lookup(self.subject.tree, name, self.subject))
 
     def __iter__(self) -> Iterator[str]:
         return (one.name for one in self.all())
 
     def all(self) -> list[VolumeInfo]:
-        """Return what there is to see of each volume."""
+        """Return information on each volume."""
         return volume.list_volumes(self.subject)
 
     def create(self, wanted: Wanted, *, preallocate: bool = False) -> Volume:
@@ -75,9 +75,10 @@ class Volumes(Noun):
     def take(
         self, path: str, wanted: Wanted, *, fmt: str = "", report: Callable[[float], object] | None = None
     ) -> Volume:
-        """Make a volume of an image that lies anywhere (qkvm vol-import).
+        """Make a volume from an image at any path (qkvm vol-import).
 
-        :param fmt: the image's format, where it does not say it itself. :param report: hears the percentage done.
+        :param fmt: the image's format, if the image does not show it.
+        :param report: called with the percentage done.
         """
         return Volume(*guard.take(path, self.subject, wanted, fmt=fmt, report=report))
 
@@ -88,22 +89,22 @@ class Pools(Noun):
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Pool:
-        """Return the pool of that name or UUID. :raises NotFound: there is none."""
+        """Return the pool with that name or UUID. :raises NotFound: there is none."""
         return Pool(self.subject, pool.Pool.lookup(self.subject, name).name)
 
     def __iter__(self) -> Iterator[str]:
         return (one.name for one in pool.list_pools(self.subject))
 
     def all(self) -> list[Pool]:
-        """Return all pools, by name; those with a damaged definition too."""
+        """Return all pools, by name, including those with a damaged definition."""
         return [Pool(self.subject, name) for name in self]
 
     def volume(self, text: str) -> Volume:
-        """Return the volume of that path or key in any active pool. :raises NotFound: there is none."""
+        """Return the volume with that path or key in any active pool. :raises NotFound: there is none."""
         return Volume(*volume.lookup(self.subject, text))
 
     def define(self, text: str, path: str = "definition") -> Pool:
-        """Store a definition from TOML or libvirt's XML (virsh pool-define); errors name it by ``path``."""
+        """Store a definition from TOML or libvirt's XML (virsh pool-define); ``path`` names it in errors."""
         return Pool(self.subject, pool.Pool.define(self.subject, text, path).name)
 
     def create(self, text: str, path: str = "definition", *, build: bool = False, overwrite: bool = False) -> Pool:

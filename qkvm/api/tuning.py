@@ -1,4 +1,4 @@
-"""How much of the host a domain gets, as `qkvm.Domain` gives it: vCPUs, memory, iothreads, limits."""
+"""A domain's vCPUs, memory, iothreads and limits; `qkvm.Domain` provides these nouns."""
 
 from __future__ import annotations
 

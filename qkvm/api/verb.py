@@ -1,7 +1,7 @@
-"""Methods that are functions elsewhere, found when they are first used.
+"""Attributes that load a function of another module at first use.
 
-A verb on a domain is a function that takes the domain first. A handle names it once, and has its signature and its
-docstring; type checkers see both. A caller pays for what it uses.
+A verb on a domain is a function whose first argument is the domain. A handle names the function once, and the
+method has its signature and docstring, which type checkers see. A program loads only the verbs that it uses.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 class _Module:
-    """A module that is loaded when something of it is asked for."""
+    """A module that is loaded when one of its attributes is first read."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        # importlib's own function would be two modules more to load.
+        # importlib.import_module would load two more modules.
         __import__(self._name)
         return getattr(sys.modules[self._name], name)
 
 
 def lazily(package: str, *names: str) -> list[Any]:
-    """Return modules of a package that are loaded at their first use; type checkers see an import beside it."""
+    """Return modules of a package that are loaded at first use; type checkers see an import next to the call."""
     return [_Module(f"{package}.{name}") for name in names]
 
 
 class Noun:
-    """A part of a domain or host, such as its snapshots, with verbs: functions that take ``subject`` first."""
+    """A part of a domain or host, such as its snapshots; its verbs are functions that take ``subject`` first."""
 
     __slots__ = ("subject",)
 
@@ -54,7 +54,7 @@ class Noun:
 
 
 class _Descriptor:
-    """Find a function, or a noun's class, and give it the subject of the handle that it is asked of."""
+    """Finds a function or a noun's class, and passes it the subject of the handle."""
 
     __slots__ = ("_find",)
 
@@ -86,7 +86,7 @@ class _Plain(_Descriptor):
 
 
 if TYPE_CHECKING:
-    # One for each kind of subject: type checkers lose the signature where the subject is a type variable.
+    # One overload for each kind of subject: with a type variable, type checkers lose the signature.
     @overload
     def verb(find: Callable[[], Callable[Concatenate[Handle, P], R]]) -> Callable[Concatenate[Any, P], R]: ...
     @overload
@@ -100,15 +100,15 @@ if TYPE_CHECKING:
 
 
 def verb(find: Any) -> Any:
-    """Return a method: the function that ``find`` gives, called with the handle's subject first."""
+    """Return a method that calls the function from ``find`` with the handle's subject first."""
     return _Verb(find)
 
 
 def plain(find: Callable[[], Callable[P, R]]) -> staticmethod[P, R]:
-    """Return a method: the function that ``find`` gives, of the machine itself, which is called as it is."""
+    """Return a static method that calls the function from ``find``, for verbs on the machine itself."""
     return _Plain(find)  # type: ignore[return-value]
 
 
 def part(find: Callable[[], type[Part]]) -> Part:
-    """Return an attribute: the noun whose class ``find`` gives, of the handle's subject."""
+    """Return an attribute: the noun of the handle's subject, of the class from ``find``."""
     return _Part(find)  # type: ignore[return-value]

@@ -1,18 +1,18 @@
-"""The command line: tables of verbs, what they share, and what each of them does.
+"""The command line: the tables of verbs, shared code, and the implementation of each verb.
 
 A module imports only what is listed before it:
 
-verbs: the tables: what verbs are called, take and say of themselves
-parse, words: a verb's words, and a line of several commands
-context: what a verb gets beside its arguments
-output, log, journald: what verbs print, and where else it is told
-globals, readonly: options in front of the verb
-common, editor: what many verbs take, and a text in the user's own editor
+verbs: the tables of verbs: names, options and help texts
+parse, words: parse a verb's words, and a line of several commands
+context: what a verb gets besides its arguments
+output, log, journald: print results, and write to the log file and the journal
+globals, readonly: options before the verb
+common, editor: options of many verbs; the user's editor
 domain: verbs on domains
 net: verbs on networks and interfaces
 storage: verbs on pools and volumes
 host: verbs on this host
 install: the verb install, which takes virt-install's options
 shell: the shell, its verbs, completion and help
-main: the way in
+main: the entry point
 """

@@ -1,4 +1,4 @@
-"""What many verbs take from a command line: the domain, the scope of a change, patience, a file."""
+"""Arguments of many verbs: the domain, the scope of a change, timeouts, a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from qkvm.scope import Scope
 
 FILE_MAX = 10 << 20
-"""Bytes of a file that are read; virsh takes no longer ones either."""
+"""Bytes of a file that are read; virsh has the same limit."""
 
 
 def domain(context: Context, args: Args) -> Domain:
-    """The domain that <domain> names.
+    """Return the domain that <domain> names.
 
     :raises NotFound: there is none.
     """
@@ -27,9 +27,9 @@ def domain(context: Context, args: Args) -> Domain:
 
 
 def scope(args: Args) -> Scope:
-    """What --current, --live, --config and (of verbs that have it) --persistent mean.
+    """Return the scope of --current, --live, --config and (for verbs that have it) --persistent.
 
-    :raises UsageError: --current together with another.
+    :raises UsageError: --current is combined with another.
     """
     from qkvm.scope import Scope
 
@@ -45,9 +45,9 @@ def scope(args: Args) -> Scope:
 
 
 def one_of(scope: Scope) -> Scope:
-    """Where to look: at what runs or at the definition.
+    """Return the scope to read from: the running domain or the definition.
 
-    :raises UsageError: at both.
+    :raises UsageError: both are given.
     """
     from qkvm.cli.parse import UsageError
 
@@ -57,7 +57,7 @@ def one_of(scope: Scope) -> Scope:
 
 
 def patience(args: Args) -> dict[str, Any]:
-    """--timeout and --no-wait as keywords: how long to wait for the outcome."""
+    """Return --timeout and --no-wait as keywords: how long to wait for the result."""
     timeout = args.number("timeout")
     found: dict[str, Any] = {"wait": not args.flag("no-wait")}
     return found if timeout is None else {**found, "timeout": float(timeout)}
@@ -67,11 +67,11 @@ NO_DAEMON = {
     "autodestroy": "nobody stays behind to see that who started the domain has gone",
     "pass-fds": "libvirt hands them to containers (LXC); no device of QEMU's would take them",
 }
-"""Options of start and create for who has a daemon -> why they are refused."""
+"""Options of start and create that need a daemon -> why they are refused."""
 
 
 def refuse(args: Args, reasons: Mapping[str, str]) -> None:
-    """Refuse each of these options by name.
+    """Refuse each of these options if it was given.
 
     :raises InvalidValue: with the reason.
     """
@@ -81,7 +81,7 @@ def refuse(args: Args, reasons: Mapping[str, str]) -> None:
 
 
 def bandwidth(args: Args) -> int:
-    """--bandwidth in bytes a second: given in MiB, with --bytes as a number with or without a suffix."""
+    """Return --bandwidth in bytes a second: given in MiB, or with --bytes as a number with an optional suffix."""
     from qkvm.cli.parse import UsageError
 
     text = args.text("bandwidth")
@@ -99,9 +99,9 @@ def bandwidth(args: Args) -> int:
 
 
 def read_text(path: str) -> tuple[str, str]:
-    """The text of a file of the user's, /dev/stdin included, and its name for errors.
+    """Return the text of a user's file (which may be /dev/stdin) and its name for errors.
 
-    :raises DefinitionError: it is not UTF-8. :raises HostError: it can't be read.
+    :raises DefinitionError: the file is not UTF-8. :raises HostError: it can't be read.
     """
     from qkvm.errors import DefinitionError
     from qkvm.files import os_error
@@ -116,9 +116,9 @@ def read_text(path: str) -> tuple[str, str]:
 
 
 def read_file(path: str) -> tuple[bytes, str]:
-    """The content of a file of the user's, /dev/stdin included, and its name for errors.
+    """Return the content of a user's file (which may be /dev/stdin) and its name for errors.
 
-    :raises DefinitionError: it is longer than any description. :raises HostError: it can't be read.
+    :raises DefinitionError: the file is too long for a description. :raises HostError: it can't be read.
     """
     from qkvm.errors import DefinitionError
     from qkvm.files import os_error

@@ -1,6 +1,6 @@
-"""What a verb gets beside its arguments, and what modules of the command line share: version, exit codes.
+"""What a verb gets besides its arguments, and what modules of the command line share: version, exit codes.
 
-Everything that speaks to the user goes through here; the streams themselves are :mod:`qkvm.cli.main`'s.
+All output to the user goes through here; :mod:`qkvm.cli.main` owns the streams.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qkvm.paths import Tree
 
     class Console(Protocol):
-        """stdout and stderr, as :mod:`qkvm.cli.main` has them."""
+        """stdout and stderr, implemented in :mod:`qkvm.cli.main`."""
 
         debug: bool
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         def fail(self, error: Exception, headline: str = "") -> None: ...  # noqa: D102
 
     class Session(Protocol):
-        """What stays the same from one command to the next; see :class:`qkvm.cli.main.Session`."""
+        """What commands of one run share; see :class:`qkvm.cli.main.Session`."""
 
         @property
         def console(self) -> Console: ...  # noqa: D102
@@ -48,21 +48,21 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT."""
 
 VERSION = "0.1.0"
-"""The same as in pyproject.toml; asking the installed package for it would take longer than ``list``."""
+"""The version in pyproject.toml; asking the installed package would take longer than ``list``."""
 
 JOURNAL = "/run/systemd/journal/socket"
-"""Where systemd-journald takes entries; verbs that change something leave one each."""
+"""The socket of systemd-journald; verbs that change something write an entry each."""
 
 
 def _nobody(*_: str) -> None:
-    """Where no one listens."""
+    """Discard a message."""
 
 
 class Context:
-    """What a verb gets beside its arguments: the tree, the session, and the ways to speak to the user.
+    """What a verb gets besides its arguments: the tree, the session, and functions for output.
 
-    ``out(text)`` writes to stdout as it is, newline or not; ``flush()`` sends it on at once, for verbs that
-    run for long; ``warn(text)`` writes one warning line to stderr, ``progress(text)`` text as it is.
+    ``out(text)`` writes text to stdout without a newline of its own; ``flush()`` sends it at once, for verbs that
+    run for long. ``warn(text)`` writes a warning line to stderr, ``progress(text)`` text without a newline.
     """
 
     __slots__ = ("flush", "out", "progress", "quiet", "session", "tree", "warn")
@@ -88,12 +88,12 @@ class Context:
 
     @property
     def host(self) -> Host:
-        """This host, for verbs that are not on one domain."""
+        """This host, for verbs that do not act on one domain."""
         from qkvm.api.host import Host
 
         return Host(self.tree.root)
 
     def say(self, text: str) -> None:
-        """Write what only a person wants to read ("Domain 'vm01' started"): nothing when quiet."""
+        """Print a message for people ("Domain 'vm01' started"); print nothing with --quiet."""
         if not self.quiet:
             self.out(text)

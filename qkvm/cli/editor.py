@@ -1,4 +1,4 @@
-"""A text in the user's own editor, again and again until it is right, unchanged, or given up (virsh edit)."""
+"""Edit a text in the user's editor until it is accepted, unchanged, or given up (virsh edit)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ f - force, try to redefine again
 
 
 def edit(context: Context, text: str, accept: Callable[[str], object], *, suffix: str) -> bool:
-    """Let the user change a text and give it to ``accept``; return False where they left it as it was.
+    """Let the user change a text and pass it to ``accept``; return False if it is unchanged.
 
-    Where ``accept`` raises, the user is asked whether to try again. If not, their text stays in a file, which the
-    error names. Only they can read the file, since a text can hold passwords.
+    If ``accept`` raises, ask the user whether to try again. If they do not, the text stays in a file, which the
+    error names. Only the user can read the file, since a text may contain passwords.
 
-    :param suffix: of the file's name, for the editor. :raises QkvmError: what ``accept`` raised, given up.
+    :param suffix: of the file's name, for the editor. :raises QkvmError: from ``accept``; the user gave up.
     """
     path = _write(text, suffix)
     keep = False
@@ -77,9 +77,9 @@ def _read(path: str) -> str:
 
 
 def _run_editor(context: Context, path: str) -> None:
-    """Run $VISUAL, $EDITOR or vi on the file, options that stand behind the name included.
+    """Run $VISUAL, $EDITOR or vi on the file; the variables may contain options.
 
-    :raises HostError: there is none, or it ended with an error.
+    :raises HostError: there is no editor, or it ended with an error.
     """
     import shlex
 
@@ -97,7 +97,7 @@ def _run_editor(context: Context, path: str) -> None:
 
 
 def _ask(context: Context, error: QkvmError) -> str:
-    """What to do about a text that was refused: y, n or f; n where there is nobody to ask."""
+    """Ask what to do about a text that was refused: return y, n or f; n if there is no terminal."""
     if not os.isatty(0):
         return "n"
     hint = f" ({error.hint})" if error.hint else ""

@@ -1,7 +1,7 @@
-"""The options in front of the verb; they are virsh's and qkvm's own --root and --debug without a number.
+"""The options before the verb: virsh's, and qkvm's own --root and --debug without a number.
 
-As with virsh's getopt_long, short options may stand together (-tq) or with their value (-ex), and a long one may
-be cut short where that names one only. Loaded only where there are any.
+As with virsh's getopt_long, short options may be combined (-tq) or carry their value (-ex), and a long option may
+be abbreviated if that is unambiguous. This module is loaded only if there are such options.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "timing": ("t", ""),
     "version": ("v", ""),
 }
-"""Long name -> short name, and what its value is called ('' where it takes none)."""
+"""Long name -> short name, and the name of its value ('' if it takes none)."""
 
 URIS = (SYSTEM, SESSION)
-"""What qkvm is: the hypervisor of this host, in root's tree or the user's own. There is no other to connect to."""
+"""The URIs of qkvm: the hypervisor of this host, with root's tree or the user's own."""
 
 ESCAPE = "^]"
-"""What leaves a guest's console unless --escape says another."""
+"""The key that leaves a guest's console, unless --escape names another."""
 
 _CONTROL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@[\\]^_")
 
 _LEVELS = range(5)
-"""virsh's debug levels: 0 tells most, 4 errors only."""
+"""virsh's debug levels: 0 logs most, 4 errors only."""
 
 _QUIETEST = 4
 
 
 class Globals:
-    """What the options say; those that nobody gave have their defaults."""
+    """The given options, and defaults for the others."""
 
     __slots__ = (
         "escape", "help", "ignored", "level", "log", "quiet", "readonly", "root", "timing", "uri", "version",
@@ -55,12 +55,12 @@ class Globals:
         self.escape = ESCAPE
         self.level = _QUIETEST
         self.ignored: list[str] = []
-        """What was wrong with an option and is passed over, as in virsh."""
+        """What was wrong with an option that is ignored, as in virsh."""
 
     def read(self, words: list[str]) -> list[str]:
-        """Take the options from the front and give what is left: the verb and its words.
+        """Take the options from the front and return the rest: the verb and its words.
 
-        :raises UsageError: an option is unknown, lacks its value, or has one that can't be.
+        :raises UsageError: an option is unknown, lacks its value, or has an invalid one.
         """
         rest = list(words)
         while rest and rest[0].startswith("-") and rest[0] != "-":
@@ -132,7 +132,7 @@ class Globals:
                 self.level = int(value)
             else:
                 self.ignored.append(f"ignoring debug level {value} out of range [0-4]")
-        # Keepalives are for a connection to a daemon: without one, the number only has to be one.
+        # Keepalives are for a connection to a daemon. qkvm has none, so it only checks that this is a number.
         elif not _is_number(value):
             raise UsageError(f"Invalid value for option {option}")
         elif int(value) < 0:
@@ -140,9 +140,9 @@ class Globals:
 
 
 def check_uri(uri: str) -> None:
-    """Accept the URIs that qkvm is, in -c and in the verb connect.
+    """Check that a URI of -c or of the verb connect is one of qkvm's.
 
-    :raises UsageError: it is another one.
+    :raises UsageError: it is not.
     """
     if uri not in URIS:
         raise UsageError(
@@ -152,7 +152,7 @@ def check_uri(uri: str) -> None:
 
 
 def _check_escape(text: str) -> None:
-    """Accept a character, or one behind a ^ for that with Ctrl, as virsh does."""
+    """Check that this is a character, or ^ and a character for Ctrl, as in virsh."""
     with_control = len(text) == 2 and text[0] == "^" and text[1] in _CONTROL
     if not with_control and not (len(text) == 1 and text != "^" and text.isascii()):
         raise UsageError(f"Invalid string '{printable(text)}' for escape sequence")
@@ -167,7 +167,7 @@ def _next(name: str, rest: list[str]) -> str:
 
 
 def whole_name(given: str) -> str | None:
-    """The option that a long one, perhaps cut short, means; None where that is none or not one alone."""
+    """Return the full name of a long option that may be abbreviated; None if it is unknown or ambiguous."""
     if given in OPTIONS:
         return given
     matching = [name for name in OPTIONS if given and name.startswith(given)]

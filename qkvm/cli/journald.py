@@ -1,8 +1,8 @@
-"""journald's entries of what qkvm did: one a verb that changes something, one each of its warnings and its error.
+"""Entries in the journal: one for each verb that changes something, and one for each warning and error of it.
 
-An entry has MESSAGE, PRIORITY, QKVM_VERB, QKVM_ROOT, and of what the verb is about QKVM_DOMAIN, QKVM_NETWORK,
-QKVM_POOL or QKVM_VOL, so that `journalctl QKVM_DOMAIN=vm01` tells a guest's story. Arguments are not in it: a
-password may be among them. Verbs that only look leave none.
+An entry has MESSAGE, PRIORITY, QKVM_VERB, QKVM_ROOT, and, by the verb's subject, QKVM_DOMAIN, QKVM_NETWORK,
+QKVM_POOL or QKVM_VOL, so that `journalctl QKVM_DOMAIN=vm01` shows a guest's history. Entries contain no arguments,
+since these may include passwords. Verbs that change nothing write no entries.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PRIORITIES = {"error": 3, "warning": 4, "info": 6}
 """syslog(3)'s levels."""
 
 _SUBJECTS = ("domain", "network", "pool", "vol")
-"""Options that say what a verb is about."""
+"""Options that name a verb's subject."""
 
 _SILENT = frozenset(("autostart-all", "shutdown-all"))
-"""Verbs whose outcomes are entries already."""
+"""Verbs that write an entry for each outcome themselves."""
 
 
 def tell(verb: Verb, args: Args, code: int, said: Sequence[tuple[str, str]]) -> None:
-    """Leave the entries of a verb that has ended, and does more than look.
+    """Write the entries of a verb that has ended, if it does not only look.
 
     :param said: kind and text of its warnings and its error.
     """
@@ -50,32 +50,32 @@ def tell(verb: Verb, args: Args, code: int, said: Sequence[tuple[str, str]]) -> 
 
 
 def entry(kind: str, message: str, verb: str, about: Mapping[str, str]) -> None:
-    """Leave one entry, in journald's own form (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+    """Write one entry, in journald's own format (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
-    :param kind: error, warning or info. :param about: kind and name of what it is about.
+    :param kind: error, warning or info. :param about: kind and name of the subject.
     """
     fields = {
         "MESSAGE": message, "PRIORITY": str(_PRIORITIES[kind]), "SYSLOG_IDENTIFIER": "qkvm", "QKVM_VERB": verb,
         "QKVM_ROOT": Tree().root, **{f"QKVM_{name.upper()}": value for name, value in about.items()},
     }  # fmt: skip
-    # A journal that takes nothing, or not at once, keeps nobody from working.
+    # If the journal does not accept the entry at once, drop it: work must go on.
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(datagram(fields), socket.MSG_DONTWAIT, JOURNAL)
 
 
 def datagram(fields: Mapping[str, str]) -> bytes:
-    """Fields as journald reads them; printable() leaves no newline, which would begin another field."""
+    """Return fields in journald's format; printable() removes newlines, which would begin another field."""
     raw = "".join(f"{name}={printable(value)}\n" for name, value in fields.items())
     return raw.encode("utf-8", "backslashreplace")
 
 
 def is_there() -> bool:
-    """Whether journald takes entries here."""
+    """Return whether journald accepts entries here."""
     return os.path.exists(JOURNAL)
 
 
 def _named(words: Sequence[str]) -> dict[str, str]:
-    """The domain that install's own words name."""
+    """Return the domain that the words of install name."""
     for number, word in enumerate(words):
         if word.startswith("--name="):
             return {"domain": word.partition("=")[2]}

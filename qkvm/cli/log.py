@@ -1,4 +1,4 @@
-"""The file that --log names: errors and warnings, and with --debug=1 or 0 each command, in virsh's layout."""
+"""The file of --log: errors and warnings, and with --debug=1 or 0 each command, in virsh's layout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LEVELS = {"info": 1, "warning": 3, "error": 4}
-"""virsh's levels; a line is kept from the level that was asked for upwards."""
+"""virsh's levels; lines of the given level and above are written."""
 
 
 def open_log(path: str, level: int) -> Callable[[str, str], None]:
-    """Open a log to append to, and give what writes to it: kind ('error' …) and text make one line.
+    """Open a log for appending and return a function that writes a line from kind ('error' …) and text.
 
     :raises HostError: it can't be opened.
     """
     try:
-        # virsh's O_SYNC is left out: a line is one write, which a crash of this process can't lose.
+        # Unlike virsh, no O_SYNC: each line is one write, so a crash of this process loses none.
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise os_error(error, f"failed to open the log file {printable(path)}") from error

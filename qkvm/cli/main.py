@@ -1,7 +1,7 @@
-"""The command line's way in: global options, the verbs, their errors and the exit code.
+"""The entry point of the command line: global options, the verbs, their errors and the exit code.
 
-Exit codes are virsh's: 0, and 1 for every error; of several commands the last one's; an interrupt gives 130. What
-a start imports is kept to a handful of small modules, since a loop in a script pays for it every time.
+Exit codes are virsh's: 0, and 1 for every error; several commands give the last one's; an interrupt gives 130. A
+start imports only a few small modules, since a loop in a script pays for them every time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from qkvm.cli.globals import Globals
 
 EXIT_PIPE = 141
-"""128 + SIGPIPE, as for a program that the signal kills."""
+"""128 + SIGPIPE, like a program that the signal kills."""
 
 
 class _PipeClosed(BaseException):
-    """Nobody reads stdout any more. Not an Exception: no verb may take it for a broken monitor."""
+    """Nothing reads stdout any more. Not an Exception, so that no verb takes it for a broken monitor."""
 
 
 class _Console:
-    """stdout and stderr as they were at the start; either may be None, which is a closed one."""
+    """stdout and stderr as they were at the start; None is a closed one."""
 
     __slots__ = ("debug", "log", "said", "stderr", "stdout")
 
@@ -42,10 +42,10 @@ class _Console:
         self.debug = False
         self.log: Callable[[str, str], None] | None = None
         self.said: list[tuple[str, str]] = []
-        """Kind and text of the warnings and the error of the verb that runs."""
+        """Kind and text of the current verb's warnings and error."""
 
     def out(self, text: str) -> None:
-        """Write to stdout; what its encoding lacks is escaped."""
+        """Write to stdout; escape what its encoding does not have."""
         if self.stdout is None:
             return
         try:
@@ -58,7 +58,7 @@ class _Console:
             self._lost(error)
 
     def flush(self) -> None:
-        """Send on what stdout has buffered."""
+        """Flush stdout's buffer."""
         if self.stdout is None:
             return
         try:
@@ -67,7 +67,7 @@ class _Console:
             self._lost(error)
 
     def _lost(self, error: OSError) -> None:
-        """Stdout took no more: point it elsewhere, or the interpreter complains again at its end."""
+        """Redirect a broken stdout to /dev/null, or the interpreter complains again when it exits."""
         assert self.stdout is not None
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self.stdout.fileno())
         self.stdout = None
@@ -76,14 +76,14 @@ class _Console:
         raise HostError(f"cannot write the output: {os.strerror(error.errno or 0)}") from error
 
     def line(self, kind: str, text: str) -> None:
-        """One line on stderr, behind everything that stdout got before."""
+        """Write one line to stderr, after everything that was written to stdout."""
         if self.log is not None:
             self.log(kind, text)
         self.said.append((kind, text))
         self.write_error(f"{kind}: {text}\n")
 
     def write_error(self, text: str) -> None:
-        """Text on stderr as it is, behind everything that stdout got before."""
+        """Write text to stderr without a newline of its own, after everything that was written to stdout."""
         self.flush()
         if self.stderr is None:
             return
@@ -91,15 +91,15 @@ class _Console:
             self.stderr.write(text)
             self.stderr.flush()
         except OSError:
-            # There is nowhere left to say it.
+            # stderr is broken too: nothing can report it.
             self.stderr = None
 
     def warn(self, text: str) -> None:
-        """One warning line."""
+        """Write one warning line."""
         self.line("warning", printable(text))
 
     def fail(self, error: Exception, headline: str = "") -> None:
-        """The one line of an error, behind its trace with --debug."""
+        """Write the one line of an error; with --debug, print its traceback first."""
         if self.debug and self.stderr is not None:
             import traceback
 
@@ -108,7 +108,7 @@ class _Console:
 
 
 def _one_line(error: Exception) -> str:
-    """Text, hint and notes of an error, without anything that a terminal could act on."""
+    """Return text, hint and notes of an error, with control characters escaped."""
     if isinstance(error, QkvmError):
         text = f"{error} ({error.hint})" if error.hint else str(error)
     else:
@@ -117,7 +117,7 @@ def _one_line(error: Exception) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line (default: sys.argv's) and give its exit code."""
+    """Run one command line (default: sys.argv's) and return its exit code."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _fill_closed_streams()
     console = _Console(sys.stdout, sys.stderr)
@@ -139,9 +139,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Open /dev/null as each of the descriptors 0 to 2 that is closed.
+    """Open /dev/null for each of the descriptors 0 to 2 that is closed.
 
-    Otherwise the next file to be opened gets that number, and the programs that qkvm starts write into it.
+    Otherwise the next opened file gets that number, and the programs that qkvm starts write into it.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
@@ -175,7 +175,7 @@ def _run(words: list[str], console: _Console) -> int:
 
 
 class Session:
-    """What stays the same from one command to the next: the global options and the streams."""
+    """What commands of one run share: the global options and the streams."""
 
     __slots__ = ("console", "escape", "interactive", "left", "quiet", "readonly", "timing")
 
@@ -183,16 +183,16 @@ class Session:
         self.console = console
         self.quiet = self.timing = False
         self.readonly = False
-        """Whether verbs that change anything are refused."""
+        """Whether verbs that change something are refused."""
         self.interactive = False
-        """Whether this is the shell, or a script that it reads."""
+        """Whether this is the shell, on a terminal or with a script."""
         self.left = False
-        """Whether exit or quit was among the commands."""
+        """Whether a command was exit or quit."""
         self.escape = "^]"
-        """What leaves a guest's console."""
+        """The key that leaves a guest's console."""
 
     def obey(self, options: Globals) -> None:
-        """Take over what the options in front of the verb say.
+        """Apply the options before the verb.
 
         :raises HostError: the log can't be opened.
         """
@@ -206,7 +206,7 @@ class Session:
         for text in options.ignored:
             self.console.line("error", text)
         if options.root is not None:
-            # The programs that a verb starts see the same tree.
+            # Programs that a verb starts must use the same tree.
             os.environ[ROOT_VARIABLE] = os.path.abspath(options.root)
         if options.uri:
             os.environ[URI_VARIABLE] = options.uri
@@ -214,18 +214,18 @@ class Session:
     def run_line(self, line: str) -> int:
         """Run the commands of a line such as 'list --all; dominfo vm01'.
 
-        :raises UsageError: one of them can't be read; then none was run.
+        :raises UsageError: a command can't be parsed; then none was run.
         """
         from qkvm.cli.words import split
 
         return self.run(split(line))
 
     def run(self, commands: list[list[str]]) -> int:
-        """Run commands, each a verb and its words, up to exit or quit; gives the exit code of the last one.
+        """Run commands, each a verb and its words, up to exit or quit; return the exit code of the last one.
 
-        As in virsh all are read before the first is run, and one that fails does not keep the next from running.
+        As in virsh, all are parsed before the first is run, and the next one runs even if one fails.
 
-        :raises UsageError: one of them can't be read; then none was run.
+        :raises UsageError: a command can't be parsed; then none was run.
         """
         code = 0
         for (verb, args), words in zip([_read(words) for words in commands], commands, strict=True):
@@ -258,23 +258,23 @@ class Session:
             return code
         if self.timing:
             console.out(f"\n(Time: {(_now() - begin) * 1000:.3f} ms)\n\n")
-        # virsh ends every verb that ran, well or not, with an empty line.
+        # virsh prints an empty line after every verb, even if it failed.
         elif not (args.json or self.quiet or "plain" in verb.marks):
             console.out("\n")
         return code
 
 
 def _now() -> float:
-    # Loading this for every start would be too much for what few ask.
+    # Import time only here: few runs need it.
     from time import monotonic
 
     return monotonic()
 
 
 def _read(words: list[str]) -> tuple[Verb, Args]:
-    """The verb that a command names, and its words.
+    """Return the verb that a command names, and its arguments.
 
-    :raises UsageError: in virsh's words; of a verb of virsh's that is not there, why.
+    :raises UsageError: in virsh's words; for a verb of virsh that qkvm does not have, the reason.
     """
     verb = find(words[0])
     if verb is None:
@@ -285,7 +285,7 @@ def _read(words: list[str]) -> tuple[Verb, Args]:
 
 
 def _call(verb: Verb, args: Args, session: Session) -> int:
-    """Import the verb's function and run it; its errors end here."""
+    """Import the verb's function and run it; report its errors."""
     console = session.console
     context = Context(
         Tree(), session.quiet, console.out, flush=console.flush, warn=console.warn, progress=console.write_error,
@@ -312,16 +312,16 @@ def _call(verb: Verb, args: Args, session: Session) -> int:
 
 
 def _function(verb: Verb) -> Callable[[Context, Args], int | None]:
-    # importlib's own function would be one more module to load.
+    # importlib.import_module would load one more module.
     __import__(verb.module)
     function: Callable[[Context, Args], int | None] = getattr(sys.modules[verb.module], verb.function)
     return function
 
 
 def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
-    """Run the verb while what libraries write to stderr (warnings, log records, ignored exceptions) goes nowhere.
+    """Run the verb and discard what libraries write to stderr (warnings, log records, ignored exceptions).
 
-    It is about code that the user cannot change, and about things that they did not ask for.
+    Such text is about code that the user cannot change and events that they did not ask about.
     """
     stderr = sys.stderr
     with open(os.devnull, "w") as nowhere:
@@ -333,7 +333,10 @@ def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
 
 
 def _check_rights(context: Context, verb: Verb, args: Args) -> None:
-    """The host's tree is root's, who may show it; one of one's own, there already or not, is anybody's."""
+    """Refuse a user who may not use the host's tree; only root may, or users to whom root shows it.
+
+    A user's own tree is always allowed.
+    """
     if not context.tree.is_session and not os.access(context.tree.root, os.W_OK):
         from qkvm.cli.readonly import view
 
@@ -341,9 +344,9 @@ def _check_rights(context: Context, verb: Verb, args: Args) -> None:
 
 
 def _headline(verb: Verb, args: Args, error: QkvmError) -> str:
-    """The words of virsh that stand before an error's own, if any.
+    """Return the text of virsh before an error's own text, or ''.
 
-    As in virsh there are none where the command line is wrong or the domain or network itself is not there.
+    As in virsh, it is '' if the command line is wrong, or the domain or network itself does not exist.
     """
     missing = (
         isinstance(error, NotFound)

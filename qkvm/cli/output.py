@@ -1,7 +1,7 @@
-"""What verbs print: virsh's tables and label-value lists, and JSON.
+"""Output formats of verbs: virsh's tables and label-value lists, and JSON.
 
-All give text that ends with a newline, for ``context.out``. No cell can act on the terminal: control
-characters are escaped.
+Each function returns text that ends with a newline, for ``context.out``. Control characters in values are
+escaped, so that they can't affect the terminal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> str:
-    """Rows in the layout of virsh's tables (vshTable of libvirt).
+    """Return rows in the layout of virsh's tables (vshTable of libvirt).
 
-    :param rows: one value a column; '-' is usual for what has none.
-    :param header: False leaves the header and its line out, for --quiet.
+    :param rows: one value a column; '-' usually stands for no value.
+    :param header: False omits the header and its line, for --quiet.
     """
     body = [tuple(printable(str(cell)) for cell in row) for row in rows]
     lines = [tuple(headers), *body] if header else body
@@ -32,16 +32,16 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: b
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A blank before each cell, two after its padding; the last one is not padded."""
+    """Return a row: a blank before each cell, two after its padding; the last one is not padded."""
     padded = [cell + " " * (width - columns(cell)) for cell, width in zip(cells[:-1], widths, strict=False)]
     return " " + "   ".join((*padded, cells[-1])) + "\n"
 
 
 def columns(text: str) -> int:
-    """How many columns a terminal needs for the text."""
+    """Return how many columns a terminal needs for the text."""
     if text.isascii():
         return len(text)
-    # Loading the character database takes a millisecond that a plain table doesn't need.
+    # Loading the character database takes a millisecond, which plain text does not need.
     from unicodedata import category, east_asian_width
 
     return sum(
@@ -51,14 +51,14 @@ def columns(text: str) -> int:
 
 
 def pairs(items: Iterable[tuple[str, object]], width: int = 16) -> str:
-    """One ``Label:  value`` a line, values aligned at column ``width``; labels come without their colon."""
+    """Return one ``Label:  value`` a line, values aligned at column ``width``; labels come without a colon."""
     return "".join(f"{label + ':':<{width - 1}} {printable(str(value))}\n" for label, value in items)
 
 
 def json_text(value: object) -> str:
-    """The value as indented JSON.
+    """Return the value as indented JSON.
 
-    :raises ValueError: it holds a number that JSON doesn't have (NaN, infinity).
+    :raises ValueError: it contains a number that JSON does not have (NaN, infinity).
     """
     import json
 
@@ -66,14 +66,14 @@ def json_text(value: object) -> str:
 
 
 def fields(items: Iterable[tuple[str, object]]) -> str:
-    """One ``name           : value`` a line, as virsh shows parameters that can be set (schedinfo, memtune)."""
+    """Return one ``name           : value`` a line, as virsh shows parameters (schedinfo, memtune)."""
     return "".join(f"{name:<15}: {printable(str(value))}\n" for name, value in items)
 
 
 def draw_tree(children: Callable[[str], list[str]], start: str) -> str:
-    """A tree as virsh draws it: a line behind each that has children, an empty one behind the last.
+    """Return a tree as virsh draws it: a line after each node with children, an empty one after the last.
 
-    :param children: of a name, the names below it; of '' the roots. :param start: draw only that one and below.
+    :param children: returns the names below a name, and the roots for ''. :param start: draw only this subtree.
     """
     lines: list[str] = []
 
@@ -95,7 +95,7 @@ def draw_tree(children: Callable[[str], list[str]], start: str) -> str:
 
 
 def print_xml(context: Context, args: Args, text: str) -> None:
-    """Print a description, or what --xpath picks out of it."""
+    """Print a description, or the part that --xpath selects."""
     wanted = args.text("xpath")
     if wanted is None:
         return context.out(text)

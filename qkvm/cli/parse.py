@@ -1,7 +1,7 @@
-"""virsh's option rules: a verb's words become an :class:`Args`, or one error in virsh's words.
+"""virsh's option rules: parse a verb's words to :class:`Args`, or raise one error in virsh's words.
 
---opt value and --opt=value; required options and, after them, optional values also by position;
-flags; ``--`` ends the options; nothing is abbreviated; nothing but a repeated option is given twice.
+The rules: --opt value and --opt=value; required options, then optional values, also by position; flags; ``--``
+ends the options; no abbreviations; only a repeated option may be given twice.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from qkvm.cli.verbs import Verb
 
 NUMBER_MAX = (1 << 31) - 1
-"""Largest <number>: what virsh's int options take."""
+"""Largest <number>, as for virsh's int options."""
 
 
 class UsageError(InvalidValue):
-    """The command line itself is wrong; the verb was not begun."""
+    """The command line itself is wrong; the verb has not started."""
 
 
 class Option:
-    """One option of a verb, read from its line in the table (notation: :mod:`qkvm.cli.verbs`).
+    """One option of a verb, parsed from the table (notation: :mod:`qkvm.cli.verbs`).
 
-    ``kind`` is flag, string, number, signed or size; ``shown`` is the word between the angle brackets. ``values``
-    tells what its values can be, ``meaning`` what it is for; both are "" for the usual (verbs.options).
+    ``kind`` is flag, string, number, signed or size; ``shown`` is the word in angle brackets. ``values`` are the
+    possible values and ``meaning`` is the help text; both are "" for the usual ones (verbs.options).
     """
 
     __slots__ = ("changes", "kind", "meaning", "name", "positional", "repeated", "required", "shown", "values")
@@ -60,9 +60,9 @@ _NUMBERS = ("number", "signed", "size")
 
 
 class Args:
-    """What the user gave for the options of one verb.
+    """The options that the user gave to one verb.
 
-    Asking for an option that the verb's table does not have is a mistake in the program: KeyError.
+    A query for an option that the verb's table does not have is a bug: KeyError.
     """
 
     __slots__ = ("_options", "_values", "help", "raw")
@@ -85,47 +85,47 @@ class Args:
         self.raw = raw
 
     def has(self, name: str) -> bool:
-        """Whether the option was given."""
+        """Return whether the option was given."""
         return self._options[name].name in self._values
 
     flag = has
 
     def given(self, name: str) -> bool:
-        """The same for an option that the verb may not have."""
+        """Return the same as has(), also for an option that the verb may not have."""
         return name in self._values
 
     def text(self, name: str) -> str | None:
-        """The option's value, or None where it was not given."""
+        """Return the option's value, or None if it was not given."""
         values = self._values.get(self._options[name].name)
         return values[0] if values else None
 
     def required(self, name: str) -> str:
-        """The value of a required option."""
+        """Return the value of a required option."""
         if not self._options[name].required:
             raise KeyError(name)
         return self._values[name][0]
 
     def texts(self, name: str) -> list[str]:
-        """All values of a repeated option."""
+        """Return all values of a repeated option."""
         return self._values.get(self._options[name].name, [])
 
     def number(self, name: str) -> int | None:
-        """The value of a <number> option, or None where it was not given."""
+        """Return the value of a <number> option, or None if it was not given."""
         text = self.text(name)
         return None if text is None else _number(name, text)
 
     def signed(self, name: str) -> int | None:
-        """The value of a <number:signed> option, of 64 bits and a sign, or None where it was not given."""
+        """Return the value of a <number:signed> option, a signed 64-bit number, or None if it was not given."""
         text = self.text(name)
         return None if text is None else _signed(name, text)
 
     def size(self, name: str) -> int | None:
-        """The value of a size option in KiB (KiB is meant where there is no suffix), or None."""
+        """Return the value of a size option in KiB (also the default unit), or None if it was not given."""
         text = self.text(name)
         return None if text is None else parse_size(text, what=name)
 
     def exclusive(self, *names: str) -> None:
-        """Refuse two or more of these together."""
+        """Refuse two or more of these options together."""
         given = [name for name in names if self.has(name)]
         if len(given) > 1:
             raise UsageError(f"Options --{given[0]} and --{given[1]} are mutually exclusive")
@@ -137,7 +137,7 @@ class Args:
 
     @property
     def changes(self) -> bool:
-        """Whether an option was given by which a verb that otherwise looks changes something."""
+        """Whether an option was given that makes the verb change something, though it otherwise only looks."""
         return any(self._options[name].changes for name in self._values)
 
     @property
@@ -147,12 +147,12 @@ class Args:
 
     @property
     def values(self) -> dict[str, str]:
-        """The first value of each given option, made printable: what a headline is filled with."""
+        """The first value of each given option, made printable, to fill a headline."""
         return {name: printable(values[0]) for name, values in self._values.items() if values}
 
     @property
     def subject(self) -> str | None:
-        """Value of the verb's first required option: the domain, network or file that it is about."""
+        """Value of the verb's first required option: the domain, network or file that it acts on."""
         for option in self._options.values():
             if option.required:
                 return self.text(option.name)
@@ -160,7 +160,7 @@ class Args:
 
 
 def options_of(verb: Verb) -> dict[str, Option]:
-    """The options of a verb by name, in order.
+    """Return the options of a verb by name, in order.
 
     :raises ValueError: its table is not in the notation.
     """
@@ -176,9 +176,9 @@ def options_of(verb: Verb) -> dict[str, Option]:
 
 
 def parse(verb: Verb, words: list[str]) -> Args:
-    """The words behind the verb, checked against its table.
+    """Parse the words after the verb and check them against its table.
 
-    :raises UsageError: in virsh's words; where several things are wrong, the first.
+    :raises UsageError: in virsh's words; only the first of several errors.
     """
     if "raw" in verb.marks:
         return Args({}, {}, raw=tuple(words))
@@ -193,9 +193,9 @@ def parse(verb: Verb, words: list[str]) -> Args:
 
 
 class Typed:
-    """The words behind a verb, sorted by option one after the other, for the verb itself and for completion.
+    """The words after a verb, assigned to options one by one; the verb itself and completion use it.
 
-    ``waiting`` is the option whose value is the next word, since it was named; ``data_only`` tells of a ``--``.
+    ``waiting`` is the named option whose value is the next word; ``data_only`` is True after a ``--``.
     """
 
     __slots__ = ("data_only", "help", "options", "values", "verb", "waiting")
@@ -207,12 +207,12 @@ class Typed:
         self.waiting: Option | None = None
         self.data_only = False
         self.help = False
-        """Whether --help was among them, as often as one likes."""
+        """Whether --help was among the words; it may be repeated."""
 
     def take(self, word: str) -> None:
-        """Sort the next word in.
+        """Assign the next word to an option.
 
-        :raises UsageError: in virsh's words; then it is left out.
+        :raises UsageError: in virsh's words; the word is then ignored.
         """
         if self.waiting is not None:
             self.values.setdefault(self.waiting.name, []).append(word)
@@ -227,14 +227,14 @@ class Typed:
             raise UsageError(f"unexpected data '{printable(word)}'")
 
     def next_positional(self) -> Option | None:
-        """The option that the next word without a name belongs to: the first one that has no value yet."""
+        """Return the option of the next word without a name: the first one that has no value yet."""
         for option in self.options.values():
             if option.positional and self.can_be_given(option):
                 return option
         return None
 
     def can_be_given(self, option: Option) -> bool:
-        """Whether the option may come (again)."""
+        """Return whether the option may be given (again)."""
         return option.repeated or option.name not in self.values
 
     def _take_option(self, word: str) -> None:
@@ -257,15 +257,15 @@ class Typed:
 
 
 def looks_like_option(word: str) -> bool:
-    """Two hyphens and an ASCII letter or digit (vshCommandParse of libvirt); the rest is data."""
+    """Return whether a word begins with two hyphens and an ASCII letter or digit (vshCommandParse of libvirt)."""
     return word.startswith("--") and word[2:3].isascii() and word[2:3].isalnum()
 
 
 def _check(verb: str, options: dict[str, Option], values: dict[str, list[str]]) -> None:
-    """Required options are there, numbers are numbers and sizes are sizes."""
+    """Check that required options are given, and that numbers and sizes are valid."""
     for name, option in options.items():
         if option.required and name not in values:
-            # virsh shows text options between angle brackets, numeric ones with their hyphens.
+            # virsh's message has angle brackets around text options and hyphens before numeric ones.
             shown = f"<{name}>" if option.kind == "string" else f"--{name}"
             raise UsageError(f"command '{verb}' requires {shown} option")
     for name, given in values.items():
@@ -281,12 +281,12 @@ def _check(verb: str, options: dict[str, Option], values: dict[str, list[str]]) 
 
 
 def _number(name: str, text: str) -> int:
-    """A <number>; a deadline of no seconds at all is refused, as in virsh."""
+    """Return a <number>; as in virsh, a timeout of 0 seconds is refused."""
     return parse_count(text, name, minimum=1 if name == "timeout" else 0, maximum=NUMBER_MAX)
 
 
 def _signed(name: str, text: str) -> int:
-    """A <number> that may be negative: what virsh's long long options take."""
+    """Return a <number> that may be negative, as for virsh's long long options."""
     return parse_count(text, name, minimum=-(1 << 63), maximum=(1 << 63) - 1)
 
 

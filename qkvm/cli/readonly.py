@@ -1,4 +1,4 @@
-"""Verbs that only look: what --readonly lets pass, and what root shows of its tree to a group."""
+"""Verbs that only look: which of them --readonly allows, and what root shows of its tree to a group."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def only_looks(verb: Verb, args: Args) -> bool:
-    """Whether a verb changes nothing."""
+    """Return whether a verb changes nothing."""
     return verb.looks and not args.changes
 
 
 def check(verb: Verb, args: Args) -> None:
-    """Refuse a verb that would change something.
+    """Refuse a verb that changes something.
 
     :raises QkvmError: in virsh's words.
     """
@@ -30,9 +30,9 @@ def check(verb: Verb, args: Args) -> None:
 
 
 def view(tree: Tree, verb: Verb, args: Args) -> Tree:
-    """What root shows of its tree to a group (:mod:`qkvm.host.view`), for a verb of one of the members.
+    """Return what root shows of its tree to a group (:mod:`qkvm.host.view`), for a member of the group.
 
-    :raises HostError: this user may not look, or the verb does more, or needs what is not shown.
+    :raises HostError: this user may not look, or the verb changes something or needs what is not shown.
     """
     shown = tree.view()
     if not os.access(shown.state, os.R_OK | os.X_OK):

@@ -1,8 +1,8 @@
-"""A line of the shell, or a single argument such as 'list --all; dominfo vm01', taken apart into commands.
+"""Split a line of the shell, or an argument such as 'list --all; dominfo vm01', into commands.
 
-The rules are virsh's (vshCommandStringGetArg of libvirt): blanks separate words, ';' and newlines commands;
-'single' and "double" quotes and backslashes as in a shell, but nothing is expanded; a word that begins with '#'
-opens a comment to the end of its line. Other than in virsh a missing ' is an error too.
+The rules are virsh's (vshCommandStringGetArg of libvirt). Blanks separate words; ';' and newlines separate
+commands. 'single' and "double" quotes and backslashes work as in a shell, but nothing is expanded. A word that
+begins with '#' starts a comment to the end of its line. Unlike virsh, a missing ' is an error too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from qkvm.cli.parse import UsageError
 
 SPECIAL = frozenset(" \t\n;#'\"\\")
-"""What makes a single argument more than the name of one verb."""
+"""The characters that make a single argument more than the name of a verb."""
 
 
 class Scan:
-    """What was found in a line.
+    """The result of the scan of a line.
 
-    ``commands`` holds the words of each command, empty ones too. ``begin`` is where the last word starts, the
-    length of the line where no word is open at its end. ``unclosed`` is the quote or the backslash that lacks
-    its end, '' where none does.
+    ``commands`` has the words of each command, even of empty ones. ``begin`` is the start of the last word, or
+    the length of the line if no word is open at its end. ``unclosed`` is the quote or backslash that lacks its
+    end, or ''.
     """
 
     __slots__ = ("begin", "commands", "unclosed")
@@ -30,9 +30,9 @@ class Scan:
 
 
 def split(line: str) -> list[list[str]]:
-    """The commands of a line as lists of words; empty ones are left out.
+    """Return the commands of a line as lists of words, without empty commands.
 
-    :raises UsageError: a quote has no end, in virsh's words.
+    :raises UsageError: a quote is not closed, in virsh's words.
     """
     found = scan(line)
     if found.unclosed:
@@ -41,7 +41,7 @@ def split(line: str) -> list[list[str]]:
 
 
 def scan(line: str) -> Scan:
-    """Take a line apart that need not be whole: the shell's completion reads what is typed so far with it."""
+    """Scan a line that may be incomplete; the shell's completion uses this for what is typed so far."""
     commands: list[list[str]] = [[]]
     word: list[str] = []
     is_word = False

@@ -1,16 +1,16 @@
-"""What the user wants: definitions, frozen and pure, without I/O.
+"""Definitions that the user writes: frozen data, without I/O.
 
 A module imports only what is listed before it:
 
 size: the type of a size
-check: checks for several kinds of definitions
+check: checks that several kinds of definitions share
 toml: definitions as TOML text
 forward, dns, dhcp: ports that lead to guests, and what a network's dnsmasq serves
 tuning: limits and shares of a domain
 machine, boot, disk, nic, devices: the parts of a domain
 domain: a domain
-snapshot, checkpoint: what is stored of them
-stability: what a guest can see of a definition
-network, grant, pool: networks, who may use them, storage pools and volumes
-libvirt: all of them as libvirt's XML
+snapshot, checkpoint: stored states of domains
+stability: the parts of a definition that a guest can see
+network, grant, pool: networks, permissions to use them, storage pools and volumes
+libvirt: all definitions as libvirt's XML
 """

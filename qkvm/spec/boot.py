@@ -1,4 +1,4 @@
-"""How a domain boots, and its board: kernel or firmware, order, clock, features, memory backing."""
+"""Boot and board of a domain: kernel or firmware, boot order, clock, features, memory backing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qkvm.spec.size import Size
 
 
 class Firmware(StrEnum):
-    """The firmware: SeaBIOS, or UEFI by QEMU's firmware descriptors."""
+    """The firmware: SeaBIOS, or UEFI chosen by QEMU's firmware descriptors."""
 
     BIOS = "bios"
     UEFI = "uefi"
 
 
 class BootDevice(StrEnum):
-    """Kinds of devices in the firmware's order."""
+    """Kinds of devices in the firmware's boot order."""
 
     DISK = "hd"
     CDROM = "cdrom"
@@ -31,9 +31,9 @@ class BootDevice(StrEnum):
 class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the firmware loads: a kernel given directly, else devices in ``order``, else the disks.
 
-    ``menu_timeout`` is in milliseconds. ``loader`` and ``nvram_template`` name UEFI files instead of the
-    descriptors' choice, ``nvram`` the domain's own store of variables; they are qcow2 if their name ends so, else
-    raw. With BIOS, ``loader`` replaces QEMU's own.
+    ``menu_timeout`` is in milliseconds. ``loader`` and ``nvram_template`` replace the UEFI files that the
+    descriptors choose; ``nvram`` is the domain's own variable store. A file is qcow2 if its name ends in qcow2,
+    else raw. With BIOS, ``loader`` replaces QEMU's own.
     """
 
     kernel: str = ""
@@ -66,7 +66,7 @@ class Clock(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Features(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Features of the board; None leaves it to the machine."""
+    """Features of the board; None means the machine's default."""
 
     acpi: bool = True
     vmport: bool = False
@@ -76,7 +76,7 @@ class Features(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the vCPUs are arranged; their product is the maximum of vCPUs."""
+    """How the vCPUs are arranged; the product of all fields is the maximum of vCPUs."""
 
     sockets: int = 1
     dies: int = 1
@@ -85,12 +85,12 @@ class Topology(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def count(self) -> int:
-        """How many vCPUs that makes."""
+        """Return the number of vCPUs."""
         return self.sockets * self.dies * self.cores * self.threads
 
 
 class MemorySource(StrEnum):
-    """What the guest's memory is made of."""
+    """The kind of memory that QEMU allocates for the guest."""
 
     ANONYMOUS = "anonymous"
     MEMFD = "memfd"
@@ -110,14 +110,14 @@ class MemoryBacking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class OnPoweroff(StrEnum):
-    """What the guest's power-off does."""
+    """What happens at the guest's power-off."""
 
     DESTROY = "destroy"
     PRESERVE = "preserve"
 
 
 class OnReboot(StrEnum):
-    """What a guest's reboot does: restart it, end the domain (virt-install --noreboot), or keep it stopped."""
+    """Action at a guest's reboot: restart it, end the domain (virt-install --noreboot), or keep it stopped."""
 
     RESTART = "restart"
     DESTROY = "destroy"
@@ -125,7 +125,7 @@ class OnReboot(StrEnum):
 
 
 class OnCrash(StrEnum):
-    """What a guest's panic does, where a panic device tells of it."""
+    """What happens at a guest's panic that a panic device reports."""
 
     DESTROY = "destroy"
     PRESERVE = "preserve"
@@ -137,7 +137,7 @@ SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family"
 
 
 def check_boot(boot: Boot) -> None:
-    """Check paths, and which settings exclude each other."""
+    """Check paths, and refuse settings that exclude each other."""
     for what in ("kernel", "initrd", "loader", "nvram_template", "nvram"):
         if getattr(boot, what):
             units.check_path(getattr(boot, what), what)
@@ -151,7 +151,7 @@ def check_boot(boot: Boot) -> None:
 
 
 def check_topology(topology: Topology | None, vcpus: int) -> None:
-    """Every part at least one, and as many vCPUs as the maximum."""
+    """Refuse a topology with a field below one, or whose product is not the maximum of vCPUs."""
     if topology is None:
         return
     for name in ("sockets", "dies", "cores", "threads"):
@@ -164,7 +164,7 @@ def check_topology(topology: Topology | None, vcpus: int) -> None:
 
 
 def check_smbios(fields: dict[str, str]) -> None:
-    """Known fields with one line of text each."""
+    """Refuse unknown fields, and values that are not one line of text."""
     for name, text in fields.items():
         if name not in SMBIOS_SYSTEM:
             raise InvalidValue(

@@ -1,4 +1,4 @@
-"""Checks that the definitions of several nouns share; all raise :class:`~qkvm.errors.InvalidValue`."""
+"""Checks that several kinds of definitions share; all raise :class:`~qkvm.errors.InvalidValue`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def word(text: str, what: str) -> str:
 
 
 def once(values: Iterable[str], what: str) -> None:
-    """Refuse a value that is there twice; empty ones do not count."""
+    """Refuse duplicate values; empty ones do not count."""
     seen: set[str] = set()
     for value in values:
         if value and value in seen:
@@ -34,14 +34,14 @@ def once(values: Iterable[str], what: str) -> None:
 
 
 def between(number: int, lowest: int, highest: int, what: str) -> int:
-    """Check a number within its limits, both of which belong to them; return it."""
+    """Check that a number is within its limits (inclusive); return it."""
     if not lowest <= number <= highest:
         raise InvalidValue(f"{what} {number} is out of range", hint=f"{lowest} to {highest}")
     return number
 
 
 def address(text: str, what: str) -> None:
-    """A place on a bus: a PCI address ('0000:00:05.0'), drive:C:B:T:U, usb:BUS:PORT or virtio-serial:C:B:P."""
+    """Check a bus address: PCI ('0000:00:05.0'), drive:C:B:T:U, usb:BUS:PORT or virtio-serial:C:B:P."""
     if text and not _ADDRESS.fullmatch(text):
         raise InvalidValue(
             f"address '{units.printable(text)}' of {what} is not one", hint="such as 0000:00:05.0 or drive:0:0:0:1"
@@ -49,7 +49,7 @@ def address(text: str, what: str) -> None:
 
 
 def alias(text: str, what: str) -> None:
-    """A device's id of the user's own; libvirt wants a prefix of ua-, which keeps it from clashing with others."""
+    """Check a device id set by the user; libvirt requires the prefix ua-, which avoids clashes with other ids."""
     if text and (not _ALIAS.fullmatch(text) or not text.startswith("ua-")):
         raise InvalidValue(
             f"alias '{units.printable(text)}' of {what} is not allowed", hint="ua- and letters, digits, -_."
@@ -57,7 +57,7 @@ def alias(text: str, what: str) -> None:
 
 
 class Described(Protocol):
-    """What people give a name and tell something of: a domain, a network."""
+    """A definition with name and description: a domain, a network."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -76,11 +76,11 @@ class Described(Protocol):
 
 
 def described(noun: Described) -> None:
-    """A title of one line, a description, and of each namespace of metadata one element of XML."""
+    """Check a title of one line, a description, and metadata with one XML element for each namespace."""
     units.check_text(noun.title, "title")
     units.check_unicode(noun.description, "description")
     for uri, text in noun.metadata.items():
-        # Most definitions have no XML, and need not load its reader.
+        # Imported late, since most definitions have no XML.
         from qkvm import xml
 
         units.check_text(uri, "metadata namespace")
@@ -90,6 +90,6 @@ def described(noun: Described) -> None:
 
 
 def cpu_list(text: str, what: str) -> None:
-    """A list of CPUs as libvirt writes it: '0-3,^2,6'."""
+    """Check a list of CPUs as libvirt writes it: '0-3,^2,6'."""
     if not text or not all(re.fullmatch(r"\^?\d{1,4}|\d{1,4}-\d{1,4}", part) for part in text.split(",")):
         raise InvalidValue(f"{what} '{units.printable(text)}' is no list of CPUs", hint="such as 0-3,^2,6")

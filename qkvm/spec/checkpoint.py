@@ -1,4 +1,4 @@
-"""A stored checkpoint: a moment from which on bitmaps in a domain's disks record changes. Pure."""
+"""A stored checkpoint: the time from which bitmaps in a domain's disks record changes. No I/O."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ VERSION = 1
 
 NO, BITMAP = "no", "bitmap"
 KINDS = (NO, BITMAP)
-"""What a checkpoint has of a disk (virDomainCheckpointType)."""
+"""Whether a checkpoint has a bitmap in a disk (virDomainCheckpointType)."""
 
 
 class CheckpointDisk:
-    """What a checkpoint has of one disk: ``bitmap`` is the bitmap's name in it."""
+    """One disk of a checkpoint: ``bitmap`` is the bitmap's name in it."""
 
     __slots__ = ("bitmap", "kind", "target")
 
@@ -27,14 +27,14 @@ class CheckpointDisk:
         self.bitmap = bitmap
 
     def to_plain(self) -> dict[str, str]:
-        """As JSON has it."""
+        """Return the plain form for JSON."""
         return {"target": self.target, "kind": self.kind, "bitmap": self.bitmap}
 
 
 class Checkpoint:
-    """A checkpoint: ``created`` in seconds since the epoch, ``parent`` the one before it, '' for none.
+    """A checkpoint: ``created`` in seconds since the epoch, ``parent`` the previous checkpoint, '' for none.
 
-    ``definition`` is the domain's at that time, as a record has it.
+    ``definition`` is the domain's at that time, in the form of a record.
     """
 
     __slots__ = ("created", "definition", "description", "disks", "name", "parent")
@@ -57,15 +57,15 @@ class Checkpoint:
         self.parent = parent
 
     def bitmap(self, target: str) -> str:
-        """Return the name of its bitmap in a disk, '' where it has none there."""
+        """Return the name of its bitmap in a disk, '' if it has none."""
         return next((disk.bitmap for disk in self.disks if disk.target == target and disk.kind == BITMAP), "")
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Return the domain's definitions in it."""
+        """Return the domain's definitions that it contains."""
         return [self.definition]
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the plain form for JSON."""
         return snapshot.kept_to_plain(self, VERSION)
 
 
@@ -81,9 +81,9 @@ def from_plain(plain: Any, path: str) -> Checkpoint:
 
 
 def check_name(name: str) -> str:
-    """Check a name that a checkpoint and its bitmaps can have; return it.
+    """Check a name for a checkpoint and its bitmaps; return it.
 
-    :raises InvalidValue: none, or one that backups of qkvm's own use.
+    :raises InvalidValue: the name is invalid, or qkvm's own backups use it.
     """
     snapshot.check_name(name, "checkpoint")
     if name.startswith("qkvm-"):

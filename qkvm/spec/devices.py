@@ -1,4 +1,4 @@
-"""What a domain has beside disks and NICs: screen, ports, channels, input, controllers, TPM and their like."""
+"""Devices of a domain other than disks and NICs: screen, ports, channels, input, controllers, TPM and others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Video(StrEnum):
 
 
 class Vnc(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A VNC server; port -1 takes the first free one from 5900; ``websocket`` 0 is none, -1 any free one.
+    """A VNC server; port -1 is the first free one from 5900; ``websocket`` 0 is none, -1 any free port.
 
-    ``socket`` listens on a Unix socket of the domain's folder instead. A password is eight characters at most
-    (RFC 6143, 7.2.2) and is given to QEMU over the monitor, never on its command line.
+    With ``socket`` it listens on a Unix socket in the domain's folder instead. A password has at most eight
+    characters (RFC 6143, 7.2.2); qkvm sends it to QEMU over the monitor, never on the command line.
     """
 
     listen: str = "127.0.0.1"
@@ -58,7 +58,7 @@ class PortKind(StrEnum):
 
 
 class SerialModel(StrEnum):
-    """What the guest sees: ttyS of the ISA, PCI or USB kind, or hvc on virtio."""
+    """What the guest sees: a serial port on ISA, PCI or USB, or hvc on virtio."""
 
     ISA = "isa-serial"
     PCI = "pci-serial"
@@ -67,7 +67,7 @@ class SerialModel(StrEnum):
 
 
 class Serial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A serial port or virtio console. ``path`` is that of kind file and unix, ``host`` and ``port`` of tcp."""
+    """A serial port or virtio console. ``path`` is for kinds file and unix, ``host`` and ``port`` for tcp."""
 
     kind: PortKind = PortKind.SOCKET
     model: SerialModel = SerialModel.ISA
@@ -79,7 +79,7 @@ class Serial(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Channel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A virtio port by ``name``, as qemu-guest-agent has one (virtio-serial)."""
+    """A named virtio-serial port, such as that of qemu-guest-agent."""
 
     name: str
     kind: PortKind = PortKind.SOCKET
@@ -112,7 +112,7 @@ class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ControllerType(StrEnum):
-    """Kinds of controllers; a definition need not name the machine's own and those that devices need."""
+    """Kinds of controllers; a definition need not list built-in ones and those that devices need."""
 
     PCI = "pci"
     USB = "usb"
@@ -137,9 +137,9 @@ CONTROLLER_MODELS = {
 
 
 class Controller(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A controller. ``index`` is the number that addresses name; ``chassis`` and ``port`` are a root port's.
+    """A controller. ``index`` is the number used in addresses; ``chassis`` and ``port`` are for root ports.
 
-    ``iothread`` and ``queues`` are virtio-scsi's; ``ports`` are virtio-serial's or a USB controller's.
+    ``iothread`` and ``queues`` are for virtio-scsi; ``ports`` is for virtio-serial and USB controllers.
     """
 
     type: ControllerType
@@ -163,7 +163,7 @@ class WatchdogModel(StrEnum):
 
 
 class WatchdogAction(StrEnum):
-    """What happens when the guest does not feed it (set-action of qapi/run-state.json)."""
+    """What happens when the guest does not feed the watchdog (set-action of qapi/run-state.json)."""
 
     RESET = "reset"
     SHUTDOWN = "shutdown"
@@ -190,14 +190,14 @@ class TpmModel(StrEnum):
 
 
 class Tpm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A TPM 2.0 (or 1.2) that swtpm emulates; its state lies under var/lib and lasts."""
+    """A TPM 2.0 (or 1.2) that swtpm emulates; its state is kept under var/lib."""
 
     model: TpmModel = TpmModel.CRB
     version: str = "2.0"
 
 
 class FilesystemDriver(StrEnum):
-    """How a folder of the host reaches the guest: auto is virtiofs where virtiofsd is installed, else 9p."""
+    """How a folder of the host reaches the guest: auto is virtiofs if virtiofsd is installed, else 9p."""
 
     AUTO = "auto"
     VIRTIOFS = "virtiofs"
@@ -205,10 +205,10 @@ class FilesystemDriver(StrEnum):
 
 
 class AccessMode(StrEnum):
-    """What owners and modes of files in a share mean.
+    """How owners and modes of files in a share are stored.
 
-    passthrough: the host's own. mapped: kept beside each file, only for the guest. squash: the host's own as far
-    as QEMU's user can set them. virtiofs has only passthrough.
+    passthrough: as those of the host's files. mapped: beside each file, visible only to the guest. squash: as
+    passthrough, but QEMU ignores failures to set them. virtiofs has only passthrough.
     """
 
     MAPPED = "mapped"
@@ -219,7 +219,7 @@ class AccessMode(StrEnum):
 class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A folder of the host, ``source``, that the guest mounts by its tag, ``target``.
 
-    ``file_mode`` and ``folder_mode`` (octal): what the host sees of new files in a 9p share with mapped access.
+    ``file_mode`` and ``folder_mode`` (octal): modes on the host of new files in a 9p share with mapped access.
     """
 
     source: str
@@ -234,12 +234,12 @@ class Filesystem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def needs_9p(self) -> bool:
-        """Whether it needs a feature that virtiofs lacks."""
+        """Return whether it needs a feature that virtiofs lacks."""
         return self.access is AccessMode.SQUASH or bool(self.file_mode or self.folder_mode)
 
 
 class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A virtio random number device; at most ``rate_bytes`` each ``rate_period`` milliseconds, 0 is no limit."""
+    """A virtio random number device; at most ``rate_bytes`` per ``rate_period`` milliseconds, 0 is no limit."""
 
     source: str = "/dev/urandom"
     rate_bytes: int = 0
@@ -248,7 +248,7 @@ class Rng(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The virtio memory balloon; its driver is asked for statistics every ``stats_period`` seconds, 0 is never."""
+    """The virtio memory balloon; its driver reports statistics every ``stats_period`` seconds, 0 is never."""
 
     free_page_reporting: bool = True
     deflate_on_oom: bool = False
@@ -257,11 +257,11 @@ class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def check_vnc(vnc: Vnc) -> None:
-    """Addresses, ports, and a password that VNC can carry."""
+    """Check addresses, ports and the password."""
     from ipaddress import ip_address
 
     try:
-        # The zone of an IPv6 address (RFC 4007) may be any text; QEMU accepts none.
+        # Python accepts an IPv6 address with a zone (RFC 4007); QEMU does not.
         known = "%" not in vnc.listen and bool(ip_address(vnc.listen))
     except ValueError:
         known = False
@@ -284,7 +284,7 @@ def check_vnc(vnc: Vnc) -> None:
 
 
 def check_vnc_password(text: str) -> str:
-    """Check a password for VNC, at most eight bytes (RFC 6143, 7.2.2), and return it; no error shows it."""
+    """Check a password for VNC, at most eight bytes (RFC 6143, 7.2.2); return it. Errors do not show it."""
     if not text.strip():
         raise InvalidValue("the vnc password is empty", hint="1 to 8 ASCII characters; leave it out for none")
     if not text.isascii() or not text.isprintable():
@@ -295,7 +295,7 @@ def check_vnc_password(text: str) -> str:
 
 
 def check_port(port: Serial | Channel, what: str) -> None:
-    """A path or address where the kind needs one, and none where it doesn't."""
+    """Refuse a port without the path or address that its kind needs, or with one that it does not use."""
     host, number = (port.host, port.port) if isinstance(port, Serial) else ("", 0)
     if (port.kind in (PortKind.FILE, PortKind.UNIX)) != bool(port.path):
         raise InvalidValue(f"{what}: kinds file and unix have a path, and no other has")
@@ -315,7 +315,7 @@ def check_port(port: Serial | Channel, what: str) -> None:
 
 
 def check_channel(channel: Channel) -> None:
-    """Check that virtio-serial takes the name, and that a channel can be of that kind."""
+    """Check the name for virtio-serial, and the kind."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", channel.name):
         raise InvalidValue(
             f"channel name '{units.printable(channel.name)}' is not allowed", hint=f"such as {AGENT_CHANNEL}"
@@ -326,7 +326,7 @@ def check_channel(channel: Channel) -> None:
 
 
 def check_controller(controller: Controller) -> None:
-    """A model of its kind, and numbers within their limits."""
+    """Check that the model fits the kind and the numbers are within their limits."""
     what = f"controller {controller.type} {controller.index}"
     models = CONTROLLER_MODELS[controller.type]
     if controller.model and controller.model not in models:
@@ -342,7 +342,7 @@ def check_controller(controller: Controller) -> None:
 
 
 def check_filesystem(share: Filesystem) -> None:
-    """A folder's path but the root's, a tag that a guest can mount by, and modes that its driver has."""
+    """Check the path (not the root folder), the tag, and that the driver supports the modes."""
     units.check_path(share.source, "filesystem")
     if not share.source.strip("/"):
         raise InvalidValue("the whole of the host can't be shared", hint="name a folder")
@@ -368,7 +368,7 @@ def check_filesystem(share: Filesystem) -> None:
 
 
 def check_rng(rng: Rng) -> None:
-    """A source of random numbers of the host."""
+    """Check the source of random numbers."""
     if rng.source not in ("/dev/urandom", "/dev/random", "/dev/hwrng"):
         raise InvalidValue(f"rng source '{units.printable(rng.source)}' is not known", hint="/dev/urandom")
     check.between(rng.rate_bytes, 0, 1 << 40, "rng rate")

@@ -1,4 +1,4 @@
-"""What a network's dnsmasq gives to guests: ranges of addresses, addresses that are kept for one, boot files."""
+"""What a network's dnsmasq gives to guests: addresses from ranges, reserved addresses, boot files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOOT_NAME = 127
 
 
 class DhcpRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Addresses that dnsmasq hands out; both ends are part of it."""
+    """A range of addresses that dnsmasq gives to guests, including both ends."""
 
     start: str
     end: str
@@ -26,7 +26,7 @@ class DhcpRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DhcpHost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An IPv4 or IPv6 address for one guest, known by its MAC or DHCPv6 unique id (``id``), and its ``name``."""
+    """An address (IPv4 or IPv6) and ``name`` for one guest, identified by MAC or DHCPv6 unique id (``id``)."""
 
     mac: str = ""
     id: str = ""
@@ -43,7 +43,7 @@ class Boot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def check_range(found: DhcpRange, own: Interface) -> None:
-    """Refuse a range outside of the hosts of the network's own subnet.
+    """Refuse a range with addresses that no guest of the subnet can have.
 
     :raises InvalidValue: naming the address.
     """
@@ -63,7 +63,7 @@ def check_range(found: DhcpRange, own: Interface) -> None:
 
 
 def is_host(address: Ip, own: Interface) -> bool:
-    """Whether an address can be a guest's in a subnet: not that of the subnet itself, nor its broadcast."""
+    """Return whether a guest in a subnet can have an address: not the subnet's own or broadcast address."""
     subnet = own.network
     if address.version != subnet.version or address not in subnet:
         return False
@@ -72,9 +72,9 @@ def is_host(address: Ip, own: Interface) -> bool:
 
 
 def check_hosts(hosts: tuple[DhcpHost, ...], owns: tuple[Interface, ...]) -> None:
-    """Refuse hosts that are not distinct, or whose addresses are not the network's.
+    """Refuse hosts that are not distinct, or have addresses outside of the network.
 
-    :raises InvalidValue: naming the host and what it shares with which other.
+    :raises InvalidValue: naming the hosts and the value that they share.
     """
     taken: dict[tuple[str, object], str] = {}
     for host in hosts:
@@ -107,7 +107,7 @@ def _check_host(host: DhcpHost, label: str) -> None:
 
 
 def _is_duid(text: str) -> bool:
-    """RFC 8415, section 11: at most 130 octets."""
+    """Return whether a text is a DHCPv6 unique id (RFC 8415, section 11: at most 130 octets)."""
     parts = text.split(":")
     return 2 <= len(parts) <= 130 and all(
         len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts
@@ -129,7 +129,7 @@ def _address(text: str, label: str, owns: tuple[Interface, ...]) -> Ip:
 
 
 def check_boot(boot: Boot) -> None:
-    """Refuse what can be no boot file, server or folder. :raises InvalidValue: naming it."""
+    """Refuse an invalid boot file, server or folder. :raises InvalidValue: naming it."""
     if boot.server and not boot.file:
         raise InvalidValue("a boot server without a boot file", hint="file = …")
     if boot.file:

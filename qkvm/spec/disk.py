@@ -1,4 +1,4 @@
-"""What a disk is meant to be."""
+"""The definition of a disk."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from qkvm.spec.tuning import Throttle, check_throttle
 
 
 class DiskFormat(StrEnum):
-    """Image formats; always named, never probed, so that a guest can't choose one."""
+    """Image formats; the definition names one, and qkvm never probes, so that a guest can't choose it."""
 
     QCOW2 = "qcow2"
     RAW = "raw"
 
 
 CONVERTED = ("vmdk", "vdi", "vhdx", "vpc", "qed")
-"""Formats of images that a disk can't be, and that one can be made of; in QEMU's names."""
+"""Formats, in QEMU's names, that a disk can't have but that qkvm can convert."""
 
 
 def format_hint(word: str) -> str:
-    """Return the formats that there are, for an error about another one, and what to do with an image of that."""
+    """Return a hint for an error about an unknown format: the known formats, or how to convert such an image."""
     known = ", ".join(DiskFormat)
     return f"{known}; qkvm vol-import converts" if word in CONVERTED else known
 
 
 class DiskBus(StrEnum):
-    """How a disk is attached; behaviour that differs lies here."""
+    """How a disk is attached; the properties are what differs between buses."""
 
     VIRTIO = "virtio"
     SCSI = "scsi"
@@ -42,17 +42,17 @@ class DiskBus(StrEnum):
 
     @property
     def prefix(self) -> str:
-        """How the guest's names of such disks begin, as libvirt has them."""
+        """Return the prefix of libvirt's target names of such disks."""
         return {"virtio": "vd", "ide": "hd", "fdc": "fd"}.get(self, "sd")
 
     @property
     def hotplugs(self) -> bool:
-        """Whether a disk can come and go while the guest runs."""
+        """Return whether a disk can be plugged and unplugged while the guest runs."""
         return self in (DiskBus.VIRTIO, DiskBus.SCSI, DiskBus.USB)
 
 
 class DiskKind(StrEnum):
-    """What the guest takes it for; the last two have media that can be changed, or be absent."""
+    """What the guest sees; the last two have media that can be changed or absent."""
 
     DISK = "disk"
     CDROM = "cdrom"
@@ -60,12 +60,12 @@ class DiskKind(StrEnum):
 
     @property
     def removable(self) -> bool:
-        """Whether it is a drive whose medium comes and goes."""
+        """Return whether it is a drive with a removable medium."""
         return self is not DiskKind.DISK
 
 
 class Cache(StrEnum):
-    """Cache modes of the host (qemu-system-x86_64(1), -drive cache=); default is QEMU's own, writeback."""
+    """Cache modes of the host (qemu-system-x86_64(1), -drive cache=); default is QEMU's, writeback."""
 
     DEFAULT = ""
     NONE = "none"
@@ -76,17 +76,17 @@ class Cache(StrEnum):
 
     @property
     def direct(self) -> bool:
-        """Whether the host's page cache is left out (O_DIRECT)."""
+        """Return whether QEMU bypasses the host's page cache (O_DIRECT)."""
         return self in (Cache.NONE, Cache.DIRECTSYNC)
 
     @property
     def no_flush(self) -> bool:
-        """Whether the guest's flushes are ignored."""
+        """Return whether QEMU ignores the guest's flushes."""
         return self is Cache.UNSAFE
 
     @property
     def write_cache(self) -> bool:
-        """Whether the guest is told of a write cache that it must flush."""
+        """Return whether the guest sees a write cache that it must flush."""
         return self not in (Cache.WRITETHROUGH, Cache.DIRECTSYNC)
 
 
@@ -115,7 +115,7 @@ class DetectZeroes(StrEnum):
 
 
 class Layer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image that another one is based on, with its format: nothing about it is read from the image above."""
+    """A base image with its format; qkvm does not read these from the image above it."""
 
     path: str
     format: DiskFormat
@@ -124,10 +124,10 @@ class Layer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A disk: an image or block device under a guest's device name (vda, sda, hda, fda …).
 
-    ``path`` is empty for a drive without a medium. ``backing`` are the images it is based on, nearest first.
-    ``iothread`` is the number of the thread that serves it, 0 for QEMU's main one. ``boot_order`` is 1 for the
-    first device that the firmware tries, 0 where boot.order counts. ``throttle_groups`` are the domain's groups
-    that the disk is in; the limits of all apply, shared with the other disks there.
+    ``path`` is empty for a drive without a medium. ``backing`` are its base images, nearest first. ``iothread`` is
+    the number of the thread that serves it, 0 for QEMU's main one. ``boot_order`` is 1 for the first device that
+    the firmware tries, 0 if boot.order decides. ``throttle_groups`` are the domain's groups that the disk is in;
+    the limits of all these groups apply, and the disks of a group share them.
     """
 
     path: str = ""
@@ -153,12 +153,12 @@ class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def is_readonly(self) -> bool:
-        """Whether the guest can't write: said so, or a CD-ROM."""
+        """Return whether the guest can't write: the disk is set read-only, or is a CD-ROM."""
         return self.readonly or self.device is DiskKind.CDROM
 
 
 def bus_of(target: str) -> DiskBus:
-    """Return the bus that a guest's device name tells; sd is sata's, scsi's and usb's, and means sata here."""
+    """Return the bus for a guest's device name; sd (also used by scsi and usb) means sata."""
     for bus in (DiskBus.VIRTIO, DiskBus.IDE, DiskBus.FDC, DiskBus.SATA):
         if target.startswith(bus.prefix):
             return bus
@@ -174,7 +174,7 @@ def index_of(target: str) -> int:
 
 
 def target_name(bus: DiskBus, index: int) -> str:
-    """Return the opposite of :func:`index_of`."""
+    """Return the target with that number; the inverse of :func:`index_of`."""
     letters = ""
     number = index + 1
     while number:
@@ -192,7 +192,7 @@ def next_target(taken: set[str], bus: DiskBus = DiskBus.VIRTIO) -> str:
 
 
 def check_disk(disk: Disk) -> None:
-    """All that can be told of one disk by itself."""
+    """Check one disk without looking at others."""
     if not re.fullmatch(r"(vd|sd|hd|fd)[a-z]{1,3}", disk.target) or not disk.target.startswith(disk.bus.prefix):
         raise InvalidValue(
             f"disk target '{units.printable(disk.target)}' is not allowed on bus {disk.bus}",
@@ -234,11 +234,11 @@ def _check_groups(disk: Disk) -> None:
 def _check_kind(disk: Disk) -> None:
     if (disk.device is DiskKind.FLOPPY) != (disk.bus is DiskBus.FDC):
         raise InvalidValue(f"disk {disk.target}: a floppy sits on bus fdc, and nothing else does")
-    # What QEMU 7.2 makes of one on USB is a disk that can't be empty.
     if disk.bus is DiskBus.FDC and (disk.serial or index_of(disk.target) > 1):
         raise InvalidValue(f"disk {disk.target}: there are two floppy drives, fda and fdb, without a serial")
     if disk.wwn and disk.bus not in (DiskBus.SCSI, DiskBus.SATA, DiskBus.IDE):
         raise InvalidValue(f"disk {disk.target}: only scsi, sata and ide disks have a wwn")
+    # QEMU 7.2 makes a cdrom on USB a disk, which can't be empty.
     if disk.device is DiskKind.CDROM and disk.bus in (DiskBus.VIRTIO, DiskBus.USB):
         raise InvalidValue(f"disk {disk.target}: a cdrom can't sit on bus {disk.bus}", hint="sata, scsi or ide")
     if disk.backing and disk.format is DiskFormat.RAW:

@@ -1,4 +1,4 @@
-"""What a network's dnsmasq answers beside guests' names (hosts, TXT, SRV records), and which servers it asks."""
+"""DNS records that a network's dnsmasq answers besides guests' names, and the servers that it asks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DnsTxt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DnsSrv(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An SRV record (RFC 2782): ``service`` and ``protocol`` without underscores; no target: no service."""
+    """An SRV record (RFC 2782): ``service`` and ``protocol`` without underscores; no target means no service."""
 
     service: str
     protocol: str
@@ -40,14 +40,14 @@ class DnsSrv(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DnsForwarder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A name server to ask, for one domain or ('') for all that is not known here."""
+    """A name server to ask for one domain, or for all unknown names ('')."""
 
     address: str = ""
     domain: str = ""
 
 
 class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """DNS of a network, answered unless ``enable`` is off; ``forward_plain`` forwards names without a dot."""
+    """DNS of a network; ``enable`` off turns it off; ``forward_plain`` forwards names without a dot."""
 
     enable: bool = True
     forward_plain: bool = True
@@ -58,9 +58,9 @@ class Dns(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a DNS name of letters, digits and hyphens (RFC 1123, section 2.1).
+    """Return whether a text is a DNS name of letters, digits and hyphens (RFC 1123, section 2.1).
 
-    Its last label must not be a number, which could be read as an address or a time.
+    The last label must not be a number, which dnsmasq could read as an address or a time.
     """
     labels = text.split(".")
     return (
@@ -77,13 +77,13 @@ def is_name(text: str) -> bool:
 
 
 def check_hostname(text: str, what: str) -> None:
-    """Refuse what is no DNS name. :raises InvalidValue: naming it."""
+    """Refuse an invalid DNS name. :raises InvalidValue: naming it."""
     if not is_name(text):
         raise InvalidValue(f"{what}: '{units.printable(text)}' is not a DNS name")
 
 
 def check(dns: Dns) -> None:
-    """Refuse what dnsmasq could not say. :raises InvalidValue: naming the record."""
+    """Refuse records that dnsmasq can't answer. :raises InvalidValue: naming the record."""
     for host in dns.hosts:
         check_address(host.ip, "dns host")
         if not host.names:
@@ -110,7 +110,7 @@ def check(dns: Dns) -> None:
 
 
 def check_address(text: str, what: str) -> None:
-    """Refuse what is no IP address in its usual form. :raises InvalidValue: naming it."""
+    """Refuse text that is not an IP address in its usual form. :raises InvalidValue: naming it."""
     try:
         address = ip_address(text)
     except ValueError as error:
@@ -135,6 +135,6 @@ def _check_srv(srv: DnsSrv) -> None:
 
 
 def _check_record_name(text: str, what: str) -> None:
-    """Whether it is a name whose labels may begin with an underscore, as those of services (RFC 8552)."""
+    """Refuse an invalid record name; its labels may begin with an underscore, as for services (RFC 8552)."""
     if not is_name(".".join(label.removeprefix("_") for label in text.split("."))):
         raise InvalidValue(f"{what}: '{units.printable(text)}' is not a DNS name")

@@ -1,4 +1,4 @@
-"""What a domain is meant to be; its devices lie in the modules beside this one, one noun a file."""
+"""The definition of a domain; its parts are in the other modules of this package."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ __all__ = [
     "check_smbios", "check_throttle", "check_throttle_groups", "check_topology", "check_vcpus", "check_vnc",
     "check_vnc_password", "index_of", "next_target", "target_name", "validate",
 ]  # fmt: skip
-"""All that a definition is made of can be had from here."""
+"""This module exports all types that a definition consists of."""
 
 MEMORY_MINIMUM_KIB = 1024
-"""Below one MiB QEMU's machines do not start."""
+"""QEMU's machines do not start with less than one MiB."""
 
 VCPU_LIMIT = 288
 """The maximum of vCPUs of q35 in QEMU 7.2."""
@@ -125,7 +125,7 @@ ROOT_PORTS_LIMIT = 24
 
 
 class Accel(StrEnum):
-    """What runs the guest's instructions; auto is KVM where the hardware has it, else TCG."""
+    """What runs the guest's instructions; auto is KVM if the host has it, else TCG."""
 
     AUTO = "auto"
     KVM = "kvm"
@@ -133,14 +133,14 @@ class Accel(StrEnum):
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The guest's RAM: what the balloon leaves it, and its maximum."""
+    """The guest's RAM: the amount that the balloon leaves, and the maximum."""
 
     current: Size
     maximum: Size
 
 
 class Vcpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Virtual CPUs: plugged at start, and the most that can be plugged; ``cpuset`` is where they may run."""
+    """Virtual CPUs: their number at start and at most; ``cpuset`` are the host CPUs that may run them."""
 
     current: int = 1
     maximum: int = 1
@@ -206,10 +206,9 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def validate(domain: Domain) -> Domain:
-    """Check what types can't: ranges, duplicates, what a machine lacks.
+    """Return the domain with its UUID and MAC addresses in their usual form, after all checks beyond types.
 
-    Return the domain with its UUID and MAC addresses in their usual form. :raises InvalidValue: with what is
-    right.
+    :raises InvalidValue: a range, a duplicate, or a thing that the machine lacks; says what is right.
     """
     units.check_name(domain.name, "domain")
     if domain.name.isdigit():
@@ -241,7 +240,7 @@ def _check_cpu(text: str) -> None:
 
 
 def check_memory(memory: Memory) -> None:
-    """Both amounts sane and current not above maximum."""
+    """Check the amounts of memory; current must not exceed the maximum."""
     if memory.current < MEMORY_MINIMUM_KIB:
         raise InvalidValue(f"memory of {units.format_size(memory.current)} is too little", hint="1 MiB or more")
     if memory.maximum > 1 << 42:
@@ -254,7 +253,7 @@ def check_memory(memory: Memory) -> None:
 
 
 def check_vcpus(machine: Machine, vcpus: Vcpus) -> None:
-    """At least one, no more than the maximum, none to spare where they can't be plugged."""
+    """Check the numbers of vCPUs; both must be equal if the machine can't plug vCPUs."""
     if vcpus.current < 1 or vcpus.maximum < 1:
         raise InvalidValue(f"{min(vcpus.current, vcpus.maximum)} vcpus are too few", hint="1 or more")
     if vcpus.current > vcpus.maximum:
@@ -333,7 +332,7 @@ def _check_devices(domain: Domain) -> None:
 
 
 def check_machine(domain: Domain) -> None:
-    """What the machine has no bus for; a microvm has neither PCI nor ISA slots to speak of."""
+    """Refuse devices and settings that the machine does not have."""
     check_version(domain.machine_version)
     if domain.tpm is not None and domain.tpm.version not in ("2.0", "1.2"):
         raise InvalidValue(f"TPM version '{units.printable(domain.tpm.version)}' is not known", hint="2.0 or 1.2")

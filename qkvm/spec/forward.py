@@ -1,4 +1,4 @@
-"""A port of the host that leads to a guest."""
+"""Forwarding of host ports to guests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from qkvm.errors import AlreadyExists, InvalidValue
 
 
 class Protocol(StrEnum):
-    """What can be forwarded by port."""
+    """Protocols whose ports can be forwarded."""
 
     TCP = "tcp"
     UDP = "udp"
 
 
 class PortForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ports of the host that lead to ports of the guest with this NIC.
+    """Ports of the host that are forwarded to the guest with this NIC.
 
-    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host, '' for all; ``to`` the guest's (first)
-    port, 0 for the same.
+    ``ports`` is '8080' or '8000-8010'; ``listen`` an address of the host, '' for all; ``to`` the first port of the
+    guest, 0 for the same number as on the host.
     """
 
     protocol: Protocol = Protocol.TCP
@@ -32,40 +32,40 @@ class PortForward(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def first(self) -> int:
-        """The first of the host's ports."""
+        """Return the first port of the host."""
         return int(self.ports.partition("-")[0])
 
     @property
     def last(self) -> int:
-        """The last of the host's ports."""
+        """Return the last port of the host."""
         return int(self.ports.rpartition("-")[2])
 
     @property
     def target(self) -> tuple[int, int]:
-        """The first and the last of the guest's ports."""
+        """Return the first and the last port of the guest."""
         first = self.to or self.first
         return first, first + self.last - self.first
 
     @property
     def address(self) -> str:
-        """The guest's address where the forward names that, else ''."""
+        """Return the guest's address if the forward names one, else ''."""
         return ""
 
     @property
     def label(self) -> str:
-        """The forward in words: 'tcp 8080' or 'udp 10.0.0.1:53-54'."""
+        """Return the forward as text: 'tcp 8080' or 'udp 10.0.0.1:53-54'."""
         listen = f"[{self.listen}]" if ":" in self.listen else self.listen
         return f"{self.protocol} {listen}:{self.ports}" if listen else f"{self.protocol} {self.ports}"
 
 
 class Forward(PortForward, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ports of the host's that lead to a guest's on a network; ``guest`` is a domain's name or an address."""
+    """Ports of the host that are forwarded to a guest on a network; ``guest`` is a domain's name or an address."""
 
     guest: str
 
     @property
     def address(self) -> str:
-        """The guest's address where the forward names that, else ''."""
+        """Return the guest's address if the forward names one, else ''."""
         try:
             return str(ip_address(self.guest))
         except ValueError:
@@ -73,7 +73,7 @@ class Forward(PortForward, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def parse_ports(text: str, what: str = "port") -> str:
-    """Ports in their usual form, '8080' or '8000-8010'. :raises InvalidValue: they are none."""
+    """Return ports in their usual form, '8080' or '8000-8010'. :raises InvalidValue: the text is invalid."""
     first, dash, last = text.partition("-")
     numbers = [part for part in (first, last or first)]
     if (dash and not last) or not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in numbers):
@@ -87,7 +87,7 @@ def parse_ports(text: str, what: str = "port") -> str:
 
 
 def check(forward: PortForward) -> None:
-    """Refuse what can't be right whatever the network is. :raises InvalidValue: naming the value."""
+    """Refuse a forward that is invalid for any network. :raises InvalidValue: naming the value."""
     if parse_ports(forward.ports) != forward.ports:
         raise InvalidValue(f"port '{forward.ports}'", hint=parse_ports(forward.ports))
     if forward.to:
@@ -115,11 +115,11 @@ def _check_listen(forward: PortForward) -> None:
 
 
 def overlap(one: PortForward, other: PortForward) -> bool:
-    """Whether some packet would belong to both."""
+    """Return whether both forwards match some packet."""
     if one.protocol is not other.protocol or one.last < other.first or other.last < one.first:
         return False
     families = {ip_address(address).version for address in (one.listen, other.listen) if address}
-    # One that names an IPv4 guest takes no IPv6 packets, whatever it listens on.
+    # A forward to an IPv4 guest takes no IPv6 packets, whatever address it listens on.
     guests = {ip_address(forward.address).version for forward in (one, other) if forward.address}
     if len(families | guests) > 1:
         return False
@@ -127,7 +127,7 @@ def overlap(one: PortForward, other: PortForward) -> bool:
 
 
 def check_own(forwards: tuple[PortForward, ...]) -> None:
-    """The same of those in one domain's definition. :raises InvalidValue: one can't be right, or two overlap."""
+    """Check all forwards of one domain's definition. :raises InvalidValue: one is invalid, or two overlap."""
     try:
         check_all(forwards)
     except AlreadyExists as error:
@@ -135,9 +135,9 @@ def check_own(forwards: tuple[PortForward, ...]) -> None:
 
 
 def check_all(forwards: tuple[PortForward, ...]) -> None:
-    """Check each, and that no two want the same port.
+    """Check each forward, and refuse two for the same port.
 
-    :raises InvalidValue: one can't be right. :raises AlreadyExists: two overlap.
+    :raises InvalidValue: one is invalid. :raises AlreadyExists: two overlap.
     """
     for number, forward in enumerate(forwards):
         check(forward)

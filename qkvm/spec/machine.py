@@ -1,4 +1,4 @@
-"""The machine types that a domain can have, and their versions. Pure."""
+"""The machine types that a domain can have, and their versions. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qkvm.errors import InvalidValue
 
 
 class Machine(StrEnum):
-    """The machine types that have a template; behaviour that differs lies here."""
+    """The supported machine types; the properties are what differs between them."""
 
     Q35 = "q35"
     PC = "pc"
@@ -17,9 +17,9 @@ class Machine(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> tuple[Machine, str]:
-        """Return a machine and its version from QEMU's name of a type: 'pc-q35-7.2' and 'q35' are of q35.
+        """Return the machine and version for QEMU's name of a type; 'pc-q35-7.2' and 'q35' give q35.
 
-        :raises ValueError: no machine of qkvm's.
+        :raises ValueError: qkvm does not support the machine.
         """
         for machine in cls:
             version = name.removeprefix(f"{machine.family}-")
@@ -29,26 +29,26 @@ class Machine(StrEnum):
 
     @property
     def family(self) -> str:
-        """What QEMU's names of its versions begin with; '' where there are no versions."""
+        """Return the prefix of QEMU's names for its versions; '' if there are no versions."""
         return {"q35": "pc-q35", "pc": "pc-i440fx"}.get(self.value, "")
 
     def versioned(self, version: str) -> str:
-        """QEMU's name of the machine type of that version; '' is the newest."""
+        """Return QEMU's name for the machine type in that version; '' is the newest."""
         return f"{self.family}-{version}" if version and self.family else str(self)
 
     @property
     def hotplugs_vcpus(self) -> bool:
-        """Whether vCPUs can be added while it runs (ACPI CPU hotplug)."""
+        """Return whether vCPUs can be added while it runs (ACPI CPU hotplug)."""
         return self is not Machine.MICROVM
 
     @property
     def hotplugs_pci(self) -> bool:
-        """Whether devices can be added while it runs (native PCIe on q35, ACPI PCI hotplug on pc)."""
+        """Return whether devices can be added while it runs (native PCIe on q35, ACPI PCI hotplug on pc)."""
         return self is not Machine.MICROVM
 
 
 def check_version(text: str) -> None:
-    """The version of a machine: QEMU's releases, or a distribution's own such as rhel9.6.0."""
+    """Check a machine version: a release of QEMU, or a distribution's own such as rhel9.6.0."""
     if text and not (text[0].isalnum() and text.isascii() and set(text) <= _SIGNS):
         raise InvalidValue(f"machine_version '{units.printable(text)}' is not one", hint="such as 7.2")
 

@@ -1,4 +1,4 @@
-"""What a network is meant to be."""
+"""The definition of a network."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _FORBIDDEN = (
     "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
     "::/8", "fe80::/10", "ff00::/8",
 )  # fmt: skip
-"""Blocks that RFC 6890 keeps from being a guests' network."""
+"""Address blocks that a network can't use (RFC 6890)."""
 
 AUTO = "auto"
-"""In place of an address, or of an end of a DHCP range: net-define puts a free one there."""
+"""Placeholder for an address, or for an end of a DHCP range: net-define replaces it by a free address."""
 
 
 class Mode(StrEnum):
-    """How guests reach the outside.
+    """How guests reach other networks.
 
-    In this order: by the host's addresses, routed with their own, not at all, by a bridge that is not qkvm's (but
-    may be made over a NIC of the host), or as the host's own packet filter decides.
+    In this order: with the host's addresses; routed with their own; not at all; by a bridge that qkvm does not own
+    (but may create over a NIC of the host); as the host's own packet filter decides.
     """
 
     NAT = "nat"
@@ -42,10 +42,10 @@ class Mode(StrEnum):
 
 
 class Ipv6(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The IPv6 side of a network: the host's own address with its prefix, 'fd12:3456:789a:1::1/64'.
+    """IPv6 of a network: the host's own address with its prefix, 'fd12:3456:789a:1::1/64'.
 
-    Router advertisements announce the prefix; with ``dhcp`` there is DHCPv6 too. ``nat`` hides guests behind the
-    host's addresses (NAT66), in mode nat only; without it they are routed.
+    Router advertisements announce the prefix; with ``dhcp`` there is DHCPv6 too. ``nat`` translates guests'
+    addresses to the host's (NAT66), in mode nat only; without it they are routed.
     """
 
     address: str
@@ -57,9 +57,9 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a network: networks/NAME.toml.
 
     ``address`` is the host's own on the bridge with the prefix, '192.168.122.1/24'; '' is none. ``mac`` is the
-    bridge's, '' for a new one at each start. ``dev`` is the only link by which guests may go out. ``over`` is the
-    NIC over which a network of mode bridge makes its bridge. ``relocatable`` lets net-start take the next free
-    bridge name and /24 where these are taken. ``metadata`` is XML text by its namespace.
+    bridge's, '' for a new one at each start. ``dev`` is the only link by which guests may leave the host. ``over``
+    is the NIC over which a network of mode bridge creates its bridge. ``relocatable`` lets net-start take the next
+    free bridge name and /24 if these are in use. ``metadata`` is XML text by its namespace.
     """
 
     name: str
@@ -88,32 +88,32 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def interface(self) -> IPv4Interface | None:
-        """The host's IPv4 address with its prefix; None where it has none."""
+        """Return the host's IPv4 address with its prefix; None if it has none."""
         return IPv4Interface(self.address) if self.address else None
 
     @property
     def interface6(self) -> IPv6Interface | None:
-        """The host's IPv6 address with its prefix; None where it has none."""
+        """Return the host's IPv6 address with its prefix; None if it has none."""
         return IPv6Interface(self.ipv6.address) if self.ipv6 is not None else None
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
-        """The host's addresses with their prefixes."""
+        """Return the host's addresses with their prefixes."""
         return tuple(one for one in (self.interface, self.interface6) if one is not None)
 
     @property
     def subnets(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """The network's subnets."""
+        """Return the network's subnets."""
         return tuple(one.network for one in self.interfaces)
 
     @property
     def owns_bridge(self) -> bool:
-        """Whether its bridge is made for it, with addresses, a dnsmasq and rules of its own."""
+        """Return whether qkvm creates its bridge, with addresses, a dnsmasq and firewall rules."""
         return self.mode is not Mode.BRIDGE
 
 
 def default_network(uuid: str, mac: str = "") -> Network:
-    """Return the network that every host starts with, as libvirt's: NAT on virbr0, 192.168.122.0/24."""
+    """Return the default network, the same as libvirt's: NAT on virbr0, 192.168.122.0/24."""
     return Network(
         name="default", uuid=uuid, bridge="virbr0", mac=mac, address="192.168.122.1/24", relocatable=True,
         dhcp=DhcpRange(start="192.168.122.2", end="192.168.122.254"),
@@ -121,7 +121,7 @@ def default_network(uuid: str, mac: str = "") -> Network:
 
 
 def relocated(network: Network, subnet: IPv4Network, bridge: str) -> Network:
-    """Return the same network on another IPv4 subnet of the same size: host parts of all addresses stay."""
+    """Return the network moved to another IPv4 subnet of the same size; host parts of all addresses stay."""
     from msgspec.structs import replace
 
     former = network.interface
@@ -151,7 +151,7 @@ def relocated(network: Network, subnet: IPv4Network, bridge: str) -> Network:
 
 
 def validate(network: Network) -> Network:
-    """Check what types can't: ranges, overlaps, alphabets; gives the network back.
+    """Check ranges, overlaps and alphabets, which types can't; return the network.
 
     :raises InvalidValue: naming the value and what would be right. :raises AlreadyExists: two forwards overlap.
     """
@@ -189,7 +189,7 @@ def validate(network: Network) -> Network:
 
 
 def _check_mode(network: Network) -> None:
-    """Each mode has its own words; one that means nothing there is refused, not passed over."""
+    """Refuse settings that have no meaning in the network's mode."""
     mode = network.mode
     if network.over and mode is not Mode.BRIDGE:
         raise InvalidValue(f"over = '{units.printable(network.over)}' is for mode bridge alone")
@@ -248,7 +248,7 @@ def _check_ipv6(found: Ipv6) -> None:
             f"ipv6 address '{units.printable(found.address)}' is not an IPv6 address with its prefix",
             hint="the host's address on the bridge, such as fd12:3456:789a:1::1/64",
         )
-    # Guests make addresses of their own from a /64 alone (RFC 4862), and DHCPv6 ranges must not be huge.
+    # SLAAC needs a /64 (RFC 4862), and DHCPv6 ranges must not be huge.
     if interface.network.prefixlen != 64:
         raise InvalidValue(f"ipv6 address {found.address}: prefix /{interface.network.prefixlen}", hint="/64")
     _refuse_reserved(found.address, interface.network)

@@ -1,4 +1,4 @@
-"""What a NIC is meant to be."""
+"""The definition of a NIC."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ QUEUES_LIMIT = 256
 
 
 class NicType(StrEnum):
-    """What a NIC is plugged into: a qkvm network, an existing bridge, a stack in a program (see UserBackend), or a
-    NIC of the host, by a macvtap on top of it.
+    """What a NIC connects to: a qkvm network, an existing bridge, a user-space network stack (see UserBackend), or
+    a NIC of the host, by a macvtap on top of it.
     """
 
     NETWORK = "network"
@@ -28,12 +28,12 @@ class NicType(StrEnum):
 
     @property
     def has_port(self) -> bool:
-        """Whether it is a tap on a bridge."""
+        """Return whether it is a tap on a bridge."""
         return self in (NicType.NETWORK, NicType.BRIDGE)
 
 
 class UserBackend(StrEnum):
-    """Who carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU itself (slirp).
+    """What carries the packets of a NIC of type user: passt, with the host's addresses, or QEMU itself (slirp).
 
     ``auto`` is passt if it is installed and the host has a default route.
     """
@@ -44,7 +44,7 @@ class UserBackend(StrEnum):
 
 
 class SourceMode(StrEnum):
-    """How the macvtaps of a NIC of the host, and that NIC, see each other (linux/if_link.h, macvlan modes)."""
+    """How the macvtaps on a NIC of the host reach each other and that NIC (linux/if_link.h, macvlan modes)."""
 
     VEPA = "vepa"
     BRIDGE = "bridge"
@@ -53,7 +53,7 @@ class SourceMode(StrEnum):
 
 
 class NicModel(StrEnum):
-    """NIC hardware, in libvirt's words."""
+    """NIC hardware, by libvirt's names."""
 
     VIRTIO = "virtio"
     E1000E = "e1000e"
@@ -62,7 +62,7 @@ class NicModel(StrEnum):
 
 
 class Vhost(StrEnum):
-    """Whether the host's kernel serves a virtio NIC (vhost-net), or QEMU; ``auto``: the kernel where it can."""
+    """Whether the host's kernel (vhost-net) or QEMU serves a virtio NIC; ``auto`` is the kernel if possible."""
 
     AUTO = "auto"
     ON = "on"
@@ -70,7 +70,7 @@ class Vhost(StrEnum):
 
 
 class NicFilter(StrEnum):
-    """What of a guest's frames is stopped on the host, in libvirt's words; ``clean-traffic`` is all of it."""
+    """Which frames of a guest the host drops, by libvirt's names; ``clean-traffic`` combines all filters."""
 
     NONE = ""
     CLEAN_TRAFFIC = "clean-traffic"
@@ -84,7 +84,7 @@ class NicFilter(StrEnum):
 
     @property
     def needs_ipv4(self) -> bool:
-        """Whether it must know the guest's IPv4 address."""
+        """Return whether it must know the guest's IPv4 address."""
         return self in (
             NicFilter.CLEAN_TRAFFIC,
             NicFilter.NO_IP_SPOOFING,
@@ -94,7 +94,7 @@ class NicFilter(StrEnum):
 
 
 class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The VLANs of a NIC (802.1Q). Its guest sees no tag of a single one, but all of a ``trunk``.
+    """The VLANs of a NIC (802.1Q). The guest sees no tag of a single VLAN, but all tags of a ``trunk``.
 
     ``native`` is the trunk's VLAN for frames without a tag; 0 drops them.
     """
@@ -107,10 +107,10 @@ class Vlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface. ``source`` names a network, bridge or NIC; ``target`` the tap, chosen if empty.
 
-    ``queues``: pairs of them, to share the work among vCPUs. ``inbound`` limits what the guest receives,
-    ``outbound`` what it sends. ``mtu`` 0 is the bridge's. ``isolated`` keeps it from other isolated NICs of its
-    bridge. ``filter`` stops forged packets; ``ip`` then adds to the guest's own addresses, from its network's DHCP
-    and link-local. Only for type user: ``backend``, and ``forwards``, ports of the host that lead to the guest.
+    ``queues`` is the number of queue pairs. ``inbound`` limits received data of the guest, ``outbound`` sent data.
+    ``mtu`` 0 is the bridge's. ``isolated`` NICs of a bridge do not reach each other. ``filter`` drops forged
+    packets; ``ip`` then allows more addresses besides those of the network's DHCP and link-local ones. ``backend``
+    and ``forwards`` (ports of the host that are forwarded to the guest) are only for type user.
     """
 
     mac: str
@@ -137,17 +137,17 @@ class Nic(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def has_passt(self) -> bool:
-        """Whether a passt serves it; its back end is decided."""
+        """Return whether passt serves it; ``backend`` must not be auto."""
         return self.type is NicType.USER and self.backend is UserBackend.PASST
 
     @property
     def fd_count(self) -> int:
-        """How many fds QEMU is given for it, beside those of vhost-net; its back end is decided."""
+        """Return the number of fds that QEMU gets for it, without those of vhost-net; ``backend`` is not auto."""
         return int(self.has_passt) if self.type is NicType.USER else self.queues
 
 
 def check_nic(nic: Nic) -> None:
-    """Source and names, and limits that make sense."""
+    """Check source, names and limits."""
     if nic.type is NicType.NETWORK:
         units.check_name(nic.source, "network")
     elif nic.type is not NicType.USER:
@@ -173,7 +173,7 @@ def check_nic(nic: Nic) -> None:
 
 
 def _check_user(nic: Nic) -> None:
-    """What only a stack in a program has."""
+    """Check the settings that only a user-space network stack has."""
     if nic.type is not NicType.USER:
         if nic.forwards:
             raise InvalidValue(
@@ -188,7 +188,7 @@ def _check_user(nic: Nic) -> None:
 
 
 def _check_speed(nic: Nic) -> None:
-    """Several queues, and the kernel's help, are virtio's and need a tap."""
+    """Check queues and vhost; several queues and vhost need virtio and a tap."""
     check.between(nic.queues, 1, QUEUES_LIMIT, f"queues of {nic.mac}")
     for asked, word in ((nic.queues > 1, "several queues"), (nic.vhost is Vhost.ON, "vhost")):
         if asked and (nic.type is NicType.USER or nic.model is not NicModel.VIRTIO):
@@ -196,7 +196,7 @@ def _check_speed(nic: Nic) -> None:
 
 
 def _check_guard(nic: Nic) -> None:
-    """What keeps a NIC from others: it needs a port of a bridge, and addresses that a guest can have."""
+    """Check isolation and filter settings; they need a bridge port, and valid guest addresses."""
     if not nic.type.has_port:
         for asked, word in ((nic.isolated, "isolated"), (nic.filter, "filtered"), (nic.vlan, "in a VLAN")):
             if asked:

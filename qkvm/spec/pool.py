@@ -21,7 +21,7 @@ TYPES = (
 """The types of pools that libvirt 9.0 has, in its order."""
 
 INPUT_FORMATS = (*map(str, DiskFormat), *CONVERTED)
-"""Formats of images that a volume can be made of."""
+"""Formats of images that can be converted to a volume."""
 
 VOLUME_NAME_MAX = 255
 """Longest name of a volume in bytes: NAME_MAX of linux/limits.h."""
@@ -36,11 +36,11 @@ _LVM_PARTS = (
     "_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_iorig", "_imeta", "_mimage", "_mlog", "_pmspare", "_rimage",
     "_rmeta", "_tdata", "_tmeta", "_tpool", "_vdata", "_vorigin", "_vpool", "_wcorig",
 )  # fmt: skip
-"""What LVM keeps for the volumes that it makes by itself (lvmraid(7), lvmthin(7), lib/misc/lvm-string.c)."""
+"""Name parts that LVM reserves for its internal volumes (lvmraid(7), lvmthin(7), lib/misc/lvm-string.c)."""
 
 
 class PoolType(StrEnum):
-    """What a pool is made of: a folder, or a volume group of LVM's."""
+    """The storage of a pool: a folder, or a volume group of LVM."""
 
     DIR = "dir"
     LOGICAL = "logical"
@@ -50,9 +50,8 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The definition of a storage pool: pools/NAME.toml.
 
     ``path`` is the folder. pool-build gives it ``mode`` (octal), ``owner`` and ``group``; -1 is the user who
-    builds it. With ``autostart`` the pool is active from the boot on, unless it was destroyed since. A logical
-    pool has a ``volume_group``, by default of the pool's name, with the path /dev/GROUP; pool-build makes it on
-    ``devices``.
+    builds it. With ``autostart`` the pool is active from boot until it is destroyed. A logical pool has a
+    ``volume_group`` (by default the pool's name) with the path /dev/GROUP; pool-build creates it on ``devices``.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Volume(Struct, frozen=True, kw_only=True):
-    """A volume to make: sizes in KiB; ``allocation`` None is the format's default.
+    """A volume to create: sizes in KiB; ``allocation`` None is the format's default.
 
     ``backing`` is the path of its base image, in ``backing_format``; '' is none.
     """
@@ -85,12 +84,12 @@ class Volume(Struct, frozen=True, kw_only=True):
 
 
 def default_pool(uuid: str, images: str) -> Pool:
-    """The pool that every host starts with: the folder in which disks without a folder of their own are made."""
+    """Return the default pool: the folder for disks that the user gives no folder for."""
     return Pool(name="default", uuid=uuid, path=images, mode="0700", autostart=True)
 
 
 def validate(pool: Pool) -> Pool:
-    """Check what types can't; gives the pool back, whole.
+    """Check what types can't; return the pool with defaults filled in.
 
     :raises InvalidValue: naming the value and what would be right.
     """
@@ -129,7 +128,7 @@ def _validate_logical(pool: Pool) -> Pool:
 
 
 def validate_volume(volume: Volume, kind: PoolType = PoolType.DIR) -> Volume:
-    """Check what types can't of a volume to be made in a pool of that type; return it."""
+    """Check what types can't in a volume to create in a pool of that type; return it."""
     _check_owner(volume)
     if kind is PoolType.LOGICAL:
         return _validate_logical_volume(volume)
@@ -179,7 +178,7 @@ def check_lvm_name(name: str, what: str) -> str:
 
 
 def check_volume_name(name: str) -> str:
-    """Check a name that stays within its folder and harms no terminal; return it."""
+    """Check that a name can't leave its folder and has no control characters; return it."""
     shown = units.printable(name)
     if not name or name in (".", "..") or "/" in name:
         raise InvalidValue(f"volume name '{shown}' is not allowed", hint="a file's name, without a folder")
@@ -190,7 +189,7 @@ def check_volume_name(name: str) -> str:
 
 
 def volume_format(text: str, what: str = "volume format") -> DiskFormat:
-    """One of the formats that volumes are made in."""
+    """Return the format that a text names, one in which qkvm creates volumes."""
     try:
         return DiskFormat(text)
     except ValueError:
@@ -198,7 +197,7 @@ def volume_format(text: str, what: str = "volume format") -> DiskFormat:
 
 
 def input_format(text: str) -> str:
-    """One of the formats that can be converted."""
+    """Return the text if it names a format that qkvm can convert."""
     if text not in INPUT_FORMATS:
         raise InvalidValue(
             f"input format '{units.printable(text)}' is not supported", hint=", ".join(INPUT_FORMATS)

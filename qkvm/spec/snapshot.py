@@ -1,6 +1,6 @@
-"""A stored snapshot: when it was taken, of what, where its state is. Pure, and quick to load.
+"""A stored snapshot: its time, its domain's definitions and the places of its state. No I/O, and quick to load.
 
-Definitions are plain here, as in a record, since listing snapshots need not parse them.
+Definitions are plain dicts as in a record, since a list of snapshots does not need them parsed.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ VERSION = 1
 
 RUNNING, PAUSED, SHUTOFF, DISK = "running", "paused", "shutoff", "disk-snapshot"
 STATES = (RUNNING, PAUSED, SHUTOFF, DISK)
-"""What the guest was; of the last only the disks were kept (virDomainSnapshotState)."""
+"""The state of the guest; DISK means that only the disks were kept (virDomainSnapshotState)."""
 
 NO, INTERNAL, EXTERNAL = "no", "internal", "external"
 PLACES = (NO, INTERNAL, EXTERNAL)
-"""Where a state lies: nowhere, in a disk's image, in a file of its own (virDomainSnapshotLocation)."""
+"""Where a state is stored: nowhere, in a disk's image, in a file of its own (virDomainSnapshotLocation)."""
 
 _NAME_BYTES = 200
-"""A name is a file's too, and a tag in images, which QEMU cuts off at 255."""
+"""Longest name: it is also a file name, and a tag in images, which QEMU truncates to 255 bytes."""
 
 
 class SnapshotDisk:
-    """What became of one disk: ``path`` is the image that was laid over an external one."""
+    """One disk of a snapshot: for an external one ``path`` is the new overlay image."""
 
     __slots__ = ("format", "path", "place", "target")
 
@@ -39,7 +39,7 @@ class SnapshotDisk:
         self.format = format
 
     def to_plain(self) -> dict[str, str]:
-        """As JSON has it."""
+        """Return the plain form for JSON."""
         return {"target": self.target, "place": self.place, "path": self.path, "format": self.format}
 
 
@@ -47,11 +47,11 @@ class Snapshot:
     """A snapshot of a domain.
 
     ``created`` is in seconds since the epoch, ``parent`` the snapshot current then, '' for none. ``memory`` says
-    where the guest's memory is, ``memory_file`` and ``token`` name an external one's file. ``definition`` is the
-    domain's, ``inactive`` the stored definition of one that ran. ``kept`` are places of devices
-    (:class:`qkvm.qemu.launch.Kept`). ``nvram``: whether it has UEFI variables. ``tag`` names its states in images,
-    also after a rename. ``bases`` are the images under an external one, with length and time of the last change.
-    ``deleting``: it is half deleted.
+    where the guest's memory is; ``memory_file`` and ``token`` name the file of external memory. ``definition`` is
+    the domain's, ``inactive`` the stored definition if the domain was running. ``kept`` are addresses of devices
+    (:class:`qkvm.qemu.launch.Kept`). ``nvram`` says whether it has UEFI variables. ``tag`` names its states in
+    images, also after a rename. ``bases`` are the images under an external snapshot, with length and time of the
+    last change. ``deleting`` means that its deletion has begun.
     """
 
     __slots__ = (
@@ -98,25 +98,25 @@ class Snapshot:
 
     @property
     def has_memory(self) -> bool:
-        """Whether the guest goes on where it was, or boots."""
+        """Return whether it has the guest's memory; without memory, the guest boots after a revert."""
         return self.state in (RUNNING, PAUSED)
 
     @property
     def is_external(self) -> bool:
-        """Whether something of it lies in files of its own."""
+        """Return whether any part of it is stored in files of its own."""
         return self.memory == EXTERNAL or any(disk.place == EXTERNAL for disk in self.disks)
 
     @property
     def location(self) -> str:
-        """Where it lies, in one word."""
+        """Return where it is stored, in one word."""
         return EXTERNAL if self.is_external else INTERNAL
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Return the domain's definitions in it."""
+        """Return the domain's definitions that it contains."""
         return [self.definition] if self.inactive is None else [self.definition, self.inactive]
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the plain form for JSON."""
         return kept_to_plain(self, VERSION)
 
 
@@ -142,9 +142,9 @@ def kept_to_plain(kept: Any, version: int) -> dict[str, Any]:
 
 
 def kept_from_plain(plain: Any, path: str, version: int, make: Callable[[dict[str, Any]], Any]) -> Any:
-    """Return what ``make`` makes of the fields of a stored snapshot or checkpoint.
+    """Return the result of ``make`` for the fields of a stored snapshot or checkpoint.
 
-    :raises DefinitionError: it is damaged, or a newer qkvm's.
+    :raises DefinitionError: it is damaged, or a newer qkvm wrote it.
     """
     try:
         if plain["version"] > version:
@@ -160,15 +160,15 @@ def kept_from_plain(plain: Any, path: str, version: int, make: Callable[[dict[st
 def tag_of(name: str) -> str:
     """Return the tag of a snapshot's state in an image.
 
-    QEMU takes a small number for a state's number first (find_snapshot_by_id_or_name of block/qcow2-snapshot.c).
+    QEMU reads a small number as a state's id first (find_snapshot_by_id_or_name of block/qcow2-snapshot.c).
     """
     return f"snapshot-{name}" if name.isdigit() and len(name) < 9 else name
 
 
 def check_name(name: str, kind: str = "snapshot") -> str:
-    """Check a name that a snapshot, or a checkpoint, can have; return it.
+    """Check a name for a snapshot or checkpoint; return it.
 
-    :raises InvalidValue: in libvirt's words where it has some.
+    :raises InvalidValue: with libvirt's message if it has one.
     """
     shown = printable(name)
     if not name:
@@ -185,7 +185,7 @@ def check_name(name: str, kind: str = "snapshot") -> str:
 
 
 def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a plain snapshot without the passwords of its definitions' screens."""
+    """Return a plain snapshot without the VNC passwords of its definitions."""
     shown = dict(plain)
     for field in ("definition", "inactive"):
         definition = shown[field]

@@ -1,7 +1,7 @@
-"""What a guest can see of a definition, and must find again when its state is restored. Pure.
+"""The parts of a definition that a guest can see; they must not change when its state is restored. No I/O.
 
-libvirt calls this ABI stability. All counts except what is listed here as the host's own affair; so a new field
-counts until it is listed.
+libvirt calls this ABI stability. All fields count except those listed here, which concern only the host. So a new
+field counts until it is listed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _HOSTS_OF: dict[type, tuple[str, ...]] = {
     spec.Rng: ("source", "rate_bytes", "rate_period"),
     spec.Vcpus: ("cpuset",),
 }  # fmt: skip
-"""The same of a domain's parts."""
+"""Fields of a domain's parts that a guest can't see."""
 
 
 def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
     """Return a definition for the state of a saved guest: the wanted one, completed from the saved one.
 
-    :raises InvalidValue: the guest would see another machine; names the first thing that differs.
+    :raises InvalidValue: the guest would see another machine; names the first difference.
     """
     password = saved.vnc.password if saved.vnc is not None else ""
     if wanted.vnc is not None and not wanted.vnc.password and password:
@@ -69,7 +69,7 @@ def fitted(wanted: spec.Domain, saved: spec.Domain) -> spec.Domain:
 
 
 def same(present: spec.Domain, past: spec.Domain) -> bool:
-    """Whether a machine is as it was, with the same images and networks, so that an old state fits it.
+    """Return whether a machine is unchanged, with the same images and networks, so that an old state fits it.
 
     The balloon's size is part of the state.
     """
@@ -106,7 +106,7 @@ def _part(value: Any) -> Any:
 
 
 def _first_difference(key: str, before: Any, after: Any) -> str:
-    """What differs, as a person finds it in a definition: 'vcpus', 'nics[1].mac'."""
+    """Return the first field that differs, as the user finds it in a definition: 'vcpus', 'nics[1].mac'."""
     if isinstance(before, list) and isinstance(after, list):
         if len(before) != len(after):
             return f"number of {key}: {len(before)}, not {len(after)}"

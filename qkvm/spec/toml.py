@@ -1,4 +1,4 @@
-"""Definitions as TOML text: read with the file, line or key named in errors; written so that comments stay."""
+"""Definitions as TOML text. Errors name the file, line or key; changes keep the user's comments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loads(text: bytes | str, kind: type[T], path: str) -> T:
     """Return a definition of type ``kind`` from TOML text.
 
     :param path: the file it came from, for errors.
-    :raises DefinitionError: not UTF-8, not TOML (with line), or of another shape (with key).
+    :raises DefinitionError: not UTF-8, not TOML (names the line), or not of the type (names the key).
     """
     try:
         plain = tomllib.loads(decoded(text, path))
@@ -32,7 +32,7 @@ def loads(text: bytes | str, kind: type[T], path: str) -> T:
 
 
 def decoded(text: bytes | str, path: str) -> str:
-    """Text from bytes. :raises DefinitionError: they are not UTF-8."""
+    """Return the text of bytes. :raises DefinitionError: they are not UTF-8."""
     try:
         return text.decode() if isinstance(text, bytes) else text
     except UnicodeDecodeError as error:
@@ -50,7 +50,7 @@ def from_plain(plain: object, kind: type[T], path: str) -> T:
 def to_plain(definition: object) -> dict[str, Any]:
     """Return a definition as plain dicts, lists and strings, without defaults.
 
-    A part that exists by default but not here is False, as TOML has no null.
+    A part that exists by default but not in this definition is False, as TOML has no null.
     """
     plain = msgspec.to_builtins(definition, enc_hook=_encode)
     defaults = _without_defaults(definition, plain)
@@ -64,10 +64,10 @@ def dumps(definition: object) -> str:
 
 
 def update(text: str, definition: object) -> str:
-    """Return the TOML text changed to say ``definition``; comments and order are kept where possible.
+    """Return the TOML text changed to match ``definition``; keep comments and order if possible.
 
-    tomlkit (seen in 0.15.2) fails at some changes of dotted keys and tables out of order. So its result is read
-    again; if it differs, the text is written anew.
+    tomlkit (seen in 0.15.2) fails at some changes of dotted keys and tables out of order. So this function reads
+    the result again; if it differs, it writes a new text.
     """
     import tomlkit
 
@@ -87,9 +87,9 @@ def update(text: str, definition: object) -> str:
 
 
 def with_string(text: str, kind: type[Struct], key: str, value: str, *, after: tuple[str, ...]) -> str:
-    """Return the text of a definition with another string at its top level; the rest stays as the user wrote it.
+    """Return the text of a definition with one top-level string changed; the rest stays as the user wrote it.
 
-    :param after: keys; a new line follows the first of these that has one.
+    :param after: keys; a new line goes after the line of the first of these that is there.
     """
     wanted = msgspec.structs.replace(loads(text, kind, ""), **{key: value})
 
@@ -104,7 +104,7 @@ def with_string(text: str, kind: type[Struct], key: str, value: str, *, after: t
             if line.partition("=")[0].strip() != other:
                 continue
             changed = "".join([*lines[:number], f'{key} = "{value}"\n', *lines[number:]])
-            # Not so where the line is inside a text or a table, or where the key has a line already.
+            # This fails if the line is inside a text or a table, or if the key has a line already.
             if says(changed):
                 return changed
     import tomlkit
@@ -119,7 +119,7 @@ def with_string(text: str, kind: type[Struct], key: str, value: str, *, after: t
 
 
 def _merge(target: Any, wanted: dict[str, Any], whole: dict[str, Any]) -> None:
-    """Make ``target`` say ``wanted``; a default that it says already, as ``whole`` has it, stays said."""
+    """Change ``target`` to match ``wanted``; keep explicit defaults that match ``whole``."""
     import tomlkit
 
     for key in [key for key in target if key not in wanted]:
@@ -159,7 +159,7 @@ def _tables(items: list[dict[str, Any]], whole: list[dict[str, Any]]) -> Any:
 
 
 def _without_defaults(definition: object, plain: Any) -> Any:
-    """``plain`` without the fields that equal their default, through all levels."""
+    """Return ``plain`` without the fields that equal their default, at all levels."""
     if isinstance(definition, (list, tuple)):
         return [_without_defaults(item, value) for item, value in zip(definition, plain, strict=True)]
     if not isinstance(definition, msgspec.Struct):
@@ -176,7 +176,7 @@ def _without_defaults(definition: object, plain: Any) -> Any:
 
 
 def _with_nothing(plain: object, kind: type) -> object:
-    """``plain`` with None for the False that :func:`to_plain` writes."""
+    """Return ``plain`` with None for each False that :func:`to_plain` wrote."""
     if kind is dict or not isinstance(plain, dict) or not any(value is False for value in plain.values()):
         return plain
     absent = {field.encode_name for field in msgspec.structs.fields(kind) if NoneType in get_args(field.type)}
@@ -185,7 +185,7 @@ def _with_nothing(plain: object, kind: type) -> object:
 
 def _decode(kind: type, value: object) -> object:
     if kind is Size:
-        # msgspec adds the key to a ValueError, and to no other.
+        # msgspec adds the key only to a ValueError.
         if not isinstance(value, str):
             raise ValueError(f"Expected a size such as '512MiB', got {value!r}")
         try:
@@ -202,13 +202,13 @@ def _encode(value: object) -> str:
 
 
 def _describe(error: msgspec.ValidationError) -> str:
-    """msgspec's words with the key as a person writes it: 'Expected `int`, got `str` - at `$.vcpus.current`'."""
+    """Return msgspec's message with the key in front; msgspec appends it as ' - at `$.vcpus.current`'."""
     message, _, where = str(error).partition(" - at `$.")
     return f"key {where.rstrip('`')}: {message}" if where else message
 
 
 def uuid_of(text: bytes | str) -> str:
-    """The UUID that a definition's text names, in its usual form; '' where the text is damaged or names none."""
+    """Return the UUID in a definition's text, in its usual form; '' if the text is damaged or has none."""
     try:
         plain = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
         return units.parse_uuid(str(plain.get("uuid", "")))
@@ -217,9 +217,9 @@ def uuid_of(text: bytes | str) -> str:
 
 
 def with_uuid(text: bytes | str, path: str, known: Callable[[str], str]) -> str:
-    """Return a definition's text with a UUID, if need be the one known for its name, or a new one.
+    """Return a definition's text with a UUID; if it has none, add the one known for its name, or a new one.
 
-    :param known: gives the UUID of a definition by name, '' for none. :raises DefinitionError: no TOML.
+    :param known: returns the UUID of a definition by name, '' for none. :raises DefinitionError: not TOML.
     """
     text = decoded(text, path)
     plain = loads(text, dict, path)
@@ -228,7 +228,7 @@ def with_uuid(text: bytes | str, path: str, known: Callable[[str], str]) -> str:
     try:
         uuid = known(str(plain.get("name", "")))
     except InvalidValue:
-        # The name is refused, with its place, when the whole is read.
+        # Reading the whole definition later refuses the name and says where it is.
         uuid = ""
-    # In front of everything else it belongs to no table.
+    # At the very start, the key belongs to no table.
     return f'uuid = "{uuid or units.random_uuid()}"\n{text}'

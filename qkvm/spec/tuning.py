@@ -1,4 +1,4 @@
-"""What a domain may take of the host: CPUs, memory, block I/O, network; pure limits, applied by others."""
+"""Limits of a domain's use of the host: CPUs, memory, block I/O, network. Other modules apply them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FOREVER = (1 << 63) - 1
 
 
 class Throttle(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of a disk (block_set_io_throttle of qapi/block-core.json): bytes and operations a second, 0 is none.
+    """Limits of a disk (block_set_io_throttle of qapi/block-core.json): bytes and operations a second; 0 is none.
 
-    ``*_max`` are bursts, ``*_max_length`` their seconds, ``size_iops`` the bytes that count as one operation.
-    ``group_name`` shares the limits with the other disks of that group, each of which sets them for all; for a
-    throttle group it is the name.
+    ``*_max`` are bursts, ``*_max_length`` their length in seconds, ``size_iops`` the bytes that count as one
+    operation. Disks with the same ``group_name`` share the limits, and each of them sets the limits of all. For a
+    throttle group it is the group's name.
     """
 
     total_bytes_sec: int = 0
@@ -72,7 +72,7 @@ class CpuTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MemTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of what QEMU takes in all (cgroup v2 memory.max, memory.high, memory.swap.max); None is no limit."""
+    """Limits of QEMU's total memory (cgroup v2 memory.max, memory.high, memory.swap.max); None is no limit."""
 
     hard_limit: Size | None = None
     soft_limit: Size | None = None
@@ -80,7 +80,7 @@ class MemTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BlkioDevice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of a host's block device (cgroup v2 io.max, io.weight); 0 is none."""
+    """Limits for a block device of the host (cgroup v2 io.max, io.weight); 0 is none."""
 
     path: str
     weight: int = 0
@@ -98,7 +98,7 @@ class BlkioTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class NumaMode(StrEnum):
-    """How strictly memory comes from the nodes named."""
+    """How strictly QEMU allocates memory from the given nodes."""
 
     STRICT = "strict"
     PREFERRED = "preferred"
@@ -107,14 +107,14 @@ class NumaMode(StrEnum):
 
 
 class NumaTune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From which NUMA nodes of the host the guest's memory comes."""
+    """The NUMA nodes of the host that the guest's memory comes from."""
 
     nodeset: str
     mode: NumaMode = NumaMode.STRICT
 
 
 class IoThread(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A thread of its own for disks' I/O: its number, polling in nanoseconds, sizes of its pool of workers."""
+    """A thread for disks' I/O: its number, polling in nanoseconds, and limits of its pool of worker threads."""
 
     id: int
     poll_max_ns: int | None = None
@@ -125,7 +125,7 @@ class IoThread(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def check_throttle(throttle: Throttle, what: str) -> None:
-    """Totals exclude their parts, and a burst needs the limit that it exceeds (qemu: throttle_is_valid)."""
+    """Refuse totals together with their parts, and bursts without their limit (qemu: throttle_is_valid)."""
     for kind in ("bytes", "iops"):
         for end in ("_sec", "_sec_max"):
             total = getattr(throttle, f"total_{kind}{end}")
@@ -155,7 +155,7 @@ def check_throttle(throttle: Throttle, what: str) -> None:
 
 
 def check_throttle_groups(groups: tuple[Throttle, ...]) -> None:
-    """Limits that several disks share, under names that are there once."""
+    """Check throttle groups; their names must be distinct."""
     for group in groups:
         if not group.group_name:
             raise InvalidValue("a throttle group has no name", hint="[[throttle_groups]] group_name = …")
@@ -164,7 +164,7 @@ def check_throttle_groups(groups: tuple[Throttle, ...]) -> None:
 
 
 def check_bandwidth(band: Bandwidth | None, what: str) -> None:
-    """An average, and a peak that is not below it."""
+    """Check that there is an average, and that the peak is not below it."""
     if band is None:
         return
     check.between(band.average, 1, 1 << 32, f"average of {what}")
@@ -174,7 +174,7 @@ def check_bandwidth(band: Bandwidth | None, what: str) -> None:
 
 
 def check_cputune(tune: CpuTune) -> None:
-    """Ranges of cgroup v2 (Documentation/admin-guide/cgroup-v2.rst), and CPU lists that are some."""
+    """Check the ranges of cgroup v2 (Documentation/admin-guide/cgroup-v2.rst), and CPU lists."""
     if tune.shares:
         check.between(tune.shares, 1, 10000, "cpu shares")
     for name in ("", "global_", "emulator_", "iothread_"):
@@ -193,7 +193,7 @@ def check_cputune(tune: CpuTune) -> None:
 
 
 def check_blkiotune(tune: BlkioTune) -> None:
-    """Weights of cgroup v2, and each device once."""
+    """Check the weights of cgroup v2; refuse duplicate devices."""
     if tune.weight:
         check.between(tune.weight, 1, 10000, "blkio weight")
     for device in tune.devices:
@@ -205,7 +205,7 @@ def check_blkiotune(tune: BlkioTune) -> None:
 
 
 def check_iothreads(threads: tuple[IoThread, ...]) -> None:
-    """Numbers from 1 on, each once."""
+    """Check that thread numbers are at least 1 and distinct."""
     for thread in threads:
         check.between(thread.id, 1, 999, "iothread")
     check.once([str(thread.id) for thread in threads], "iothread")

@@ -1,14 +1,14 @@
-"""Verbs on domains: each does what the table of the same name in cli/verbs/domain says.
+"""Verbs on domains: each one implements the row of the same name in cli/verbs/domain.
 
 A module imports only what is listed before it:
 
-listing, statistics, events: verbs that look
+listing, statistics, events: show domains and their events
 screen: consoles and screens
-lifecycle, defining, describing: domains themselves
-devices: NICs and devices that are described in a file
+lifecycle, defining, describing: start, stop, define and describe domains
+devices: NICs, and devices that a file describes
 diskoptions, disks: disks
-blockio, blockjobs: how disks are used, and jobs on them
-vcpus, tuning: CPUs, and what a domain may take of its host
-saving, jobs, snapshots, backups: saved guests, what is under way, copies of disks
-monitor, guest: QEMU's words and the agent's
+blockio, blockjobs: I/O of disks, and block jobs
+vcpus, tuning: vCPUs, and limits on the host's resources
+saving, jobs, snapshots, backups: saved guests, running jobs, copies of disks
+monitor, guest: raw QMP commands, and the guest agent
 """

@@ -1,4 +1,4 @@
-"""Verbs on backups, and on checkpoints, from which on they tell what has changed."""
+"""Verbs on backups and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def backup(context: Context, args: Args) -> None:
-    """Back a domain up into a folder."""
+    """Back up a domain into a folder."""
     from qkvm.domain.backup import folder as library
     from qkvm.units import pretty_size
 
@@ -50,7 +50,7 @@ def backup(context: Context, args: Args) -> None:
 
 
 def restore_backup(context: Context, args: Args) -> None:
-    """Make a domain of a backup, or list what a folder holds."""
+    """Create a domain from a backup, or list the backups in a folder."""
     from qkvm.domain.backup import restore as library
 
     folder = args.required("from")
@@ -89,7 +89,7 @@ def _list(context: Context, args: Args, manifest: Manifest) -> None:
 
 
 def _kind(backup: Backup) -> str:
-    """Full where nothing is based on an earlier one, incremental where all is, else partly."""
+    """Return "full" if no disk has a base backup, "incremental" if all have, else "partly incremental"."""
     based = sum(bool(one.base) for one in backup.disks)
     return "full" if not based else "incremental" if based == len(backup.disks) else "partly incremental"
 
@@ -99,13 +99,13 @@ def _row(backup: Backup) -> dict[str, object]:
 
     plain: dict[str, object] = msgspec.to_builtins(backup)
     del plain["definition"]
-    # What is printed may be kept in logs, and a seed may hold passwords.
+    # The output may end up in logs, and a seed may hold passwords.
     plain["seed"] = backup.seed is not None
     return {"kind": _kind(backup), **plain}
 
 
 def _report(context: Context, args: Args, label: str) -> Callable[[int, int], None] | None:
-    """What says on stderr how far it is, as virsh does for its jobs; None without --verbose."""
+    """Return a function that prints the progress on stderr as virsh does; None without --verbose."""
     if not args.flag("verbose"):
         return None
 
@@ -122,7 +122,7 @@ def _done(context: Context, args: Args, label: str) -> None:
 
 
 def backup_begin(context: Context, args: Args) -> None:
-    """Begin a backup that an XML describes, or of all disks."""
+    """Begin a backup that an XML file describes, or a backup of all disks."""
     from qkvm.domain.backup.checkpoint import Wanted
     from qkvm.spec.libvirt import backup, checkpoint
 
@@ -138,7 +138,7 @@ def backup_begin(context: Context, args: Args) -> None:
 
 
 def backup_dumpxml(context: Context, args: Args) -> None:
-    """Print the description of the backup that is under way."""
+    """Print the description of the running backup."""
     from qkvm.cli.output import json_text, print_xml
 
     text = common.domain(context, args).backup.xml()
@@ -148,7 +148,7 @@ def backup_dumpxml(context: Context, args: Args) -> None:
 
 
 def checkpoint_create(context: Context, args: Args) -> None:
-    """Make a checkpoint that an XML describes, or write anew what is known of one."""
+    """Create a checkpoint that an XML file describes, or rewrite the metadata of one."""
     from qkvm.domain.backup import checkpoint
     from qkvm.spec.libvirt import checkpoint as libvirt
 
@@ -167,7 +167,7 @@ def checkpoint_create(context: Context, args: Args) -> None:
 
 
 def checkpoint_create_as(context: Context, args: Args) -> None:
-    """Make a checkpoint that options describe."""
+    """Create a checkpoint from options."""
     from qkvm.domain.backup import checkpoint
 
     domain = common.domain(context, args)
@@ -183,7 +183,7 @@ def checkpoint_create_as(context: Context, args: Args) -> None:
 
 
 def _disk(text: str) -> CheckpointDisk:
-    """A --diskspec: disk[,checkpoint=type][,bitmap=name]; two commas stand for one that is meant."""
+    """Parse a --diskspec: disk[,checkpoint=type][,bitmap=name]; two commas mean a literal one."""
     parts = [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
     found = CheckpointDisk(parts[0], BITMAP)
     for part in parts[1:]:
@@ -216,7 +216,7 @@ def checkpoint_delete(context: Context, args: Args) -> None:
 
 
 def checkpoint_dumpxml(context: Context, args: Args) -> None:
-    """Print what is known of a checkpoint as libvirt's XML."""
+    """Print a checkpoint's metadata as libvirt's XML."""
 
     domain = common.domain(context, args)
     found = domain.checkpoints[_named(args)]
@@ -232,7 +232,7 @@ def checkpoint_dumpxml(context: Context, args: Args) -> None:
 
 
 def checkpoint_edit(context: Context, args: Args) -> None:
-    """Let the user edit what is known of a checkpoint."""
+    """Let the user edit a checkpoint's metadata."""
     from qkvm.cli import editor
     from qkvm.spec.libvirt import checkpoint as libvirt
 
@@ -315,7 +315,7 @@ def checkpoint_list(context: Context, args: Args) -> None:
 
 
 def _listed(domain: Domain, checkpoints: Checkpoints, args: Args, start: str) -> list[Checkpoint]:
-    """The checkpoints that are asked for, in the order that is."""
+    """Return the checkpoints that the options select, in the order that they ask for."""
     if start and not args.flag("descendants"):
         listed = children(checkpoints, start)
     else:

@@ -1,4 +1,4 @@
-"""Verbs on what goes through a domain's disks."""
+"""Verbs on the I/O, size and limits of disks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMITS = (
 
 
 def domblkstat(context: Context, args: Args) -> None:
-    """Show what went through a disk, or through all of them."""
+    """Show the I/O statistics of one disk or of all disks."""
 
     device = args.text("device") or ""
     found = common.domain(context, args).disks.counters(device)
@@ -41,7 +41,7 @@ def domblkstat(context: Context, args: Args) -> None:
 
 
 def domblkinfo(context: Context, args: Args) -> None:
-    """Show the sizes of a disk, or with --all of each."""
+    """Show the sizes of a disk, or of every disk with --all."""
     from qkvm.cli.parse import UsageError
 
     device, human = args.text("device"), args.flag("human")
@@ -62,7 +62,7 @@ def domblkinfo(context: Context, args: Args) -> None:
 
 
 def _all_drives(context: Context, args: Args, found: list[Sizes]) -> list[tuple[str, ...]]:
-    """A row for each drive; an empty one has no sizes."""
+    """Return a row for each drive; an empty drive has no sizes."""
 
     by_target = {size.target: size for size in found}
     human = args.flag("human")
@@ -78,7 +78,7 @@ def _all_drives(context: Context, args: Args, found: list[Sizes]) -> list[tuple[
 
 
 def _amount(number: int, human: bool) -> str:
-    """Bytes as they are, or as virsh shows them to people: three decimals and the unit that fits."""
+    """Return the number of bytes, or with ``human`` a fitting unit and three decimals, as virsh does."""
     if not human:
         return str(number)
     value, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
@@ -88,7 +88,7 @@ def _amount(number: int, human: bool) -> str:
 
 
 def domblkerror(context: Context, args: Args) -> None:
-    """Show on which disks I/O has failed."""
+    """Show the disks that have had I/O errors."""
 
     found = common.domain(context, args).disks.errors()
     if args.json:
@@ -99,7 +99,7 @@ def domblkerror(context: Context, args: Args) -> None:
 
 
 def blkdeviotune(context: Context, args: Args) -> None:
-    """Show or set the limits of a disk."""
+    """Show or set the I/O limits of a disk."""
 
     domain, device = common.domain(context, args), args.required("device")
     scope = common.scope(args)
@@ -116,7 +116,7 @@ def blkdeviotune(context: Context, args: Args) -> None:
 
 
 def _limits(args: Args) -> dict[str, int | str]:
-    """The limits that were given; bytes may have a suffix."""
+    """Return the limits that the options set; sizes in bytes may have a suffix."""
     from qkvm.cli.parse import UsageError
     from qkvm.units import parse_size
 
@@ -136,7 +136,7 @@ def _limits(args: Args) -> dict[str, int | str]:
 
 
 def domthrottlegroupset(context: Context, args: Args) -> None:
-    """Make a throttle group, or set limits of one."""
+    """Create a throttle group, or set its limits."""
     from qkvm.cli.parse import UsageError
 
     limits = _limits(args)
@@ -175,7 +175,7 @@ def domthrottlegrouplist(context: Context, args: Args) -> None:
 
 
 def blockresize(context: Context, args: Args) -> None:
-    """Give a disk of a running guest another size."""
+    """Resize a disk of a running guest."""
     from qkvm.cli.parse import UsageError
 
     path, size = args.required("path"), args.size("size")
@@ -189,7 +189,7 @@ def blockresize(context: Context, args: Args) -> None:
 
 
 def domblkthreshold(context: Context, args: Args) -> None:
-    """Have it told when a guest writes beyond a byte of its disk."""
+    """Set an offset on a disk; a guest's write beyond it sends an event."""
     from qkvm.units import parse_size
 
     text = args.required("threshold")

@@ -1,4 +1,4 @@
-"""Verbs on what is done to the images of a running guest's disks: commit, copy, pull, and what is under way."""
+"""Verbs on block jobs: commit, copy, pull, and the job that is running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def blockcommit(context: Context, args: Args) -> None:
-    """Commit images of a chain down into one of them."""
+    """Commit images of a disk's chain into one of their base images."""
 
     args.exclusive("pivot", "keep-overlay")
     args.exclusive("base", "shallow")
@@ -79,7 +79,7 @@ def blockcopy(context: Context, args: Args) -> None:
 
 
 def blockpull(context: Context, args: Args) -> None:
-    """Pull base images up into a disk."""
+    """Pull the data of base images into a disk's image."""
 
     waits = _waits(args, False)
     domain, path = common.domain(context, args), args.required("path")
@@ -96,7 +96,7 @@ def blockpull(context: Context, args: Args) -> None:
 
 
 def blockjob(context: Context, args: Args) -> None:
-    """Show, limit or end the job of a disk."""
+    """Show, limit or end the block job of a disk."""
 
     abort = args.flag("abort") or args.flag("async") or args.flag("pivot")
     shows = args.flag("info") or args.flag("raw")
@@ -116,7 +116,7 @@ def blockjob(context: Context, args: Args) -> None:
 
 
 def _show(context: Context, args: Args, path: str, job: Info | None) -> None:
-    """What virsh shows of a job: on stderr how far it is, on stdout its limit."""
+    """Print a job as virsh does: the progress on stderr, the limit on stdout."""
     if args.json:
         return context.out(json_text(job._asdict() if job is not None else None))
     if job is None:
@@ -134,16 +134,16 @@ def _show(context: Context, args: Args, path: str, job: Info | None) -> None:
 
 
 def _progress(job: Info) -> str:
-    """As virsh has it: all is done only when nothing is left."""
+    """Return the progress as virsh prints it; it is 100 % only when nothing is left."""
     left = job.end - job.current
     share = 100.0 if left == 0 else min(100.0 - left * 100.0 / job.end, 99.99)
     return f"\r{job.kind}: [{share:5.2f} %]"
 
 
 def _waits(args: Args, ends: bool) -> bool:
-    """Whether the verb waits for its job.
+    """Return whether the verb waits for its job.
 
-    :raises UsageError: an option of waiting without it.
+    :raises UsageError: an option that needs --wait is given without it.
     """
     if args.flag("wait") or ends:
         return True
@@ -153,7 +153,7 @@ def _waits(args: Args, ends: bool) -> bool:
 
 
 def _wait(context: Context, args: Args, domain: Domain, job: Job) -> str:
-    """Wait for a job with the progress that --verbose asks for; an interrupt cancels it, as in virsh."""
+    """Wait for a job and with --verbose print its progress; an interrupt cancels the job, as in virsh."""
     from qkvm.domain.block import job as jobs
     from qkvm.errors import QkvmError
 
@@ -191,7 +191,7 @@ def _interrupted(domain: Domain, path: str, args: Args) -> NoReturn:
 
 
 def _destination(args: Args) -> Destination:
-    """--dest with --format, or the file that --xml names."""
+    """Return the destination that --dest and --format, or the file of --xml, describe."""
     from qkvm.domain.block.copy import Destination
     from qkvm.spec.libvirt import disk
 

@@ -1,4 +1,4 @@
-"""Verbs on a domain's definition and its names."""
+"""Verbs on a domain's definition, name and ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def define(context: Context, args: Args) -> None:
-    """Store a domain's definition from a file, TOML or libvirt's XML."""
+    """Store a domain's definition from a file in TOML or libvirt's XML."""
 
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
     domain = context.host.define(*common.read_file(args.required("file")), left_out=left_out)
@@ -48,7 +48,7 @@ def _tell(context: Context, warnings: list[str] | None) -> None:
 
 
 def undefine(context: Context, args: Args) -> None:
-    """Remove a definition, and those of its disks that are to go."""
+    """Remove a definition, and the disks that the options select."""
     args.exclusive("nvram", "keep-nvram")
     args.exclusive("tpm", "keep-tpm")
     steps: list[Step] = []
@@ -67,7 +67,7 @@ def undefine(context: Context, args: Args) -> None:
 
 
 def _storage(context: Context, args: Args, removed: list[Step]) -> Wanted | None:
-    """Which disks go with the domain, None for none; ``removed`` gets those that have gone."""
+    """Return which disks to remove, None if none; the steps of removing them are appended to ``removed``."""
     named, everything = args.text("storage"), args.flag("remove-all-storage")
     if named is None and not everything:
         for option in ("wipe-storage", "delete-storage-volume-snapshots"):
@@ -97,20 +97,20 @@ def _storage(context: Context, args: Args, removed: list[Step]) -> Wanted | None
 
 
 def domrename(context: Context, args: Args) -> None:
-    """Give a domain that does not run another name."""
+    """Rename a domain that is not running."""
     common.domain(context, args).rename(args.required("new-name"))
     context.say("Domain successfully renamed\n")
 
 
 def set_lifecycle_action(context: Context, args: Args) -> None:
-    """Choose what a guest's power-off, reboot or crash leads to."""
+    """Set what happens on a guest's power-off, reboot or crash."""
 
     domain = common.domain(context, args)
     domain.set_action(args.required("type"), args.required("action"), scope=common.scope(args))
 
 
 def domxml_to_native(context: Context, args: Args) -> None:
-    """Print the command line that a domain, or the description in a file, would be started with."""
+    """Print QEMU's command line for a domain, or for the description in a file."""
     from shlex import quote
 
     from qkvm.api.domain import Domain
@@ -134,7 +134,7 @@ def domxml_to_native(context: Context, args: Args) -> None:
 
 
 def domxml_from_native(context: Context, args: Args) -> None:
-    """Refuse, as libvirt does since 5.5."""
+    """Refuse the conversion, as libvirt does since 5.5."""
     raise InvalidValue(
         "a command line of QEMU can't be read: it says how, and not what (libvirt gave it up in 5.5)",
         hint="qkvm install, or write a definition",
@@ -142,7 +142,7 @@ def domxml_from_native(context: Context, args: Args) -> None:
 
 
 def domid(context: Context, args: Args) -> None:
-    """Print the id of a domain, - where it does not run."""
+    """Print the id of a domain, or - if it is not running."""
     run = common.domain(context, args).run
     context.out(f"{run.id if run is not None and run.pid is not None else '-'}\n")
 
@@ -158,7 +158,7 @@ def domuuid(context: Context, args: Args) -> None:
 
 
 def domargv(context: Context, args: Args) -> None:
-    """Print the command line that start would run, one option a line, quoted for a shell where need be."""
+    """Print the command line that start would run: one option a line, quoted for a shell if necessary."""
     import os
     from shlex import quote
 

@@ -1,4 +1,4 @@
-"""Verbs that show what a domain is, and let it be edited."""
+"""Verbs that show and edit a domain's description."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def dumpxml(context: Context, args: Args) -> None:
-    """Print what a domain is as libvirt's XML."""
+    """Print a domain as libvirt's XML."""
 
     domain = common.domain(context, args)
     scope = {"inactive": args.flag("inactive"), "migratable": args.flag("migratable")}
@@ -86,10 +86,10 @@ def show_description(context: Context, args: Args, owner: Domain | Network, kind
 
 
 def _edit_line(context: Context, text: str, before: str, accept: Callable[[str], object]) -> bool:
-    """Let the user edit a text that replaces ``before``; False where the outcome is just that."""
+    """Let the user edit a text; return False if the result equals ``before``."""
     from qkvm.cli import editor
 
-    # Some editors end the last line, whether it was ended or not.
+    # Some editors add a newline at the end.
     changed = editor.edit(context, text, lambda edited: accept(edited.removesuffix("\n")), suffix=".txt")
     if not changed and text != before:
         accept(text)
@@ -129,7 +129,7 @@ def show_metadata(context: Context, args: Args, owner: Domain | Network) -> None
 
 
 def _shown(owner: Domain | Network, uri: str, scope: Scope) -> str:
-    """The element of a namespace as virsh shows it, without the namespace; '' where there is none."""
+    """Return the element of a namespace as virsh shows it, without the namespace; '' if there is none."""
     from qkvm import xpath
     from qkvm.domain.manage import describe
     from qkvm.spec.libvirt.metadata import without_namespace

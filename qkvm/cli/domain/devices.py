@@ -1,4 +1,4 @@
-"""Verbs on a domain's NICs, and on devices that are described in a file."""
+"""Verbs on a domain's NICs, and on devices that a file describes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def detach_device(context: Context, args: Args) -> None:
 
 
 def detach_device_alias(context: Context, args: Args) -> None:
-    """Unplug the device of an alias."""
+    """Unplug the device that has an alias."""
 
     domain = common.domain(context, args)
     domain.devices.detach_alias(args.required("alias"), scope=common.scope(args), **common.patience(args))
@@ -77,11 +77,11 @@ _NOT_ATTACHED = {
     "script": "a NIC is plugged into its bridge by qkvm itself, which runs no scripts as root",
     "managed": "it is for devices of the host, and none is passed to a guest",
 }
-"""Options of attach-interface for what a NIC can't be."""
+"""Options of attach-interface that qkvm does not support."""
 
 
 def _bandwidth(args: Args) -> dict[str, Any]:
-    """--inbound and --outbound, where they are given."""
+    """Return --inbound and --outbound as keywords, if they are given."""
     if not args.has("inbound") and not args.has("outbound"):
         return {}
     from qkvm.domain.device.nic.tune import DIRECTIONS, parse
@@ -107,7 +107,7 @@ def detach_interface(context: Context, args: Args) -> None:
 
 
 def domif_setlink(context: Context, args: Args) -> None:
-    """Pull or plug the cable of a NIC."""
+    """Set the link of a NIC up or down."""
     from qkvm.domain.device.nic import status as nic
     from qkvm.scope import Scope
 
@@ -127,7 +127,7 @@ def domif_setlink(context: Context, args: Args) -> None:
 
 
 def domif_getlink(context: Context, args: Args) -> None:
-    """Show whether the cable of a NIC is plugged."""
+    """Show whether the link of a NIC is up."""
     from qkvm.domain.device.nic import status as nic
 
     domain = common.domain(context, args)
@@ -157,7 +157,7 @@ def domiftune(context: Context, args: Args) -> None:
 
 
 def domiflist(context: Context, args: Args) -> None:
-    """List the NICs of a domain, and with --slots how many more devices it can take while it runs."""
+    """List the NICs of a domain; with --slots show how many devices can still be plugged while it runs."""
 
     domain = common.domain(context, args)
     found = domain.nics.all(inactive=args.flag("inactive"))
@@ -189,7 +189,7 @@ def domifaddr(context: Context, args: Args) -> None:
     )
     if args.json:
         return context.out(json_text([entry._asdict() for entry in found if entry.ip]))
-    # virsh's own layout here is not that of its other tables.
+    # virsh formats this table differently from its other tables.
     lines = [f" {'Name':<10} {'MAC address':<20} {'Protocol':<12} {'Address'}\n", "-" * 79 + "\n"]
     last = ""
     for entry in found:
@@ -203,7 +203,7 @@ def domifaddr(context: Context, args: Args) -> None:
 
 
 def domifstat(context: Context, args: Args) -> None:
-    """Show what went through a NIC, as the guest sees it."""
+    """Show the traffic statistics of a NIC, as the guest sees it."""
 
     interface = args.required("interface")
     counters = common.domain(context, args).nics.counters(interface)
@@ -213,7 +213,7 @@ def domifstat(context: Context, args: Args) -> None:
 
 
 def _interface_xml(args: Args) -> str:
-    """The libvirt element that the options mean, without attaching anything."""
+    """Return the libvirt element that the options describe; attach nothing."""
     from xml.sax.saxutils import escape
 
     def quoted(text: str | None) -> str:
@@ -239,7 +239,7 @@ def _interface_xml(args: Args) -> str:
 
 
 def _bandwidth_xml(args: Args) -> list[str]:
-    """A line for each direction that has a limit."""
+    """Return a line for each direction that has a limit."""
     lines = []
     for direction, band in _bandwidth(args).items():
         given = [(name, getattr(band, name)) for name in ("average", "peak", "burst") if getattr(band, name, 0)]
@@ -250,7 +250,7 @@ def _bandwidth_xml(args: Args) -> list[str]:
 
 
 def _described(domain: Domain, mac: str, *, inactive: bool, link: str = "") -> str:
-    """The <interface> of a NIC that is there, with another state of its link where one is given."""
+    """Return the <interface> element of an existing NIC; ``link`` replaces its link state."""
     from qkvm import xml
 
     devices = xml.parse(domain.xml(inactive=inactive), "description").find("devices")

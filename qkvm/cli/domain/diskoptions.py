@@ -1,4 +1,4 @@
-"""attach-disk's options: as a disk, and as the XML that virsh makes of them."""
+"""The options of attach-disk, as a disk and as virsh's XML."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NOT_HERE = {
         "qkvm opens files and block devices of this host alone",
     ),
 }
-"""Options that are understood and refused, and why."""
+"""Options that are refused, and the reason."""
 
 _BUSES = {"vd": spec.DiskBus.VIRTIO, "hd": spec.DiskBus.IDE, "sd": spec.DiskBus.SCSI, "fd": spec.DiskBus.FDC}
-"""The bus that libvirt takes where none is said, by the target's first letters."""
+"""The bus that libvirt chooses by default, by the target's prefix."""
 
 _PCI = re.compile(r"pci:([0-9a-f]{1,4})\.([0-9a-f]{1,2})\.([0-9a-f]{1,2})\.([0-7])", re.IGNORECASE)
 _DRIVE = re.compile(r"(?:scsi|sata|ide):(\d+)\.(\d+)\.(\d+)")
@@ -35,9 +35,9 @@ _USB = re.compile(r"usb:(\d+)\.(\d+)")
 
 
 def disk(args: Args) -> spec.Disk:
-    """The disk that the options describe.
+    """Return the disk that the options describe.
 
-    :raises InvalidValue: an option that is refused, or a value that can't be.
+    :raises InvalidValue: an option is not supported, or a value is invalid.
     """
     for name, why in _NOT_HERE.items():
         if args.has(name):
@@ -88,7 +88,7 @@ def _check_source_type(kind: str | None, source: str) -> None:
 
 
 def _choice(kind: type[StrEnum], text: str, what: str, *, other: str = "") -> Any:
-    """One of the words of an enumeration; ``other`` is one more for its empty one."""
+    """Return a member of the enumeration; ``other`` is a second name for its empty member."""
     try:
         return kind("" if other and text == other else text)
     except ValueError:
@@ -98,7 +98,7 @@ def _choice(kind: type[StrEnum], text: str, what: str, *, other: str = "") -> An
 
 
 def _address(text: str | None) -> str:
-    """An address of virsh's, such as pci:0000.00.0a.0 or scsi:00.00.01, as a definition has it."""
+    """Convert virsh's address, such as pci:0000.00.0a.0 or scsi:00.00.01, to the form of a definition."""
     if not text:
         return ""
     if found := _PCI.fullmatch(text):
@@ -112,7 +112,7 @@ def _address(text: str | None) -> str:
 
 
 def xml(args: Args) -> str:
-    """The libvirt element that the options mean (virsh attach-disk --print-xml)."""
+    """Return the libvirt element that the options describe (virsh attach-disk --print-xml)."""
     from qkvm.spec.libvirt import tuning
     from qkvm.xml import dump, element
 

@@ -1,4 +1,4 @@
-"""Verbs on which disks a domain has."""
+"""Verbs that attach, detach, change and list a domain's disks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def attach_disk(context: Context, args: Args) -> None:
-    """Plug a disk, or show the XML that virsh would send."""
+    """Plug a disk, or print the XML that virsh would send."""
     from qkvm.cli.domain import diskoptions
 
     scope = common.scope(args)
@@ -30,7 +30,7 @@ def attach_disk(context: Context, args: Args) -> None:
 
 
 def change_media(context: Context, args: Args) -> None:
-    """Eject, insert or change the medium of a drive, or show the drive as it would be."""
+    """Eject, insert or change the medium of a drive, or print the resulting XML."""
     action = _action(args)
     domain = common.domain(context, args)
     source = args.text("source") or ""
@@ -47,7 +47,7 @@ def change_media(context: Context, args: Args) -> None:
 
 
 def _action(args: Args) -> str:
-    """What is to be done with the medium; virsh takes an update without source for an eject."""
+    """Return what to do with the medium; an update without a source is an eject, as in virsh."""
     from qkvm.domain.block.disk import is_block
     from qkvm.errors import InvalidValue
 
@@ -63,7 +63,7 @@ def _action(args: Args) -> str:
 
 
 def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str:
-    """The <disk> element of a drive as it is, or as a change of its medium would make it."""
+    """Return the <disk> element of a drive, as it is or after ``action`` on its medium."""
     from qkvm.domain.device.disk import media
     from qkvm.spec.libvirt.disk import write_disk
     from qkvm.spec.libvirt.place import Places
@@ -78,7 +78,7 @@ def _drive_xml(domain: Domain, args: Args, option: str, action: str = "") -> str
 
 
 def detach_disk(context: Context, args: Args) -> None:
-    """Unplug a disk, or show the one that would be."""
+    """Unplug a disk, or print its XML."""
     domain, scope = common.domain(context, args), common.scope(args)
     if args.flag("print-xml"):
         context.out(_drive_xml(domain, args, "target"))
@@ -86,7 +86,7 @@ def detach_disk(context: Context, args: Args) -> None:
     try:
         domain.disks.detach(args.required("target"), scope=scope, **common.patience(args))
     except NotFound as error:
-        # Which disk is meant virsh finds out by itself: there is no headline in front of it.
+        # virsh looks up the disk itself, so its message has no headline.
         raise UsageError(str(error), hint=error.hint) from error
     context.say("Disk detached successfully\n")
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def event(context: Context, args: Args) -> int:
-    """Print events until one has come, or with --loop until the timeout or ^C; 1 where none came."""
+    """Print one event, or with --loop all until the timeout or ^C; return 1 if none came."""
     for one, other in (("all", "event"), ("list", "all"), ("list", "event")):
         args.exclusive(one, other)
     if args.flag("list"):
@@ -39,7 +39,7 @@ def event(context: Context, args: Args) -> int:
 
 
 def qemu_monitor_event(context: Context, args: Args) -> int:
-    """Print events as QEMU told them, as :func:`event` does."""
+    """Print QEMU's own events, otherwise as :func:`event` does."""
     wanted = _filter(args)
     found = context.host.qemu_events(domain=_domain(context, args), timeout=args.number("timeout"))
     return tell(context, args, (one for one in found if wanted(one.name)), _qemu_line)
@@ -51,7 +51,7 @@ def _domain(context: Context, args: Args) -> str | None:
 
 
 def _filter(args: Args) -> Callable[[str], bool]:
-    """Whether an event's name is the one that --event asks for, in whole or as a regular expression."""
+    """Return a test of an event's name against --event, which is a whole name or a regular expression."""
     import re
 
     text = args.text("event")
@@ -66,7 +66,7 @@ def _filter(args: Args) -> Callable[[str], bool]:
 
 
 def tell(context: Context, args: Args, found: Iterator[T], line: Callable[[T, Args], str]) -> int:
-    """Print events as they come, one or with --loop all, and then virsh's words on how it ended."""
+    """Print one event, or all with --loop, then virsh's closing lines; return 1 if none came."""
     count = 0
     try:
         for one in found:
@@ -97,7 +97,7 @@ def _line(event: events.Event, args: Args) -> str:
 
 
 def _detail(text: str) -> str:
-    """Details behind their colon. One can hold what a guest wrote; its lines and tabs are libvirt's."""
+    """Return the details after a colon; escape what a guest may have written, but keep lines and tabs."""
     if not text:
         return ""
     lines = ["\t" * line.startswith("\t") + printable(line.removeprefix("\t")) for line in text.split("\n")]
@@ -116,11 +116,11 @@ def _qemu_line(event: events.QemuEvent, args: Args) -> str:
 
 
 def _json(data: dict[str, Any], args: Args) -> str:
-    """The data as QEMU writes it; json.dumps escapes all that a terminal could act on."""
+    """Return the data as JSON; json.dumps escapes control characters."""
     return json.dumps(data, indent=2) if args.flag("pretty") else json.dumps(data, separators=(",", ":"))
 
 
 def stamp(moment: float) -> str:
-    """Seconds since the epoch as libvirt writes them: 2026-11-23 01:31:42.123+0000."""
+    """Format seconds since the epoch as libvirt does: 2026-11-23 01:31:42.123+0000."""
     whole = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
     return f"{whole}.{int(moment % 1 * 1000):03d}+0000"

@@ -1,4 +1,4 @@
-"""Verbs on the system in a guest: what it is, its clock, CPUs, users and file systems."""
+"""Verbs on the guest's operating system: information, clock, CPUs, users and file systems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def domhostname(context: Context, args: Args) -> None:
-    """Show the name that the guest has given itself."""
+    """Show the guest's host name."""
 
     source = args.text("source") or "agent"
     if source not in ("agent", "lease"):
@@ -48,12 +48,12 @@ def _calendar(seconds: int) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
     except (OverflowError, OSError, ValueError):
-        # No calendar has it, yet a guest can say so.
+        # A guest can report a time that the calendar cannot represent.
         return str(seconds)
 
 
 def guestinfo(context: Context, args: Args) -> None:
-    """Show what the agent tells of the guest, all or the groups asked for."""
+    """Show what the agent reports about the guest, all groups or the selected ones."""
     import msgspec
 
     from qkvm.domain.guest import filesystems as guestfs
@@ -75,12 +75,12 @@ def _by_device(targets: dict[Any, str]) -> dict[str, str]:
 
 
 def _shown(value: object) -> str:
-    """A value as virsh shows typed parameters."""
+    """Return a value as virsh shows typed parameters."""
     return ("no", "yes")[value] if isinstance(value, bool) else printable(str(value))
 
 
 def _parameters(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str, object]]:
-    """Names and values in virsh's order; what the guest has left out is not there."""
+    """Yield names and values in virsh's order; values that the guest did not report are omitted."""
     from msgspec import UNSET
     from msgspec.structs import asdict
 
@@ -90,7 +90,7 @@ def _parameters(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tupl
             yield f"user.{number}.name", user.user
             if user.domain is not UNSET:
                 yield f"user.{number}.domain", user.domain
-            # Milliseconds; no clock has more than 15 digits of seconds.
+            # Milliseconds; limit absurd values from a guest.
             yield f"user.{number}.login-time", int(min(max(user.login_time, 0), 1e15) * 1000)
     if "os" in found:
         for name, value in asdict(found["os"]).items():
@@ -167,7 +167,7 @@ def _disks(found: dict[str, Any], targets: dict[Any, str]) -> Iterable[tuple[str
 
 
 def guestvcpus(context: Context, args: Args) -> None:
-    """Show which vCPUs the guest has online, or bring some online or offline."""
+    """Show which vCPUs are online in the guest, or set some online or offline."""
     from qkvm.domain.tuning.threads import parse_cpus
     from qkvm.units import format_cpu_list
 
@@ -196,7 +196,7 @@ def guestvcpus(context: Context, args: Args) -> None:
 
 
 def set_user_password(context: Context, args: Args) -> None:
-    """Set the password of a user of the guest."""
+    """Set the password of a user in the guest."""
 
     domain, user = common.domain(context, args), args.required("user")
     domain.guest.set_password(user, args.required("password"), encrypted=args.flag("encrypted"))
@@ -204,14 +204,14 @@ def set_user_password(context: Context, args: Args) -> None:
 
 
 def get_user_sshkeys(context: Context, args: Args) -> None:
-    """Show the SSH keys that a user of the guest authorizes."""
+    """Show the SSH keys that are authorized for a user in the guest."""
 
     keys = common.domain(context, args).guest.ssh_keys(args.required("user"))
     context.out(json_text(keys) if args.json else "".join(f"{printable(key)}\n" for key in keys))
 
 
 def set_user_sshkeys(context: Context, args: Args) -> None:
-    """Authorize SSH keys for a user of the guest, or do so no longer."""
+    """Authorize SSH keys for a user in the guest, or remove them."""
 
     args.needs("remove", "file")
     args.exclusive("reset", "remove")
@@ -248,19 +248,19 @@ def domfsinfo(context: Context, args: Args) -> None:
 
 
 def domfsfreeze(context: Context, args: Args) -> None:
-    """Freeze file systems of the guest."""
+    """Freeze file systems in the guest."""
     count = common.domain(context, args).guest.freeze(args.texts("mountpoint"))
     context.say(f"Froze {count} filesystem(s)\n")
 
 
 def domfsthaw(context: Context, args: Args) -> None:
-    """Thaw the file systems of the guest."""
+    """Thaw the file systems in the guest."""
     count = common.domain(context, args).guest.thaw(args.texts("mountpoint"))
     context.say(f"Thawed {count} filesystem(s)\n")
 
 
 def domfstrim(context: Context, args: Args) -> None:
-    """Have the guest tell its disks which blocks are unused."""
+    """Discard unused blocks of the guest's mounted file systems."""
     from msgspec import UNSET, to_builtins
 
     if args.has("mountpoint"):

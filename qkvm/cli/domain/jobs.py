@@ -1,4 +1,4 @@
-"""Verbs on what is under way in a domain."""
+"""Verbs on the running job of a domain, and on the dirty rate of its memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def domdirtyrate_calc(context: Context, args: Args) -> None:
-    """Start to measure how fast a guest changes its memory."""
+    """Start to measure the rate at which a guest changes its memory."""
 
     seconds, mode = args.number("seconds"), args.text("mode")
     domain = common.domain(context, args)
@@ -32,7 +32,7 @@ def domdirtyrate_calc(context: Context, args: Args) -> None:
 
 
 def domjobinfo(context: Context, args: Args) -> None:
-    """Show the job that is under way, or with --completed the last one."""
+    """Show the running job, or the last completed one with --completed."""
     args.needs("keep-completed", "completed")
     domain = common.domain(context, args)
     ended = args.flag("completed")
@@ -52,14 +52,14 @@ def domjobinfo(context: Context, args: Args) -> None:
 
 
 def domjobabort(context: Context, args: Args) -> None:
-    """Cancel the job that is under way."""
+    """Cancel the running job."""
     if args.flag("postcopy"):
         underway.refuse_postcopy()
     common.domain(context, args).abort_job()
 
 
 def _statistics(job: jobs.Info) -> list[str]:
-    """The lines of virsh's domjobinfo, of those values that are known."""
+    """Return the lines of virsh's domjobinfo; values that are not known are omitted."""
     values = job.values
     downtime = "Total downtime" if job.type == "Completed" else "Expected downtime"
     lines = [_line("Time elapsed", f"{values['time_elapsed']:<12} ms")]
@@ -92,7 +92,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _pretty(count: int) -> str:
-    """A count of bytes as virsh has it: the largest unit in which it is 1 or more, three decimals."""
+    """Format a number of bytes as virsh does: in the largest unit that gives 1 or more, with three decimals."""
     number, unit = float(count), 0
     while number >= 1024 and unit < len(_SIZES) - 1:
         number, unit = number / 1024, unit + 1

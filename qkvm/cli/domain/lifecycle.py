@@ -1,4 +1,4 @@
-"""Verbs that start and stop a domain, or pause and reset it."""
+"""Verbs that start, stop, pause and reset a domain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def start(context: Context, args: Args) -> None:
-    """Start a domain, and attach to its console if asked."""
+    """Start a domain, and attach to its console if requested."""
 
     common.refuse(args, common.NO_DAEMON)
     context.host.prepare()
@@ -31,7 +31,7 @@ def start(context: Context, args: Args) -> None:
 
 
 def shutdown(context: Context, args: Args) -> None:
-    """Ask a guest to power off, and with --wait see it do so."""
+    """Ask a guest to power off, and with --wait wait until it has."""
     modes = _modes(args)
     domain = common.domain(context, args)
     domain.shutdown(modes=modes, wait=args.flag("wait"), timeout=float(args.number("timeout") or 60))
@@ -40,7 +40,7 @@ def shutdown(context: Context, args: Args) -> None:
 
 
 def reboot(context: Context, args: Args) -> None:
-    """Have a guest power off in order and start again."""
+    """Ask a guest to shut down cleanly and start again."""
     modes = _modes(args)
     domain = common.domain(context, args)
     domain.reboot(modes=modes)
@@ -48,14 +48,14 @@ def reboot(context: Context, args: Args) -> None:
 
 
 def reset(context: Context, args: Args) -> None:
-    """Press a domain's reset button."""
+    """Reset a domain, as its reset button would."""
     domain = common.domain(context, args)
     domain.reset()
     context.say(f"Domain '{domain.name}' was reset\n")
 
 
 def destroy(context: Context, args: Args) -> None:
-    """End a domain's QEMU."""
+    """Terminate a domain's QEMU."""
     domain = common.domain(context, args)
     domain.destroy(graceful=args.flag("graceful"))
     if args.flag("remove-logs"):
@@ -72,14 +72,14 @@ def suspend(context: Context, args: Args) -> None:
 
 
 def resume(context: Context, args: Args) -> None:
-    """Let a domain's vCPUs go on."""
+    """Resume a domain's vCPUs."""
     domain = common.domain(context, args)
     domain.resume()
     context.say(f"Domain '{domain.name}' resumed\n")
 
 
 def dompmsuspend(context: Context, args: Args) -> None:
-    """Put a guest to sleep."""
+    """Suspend a guest."""
 
     domain = common.domain(context, args)
     domain.guest.suspend(args.required("target"), duration=args.number("duration") or 0)
@@ -87,7 +87,7 @@ def dompmsuspend(context: Context, args: Args) -> None:
 
 
 def dompmwakeup(context: Context, args: Args) -> None:
-    """Wake a guest that sleeps."""
+    """Wake up a suspended guest."""
 
     domain = common.domain(context, args)
     domain.guest.wakeup()
@@ -95,7 +95,7 @@ def dompmwakeup(context: Context, args: Args) -> None:
 
 
 def _modes(args: Args) -> tuple[str, ...]:
-    """The ways of --mode, a list with commas."""
+    """Return the modes in --mode, which is a comma-separated list."""
     text = args.text("mode")
     modes = tuple(text.split(",")) if text is not None else ()
     for mode in modes:

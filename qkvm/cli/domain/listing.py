@@ -1,4 +1,4 @@
-"""Verbs that look: list, dominfo, domstate and their like."""
+"""Verbs that show domains: list, dominfo, domstate and similar ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def list_(context: Context, args: Args) -> None:
-    """List domains: the running ones, or with --all and --inactive the others too."""
+    """List domains: the running ones, all with --all, the stopped ones with --inactive."""
     rows = [entry for entry in _entries(context, args) if _wanted(entry, args)]
     rows.sort(key=lambda entry: (not entry["id"], entry["id"] or 0, entry["name"]))
     if args.json:
         return context.out(json_text(rows))
     if args.flag("name") or args.flag("uuid") or args.flag("id"):
         columns = [key for key in ("uuid", "id", "name") if args.flag(key)]
-        # As in virsh: of ids alone those that there are.
+        # As in virsh, --id alone omits domains that have no id.
         shown = [entry for entry in rows if columns != ["id"] or entry["id"] is not None]
         lines = (" ".join(str(entry[key] or "-") for key in columns) for entry in shown)
         return context.out("".join(f"{line}\n" for line in lines))
@@ -36,7 +36,7 @@ def list_(context: Context, args: Args) -> None:
 
 
 def dominfo(context: Context, args: Args) -> None:
-    """Show a domain: id, state, vCPUs, CPU time, memory."""
+    """Show a domain's id, state, vCPUs, CPU time and memory."""
     domain = Handle.lookup(context.tree, args.required("domain"))
     run = domain.run
     pid = run.pid if run is not None else None
@@ -89,7 +89,7 @@ def dominfo(context: Context, args: Args) -> None:
 
 
 def domstate(context: Context, args: Args) -> None:
-    """Show the state of a domain, and with --reason why."""
+    """Show the state of a domain, and the reason with --reason."""
     state, reason = Handle.lookup(context.tree, args.required("domain")).state
     if args.json:
         return context.out(json_text({"state": state, "reason": reason}))
@@ -97,7 +97,7 @@ def domstate(context: Context, args: Args) -> None:
 
 
 def _entries(context: Context, args: Args) -> list[dict[str, object]]:
-    """What list can show of each domain; a definition is read only where something in it is asked for."""
+    """Return what list can show of each domain; read a definition only if the options need it."""
     needs_definition = any(args.flag(name) for name in ("title", "autostart", "no-autostart")) or args.json
     needs_saves = args.json or any(
         args.flag(name) for name in ("managed-save", "with-managed-save", "without-managed-save")
@@ -133,7 +133,7 @@ def _entries(context: Context, args: Args) -> list[dict[str, object]]:
 
 
 def _defined(domain: Handle, whole: bool) -> dict[str, object]:
-    """What a definition tells; one that is damaged does not hide the other domains."""
+    """Return the values of a definition; a damaged one gives empty values, so that list shows the others."""
     try:
         found: dict[str, object] = {"uuid": domain.uuid}
         if whole:
@@ -176,7 +176,7 @@ def _wanted(entry: dict[str, object], args: Args) -> bool:
 
 
 def _autostarts(domain: Handle) -> tuple[bool, bool]:
-    """Whether it is to start at each boot, and at the next one; most definitions name neither: not parsed then."""
+    """Return whether a domain starts at each boot and at the next one; skip parsing if neither is mentioned."""
     from qkvm.files import read_bytes
 
     raw = read_bytes(domain.tree.domain_definition(domain.name)) or b""

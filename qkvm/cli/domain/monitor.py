@@ -1,4 +1,4 @@
-"""Verbs that speak with QEMU and with the agent in a guest, in their own words."""
+"""Verbs that send raw commands to QEMU and to the guest agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def qemu_monitor_command(context: Context, args: Args) -> int:
-    """Run it and print the answer; an error that QEMU answers is printed as it is, as virsh does."""
+    """Run a QEMU command and print the answer; an error from QEMU is printed unchanged, as in virsh."""
     domain = common.domain(context, args)
     words, fd = args.texts("cmd"), _passed_fd(args.text("pass-fds"))
     if args.flag("hmp"):
@@ -34,7 +34,7 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
     except CommandRefused as error:
         answer = {"error": {"class": error.error_class, "desc": error.desc}}
     if command == "add-fd" and "return" in answer and not _has_set(domain, answer["return"]["fdset-id"]):
-        # QEMU before 9.1, monitor_fdsets_cleanup(): a set that nobody has opened goes with the last connection.
+        # QEMU before 9.1, monitor_fdsets_cleanup(): an unused fd set is removed with the last connection.
         context.warn("QEMU dropped the new set of fds as soon as this command ended; one that getfd names stays")
     if args.flag("return-value"):
         if "return" not in answer:
@@ -46,12 +46,12 @@ def qemu_monitor_command(context: Context, args: Args) -> int:
 
 
 def _has_set(domain: Domain, number: int) -> bool:
-    """Whether QEMU still has a set of fds, asked over a connection of its own."""
+    """Return whether QEMU still has an fd set; this opens a new connection."""
     return any(entry["fdset-id"] == number for entry in domain.qemu.command("query-fdsets"))
 
 
 def _passed_fd(text: str | None) -> int | None:
-    """The fd of --pass-fds: one that was open when qkvm began. QEMU takes one with a command."""
+    """Return the fd of --pass-fds, which must have been open when qkvm started. QEMU takes one a command."""
     if text is None:
         return None
     for number in text.split(","):
@@ -60,7 +60,7 @@ def _passed_fd(text: str | None) -> int | None:
     if "," in text:
         raise InvalidValue("invalid argument: at most 1 fd can be passed to qemu along with a command")
     try:
-        # What qkvm has opened itself is closed on exec; what it was given is not.
+        # qkvm opens its own fds close-on-exec; inherited ones are not.
         if os.get_inheritable(int(text)):
             return int(text)
     except OSError:
@@ -69,9 +69,9 @@ def _passed_fd(text: str | None) -> int | None:
 
 
 def _wrapped(words: list[str]) -> str:
-    """A bare command and its arguments as an object; what is one already stays as it is.
+    """Wrap a bare command and its arguments into a JSON object; return an object unchanged.
 
-    As in virsh the arguments are an object, or members of one: ``device_add '"driver":"…"' '"id":"…"'``.
+    As in virsh the arguments are an object or its members: ``device_add '"driver":"…"' '"id":"…"'``.
     """
     text = " ".join(words)
     if text.lstrip().startswith(("{", "[")):
@@ -92,7 +92,7 @@ def _wrapped(words: list[str]) -> str:
 
 
 def parse_command(text: str) -> tuple[str, dict[str, Any] | None]:
-    """The command and arguments of a QMP command (QMP specification, 'Issuing Commands')."""
+    """Return the command and arguments of a QMP command (QMP specification, 'Issuing Commands')."""
     try:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -108,7 +108,7 @@ def parse_command(text: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def qemu_agent_command(context: Context, args: Args) -> None:
-    """Run an agent's command as the user typed it, and print the answer."""
+    """Run an agent command and print the answer."""
     import msgspec
 
     from qkvm.errors import AgentUnresponsive
@@ -127,7 +127,7 @@ def qemu_agent_command(context: Context, args: Args) -> None:
     if answer is None:
         return
     try:
-        # Formatted as text: a hostile answer of many small parts would be large as objects.
+        # Format the text itself: parsed, a hostile answer of many small parts would take much memory.
         text = msgspec.json.format(b'{"return":' + bytes(answer) + b"}", indent=2 if args.flag("pretty") else -1)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise AgentUnresponsive(f"its answer to {name} is not one: {error}", name=domain.name) from error
@@ -135,13 +135,13 @@ def qemu_agent_command(context: Context, args: Args) -> None:
 
 
 def guest_agent_timeout(context: Context, args: Args) -> None:
-    """Set how long an agent's answers are waited for."""
+    """Set how long to wait for the agent's answers."""
     seconds = args.signed("timeout")
     common.domain(context, args).guest.set_timeout(agent.BLOCK if seconds is None else seconds)
 
 
 def _ascii(text: str) -> str:
-    """JSON text in ASCII: nothing that a terminal could act on. Other characters stand in strings alone."""
+    """Return JSON text with all but printable ASCII escaped; such characters occur only in strings."""
     if text.isascii():
         return text.replace("\x7f", "\\u007f")
     raw = text.encode("utf-16-be", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Verbs that save guests to files and bring them back, that dump their memory, and that show and change saves."""
+"""Verbs that save and restore guests, dump their memory, and show and edit saved guests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save(context: Context, args: Args) -> None:
 
 
 def restore(context: Context, args: Args) -> None:
-    """Start a domain from a file."""
+    """Restore a domain from a file."""
 
     path = args.required("file")
     options = {**_how(args), "definition": _definition(args, lambda: _saved(path).definition.uuid)}
@@ -40,7 +40,7 @@ def restore(context: Context, args: Args) -> None:
 
 
 def managedsave(context: Context, args: Args) -> None:
-    """Save a guest to where its next start takes it up."""
+    """Save a guest to a managed file, from which its next start restores it."""
     domain = common.domain(context, args)
     options = _how(args)
     _with_progress(context, args, "Managedsave", lambda report: domain.managed_save(report=report, **options))
@@ -48,7 +48,7 @@ def managedsave(context: Context, args: Args) -> None:
 
 
 def managedsave_remove(context: Context, args: Args) -> None:
-    """Throw a managed save away."""
+    """Remove a managed save."""
     domain = common.domain(context, args)
     if domain.remove_managed_save():
         context.say(f"Removed managedsave image for domain '{domain.name}'")
@@ -74,7 +74,7 @@ def dump(context: Context, args: Args) -> None:
 
 
 def _channels(args: Args) -> int:
-    """--parallel-channels, 0 where it was not given."""
+    """Return --parallel-channels, 0 if it is not given."""
     from qkvm.cli.parse import UsageError
 
     channels = args.number("parallel-channels")
@@ -84,18 +84,18 @@ def _channels(args: Args) -> int:
 
 
 def _how(args: Args) -> dict[str, Any]:
-    """--bypass-cache, --running and --paused as keywords."""
+    """Return --bypass-cache, --running and --paused as keywords."""
     return {"bypass_cache": args.flag("bypass-cache"), "running": running(args)}
 
 
 def running(args: Args) -> bool | None:
-    """--running and --paused as one answer, None where neither was given."""
+    """Return True for --running, False for --paused, None for neither."""
     args.exclusive("running", "paused")
     return True if args.flag("running") else False if args.flag("paused") else None
 
 
 def _definition(args: Args, uuid: Callable[[], str]) -> spec.Domain | None:
-    """The definition that --xml names; ``uuid`` gives that of one that names none."""
+    """Return the definition in the file of --xml; ``uuid`` returns the UUID for a definition without one."""
     path = args.text("xml")
     if path is None:
         return None
@@ -113,10 +113,10 @@ def _saved(path: str) -> SavedGuest:
 def _with_progress(
     context: Context, args: Args, label: str, work: Callable[[Callable[[int, int], None] | None], None]
 ) -> None:
-    """Do what takes its time, and with --verbose say on stderr how far it is, as virsh does."""
+    """Run ``work``, and with --verbose print the progress on stderr as virsh does."""
 
     def report(remaining: int, total: int) -> None:
-        # All is done only when the verb is.
+        # 100 % is printed only when the verb is done.
         share = min(100.0 - remaining * 100.0 / total, 99.99) if total else 0.0
         context.progress(f"\r{label}: [{share:5.2f} %]")
 
@@ -129,12 +129,12 @@ def _with_progress(
 
 
 def save_image_dumpxml(context: Context, args: Args) -> None:
-    """Print what the guest of a file is."""
+    """Print the definition in a saved file as XML."""
     _dump(context, args, args.required("file"))
 
 
 def managedsave_dumpxml(context: Context, args: Args) -> None:
-    """Print what the guest of a managed save is."""
+    """Print the definition in a managed save as XML."""
     _dump(context, args, saved.managed_path(common.domain(context, args)))
 
 
@@ -147,14 +147,14 @@ def _dump(context: Context, args: Args, path: str) -> None:
 
 
 def save_image_define(context: Context, args: Args) -> None:
-    """Replace what a file says of its guest."""
+    """Replace the definition in a saved file."""
     path = args.required("file")
     saved.change(path, definition=_given(args, path), running=running(args))
     context.say(f"State file {path} updated.\n")
 
 
 def managedsave_define(context: Context, args: Args) -> None:
-    """Replace what a managed save says of its guest."""
+    """Replace the definition in a managed save."""
     domain = common.domain(context, args)
     definition = _given(args, saved.managed_path(domain))
     domain.change_managed_save(definition=definition, running=running(args))
@@ -166,7 +166,7 @@ def _given(args: Args, path: str) -> spec.Domain:
 
 
 def save_image_edit(context: Context, args: Args) -> None:
-    """Let the user edit what a file says of its guest."""
+    """Let the user edit the definition in a saved file."""
     path, goes = args.required("file"), running(args)
     if _edit(context, path, lambda definition: saved.change(path, definition=definition, running=goes)):
         context.say(f"State file {path} edited.\n")
@@ -175,7 +175,7 @@ def save_image_edit(context: Context, args: Args) -> None:
 
 
 def managedsave_edit(context: Context, args: Args) -> None:
-    """Let the user edit what a managed save says of its guest."""
+    """Let the user edit the definition in a managed save."""
     domain, goes = common.domain(context, args), running(args)
     path = saved.managed_path(domain)
     if _edit(context, path, lambda definition: domain.change_managed_save(definition=definition, running=goes)):
@@ -185,7 +185,7 @@ def managedsave_edit(context: Context, args: Args) -> None:
 
 
 def _edit(context: Context, path: str, change: Callable[[spec.Domain], None]) -> bool:
-    """Edit the description of a file with its passwords in it; False where nothing was changed."""
+    """Let the user edit a file's definition, passwords included; return False if nothing was changed."""
     from qkvm.cli import editor
 
     uuid = saved.load(path).definition.uuid

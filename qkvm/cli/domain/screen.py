@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qkvm.domain.screen.display import Display
 
 _VIEWERS = (("remote-viewer", "uri"), ("virt-viewer", "uri"), ("vncviewer", "host"), ("xtigervncviewer", "host"))
-"""Viewers in the order in which they are looked for, and what each takes: a URI with the port, or host::port."""
+"""Viewers in order of preference, and the address that each takes: a URI with the port, or host::port."""
 
 
 def console(context: Context, args: Args) -> None:
@@ -38,13 +38,13 @@ def attach_console(
     device: str = "",
     connected: Callable[[], object] | None = None,
 ) -> bool:
-    """Attach to the console with virsh's words before and after; False where the guest's end has ended it.
+    """Attach to the console and print virsh's messages; return False if the guest closed the connection.
 
-    :param connected: called when nothing of what the guest says can be missed any more.
+    :param connected: called once no output of the guest can be missed.
     """
     from qkvm.domain.screen import console as consoles
 
-    domain.live  # noqa: B018  raises where it does not run
+    domain.live  # noqa: B018  raises if it is not running
     escape = context.session.escape if context.session is not None else "^]"
     control = f" (Ctrl + {escape[1]})" if len(escape) > 1 else ""
     port = domain.console.port(device)
@@ -57,7 +57,7 @@ def attach_console(
 
 
 def ttyconsole(context: Context, args: Args) -> None:
-    """Print where a guest's serial console is on this host: a pseudo terminal, or a Unix socket."""
+    """Print the path of a guest's serial console on this host: a pseudo terminal or a Unix socket."""
 
     context.out(f"{common.domain(context, args).console.place()}\n")
 
@@ -81,7 +81,7 @@ def domdisplay(context: Context, args: Args) -> None:
     shown = _display(context, args)
     if args.json:
         return context.out(json_text(_fields(shown)))
-    # As in virsh the line has no end of its own.
+    # As in virsh there is no newline at the end.
     return context.out(shown.uri(with_password=args.flag("include-password")))
 
 
@@ -102,7 +102,7 @@ def _fields(shown: Display) -> dict[str, object]:
 
 
 def screenshot(context: Context, args: Args) -> None:
-    """Take a picture of a domain's screen into a file."""
+    """Save a picture of a domain's screen to a file."""
     import time
 
     domain = common.domain(context, args)
@@ -113,7 +113,7 @@ def screenshot(context: Context, args: Args) -> None:
 
 
 def _write_picture(path: str, picture: bytes) -> None:
-    """Write the picture; through a symbolic link that somebody laid there it is not written."""
+    """Write the picture; refuse a path that is a symbolic link."""
     from qkvm.files import os_error
 
     try:
@@ -125,7 +125,7 @@ def _write_picture(path: str, picture: bytes) -> None:
 
 
 def send_key(context: Context, args: Args) -> None:
-    """Press keys on a guest's keyboard."""
+    """Send key presses to a guest."""
     from qkvm.domain.screen import keys
 
     codeset = args.text("codeset") or "linux"
@@ -134,13 +134,13 @@ def send_key(context: Context, args: Args) -> None:
 
 
 def inject_nmi(context: Context, args: Args) -> None:
-    """Give a guest a non-maskable interrupt."""
+    """Send a non-maskable interrupt to a guest."""
 
     common.domain(context, args).screen.inject_nmi()
 
 
 def view(context: Context, args: Args) -> int:
-    """Open a domain's screen in a viewer that is installed, or tell where it is."""
+    """Open a domain's screen in an installed viewer, or print its address."""
     from qkvm.host import process
 
     shown = _display(context, args)
@@ -168,7 +168,7 @@ def _installed(program: str) -> str | None:
 
 
 def _address(shown: Display, takes: str) -> str:
-    """The address as a viewer takes it; viewers count ports, not displays."""
+    """Return the address in the form that a viewer takes; viewers expect a port, not a display number."""
     if shown.socket:
         if takes == "uri":
             return f"vnc+unix://{shown.socket}"

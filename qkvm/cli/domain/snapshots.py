@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def snapshot_create(context: Context, args: Args) -> None:
-    """Take a snapshot that an XML describes, or write anew what is known of one."""
+    """Create a snapshot that an XML file describes, or rewrite the metadata of one."""
     from qkvm.domain.snapshot.create import Wanted
     from qkvm.spec.libvirt import snapshot as libvirt
 
@@ -47,7 +47,7 @@ def snapshot_create(context: Context, args: Args) -> None:
 
 
 def snapshot_create_as(context: Context, args: Args) -> None:
-    """Take a snapshot that options describe."""
+    """Create a snapshot from options."""
     from qkvm.domain.snapshot.create import Wanted, print_only
 
     domain = common.domain(context, args)
@@ -72,12 +72,12 @@ def _with_flags(args: Args, wanted: Wanted) -> Wanted:
 
 
 def _parts(text: str) -> list[str]:
-    """The parts between commas; two of them stand for one that is meant."""
+    """Return the comma-separated parts; two commas mean a literal one."""
     return [part.replace("\0", ",") for part in text.replace(",,", "\0").split(",")]
 
 
 def _memory(text: str | None) -> tuple[str, str]:
-    """Place and file that --memspec names."""
+    """Return the place and the file in --memspec."""
     place, file = "", ""
     for number, part in enumerate(_parts(text) if text is not None else []):
         key, equals, value = part.partition("=")
@@ -93,7 +93,7 @@ def _memory(text: str | None) -> tuple[str, str]:
 
 
 def _disk(text: str) -> SnapshotDisk:
-    """What --diskspec says of a disk."""
+    """Parse a --diskspec."""
     target, *rest = _parts(text)
     found = SnapshotDisk(target, "")
     for part in rest:
@@ -117,7 +117,7 @@ def _disk(text: str) -> SnapshotDisk:
 
 
 def snapshot_current(context: Context, args: Args) -> None:
-    """Show the current snapshot, or say which one is."""
+    """Show the current snapshot, or set it."""
     domain, name = common.domain(context, args), args.text("snapshotname")
     if name is not None:
         from qkvm.domain.snapshot import define as snapshotdefine
@@ -143,7 +143,7 @@ def _current(domain: Domain) -> str:
 
 
 def _named(domain: Domain, args: Args) -> str:
-    """The snapshot that <snapshotname> or --current names."""
+    """Return the name of the snapshot that <snapshotname> or --current selects."""
     args.exclusive("current", "snapshotname")
     name = args.text("snapshotname")
     if name is not None:
@@ -154,7 +154,7 @@ def _named(domain: Domain, args: Args) -> str:
 
 
 class _Headed:
-    """Puts in front of an error what has failed; a verb's own headline can't name what --current stands for."""
+    """Prefix errors with a headline; a verb's own headline does not know the name that --current stands for."""
 
     def __init__(self, headline: str) -> None:
         self._headline = headline
@@ -181,7 +181,7 @@ def snapshot_delete(context: Context, args: Args) -> None:
 
 
 def snapshot_dumpxml(context: Context, args: Args) -> None:
-    """Print what is known of a snapshot as libvirt's XML."""
+    """Print a snapshot's metadata as libvirt's XML."""
     from qkvm.domain.snapshot import define as snapshotdefine
 
     snapshot = common.domain(context, args).snapshots[args.required("snapshotname")]
@@ -194,7 +194,7 @@ def snapshot_dumpxml(context: Context, args: Args) -> None:
 
 
 def snapshot_edit(context: Context, args: Args) -> None:
-    """Let the user edit what is known of a snapshot."""
+    """Let the user edit a snapshot's metadata."""
     from qkvm.cli import editor
     from qkvm.domain.snapshot import define as snapshotdefine
     from qkvm.spec.libvirt import snapshot as libvirt
@@ -259,7 +259,7 @@ def snapshot_parent(context: Context, args: Args) -> None:
 
 
 def snapshot_revert(context: Context, args: Args) -> None:
-    """Go back to a snapshot."""
+    """Revert a domain to a snapshot."""
 
     args.exclusive("running", "paused")
     domain = common.domain(context, args)
@@ -302,7 +302,7 @@ _FILTERS = (
     ("inactive", "active", "disk-only"),
     ("internal", "external"),
 )
-"""Filters of which one must hold where some of a group are given."""
+"""Groups of filters: if some of a group are given, at least one of these must match."""
 
 
 def _check_list(args: Args) -> None:
@@ -317,7 +317,7 @@ def _check_list(args: Args) -> None:
 
 
 def _listed(snapshots: Snapshots, args: Args, start: str) -> list[Snapshot]:
-    """The snapshots that are asked for, in the order that is."""
+    """Return the snapshots that the options select, in the order that they ask for."""
     if start:
         whole = args.flag("descendants")
         listed = descendants(snapshots, start) if whole else children(snapshots, start)

@@ -44,7 +44,7 @@ def domstats(context: Context, args: Args) -> None:
 
 
 def domcontrol(context: Context, args: Args) -> None:
-    """Show whether QEMU takes commands now."""
+    """Show whether QEMU accepts commands now."""
     from qkvm.domain.watch import control
 
     state, seconds, problem = common.domain(context, args).control()

@@ -1,4 +1,4 @@
-"""Verbs on what a domain may take of its host: CPU time, memory, block I/O, NUMA nodes."""
+"""Verbs on a domain's limits on the host's resources: CPU time, memory, block I/O, NUMA nodes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def schedinfo(context: Context, args: Args) -> None:
     changes = dict(_assignment(text) for text in args.texts("set"))
     if changes:
         domain.vcpus.set_parameters(changes, scope=where)
-        # What it says afterwards is of the guest, where that and the definition were changed.
+        # If both were changed, show the values of the running guest.
         where = Scope.LIVE if where.live else where
     found = domain.vcpus.parameters(scope=common.one_of(where))
     if args.json:
@@ -59,7 +59,7 @@ def _assignment(text: str) -> tuple[str, int]:
 
 
 def memtune(context: Context, args: Args) -> None:
-    """Show or set limits of memory."""
+    """Show or set memory limits."""
 
     domain, where = common.domain(context, args), common.scope(args)
     if args.has("min-guarantee"):
@@ -76,7 +76,7 @@ def memtune(context: Context, args: Args) -> None:
 
 
 def _limit(args: Args, name: str) -> int | None:
-    """A size in KiB; -1, and all below, is no limit."""
+    """Return a size in KiB; None, no limit, for a negative number."""
     text = args.text(name) or ""
     if text.startswith("-") and text[1:].isascii() and text[1:].isdigit():
         return None
@@ -84,7 +84,7 @@ def _limit(args: Args, name: str) -> int | None:
 
 
 def blkiotune(context: Context, args: Args) -> None:
-    """Show or set the share and limits of block I/O."""
+    """Show or set the weight and limits of block I/O."""
     from qkvm.domain.tuning import io as blkiotune
 
     domain, where = common.domain(context, args), common.scope(args)
@@ -119,7 +119,7 @@ def numatune(context: Context, args: Args) -> None:
 
 
 def cpu_stats(context: Context, args: Args) -> None:
-    """Show the CPU time of a domain in all."""
+    """Show the total CPU time of a domain."""
 
     domain = common.domain(context, args)
     total = args.flag("total") and not (args.has("start") or args.has("count"))
@@ -133,7 +133,7 @@ def cpu_stats(context: Context, args: Args) -> None:
 
 
 def perf(context: Context, args: Args) -> None:
-    """Show perf events; none can be enabled."""
+    """Show perf events; enabling one is refused."""
     domain, where = common.domain(context, args), common.scope(args)
     for name in ("enable", "disable"):
         for event in (args.text(name) or "").split(",") if args.has(name) else ():
@@ -158,19 +158,19 @@ def _pid(context: Context, args: Args) -> object:
 
 
 def setmem(context: Context, args: Args) -> None:
-    """Move a domain's balloon."""
+    """Set a domain's memory with the balloon."""
     scope = common.scope(args)
     common.domain(context, args).memory.set(args.size("size") or 0, scope=scope, **common.patience(args))
 
 
 def setmaxmem(context: Context, args: Args) -> None:
-    """Change the most memory a domain can have."""
+    """Set the maximum memory of a domain."""
     scope = common.scope(args)
     common.domain(context, args).memory.set_maximum(args.size("size") or 0, scope=scope)
 
 
 def dommemstat(context: Context, args: Args) -> None:
-    """Show what the balloon and the guest's driver tell; --period sets how often the driver is asked."""
+    """Show memory statistics of the balloon and the guest; --period sets how often the guest is polled."""
 
     domain = common.domain(context, args)
     period = args.number("period")

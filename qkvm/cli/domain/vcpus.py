@@ -1,4 +1,4 @@
-"""Verbs on a domain's vCPUs and iothreads, and where they and the emulator run."""
+"""Verbs on a domain's vCPUs, iothreads and emulator threads, and their pins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def setvcpus(context: Context, args: Args) -> None:
 
 
 def setvcpu(context: Context, args: Args) -> None:
-    """Plug or unplug vCPUs by their number."""
+    """Plug or unplug vCPUs by number."""
     from qkvm.cli.parse import UsageError
     from qkvm.domain.tuning.threads import parse_cpus
 
@@ -93,7 +93,7 @@ def vcpucount(context: Context, args: Args) -> None:
 
 
 def _guest_count(context: Context, args: Args, domain: Domain) -> None:
-    """How many vCPUs the guest sees or has online."""
+    """Print how many vCPUs the guest sees or has online."""
 
     found = domain.guest.vcpus()
     counts = {"maximum": len(found), "current": sum(one.online for one in found)}
@@ -131,7 +131,7 @@ def vcpuinfo(context: Context, args: Args) -> None:
 
 
 def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
-    """Of a domain that does not run there are the count and the pins, as in virsh."""
+    """Print the vCPUs of a domain that is not running: only their number and pins are known, as in virsh."""
     from qkvm.domain.tuning import cputime, pinning
     from qkvm.scope import Scope
 
@@ -152,7 +152,7 @@ def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
 
 
 def _affinity(args: Args, cpus: set[int], total: int) -> str:
-    """One letter for each CPU of the host, or with --pretty a list."""
+    """Return one letter for each CPU of the host, or a list with --pretty."""
     if args.flag("pretty"):
         from qkvm.units import format_cpu_list
 
@@ -183,14 +183,14 @@ def vcpupin(context: Context, args: Args) -> None:
 
 
 def _pins(args: Args, found: dict[int, set[int]]) -> dict[int, Any]:
-    """CPUs as a list for a program, in the kernel's short form for a person."""
+    """Return the pins: lists of numbers for JSON, otherwise the kernel's short form."""
     from qkvm.units import format_cpu_list
 
     return {number: sorted(cpus) if args.json else format_cpu_list(cpus) for number, cpus in found.items()}
 
 
 def emulatorpin(context: Context, args: Args) -> None:
-    """Show or set where the emulator's own threads run."""
+    """Show or set the CPUs of the emulator's own threads."""
     from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)
@@ -206,7 +206,7 @@ def emulatorpin(context: Context, args: Args) -> None:
 
 
 def iothreadinfo(context: Context, args: Args) -> None:
-    """List the iothreads with the CPUs that they run on."""
+    """List the iothreads and the CPUs that they run on."""
     from qkvm.domain.tuning import pinning
 
     domain, where = common.domain(context, args), common.scope(args)

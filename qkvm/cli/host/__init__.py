@@ -1,10 +1,10 @@
-"""Verbs on this host and on qkvm as it is installed here.
+"""Verbs on this host and on the installed qkvm.
 
 A module imports only what is listed before it:
 
-host: what the host and this program are
-node: the machine
+host: properties of the host and of qkvm
+node: the machine's CPUs, memory and sleep
 cpumodels: CPU models
-boot: what happens at the machine's boot and shutdown
-upkeep: leftovers, a group that may look, another QEMU
+boot: actions at the machine's boot and shutdown
+upkeep: leftovers, read access for a group, QEMU upgrades
 """

@@ -1,4 +1,4 @@
-"""Verbs for the machine's boot and halt."""
+"""Verbs for the machine's boot and shutdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def autostart(context: Context, args: Args) -> None:
-    """Mark a domain to start with the machine, or unmark it."""
+    """Mark a domain to start at boot, or unmark it."""
 
     domain = common.domain(context, args)
     off = args.flag("disable")
@@ -25,7 +25,7 @@ def autostart(context: Context, args: Args) -> None:
 
 
 def autostart_all(context: Context, args: Args) -> int:
-    """Start what is marked; 1 where something failed."""
+    """Start everything that is marked to start at boot; return 1 if something failed."""
 
     context.host.prepare()
     told, count = _teller(context, "autostart-all")
@@ -34,7 +34,7 @@ def autostart_all(context: Context, args: Args) -> int:
 
 
 def shutdown_all(context: Context, args: Args) -> int:
-    """Shut everything down; 1 where a domain had to be ended, or could not be."""
+    """Shut everything down; return 1 if a domain had to be terminated, or could not be."""
     from qkvm.domain.life import autostart as boot
 
     told, count = _teller(context, "shutdown-all")
@@ -43,7 +43,7 @@ def shutdown_all(context: Context, args: Args) -> int:
 
 
 def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
-    """What prints each outcome as it comes, and what says how many were not as wished."""
+    """Return a function that prints an outcome, and one that returns the number of failures."""
     from qkvm.cli import journald
 
     failed: list[Outcome] = []
@@ -68,7 +68,7 @@ def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Cal
 
 
 def setup_boot(context: Context, args: Args) -> None:
-    """Write, show or remove the service that starts and stops guests with the machine."""
+    """Install, show or remove the service that starts and stops guests at boot and shutdown."""
     from qkvm.cli.parse import UsageError
     from qkvm.domain.life import autostart as boot
     from qkvm.domain.life import service
@@ -105,7 +105,7 @@ def setup_boot(context: Context, args: Args) -> None:
 
 
 def _program(context: Context) -> str:
-    """The command line by which an init calls this very qkvm on this very tree."""
+    """Return the command line with which an init system calls this qkvm on this tree."""
     import os
     import sys
     from shlex import quote

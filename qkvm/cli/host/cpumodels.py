@@ -1,4 +1,4 @@
-"""Verbs about CPU models: which there are, whether one fits, what several have in common."""
+"""Verbs that list and compare CPU models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cpu_models(context: Context, args: Args) -> None:
 
 
 def hypervisor_cpu_models(context: Context, args: Args) -> None:
-    """Print the names of the CPU models that a guest on this host can have, or with --all of all."""
+    """Print the names of the CPU models that a guest on this host can have, or of all models with --all."""
     found, _ = _hypervisor(context, args)
     accelerator = capable.ACCELS[capable.choose_type(found, args.text("virttype") or "")]
     usable = {model.name: not model.lacks.get(accelerator) for model in found.models}
@@ -41,13 +41,13 @@ def hypervisor_cpu_models(context: Context, args: Args) -> None:
 
 
 def cpu_compare(context: Context, args: Args) -> int:
-    """Say whether this host's CPU can stand for a described one."""
+    """Print whether this host's CPU has all that a described CPU needs."""
     found = context.host.emulator()
     return _compare(context, args, found, cpus.of_host(found), "host CPU", "Host CPU")
 
 
 def hypervisor_cpu_compare(context: Context, args: Args) -> int:
-    """Say whether the fullest CPU of a guest can stand for a described one."""
+    """Print whether the best CPU that a guest can have has all that a described CPU needs."""
     found, best = _hypervisor(context, args)
     words = "CPU provided by hypervisor on the host"
     return _compare(context, args, found, best, f"the {words}", f"The {words}")
@@ -71,7 +71,7 @@ def _compare(context: Context, args: Args, found: Emulator, actual: CpuModel, wh
 
 
 def cpu_baseline(context: Context, args: Args) -> None:
-    """Print the fullest CPU that all the described ones can stand for."""
+    """Print the best CPU that is compatible with all described ones."""
     text, path = common.read_text(args.required("file"))
     described = cpus.read(text, path)
     found = context.host.emulator()
@@ -81,7 +81,7 @@ def cpu_baseline(context: Context, args: Args) -> None:
 
 
 def hypervisor_cpu_baseline(context: Context, args: Args) -> None:
-    """Print the fullest CPU that all the described ones and a hypervisor on this host can stand for."""
+    """Print the best CPU that is compatible with all described ones and with a hypervisor on this host."""
     args.exclusive("file", "model")
     model = args.text("model")
     if args.has("file"):
@@ -96,7 +96,7 @@ def hypervisor_cpu_baseline(context: Context, args: Args) -> None:
 
 
 def _hypervisor(context: Context, args: Args) -> tuple[Emulator, CpuModel]:
-    """The emulator that is meant, and the fullest CPU that it gives under the accelerator that is meant."""
+    """Return the selected emulator, and the best CPU that it offers with the selected accelerator."""
     found = context.host.emulator(binary=args.text("emulator") or "", arch=args.text("arch") or "")
     capable.choose_machine(found, args.text("machine") or "")
     kind = capable.choose_type(found, args.text("virttype") or "")

@@ -1,4 +1,4 @@
-"""Verbs about this host and this program."""
+"""Verbs on this host and on qkvm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def capabilities(context: Context, args: Args) -> None:
-    """Print what this host offers, as libvirt's document."""
+    """Print the host's capabilities as libvirt's XML."""
     from qkvm.emulator import capabilities as capable
 
     found = capable.facts(context.host.emulator())
@@ -23,7 +23,7 @@ def capabilities(context: Context, args: Args) -> None:
 
 
 def domcapabilities(context: Context, args: Args) -> None:
-    """Print what a domain can be made of, as libvirt's document."""
+    """Print the capabilities for domains as libvirt's XML."""
     from qkvm import xml
     from qkvm.emulator import domcapabilities as capable
 
@@ -37,7 +37,7 @@ def domcapabilities(context: Context, args: Args) -> None:
 
 
 def host_validate(context: Context, args: Args) -> int:
-    """Check this host, one line a check."""
+    """Check this host and print one line a check."""
     from qkvm.cli.parse import UsageError
 
     wanted = args.text("hypervisor") or "qemu"
@@ -62,7 +62,7 @@ def hostname(context: Context, args: Args) -> None:
 
 
 def maxvcpus(context: Context, args: Args) -> None:
-    """Print the most vCPUs that a guest of the default machine can have."""
+    """Print the maximum number of vCPUs that a guest of the default machine can have."""
     from qkvm.emulator import domcapabilities as capable
     from qkvm.errors import InvalidValue
 
@@ -75,7 +75,7 @@ def maxvcpus(context: Context, args: Args) -> None:
 
 
 def nodesevinfo(context: Context, args: Args) -> None:
-    """Print what AMD's memory encryption offers here."""
+    """Print the host's support for AMD's memory encryption."""
     from qkvm.errors import HostError
 
     found = context.host.emulator()
@@ -89,7 +89,7 @@ def nodesevinfo(context: Context, args: Args) -> None:
 
 
 def sysinfo(context: Context, args: Args) -> None:
-    """Print what the firmware tells of this machine."""
+    """Print the SMBIOS information of this machine."""
     from qkvm.host.node import smbios
 
     parts = context.host.node.firmware()
@@ -102,7 +102,7 @@ def sysinfo(context: Context, args: Args) -> None:
 
 
 def uri(context: Context, args: Args) -> None:
-    """Print where qkvm works: this host's QEMU, and the root that holds everything."""
+    """Print the connection URI."""
     root = context.tree.root
     address = SYSTEM if root == "/" else SESSION if context.tree.is_session else f"{SYSTEM}?root={root}"
     context.out(json_text({"uri": address, "root": root}) if args.json else f"{printable(address)}\n")

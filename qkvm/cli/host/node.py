@@ -1,4 +1,4 @@
-"""Verbs about the machine that qkvm runs on: CPUs, memory, pages, sleep."""
+"""Verbs on the machine: CPUs, memory, pages, sleep."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
 
 _SAMPLE = 1.0
-"""Seconds that --percent looks at."""
+"""Seconds over which --percent measures."""
 
 
 def nodeinfo(context: Context, args: Args) -> None:
-    """Print this host in eight numbers."""
+    """Print the host's architecture, CPUs and memory."""
 
     found = context.host.node.info()
     if args.json:
@@ -46,7 +46,7 @@ def nodecpumap(context: Context, args: Args) -> None:
 
 
 def nodecpustats(context: Context, args: Args) -> None:
-    """Print how the CPUs have spent their time since boot, or with --percent a second from now."""
+    """Print how the CPUs have spent their time since boot, or with --percent during the next second."""
 
     number = args.number("cpu")
     times = context.host.node.cpu_times(number)
@@ -64,7 +64,7 @@ def nodecpustats(context: Context, args: Args) -> None:
 
 
 def nodememstats(context: Context, args: Args) -> None:
-    """Print the memory of this host, or of one cell of it."""
+    """Print the memory of this host, or of one NUMA cell."""
     number = args.number("cell")
     if number is None:
         found = context.host.node.memory()
@@ -77,7 +77,7 @@ def nodememstats(context: Context, args: Args) -> None:
 
 
 def freecell(context: Context, args: Args) -> None:
-    """Print the free memory of this host, of one cell or of each."""
+    """Print the free memory of this host, of one NUMA cell or of each."""
     args.exclusive("all", "cellno")
     number = args.number("cellno")
     host = context.host.node
@@ -95,7 +95,7 @@ def freecell(context: Context, args: Args) -> None:
 
 
 def freepages(context: Context, args: Args) -> None:
-    """Print the free pages of each size, of one cell or of each."""
+    """Print the free pages of each size in one NUMA cell or in each."""
     args.exclusive("all", "cellno")
     host, number, size = context.host.node, args.number("cellno"), args.number("pagesize")
     if not args.flag("all"):
@@ -130,7 +130,7 @@ def allocpages(context: Context, args: Args) -> None:
 
 
 def node_memory_tune(context: Context, args: Args) -> None:
-    """Show or change the parameters of samepage merging."""
+    """Show or set the parameters of kernel samepage merging (KSM)."""
     from qkvm.host.node import ksm
 
     given = {name: args.number(name.replace("_", "-")) for name in ksm.TUNABLE}
@@ -141,13 +141,13 @@ def node_memory_tune(context: Context, args: Args) -> None:
         return context.out(json_text(context.host.node.merging()))
     if wanted:
         return None
-    # As virsh does it: a name is padded to fifteen columns.
+    # As in virsh a name is padded to fifteen columns.
     lines = (f"\t{name:<15} {value}\n" for name, value in context.host.node.merging().items())
     return context.out("Shared memory:\n" + "".join(lines))
 
 
 def nodesuspend(context: Context, args: Args) -> None:
-    """Put this host to sleep for a while."""
+    """Suspend this host for some time."""
 
     duration = args.number("duration")
     assert duration is not None, "it is required"

@@ -1,4 +1,4 @@
-"""Verbs on qkvm as it is installed here: leftovers, a group that may look, another QEMU."""
+"""Verbs for upkeep: leftovers, read access for a group, QEMU upgrades."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUP = "qkvm-read"
 
 
 def gc(context: Context, args: Args) -> None:
-    """Forget what ended domains and earlier boots have left under run/."""
+    """Remove the leftovers of ended domains and earlier boots under run/."""
     from qkvm.net.uplink import uplink
 
     for told in uplink.mend(context.tree):
@@ -32,7 +32,7 @@ def gc(context: Context, args: Args) -> None:
 
 
 def setup_read(context: Context, args: Args) -> None:
-    """Let a group look, or nobody any more."""
+    """Give a group read access, or revoke it."""
     from qkvm.errors import HostError
     from qkvm.host import view
 
@@ -62,7 +62,7 @@ def _gid(name: str) -> int:
 
 
 def upgrade_check(context: Context, args: Args) -> int:
-    """Tell what a QEMU would do with one domain or all, each as soon as it was looked at."""
+    """Print for one domain or all, as each is checked, what another QEMU would change."""
 
     wanted, whole = args.text("domain"), args.flag("all")
     names = [wanted] if wanted is not None else []

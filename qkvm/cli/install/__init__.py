@@ -1,18 +1,18 @@
-"""The verb install: a domain from virt-install's options, made, booted and, where asked for, followed to its end.
+"""The verb install: make a domain from virt-install's options, boot it and, if asked, wait for the installation.
 
 A module imports only what is listed before it:
 
 suboptions, table: virt-install's options; constants only
-reader: an install line, read by the tables
-checks: what would work and is hardly meant
-osinfo: what --osinfo means
+reader: reads an install line by the tables
+checks: refuses what works but is probably a mistake
+osinfo: the hardware that --osinfo chooses
 place: addresses and paths
 cloudinit, media: how the guest is installed
-hardware, boot, tuning: the machine
-drives, nics, ports, devices: what it has
-build: from an install line to what it is to make
-reinstall: a domain that is there, installed once more
-progress, follow: what an installation is doing, and its end
+hardware, boot, tuning: the machine and its limits
+drives, nics, ports, devices: its devices
+build: the plan of an installation, from an install line
+reinstall: the plan to install an existing domain again
+progress, follow: progress lines, and the wait for the end of an installation
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def install(context: Context, args: Args) -> int:
-    """Read the line, make what it says, start the domain, and stay with it as long as the line says."""
+    """Read the line, make the domain, start it, and follow the installation as the line asks."""
     from qkvm.cli.install.reader import describe, questions, read
 
     words = list(args.raw)
@@ -52,7 +52,7 @@ def install(context: Context, args: Args) -> int:
 
 
 def _obey(context: Context, options: Options) -> None:
-    """What the line says of this command itself."""
+    """Apply the options that are about this command itself."""
     if options.has("connect"):
         import os
 
@@ -99,7 +99,7 @@ def _install(context: Context, options: Options) -> int:
     context.host.prepare()
     context.say("\nStarting install...\n")
     if password:
-        # Said even when quiet: nobody can ask for it later.
+        # Print it even with --quiet: it can't be shown later.
         context.out(f"Password for first root login is: {password}\n")
     context.flush()
     with Progress(context) as progress:
@@ -110,7 +110,7 @@ def _install(context: Context, options: Options) -> int:
 
 
 def _show(context: Context, plan: Plan) -> None:
-    """The definition, and what the first boot is of where that is another one."""
+    """Print the definition, and the definition of the first boot if it differs."""
     from qkvm.spec import toml
 
     context.out(f"# The definition:\n{toml.dumps(plan.definition)}")
@@ -119,7 +119,7 @@ def _show(context: Context, plan: Plan) -> None:
 
 
 def _xml(plan: Plan, step: str) -> str:
-    """The steps of an installation as libvirt's XML: 1 is the first boot, 2 what stays; 'all' is both."""
+    """Return the steps of an installation as libvirt's XML: 1 is the first boot, 2 the final one, 'all' both."""
     from qkvm import xml
     from qkvm.host.node.accel import choose
     from qkvm.spec.libvirt.domain import write_domain
@@ -134,7 +134,7 @@ def _xml(plan: Plan, step: str) -> str:
 
 
 def usage() -> tuple[str, str, list[tuple[str, str]]]:
-    """Synopsis, a word on its options, and each of them with what it is for."""
+    """Return the synopsis, a description of the options, and each option with its meaning."""
     short: dict[str, list[str]] = {}
     for alias, name in ALIASES.items():
         short.setdefault(name, []).append(alias)

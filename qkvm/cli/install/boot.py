@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def boot(options: Options, profile: Profile) -> spec.Boot:
-    """What stays when the guest is installed."""
+    """Return the boot settings of the installed guest."""
     given = options.first("boot")
     firmware, secure = _firmware(given, profile)
     arguments = [given.text("cmdline")]
@@ -38,7 +38,7 @@ def boot(options: Options, profile: Profile) -> spec.Boot:
 
 
 def _order(given: Suboptions) -> tuple[spec.BootDevice, ...]:
-    """The kinds of devices in the order in which they were typed; () leaves it to what there is."""
+    """Return the kinds of devices in the order of the line; () means the default order."""
     order = [
         choose(spec.BootDevice, one.text("dev"), "--boot dev") for one in given.numbered("boot") if one.has("dev")
     ]
@@ -47,7 +47,7 @@ def _order(given: Suboptions) -> tuple[spec.BootDevice, ...]:
 
 
 def _firmware(given: Suboptions, profile: Profile) -> tuple[spec.Firmware, bool]:
-    """UEFI where anything says so, and whether with Secure Boot."""
+    """Return the firmware, and whether to use Secure Boot; UEFI if any option asks for it."""
     word = given.text("firmware", "efi" if given.flag("uefi") else "")
     if word not in ("", "efi", "uefi", "bios"):
         raise UsageError(f"--boot firmware={printable(word)} is not known", hint="efi or bios")

@@ -1,4 +1,4 @@
-"""From an install line to what it is to make. Looks at files, makes nothing."""
+"""Build the plan of an installation from an install line. This looks at files and makes none."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
 
 class Built(NamedTuple):
-    """A plan, and a root password that was made up for it ('' for none)."""
+    """A plan, and the root password that was generated for it ('' if none was)."""
 
     plan: Plan
     password: str = ""
 
 
 def build(tree: Tree, options: Options, warn: Callable[[str], object]) -> Built:
-    """What the options of a line mean.
+    """Return the plan that the options of a line describe.
 
-    :param warn: hears of what works and may not be meant.
-    :raises InvalidValue: an option is missing, unknown or contradicts another. :raises HostError: a file is.
+    :param warn: called with a warning about each option that works but may be a mistake.
+    :raises InvalidValue: an option is missing, unknown or contradicts another.
+    :raises HostError: a file is missing or can't be used.
     """
     name = domain_name(options)
     profile = osinfo.profile(options, warn)
@@ -74,7 +75,7 @@ def build(tree: Tree, options: Options, warn: Callable[[str], object]) -> Built:
 
 
 def _definition(options: Options, name: str, profile: Profile, board: Board) -> spec.Domain:
-    """All of the definition but its disks."""
+    """Return the definition without its disks."""
     texts = options.first("metadata")
     uuid = options.single("uuid", texts.text("uuid"))
     vcpus, topology = hardware.vcpus(options)
@@ -85,7 +86,7 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
     microvm = board.machine is spec.Machine.MICROVM
     fields: dict[str, Any] = {}
     if not microvm:
-        # A microvm has neither the timers nor the power states that there are choices about.
+        # A microvm has no timers and no power states to choose.
         fields = {"features": hardware.features(options), "clock": hardware.clock(options, profile)}
     return spec.Domain(
         name=name,
@@ -131,7 +132,7 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
 
 
 def _check_bootable(options: Options, definition: spec.Domain, chosen: Method, new: set[str]) -> None:
-    """Refuse a guest that has nothing to boot from, where no method says what it is."""
+    """Refuse a guest that has nothing to boot from, if the install method is not given either."""
     if spec.BootDevice.NETWORK in chosen.order and not definition.nics:
         raise UsageError("--pxe needs a NIC", hint="--network network=default")
     if chosen.name or definition.boot.kernel or definition.boot.order:

@@ -1,4 +1,4 @@
-"""--check: what would work and is hardly meant is refused, unless a check is turned off."""
+"""--check: refuse what works but is probably a mistake, unless the check is turned off."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def run(tree: Tree, options: Options, plan: Plan, warn: Callable[[str], object]) -> None:
-    """Look for disks and MAC addresses of other guests, and at the space that is left.
+    """Check whether other guests have the same disks or MAC addresses, and whether there is enough free space.
 
-    :raises InvalidState: another guest has one. :raises HostError: disks that are to be allocated do not fit.
+    :raises InvalidState: another guest has one of them. :raises HostError: the disks to be allocated do not fit.
     """
     given = options.first("check")
     everything = given.flag("all", True)

@@ -1,4 +1,4 @@
-"""--cloud-init: the texts of a seed, from passwords and keys or from the user's own files."""
+"""--cloud-init: make the texts of a seed from passwords and keys, or from the user's own files."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from qkvm.spec.domain import Domain
 
 _LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-"""Of what a password is made that people read and type: nothing that looks like another."""
+"""The characters of a generated password; none looks like another one."""
 
 _LENGTH = 16
-"""57 letters to the 16th power: 93 bits."""
+"""57 characters to the 16th power: 93 bits."""
 
 _SALT = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Asked(NamedTuple):
-    """A seed, and the password that was made up for it, to be told once; '' for none."""
+    """A seed, and the password that was generated for it; '' if none was."""
 
     seed: Seed
     password: str
 
 
 def seed(options: Options, domain: Domain) -> Asked | None:
-    """The seed that --cloud-init asks for; None where it is not given.
+    """Return the seed that --cloud-init asks for; None if it is not given.
 
-    Without suboptions a root password is made up, and cloud-init disabled after the first boot, as virt-install
-    does. A file for user-data or meta-data takes the place of all that would be written there.
+    Without suboptions, generate a root password and disable cloud-init after the first boot, as virt-install
+    does. A file for user-data or meta-data replaces the text that would be generated.
 
     :raises HostError: a file can't be read.
     """
@@ -62,13 +62,13 @@ def _file(given: Suboptions, key: str) -> str:
 
 
 def _meta_data(domain: Domain) -> str:
-    """The id by which cloud-init knows that it has done its work, and the host name."""
+    """Return meta-data: the host name, and the id by which cloud-init knows that it has already run."""
     name = "".join(char if char.isascii() and (char.isalnum() or char in ".-") else "-" for char in domain.name)
     return json.dumps({"instance-id": domain.uuid, "local-hostname": name.strip(".-") or "guest"}) + "\n"
 
 
 def _user_data(given: Suboptions) -> tuple[str, str]:
-    """user-data as cloud-init's #cloud-config, in JSON, which is YAML too; and the password that was made up."""
+    """Return user-data (#cloud-config in JSON, which is valid YAML), and the generated password."""
     config: dict[str, Any] = {}
     users: list[Any] = []
     password, made_up = _password(given)
@@ -76,14 +76,14 @@ def _user_data(given: Suboptions) -> tuple[str, str]:
     cloud_keys = [_key(path) for path in given.several("clouduser-ssh-key")]
     if root_keys:
         users.append({"name": "root", "ssh_authorized_keys": root_keys})
-        # Else root's key would only say that one should log in as somebody else.
+        # With disable_root, root's key only prints a message to log in as another user.
         config["disable_root"] = False
     if root_keys or cloud_keys:
         config["users"] = ["default", *users]
     if cloud_keys:
         config["ssh_authorized_keys"] = cloud_keys
     if password:
-        # The list, not users: CentOS 7's cloud-init knows no other.
+        # CentOS 7's cloud-init knows "list" and not "users".
         config["chpasswd"] = {"list": f"root:{hash_password(password)}\n", "expire": bool(made_up)}
     if given.flag("disable"):
         config["runcmd"] = ["echo 'disabled by qkvm install --cloud-init' >/etc/cloud/cloud-init.disabled"]
@@ -91,7 +91,7 @@ def _user_data(given: Suboptions) -> tuple[str, str]:
 
 
 def _password(given: Suboptions) -> tuple[str, str]:
-    """The root password, and the same where it was made up; both '' where there is none."""
+    """Return the root password, and the generated one; each is '' if there is none."""
     if given.flag("root-password-generate"):
         given.exclude("root-password-file", reason="the password is made up")
         made_up = _random(_LETTERS, _LENGTH)
@@ -105,7 +105,7 @@ def _password(given: Suboptions) -> tuple[str, str]:
 
 
 def _key(path: str) -> str:
-    """The first line of a public key's file."""
+    """Return the first line of a public key file."""
     text, path = read_text(path)
     key = text.strip().split("\n", 1)[0].strip()
     if "PRIVATE KEY" in key or len(key.split()) < 2:
@@ -120,9 +120,9 @@ def _random(letters: str, length: int) -> str:
 
 
 def hash_password(password: str) -> str:
-    """A password as /etc/shadow has it: SHA-512 (crypt(5), $6$), by the C library's crypt.
+    """Hash a password for /etc/shadow: SHA-512 (crypt(5), $6$), by the C library's crypt.
 
-    :raises HostError: there is no libcrypt.
+    :raises HostError: libcrypt is not installed.
     """
     import ctypes
 

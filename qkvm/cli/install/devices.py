@@ -1,4 +1,4 @@
-"""Screen, input, controllers and what else a guest of an install line has beside disks, NICs and ports."""
+"""The screen, input devices, controllers and other devices of an install line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def vnc(options: Options) -> spec.Vnc | None:
-    """The VNC server of --graphics; none where there is no --graphics, or 'none' alone."""
+    """Return the VNC server of --graphics; None without --graphics or with 'none'."""
     asked = [given for given in options.each("graphics") if given.text("type", "vnc") != "none"]
     if not asked:
         return None
@@ -41,21 +41,21 @@ def vnc(options: Options) -> spec.Vnc | None:
         socket=listen == "socket",
         port=-1 if port == "-1" else units.parse_count(port, "port", minimum=5900, maximum=65535),
         websocket=given.count("websocket", minimum=-1, maximum=65535),
-        # virt-install takes both spellings, QEMU the one with a hyphen.
+        # virt-install accepts both spellings, QEMU only the one with a hyphen.
         keymap="" if keymap in ("local", "none") else keymap.replace("_", "-"),
         password=given.text("password"),
     )
 
 
 def open_to_all(screen: spec.Vnc | None) -> str:
-    """A warning where anybody who reaches the host can use a screen, else ''."""
+    """Return a warning if anyone who reaches the host can use the screen, else ''."""
     if screen is None or screen.socket or screen.password or screen.listen not in ("0.0.0.0", "::"):
         return ""
     return f"the VNC server listens on {screen.listen} without a password: who reaches this host has the screen"
 
 
 def video(options: Options, screen: spec.Vnc | None, machine: spec.Machine) -> tuple[spec.Video, Size, str]:
-    """The graphics card of --video, its memory and place; VGA where there is a VNC server and none is named."""
+    """Return the graphics card of --video, its memory and address; the default is VGA if there is a VNC server."""
     asked = options.each("video")
     if len(asked) > 1:
         raise UsageError("--video: a guest has one graphics card")
@@ -67,7 +67,10 @@ def video(options: Options, screen: spec.Vnc | None, machine: spec.Machine) -> t
 
 
 def inputs(options: Options, *, pointer: bool) -> tuple[spec.Input, ...]:
-    """From --input, beside the PS/2 mouse and keyboard of a PC; a USB tablet where ``pointer`` asks for one."""
+    """Return the devices of --input; add a USB tablet if ``pointer`` asks for one.
+
+    A PC has a PS/2 mouse and keyboard besides these.
+    """
     if not options.has("input"):
         return (spec.Input(type=spec.InputType.TABLET),) if pointer else ()
     found = []
@@ -97,7 +100,7 @@ _USB2 = ("ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3")
 
 
 def controllers(options: Options) -> tuple[spec.Controller, ...]:
-    """From --controller; usb2 and usb3 are virt-install's words for complete sets."""
+    """Return the controllers of --controller; usb2 and usb3 are virt-install's names of complete sets."""
     found: list[spec.Controller] = []
     for given in options.each("controller"):
         word = given.text("type")
@@ -130,7 +133,7 @@ def controllers(options: Options) -> tuple[spec.Controller, ...]:
 
 
 def root_ports(options: Options) -> int:
-    """How many places for later devices a q35 has: --controller num_pcie_root_ports=."""
+    """Return the number of spare root ports of a q35 machine: --controller num_pcie_root_ports=."""
     for given in options.each("controller"):
         if given.has("num_pcie_root_ports"):
             return given.count("num_pcie_root_ports", maximum=spec.ROOT_PORTS_LIMIT)
@@ -138,7 +141,7 @@ def root_ports(options: Options) -> int:
 
 
 def _one(options: Options, name: str) -> Suboptions | None:
-    """The one --NAME, None where there is none or it says none."""
+    """Return the suboptions of --NAME; None if it is absent or says none."""
     asked = options.each(name)
     if len(asked) > 1:
         raise UsageError(f"--{name}: a guest has one")
@@ -146,7 +149,7 @@ def _one(options: Options, name: str) -> Suboptions | None:
 
 
 def watchdog(options: Options) -> spec.Watchdog | None:
-    """From --watchdog; there is none where none is asked for."""
+    """Return the watchdog of --watchdog; the default is none."""
     given = _one(options, "watchdog")
     model = given.text("model", "default") if given else "none"
     if given is None or model == "none":
@@ -161,7 +164,7 @@ def watchdog(options: Options) -> spec.Watchdog | None:
 
 
 def rng(options: Options) -> spec.Rng | None:
-    """From --rng; /dev/urandom where nothing is said."""
+    """Return the random number generator of --rng; the default reads /dev/urandom."""
     given = _one(options, "rng")
     if given is None:
         return spec.Rng()
@@ -180,7 +183,7 @@ def rng(options: Options) -> spec.Rng | None:
 
 
 def balloon(options: Options) -> spec.Balloon | None:
-    """From --memballoon; there is one where nothing is said."""
+    """Return the balloon of --memballoon; by default there is one."""
     given = _one(options, "memballoon")
     if given is None:
         return spec.Balloon()
@@ -198,7 +201,7 @@ def balloon(options: Options) -> spec.Balloon | None:
 
 
 def tpm(options: Options, profile: Profile) -> spec.Tpm | None:
-    """From --tpm; Windows 11 has one where nothing is said."""
+    """Return the TPM of --tpm; by default only Windows 11 has one."""
     given = _one(options, "tpm")
     if given is None:
         return spec.Tpm() if profile.windows11 else None
@@ -216,7 +219,7 @@ def tpm(options: Options, profile: Profile) -> spec.Tpm | None:
 
 
 def filesystems(options: Options) -> tuple[spec.Filesystem, ...]:
-    """From --filesystem."""
+    """Return the shared folders of --filesystem."""
     found = []
     for given in options.each("filesystem"):
         if given.text("source") == "none":
@@ -244,7 +247,7 @@ def filesystems(options: Options) -> tuple[spec.Filesystem, ...]:
 
 
 def panic(options: Options) -> bool:
-    """Whether --panic asks for a device that tells of the guest's panic."""
+    """Return whether --panic asks for a device that reports a panic of the guest."""
     given = _one(options, "panic")
     model = given.text("model", "default") if given else "none"
     if model not in ("default", "isa", "pvpanic", "none"):
@@ -263,7 +266,7 @@ _ABSENT = {
 
 
 def check_absent(options: Options) -> None:
-    """Refuse, with the reason, devices that can't be had; to say that there is none is allowed."""
+    """Refuse devices that qkvm does not support, with the reason; 'none' is allowed."""
     for name, reason in _ABSENT.items():
         for given in options.each(name):
             if list(given.values.values()) != ["none"]:

@@ -1,4 +1,4 @@
-"""Disks, CD-ROM drives and floppies of an install line."""
+"""The disks, CD-ROM drives and floppies of an install line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LIMITS = tuple(f"{kind}_{what}_sec" for what in ("bytes", "iops") for kind in (
 
 
 class Drives:
-    """The drives of one line as they are read: ``disks`` in their order, ``new`` the images to be made."""
+    """The drives of one line: ``disks`` in the order of the line, ``new`` the images to be made."""
 
     def __init__(self, tree: Tree, options: Options, profile: Profile, machine: spec.Machine) -> None:
-        """:raises UsageError: what can't be. :raises HostError: an image that should be there is not."""
+        """:raises UsageError: an option is invalid. :raises HostError: an image that must exist does not."""
         self._tree = tree
         self._options = options
         self._profile = profile
@@ -45,9 +45,9 @@ class Drives:
                 self.disks.append(self._disk(given))
 
     def cdrom(self, path: str = "") -> str:
-        """The target of an empty CD-ROM drive, which gets the medium ``path`` if one is given.
+        """Return the target of an empty CD-ROM drive; put the medium ``path`` into it if one is given.
 
-        It is the first empty one that was asked for, else one more on the machine's usual bus.
+        Use the first empty drive of the line, or add one on the machine's usual bus.
         """
         for number, disk in enumerate(self.disks):
             if disk.device is spec.DiskKind.CDROM and not disk.path:
@@ -56,7 +56,10 @@ class Drives:
         return self._add_cdrom(path, self._usual_bus(spec.DiskKind.CDROM))
 
     def add_seed(self, path: str) -> None:
-        """A drive with a seed, where cloud images find it: their kernels have virtio's SCSI, and often no AHCI."""
+        """Add a drive with a seed.
+
+        It is on virtio-scsi, since the kernels of cloud images often have no AHCI driver.
+        """
         if self._machine is spec.Machine.MICROVM:
             target = self._next_target(spec.DiskBus.VIRTIO)
             self.disks.append(spec.Disk(path=path, format=spec.DiskFormat.RAW, target=target, readonly=True))
@@ -65,7 +68,7 @@ class Drives:
         self._add_cdrom(path, spec.DiskBus.SCSI if modern else self._usual_bus(spec.DiskKind.CDROM))
 
     def _add_cdrom(self, path: str, bus: spec.DiskBus) -> str:
-        """One more CD-ROM drive; gives its target."""
+        """Add a CD-ROM drive and return its target."""
         target = self._next_target(bus)
         drive = spec.Disk(
             path=path, format=spec.DiskFormat.RAW, device=spec.DiskKind.CDROM, bus=bus, target=target
@@ -96,7 +99,7 @@ class Drives:
             wwn=given.text("wwn").lower().removeprefix("0x"),
             cache=given.choice("driver.cache", spec.Cache, spec.Cache.DEFAULT),
             io=given.choice("driver.io", spec.Io, spec.Io.DEFAULT),
-            # What was allocated on purpose is not given back.
+            # Keep the space of an image that is fully allocated.
             discard=given.choice(
                 "driver.discard", spec.Discard, spec.Discard.UNMAP if sparse else spec.Discard.IGNORE
             ),
@@ -110,7 +113,7 @@ class Drives:
         )
 
     def _bus_and_target(self, given: Suboptions, kind: spec.DiskKind) -> tuple[spec.DiskBus, str]:
-        """What is said; the bus follows from a target's name, the target from the bus."""
+        """Return bus and target; derive the bus from the target's name, and the target from the bus."""
         target = given.text("target.dev")
         usual = self._usual_bus(kind)
         if not given.has("bus") and target and not target.startswith(usual.prefix):
@@ -134,7 +137,7 @@ class Drives:
     def _image(
         self, given: Suboptions, kind: spec.DiskKind, target: str
     ) -> tuple[str, spec.DiskFormat, tuple[spec.Layer, ...]]:
-        """Path, format and what it is based on; an image that is not there is noted as one to be made."""
+        """Return path, format and backing image; a missing image is recorded as one to be made."""
         path = self._path(given, kind, target)
         if not path:
             return "", spec.DiskFormat.RAW, ()
@@ -164,7 +167,7 @@ class Drives:
         return path, fmt, backing
 
     def _path(self, given: Suboptions, kind: spec.DiskKind, target: str) -> str:
-        """The path given, or one among qkvm's images that is named after the domain; '' for an empty drive."""
+        """Return the given path, or a path in qkvm's images folder by the domain's name; '' for an empty drive."""
         if given.has("vol") or given.has("source.volume"):
             return self._volume(given).path
         if given.has("path"):
@@ -184,7 +187,7 @@ class Drives:
         return os.path.join(folder, f"{name}{suffix}.{fmt}")
 
     def _folder(self, name: str) -> str:
-        """The folder of a pool in which an image can be made."""
+        """Return the folder of a pool in which an image can be made."""
         pool = Pools(self._tree)[name]
         if pool.type != "dir":
             raise UsageError(
@@ -194,9 +197,9 @@ class Drives:
         return pool.path
 
     def _volume(self, given: Suboptions) -> Volume:
-        """The volume of vol=POOL/VOLUME, or pool= and source.volume=.
+        """Return the volume of vol=POOL/VOLUME, or of pool= and source.volume=.
 
-        :raises NotFound: there is none. :raises InvalidState: the pool is not active.
+        :raises NotFound: the pool or volume does not exist. :raises InvalidState: the pool is not active.
         """
         given.exclude("path", "size", "backing_store", reason="it is a volume that is there")
         pool, slash, name = given.text("vol").partition("/")
@@ -208,7 +211,7 @@ class Drives:
 
 
 def domain_name(options: Options) -> str:
-    """The name of the guest: --name, or --metadata name=."""
+    """Return the name of the guest: --name, or --metadata name=."""
     given = options.first("metadata")
     name = options.single("name", given.text("name") if given.has("name") else None)
     if given.has("name") and name != given.text("name"):
@@ -217,7 +220,7 @@ def domain_name(options: Options) -> str:
 
 
 def gibibytes(text: str) -> int:
-    """A size in GiB, a fraction allowed, as KiB."""
+    """Return a size in GiB, which may have a fraction, as KiB."""
     try:
         kib = round(float(text) * 1024 * 1024) if len(text) < 16 else 0
     except (ValueError, OverflowError):
@@ -228,7 +231,7 @@ def gibibytes(text: str) -> int:
 
 
 def _mode(path: str) -> int | None:
-    """The kind of file that is there, None where there is nothing; what can't be looked at counts as missing."""
+    """Return the type of the file; None if it is missing or can't be looked at."""
     try:
         return os.lstat(path).st_mode
     except (OSError, ValueError):
@@ -236,7 +239,7 @@ def _mode(path: str) -> int | None:
 
 
 def _present_format(given: Suboptions, kind: spec.DiskKind, path: str, mode: int) -> spec.DiskFormat:
-    """The format of an image that is there: said, or raw where nothing else can be meant."""
+    """Return the format of an existing image: the given one, or raw if no other is possible."""
     if stat.S_ISDIR(mode):
         raise UsageError(f"--disk {units.printable(path)} is a folder", hint="--filesystem shares one")
     if not given.has("format") and (kind.removable or _is_block_device(path)):
@@ -257,7 +260,7 @@ def _is_block_device(path: str) -> bool:
 
 
 def _backing(given: Suboptions) -> tuple[spec.Layer, ...]:
-    """The image that a new one is made on top of; its format must be said, as that of every other."""
+    """Return the backing image of a new image; its format must be given, like that of any other image."""
     if not given.has("backing_store"):
         given.exclude("backing_format", reason="there is no backing_store")
         return ()

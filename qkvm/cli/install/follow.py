@@ -1,4 +1,4 @@
-"""Stay with a new guest: its console, the wait for the end of its installation, its second start."""
+"""Follow a new guest: show its console, wait for the end of the installation, start it again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from qkvm.domain.manage.install import Plan
 
 _SETTLE = 5.0
-"""Seconds in which a QEMU whose console has ended is gone; it takes 0.1."""
+"""Seconds within which QEMU exits after its console has ended; it usually takes 0.1."""
 
 
 class Wish(NamedTuple):
-    """What the user wants of it: ``console`` is text, graphical, none, or '' for what fits.
+    """How to follow the installation: ``console`` is text, graphical, none, or '' for the default.
 
-    ``minutes`` is how long to wait, below 0 without an end; None is not to wait.
+    ``minutes`` is how long to wait. Below 0 is without a limit; None is no wait.
     """
 
     console: str
@@ -33,9 +33,9 @@ class Wish(NamedTuple):
 
 
 def wish(options: Options, warn: Callable[[str], object]) -> Wish:
-    """From --autoconsole, --wait, --noreboot and --destroy-on-exit.
+    """Return the choices of --autoconsole, --wait, --noreboot and --destroy-on-exit.
 
-    :raises UsageError: a word or number that is none.
+    :raises UsageError: an invalid word or number.
     """
     console = "none" if options.flag("noautoconsole") else ""
     if options.has("autoconsole"):
@@ -55,7 +55,7 @@ def wish(options: Options, warn: Callable[[str], object]) -> Wish:
 
 
 def follow(context: Context, domain: Domain, plan: Plan, wanted: Wish) -> int:
-    """Show the console, wait, start the guest anew, as the user wishes; gives the exit code."""
+    """Show the console, wait, and start the guest again, as the options ask; return the exit code."""
     phase = plan.first is not None
     console, minutes = wanted.console or _fitting_console(plan), wanted.minutes
     if not wanted.console and not console and phase and minutes is None and os.isatty(0):
@@ -79,7 +79,7 @@ def follow(context: Context, domain: Domain, plan: Plan, wanted: Wish) -> int:
 
 
 def _fitting_console(plan: Plan) -> str:
-    """The text console, where there is a terminal to show it on and no screen that the guest would use instead."""
+    """Return the text console if there is a terminal for it and the guest has no screen."""
     first = plan.first or plan.definition
     return "text" if os.isatty(0) and first.serials and (first.vnc is None or first.boot.kernel) else ""
 
@@ -94,7 +94,7 @@ def _where(context: Context, domain: Domain) -> None:
 
 
 def _console(context: Context, domain: Domain, kind: str, wanted: Wish) -> bool:
-    """Show the console; True when the guest has ended meanwhile."""
+    """Show the console; return True if the guest has ended meanwhile."""
     left = True
     if kind == "text":
         from qkvm.cli.domain.screen import attach_console
@@ -104,14 +104,14 @@ def _console(context: Context, domain: Domain, kind: str, wanted: Wish) -> bool:
         _view(domain)
     if left and kind and kind != "none" and wanted.destroy and domain.is_running:
         domain.destroy()
-    # A console that has ended by itself tells of an end that is under way.
+    # If the console ended by itself, the guest is about to end.
     return installing.await_end(domain, 0.0 if left else _SETTLE)
 
 
 def _view(domain: Domain) -> None:
     """Open the guest's screen in a viewer.
 
-    :raises UsageError: it has none. :raises MissingProgram: no viewer is installed.
+    :raises UsageError: the guest has no screen. :raises MissingProgram: no viewer is installed.
     """
     from qkvm.host import process
 
@@ -123,7 +123,7 @@ def _view(domain: Domain) -> None:
 
 
 def _wait(context: Context, domain: Domain, minutes: int) -> bool:
-    """Wait for the guest's end; False where the time is over."""
+    """Wait for the guest's end; return False if the time is over."""
     shown = "" if minutes < 0 else f"{minutes} minute{'s' * (minutes > 1)} "
     context.say(
         "\nDomain is still running. Installation may be in progress.\n"
@@ -137,7 +137,7 @@ def _wait(context: Context, domain: Domain, minutes: int) -> bool:
 
 
 def _after(context: Context, domain: Domain, plan: Plan, console: str, wanted: Wish) -> int:
-    """The first boot is over: start what it was for, where there is something."""
+    """Start the guest again after its first boot, unless the options or the user say otherwise."""
     context.say("Domain has shutdown. Continuing.\nDomain creation completed.\n")
     if plan.transient:
         return 0

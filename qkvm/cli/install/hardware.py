@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Board(NamedTuple):
-    """Machine type, its release ('' is the newest), and the accelerator."""
+    """Machine type, its version ('' is the newest), and the accelerator."""
 
     machine: spec.Machine
     version: str
@@ -24,7 +24,7 @@ class Board(NamedTuple):
 
 
 def board(options: Options, profile: Profile) -> Board:
-    """From --machine, --arch and --virt-type, in virt-install's words: kvm, or qemu for TCG."""
+    """Return the board of --machine, --arch and --virt-type; as in virt-install, qemu means TCG."""
     boot = options.first("boot")
     if options.single("arch", boot.text("arch", "x86_64")) not in ("x86_64", "amd64"):
         raise UsageError("--arch: x86_64 is the only architecture", hint="leave it out")
@@ -39,7 +39,7 @@ def board(options: Options, profile: Profile) -> Board:
 
 
 def memory(options: Options) -> spec.Memory:
-    """In MiB where there is no suffix, as virt-install has it; with currentMemory, memory is the maximum."""
+    """Return the memory; MiB without a suffix, as in virt-install. With currentMemory, memory is the maximum."""
     given = options.first("memory")
 
     def size(key: str, default: str) -> Size:
@@ -53,7 +53,7 @@ def memory(options: Options) -> spec.Memory:
 
 
 def memory_backing(options: Options) -> spec.MemoryBacking:
-    """From --memorybacking, and --memory hugepages=."""
+    """Return the memory backing of --memorybacking and --memory hugepages=."""
     given = options.first("memorybacking")
     sizes = given.numbered("hugepages.page")
     if len(sizes) > 1:
@@ -79,7 +79,7 @@ _PARTS = ("sockets", "dies", "cores", "threads")
 
 
 def vcpus(options: Options) -> tuple[spec.Vcpus, spec.Topology | None]:
-    """vCPUs and their topology; parts that are not said are filled, cores first, as virt-install does."""
+    """Return the vCPUs and their topology; fill missing parts, cores first, as virt-install does."""
     given = options.first("vcpus")
     parts = {part: given.count(part, minimum=1, maximum=1024) for part in _PARTS if given.has(part)}
     cpu = options.first("cpu")
@@ -122,9 +122,9 @@ _CACHE = {
 
 
 def cpu(options: Options, profile: Profile) -> str:
-    """The text of QEMU's -cpu: model and features; '' is all that the accelerator offers.
+    """Return the value of QEMU's -cpu, model and features; '' means all that the accelerator offers.
 
-    A feature beside no model needs one to be named: max, which offers all of the accelerator's too.
+    If features are given without a model, use max: it also offers all that the accelerator has.
     """
     given = options.first("cpu")
     given.only("mode", "host-passthrough", "host-model", "maximum", "custom")
@@ -160,7 +160,7 @@ _STATES = {
 
 
 def _board_flags(options: Options, profile: Profile) -> dict[str, str]:
-    """What --features and --clock say that QEMU has among its CPU's properties."""
+    """Return the settings of --features and --clock that QEMU has as properties of the CPU."""
     given, clock = options.first("features"), options.first("clock")
     flags = {}
     if profile.enlightened:
@@ -193,7 +193,7 @@ def _board_flags(options: Options, profile: Profile) -> dict[str, str]:
 
 
 def features(options: Options) -> spec.Features:
-    """What the board has: --features and --pm; guests do not suspend to memory or disk, as virt-install has it."""
+    """Return the features of the board (--features, --pm); as in virt-install, guests can't suspend by default."""
     given, pm = options.first("features"), options.first("pm")
     return spec.Features(
         acpi=given.flag("acpi", True),
@@ -208,7 +208,7 @@ _TICK_POLICIES = {"rtc": ("delay", "catchup"), "pit": ("delay", "discard")}
 
 
 def clock(options: Options, profile: Profile) -> spec.Clock:
-    """The clocks: virt-install's choice where no timer is named, else what is named alone."""
+    """Return the clock: the named timers only, or virt-install's default if none is named."""
     given = options.first("clock")
     offset = given.choice("offset", spec.ClockOffset, profile.clock)
     timers = _timers(given)
@@ -223,7 +223,7 @@ def clock(options: Options, profile: Profile) -> spec.Clock:
 
 
 def _timers(given: Suboptions) -> dict[str, dict[str, str | bool]]:
-    """What is said of each timer, in either of the two ways to say it."""
+    """Return the settings of each timer; there are two notations for them."""
     found: dict[str, dict[str, str | bool]] = {}
     for name in ("hpet", "kvmclock", "hypervclock"):
         present = given.switch(f"{name}_present")
@@ -255,7 +255,7 @@ def _timers(given: Suboptions) -> dict[str, dict[str, str | bool]]:
 
 
 def events(options: Options) -> dict[str, Any]:
-    """What the guest's power-off, reboot and panic do, as fields of a definition."""
+    """Return what happens on power-off, reboot and panic, as fields of a definition."""
     given = options.first("events")
     return {
         "on_poweroff": given.choice("on_poweroff", spec.OnPoweroff, spec.OnPoweroff.DESTROY),
@@ -265,7 +265,7 @@ def events(options: Options) -> dict[str, Any]:
 
 
 def smbios(options: Options) -> dict[str, str]:
-    """The SMBIOS system information of --sysinfo."""
+    """Return the SMBIOS system information of --sysinfo."""
     given = options.first("sysinfo")
     given.only("type", "smbios", "emulate")
     options.first("boot").only("smbios.mode", "sysinfo", "emulate")

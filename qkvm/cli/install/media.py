@@ -1,4 +1,4 @@
-"""How a guest of an install line is installed: what its first boot is of, and what stays."""
+"""Install methods: what the first boot uses, and what stays in the definition."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _METHODS = ("cdrom", "location", "pxe", "import")
 
 
 class Method(NamedTuple):
-    """An install method: what the first boot does. ``cdrom`` is the medium in the drive then, '' for none.
+    """An install method. ``cdrom`` is the medium in the drive during the first boot, '' for none.
 
-    ``live`` is one that stays there. ``order`` goes in front of the definition's boot order; ``media`` brings a
-    kernel, with ``cmdline``.
+    ``live`` is a medium that stays in the drive. ``order`` is put before the definition's boot order. ``media``
+    provides a kernel, whose arguments are ``cmdline``.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Method(NamedTuple):
 
     @property
     def is_phase(self) -> bool:
-        """Whether the first boot is another one than those that follow."""
+        """Whether the first boot differs from later boots."""
         return bool(self.cdrom or self.order or self.media)
 
 
 def method(options: Options) -> Method:
-    """The install method of a line; looks at the medium.
+    """Return the install method of a line, after a look at the medium.
 
-    :raises UsageError: none, or two. :raises HostError: the medium is not there.
+    :raises UsageError: there is no method, or more than one. :raises HostError: the medium is missing.
     """
     named = [name for name in _METHODS if options.has(name)]
     if len(named) > 1:
@@ -53,7 +53,7 @@ def method(options: Options) -> Method:
     install = options.first("install")
     _check_companions(options, named, install)
     if install.flag("no_install"):
-        # A medium stays in the drive.
+        # The medium stays in the drive.
         return Method("import", live=_medium(options.single("cdrom")) if options.has("cdrom") else "")
     if options.has("cdrom"):
         return Method("cdrom", cdrom=_medium(options.single("cdrom")), order=(spec.BootDevice.CDROM,))
@@ -72,7 +72,7 @@ def method(options: Options) -> Method:
 
 
 def _check_companions(options: Options, named: list[str], install: Suboptions) -> None:
-    """What goes with what."""
+    """Refuse options that do not fit the install method."""
     if install.has("os"):
         raise UsageError(
             "--install os= is not supported: no download places are known", hint="--location or --cdrom"
@@ -91,7 +91,7 @@ def _check_companions(options: Options, named: list[str], install: Suboptions) -
 
 
 def _medium(path: str) -> str:
-    """The absolute path of a CD image or drive."""
+    """Return the absolute path of a CD image or drive."""
     if "://" in path:
         word = "a libvirt URI; --connect takes one" if path.startswith("qemu:") else "on the network"
         raise UsageError(f"--cdrom {printable(path)} is {word}", hint="download it first: qkvm fetches nothing")
@@ -104,7 +104,7 @@ def _medium(path: str) -> str:
 
 
 def _location(options: Options) -> Method:
-    """Install with the kernel of a folder or a CD image; the image is in the guest's drive meanwhile."""
+    """Return the method for the kernel of a folder or CD image; the first boot has the image in its drive."""
     given = options.first("location")
     path = given.text("location")
     if "://" in path:
@@ -136,17 +136,18 @@ def _injected(options: Options) -> tuple[str, ...]:
 
 
 def _arguments(options: Options) -> str:
-    """Arguments of an installer's kernel: --install kernel_args= and --extra-args."""
+    """Return the arguments of the installer's kernel: --install kernel_args= and --extra-args."""
     return " ".join(filter(None, [options.first("install").text("kernel_args"), *options.every("extra-args")]))
 
 
 def first_boot(
     definition: spec.Domain, chosen: Method, drive: str, boot_files: tuple[str, str], *, noreboot: bool
 ) -> spec.Domain | None:
-    """What the first boot is of; None where it is of the definition itself.
+    """Return the definition for the first boot; None if it is the final definition.
 
-    :param drive: target of the empty CD-ROM drive that the medium goes into, where there is a medium.
-    :param boot_files: where the installer's kernel and initrd will be. :param noreboot: a reboot ends it.
+    :param drive: target of the empty CD-ROM drive for the medium, if there is a medium.
+    :param boot_files: the future paths of the installer's kernel and initrd.
+    :param noreboot: a reboot ends the guest.
     """
     if not chosen.is_phase:
         return replace(definition, on_reboot=spec.OnReboot.DESTROY) if noreboot else None
@@ -160,7 +161,7 @@ def first_boot(
         boot = replace(boot, kernel=boot_files[0], initrd=initrd, cmdline=chosen.cmdline)
     nics = definition.nics
     if chosen.order and any([*(disk.boot_order for disk in disks), *(nic.boot_order for nic in nics)]):
-        # Each device has a number of its own: those of the method come before all others.
+        # Each device has its own number: put those of the method before all others.
         network = spec.BootDevice.NETWORK in chosen.order
         disks = tuple(
             replace(one, boot_order=_later(one.boot_order, first=bool(chosen.cdrom) and one.target == drive))
@@ -177,5 +178,5 @@ def first_boot(
 
 
 def _later(number: int, *, first: bool) -> int:
-    """A device's number in the boot order, one further back, where it has one; or the first."""
+    """Return 1 for the first device; else the device's number plus one, 0 if it has none."""
     return 1 if first else number + 1 if number else 0

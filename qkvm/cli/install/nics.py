@@ -1,4 +1,4 @@
-"""NICs of an install line."""
+"""The NICs of an install line."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _ABSENT = {
 
 
 def nics(options: Options, profile: Profile) -> tuple[spec.Nic, ...]:
-    """From --network: none for 'none' and --nonetworks.
+    """Return the NICs of --network; none for 'none' and --nonetworks.
 
-    Where nothing is said there is one, for root on the default network, for users of type user.
+    Without either there is one NIC: on the default network for root, of type user for other users.
     """
     asked = options.each("network")
     if options.flag("nonetworks"):
@@ -78,7 +78,7 @@ def _nic(given: Suboptions, profile: Profile) -> spec.Nic:
 
 
 def _vhost(given: Suboptions) -> spec.Vhost:
-    """Who serves the NIC, in libvirt's words."""
+    """Return the vhost setting; libvirt's values say what serves the NIC."""
     words = {"": spec.Vhost.AUTO, "vhost": spec.Vhost.ON, "qemu": spec.Vhost.OFF}
     name = given.text("driver.name")
     if name not in words:
@@ -87,14 +87,14 @@ def _vhost(given: Suboptions) -> spec.Vhost:
 
 
 def _backend(given: Suboptions) -> spec.UserBackend:
-    """passt where it is named; --network passt is short for that."""
+    """Return the backend of a user NIC; '--network passt' is short for passt."""
     given.only("backend.type", "", "default", spec.UserBackend.PASST, spec.UserBackend.SLIRP)
     word = given.text("backend.type") or given.text("type")
     return spec.UserBackend(word) if word in ("passt", "slirp") else spec.UserBackend.AUTO
 
 
 def _forwards(given: Suboptions) -> list[PortForward]:
-    """portForward=8080:80 in short, also with an address in front and /udp behind; or ranges."""
+    """Return the port forwards: portForward=8080:80, with an optional address before and /udp after, or ranges."""
     if given.has(""):
         return [_short_forward(given.text(""))]
     protocol = given.choice("proto", Protocol, Protocol.TCP)
@@ -131,7 +131,7 @@ def _short_forward(text: str) -> PortForward:
 
 
 def _source(given: Suboptions) -> tuple[spec.NicType, str]:
-    """Type and source; '--network default' is short for a network of that name, as in newer virt-installs."""
+    """Return type and source; '--network default' means the network of that name, as in newer virt-installs."""
     kinds = [key for key in ("network", "bridge") if given.has(key)]
     word = given.text("type")
     if word in _ABSENT:

@@ -1,8 +1,8 @@
-"""What --osinfo means: a few kinds of guests and the hardware that each of them has drivers for.
+"""--osinfo: a few families of guests, and the hardware for which each has drivers.
 
-virt-install asks libosinfo's database, which knows each release. This table knows families: names are libosinfo's
-short ids, and which hardware they get is what virt-install 4.1 gives them. A name that is not in it gets the
-hardware of a modern Linux and a warning. Nothing is detected from install media.
+virt-install uses libosinfo's database, which knows each release. This table knows families. The names are
+libosinfo's short ids, and the hardware is what virt-install 4.1 chooses. A name that is not in the table gets the
+hardware of a modern Linux and a warning. qkvm detects nothing from install media.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Profile(NamedTuple):
-    """The hardware for a kind of guests. ``enlightened``: as Hyper-V; ``windows11``: UEFI, Secure Boot, a TPM."""
+    """The hardware for a family of guests.
+
+    ``enlightened``: has Hyper-V enlightenments; ``windows11``: needs UEFI, Secure Boot and a TPM.
+    """
 
     machine: Machine
     disk: DiskBus
@@ -63,11 +66,11 @@ TABLE: tuple[tuple[str, Profile, str], ...] = (
     (r"solaris.*|opensolaris.*", _SOLARIS, "Solaris"),
     (r"msdos.*|freedos.*|netware.*|macosx.*|haiku.*", _OLD, "others"),
 )
-"""Names, as patterns; the first that fits counts."""
+"""Patterns of names; the first match counts."""
 
 
 def profile(options: Options, warn: Callable[[str], object]) -> Profile:
-    """The hardware for what --osinfo names; that of a modern Linux where it names nothing.
+    """Return the hardware for the name in --osinfo; that of a modern Linux without a name.
 
     :raises UsageError: require=on without a name.
     """
@@ -91,12 +94,12 @@ def profile(options: Options, warn: Callable[[str], object]) -> Profile:
 
 
 def _short(url: str) -> str:
-    """A short id from libosinfo's long one: http://microsoft.com/win/10 is win10."""
+    """Return the short id for libosinfo's long one: win10 for http://microsoft.com/win/10."""
     return "".join(url.rstrip("/").split("/")[-2:])
 
 
 def metadata(options: Options) -> dict[str, str]:
-    """What virt-install keeps of the operating system in <metadata>, where its long id is said."""
+    """Return what virt-install stores in <metadata> about the operating system, if its long id is given."""
     url = options.first("os-variant").text("id") or options.first("metadata").text("os_full_id")
     if not url:
         return {}
@@ -111,6 +114,6 @@ def metadata(options: Options) -> dict[str, str]:
 
 
 def listing() -> str:
-    """What --osinfo list prints."""
+    """Return what --osinfo list prints."""
     lines = [f"  {summary}:\n    {pattern.replace('|', ' ')}\n" for pattern, _, summary in TABLE]
     return "Names are those of libosinfo, as patterns; the first that fits counts.\n" + "".join(lines)

@@ -1,4 +1,4 @@
-"""Where things of an install line are: address.* of a device, paths of files."""
+"""Addresses of devices (address.*) and paths of files in an install line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def address(given: Suboptions) -> str:
-    """The address as a definition has it: 0000:00:05.0, drive:0:0:0:1, usb:0:1; '' where none is said.
+    """Return the address as in a definition: 0000:00:05.0, drive:0:0:0:1, usb:0:1; '' if none is given.
 
-    :raises UsageError: not numbers, or of a type that is not known.
+    :raises UsageError: a part is not a number, or the type is unknown.
     """
     said = [key for key in given.values if key.startswith("address.")]
     if not said:
@@ -33,12 +33,12 @@ def address(given: Suboptions) -> str:
 
 
 def absolute(path: str) -> str:
-    """A path as seen from the folder that the command was typed in; '' stays."""
+    """Return a path made absolute from the current folder; '' stays ''."""
     return os.path.abspath(path) if path else ""
 
 
 def _number(given: Suboptions, name: str) -> int:
-    """A part of an address: decimal, or hexadecimal behind 0x, as libvirt has it."""
+    """Return a part of an address: decimal, or hexadecimal after 0x, as in libvirt."""
     text = given.text(f"address.{name}", "0")
     try:
         number = int(text, 0) if len(text) < 12 and text.isascii() else -1

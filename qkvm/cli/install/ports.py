@@ -1,4 +1,4 @@
-"""Serial ports, consoles and channels of an install line."""
+"""The serial ports, consoles and channels of an install line."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ _MODELS = {
 
 
 def serials(options: Options) -> tuple[spec.Serial, ...]:
-    """From --serial and --console: one port with qkvm's socket where neither is said, none for 'none'.
+    """Return the ports of --serial and --console; none for 'none'.
 
-    A console of target serial is the first serial port, as in libvirt; one of target virtio comes beside them.
+    Without either there is one port with qkvm's own socket.
+
+    As in libvirt, a console of target serial is the first serial port, one of target virtio an additional port.
     """
     ports = [_serial(given) for given in _wanted(options, "serial")]
     consoles = _wanted(options, "console")
@@ -59,7 +61,7 @@ def _serial(given: Suboptions) -> spec.Serial:
 
 
 def _end(given: Suboptions) -> tuple[spec.PortKind, str]:
-    """Kind and path of the host's end; a Unix socket without a path is qkvm's own."""
+    """Return type and path of the host's end; a Unix socket without a path is qkvm's own."""
     word = given.text("type", "pty" if given.name != "channel" else "unix")
     kind = choose(spec.PortKind, word, f"--{given.name} type")
     given.only("source.mode", "bind")
@@ -77,7 +79,7 @@ def _end(given: Suboptions) -> tuple[spec.PortKind, str]:
 
 
 def _host(given: Suboptions) -> tuple[str, int]:
-    """Address and port of host=HOST:PORT; 127.0.0.1 where there is no host."""
+    """Return address and port of host=HOST:PORT; the default host is 127.0.0.1."""
     host, colon, port = given.text("source.host").rpartition(":")
     if given.has("source.service"):
         host, colon, port = given.text("source.host"), ":", given.text("source.service")
@@ -87,7 +89,10 @@ def _host(given: Suboptions) -> tuple[str, int]:
 
 
 def channels(options: Options) -> tuple[spec.Channel, ...]:
-    """From --channel: the guest agent's where none is said, as virt-install has it; none for 'none'."""
+    """Return the channels of --channel; none for 'none'.
+
+    The default is one for the guest agent, as in virt-install.
+    """
     if not options.has("channel"):
         return (spec.Channel(name=spec.AGENT_CHANNEL),)
     found = []
@@ -110,7 +115,7 @@ def channels(options: Options) -> tuple[spec.Channel, ...]:
 
 
 def check_parallel(options: Options) -> None:
-    """Refuse a parallel port."""
+    """Refuse parallel ports."""
     for given in options.each("parallel"):
         if given.text("type") != "none":
             raise UsageError("--parallel is not supported: guests have no parallel ports here", hint="none")

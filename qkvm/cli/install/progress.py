@@ -1,4 +1,4 @@
-"""What an installation is doing: a line for each step, on a terminal with how far it is."""
+"""The progress of an installation: one line a step; on a terminal with the percentage."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows steps, for use with ``with``; a line that is not done yet is ended by the next one, or at the end."""
+    """Prints the steps inside a ``with`` block. The next step, or the end, finishes an unfinished line."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._open = ""
-        # A line can be written over on a terminal alone.
+        # Only a terminal can overwrite a line.
         self._live = bool(sys.stdout) and sys.stdout.isatty()
 
     def __enter__(self) -> Progress:
@@ -31,7 +31,7 @@ class Progress:
         self._end()
 
     def tell(self, what: str, name: str, part: int, whole: int) -> None:
-        """A step, or how far it is: ``part`` of ``whole`` bytes; 0 of 0 is not known."""
+        """Print a step or its progress: ``part`` of ``whole`` bytes; 0 of 0 is unknown."""
         line = f"{what} '{name}'" if name else f"{what}..."
         if whole:
             line += f" ({format_size(whole // 1024)})"

@@ -1,4 +1,4 @@
-"""virt-install's options and suboptions: '--memory 512,maxmemory=1024' read by the tables, refused by name."""
+"""Read virt-install's options and suboptions, such as '--memory 512,maxmemory=1024', by the tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CPUS = re.compile(r"\^?\d{1,4}(-\d{1,4})?")
 
 
 class Suboptions:
-    """The suboptions of one option as given, by their listed names."""
+    """The given suboptions of one option, by their listed names."""
 
     __slots__ = ("name", "values")
 
@@ -32,20 +32,20 @@ class Suboptions:
         self.values = values
 
     def text(self, key: str, default: str = "") -> str:
-        """The suboption's value, or the default."""
+        """Return the suboption's value, or the default."""
         return self.values.get(key, default)
 
     def has(self, key: str) -> bool:
-        """Whether the suboption was given."""
+        """Return whether the suboption was given."""
         return key in self.values
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """A yes-or-no suboption (on, yes, true, 1), the default where it was not given."""
+        """Return a yes-or-no suboption (on, yes, true, 1); the default if it was not given."""
         chosen = self.switch(key)
         return default if chosen is None else chosen
 
     def switch(self, key: str) -> bool | None:
-        """A yes-or-no suboption, None where it was not given."""
+        """Return a yes-or-no suboption; None if it was not given."""
         text = self.values.get(key)
         if text is None:
             return None
@@ -54,21 +54,21 @@ class Suboptions:
         return text.lower() in _YES
 
     def count(self, key: str, default: int = 0, *, minimum: int = 0, maximum: int = 1 << 31) -> int:
-        """A whole number, the default where it was not given."""
+        """Return a whole number; the default if it was not given."""
         if key not in self.values:
             return default
         return parse_count(self.values[key], key, minimum=minimum, maximum=maximum)
 
     def choice(self, key: str, kind: type[T], default: T) -> T:
-        """One of an enumeration's words, the default where it was not given."""
+        """Return a member of an enumeration; the default if it was not given."""
         return choose(kind, self.values[key], f"--{self.name} {key}") if key in self.values else default
 
     def several(self, key: str) -> list[str]:
-        """The values of a suboption that may be given several times."""
+        """Return the values of a suboption that may be given several times."""
         return [text for text in self.values.get(key, "").split("\n") if text]
 
     def numbered(self, prefix: str) -> list[Suboptions]:
-        """The groups of suboptions such as device0.path, device0.weight, by their numbers: path, weight."""
+        """Return the groups of numbered suboptions: path and weight for each of device0.path, device0.weight, …"""
         pattern = re.compile(re.escape(prefix) + r"(\d*)(?:\.(.+))?")
         groups: dict[int, dict[str, str]] = {}
         for key, value in self.values.items():
@@ -78,14 +78,14 @@ class Suboptions:
         return [Suboptions(self.name, groups[number]) for number in sorted(groups)]
 
     def only(self, key: str, *allowed: str) -> None:
-        """Refuse a value that is understood and can't be had."""
+        """Refuse a value that virt-install knows and qkvm does not support."""
         if key in self.values and self.values[key] not in allowed:
             raise UsageError(
                 f"--{self.name} {key}={printable(self.values[key])} is not supported", hint=", ".join(allowed)
             )
 
     def exclude(self, *keys: str, reason: str) -> None:
-        """Refuse suboptions that do not go with what else is said."""
+        """Refuse suboptions that contradict other options."""
         for key in keys:
             if key in self.values:
                 raise UsageError(f"--{self.name} {key}= can't be given here: {reason}")
@@ -100,17 +100,17 @@ class Options:
         self._given = given
 
     def has(self, name: str) -> bool:
-        """Whether the option was given."""
+        """Return whether the option was given."""
         return name in self._given
 
     flag = has
 
     def names(self) -> list[str]:
-        """The options that were given."""
+        """Return the names of the given options."""
         return list(self._given)
 
     def single(self, name: str, default: str | None = None) -> str:
-        """The value of an option that takes a plain one.
+        """Return the value of an option without suboptions.
 
         :raises UsageError: it was not given and has no default.
         """
@@ -121,23 +121,23 @@ class Options:
         return default
 
     def every(self, name: str) -> list[str]:
-        """The values of a plain option that may be given several times."""
+        """Return the values of an option without suboptions that may be given several times."""
         return self._given.get(name, [])
 
     def first(self, name: str) -> Suboptions:
-        """The suboptions of an option; empty where it was not given."""
+        """Return the suboptions of an option; empty if it was not given."""
         given = self.each(name)
         return given[0] if given else Suboptions(name, {})
 
     def each(self, name: str) -> list[Suboptions]:
-        """The suboptions of each time that the option was given."""
+        """Return the suboptions for each time that the option was given."""
         return [split(name, text) for text in self._given.get(name, [])]
 
 
 def choose(kind: type[T], text: str, what: str) -> T:
-    """The enumeration's member of that word.
+    """Return the enumeration's member of that name.
 
-    :raises UsageError: there is none.
+    :raises UsageError: there is no such member.
     """
     try:
         return kind(text)
@@ -147,9 +147,9 @@ def choose(kind: type[T], text: str, what: str) -> T:
 
 
 def read(words: list[str]) -> Options:
-    """The options of an install line: '--name X' or '--name=X'.
+    """Return the options of an install line: '--name X' or '--name=X'.
 
-    :raises UsageError: unknown, without its value, or given twice.
+    :raises UsageError: an option is unknown, lacks its value, or is given twice.
     """
     given: dict[str, list[str]] = {}
     rest = list(words)
@@ -162,7 +162,7 @@ def read(words: list[str]) -> Options:
             if equals:
                 raise UsageError(f"--{name} takes no value")
         elif optional:
-            # As argparse does: a word that looks like an option, or like none, is not the value.
+            # As in argparse, a word that looks like an option is not the value.
             if not equals and rest and (not rest[0].startswith("-") or rest[0].lstrip("-").isdigit()):
                 value = rest.pop(0)
         elif not equals:
@@ -176,7 +176,7 @@ def read(words: list[str]) -> Options:
 
 
 def questions(words: list[str]) -> list[str]:
-    """The options whose suboptions are asked for: '--disk=?', '--disk ?' and '--disk help'."""
+    """Return the options whose suboptions the user asks for: '--disk=?', '--disk ?' and '--disk help'."""
     found = []
     for number, word in enumerate(words):
         option, equals, value = word.partition("=")
@@ -195,7 +195,7 @@ def _name(option: str) -> str:
 
 
 def _option(word: str) -> tuple[str, str, str]:
-    """Name, '=' or '', and value of a word that must be an option."""
+    """Return name, '=' or '', and value of a word that must be an option."""
     option, equals, value = word.partition("=")
     name = _name(option)
     if name in REFUSED:
@@ -210,7 +210,7 @@ def _option(word: str) -> tuple[str, str, str]:
 
 @cache
 def _known(option: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Patterns of all names that a suboption goes by, and its listed name."""
+    """Return the patterns of all names of each suboption, with its listed name."""
     found = []
     for entry in SUBOPTIONS[option].split():
         names = [name.removeprefix("~") for name in entry.split("|")]
@@ -221,9 +221,9 @@ def _known(option: str) -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _canonical(option: str, key: str) -> str:
-    """The listed name of a suboption, with its number where it has one.
+    """Return the listed name of a suboption, with its number if it has one.
 
-    :raises UsageError: there is none, or it is refused.
+    :raises UsageError: the suboption is unknown or refused.
     """
     for pattern, name in _known(option):
         if pattern.fullmatch(key):
@@ -236,9 +236,9 @@ def _canonical(option: str, key: str) -> str:
 
 
 def split(option: str, text: str) -> Suboptions:
-    """Cut 'a=1,b=2' into suboptions; a doubled comma stands for one inside a value.
+    """Split 'a=1,b=2' into suboptions; a doubled comma is a comma inside a value.
 
-    :raises UsageError: one that the option does not have, or given twice.
+    :raises UsageError: a suboption is unknown or given twice.
     """
     values: dict[str, str] = {}
     if not text and OPTIONS[option][0].startswith("["):
@@ -273,7 +273,7 @@ def split(option: str, text: str) -> Suboptions:
 
 
 def describe(option: str) -> str:
-    """What --OPTION=? prints: the option and its suboptions.
+    """Return what --OPTION=? prints: the option and its suboptions.
 
     :raises UsageError: there is no such option.
     """

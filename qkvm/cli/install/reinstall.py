@@ -1,4 +1,4 @@
-"""--reinstall: boot a domain that is there by an install method once more."""
+"""--reinstall: boot an existing domain by an install method once more."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ _TAKEN = frozenset((
 
 
 def build_again(tree: Tree, options: Options) -> Built:
-    """The first boot of a domain that is there; its definition stays, but for a seed's drive that it lacks.
+    """Return the plan for the first boot of an existing domain.
 
-    :raises NotFound: there is no such domain. :raises InvalidState: it runs, or is transient.
+    Its definition stays the same, but gets a drive for a seed if it lacks one.
+
+    :raises NotFound: there is no such domain. :raises InvalidState: it is running or transient.
     """
     domain = Domain.lookup(tree, options.single("reinstall"))
     for name in options.names():

@@ -1,14 +1,14 @@
 """The suboptions of virt-install's options. Constants only.
 
-A suboption is written with its other names behind bars; a name behind a tilde is understood and not listed. Any
-dot of a name may be typed as an underscore, as older versions of virt-install had it. [0-9]* stands for a number.
+Other names of a suboption follow after bars; a name after a tilde is accepted and not listed. A dot in a name may
+be typed as an underscore, as in older versions of virt-install. [0-9]* stands for a number.
 """
 
 from __future__ import annotations
 
 PCI = "address.type address.domain address.bus address.slot address.function"
 PLACE = f"{PCI} address.controller address.target address.unit address.port alias.name"
-"""Where a device sits, and its id."""
+"""The address of a device, and its id."""
 
 _CHARDEV = (
     "type source.path|path source.mode|mode source.host|host source.service protocol.type target.type "
@@ -112,7 +112,7 @@ SUBOPTIONS: dict[str, str] = {
     ),
     "check": "path_in_use mac_in_use disk_size path_exists all",
 }
-"""Option -> its suboptions; a first word without a name is the first of them, but where BARE says otherwise."""
+"""Option -> its suboptions; a first word without a name is a value of the first, unless BARE says otherwise."""
 
 POSITIONS: dict[str, tuple[str, ...]] = {
     "filesystem": ("source", "target"),
@@ -127,26 +127,26 @@ POSITIONS: dict[str, tuple[str, ...]] = {
     "cloud-init": (),
     "cputune": (),
 }
-"""What the first words without names stand for, where that is not the first suboption alone."""
+"""The meaning of first words without names, if it is not the first suboption alone."""
 
 BARE: dict[str, tuple[str, ...]] = {
     "boot": ("hd", "cdrom", "network", "fd", "uefi"),
     "disk": ("readonly", "shareable"),
 }
-"""Suboptions that may be given as a word alone, wherever it stands; it means yes."""
+"""Suboptions that may be given as a word alone, at any place; it means yes."""
 
 REPEATED: dict[str, tuple[str, ...]] = {
     "cpu": ("force", "require", "optional", "disable", "forbid"),
     "cloud-init": ("root-ssh-key", "clouduser-ssh-key"),
 }
-"""Suboptions that may be given several times; the values are parted by newlines."""
+"""Suboptions that may be given several times; newlines separate the values."""
 
 CPU_LISTS: dict[str, tuple[str, ...]] = {
     "vcpus": ("cpuset",),
     "numatune": ("memory.nodeset",),
     "cputune": ("cpuset",),
 }
-"""Suboptions whose value may hold commas: what looks like a part of a CPU list belongs to the one before it."""
+"""Suboptions whose value may contain commas: a part that looks like a CPU list continues the one before it."""
 
 _XML = "there is no XML inside qkvm to edit"
 _VIRTIO = "virtio's ats, iommu, packed and page_per_vq stay as QEMU has them"
@@ -353,4 +353,4 @@ REFUSED: dict[str, dict[str, str]] = {
         "*": "each QEMU has a uid of its own instead of a label",
     },
 }
-"""Suboptions that virt-install has, as patterns -> why they are refused; '' is for all options."""
+"""Suboptions of virt-install, as patterns -> why they are refused; '' applies to all options."""

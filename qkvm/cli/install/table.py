@@ -1,8 +1,7 @@
-"""virt-install's options: how each is given, what it is for; those that are refused, and why. Constants only.
+"""virt-install's options: how each is given and its meaning; refused options and the reasons. Constants only.
 
-How an option is given: '' is a flag, 'WORD' a plain value, '[WORD]' a value that may be left out, ':' suboptions
-(see :mod:`qkvm.cli.install.suboptions`), '[:]' suboptions that may be left out. '*' behind it: any number of
-times.
+How an option is given: '' is a flag, 'WORD' a plain value, '[WORD]' an optional value, ':' suboptions (see
+:mod:`qkvm.cli.install.suboptions`), '[:]' optional suboptions. With '*' at the end it may be given several times.
 """
 
 from __future__ import annotations
@@ -126,4 +125,4 @@ REFUSED: dict[str, tuple[str, str]] = {
     "livecd": (_OLD, "--cdrom ISO --install no_install=yes"),
     "accelerate": (_OLD, "--virt-type kvm"),
 }
-"""An option that virt-install has -> why it is refused, and what would be right."""
+"""Options of virt-install -> why they are refused, and what to use instead."""

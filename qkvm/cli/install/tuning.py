@@ -1,4 +1,4 @@
-"""What a domain of an install line may take of the host: CPU, memory, NUMA, block I/O, threads for I/O."""
+"""Limits of a domain in an install line: CPU, memory, NUMA, block I/O, iothreads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST = (1 << 63) - 1
 
 
 def cputune(options: Options) -> spec.CpuTune:
-    """From --cputune."""
+    """Return the settings of --cputune."""
     given = options.first("cputune")
     numbers = {
         name: given.count(name, minimum=-1, maximum=_MOST)
@@ -43,7 +43,7 @@ def _pins(options: Options, prefix: str, key: str) -> dict[str, str]:
 
 
 def numatune(options: Options) -> spec.NumaTune | None:
-    """From --numatune."""
+    """Return the settings of --numatune."""
     given = options.first("numatune")
     if not given.values:
         return None
@@ -54,7 +54,7 @@ def numatune(options: Options) -> spec.NumaTune | None:
 
 
 def memtune(options: Options) -> spec.MemTune:
-    """From --memtune, in KiB where there is no suffix, as libvirt has it."""
+    """Return the settings of --memtune; KiB without a suffix, as in libvirt."""
     given = options.first("memtune")
     return spec.MemTune(
         **{
@@ -65,7 +65,7 @@ def memtune(options: Options) -> spec.MemTune:
 
 
 def blkiotune(options: Options) -> spec.BlkioTune:
-    """From --blkiotune."""
+    """Return the settings of --blkiotune."""
     given = options.first("blkiotune")
     devices = []
     for device in given.numbered("device"):
@@ -75,7 +75,7 @@ def blkiotune(options: Options) -> spec.BlkioTune:
 
 
 def iothreads(options: Options) -> tuple[spec.IoThread, ...]:
-    """From --iothreads: those that are listed, and more of the lowest free numbers until there are enough."""
+    """Return the iothreads of --iothreads: the listed ones, then the lowest free numbers up to the count."""
     given = options.first("iothreads")
     listed = []
     for thread in given.numbered("iothreadids.iothread"):

@@ -2,8 +2,8 @@
 
 A module imports only what is listed before it:
 
-networks: networks themselves
+networks: define, start, show and change networks
 forwards, grants, ports: parts of a network
-events, health: what happens to networks, and what is wrong with them
+events, health: events of networks, and finding and repairing faults
 interfaces: the host's own interfaces
 """

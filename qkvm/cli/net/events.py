@@ -1,4 +1,4 @@
-"""The verb that waits for events of networks."""
+"""Verb that waits for events of networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def net_event(context: Context, args: Args) -> int:
-    """Print events of networks until one has come, or with --loop until the timeout or ^C; 1 where none came."""
+    """Print one event, or with --loop all until the timeout or ^C; return 1 if none came."""
     from qkvm.cli.net.networks import network_named
 
     if args.flag("list"):

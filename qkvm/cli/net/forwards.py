@@ -1,4 +1,4 @@
-"""Verbs on ports of the host that lead to guests."""
+"""Verbs that forward ports of the host to guests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ACTIONS = ("add", "delete", "list", "refresh")
 
 
 def net_forward(context: Context, args: Args) -> None:
-    """Add, delete or list the ports of the host that lead to a network's guests."""
+    """Add, delete or list the ports of the host that are forwarded to a network's guests."""
     from qkvm.cli.net.networks import network_of
     from qkvm.net.network import forward
 
@@ -44,7 +44,7 @@ def net_forward(context: Context, args: Args) -> None:
 
 
 def _warn_of_unknown(context: Context, wanted: Forward) -> None:
-    """Say that a guest is not there: it may be made later, or its name be mistyped."""
+    """Warn if the guest does not exist: it may be created later, or its name may be misspelled."""
     from qkvm.domain.handle import names
 
     if not wanted.address and wanted.guest not in names(context.tree):
@@ -54,7 +54,7 @@ def _warn_of_unknown(context: Context, wanted: Forward) -> None:
 
 
 def _forward(args: Args, *, whole: bool) -> Forward:
-    """The forward that the options name; to delete one, its guest need not be named."""
+    """Return the forward that the options describe; without ``whole``, as for delete, the guest may be omitted."""
     from qkvm.spec.forward import Forward, Protocol, parse_ports
 
     protocol = args.text("protocol") or "tcp"
@@ -73,7 +73,7 @@ def _forward(args: Args, *, whole: bool) -> Forward:
 
 
 def _scope(args: Args, network: Network) -> Scope:
-    """What was asked for, else both as far as the network has them."""
+    """Return the requested scope; by default live and config, as far as the network has them."""
     from qkvm.scope import Scope
 
     live, config = args.flag("live"), args.flag("config")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def net_grant(context: Context, args: Args) -> None:
-    """Grant a network to a user, take a grant back, or list them."""
+    """Grant a network to a user, revoke a grant, or list the grants."""
     from qkvm.net.grant import grants, handout, right
     from qkvm.net.network.handle import Handle
     from qkvm.spec.grant import Grant

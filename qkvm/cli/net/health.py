@@ -1,4 +1,4 @@
-"""Verbs that look what is wrong with networks, and mend it."""
+"""Verbs that check and repair networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def net_check(context: Context, args: Args) -> int:
-    """Look what is wrong with a network, or with all that run; 1 where anything is."""
+    """Check a network, or all active ones; return 1 if something is wrong."""
     from qkvm.net import run
     from qkvm.net.health import check
 
@@ -32,7 +32,7 @@ def net_check(context: Context, args: Args) -> int:
 
 
 def net_repair(context: Context, args: Args) -> int:
-    """Put back what is missing of a network, or of all that run; 1 where anything is left."""
+    """Restore missing parts of a network, or of all active ones; return 1 if something is still wrong."""
     from qkvm.net import run
     from qkvm.net.health import repair
 
@@ -62,7 +62,7 @@ def net_repair(context: Context, args: Args) -> int:
 
 
 def _network(context: Context, args: Args) -> str:
-    """The name of the network that is asked for, '' for all."""
+    """Return the name of the selected network, '' for all."""
     from qkvm.cli.net.networks import network_named
 
     wanted = args.text("network")

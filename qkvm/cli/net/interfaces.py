@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def iface_list(context: Context, args: Args) -> None:
-    """List the host's interfaces: the active ones, or with --all and --inactive the others too."""
+    """List the host's interfaces: the active ones, all with --all, the inactive ones with --inactive."""
     found = context.host.interfaces.all()
     if not args.flag("all"):
         found = [entry for entry in found if entry.active != args.flag("inactive")]
@@ -31,7 +31,7 @@ def iface_mac(context: Context, args: Args) -> None:
 
 
 def iface_name(context: Context, args: Args) -> None:
-    """Print the name of the interface with a MAC address."""
+    """Print the name of the interface that has a MAC address."""
     context.out(f"{context.host.interfaces.by_mac(args.required('interface')).name}\n")
 
 
@@ -46,7 +46,7 @@ def iface_dumpxml(context: Context, args: Args) -> None:
 
 
 def iface_bridge(context: Context, args: Args) -> None:
-    """Make a bridge over an interface."""
+    """Create a bridge over an interface."""
     _refuse_no_start(args)
     found = context.host.interfaces.find(args.required("interface"))
     delay = args.number("delay") or 0
@@ -64,7 +64,7 @@ def iface_bridge(context: Context, args: Args) -> None:
 
 
 def iface_unbridge(context: Context, args: Args) -> None:
-    """Take the bridge over an interface away."""
+    """Remove the bridge over an interface."""
     _refuse_no_start(args)
     bridge = args.required("bridge")
     context.host.interfaces.by_name(bridge)
@@ -85,11 +85,11 @@ def _refuse_no_start(args: Args) -> None:
 
 
 _MANY = ("protocol", "ip", "interface")
-"""Elements of which there can be more than one: lists in JSON."""
+"""Elements that can occur more than once; they are lists in JSON."""
 
 
 def _plain(element: Element) -> dict[str, Any]:
-    """An element as JSON: its attributes, and its children by name."""
+    """Return an element as JSON: its attributes, and its children by name."""
     found: dict[str, Any] = dict(element.attributes)
     for child in element:
         if child.tag in _MANY:

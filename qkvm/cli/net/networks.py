@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def find_network(context: Context, args: Args) -> Handle:
-    """The network that a verb names by name or UUID, to look at. :raises NotFound: in virsh's words."""
+    """Return the network to read, found by name or UUID. :raises NotFound: with virsh's message."""
     return network_named(context, args.required("network"))
 
 
 def network_of(context: Context, args: Args) -> Network:
-    """The network that a verb names by name or UUID, to change it. :raises NotFound: in virsh's words."""
+    """Return the network to change, found by name or UUID. :raises NotFound: with virsh's message."""
     from qkvm.api.network import Network
 
     return Network(context.tree, find_network(context, args).name)
 
 
 def network_named(context: Context, wanted: str) -> Handle:
-    """The network of that name or UUID. :raises NotFound: in virsh's words."""
+    """Return the network that has a name or UUID. :raises NotFound: with virsh's message."""
     from qkvm.net.network.handle import Handle, ensure_default
 
     ensure_default(context.tree)
@@ -44,7 +44,7 @@ def network_named(context: Context, wanted: str) -> Handle:
 
 
 def net_define(context: Context, args: Args) -> None:
-    """Store a network's definition from a file, TOML or libvirt's XML."""
+    """Store a network's definition from a file in TOML or libvirt's XML."""
     from qkvm.cli.common import read_file
 
     path = args.required("file")
@@ -72,7 +72,7 @@ def net_undefine(context: Context, args: Args) -> None:
 
 
 def net_autostart(context: Context, args: Args) -> None:
-    """Mark a network to start with the machine, or unmark it."""
+    """Mark a network to start at boot, or unmark it."""
     network = network_of(context, args)
     off = args.flag("disable")
     network.set_autostart(not off)
@@ -108,7 +108,7 @@ def net_destroy(context: Context, args: Args) -> None:
 
 
 def net_list(context: Context, args: Args) -> None:
-    """List networks: the active ones, or with --all and --inactive the others too."""
+    """List networks: the active ones, all with --all, the inactive ones with --inactive."""
     from qkvm.net.network.handle import Handle, ensure_default, list_networks
 
     ensure_default(context.tree)
@@ -138,7 +138,7 @@ def net_list(context: Context, args: Args) -> None:
 
 
 def _title(context: Context, name: str) -> str:
-    """What a network is called by people; a damaged definition does not hide the other networks."""
+    """Return a network's title; '' for a damaged definition, so that the other networks are shown."""
     from qkvm.net.network.handle import Handle
 
     network = Handle(context.tree, name)
@@ -162,7 +162,7 @@ def net_info(context: Context, args: Args) -> None:
 
 
 def net_dump(context: Context, args: Args) -> None:
-    """Print a network's definition; of an active one that which it runs with."""
+    """Print a network's definition; for an active network the one that it runs with."""
     from qkvm.spec import toml
 
     network = find_network(context, args)
@@ -170,7 +170,7 @@ def net_dump(context: Context, args: Args) -> None:
 
 
 def net_dumpxml(context: Context, args: Args) -> None:
-    """Print a network's definition as libvirt's XML; of an active one that which it runs with."""
+    """Print a network's definition as libvirt's XML; for an active network the one that it runs with."""
     from msgspec.structs import replace
 
     from qkvm.domain.run import live_runs
@@ -236,7 +236,7 @@ def net_dhcp_leases(context: Context, args: Args) -> None:
 
 
 def _protocol(ip: str, prefixes: dict[int, int]) -> tuple[str, str]:
-    """The protocol of an address, and the address with its network's prefix."""
+    """Return the protocol of an address, and the address with its network's prefix."""
     version = 6 if ":" in ip else 4
     return f"ipv{version}", f"{ip}/{prefixes.get(version, 128 if version == 6 else 32)}"
 
@@ -270,7 +270,7 @@ def net_metadata(context: Context, args: Args) -> None:
 
 
 def net_update(context: Context, args: Args) -> None:
-    """Change one part of a network, of what runs or of its definition."""
+    """Change one part of an active network, of its definition, or of both."""
     from qkvm.cli.common import read_file, scope
     from qkvm.spec.libvirt.network import update
 
@@ -282,7 +282,7 @@ def net_update(context: Context, args: Args) -> None:
     if section not in update.sections():
         raise UsageError(f"unrecognized section name '{printable(section)}'", hint=", ".join(update.sections()))
     xml = args.required("xml")
-    # As in virsh the element itself may stand in place of a file's name.
+    # As in virsh the argument may be the element itself instead of a file name.
     text, path = (xml.encode(), "network_update_xml") if xml.startswith("<") else read_file(xml)
     wanted = asked.when(running=network.active)
     index = args.signed("parent-index")

@@ -2,13 +2,13 @@
 
 A module imports only what is listed before it:
 
-guide: the guide's topics
+guide: the topics of the guide
 usage: help on verbs, groups and options
-candidates: what could come next in a command
+candidates: possible next words of a command
 completion: bash and zsh
-shell: commands from a terminal or a script
-itself: verbs of the shell itself
-parity: how qkvm stands to virsh
+shell: reads commands from a terminal or a script
+itself: the shell's own verbs
+parity: which of virsh's verbs qkvm has
 roff, manual: manual pages
 help: the verb help
 """

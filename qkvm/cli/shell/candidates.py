@@ -1,7 +1,7 @@
-"""What the last word of a command line can become: the completer of qkvm's own shell and of bash and zsh.
+"""Candidates for the last word of a command line: the completer of qkvm's own shell, bash and zsh.
 
-Reads only, never the monitor, and no definition where a record tells: a key press waits for it. Whatever fails on
-the way gives fewer candidates, never an error.
+This only reads. It never asks the monitor, and prefers a record to a definition, since every key press waits for
+it. An error on the way reduces the candidates and is never shown.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ if TYPE_CHECKING:
 
 
 def outside(tree: Tree, words: Sequence[str]) -> list[str]:
-    """What the last of the words behind ``qkvm`` can become; options may stand in front of the verb.
+    """Return the candidates for the last of the words after ``qkvm``; options may precede the verb.
 
-    :param words: may not be empty; the last one may.
+    :param words: not empty; the last one may be ''.
     """
     try:
         return _outside(tree, list(words))
     except Exception:
-        # A damaged file or a missing right: an error would only disturb the user, who is typing.
+        # A damaged file or a missing right: an error message would disturb the user's typing.
         return []
 
 
 def candidates(tree: Tree, words: Sequence[str]) -> list[str]:
-    """What the last of a command's words can become: whole words, sorted. Values first, options if there are none.
+    """Return the candidates for the last of a command's words: whole words, sorted.
 
-    :param words: may not be empty; the last one may.
+    These are values, or options if there are no values.
+
+    :param words: not empty; the last one may be ''.
     """
     try:
         return _candidates(tree, words)
     except Exception:
-        # As above.
+        # As in outside().
         return []
 
 
@@ -85,7 +87,7 @@ def _candidates(tree: Tree, words: Sequence[str]) -> list[str]:
         try:
             typed.take(word)
         except UsageError:
-            # The verb itself will tell; what follows can be completed nevertheless.
+            # The verb reports this error; the following words can still be completed.
             continue
     return _of_verb(tree, typed, partial)
 
@@ -108,7 +110,7 @@ def _of_verb(tree: Tree, typed: Typed, partial: str) -> list[str]:
 
 
 class Asked:
-    """What a value is looked for: what was typed of it, the option that it is of, and the words before it."""
+    """The value to complete: the typed part, its option, and the words before it."""
 
     __slots__ = ("option", "partial", "tree", "typed")
 
@@ -119,16 +121,16 @@ class Asked:
         self.partial = partial
 
     def given(self, name: str) -> str | None:
-        """The value of another option, None where it was not given."""
+        """Return the value of another option; None if it was not given."""
         values = self.typed.values.get(name)
         return values[0] if values else None
 
     def fits(self, active: bool) -> bool:
-        """Whether a network or pool is in the state that the verb needs."""
+        """Return whether a network or pool is in the state that the verb needs."""
         return self.option.values not in _STATES or active == (self.option.values == "active")
 
     def domain(self) -> Domain | None:
-        """The domain that was named, None where none was, or there is none of that name."""
+        """Return the named domain; None if none was named or it does not exist."""
         from qkvm.api.domain import Domain
         from qkvm.errors import NotFound
 
@@ -140,7 +142,7 @@ class Asked:
 
 
 _STATES = ("active", "inactive", "paused", "persistent", "running")
-"""Values that narrow the usual ones of an option."""
+"""Filters for the usual values of an option."""
 
 
 def _values(asked: Asked) -> Iterable[str]:
@@ -152,7 +154,7 @@ def _values(asked: Asked) -> Iterable[str]:
 
 
 def _fitting(partial: str, found: Iterable[str]) -> list[str]:
-    """Return what begins with the typed text, without names that a terminal could act on."""
+    """Return what begins with the typed text, without names that contain control characters for a terminal."""
     return sorted({word for word in found if word.startswith(partial) and word.isprintable()})
 
 
@@ -160,7 +162,7 @@ def _fitting(partial: str, found: Iterable[str]) -> list[str]:
 
 
 def _domains(asked: Asked) -> Iterable[str]:
-    """Names of the domains that the verb can act upon (not their ids: nobody types those)."""
+    """Return the names of the domains that the verb can act on; not their ids, which are rarely typed."""
     from qkvm.domain import run as runs
     from qkvm.domain.handle import names as domain_names
 
@@ -195,7 +197,7 @@ def _pools(asked: Asked) -> Iterable[str]:
 
 
 def _volumes(asked: Asked) -> Iterable[str]:
-    """Names of the volumes of the pool that was named, else the paths of those of all active pools."""
+    """Return the names of the volumes of the named pool; without one, the paths of volumes in all active pools."""
     from qkvm.storage.pool.pool import list_pools
     from qkvm.storage.pool.volume import list_volumes
 
@@ -210,7 +212,7 @@ def _macs(asked: Asked) -> Iterable[str]:
 
 
 def _interfaces(asked: Asked) -> Iterable[str]:
-    """A NIC's names: its MAC address, and its interface on the host."""
+    """Return the names of each NIC: its MAC address and its interface on the host."""
     for entry in _devices(asked, "nics"):
         yield from (entry[key] for key in ("mac", "target") if entry.get(key))
 
@@ -232,7 +234,7 @@ def _snapshots(asked: Asked) -> Iterable[str]:
 
 
 def _devices(asked: Asked, kind: DeviceKind) -> list[dict[str, str]]:
-    """Entries of the record of the domain that was named while it runs, else of its definition."""
+    """Return entries of the named domain: from its record while it is running, else from its definition."""
     domain = asked.domain()
     if domain is None:
         return []
@@ -241,14 +243,14 @@ def _devices(asked: Asked, kind: DeviceKind) -> list[dict[str, str]]:
         return run.devices(kind)
     import tomllib
 
-    # What is in the file is enough here; to check it would take three times as long as all else.
+    # Read the file without checks; they would take three times as long as the rest.
     with open(asked.tree.domain_definition(domain.name), "rb") as stream:
         found: list[dict[str, str]] = tomllib.load(stream).get(kind, [])
     return found
 
 
 def _sources(asked: Asked) -> Iterable[str]:
-    """What a new NIC can be plugged into: qkvm's networks, or any bridge of the host."""
+    """Return what a new NIC can be connected to: qkvm's networks, or any bridge of the host."""
     kind = asked.given("type")
     if kind == "network":
         return _networks(asked)
@@ -256,7 +258,7 @@ def _sources(asked: Asked) -> Iterable[str]:
         return ()
     from qkvm.net.link import table
 
-    # /sys alone may show another network namespace than this process is in.
+    # /sys may show another network namespace than this process is in.
     return (name for name in table.names() if os.path.isdir(f"/sys/class/net/{name}/bridge"))
 
 
@@ -294,7 +296,7 @@ def _install_options() -> Iterable[str]:
 
 
 def _files(partial: str, *, folders_only: bool = False) -> Iterable[str]:
-    """Files and folders, the latter with a slash behind them; hidden ones where a dot was typed."""
+    """Return files and folders, folders with a slash at the end; hidden ones only if a dot was typed."""
     begin = partial.rpartition("/")[2]
     typed = partial[: len(partial) - len(begin)]
     for entry in os.scandir(os.path.expanduser(typed) or "."):

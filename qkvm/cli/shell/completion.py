@@ -63,7 +63,7 @@ SCRIPTS = {"bash": _BASH, "zsh": _ZSH}
 
 
 def completion(context: Context, args: Args) -> None:
-    """Print the completion script of a shell."""
+    """Print the completion script for a shell."""
     shell = args.required("shell")
     if shell not in SCRIPTS:
         raise InvalidValue(f"no completion for shell '{printable(shell)}'", hint=" or ".join(SCRIPTS))
@@ -71,7 +71,7 @@ def completion(context: Context, args: Args) -> None:
 
 
 def complete(context: Context, args: Args) -> None:
-    """Print what the last of the words can become; errors of any kind print nothing."""
+    """Print the candidates for the last word; print nothing on any error."""
     from qkvm.cli.shell.candidates import outside
 
     words = args.texts("string") or [""]

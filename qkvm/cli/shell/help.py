@@ -1,4 +1,4 @@
-"""``qkvm help``: all verbs, one group or one verb, in virsh's layout; the topics of the guide; manual pages."""
+"""``qkvm help``: all verbs, one group or one verb in virsh's layout; topics of the guide; manual pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def help_(context: Context, args: Args) -> int | None:
-    """The ``help`` verb."""
+    """Run the verb ``help``."""
     topic = args.text("command")
     args.exclusive("guide", "man", "parity")
     for name in ("man", "parity"):
@@ -41,7 +41,7 @@ def help_(context: Context, args: Args) -> int | None:
 
 
 def _about(context: Context, name: str) -> int | None:
-    """A group, a verb or a topic of the guide: the first of these that has the name."""
+    """Print the help on a group, a verb or a topic of the guide: the first one with that name."""
     for keyword, title in GROUPS.items():
         if name in (keyword, title) or (keyword == "qkvm" and name in ("virsh", "Virsh itself")):
             context.out(groups()[keyword])
@@ -60,7 +60,7 @@ def _about(context: Context, name: str) -> int | None:
     if "raw" not in verb.marks:
         context.out(verb_help(verb))
         return None
-    # Only the verb itself knows its options.
+    # The verb reads its words itself, so it also prints its help.
     __import__(verb.module)
     import sys
 
@@ -69,9 +69,9 @@ def _about(context: Context, name: str) -> int | None:
 
 
 def _guide(name: str) -> str:
-    """A topic of the guide, or the list of them.
+    """Return a topic of the guide, or the list of topics.
 
-    :raises UsageError: there is none of that name.
+    :raises UsageError: there is no such topic.
     """
     if name == guide.KEYWORD:
         return guide.listing()

@@ -1,4 +1,4 @@
-"""Verbs of the shell itself: cd, pwd, echo, connect, exit, quit."""
+"""The shell's own verbs: cd, pwd, echo, connect, exit, quit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,/:=@%+")
-"""What a shell takes as it is, with every character outside ASCII."""
+"""The characters that a shell does not interpret, as are all outside ASCII."""
 
 
 def cd(context: Context, args: Args) -> None:
-    """Change the shell's folder."""
+    """Change the current folder of the shell."""
     if context.session is None or not context.session.interactive:
         raise QkvmError("cd: command valid only in interactive mode")
     folder = args.text("dir") or os.environ.get("HOME") or "/"
@@ -29,7 +29,7 @@ def cd(context: Context, args: Args) -> None:
 
 
 def pwd(context: Context, args: Args) -> None:
-    """Print the folder that relative paths are of."""
+    """Print the current folder."""
     try:
         folder = os.getcwd()
     except OSError as error:
@@ -38,7 +38,7 @@ def pwd(context: Context, args: Args) -> None:
 
 
 def echo(context: Context, args: Args) -> None:
-    """Print the words, quoted for a shell or XML if asked."""
+    """Print the words, quoted for a shell or for XML if asked."""
     args.exclusive("shell", "xml")
     args.exclusive("shell", "split")
     args.exclusive("xml", "split")
@@ -53,7 +53,7 @@ def echo(context: Context, args: Args) -> None:
 
 
 def connect(context: Context, args: Args) -> None:
-    """Have what follows in the shell be about the tree of the URI, and look only, or change again."""
+    """Use the URI's tree for the following commands, and set or clear read-only mode."""
     import os
 
     from qkvm.cli.globals import check_uri
@@ -70,7 +70,7 @@ def connect(context: Context, args: Args) -> None:
 
 
 def exit(context: Context, args: Args) -> None:
-    """Leave the shell, or the line of commands."""
+    """Leave the shell, or skip the rest of the line."""
     if context.session is not None:
         context.session.left = True
 
@@ -84,7 +84,7 @@ def _echoed(word: str, args: Args) -> str:
 
         return escape(word, {"'": "&apos;", '"': "&quot;"})
     if args.flag("split"):
-        # A comma that stands twice is one that does not split.
+        # A doubled comma does not split.
         return word.replace(",,", "\0").replace(",", "\n").replace("\0", ",") + "\n"
     if args.flag("shell") and (not word or not all(char in _PLAIN or not char.isascii() for char in word)):
         return "'" + word.replace("'", "'\\''") + "'"

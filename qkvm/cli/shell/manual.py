@@ -1,6 +1,6 @@
-"""The manual pages: qkvm(1) from the verb tables, qkvm-TOPIC(7) from the guide; the build has them packaged.
+"""The manual pages: qkvm(1) from the verb tables, qkvm-TOPIC(7) from the guide. The build packages them.
 
-They are written in man(7)'s macros. Nothing here describes a verb: what is wrong in a page is wrong in the help.
+They are written in man(7)'s macros. The descriptions of verbs come from the help, so correct errors there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUMMARY = "virsh without libvirtd: a QMP-level hypervisor driver"
-"""The same as in pyproject.toml."""
+"""The description in pyproject.toml."""
 
 _SECTIONS = """\
 .SH EXIT STATUS
@@ -50,7 +50,7 @@ What the verbs that edit a definition open.
 
 
 def pages() -> dict[str, str]:
-    """Name of each page's file, such as qkvm.1, and its text; the date is $SOURCE_DATE_EPOCH's, else today's."""
+    """Return the file name (such as qkvm.1) and text of each page; the date is $SOURCE_DATE_EPOCH or today."""
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
     return {"qkvm.1": page(SUMMARY, date)} | {
         f"qkvm-{topic}.7": topic_page(topic, date, VERSION) for topic in guide.topics()
@@ -58,7 +58,7 @@ def pages() -> dict[str, str]:
 
 
 def write(folder: str) -> list[str]:
-    """Write all pages into a folder that is there, over older ones, and give their paths.
+    """Write all pages into an existing folder, over older ones, and return their paths.
 
     :raises HostError: one can't be written.
     """
@@ -75,9 +75,9 @@ def write(folder: str) -> list[str]:
 
 
 def page(summary: str, date: str) -> str:
-    """The text of qkvm(1).
+    """Return the text of qkvm(1).
 
-    :param summary: what qkvm is, in one line. :param date: when it was made, YYYY-MM-DD.
+    :param summary: a description of qkvm in one line. :param date: the date of the page, YYYY-MM-DD.
     """
     usage, _, options = USAGE.partition("  options:\n")
     options, _, _ = options.partition("  commands")
@@ -123,7 +123,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _listed(lines: Iterable[str]) -> str:
-    """Lines of a help text, "label   what it is", as a list; several labels may stand over one text."""
+    """Return the lines of a help text, "label   meaning", as a list; several labels may share one meaning."""
     made, opened = "", False
     for line in filter(str.strip, lines):
         label, _, told = line.strip().partition("  ")

@@ -1,7 +1,7 @@
-"""How qkvm stands to virsh: which of its verbs work, which in part, which are not there (yet), and why.
+"""Parity with virsh: which of its verbs qkvm has, has in part, or does not have, and why.
 
-Nothing here claims that a verb works. That is read off the verb tables: a verb that is in them works, in part
-where its table says so. A test holds the tables against the verbs and options of virsh 11.3.
+The tables here list only what is absent. A verb in the verb tables works, or works in part if its table says so. A
+test compares the tables with the verbs and options of virsh 11.3.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ secret: nothing in qkvm uses a stored secret
 pool: nothing stays that would tell; inotify does, of a folder
     pool-event
 """
-"""virsh's verbs that are not there: their group, why they are not meant for qkvm (not yet, without it), names."""
+"""virsh's verbs that qkvm does not have: group, the reason (none means not yet), names."""
 
 _GROUPS = (
     *("domain", "monitor", "events", "host", "checkpoint", "interface", "filter", "network", "nodedev", "secret"),
     *("snapshot", "backup", "pool", "volume", "virsh"),
 )
-"""virsh's help groups in its order."""
+"""virsh's help groups, in its order."""
 
 WORKS, PARTLY, LATER, NOT_MEANT = "works", "partly", "not yet", "not meant"
 
 
 class Entry:
-    """One verb of virsh: its group, how it stands here, and what is to say about it."""
+    """One verb of virsh: its group, its status in qkvm, and a note."""
 
     __slots__ = ("group", "note", "status", "verb")
 
@@ -78,7 +78,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every verb of virsh 11.3, by group and name."""
+    """Return every verb of virsh 11.3, by group and name."""
     found = _absent()
     for verb in listed():
         if "own" not in verb.marks:
@@ -100,7 +100,7 @@ def _absent() -> list[Entry]:
 
 
 def absence(name: str) -> str | None:
-    """Why a verb of virsh's is not there, as an error's text; None for what virsh doesn't have either."""
+    """Return why qkvm does not have a verb of virsh, as the text of an error; None if virsh has no such verb."""
     for entry in _absent():
         if entry.verb == name:
             return f"{name} is not meant for qkvm: {entry.note}" if entry.note else f"{name} is not there yet"

@@ -1,4 +1,4 @@
-"""Texts in man(7)'s macros: words as they are, and a topic of the guide as a page of section 7."""
+"""Text in man(7)'s macros: escaped words, and a topic of the guide as a page of section 7."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import groupby
 from qkvm.cli.shell import guide
 
 _MARKED = re.compile(r"\*\*(.+?)\*\*|`([^`]+)`")
-"""What Markdown sets apart: bold words, and code."""
+"""Markdown's marks within a line: bold words, and code."""
 
 _BEGIN = re.compile(r"\n(?=- |\|)")
-"""Where a line of a block begins something new: an item of a list, a row of a table."""
+"""Matches a line that begins a list item or a table row."""
 
 
 def escaped(text: str) -> str:
-    """Words as roff prints them as they are."""
+    """Return words escaped for roff."""
     plain = text.replace("\\", "\\(rs").replace("-", "\\-").replace("^", "\\(ha").replace("~", "\\(ti")
     plain = plain.replace("'", "\\(aq").replace("`", "\\(ga").replace('"', "\\(dq")
     plain = "".join(sign if ord(sign) < 128 else f"\\[u{ord(sign):04X}]" for sign in plain)
@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
 
 
 def topic_page(topic: str, date: str, version: str) -> str:
-    """The text of qkvm-TOPIC(7). :param date: when it was made, YYYY-MM-DD."""
+    """Return the text of qkvm-TOPIC(7). :param date: the date of the page, YYYY-MM-DD."""
     made = (
         f'.TH QKVM\\-{topic.upper()} 7 {date} "qkvm {version}" "Guide of qkvm"\n'
         f".SH NAME\nqkvm\\-{topic} \\- {escaped(guide.summary(topic))}\n.SH DESCRIPTION\n"
@@ -41,12 +41,12 @@ def topic_page(topic: str, date: str, version: str) -> str:
 
 
 def _paragraph(before: str) -> str:
-    """What begins a paragraph; behind a heading it would be one too many."""
+    """Return the macro that begins a paragraph; '' after a heading, which begins one itself."""
     return "" if before.splitlines()[-1].startswith(".SH") else ".PP\n"
 
 
 def _line(line: str, begin: str) -> str:
-    """A heading, an item of a list, a row of a table, or a paragraph, which ``begin`` begins."""
+    """Return a heading, a list item, a table row, or a paragraph that begins with ``begin``."""
     if line.startswith("## "):
         return f'.SH "{escaped(line[3:].upper())}"\n'
     if line.startswith("- "):
@@ -59,7 +59,7 @@ def _line(line: str, begin: str) -> str:
 
 
 def _marked(text: str) -> str:
-    """Words with what is set apart in bold."""
+    """Return words with the marked ones in bold."""
     made, end = "", 0
     for found in _MARKED.finditer(text):
         bold = (found[1] or found[2]).replace("`", "")

@@ -1,7 +1,9 @@
-"""The shell: ``qkvm`` without a verb. On a terminal with a prompt, history and completion; else a script on stdin.
+"""The shell: ``qkvm`` without a verb. It reads commands from a terminal, or a script from stdin.
 
-Each line is what a single argument of ``qkvm`` is: commands, separated by semicolons. An error is told and the
-next line is read; the shell ends with exit, quit or the end of its input, and as in virsh its exit code is 0.
+On a terminal it has a prompt, history and completion.
+
+A line has the syntax of a single argument of ``qkvm``: commands separated by semicolons. After an error the shell
+reads the next line. It ends with exit, quit or the end of input; as in virsh, its exit code is 0.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Type:  'help' for help with commands
 """
 
 _DELIMITERS = " \t\n;"
-"""What separates words for readline; quotes are no such thing, since a word may hold one in its middle."""
+"""The characters that separate words for readline. Quotes are not among them, since a word may contain one."""
 
 _QUOTED = frozenset(" \t;#'\"\\")
 
@@ -41,10 +43,10 @@ _HISTORY_LIMIT = 500000
 
 
 def interact(session: Session) -> int:
-    """Read commands and run them until there are no more."""
+    """Read and run commands until the input ends."""
     session.interactive = True
     if os.environ.get(ROOT_VARIABLE):
-        # A relative root would be another one after a cd.
+        # After a cd, a relative root would be another folder.
         os.environ[ROOT_VARIABLE] = Tree().root
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         for line in _script():
@@ -66,13 +68,13 @@ def interact(session: Session) -> int:
                 _run(session, typed)
             except KeyboardInterrupt:
                 session.console.out("\n")
-    # What the user's own shell prints next begins a line of its own.
+    # End the line of the prompt, so that the user's shell begins a new one.
     session.console.out("\n")
     return 0
 
 
 def _run(session: Session, line: str) -> None:
-    """Run a line; whatever is wrong with it is told and ends nothing but the line."""
+    """Run a line; print its errors instead of raising them."""
     try:
         session.run_line(line)
     except UsageError as error:
@@ -81,7 +83,7 @@ def _run(session: Session, line: str) -> None:
 
 
 def _script() -> Iterator[str]:
-    """The lines on stdin as they come; a closed one has none."""
+    """Yield the lines of stdin as they arrive; none if stdin is closed."""
     for line in sys.stdin or ():
         yield line.removesuffix("\n")
 
@@ -91,7 +93,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _ask(session: Session) -> str | None:
-    """The next line that the user types, '' where they cancel it with ^C, None at the end of the input."""
+    """Return the user's next line; '' if they cancel it with ^C, None at the end of input."""
     prompt = "qkvm > " if session.readonly or os.geteuid() != 0 else "qkvm # "
     session.console.flush()
     try:
@@ -107,7 +109,7 @@ def _ask(session: Session) -> str | None:
 
 
 class _History:
-    """The lines that were typed, kept from one shell to the next; each is written at once: none gets lost."""
+    """The history of typed lines. Each line is written to the file at once, so none is lost."""
 
     def __init__(self, session: Session) -> None:
         import readline
@@ -121,7 +123,7 @@ class _History:
             return
         path = os.path.join(cache, "qkvm", "history")
         try:
-            # With a home that is another user's, root would write where that user has it.
+            # With another user's home, root would write into that user's folders.
             make_private_dir(os.path.dirname(path))
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             readline.set_history_length(lines)
@@ -134,18 +136,18 @@ class _History:
             self._path = path
 
     def add(self, line: str) -> None:
-        """Remember a line."""
+        """Add a line."""
         self._readline.add_history(line)
         if self._path:
             try:
                 self._readline.append_history_file(1, self._path)
             except OSError:
-                # The disk is full, or the file went away: the line is remembered here at least.
+                # The disk is full or the file is gone: keep the line in memory only.
                 self._path = ""
 
 
 def _history_lines(session: Session) -> int:
-    """How many lines to keep, $QKVM_HISTSIZE or virsh's 500."""
+    """Return how many lines to keep: $QKVM_HISTSIZE, or 500 as in virsh."""
     text = os.environ.get(HISTORY_VARIABLE, "")
     if not text:
         return _HISTORY_LINES
@@ -172,15 +174,15 @@ def _complete_with_readline() -> None:
 
 
 def suggestions(tree: Tree, line: str, begin: int) -> list[str]:
-    """What can stand from ``begin`` on in place of the end of a line, quoted as the line needs it.
+    """Return candidates for the text from ``begin`` to the end of a line, quoted as the line needs it.
 
-    A single suggestion that makes a whole word is followed by a blank.
+    A single candidate that is a whole word gets a blank at its end.
     """
     from qkvm.cli.shell.candidates import candidates
 
     scanned = scan(line)
     if scanned.unclosed == "\\" or begin < scanned.begin:
-        # Behind a backslash anything can come; within a comment nothing.
+        # Nothing can be suggested after a backslash or in a comment.
         return []
     typed = line[scanned.begin :]
     words = scanned.commands[-1] if typed else [*scanned.commands[-1], ""]
@@ -196,5 +198,5 @@ def suggestions(tree: Tree, line: str, begin: int) -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word with a backslash before all that would end or change it."""
+    """Return a word with a backslash before each character that would end or change it."""
     return "".join(f"\\{char}" if char in _QUOTED else char for char in word)

@@ -1,4 +1,4 @@
-"""What the help says of the program, its groups of verbs and each verb, in virsh's layout."""
+"""The help texts of the program, its groups of verbs and each verb, in virsh's layout."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ _USAGE_END = """
 
 
 def usage() -> str:
-    """What ``qkvm --help`` prints: the global options and all verbs."""
+    """Return what ``qkvm --help`` prints: the global options and all verbs."""
     return USAGE + "".join(f"{text}\n" for text in groups(colon="").values()) + _USAGE_END
 
 
 def verb_help(verb: Verb) -> str:
-    """Name, synopsis, description and options of one verb."""
+    """Return name, synopsis, description and options of one verb."""
     words, description, options = verb_help_parts(verb)
     parts = [f"  NAME\n    {verb.name} - {verb.summary}\n", f"  SYNOPSIS\n    {words}\n"]
     if description:
@@ -76,7 +76,7 @@ def verb_help(verb: Verb) -> str:
 
 
 def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
-    """Synopsis, description, and each option with what it is for."""
+    """Return the synopsis, the description, and each option with its meaning."""
     options = options_of(verb).values()
     words = " ".join((verb.name, *map(_synopsis, options)))
     return (
@@ -87,7 +87,7 @@ def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
 
 
 def groups(colon: str = ":") -> dict[str, str]:
-    """By keyword of a group of verbs its title and a line for each verb."""
+    """Return for each group's keyword its title and one line a verb."""
     made = {keyword: f" {title} (help keyword '{keyword}'){colon}\n" for keyword, title in GROUPS.items()}
     for verb in listed():
         made[verb.group] += f"    {verb.name:<30} {verb.summary}\n"
@@ -95,7 +95,7 @@ def groups(colon: str = ":") -> dict[str, str]:
 
 
 def _synopsis(option: Option) -> str:
-    """An option as the SYNOPSIS shows it."""
+    """Return an option as SYNOPSIS shows it."""
     if option.repeated:
         words = f"[--{option.name}] <{option.shown}>"
         return f"{{{words}}}..." if option.required else f"[{words}]..."
@@ -107,7 +107,7 @@ def _synopsis(option: Option) -> str:
 
 
 def _label(option: Option) -> str:
-    """An option as the OPTIONS show it: a name that may be left out stands in brackets."""
+    """Return an option as OPTIONS shows it; an optional name is in brackets."""
     if option.kind == "flag":
         return f"--{option.name}"
     name = f"[--{option.name}]" if option.required or option.repeated else f"--{option.name}"

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from qkvm.storage.pool.pool import Info
 
 _GROUP = ("source-dev", "source-name", "source-format")
-"""What tells of a volume group."""
+"""Options for the source of a volume group."""
 
 _FOREIGN = (
     "source-host", "source-path", "auth-type", "auth-username", "secret-usage", "secret-uuid", "adapter-name",
     "adapter-wwnn", "adapter-wwpn", "adapter-parent", "adapter-parent-wwnn", "adapter-parent-wwpn",
     "adapter-parent-fabric-wwn", "source-protocol-ver", "source-initiator",
 )  # fmt: skip
-"""What tells where other types of pools are."""
+"""Options for the source of other types of pools."""
 
 
 def find(context: Context, wanted: str) -> Pool:
-    """The pool of that name or UUID. :raises NotFound: there is none."""
+    """Return the pool that has a name or UUID. :raises NotFound: there is none."""
     ensure_default(context.tree)
     try:
         return Pools(context.tree)[wanted]
@@ -70,7 +70,7 @@ def pool_define_as(context: Context, args: Args) -> None:
 
 
 def pool_create(context: Context, args: Args) -> None:
-    """Start a transient pool from a file."""
+    """Create and start a transient pool from a file."""
     from qkvm.cli.common import read_text
 
     build, overwrite = _build_flags(args)
@@ -80,7 +80,7 @@ def pool_create(context: Context, args: Args) -> None:
 
 
 def pool_create_as(context: Context, args: Args) -> None:
-    """Start a transient pool from options."""
+    """Create and start a transient pool from options."""
     from qkvm.spec import toml
 
     build, overwrite = _build_flags(args)
@@ -100,7 +100,7 @@ def pool_undefine(context: Context, args: Args) -> None:
 
 
 def pool_autostart(context: Context, args: Args) -> None:
-    """Mark a pool to be active from the boot on, or unmark it."""
+    """Mark a pool to become active at boot, or unmark it."""
     pool = _pool(context, args)
     off = args.flag("disable")
     pool.set_autostart(not off)
@@ -125,7 +125,7 @@ def pool_destroy(context: Context, args: Args) -> None:
 
 
 def pool_build(context: Context, args: Args) -> None:
-    """Make a pool's folder or volume group."""
+    """Create a pool's folder or volume group."""
 
     args.exclusive("overwrite", "no-overwrite")
     pool = _pool(context, args)
@@ -141,7 +141,7 @@ def pool_delete(context: Context, args: Args) -> None:
 
 
 def pool_refresh(context: Context, args: Args) -> None:
-    """Remove what volumes that were not finished have left; the list of volumes is always fresh."""
+    """Remove leftovers of unfinished volumes; the list of volumes needs no refresh."""
     pool = _pool(context, args)
     pool.backend.sweep()
     context.say(f"Pool {pool.name} refreshed\n")
@@ -188,7 +188,7 @@ def pool_info(context: Context, args: Args) -> None:
 
 
 def pool_list(context: Context, args: Args) -> None:
-    """List pools: the active ones, or with --all and --inactive the others too."""
+    """List pools: the active ones, all with --all, the inactive ones with --inactive."""
     ensure_default(context.tree)
     types = _types(args.text("type"))
     found = [pool.info() for pool in list_pools(context.tree) if not types or pool.type in types]
@@ -227,7 +227,7 @@ def pool_uuid(context: Context, args: Args) -> None:
 
 
 def pool_capabilities(context: Context, args: Args) -> None:
-    """Print what pools can be."""
+    """Print the supported types of pools."""
     from qkvm.host.programs import is_installed
     from qkvm.spec.libvirt.pool import capabilities
 
@@ -235,14 +235,14 @@ def pool_capabilities(context: Context, args: Args) -> None:
 
 
 def find_storage_pool_sources(context: Context, args: Args) -> None:
-    """Print what pools of a type could be made of; no description narrows that down here."""
+    """Print possible sources for pools of a type; --srcSpec is refused."""
     if args.has("srcSpec"):
         raise InvalidValue("--srcSpec says where to look, and volume groups are of this host", hint="leave it out")
     _print_sources(context, args)
 
 
 def find_storage_pool_sources_as(context: Context, args: Args) -> None:
-    """Print what pools of a type could be made of."""
+    """Print possible sources for pools of a type; options that name another host are refused."""
     for name in ("host", "port", "initiator"):
         if args.has(name):
             raise InvalidValue(f"--{name} says where to look, and volume groups are of this host")
@@ -260,7 +260,7 @@ def _print_sources(context: Context, args: Args) -> None:
 
 
 def _types(text: str | None) -> list[str]:
-    """The types of pools in a list of them; none where there is no list."""
+    """Return the pool types in a comma-separated list; an empty list for None."""
     from qkvm.spec.pool import TYPES
 
     words = [] if text is None else text.split(",")
@@ -306,7 +306,7 @@ def _print(context: Context, wanted: spec.Pool) -> None:
 
 
 def _build_flags(args: Args) -> tuple[bool, bool]:
-    """Whether a pool is built before it is started, and whether devices may carry something then."""
+    """Return whether to build the pool before starting it, and whether to overwrite its devices."""
     args.exclusive("overwrite", "no-overwrite")
     for name in ("overwrite", "no-overwrite"):
         if args.flag(name) and not args.flag("build"):

@@ -31,13 +31,13 @@ def _pool(context: Context, args: Args) -> Pool:
 
 
 def _volume(context: Context, args: Args, pool: str = "pool") -> Volume:
-    """The volume that <vol> names, in the pool that an option names."""
+    """Return the volume that <vol> names, in the pool that an option names."""
     name = args.text(pool) if args.given(pool) else None
     return _named(context, args.required("vol"), find(context, name) if name else None)
 
 
 def _named(context: Context, text: str, pool: Pool | None) -> Volume:
-    """The volume of that name in a pool, else of that path or key in any."""
+    """Return the volume with a name in ``pool``, or without a pool the one with a path or key."""
     return pool.volumes[text] if pool is not None else Pools(context.tree).volume(text)
 
 
@@ -98,7 +98,7 @@ def vol_dumpxml(context: Context, args: Args) -> None:
 
 
 def vol_create_as(context: Context, args: Args) -> None:
-    """Make a volume from options."""
+    """Create a volume from options."""
     from qkvm.spec import pool as spec
     from qkvm.spec.disk import DiskFormat
     from qkvm.spec.libvirt.pool import describe_volume
@@ -124,7 +124,7 @@ def vol_create_as(context: Context, args: Args) -> None:
 
 
 def vol_create(context: Context, args: Args) -> None:
-    """Make a volume from libvirt's XML."""
+    """Create a volume from libvirt's XML."""
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
@@ -133,7 +133,7 @@ def vol_create(context: Context, args: Args) -> None:
 
 
 def vol_create_from(context: Context, args: Args) -> None:
-    """Make a volume from libvirt's XML, with another one's content."""
+    """Create a volume from libvirt's XML with the content of another volume."""
 
     pool = _pool(context, args)
     wanted = _described(args, pool)
@@ -150,7 +150,7 @@ def vol_create_from(context: Context, args: Args) -> None:
 
 
 def vol_import(context: Context, args: Args) -> None:
-    """Make a volume of an image that lies anywhere."""
+    """Create a volume from an image file outside the pool."""
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
 
@@ -159,7 +159,7 @@ def vol_import(context: Context, args: Args) -> None:
     is_file = kind is spec.PoolType.DIR
     fmt = spec.volume_format(args.text("format") or ("qcow2" if is_file else "raw"))
     name = args.text("name") or (f"{stem}.{fmt}" if is_file else stem)
-    # Its capacity is the image's, whatever is asked for here.
+    # The capacity is a placeholder: the image's own is used.
     wanted = spec.validate_volume(spec.Volume(name=name, capacity=Size(1), format=fmt), kind)
     with _progress(context, args) as report:
         pool.volumes.take(path, wanted, fmt=args.text("input-format") or "", report=report)
@@ -168,7 +168,7 @@ def vol_import(context: Context, args: Args) -> None:
 
 @contextmanager
 def _progress(context: Context, args: Args) -> Iterator[Callable[[float], object] | None]:
-    """What says on stderr how far a conversion is, as the jobs on disks do, for who looks or asks for it."""
+    """Yield a function that prints a conversion's progress on stderr; None without --verbose or a terminal."""
     if not args.flag("verbose") and not (sys.stdout and sys.stdout.isatty()):
         yield None
         return
@@ -190,7 +190,7 @@ def _progress(context: Context, args: Args) -> Iterator[Callable[[float], object
 
 
 def vol_clone(context: Context, args: Args) -> None:
-    """Make a copy of a volume in the same pool."""
+    """Copy a volume within its pool."""
     from qkvm.spec import pool as spec
     from qkvm.spec.libvirt.pool import describe_volume
     from qkvm.spec.size import Size
@@ -220,7 +220,7 @@ def vol_delete(context: Context, args: Args) -> None:
 
 
 def vol_resize(context: Context, args: Args) -> None:
-    """Give a volume another capacity."""
+    """Resize a volume."""
 
     volume, text = _volume(context, args), args.required("capacity")
     shrink, delta = args.flag("shrink"), args.flag("delta")
@@ -238,7 +238,7 @@ def vol_resize(context: Context, args: Args) -> None:
 
 
 def vol_wipe(context: Context, args: Args) -> None:
-    """Write zeros over a volume."""
+    """Overwrite a volume with zeros."""
 
     algorithm = args.text("algorithm") or "zero"
     if algorithm != "zero":
@@ -252,7 +252,7 @@ def vol_wipe(context: Context, args: Args) -> None:
 
 
 def vol_upload(context: Context, args: Args) -> None:
-    """Write a file into a volume."""
+    """Write a file's content into a volume."""
 
     volume, path = _volume(context, args), args.required("file")
     try:
@@ -267,7 +267,7 @@ def vol_upload(context: Context, args: Args) -> None:
 
 
 def vol_download(context: Context, args: Args) -> None:
-    """Write a volume's bytes to a file."""
+    """Write a volume's content to a file."""
 
     volume, path = _volume(context, args), args.required("file")
     made = not os.path.lexists(path)
@@ -305,6 +305,6 @@ def _kib(text: str, what: str) -> Size:
 
 
 def _bytes(args: Args, name: str) -> int | None:
-    """The value of a number that is too large for virsh's int options."""
+    """Return the value of a number that is too large for virsh's int options."""
     text = args.text(name)
     return None if text is None else parse_bytes(text, what=name)

@@ -1,43 +1,43 @@
-"""The verb tables: all facts of a verb that the command line knows before it loads the verb's own module.
+"""The verb tables: everything that the command line knows of a verb before it loads the verb's own module.
 
-A family of verbs is a table and a module of one name: ``domain/listing.txt`` here says what the verbs are called
-and take, ``qkvm.cli.domain.listing`` does what they do. Help, completion, manual pages, parity with virsh and
-read-only mode all follow from the tables. A start pays for one of them, so a table is a text, whose entries have
-blank lines between them and are read when they are asked for:
+A family of verbs is a table and a module of the same name: ``domain/listing.txt`` has the names and options of the
+verbs, and ``qkvm.cli.domain.listing`` implements them. Help, completion, manual pages, parity with virsh and
+read-only mode all use the tables. Each start loads one table. To keep that fast, a table is text: its entries are
+separated by blank lines and parsed when they are needed:
 
     NAME (GROUP, MARK, ...): SUMMARY
         the description, as many lines as it needs
-        error: what stands before the text of an error that the verb raises; it may name options in braces
-        partly: what the verb takes but cannot do, or does otherwise than virsh's
-        the options, a line each, with two blanks before what they mean; or several in a line, where the usual
-        meaning is meant (options.py)
+        error: the text before the error message of the verb; it may name options in braces
+        partly: what the verb accepts and cannot do, or does differently from virsh
+        the options, one a line, with two blanks before the meaning; or several in a line, if they have
+        the usual meaning (options.py)
 
-The marks, of which one of the first three says who may use the verb:
+The marks; the first three say who may use the verb, and a verb has at most one of them:
 
-    looks    changes nothing: --readonly lets it pass
-    shown    the same, and what root shows of its tree to a group is enough for it
-    anybody  the same, and it looks at no tree, or only at what anybody may see
+    looks    changes nothing: --readonly allows it
+    shown    the same, and it needs no more than what root shows of its tree to a group
+    anybody  the same, and it reads no tree, or only what any user may see
     own      virsh has no such verb
-    raw      reads its words itself: the options are not virsh's
-    plain    no empty line ends its output
+    raw      parses its words itself: the options are not virsh's
+    plain    no empty line follows its output
     hidden   help does not list it
 
-An option is in virsh's notation; ``!`` behind it says that a verb which otherwise looks changes something by it:
+An option is in virsh's notation. ``!`` after it means that it makes a verb change something that else only looks:
 
     <domain>                  required; by position or by name
     <count:number>            the same, checked as a whole number (number), or as a size with its suffix (size)
     [--live]                  a flag
     [--mac <string>]          optional value; by name or, as in virsh, by position after the required ones
     [--time <number:signed>]  a number that may be negative
-    [--timeout=<number>]      optional value by name only: what virsh doesn't have may not shift what it has
-    <cmd>... [cmd]...         all remaining words, at least one; or maybe none
-    <shell:bash|zsh>          what the value can be, for completion: one of these words,
-    <dir:folder>              or what is found by a provider of :mod:`qkvm.cli.shell.candidates`;
-    <domain:running>          or only those of the usual ones that are in this state
+    [--timeout=<number>]      optional value by name only: qkvm's own options must not shift virsh's positions
+    <cmd>... [cmd]...         all remaining words: at least one, or any number
+    <shell:bash|zsh>          possible values, for completion: one of these words,
+    <dir:folder>              or the results of a provider of :mod:`qkvm.cli.shell.candidates`,
+    <domain:running>          or those of the usual values that are in this state
 
 Modules:
 
-options: what options mean that many verbs have
+options: usual meanings of options
 """
 
 from __future__ import annotations
@@ -97,18 +97,18 @@ shell.help: help
 shell.itself: cd connect echo exit pwd quit
 shell.completion: complete completion
 """
-"""Which family each verb is of, so that a start loads one table. A test holds this against the tables."""
+"""The family of each verb, so that a start loads one table. A test compares this with the tables."""
 
 _RENAMED = {"list": "list_", "help": "help_"}
 
 
 class Verb:
-    """One verb. ``headline`` stands before the text of its errors; ``options`` are the lines of its table."""
+    """One verb. ``headline`` is the text before its errors; ``options`` are the lines of its table."""
 
     __slots__ = ("description", "family", "group", "headline", "marks", "name", "options", "partly", "summary")
 
     def __init__(self, family: str, entry: str) -> None:
-        """:param entry: its part of the table."""
+        """:param entry: the verb's part of the table."""
         head, *lines = entry.rstrip("\n").split("\n    ")
         self.name, _, head = head.partition(" (")
         marks, _, self.summary = head.partition("): ")
@@ -130,27 +130,27 @@ class Verb:
 
     @property
     def module(self) -> str:
-        """The module that does what the verb says."""
+        """The module that implements the verb."""
         return f"qkvm.cli.{self.family}"
 
     @property
     def function(self) -> str:
-        """Name of the function in the module: the verb's, and ``list_`` where a built-in has that name."""
+        """Name of the function in the module: the verb's, or ``list_`` if it would be that of a built-in."""
         return _RENAMED.get(self.name) or self.name.replace("-", "_")
 
     @property
     def looks(self) -> bool:
-        """Whether it changes nothing, unless an option of its makes it."""
+        """Whether the verb changes nothing, unless one of its options does."""
         return "looks" in self.marks or "shown" in self.marks or "anybody" in self.marks
 
 
 def names() -> list[str]:
-    """The names of all verbs, sorted."""
+    """Return the names of all verbs, sorted."""
     return sorted(name for line in FAMILIES.split("\n") for name in line.split()[1:])
 
 
 def find(name: str) -> Verb | None:
-    """The verb of that exact name: as in virsh, there are no abbreviations."""
+    """Return the verb with exactly that name; as in virsh, there are no abbreviations."""
     for line in FAMILIES.split("\n"):
         family, _, listed = line.partition(": ")
         if name in listed.split():
@@ -160,7 +160,7 @@ def find(name: str) -> Verb | None:
 
 
 def listed() -> list[Verb]:
-    """All verbs that help lists, sorted by name."""
+    """Return all verbs that help lists, sorted by name."""
     families = {line.partition(": ")[0] for line in FAMILIES.strip("\n").split("\n")}
     every = [Verb(family, entry) for family in families for entry in _table(family).split("\n\n")[1:]]
     return sorted((verb for verb in every if "hidden" not in verb.marks), key=lambda verb: verb.name)

@@ -1,4 +1,4 @@
-"""What an option means, and what its values are, where a verb does not say it itself. For help and completion."""
+"""The usual meaning and values of an option, if the verb's table does not give them. For help and completion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ xpath                  xpath expression to filter the XML document
 
 
 def usual(option: str) -> tuple[str, str]:
-    """What the values of an option can be, and what it means; '' where that differs from verb to verb."""
+    """Return the possible values of an option and its meaning; '' if they depend on the verb."""
     for line in _USUAL.splitlines():
         key, _, meaning = line.partition("  ")
         name, _, values = key.partition(":")

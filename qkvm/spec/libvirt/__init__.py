@@ -3,15 +3,15 @@
 A module imports only what is listed before it:
 
 node: a reader that refuses what it does not know
-metadata: <metadata>, and what libvirt has no words for
-place: what devices of all kinds have in common
+metadata: <metadata>, and settings that libvirt's XML can't express
+place: addresses, aliases and boot order of devices
 tuning: limits and shares of a domain
 cpu, system: <cpu>, and the board of a domain
-disk, interface, port, screen, controller, fittings: one kind of devices each
+disk, interface, port, screen, controller, fittings: one group of devices each
 devices: <devices>
 domain: <domain>
 text: domains and their devices as text
-backup, checkpoint, snapshot: what is stored of a domain's disks
+backup, checkpoint, snapshot: stored states of a domain's disks
 network: <network>
 pool: <pool> and <volume>
 """

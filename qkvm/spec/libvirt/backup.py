@@ -1,4 +1,4 @@
-"""<domainbackup>: libvirt's description of a backup: which disks, all data or only changes, and where to."""
+"""<domainbackup>, libvirt's description of a backup: its disks, all data or only changes, and the targets."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ _TYPES = {"file": "file", "block": "dev"}
 _FULL, _INCREMENTAL = "full", "incremental"
 
 _NAME_MAX = 1023
-"""Longest name of a bitmap in bytes (BDRV_BITMAP_MAX_NAME_SIZE of block/dirty-bitmap.h), and of an export here."""
+"""Longest name of a bitmap in bytes (BDRV_BITMAP_MAX_NAME_SIZE of block/dirty-bitmap.h); also used for exports."""
 
 
 _HOST_MAX = 253
-"""Longest name of a host (RFC 1035, 2.3.4)."""
+"""Longest host name (RFC 1035, 2.3.4)."""
 
 PUSH, PULL = "push", "pull"
-"""QEMU copies the disks into images, or serves them over NBD to be copied."""
+"""PUSH: QEMU copies the disks into images. PULL: QEMU serves the disks over NBD."""
 
 PORT = 10809
-"""The port of NBD (IANA's nbd), where none is said."""
+"""The default port of NBD (IANA's nbd)."""
 
 
 class BackupDisk(NamedTuple):
-    """One disk: whether it is in the backup, its target image ('' if not given), and since which checkpoint.
+    """One disk: whether it is in the backup, its target image ('' if not given), and the checkpoint to start from.
 
-    ``since`` '' copies all, None is the whole backup's. Where the disk is served, ``path`` is its scratch image,
-    ``export`` its name and ``marks`` the name of a bitmap of changes, '' for the usual ones.
+    ``since`` '' copies all data; None takes the checkpoint of the whole backup. In pull mode ``path`` is the
+    scratch image, ``export`` the name of the export and ``marks`` the name of the bitmap of changes; '' is the
+    default name.
     """
 
     target: str
@@ -47,7 +48,7 @@ class BackupDisk(NamedTuple):
 
 
 class Server(NamedTuple):
-    """Where disks are served: at a Unix socket ('' is one in the domain's folder), or an address and a port."""
+    """Where QEMU serves disks: a Unix socket ('' for one in the domain's folder), or an address and a port."""
 
     socket: str = ""
     name: str = ""
@@ -55,7 +56,7 @@ class Server(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a description says; ``disks`` of None is all of them, ``server`` is there where disks are served."""
+    """The content of a description; ``disks`` None means all disks, ``server`` is set in pull mode only."""
 
     since: str
     disks: tuple[BackupDisk, ...] | None
@@ -65,7 +66,7 @@ class Read(NamedTuple):
 def loads(text: bytes | str, path: str) -> Read:
     """Return a description from libvirt's XML.
 
-    :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
+    :raises DefinitionError: malformed, or not supported by qkvm; names the line.
     """
     root = root_of(text, Source(path), "domainbackup")
     with root:
@@ -145,7 +146,7 @@ def _read_disk(node: Node, *, pull: bool) -> BackupDisk:
 
 
 def dumps(disks: Sequence[BackupDisk], server: Server | None = None) -> str:
-    """Return the description of a backup that is under way, with all that was left open as it was chosen."""
+    """Return the description of a running backup; it includes the values that qkvm chose."""
     root = xml.element("domainbackup", mode=PUSH if server is None else PULL)
     if server is not None and server.port:
         root.add("server", transport="tcp", name=server.name, port=str(server.port))

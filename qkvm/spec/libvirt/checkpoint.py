@@ -1,4 +1,4 @@
-"""<domaincheckpoint>: libvirt's description of a checkpoint, and what a user asks for with one."""
+"""<domaincheckpoint>: libvirt's description of a checkpoint, stored or requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Read(NamedTuple):
-    """What a description says; ``created`` is 0 and ``definition`` None where it does not say."""
+    """The content of a description; ``created`` is 0 and ``definition`` None if not given."""
 
     name: str
     description: str
@@ -30,7 +30,7 @@ class Read(NamedTuple):
 def loads(text: bytes | str, path: str) -> Read:
     """Return a description from libvirt's XML.
 
-    :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
+    :raises DefinitionError: malformed, or not supported by qkvm; names the line.
     """
     root = root_of(text, Source(path), "domaincheckpoint")
     with root:
@@ -38,7 +38,7 @@ def loads(text: bytes | str, path: str) -> Read:
 
 
 def read(root: Node) -> Read:
-    """Return the description below its root."""
+    """Return the description under the root element."""
     parent = ""
     found = root.child("parent")
     if found is not None:
@@ -80,8 +80,8 @@ def dumps(
 ) -> str:
     """Return a checkpoint's description.
 
-    :param accel: kvm or tcg, which 'auto' stands for. :param secret: with passwords.
-    :param domain: with the definition. :param sizes: bytes that have changed since, by target.
+    :param accel: kvm or tcg, written for 'auto'. :param secret: include passwords.
+    :param domain: include the definition. :param sizes: bytes changed since the checkpoint, by target.
     """
     root = xml.element("domaincheckpoint")
     root.add("name", checkpoint.name)

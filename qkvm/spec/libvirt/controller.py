@@ -1,7 +1,7 @@
 """<controller>.
 
-A definition does not name the machine's own: a pc's pci-root, IDE and floppy controllers, a q35's pcie-root and
-SATA controller. They are read if they are as they must be, and written.
+A definition does not list the machine's built-in controllers: pci-root, IDE and floppy of a pc, pcie-root and
+SATA of a q35. They are accepted if they match the machine, and they are written.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _BUILT_IN = {
     (Machine.PC, "fdc"): "",
     (Machine.Q35, "fdc"): "",
 }
-"""Controllers of number 0 that are on a board, and where they sit."""
+"""Built-in controllers (all have index 0) and their PCI addresses."""
 
 _COMPANIONS = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}
-"""The first port of the EHCI controller that each UHCI of the ICH9 serves."""
+"""The first port of the EHCI controller that each UHCI controller of the ICH9 serves."""
 
 _BRIDGE_MODELS = {
     "pcie-root-port": "pcie-root-port",
     "pcie-to-pci-bridge": "pcie-pci-bridge",
     "pci-bridge": "pci-bridge",
 }
-"""Models of PCI controllers, and QEMU's devices that libvirt's <model name=…> tells."""
+"""Models of PCI controllers, and QEMU's devices for them (libvirt's <model name=…>)."""
 
 _SCSI_UNITS = 7
-"""Disks on one SCSI controller, as libvirt numbers them by their targets."""
+"""Number of disks that libvirt puts on one SCSI controller, by their targets."""
 
 _USB_DEFAULT = {Machine.Q35: "qemu-xhci", Machine.PC: "piix3-uhci"}
 """The controller that libvirt adds to a description without any USB controller."""
 
 
 def numbers(controllers: list[Element]) -> list[int]:
-    """Return a number for each: its index, else the first that no other of its type has."""
+    """Return a number for each controller: its index, else the first free number of its type."""
     taken: dict[str | None, set[str]] = {}
     for one in controllers:
         taken.setdefault(one.get("type"), set()).add(one.attributes.get("index", ""))
@@ -60,7 +60,7 @@ def numbers(controllers: list[Element]) -> list[int]:
 
 
 def read_controller(node: Node, machine: Machine, index: int) -> Controller | None:
-    """Read <controller>; None for the machine's own. :param index: the number of one that has none."""
+    """Read <controller>; None for a built-in one. :param index: the number if the element has none."""
     with node:
         word, model = node.required("type"), node.take("model")
         number = node.number("index", index)
@@ -89,7 +89,7 @@ def _read(node: Node, kind: ControllerType, model: str, index: int) -> Controlle
     if kind is ControllerType.USB and model == "none":
         return None
     if kind is ControllerType.SCSI and model in ("", "auto"):
-        # libvirt's choice on x86, where a definition of qkvm's means virtio-scsi.
+        # libvirt's default on x86; the default of a qkvm definition is virtio-scsi.
         model = "lsilogic"
     if model not in CONTROLLER_MODELS[kind] and (model or kind is ControllerType.PCI):
         known = ", ".join(filter(None, CONTROLLER_MODELS[kind]))
@@ -109,7 +109,7 @@ def _read(node: Node, kind: ControllerType, model: str, index: int) -> Controlle
 
 
 def _read_bridge(node: Node, model: str) -> tuple[int, int]:
-    """Chassis and port of a PCI controller."""
+    """Return the chassis and port of a PCI controller."""
     name = node.child("model")
     if name is not None:
         with name:
@@ -137,9 +137,9 @@ def _no_hole(node: Node) -> None:
 
 
 def complete(domain: Domain, *, usb_named: bool) -> tuple[Controller, ...]:
-    """Return the controllers of a domain with those that libvirt adds to what a description names.
+    """Return the controllers of a domain, including those that libvirt adds to a description.
 
-    :param usb_named: a USB controller was named, if only to say that there is none.
+    :param usb_named: the description names a USB controller, even if its model is none.
     """
     added = []
     if not usb_named and domain.machine in _USB_DEFAULT:
@@ -151,7 +151,7 @@ def complete(domain: Domain, *, usb_named: bool) -> tuple[Controller, ...]:
 
 
 def _scsi_needed(domain: Domain) -> list[int]:
-    """Return the SCSI controllers that disks sit on and nobody named."""
+    """Return the numbers of SCSI controllers that disks need and the domain does not list."""
     named = {one.index for one in domain.controllers if one.type is ControllerType.SCSI}
     wanted = {
         int(disk.address.split(":")[1]) if disk.address else index_of(disk.target) // _SCSI_UNITS
@@ -162,7 +162,7 @@ def _scsi_needed(domain: Domain) -> list[int]:
 
 
 def write_controllers(parent: Element, domain: Domain, places: Places) -> None:
-    """Write all <controller>s: the definition's, those that its devices need, the machine's own."""
+    """Write all <controller>s: those of the definition, those that its devices need, and the built-in ones."""
     named = {(one.type, one.index) for one in domain.controllers}
     if not any(kind is ControllerType.USB for kind, _ in named):
         model = CONTROLLER_MODELS[ControllerType.USB][0] if _has_usb(domain) else "none"
@@ -209,5 +209,5 @@ def _write(parent: Element, one: Controller, places: Places) -> None:
 
 
 def alias_key(one: Controller) -> str:
-    """What :attr:`Places.aliases` calls a controller."""
+    """Return the key of a controller in :attr:`Places.aliases`."""
     return f"controller {one.type} {one.index} {one.model}"

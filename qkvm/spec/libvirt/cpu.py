@@ -1,9 +1,9 @@
 """<cpu> and other parts of QEMU's -cpu: <hyperv>, <kvm>, <pmu>, three of the timers.
 
-A definition has one text for all, such as 'host,vmx=off,hv-relaxed=on'. Of libvirt's modes, maximum and host-model
-are the empty text, all that the accelerator offers ('max' where features are named); host-passthrough is 'host';
-custom is QEMU's model of that name. libvirt's checks of the host's CPU (match, check, fallback, vendor) are left
-to QEMU. require and force are on, disable and forbid off.
+A definition has one text for all of them, such as 'host,vmx=off,hv-relaxed=on'. libvirt's modes maximum and
+host-model become the empty text, which means all that the accelerator offers ('max' if features are named).
+host-passthrough becomes 'host', custom becomes QEMU's model of that name. QEMU itself checks the host's CPU,
+so match, check, fallback and vendor are not kept. The policies require and force mean on, disable and forbid off.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qkvm.spec.libvirt.node import Node
 from qkvm.xml import Element
 
 _DEFAULT_MODEL = "qemu64"
-"""What QEMU's pc and q35 have where nothing is said."""
+"""QEMU's default for pc and q35."""
 
 _TO_QEMU = {
     **{name: name.replace("_", "-") for name in (
@@ -22,7 +22,7 @@ _TO_QEMU = {
     )},
     "pclmuldq": "pclmulqdq",
 }  # fmt: skip
-"""Features whose name in libvirt is not QEMU's."""
+"""Features that libvirt and QEMU name differently."""
 
 _FROM_QEMU = {theirs: ours for ours, theirs in _TO_QEMU.items()}
 
@@ -34,7 +34,7 @@ _HYPERV = {
     "reenlightenment": "hv-reenlightenment", "tlbflush": "hv-tlbflush", "ipi": "hv-ipi", "evmcs": "hv-evmcs",
     "avic": "hv-avic", "emsr_bitmap": "hv-emsr-bitmap", "xmm_input": "hv-xmm-input",
 }  # fmt: skip
-"""Enlightenments that are on or off, and QEMU's names (docs/system/i386/hyperv.rst)."""
+"""Enlightenments that are on or off, with QEMU's names (docs/system/i386/hyperv.rst)."""
 
 _KVM = {"hint-dedicated": "kvm-hint-dedicated", "poll-control": "kvm-poll-control"}
 
@@ -49,7 +49,7 @@ _NOT_FEATURES = frozenset((
     "kvm", "kvmclock", "l3-cache", "legacy-cache", "lmce", "migratable", "pmu", "start-powered-off",
     "x-consistent-cache",
 ))  # fmt: skip
-"""Properties of QEMU's CPUs that are on or off and are no CPUID bits."""
+"""Boolean properties of QEMU's CPUs that are not CPUID bits."""
 
 _FIRST = (
     "migratable", "vendor", "host-cache-info", "l3-cache", "host-phys-bits", "host-phys-bits-limit", "phys-bits",
@@ -63,7 +63,7 @@ _LAST = (
     *(f"hv-{name.replace('_', '-')}" for name in _HYPERV_ORDER), "hv-stimer-direct", "pmu", "kvmclock", "hv-time",
     "tsc-frequency",
 )  # fmt: skip
-"""Flags that come before the features of a CPU, and those that come after them."""
+"""_FIRST come before the features of a CPU, _LAST after them."""
 
 Flags = dict[str, str]
 """QEMU's properties of a CPU and their values, in order."""
@@ -73,7 +73,7 @@ Flags = dict[str, str]
 
 
 def read_cpu(node: Node | None) -> tuple[str, Flags, Topology | None]:
-    """Model, flags and topology of <cpu>."""
+    """Return the model, flags and topology of <cpu>."""
     if node is None:
         return _DEFAULT_MODEL, {}, None
     flags: Flags = {}
@@ -107,7 +107,7 @@ def _read_model(node: Node, mode: str, flags: Flags) -> str:
         if vendor:
             flags["vendor"] = vendor
     if mode in ("maximum", "host-model"):
-        # For a host-model, libvirt may write the model that it found.
+        # With host-model, libvirt may also write the model that it found.
         return ""
     if mode == "host-passthrough":
         return "host"
@@ -166,7 +166,7 @@ def _read_maxphysaddr(node: Node, flags: Flags) -> None:
 
 
 def read_hyperv(node: Node | None, flags: Flags) -> None:
-    """<hyperv> of <features>."""
+    """Read <hyperv> of <features>."""
     if node is None:
         return
     with node:
@@ -196,7 +196,7 @@ def _read_enlightenment(child: Node, flags: Flags) -> None:
 
 
 def read_kvm(node: Node | None, flags: Flags) -> None:
-    """<kvm> of <features>."""
+    """Read <kvm> of <features>."""
     if node is None:
         return
     with node:
@@ -208,7 +208,7 @@ def read_kvm(node: Node | None, flags: Flags) -> None:
 
 
 def read_timer(timer: Node, flags: Flags) -> bool:
-    """Return a timer of <clock> that is a matter of the CPU; False where this is another one."""
+    """Read a timer of <clock> into ``flags``; return False if it is not a timer of the CPU."""
     name = timer.element.get("name")
     if name == "kvmclock":
         flags["kvmclock"] = "on" if timer.switch("present", True) else "off"
@@ -224,7 +224,7 @@ def read_timer(timer: Node, flags: Flags) -> bool:
 
 
 def join(model: str, flags: Flags) -> str:
-    """Return the text of a definition; flags that libvirt has words of their own for stand in one order."""
+    """Return the text of a definition; flags with their own libvirt element come in a fixed order."""
     if not flags:
         return model
     features = [name for name in flags if flags[name] in ("on", "off") and _is_feature(name)]
@@ -237,7 +237,7 @@ def join(model: str, flags: Flags) -> str:
 
 
 def split(text: str) -> tuple[str, Flags]:
-    """Model and flags of a definition's text; '+x', '-x' and 'x' alone are x=on, x=off and x=on."""
+    """Return the model and flags of a definition's text; '+x' and 'x' mean x=on, '-x' means x=off."""
     model, *words = text.split(",") if text else [""]
     flags: Flags = {}
     for word in filter(None, words):
@@ -250,7 +250,7 @@ def split(text: str) -> tuple[str, Flags]:
 
 
 def write_cpu(model: str, flags: Flags, topology: Topology | None) -> Element:
-    """Write <cpu> with the flags that belong there, taken from ``flags``."""
+    """Write <cpu>; remove the flags written there from ``flags``."""
     mode = {"": "maximum", "max": "maximum", "host": "host-passthrough"}.get(model, "custom")
     match = "exact" if mode == "custom" else None
     element = Element("cpu", {key: value for key, value in (
@@ -293,7 +293,7 @@ def _write_maxphysaddr(element: Element, flags: Flags) -> None:
 
 
 def write_hyperv(features: Element, flags: Flags) -> None:
-    """Write <hyperv> with the flags that belong there, taken from ``flags``."""
+    """Write <hyperv>; remove the flags written there from ``flags``."""
     passthrough = flags.get("hv-passthrough") == "on"
     element = Element("hyperv", {"mode": "passthrough" if passthrough else "custom"})
     if passthrough:
@@ -325,7 +325,7 @@ def _write_spinlocks(element: Element, flags: Flags) -> None:
 
 
 def write_kvm(features: Element, flags: Flags) -> None:
-    """Write <kvm> with the flags that belong there, taken from ``flags``."""
+    """Write <kvm>; remove the flags written there from ``flags``."""
     element = Element("kvm")
     if flags.get("kvm") == "off":
         del flags["kvm"]
@@ -339,7 +339,7 @@ def write_kvm(features: Element, flags: Flags) -> None:
 
 
 def write_timers(clock: Element, flags: Flags) -> None:
-    """Write the CPU's timers of <clock>, taken from ``flags``."""
+    """Write the CPU's timers of <clock>; remove their flags from ``flags``."""
     if flags.get("kvmclock") in ("on", "off"):
         clock.add("timer", name="kvmclock", present="yes" if flags.pop("kvmclock") == "on" else "no")
     if flags.get("hv-time") == "on":

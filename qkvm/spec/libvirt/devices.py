@@ -1,4 +1,4 @@
-"""<devices>: all devices of a guest, also those that libvirt adds to the named ones."""
+"""<devices>: all devices of a guest, including those that libvirt adds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SINGLE: dict[str, Callable[[Node], Any]] = {
     "tpm": fittings.read_tpm, "rng": fittings.read_rng, "watchdog": fittings.read_watchdog,
     "memballoon": fittings.read_balloon, "panic": fittings.read_panic,
 }  # fmt: skip
-"""Devices of which a guest has one at most."""
+"""Devices that a guest can have only once."""
 
 _LISTED: dict[str, Callable[[Node], Any]] = {
     "disk": disk.read_disk, "interface": interface.read_interface, "serial": port.read_serial,
@@ -49,15 +49,15 @@ _LISTED: dict[str, Callable[[Node], Any]] = {
 }  # fmt: skip
 
 _BALLOON = spec.Balloon(free_page_reporting=False, deflate_on_oom=False, stats_period=0)
-"""The balloon that libvirt adds unless the user wants none."""
+"""The balloon that libvirt adds unless the description refuses it."""
 
 
 class Live(NamedTuple):
-    """What a running domain's description has beside its definition.
+    """Values of a running domain that its description shows in addition to the definition.
 
     ``taps`` are host interfaces and ``bridges`` their bridges, by MAC address. ``aliases`` are ids in QEMU by MAC
     address, disk target, :func:`controller.alias_key`, or 'balloon', 'rng', 'video', 'watchdog'. ``vnc_port`` is
-    the port it listens on, 0 for none.
+    the port of the VNC server, 0 for none.
     """
 
     id: int
@@ -71,7 +71,7 @@ class Live(NamedTuple):
 
 
 def read_devices(node: Node | None, definition: spec.Domain, extras: Extras) -> spec.Domain:
-    """Return the definition with its devices: those of <devices>, and those that libvirt adds by itself."""
+    """Return the definition with the devices of <devices> and those that libvirt adds."""
     lists: dict[str, list[Any]] = {tag: [] for tag in (*_LISTED, "controller")}
     single: dict[str, Any] = {}
     emulator, usb_named = "", False
@@ -139,7 +139,7 @@ def _assembled(
 
 
 def _with_terminals(serials: tuple[spec.Serial, ...], extras: Extras) -> tuple[spec.Serial, ...]:
-    """Read qkvm's own word for ports whose other end is a terminal of the host instead of a socket."""
+    """Return the ports; those that qkvm's own element lists get a host terminal instead of a socket."""
     numbers = extras.get("pty", "").split()
     return tuple(
         replace(serial, kind=PortKind.PTY) if str(number) in numbers and serial.kind is PortKind.SOCKET else serial
@@ -148,7 +148,7 @@ def _with_terminals(serials: tuple[spec.Serial, ...], extras: Extras) -> tuple[s
 
 
 def _with_choice(shares: tuple[spec.Filesystem, ...], extras: Extras) -> tuple[spec.Filesystem, ...]:
-    """qkvm's own word for folders whose driver it chooses at the start."""
+    """Return the shares; qkvm chooses the driver at the start for those that qkvm's own element lists."""
     tags = extras.get("auto", "").split()
     return tuple(
         replace(share, driver=FilesystemDriver.AUTO)
@@ -159,7 +159,7 @@ def _with_choice(shares: tuple[spec.Filesystem, ...], extras: Extras) -> tuple[s
 
 
 def _with_slirp(nics: tuple[spec.Nic, ...], extras: Extras) -> tuple[spec.Nic, ...]:
-    """qkvm's own word for NICs that QEMU's stack serves, also where passt is installed."""
+    """Return the NICs; QEMU's own stack serves those that qkvm's own element lists, even with passt installed."""
     macs = extras.get("slirp", "").split()
     return tuple(
         replace(nic, backend=UserBackend.SLIRP)
@@ -173,7 +173,7 @@ def _with_slirp(nics: tuple[spec.Nic, ...], extras: Extras) -> tuple[spec.Nic, .
 
 
 def extras_of(domain: spec.Domain) -> Extras:
-    """What only qkvm's own words can say of the devices."""
+    """Return the settings of the devices that only qkvm's own element can express."""
     serials = [*(one for one in domain.serials if one.model is not SerialModel.VIRTIO)]
     serials += [one for one in domain.serials if one.model is SerialModel.VIRTIO]
     terminals = [str(number) for number, serial in enumerate(serials) if serial.kind is PortKind.PTY]
@@ -190,7 +190,7 @@ def extras_of(domain: spec.Domain) -> Extras:
 def write_devices(
     parent: Element, domain: spec.Domain, places: Places, live: Live | None, *, secret: bool
 ) -> None:
-    """<devices>."""
+    """Write <devices>."""
     element = parent.add("devices")
     if domain.emulator:
         element.add("emulator", domain.emulator)

@@ -32,7 +32,7 @@ _BUSES = {"vd": DiskBus.VIRTIO, "hd": DiskBus.IDE, "sd": DiskBus.SCSI, "fd": Dis
 """libvirt's default bus, by the target's first letters."""
 
 _SOURCES = {"file": "file", "block": "dev"}
-"""Types of sources, and the attribute of <source> that holds the path."""
+"""Types of sources, with the attribute of <source> that holds the path."""
 
 _WHY_NOT = {
     "network": "qkvm opens files and block devices of this host alone",
@@ -44,7 +44,7 @@ _WHY_NOT = {
 
 
 def read_disk(node: Node) -> Disk:
-    """<disk>."""
+    """Read <disk>."""
     with node:
         kind = node.take("type", "file")
         if kind not in _SOURCES:
@@ -80,7 +80,7 @@ def _read_target(node: Node) -> tuple[str, DiskBus]:
         raise node.malformed("<target> is missing")
     with found:
         name = found.required("dev")
-        # Whether a running guest's drive is open is the guest's affair.
+        # Only the guest of a running domain decides whether its drive is open.
         found.drop("tray")
         found.only("removable", "off")
         word = found.take("bus")
@@ -96,7 +96,7 @@ def _read_target(node: Node) -> tuple[str, DiskBus]:
 
 def _read_driver(node: Node) -> dict[str, Any]:
     found = node.child("driver")
-    # Without discard='unmap', guests of libvirt can discard, but it has no effect.
+    # Without discard='unmap', libvirt's guests can discard blocks, but this has no effect.
     values: dict[str, Any] = {"format": DiskFormat.RAW, "discard": Discard.IGNORE}
     if found is None:
         return values
@@ -125,7 +125,7 @@ def _read_source(node: Node, kind: str) -> str:
         return ""
     with found:
         found.drop("index")
-        # How a security driver labels the file; qkvm has no labels.
+        # Security labels of the file; qkvm has none.
         found.drop_children("seclabel")
         found.only("startupPolicy", "mandatory")
         path = found.take(_SOURCES[kind])
@@ -168,7 +168,7 @@ def _read_layer(node: Node) -> Layer:
 
 
 def write_disk(parent: Element, disk: Disk, places: Places, *, live: bool = False) -> Element:
-    """Write <disk>. :param live: mark the end of a running domain's chain, as libvirt does."""
+    """Write <disk>. :param live: mark the end of the backing chain, as libvirt does for a running domain."""
     block = disk.path.startswith("/dev/")
     element = parent.add("disk", type="block" if block else "file", device=disk.device)
     element.add(
@@ -215,16 +215,16 @@ _COPIED = {"file": "file", "block": "dev"}
 
 
 class Copy(NamedTuple):
-    """The destination of a copy: path and format of an image, '' where the format is not said."""
+    """The destination of a copy: path and format of an image; format '' if not given."""
 
     path: str
     format: str
 
 
 def load_copy(text: bytes | str, path: str) -> Copy:
-    """Return the target of a copy from a <disk> with a source and a driver, and nothing that a guest would see.
+    """Return the target of a copy from a <disk> with only a source and a driver.
 
-    :raises DefinitionError: not XML, no disk, or it asks for what qkvm can't do; with the line.
+    :raises DefinitionError: not XML, no disk, or not supported by qkvm; names the line.
     """
     root = root_of(text, Source(path), "disk")
     with root:
@@ -249,7 +249,7 @@ def load_copy(text: bytes | str, path: str) -> Copy:
 
 
 def dump_copy(copy: Copy, *, block: bool) -> str:
-    """Return the <disk> of a destination."""
+    """Return the <disk> for a destination of a copy."""
     root = xml.element("disk", type="block" if block else "file")
     root.add("source", **{"dev" if block else "file": copy.path})
     if copy.format:

@@ -1,11 +1,11 @@
 """<domain>: a whole description, read into a definition and written from one.
 
-Dropped by name, since they belong to one run: the id, aliases that are not the user's (ua-), libvirt's own
-<resource>, security labels that libvirt makes up, terminals, ports and bridges of a running guest, taps' names
-from libvirt. These come back in other words with the same meaning: sizes in another unit; a machine's own
+The reader drops values of a single run: the id, aliases without the user's prefix (ua-), libvirt's own
+<resource>, security labels that libvirt generates, terminals, ports and bridges of a running guest, and libvirt's
+tap names. The writer may express some things differently, with the same meaning: units of sizes; built-in
 controllers and input devices; autoport; feature policies; features and timers at their default; a host-model CPU,
-which is all that the accelerator offers; and what libvirt itself adds (a balloon, a USB controller, a video card
-beside a screen, the CPU qemu64).
+which is all that the accelerator offers; and what libvirt adds (a balloon, a USB controller, a video card for a
+screen, the CPU qemu64).
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _NOT_HERE = {
     "qemu:capabilities": "QEMU's capabilities are what they are",
     "qemu:override": "properties of one's own belong in a template: /etc/qkvm/templates",
 }
-"""Elements of a domain that qkvm has nothing for, and why."""
+"""Elements of a domain that qkvm does not support, with the reasons."""
 
 _ROOT_PORTS = 8
-"""What a definition has where nothing is said."""
+"""The default number of root ports of a definition."""
 
 # Reading.
 
 
 def read_domain(root: Node) -> spec.Domain:
-    """Return the definition that a <domain> describes; not validated yet, and without a uuid where it has none."""
+    """Return the definition of a <domain>; it is not validated yet, and may lack a uuid."""
     with root:
-        # An element with a prefix is refused, or kept in the metadata, where it is used.
+        # An element with a prefix is refused, or kept if it is metadata.
         root.drop("id", *(name for name in root.element.attributes if name.startswith("xmlns:")))
         accel = _read_type(root)
         flags: cpu.Flags = {}
@@ -175,7 +175,7 @@ def _read_lifecycle(root: Node, extras: metadata.Extras) -> dict[str, Any]:
 
 
 def _drop_runtime(root: Node) -> None:
-    """Drop what libvirt itself writes into the description of a running domain."""
+    """Drop what libvirt writes into the description of a running domain."""
     resource = root.child("resource")
     if resource is not None:
         with resource:
@@ -196,12 +196,12 @@ def _drop_runtime(root: Node) -> None:
 def write_domain(
     domain: spec.Domain, *, accel: str, live: devices.Live | None = None, secret: bool = False
 ) -> Element:
-    """Write <domain>. :param accel: kvm or tcg, which 'auto' stands for.
+    """Write <domain>. :param accel: kvm or tcg, written for 'auto'.
 
-    :param live: what a running one has beside its definition. :param secret: write passwords too.
+    :param live: values of a running domain. :param secret: write passwords too.
     """
     model, flags = cpu.split(domain.cpu)
-    # A first round takes the flags that libvirt has words for; the rest must be known before writing.
+    # This first run takes the flags that libvirt has elements for; the rest must be known before writing.
     rest = dict(flags)
     _write_board(Element("rest"), domain, model, rest)
     extras = devices.extras_of(domain)
@@ -240,7 +240,7 @@ def _write_tuning(root: Element, domain: spec.Domain) -> None:
 
 
 def _write_board(root: Element, domain: spec.Domain, model: str, flags: cpu.Flags) -> None:
-    """Write <os>, <features>, <cpu> and <clock>, with the flags that belong there taken from ``flags``."""
+    """Write <os>, <features>, <cpu> and <clock>; remove the flags written there from ``flags``."""
     board = system.System(domain.machine, domain.machine_version, domain.boot, bool(domain.smbios))
     system.write_os(root, board)
     system.write_features(root, domain.features, flags)
@@ -257,7 +257,7 @@ def _write_lifecycle(root: Element, domain: spec.Domain) -> None:
 
 
 def _addresses(domain: spec.Domain) -> list[str]:
-    """Return the places of all devices."""
+    """Return the addresses of all devices."""
     lists = ("controllers", "disks", "nics", "serials", "inputs", "filesystems")
     singles = (domain.balloon, domain.rng, domain.watchdog)
     return [

@@ -21,7 +21,7 @@ from qkvm.xml import Element
 
 
 def read_tpm(node: Node) -> Tpm:
-    """<tpm>."""
+    """Read <tpm>."""
     with node:
         model = node.choice("model", TpmModel, TpmModel.TIS)
         backend = node.child("backend")
@@ -31,7 +31,7 @@ def read_tpm(node: Node) -> Tpm:
             kind = backend.required("type")
             if kind != "emulator":
                 raise node.refusal(f"a backend of type '{printable(kind)}' is not supported", hint="emulator")
-            # swtpm's state always lasts until the domain is undefined.
+            # qkvm always keeps swtpm's state until the domain is undefined.
             backend.only("persistent_state", "yes")
             version = backend.take("version", "2.0")
         read_alias(node)
@@ -39,12 +39,12 @@ def read_tpm(node: Node) -> Tpm:
 
 
 def write_tpm(parent: Element, tpm: Tpm) -> None:
-    """<tpm>."""
+    """Write <tpm>."""
     parent.add("tpm", model=tpm.model).add("backend", type="emulator", version=tpm.version)
 
 
 def read_filesystem(node: Node) -> Filesystem:
-    """<filesystem>."""
+    """Read <filesystem>."""
     with node:
         if node.take("type", "mount") != "mount":
             raise node.refusal("only folders of the host can be shared", hint="type='mount'")
@@ -73,7 +73,7 @@ def read_filesystem(node: Node) -> Filesystem:
 
 
 def write_filesystem(parent: Element, share: Filesystem, places: Places) -> None:
-    """<filesystem>; driver auto is written as virtiofs where that can be."""
+    """Write <filesystem>; driver auto is written as virtiofs if possible."""
     ninep = share.driver is FilesystemDriver.NINEP or share.needs_9p
     element = parent.add(
         "filesystem", type="mount", accessmode=share.access if ninep else "passthrough",
@@ -89,7 +89,7 @@ def write_filesystem(parent: Element, share: Filesystem, places: Places) -> None
 
 
 def read_watchdog(node: Node) -> Watchdog:
-    """<watchdog>."""
+    """Read <watchdog>."""
     with node:
         model = node.choice("model", WatchdogModel, WatchdogModel.I6300ESB)
         action = node.choice("action", WatchdogAction, WatchdogAction.RESET)
@@ -98,13 +98,13 @@ def read_watchdog(node: Node) -> Watchdog:
 
 
 def write_watchdog(parent: Element, watchdog: Watchdog, places: Places) -> None:
-    """<watchdog>."""
+    """Write <watchdog>."""
     element = parent.add("watchdog", model=watchdog.model, action=watchdog.action)
     places.write(element, "", watchdog.address, key="watchdog")
 
 
 def read_balloon(node: Node) -> Balloon | None:
-    """<memballoon>; None for model none."""
+    """Read <memballoon>; None for model none."""
     with node:
         model = node.required("model")
         if model == "none":
@@ -126,7 +126,7 @@ def read_balloon(node: Node) -> Balloon | None:
 
 
 def write_balloon(parent: Element, balloon: Balloon | None, places: Places) -> None:
-    """<memballoon>."""
+    """Write <memballoon>."""
     if balloon is None:
         parent.add("memballoon", model="none")
         return
@@ -142,7 +142,7 @@ def write_balloon(parent: Element, balloon: Balloon | None, places: Places) -> N
 
 
 def read_rng(node: Node) -> Rng:
-    """<rng>."""
+    """Read <rng>."""
     with node:
         if node.required("model") != "virtio":
             raise node.refusal("only a virtio one is supported")
@@ -164,7 +164,7 @@ def read_rng(node: Node) -> Rng:
 
 
 def write_rng(parent: Element, rng: Rng, places: Places) -> None:
-    """<rng>."""
+    """Write <rng>."""
     element = parent.add("rng", model="virtio")
     if rng.rate_bytes:
         element.add("rate", bytes=rng.rate_bytes, period=rng.rate_period)
@@ -173,7 +173,7 @@ def write_rng(parent: Element, rng: Rng, places: Places) -> None:
 
 
 def read_panic(node: Node) -> None:
-    """<panic> of a pc or q35."""
+    """Read <panic> of a pc or q35."""
     with node:
         node.only("model", "isa")
         read_alias(node)
@@ -185,5 +185,5 @@ def read_panic(node: Node) -> None:
 
 
 def write_panic(parent: Element) -> None:
-    """<panic>."""
+    """Write <panic>."""
     parent.add("panic", model="isa")

@@ -13,11 +13,11 @@ from qkvm.units import printable
 from qkvm.xml import Element
 
 _OF_LIBVIRT = ("vnet", "vif", "macvtap", "macvlan")
-"""How names of host interfaces begin that libvirt has given itself, and will give anew."""
+"""Prefixes of host interface names that libvirt generates at each start."""
 
 
 def read_interface(node: Node) -> Nic:
-    """<interface>; without a MAC address it gets a new one."""
+    """Read <interface>; generate a MAC address if it has none."""
     with node:
         word = node.required("type")
         try:
@@ -25,7 +25,7 @@ def read_interface(node: Node) -> Nic:
         except ValueError:
             raise node.refusal(f"type '{printable(word)}' is not supported", hint=", ".join(NicType)) from None
         node.only("managed", "no")
-        # The filter for a NIC whose guest is trusted is none.
+        # qkvm never trusts the receive filters that a guest sets.
         node.only("trustGuestRxFilters", "no")
         bandwidth = read_bandwidth(node.child("bandwidth"))
         queues, vhost = _read_driver(node)
@@ -68,7 +68,7 @@ def _read_source(node: Node, kind: NicType) -> tuple[str, SourceMode]:
         if kind is NicType.DIRECT:
             return found.required("dev"), found.choice("mode", SourceMode, SourceMode.VEPA)
         if kind is NicType.NETWORK:
-            # The bridge and port of a running guest.
+            # Values of a running guest.
             found.drop("bridge", "portid")
         return found.required(str(kind)), SourceMode.VEPA
 
@@ -119,7 +119,7 @@ def _read_isolated(node: Node) -> bool:
 
 
 def _read_vlan(node: Node) -> Vlan | None:
-    """Read <vlan>; as in libvirt, several tags make a trunk."""
+    """Read <vlan>; several tags make a trunk, as in libvirt."""
     found = node.child("vlan")
     if found is None:
         return None
@@ -142,11 +142,11 @@ def _read_vlan(node: Node) -> Vlan | None:
 
 
 _PARAMETERS = ("IP", "IPV6")
-"""What a filter is told of a guest: its own addresses."""
+"""Parameters of a filter that hold the guest's own addresses."""
 
 
 def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
-    """Read <filterref>; only those of libvirt's filters are known that have a meaning here."""
+    """Read <filterref>; refuse those of libvirt's filters that qkvm does not implement."""
     found = node.child("filterref")
     if found is None:
         return NicFilter.NONE, ()
@@ -158,7 +158,7 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
                 name, value = parameter.required("name"), parameter.required("value")
                 if name in _PARAMETERS:
                     addresses.append(value)
-                # How libvirt learns an address; here DHCP keeps one for the guest.
+                # How libvirt learns an address; in qkvm DHCP reserves one for the guest.
                 elif (name, value) not in (("CTRL_IP_LEARNING", "any"), ("CTRL_IP_LEARNING", "dhcp")):
                     parameter.unsupported(
                         f"parameter '{printable(name)}' is not supported", hint=", ".join(_PARAMETERS)
@@ -167,7 +167,7 @@ def _read_filter(node: Node) -> tuple[NicFilter, tuple[str, ...]]:
 
 
 def _read_backend(node: Node, kind: NicType) -> UserBackend:
-    """<backend>: passt, or libvirt's default, which here is qkvm's choice."""
+    """Read <backend>: passt, or libvirt's default, for which qkvm chooses."""
     found = node.child("backend")
     if found is None:
         return UserBackend.AUTO
@@ -183,7 +183,7 @@ def _read_backend(node: Node, kind: NicType) -> UserBackend:
 
 
 def _read_forwards(node: Node) -> tuple[PortForward, ...]:
-    """<portForward>, one of ours for each of its ranges."""
+    """Read <portForward>; return one forward for each of its ranges."""
     forwards = []
     for found in node.children("portForward"):
         with found:
@@ -213,7 +213,7 @@ def _read_forwards(node: Node) -> tuple[PortForward, ...]:
 
 
 def _write_user(element: Element, nic: Nic) -> None:
-    """<backend> and <portForward>."""
+    """Write <backend> and <portForward>."""
     if nic.backend is UserBackend.PASST:
         element.add("backend", type="passt")
     for one in nic.forwards:
@@ -222,11 +222,11 @@ def _write_user(element: Element, nic: Nic) -> None:
 
 
 _SERVERS = {"vhost": Vhost.ON, "qemu": Vhost.OFF}
-"""Who serves a NIC, in libvirt's words."""
+"""libvirt's names for what serves a NIC."""
 
 
 def _read_driver(node: Node) -> tuple[int, Vhost]:
-    """<driver>: how many pairs of queues, and who serves them."""
+    """Read <driver>: the number of queue pairs, and what serves them."""
     found = node.child("driver")
     if found is None:
         return 1, Vhost.AUTO
@@ -242,7 +242,7 @@ def write_interface(
 ) -> Element:
     """Write <interface>. :param target: the tap of a running guest. :param bridge: its network's bridge.
 
-    :param key: what the places' aliases call it.
+    :param key: its key in the aliases of ``places``.
     """
     element = parent.add("interface", type=nic.type)
     element.add("mac", address=nic.mac)

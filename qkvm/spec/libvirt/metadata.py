@@ -1,7 +1,7 @@
-"""<metadata>: others' XML, kept as text by its namespace; and what libvirt has no words for.
+"""<metadata>: XML of other programs, kept as text by namespace, and settings that libvirt's XML can't express.
 
-The latter is one element in qkvm's own namespace, which libvirt keeps. It is written only where something would be
-lost without it.
+These settings are one element in qkvm's own namespace, which libvirt keeps. It is written only if a setting would
+be lost without it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from qkvm.units import printable
 from qkvm.xml import Element
 
 OWN = "https://qkvm.org/xmlns/domain/1"
-"""Namespace for what libvirt has no words for."""
+"""Namespace of the settings that libvirt's XML can't express."""
 
 Extras = dict[str, str]
-"""Attributes of the element of qkvm's own."""
+"""Attributes of qkvm's own element."""
 
 
 def read_metadata(node: Node | None, root: Element) -> tuple[dict[str, str], Extras]:
-    """Return the text of each namespace's element, complete in itself; and qkvm's own."""
+    """Return the text of each namespace's element as a document of its own, and qkvm's own settings."""
     texts: dict[str, str] = {}
     extras: Extras = {}
     if node is None:
@@ -45,9 +45,9 @@ def read_metadata(node: Node | None, root: Element) -> tuple[dict[str, str], Ext
 
 
 def text_of(element: Element, scope: dict[str, str]) -> str:
-    """Return the element as a document of its own: prefixes that it uses are declared in it.
+    """Return the element as a document of its own that declares all prefixes it uses.
 
-    :param scope: prefix -> namespace, as declared around it.
+    :param scope: prefix -> namespace, as the enclosing elements declare them.
     """
     missing = {prefix: scope[prefix] for prefix in sorted(_used(element, frozenset())) if prefix in scope}
     whole = Element(element.tag, dict(element.attributes), element.text)
@@ -58,7 +58,7 @@ def text_of(element: Element, scope: dict[str, str]) -> str:
 
 
 def write_identity(parent: Element, noun: Described, extras: Extras | None = None) -> None:
-    """<name> and <uuid>; <title>, <description> and <metadata>, where there are some."""
+    """Write <name>, <uuid>, and <title>, <description> and <metadata> if they are set."""
     parent.add("name", noun.name)
     parent.add("uuid", noun.uuid)
     for tag in ("title", "description"):
@@ -73,9 +73,9 @@ def write_identity(parent: Element, noun: Described, extras: Extras | None = Non
 
 
 def with_namespace(text: str, prefix: str, uri: str, path: str) -> str:
-    """Return an element given without namespace, put into one under a prefix (virsh metadata --set).
+    """Return an element without namespace, moved into the given one under a prefix (virsh metadata --set).
 
-    :raises DefinitionError: it is not well-formed, or has prefixes of its own.
+    :raises DefinitionError: the text is not well-formed, or has prefixes of its own.
     """
     element = xml.parse(text, path)
     if not prefix.isascii() or not prefix.replace("-", "a").replace("_", "a").isalnum() or prefix[0].isdigit():
@@ -92,7 +92,7 @@ def _prefix(element: Element, prefix: str) -> None:
 
 
 def without_namespace(text: str) -> Element:
-    """Return the element as virsh metadata shows it: its own namespace's prefix taken away."""
+    """Return the element without the prefix of its own namespace, as virsh metadata shows it."""
     element = xml.parse(text, "metadata")
     prefix = element.tag.rpartition(":")[0]
     _strip(element, prefix)
@@ -119,12 +119,12 @@ def _used(element: Element, known: frozenset[str]) -> set[str]:
 
 
 def read_extras(extras: Extras, source: Source, line: int) -> Extras:
-    """Return the known ones; others are of a newer qkvm and not supported."""
+    """Return the known attributes; refuse others, which a newer qkvm may have written."""
     node = Node(Element("qkvm:domain", dict(extras), line=line), source)
     with node:
         return {name: node.take(name) for name in KNOWN if node.has(name)}
 
 
 KNOWN = ("root_ports", "cpu", "on_crash", "pty", "auto", "slirp")
-"""What qkvm's own element can say: spare root ports, CPU flags, on_crash, serial ports that are host terminals,
+"""Attributes of qkvm's own element: spare root ports, CPU flags, on_crash, serial ports that are host terminals,
 tags of shared folders whose driver qkvm chooses, MAC addresses of NICs that QEMU's own stack serves."""

@@ -1,7 +1,7 @@
-"""A strict reader: what no reader has asked for is refused, by its name and line.
+"""A strict XML reader: it refuses everything that was not read, with its name and line.
 
-A reader takes the attributes, children and text that it knows from a :class:`Node`. Leaving the node's ``with``
-block refuses the rest. So no unknown word of libvirt's is lost, and what is dropped on purpose is dropped by name.
+A reading function takes the attributes, children and text that it knows from a :class:`Node`. The end of the
+node's ``with`` block refuses the rest. So nothing is lost silently: a function that drops something names it.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
 
 SIZE_MAX = 10 << 20
-"""Bytes of a description that are read; virsh takes no longer ones either."""
+"""Longest description in bytes; virsh has the same limit."""
 
 _SWITCH = {"yes": True, "on": True, "no": False, "off": False}
 
 
 class Unsupported(DefinitionError):
-    """A document says something that qkvm can't do."""
+    """A document has something that qkvm does not support."""
 
 
 class Source:
-    """The document that is read: its path, and what was left out of it where that is allowed."""
+    """The document being read: its path, and the parts that were left out."""
 
     __slots__ = ("ignore", "left_out", "path")
 
     def __init__(self, path: str, *, ignore: bool = False) -> None:
-        """:param ignore: leave out what is not supported, and list it in ``left_out``."""
+        """:param ignore: leave out unsupported parts and list them in ``left_out``."""
         self.path = path
         self.ignore = ignore
         self.left_out: list[str] = []
 
     def attempt(self, read: Callable[[Node], T], node: Node) -> T | None:
-        """What ``read`` makes of an element; None where it is not supported and may be left out as a whole."""
+        """Return what ``read`` returns for an element; None if it is unsupported and may be left out."""
         try:
             return read(node)
         except Unsupported as error:
@@ -52,7 +52,7 @@ class Source:
 
 
 class Node:
-    """One element, and what of it nobody has taken yet. Use it ``with``: at the end everything must be taken."""
+    """One element and its parts not taken yet. Use it in ``with``: all must be taken at the end of the block."""
 
     __slots__ = ("_attributes", "_children", "_text", "element", "source")
 
@@ -72,7 +72,7 @@ class Node:
 
     @property
     def tag(self) -> str:
-        """The element's name."""
+        """Return the element's name."""
         return self.element.tag
 
     # Taking.
@@ -82,17 +82,17 @@ class Node:
         return self._attributes.pop(name, default)
 
     def has(self, name: str) -> bool:
-        """Whether an attribute is there that nobody has taken."""
+        """Return whether the attribute is there and not taken yet."""
         return name in self._attributes
 
     def required(self, name: str) -> str:
-        """Return the value of an attribute that must be there."""
+        """Return the value of a required attribute."""
         if name not in self._attributes:
             raise self.malformed(f"attribute {name} is missing")
         return self._attributes.pop(name)
 
     def text(self) -> str:
-        """Return the text, without the space around it."""
+        """Return the text without surrounding space."""
         text, self._text = self._text, ""
         return text
 
@@ -115,7 +115,7 @@ class Node:
         return (Node(child, self.source) for child in found)
 
     def leaf(self, tag: str) -> str | None:
-        """Return the text of a child that has nothing else, as it stands; None where there is no such child."""
+        """Return the unchanged text of a child that has only text; None if there is no such child."""
         found = self.child(tag)
         if found is None:
             return None
@@ -124,17 +124,17 @@ class Node:
             return found.element.text
 
     def present(self, tag: str) -> bool:
-        """Whether there is a child of that name, which has nothing in it."""
+        """Return whether there is a child of that name; it must be empty."""
         return self.leaf(tag) is not None
 
-    # Taking as something.
+    # Converting.
 
     def choice(self, name: str, kind: type[E], default: E) -> E:
-        """Return an attribute that is one of an enumeration's values."""
+        """Return an attribute as a member of an enumeration."""
         return self.one_of(self._attributes.pop(name, None), name, kind, default)
 
     def one_of(self, text: str | None, what: str, kind: type[E], default: E) -> E:
-        """Return the enumeration's member of that value; one that it does not have is not supported."""
+        """Return the enumeration's member of that value; refuse other values."""
         if text is None:
             return default
         try:
@@ -145,7 +145,7 @@ class Node:
             return default
 
     def switch(self, name: str, default: bool = False) -> bool:
-        """Return an attribute that says yes or no, on or off."""
+        """Return an attribute that is yes or no, on or off, as a bool."""
         text = self._attributes.pop(name, None)
         if text is None:
             return default
@@ -154,12 +154,12 @@ class Node:
         return _SWITCH[text]
 
     def number(self, name: str, default: int = 0) -> int:
-        """Return an attribute that is a whole number, in decimal or as 0x…"""
+        """Return an attribute as a whole number; it may be decimal or 0x…"""
         text = self._attributes.pop(name, None)
         return default if text is None else self.number_of(text, name)
 
     def number_of(self, text: str, what: str) -> int:
-        """Return the whole number that a text is."""
+        """Return a text as a whole number."""
         digits = text.removeprefix("-")
         try:
             if not digits.isascii() or len(digits) > 20 or not digits[:1].isdigit() or "_" in digits:
@@ -169,12 +169,12 @@ class Node:
             raise self.malformed(f"{what} '{printable(text)}' is not a whole number") from None
 
     def leaf_number(self, tag: str, default: int = 0) -> int:
-        """Return the whole number in a child that has nothing else."""
+        """Return the whole number in a child that has only text."""
         text = self.leaf(tag)
         return default if text is None else self.number_of(text.strip(), tag)
 
     def size(self, default_unit: str = "KiB") -> Size:
-        """Return the element's text as a size, in its attribute ``unit``."""
+        """Return the element's text as a size in the unit of its attribute ``unit``."""
         unit = self.take("unit", default_unit)
         text = self.text()
         self.number_of(text, "size")
@@ -186,39 +186,39 @@ class Node:
     # Dropping.
 
     def drop(self, *names: str) -> None:
-        """Attributes that say nothing about the domain itself, whatever they hold."""
+        """Drop attributes that do not describe the domain itself."""
         for name in names:
             self._attributes.pop(name, None)
 
     def drop_children(self, *tags: str) -> None:
-        """Children that say nothing about the domain itself, with all that is in them."""
+        """Drop children that do not describe the domain itself, with their content."""
         self._children = [child for child in self._children if child.tag not in tags]
 
     def only(self, name: str, *values: str, why: str = "") -> None:
-        """An attribute that may say what is so anyway, and nothing else."""
+        """Accept an attribute only with these values, which describe what qkvm does anyway."""
         text = self._attributes.pop(name, None)
         if text is not None and text not in values:
             self.unsupported(f"{name} '{printable(text)}' is not supported" + (f": {why}" if why else ""))
 
     def spoil(self, tag: str, why: str) -> None:
-        """Children of that name are not supported, for this reason."""
+        """Refuse children of that name, with the reason."""
         for child in self.children(tag):
             child.unsupported(why)
 
     # Refusing.
 
     def malformed(self, message: str) -> DefinitionError:
-        """Return an error about this element, to be raised: libvirt would not take it either."""
+        """Return an error for an invalid element, which libvirt refuses too; the caller raises it."""
         return DefinitionError(self.source.path, f"element <{self.tag}>: {message}", line=self.element.line)
 
     def refusal(self, message: str, hint: str = "") -> Unsupported:
-        """Return an error to be raised: the element as a whole is not supported."""
+        """Return an error for an element that is unsupported as a whole; the caller raises it."""
         return Unsupported(
             self.source.path, f"element <{printable(self.tag)}>: {message}", line=self.element.line, hint=hint
         )
 
     def unsupported(self, message: str, hint: str = "") -> None:
-        """Refuse a part of this element, or note that it is left out."""
+        """Refuse a part of this element, or record that it is left out."""
         error = self.refusal(message, hint)
         if not self.source.ignore:
             raise error
@@ -237,19 +237,19 @@ class Node:
 
 
 def looks_like_xml(text: bytes | str) -> bool:
-    """Whether the first character that tells is XML's: everything else is TOML."""
+    """Return whether the text starts like XML; otherwise it is TOML."""
     start = text[:4096].decode("utf-8", "replace") if isinstance(text, bytes) else text[:4096]
     return start.lstrip("\ufeff \t\r\n").startswith("<")
 
 
 def name_of(text: bytes | str, path: str) -> str:
-    """The name that a description gives its domain, '' where it gives none; nothing else of it is looked at."""
+    """Return the domain's name in a description, '' if it has none; nothing else is checked."""
     root = xml.parse(_limited(text, path), path)
     return root.content("name") or ""
 
 
 def root_of(text: bytes | str, source: Source, tag: str) -> Node:
-    """Return the root element of a document; ``tag`` is what it must be, '' for whatever it is."""
+    """Return the root element of a document; ``tag`` is its required name, '' for any."""
     root = Node(xml.parse(_limited(text, source.path), source.path), source)
     if tag and root.tag != tag:
         raise root.malformed(f"expecting root element of '{tag}', not '{printable(root.tag)}'")

@@ -1,4 +1,4 @@
-"""What devices of all kinds have in common: their places, aliases and boot order."""
+"""Addresses, aliases and boot order, which devices of all kinds have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NUMBERS = {
     "drive": ("controller", "bus", "target", "unit"),
     "virtio-serial": ("controller", "bus", "port"),
 }
-"""The attributes of an address of that type, in the order of the text in a definition."""
+"""The attributes of an address by its type, in the order that a definition uses."""
 
 
 def read_alias(node: Node) -> str:
-    """Return the alias where it is the user's own; libvirt's own are given anew with each start."""
+    """Return the alias if the user set it, else ''; libvirt generates its own at each start."""
     found = node.child("alias")
     if found is None:
         return ""
@@ -27,9 +27,9 @@ def read_alias(node: Node) -> str:
 
 
 def read_address(node: Node, *types: str) -> str:
-    """Return the place on a bus as a definition has it; '' where none is named.
+    """Return the address in the form of a definition; '' if there is none.
 
-    :param types: the types of address that such a device can have here.
+    :param types: the types of address that qkvm supports for the device.
     """
     found = node.child("address")
     if found is None:
@@ -51,7 +51,7 @@ def read_address(node: Node, *types: str) -> str:
 
 
 def _read_pci(found: Node) -> str:
-    # The slot's other devices determine it.
+    # The other devices of the slot determine it.
     found.drop("multifunction")
     if not any(found.has(name) for name in ("domain", "bus", "slot", "function")):
         return ""
@@ -73,7 +73,7 @@ def _checked(found: Node, address: str) -> str:
 
 
 def read_boot_order(node: Node) -> int:
-    """Return the number of a device in the firmware's order, 0 where it has none."""
+    """Return a device's number in the firmware's boot order, 0 if it has none."""
     found = node.child("boot")
     if found is None:
         return 0
@@ -85,7 +85,7 @@ def read_boot_order(node: Node) -> int:
 
 
 def pci_slots(addresses: list[str]) -> set[str]:
-    """Return the slots in which several of these PCI addresses lie, as 'domain:bus:slot'."""
+    """Return the slots that hold several of these PCI addresses, as 'domain:bus:slot'."""
     slots = [whole.rpartition(".")[0] for whole in map(_whole, addresses) if "." in whole and whole[0].isdigit()]
     return {slot for slot in slots if slots.count(slot) > 1}
 
@@ -95,19 +95,19 @@ def _whole(address: str) -> str:
 
 
 class Places:
-    """What writing places needs to know of the whole domain: slots that are shared, and aliases of a run."""
+    """Writes addresses and aliases; knows the domain's shared slots and the aliases of a run."""
 
     __slots__ = ("aliases", "shared")
 
     def __init__(self, shared: set[str], aliases: dict[str, str]) -> None:
-        """:param shared: see :func:`pci_slots`. :param aliases: a device's name in messages -> its id in QEMU."""
+        """:param shared: see :func:`pci_slots`. :param aliases: a device's key -> its id in QEMU."""
         self.shared = shared
         self.aliases = aliases
 
     def write(self, element: Element, alias: str, address: str, *, key: str = "", port: bool = False) -> None:
-        """Add <alias> and <address> to a device, if it has them. :param key: its name in :attr:`aliases`.
+        """Add <alias> and <address> to a device if it has them. :param key: its key in :attr:`aliases`.
 
-        :param port: whether it is a root port, of which several share a slot.
+        :param port: it is a root port; several root ports share a slot.
         """
         name = self.aliases.get(key) or alias
         if name:

@@ -1,6 +1,6 @@
 """<pool> and <volume>, read into definitions and written from them.
 
-Dropped by name: sizes that libvirt measures, timestamps, keys.
+The reader drops sizes that libvirt measures, timestamps and keys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qkvm.units import printable
 
 
 class Space(NamedTuple):
-    """Bytes of the file system that a pool lies on."""
+    """Sizes in bytes of the file system that holds a pool."""
 
     capacity: int = 0
     allocation: int = 0
@@ -28,7 +28,7 @@ class Space(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Mode, as a number, user and group of a file."""
+    """Mode (as a number), user and group of a file."""
 
     mode: int
     uid: int
@@ -38,8 +38,8 @@ class Owner(NamedTuple):
 def loads(text: bytes | str, path: str, *, known_uuid: str = "") -> spec.Pool:
     """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
-    :raises DefinitionError: not XML, no pool, malformed, or it asks for what qkvm can't do; with the line.
+    :param path: the file, for errors. :param known_uuid: the UUID if there is none; '' for a new one.
+    :raises DefinitionError: not XML, no pool, malformed, or not supported by qkvm; names the line.
     """
     definition = _read_pool(root_of(text, Source(path), "pool"))
     uuid = definition.uuid or known_uuid or units.random_uuid()
@@ -80,7 +80,7 @@ def _read_pool(root: Node) -> spec.Pool:
 
 
 def _read_logical(root: Node, pool: spec.Pool) -> spec.Pool:
-    """Return the volume group and its devices; whose the nodes of its volumes are is not the pool's."""
+    """Return the pool with its volume group and devices; drop the permissions of the volumes' device nodes."""
     source, target = root.child("source"), root.child("target")
     if target is not None:
         with target:
@@ -113,7 +113,7 @@ def _read_permissions(target: Node) -> tuple[str, int, int]:
 def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = None) -> str:
     """Return the description of a definition. :param space: an active pool's sizes.
 
-    :param owner: the folder's owner; by default the one it would be built with.
+    :param owner: the folder's owner; by default the one that pool-build sets.
     """
     root = xml.element("pool", type=pool.type)
     root.add("name", pool.name)
@@ -134,7 +134,7 @@ def dumps(pool: spec.Pool, *, space: Space | None = None, owner: Owner | None = 
 
 
 def dump_sources(groups: Iterable[tuple[str, Iterable[str]]]) -> str:
-    """Volume groups that pools could be made of, each with its devices (virsh find-storage-pool-sources)."""
+    """Return the description of volume groups and their devices (virsh find-storage-pool-sources)."""
     root = xml.element("sources")
     for name, devices in groups:
         _write_group(root, name, devices)
@@ -159,7 +159,7 @@ def _write_permissions(target: xml.Element, owner: Owner) -> None:
 
 
 def load_volume(text: bytes | str, path: str, kind: spec.PoolType = spec.PoolType.DIR) -> spec.Volume:
-    """Return a volume that is to be made in a pool of that type, from a description of libvirt's.
+    """Return a volume to create in a pool of that type, from libvirt's XML.
 
     :raises DefinitionError: see :func:`loads`.
     """
@@ -214,9 +214,9 @@ def _size(node: Node) -> Size:
 
 
 class Told(NamedTuple):
-    """What is known of an existing volume; times in nanoseconds; ``backing`` '' is none.
+    """The properties of an existing volume; times in nanoseconds; ``backing`` '' is none.
 
-    ``extents`` are the parts of devices that it is on, each with its device, first byte and end.
+    ``extents`` are the parts of devices that hold it, each with its device, first byte and end.
     """
 
     name: str
@@ -237,7 +237,7 @@ class Told(NamedTuple):
 
 
 def dump_volume(told: Told) -> str:
-    """Return the description of a volume that is there."""
+    """Return the description of an existing volume."""
     root = xml.element("volume", type=told.type)
     root.add("name", told.name)
     root.add("key", told.key)
@@ -262,7 +262,7 @@ def dump_volume(told: Told) -> str:
 
 
 def _write_extents(source: xml.Element, extents: Iterable[tuple[str, int, int]]) -> None:
-    """The extents, those that follow each other on one device under one <device>, as libvirt has them."""
+    """Write the extents; consecutive ones of one device share a <device>, as in libvirt."""
     path, device = "", source
     for where, start, end in extents:
         if where != path:
@@ -271,7 +271,7 @@ def _write_extents(source: xml.Element, extents: Iterable[tuple[str, int, int]])
 
 
 def describe_volume(volume: spec.Volume) -> str:
-    """Return the description of a volume that is to be made, as vol-create takes it."""
+    """Return the description of a volume to create, in the form that vol-create takes."""
     root = xml.element("volume")
     root.add("name", volume.name)
     root.add("capacity", volume.capacity * 1024, unit="bytes")
@@ -286,7 +286,7 @@ def describe_volume(volume: spec.Volume) -> str:
 
 
 def capabilities(*, lvm: bool) -> str:
-    """What pools can be (virsh pool-capabilities). :param lvm: whether this host has LVM's programs."""
+    """Return the supported types of pools (virsh pool-capabilities). :param lvm: this host has LVM's programs."""
     root = xml.element("storagepoolCapabilities")
     for kind in spec.TYPES:
         supported = kind == "dir" or (kind == "logical" and lvm)

@@ -1,8 +1,8 @@
-"""<serial>, <console> and <channel>: the guest's ports and their other ends.
+"""<serial>, <console> and <channel>: the guest's ports and their ends on the host.
 
-libvirt's pty, and its Unix sockets without a path of the user's, are qkvm's own sockets, for `console` and the
-agent's verbs. A console of type serial is another name for the first serial port. Virtio ports are identified by
-name, since QEMU chooses their numbers.
+libvirt's pty, and its Unix sockets without a path from the user, become qkvm's own sockets, which `console` and
+the agent's verbs use. A console of type serial is another name for the first serial port. Names identify virtio
+ports, since QEMU chooses their numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qkvm.units import printable
 from qkvm.xml import Element
 
 _OF_LIBVIRT = ("/var/lib/libvirt/qemu/channel/", "/run/libvirt/qemu/channel/")
-"""Where libvirt binds the sockets of channels that have no path of their own."""
+"""Folders in which libvirt binds the sockets of channels without a path from the user."""
 
 _KINDS = {
     "pty": PortKind.SOCKET,
@@ -44,7 +44,7 @@ def _read_end(node: Node) -> _End:
     if word not in _KINDS:
         why = "SPICE is not supported" if word.startswith("spice") else "unknown"
         raise node.refusal(f"type '{printable(word)}' is not supported: {why}", hint=", ".join(_KINDS))
-    # The terminal of a running guest.
+    # The host terminal of a running guest.
     node.drop("tty")
     node.spoil("log", "qkvm keeps what the first serial port says in a log of its own")
     kind = _KINDS[word]
@@ -68,7 +68,7 @@ def _read_end(node: Node) -> _End:
 
 
 def read_serial(node: Node) -> tuple[int, Serial]:
-    """<serial>: its port's number, -1 where it has none, and the port."""
+    """Read <serial>: return its port number (-1 if not given) and the port."""
     with node:
         end = _read_end(node)
         model, number = SerialModel.ISA, -1
@@ -88,7 +88,7 @@ def read_serial(node: Node) -> tuple[int, Serial]:
 
 
 def read_console(node: Node) -> Serial:
-    """<console>; one of model isa-serial may be a serial port under its other name."""
+    """Read <console>; one of model isa-serial may be another name for a serial port."""
     with node:
         end = _read_end(node)
         word = "serial"
@@ -124,7 +124,7 @@ def join(serials: list[tuple[int, Serial]], consoles: list[tuple[Node, Serial]])
 
 
 def read_channel(node: Node) -> Channel:
-    """<channel>."""
+    """Read <channel>."""
     with node:
         end = _read_end(node)
         path = "" if end.path.startswith(_OF_LIBVIRT) else end.path
@@ -163,7 +163,7 @@ def _write_end(parent: Element, tag: str, port: Serial | Channel) -> Element:
 
 
 def write_ports(parent: Element, serials: tuple[Serial, ...], places: Places) -> None:
-    """All <serial>s, then all <console>s."""
+    """Write all <serial>s, then all <console>s."""
     ports = [serial for serial in serials if serial.model is not SerialModel.VIRTIO]
     for number, serial in enumerate(ports):
         element = _write_end(parent, "serial", serial)
@@ -182,7 +182,7 @@ def write_ports(parent: Element, serials: tuple[Serial, ...], places: Places) ->
 
 
 def write_channel(parent: Element, channel: Channel, places: Places, number: int) -> None:
-    """Write <channel>. :param number: that of its port on the virtio-serial bus."""
+    """Write <channel>. :param number: its port number on the virtio-serial bus."""
     element = _write_end(parent, "channel", channel)
     element.add("target", type="virtio", name=channel.name)
     places.write(element, channel.alias, f"virtio-serial:0:0:{number}")

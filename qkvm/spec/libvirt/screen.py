@@ -1,4 +1,4 @@
-"""What a person sits at: <graphics>, <video>, <input>, and <audio>, which is none."""
+"""<graphics>, <video>, <input> and <audio>; audio is not supported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARES = ("allow-exclusive", "force-shared", "ignore")
 _OF_LIBVIRT = "/var/lib/libvirt/qemu/"
 
 _VIDEO_DEFAULT = 16384
-"""KiB of video memory that QEMU's cards have, and libvirt writes."""
+"""Default video memory of QEMU's cards in KiB; libvirt writes this value."""
 
 _HAS_VRAM = frozenset((Video.VGA, Video.CIRRUS, Video.BOCHS, Video.VMVGA))
 
@@ -22,7 +22,7 @@ _HAS_VRAM = frozenset((Video.VGA, Video.CIRRUS, Video.BOCHS, Video.VMVGA))
 
 
 def read_graphics(node: Node) -> Vnc:
-    """<graphics> of type vnc."""
+    """Read <graphics> of type vnc."""
     with node:
         kind = node.required("type")
         if kind != "vnc":
@@ -44,7 +44,7 @@ def read_graphics(node: Node) -> Vnc:
 
 
 def _read_listen(node: Node) -> tuple[str, bool]:
-    """Return the address to listen on, by default this host's own; whether a Unix socket takes its place."""
+    """Return the address to listen on (by default this host's) and whether a Unix socket replaces it."""
     address = node.take("listen")
     socket = bool(node.take("socket"))
     found = node.child("listen")
@@ -64,7 +64,7 @@ def _read_listen(node: Node) -> tuple[str, bool]:
 
 
 def write_graphics(parent: Element, vnc: Vnc, *, port: int = 0, secret: bool = False) -> None:
-    """Write <graphics>. :param port: where a running guest listens. :param secret: write the password too."""
+    """Write <graphics>. :param port: the port of a running guest. :param secret: write the password too."""
     password = vnc.password if secret and vnc.password else None
     rest: dict[str, object] = {
         "websocket": vnc.websocket or None,
@@ -84,7 +84,7 @@ def write_graphics(parent: Element, vnc: Vnc, *, port: int = 0, secret: bool = F
 
 
 def read_video(node: Node) -> tuple[Video, Size, str]:
-    """<video>: the card, its memory (0 for the default), its place."""
+    """Read <video>: return the card, its memory (0 for the default) and its address."""
     with node:
         driver = node.child("driver")
         if driver is not None:
@@ -116,7 +116,7 @@ def read_video(node: Node) -> tuple[Video, Size, str]:
 
 
 def write_video(parent: Element, card: Video, memory: Size, address: str, places: Places) -> None:
-    """<video>."""
+    """Write <video>."""
     element = parent.add("video")
     size = int(memory) or _VIDEO_DEFAULT
     if card is Video.NONE:
@@ -133,7 +133,7 @@ def write_video(parent: Element, card: Video, memory: Size, address: str, places
 
 
 def read_input(node: Node) -> Input | None:
-    """<input>; None for the PS/2 mouse and keyboard, which are always there."""
+    """Read <input>; None for the PS/2 mouse and keyboard, which are always there."""
     with node:
         word, bus = node.required("type"), node.take("bus")
         ours = list(InputType)
@@ -150,7 +150,7 @@ def read_input(node: Node) -> Input | None:
 
 
 def write_inputs(parent: Element, inputs: tuple[Input, ...], places: Places, *, ps2: bool) -> None:
-    """Write all <input>s, also the board's."""
+    """Write all <input>s, including the built-in ones."""
     for one in inputs:
         places.write(parent.add("input", type=one.type, bus=one.bus), one.alias, one.address)
     if ps2:
@@ -159,7 +159,7 @@ def write_inputs(parent: Element, inputs: tuple[Input, ...], places: Places, *, 
 
 
 def read_audio(node: Node) -> None:
-    """<audio>: qkvm's guests have no sound."""
+    """Read <audio>; qkvm's guests have no sound."""
     with node:
         node.drop("id")
         kind = node.required("type")

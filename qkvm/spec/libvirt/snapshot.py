@@ -1,6 +1,6 @@
-"""<domainsnapshot>: libvirt's description of a snapshot, and what a user asks for with one.
+"""<domainsnapshot>: libvirt's description of a snapshot, stored or requested.
 
-What only qkvm knows of a snapshot (the places of plugged devices) is in <cookie>, which libvirt leaves to drivers.
+qkvm's own data on a snapshot (the addresses of plugged devices) is in <cookie>, which libvirt leaves to drivers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TYPES = {"file": "file", "block": "dev"}
 
 
 class Read(NamedTuple):
-    """What a description says; of one that asks for a snapshot the state and the definitions are left out."""
+    """The content of a description; a request for a snapshot has no state and no definitions."""
 
     name: str
     description: str
@@ -42,7 +42,7 @@ class Read(NamedTuple):
 def loads(text: bytes | str, path: str) -> Read:
     """Return a description from libvirt's XML.
 
-    :raises DefinitionError: malformed, or it asks for what qkvm can't do; with the line.
+    :raises DefinitionError: malformed, or not supported by qkvm; names the line.
     """
     root = root_of(text, Source(path), "domainsnapshot")
     with root:
@@ -56,7 +56,7 @@ def loads(text: bytes | str, path: str) -> Read:
             with found:
                 parent = (found.leaf("name") or "").strip()
         domain, inactive = root.child("domain"), root.child("inactiveDomain")
-        # Which one is current is not the description's to say.
+        # A description does not decide which snapshot is current.
         root.drop_children("active")
         return Read(
             name=(root.leaf("name") or "").strip(), description=root.leaf("description") or "", state=state,
@@ -115,7 +115,7 @@ def _read_cookie(root: Node) -> dict[str, Any]:
     with found:
         own = {}
         for child in found.every():
-            # libvirt's own tells of CPU models and the like, of which the definition tells here.
+            # libvirt's own cookie has CPU models and the like, which qkvm has in the definition.
             if child.tag == "qkvm:snapshot" and child.take("xmlns:qkvm") == _NAMESPACE:
                 try:
                     own = json.loads(child.text())
@@ -125,9 +125,9 @@ def _read_cookie(root: Node) -> dict[str, Any]:
 
 
 def dumps(snapshot: Snapshot, *, accel: str, secret: bool = False) -> str:
-    """Return a snapshot's description. :param accel: kvm or tcg, which 'auto' stands for.
+    """Return a snapshot's description. :param accel: kvm or tcg, written for 'auto'.
 
-    :param secret: with passwords.
+    :param secret: include passwords.
     """
     root = Element("domainsnapshot")
     _add(root, "name", snapshot.name)

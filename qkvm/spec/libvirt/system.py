@@ -13,7 +13,7 @@ from qkvm.xml import Element
 
 
 class System(NamedTuple):
-    """What <os> says: the machine and its version, how it boots, whether the guest sees <sysinfo>."""
+    """The content of <os>: the machine and its version, how it boots, whether the guest sees <sysinfo>."""
 
     machine: Machine
     version: str
@@ -25,7 +25,7 @@ class System(NamedTuple):
 
 
 def read_os(node: Node) -> System:
-    """<os>."""
+    """Read <os>."""
     with node:
         machine, version = _read_type(node)
         firmware = node.take("firmware")
@@ -70,7 +70,7 @@ def _read_type(node: Node) -> tuple[Machine, str]:
 
 
 def _read_firmware(node: Node) -> bool:
-    """Whether Secure Boot is asked for of the firmware that is to be chosen."""
+    """Return whether the chosen firmware must support Secure Boot."""
     found = node.child("firmware")
     if found is None:
         return False
@@ -92,7 +92,7 @@ def _named(node: Node) -> set[str | None]:
 
 
 def _read_loader(node: Node) -> tuple[str, bool, bool]:
-    """Return the firmware's file; whether it is flash, which is UEFI; whether it enforces Secure Boot."""
+    """Return the firmware's file, whether it is flash (UEFI), and whether it enforces Secure Boot."""
     found = node.child("loader")
     if found is None:
         return "", False, False
@@ -108,7 +108,7 @@ def _read_loader(node: Node) -> tuple[str, bool, bool]:
 
 
 def _read_nvram(node: Node) -> tuple[str, str]:
-    """Return the template of the variables' store, and the store."""
+    """Return the template of the variable store, and the store."""
     found = node.child("nvram")
     if found is None:
         return "", ""
@@ -121,7 +121,7 @@ def _read_nvram(node: Node) -> tuple[str, str]:
 
 
 def _format(path: str) -> str:
-    """Return the format that a definition means by the name of a file of firmware."""
+    """Return the format of a firmware file, which a definition tells by the file's name."""
     return "qcow2" if path.endswith(".qcow2") else "raw"
 
 
@@ -157,7 +157,7 @@ def _read_smbios(node: Node) -> bool:
 
 
 def write_os(parent: Element, system: System) -> None:
-    """<os>."""
+    """Write <os>."""
     boot = system.boot
     uefi = boot.firmware is Firmware.UEFI
     element = parent.add("os", firmware="efi" if uefi and not boot.loader else None)
@@ -190,7 +190,7 @@ def write_os(parent: Element, system: System) -> None:
 
 
 def _written_format(path: str) -> str | None:
-    """libvirt's attribute, which its versions before 10.9 do not know, where it is not raw."""
+    """Return libvirt's attribute for the format; None for raw, since libvirt before 10.9 does not know it."""
     return "qcow2" if _format(path) == "qcow2" else None
 
 
@@ -198,7 +198,7 @@ def _written_format(path: str) -> str | None:
 
 
 def read_sysinfo(node: Node | None, uuid: str) -> dict[str, str]:
-    """<sysinfo> of the SMBIOS' system; its uuid must be the domain's own."""
+    """Read the system information of <sysinfo>; its uuid must be the domain's."""
     found: dict[str, str] = {}
     if node is None:
         return found
@@ -227,7 +227,7 @@ def _read_entry(entry: Node, uuid: str, found: dict[str, str]) -> None:
 
 
 def write_sysinfo(parent: Element, fields: dict[str, str]) -> None:
-    """<sysinfo>, where there is something to say."""
+    """Write <sysinfo> if there are fields."""
     if fields:
         system = parent.add("sysinfo", type="smbios").add("system")
         for name, text in fields.items():
@@ -238,13 +238,13 @@ def write_sysinfo(parent: Element, fields: dict[str, str]) -> None:
 
 
 def read_features(node: Node | None, pm: Node | None, flags: cpu.Flags) -> Features:
-    """Read <features> and <pm>; features of the CPU are added to ``flags``."""
+    """Read <features> and <pm>; add features of the CPU to ``flags``."""
     acpi = vmport = False
     smm: bool | None = None
     if node is not None:
         with node:
             acpi = node.present("acpi")
-            # QEMU's pc and q35 always have both.
+            # pc and q35 always have both.
             for tag in ("apic", "pae"):
                 node.present(tag)
             vmport = bool(_read_state(node, "vmport"))
@@ -277,7 +277,7 @@ def _read_state(node: Node, tag: str) -> bool | None:
 
 
 def write_features(parent: Element, features: Features, flags: cpu.Flags) -> None:
-    """Write <features>, with the flags that belong there taken from ``flags``."""
+    """Write <features>; remove the flags written there from ``flags``."""
     element = parent.add("features")
     if features.acpi:
         element.add("acpi")
@@ -287,14 +287,14 @@ def write_features(parent: Element, features: Features, flags: cpu.Flags) -> Non
     if flags.get("pmu") in ("on", "off"):
         element.add("pmu", state=flags.pop("pmu"))
     if features.vmport:
-        # The default of qkvm's machines is none.
+        # qkvm's machines have none by default.
         element.add("vmport", state="on")
     if features.smm is not None:
         element.add("smm", state="on" if features.smm else "off")
 
 
 def write_pm(parent: Element, features: Features) -> None:
-    """<pm>, where something is said."""
+    """Write <pm> if the definition sets it."""
     states = (("suspend-to-mem", features.suspend_to_mem), ("suspend-to-disk", features.suspend_to_disk))
     if any(state is not None for _, state in states):
         element = parent.add("pm")
@@ -307,7 +307,7 @@ def write_pm(parent: Element, features: Features) -> None:
 
 
 def read_clock(node: Node | None, flags: cpu.Flags) -> Clock:
-    """<clock>; the CPU's timers go to ``flags``."""
+    """Read <clock>; add the CPU's timers to ``flags``."""
     if node is None:
         return Clock()
     catchup = delay = False
@@ -336,7 +336,7 @@ def read_clock(node: Node | None, flags: cpu.Flags) -> Clock:
 
 
 def _read_policy(timer: Node, known: str) -> bool:
-    """Read the policy for lost ticks: whether it is the optional one; the other known one is the default."""
+    """Return whether a timer's policy for lost ticks is ``known``, and not the default."""
     policy = timer.take("tickpolicy")
     if policy not in ("", known) and (policy, known) != ("delay", "catchup"):
         timer.unsupported(f"tickpolicy '{printable(policy)}' is not supported")
@@ -344,7 +344,7 @@ def _read_policy(timer: Node, known: str) -> bool:
 
 
 def write_clock(parent: Element, clock: Clock, flags: cpu.Flags) -> None:
-    """Write <clock>, with the CPU's timers taken from ``flags``."""
+    """Write <clock>; remove the flags of the CPU's timers from ``flags``."""
     element = parent.add("clock", offset=clock.offset)
     if clock.rtc_catchup:
         element.add("timer", name="rtc", tickpolicy="catchup")

@@ -16,7 +16,7 @@ from qkvm.spec.libvirt.node import Source, root_of
 
 
 class Read(NamedTuple):
-    """A definition that was read, and what was left out since qkvm can't do it."""
+    """A definition that was read, and the unsupported parts that were left out."""
 
     domain: spec.Domain
     left_out: tuple[str, ...]
@@ -25,9 +25,9 @@ class Read(NamedTuple):
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", ignore: bool = False) -> Read:
     """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
-    :param ignore: leave out what qkvm can't do, instead of refusing it.
-    :raises DefinitionError: not XML, no domain, malformed, or it asks for what qkvm can't do; with the line.
+    :param path: the file, for errors. :param known_uuid: the UUID if there is none; '' for a new one.
+    :param ignore: leave out what qkvm does not support, instead of refusing it.
+    :raises DefinitionError: not XML, no domain, malformed, or not supported by qkvm; names the line.
     """
     source = Source(path, ignore=ignore)
     definition = read_domain(root_of(text, source, "domain"))
@@ -53,14 +53,14 @@ _DEVICES: dict[str, Any] = {
 
 
 class Described(NamedTuple):
-    """A device that was read; ``has_mac`` tells whether a MAC address was named, or is a new one."""
+    """A device that was read; ``has_mac`` is False if its MAC address is a generated one."""
 
     device: spec.Disk | spec.Nic | spec.Filesystem
     has_mac: bool
 
 
 def load_device(text: bytes | str, path: str) -> Described:
-    """One device from its description, as attach-device takes it. :raises DefinitionError: see :func:`loads`."""
+    """Return a device from the XML that attach-device takes. :raises DefinitionError: see :func:`loads`."""
     root = root_of(text, Source(path), "")
     if root.tag not in _DEVICES:
         raise root.refusal("such a device can't be plugged", hint=", ".join(_DEVICES))

@@ -1,4 +1,4 @@
-"""What a domain gets of the host: <memoryBacking>, <vcpu>, <iothreads>, <cputune>, <memtune> and their like."""
+"""Limits and shares of a domain: <memoryBacking>, <vcpu>, <iothreads>, <cputune>, <memtune> and similar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qkvm.spec.tuning import (
 from qkvm.xml import Element
 
 _UNLIMITED = 9007199254740991
-"""KiB that mean no limit (VIR_DOMAIN_MEMORY_PARAM_UNLIMITED of libvirt)."""
+"""The size in KiB that means no limit (VIR_DOMAIN_MEMORY_PARAM_UNLIMITED of libvirt)."""
 
 _CPU_NUMBERS = (
     "shares", "period", "quota", "global_period", "global_quota", "emulator_period", "emulator_quota",
@@ -38,7 +38,7 @@ _POOLS = ("thread_pool_min", "thread_pool_max")
 
 
 def read_backing(node: Node | None) -> MemoryBacking:
-    """<memoryBacking>."""
+    """Read <memoryBacking>."""
     if node is None:
         return MemoryBacking()
     with node:
@@ -65,7 +65,7 @@ def read_backing(node: Node | None) -> MemoryBacking:
 
 
 def _read_hugepages(node: Node) -> Size | None:
-    """Return the size of huge pages, 0 for the host's default; None where there are to be none."""
+    """Return the size of huge pages, 0 for the host's default; None for no huge pages."""
     found = node.child("hugepages")
     if found is None:
         return None
@@ -79,7 +79,7 @@ def _read_hugepages(node: Node) -> Size | None:
 
 
 def write_backing(parent: Element, backing: MemoryBacking) -> None:
-    """<memoryBacking>, where it is more than the default."""
+    """Write <memoryBacking> if it differs from the default."""
     if backing == MemoryBacking():
         return
     element = parent.add("memoryBacking")
@@ -100,7 +100,7 @@ def write_backing(parent: Element, backing: MemoryBacking) -> None:
 
 
 def read_memtune(node: Node | None) -> MemTune:
-    """<memtune>."""
+    """Read <memtune>."""
     if node is None:
         return MemTune()
     limits: dict[str, Size] = {}
@@ -116,7 +116,7 @@ def read_memtune(node: Node | None) -> MemTune:
 
 
 def write_memtune(parent: Element, tune: MemTune) -> None:
-    """<memtune>, where there are limits."""
+    """Write <memtune> if there are limits."""
     limits = [(name, getattr(tune, name)) for name in _MEMORY_LIMITS if getattr(tune, name) is not None]
     if limits:
         element = parent.add("memtune")
@@ -125,7 +125,7 @@ def write_memtune(parent: Element, tune: MemTune) -> None:
 
 
 def read_numatune(node: Node | None) -> NumaTune | None:
-    """<numatune>."""
+    """Read <numatune>."""
     if node is None:
         return None
     with node:
@@ -139,7 +139,7 @@ def read_numatune(node: Node | None) -> NumaTune | None:
 
 
 def write_numatune(parent: Element, tune: NumaTune | None) -> None:
-    """<numatune>, where there is one."""
+    """Write <numatune> if there is one."""
     if tune is not None:
         parent.add("numatune").add("memory", mode=tune.mode, nodeset=tune.nodeset)
 
@@ -148,7 +148,7 @@ def write_numatune(parent: Element, tune: NumaTune | None) -> None:
 
 
 def read_iothreads(count: Node | None, listed: Node | None) -> tuple[IoThread, ...]:
-    """<iothreads> and <iothreadids>: as many as the count says, numbered from 1 where they have no number."""
+    """Read <iothreads> and <iothreadids>; number the threads without an id from 1."""
     threads: dict[int, IoThread] = {}
     if listed is not None:
         with listed:
@@ -185,7 +185,7 @@ def _read_iothread(found: Node) -> IoThread:
 
 
 def write_iothreads(parent: Element, threads: tuple[IoThread, ...]) -> None:
-    """<iothreads>, and <iothreadids> where they are not just numbered from 1 on."""
+    """Write <iothreads>, and <iothreadids> unless the threads are plainly numbered from 1."""
     if not threads:
         return
     parent.add("iothreads", len(threads))
@@ -200,7 +200,7 @@ def write_iothreads(parent: Element, threads: tuple[IoThread, ...]) -> None:
 
 
 def read_cputune(node: Node | None) -> CpuTune:
-    """<cputune>."""
+    """Read <cputune>."""
     if node is None:
         return CpuTune()
     with node:
@@ -223,7 +223,7 @@ def read_cputune(node: Node | None) -> CpuTune:
 
 
 def write_cputune(parent: Element, tune: CpuTune) -> None:
-    """<cputune>, where there is something to say."""
+    """Write <cputune> if anything is set."""
     if tune == CpuTune():
         return
     element = parent.add("cputune")
@@ -242,7 +242,7 @@ def write_cputune(parent: Element, tune: CpuTune) -> None:
 
 
 def read_blkiotune(node: Node | None) -> BlkioTune:
-    """<blkiotune>."""
+    """Read <blkiotune>."""
     if node is None:
         return BlkioTune()
     devices = []
@@ -259,7 +259,7 @@ def read_blkiotune(node: Node | None) -> BlkioTune:
 
 
 def write_blkiotune(parent: Element, tune: BlkioTune) -> None:
-    """<blkiotune>, where there is something to say."""
+    """Write <blkiotune> if anything is set."""
     if tune == BlkioTune():
         return
     element = parent.add("blkiotune")
@@ -274,7 +274,7 @@ def write_blkiotune(parent: Element, tune: BlkioTune) -> None:
 
 
 def read_iotune(node: Node | None) -> Throttle | None:
-    """<iotune> of a disk."""
+    """Read <iotune> of a disk."""
     if node is None:
         return None
     throttle = _read_limits(node)
@@ -289,7 +289,7 @@ def _read_limits(node: Node) -> Throttle:
 
 
 def write_iotune(parent: Element, throttle: Throttle | None) -> None:
-    """<iotune> of a disk, where it has limits."""
+    """Write <iotune> of a disk if it has limits."""
     if throttle is not None and throttle != Throttle():
         _write_limits(parent.add("iotune"), throttle)
 
@@ -301,7 +301,7 @@ def _write_limits(element: Element, throttle: Throttle) -> None:
 
 
 def read_throttle_groups(node: Node | None) -> tuple[Throttle, ...]:
-    """<throttlegroups>: limits that disks share."""
+    """Read <throttlegroups>, limits that disks share."""
     if node is None:
         return ()
     with node:
@@ -309,14 +309,14 @@ def read_throttle_groups(node: Node | None) -> tuple[Throttle, ...]:
 
 
 def write_throttle_groups(parent: Element, groups: tuple[Throttle, ...]) -> None:
-    """<throttlegroups>, where there are some."""
+    """Write <throttlegroups> if there are any."""
     element = parent.add("throttlegroups") if groups else parent
     for group in groups:
         _write_limits(element.add("throttlegroup"), group)
 
 
 def read_throttle_filters(node: Node | None) -> tuple[str, ...]:
-    """<throttlefilters> of a disk: the groups that it is in."""
+    """Read <throttlefilters>; return the groups of a disk."""
     if node is None:
         return ()
     with node:
@@ -328,14 +328,14 @@ def read_throttle_filters(node: Node | None) -> tuple[str, ...]:
 
 
 def write_throttle_filters(parent: Element, groups: tuple[str, ...]) -> None:
-    """<throttlefilters> of a disk that is in some groups."""
+    """Write <throttlefilters> if a disk is in any groups."""
     element = parent.add("throttlefilters") if groups else parent
     for name in groups:
         element.add("throttlefilter", group=name)
 
 
 def read_bandwidth(node: Node | None) -> dict[str, Bandwidth]:
-    """<bandwidth> of an interface: inbound and outbound, as far as they are there."""
+    """Read <bandwidth> of an interface; return inbound and outbound, if set."""
     found: dict[str, Bandwidth] = {}
     if node is None:
         return found
@@ -355,7 +355,7 @@ def read_bandwidth(node: Node | None) -> dict[str, Bandwidth]:
 
 
 def write_bandwidth(parent: Element, inbound: Bandwidth | None, outbound: Bandwidth | None) -> None:
-    """<bandwidth> of an interface, where it has limits."""
+    """Write <bandwidth> of an interface if it has limits."""
     if inbound is None and outbound is None:
         return
     element = parent.add("bandwidth")

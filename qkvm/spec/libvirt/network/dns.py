@@ -8,7 +8,7 @@ from qkvm.xml import Element
 
 
 def read_dns(node: Node | None) -> Dns:
-    """What a <dns> says; the defaults where there is none."""
+    """Read <dns>; return the defaults if there is none."""
     if node is None:
         return Dns()
     with node:
@@ -28,7 +28,7 @@ def _forwarder(node: Node) -> DnsForwarder:
 
 
 def read_dns_host(node: Node) -> DnsHost:
-    """<host ip=…><hostname>…</hostname></host>."""
+    """Read <host ip=…><hostname>…</hostname></host>."""
     with node:
         names = []
         for one in node.children("hostname"):
@@ -38,14 +38,14 @@ def read_dns_host(node: Node) -> DnsHost:
 
 
 def read_txt(node: Node, *, partial: bool = False) -> DnsTxt:
-    """Read <txt name=… value=…/>. :param partial: the name alone stands for the record of that name."""
+    """Read <txt name=… value=…/>. :param partial: the name alone is enough to identify a record."""
     with node:
         value = node.take("value") if partial else node.required("value")
         return DnsTxt(name=node.required("name"), value=value)
 
 
 def read_srv(node: Node, *, partial: bool = False) -> DnsSrv:
-    """Read <srv service=… protocol=… …/>. :param partial: any words stand for all records that have them."""
+    """Read <srv service=… protocol=… …/>. :param partial: any attributes are enough."""
     with node:
         service, protocol = (
             node.take(name) if partial else node.required(name) for name in ("service", "protocol")

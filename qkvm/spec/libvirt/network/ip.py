@@ -1,4 +1,4 @@
-"""<ip> of a network, with its <dhcp> and <tftp>: read into addresses, ranges, hosts, and written from them."""
+"""<ip> of a network, with its <dhcp> and <tftp>: read into addresses, ranges and hosts, and written from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qkvm.xml import Element
 
 _LEASE_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
 _LEASE = 3600
-"""Seconds of a lease where nothing is said: dnsmasq's own default."""
+"""Default length of a lease in seconds, which is dnsmasq's own default."""
 
 
 class Subnet(NamedTuple):
-    """One <ip>: the host's address with its prefix, and the addresses that dnsmasq gives there."""
+    """One <ip>: the host's address with its prefix, and the addresses that dnsmasq gives to guests."""
 
     address: str = ""
     dhcp: DhcpRange | None = None
@@ -26,7 +26,7 @@ class Subnet(NamedTuple):
 
 
 def read_ips(root: Node) -> tuple[Subnet, Subnet]:
-    """Return the IPv4 and the IPv6 subnet; one that is not there has no address."""
+    """Return the IPv4 and the IPv6 subnet; a missing subnet has no address."""
     found: dict[str, Subnet] = {}
     for node in root.children("ip"):
         family = node.element.get("family") or "ipv4"
@@ -63,7 +63,7 @@ def _read_ip(node: Node, family: str) -> Subnet:
 
 
 def _prefix(node: Node, address: str, mask: str) -> int:
-    """Return the length of a prefix from its mask; without one it is that of the address's class."""
+    """Return the prefix length of a mask; without a mask, that of the address's class."""
     if not mask:
         first = int(address.partition(".")[0]) if address[:1].isdigit() else 0
         return 8 if first < 128 else 16 if first < 192 else 24
@@ -90,7 +90,7 @@ def _read_dhcp(node: Node) -> tuple[DhcpRange | None, tuple[DhcpHost, ...], Boot
 
 
 def read_range(node: Node) -> DhcpRange:
-    """<range start=… end=…/> with its <lease>."""
+    """Read <range start=… end=…/> with its <lease>."""
     with node:
         lease, seconds = node.child("lease"), _LEASE
         if lease is not None:
@@ -103,7 +103,7 @@ def read_range(node: Node) -> DhcpRange:
 
 
 def read_host(node: Node) -> DhcpHost:
-    """<host mac=… id=… name=… ip=…/>."""
+    """Read <host mac=… id=… name=… ip=…/>."""
     with node:
         node.spoil("lease", "a lease time of its own is not supported")
         return DhcpHost(

@@ -1,7 +1,7 @@
 """<network>: read into a definition and written from one.
 
-Dropped by name: the number of connected guests, and the bridge's spanning tree, since qkvm's bridges, with taps
-only, need none. libvirt's XML has no words for forwards of ports.
+The reader drops the number of connected guests and the bridge's spanning tree setting: qkvm's bridges have only
+taps and need no spanning tree. libvirt's XML can't express port forwards.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MODES = {mode.value: mode for mode in spec.Mode if mode is not spec.Mode.ISOLAT
 def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "") -> spec.Network:
     """Return a valid definition from libvirt's XML.
 
-    :param path: the file it came from, for errors. :param known_uuid: the UUID for one without; '' is a new one.
-    :param bridge: the bridge for one without.
-    :raises DefinitionError: not XML, no network, malformed, or it asks for what qkvm can't do; with the line.
+    :param path: the file, for errors. :param known_uuid: the UUID if there is none; '' for a new one.
+    :param bridge: the bridge if there is none.
+    :raises DefinitionError: not XML, no network, malformed, or not supported by qkvm; names the line.
     """
     definition = _read_network(root_of(text, Source(path), "network"), bridge)
     uuid = definition.uuid or known_uuid or units.random_uuid()
@@ -97,13 +97,13 @@ def _read_domain(node: Node | None) -> str:
     if node is None:
         return ""
     with node:
-        # If it has an address, only dnsmasq answers for it.
+        # If the domain has an address, only dnsmasq answers for it.
         node.only("localOnly", "yes")
         return node.required("name")
 
 
 def _read_forward(root: Node) -> tuple[spec.Mode, str, bool]:
-    """Return the mode, the link that it leaves the host by, and whether IPv6 is hidden behind the host as well."""
+    """Return the mode, the outgoing link of the host, and whether NAT applies to IPv6 too."""
     found = root.child("forward")
     if found is None:
         return spec.Mode.ISOLATED, "", False
@@ -133,7 +133,7 @@ def _read_forward(root: Node) -> tuple[spec.Mode, str, bool]:
 
 
 def dumps(network: spec.Network, *, connections: int = 0) -> str:
-    """Return the description of a definition. :param connections: NICs that are on it now."""
+    """Return the description of a definition. :param connections: number of NICs connected now."""
     root = xml.element("network", connections=connections or None)
     metadata.write_identity(root, network)
     if network.mode is not spec.Mode.ISOLATED:

@@ -1,8 +1,7 @@
-"""Change one part of a network as libvirt's virNetworkUpdate does: a command, a section, an element.
+"""Change one part of a network by a command, a section and an element, as libvirt's virNetworkUpdate does.
 
-What is found and refused, and the words, are libvirt's (conf/network_conf.c of libvirt 9.0), with two differences:
-an element goes to the <ip> of its own family where no index is given, and an address outside of the network is
-refused.
+The checks and their messages are libvirt's (conf/network_conf.c of libvirt 9.0), with two differences: without an
+index, an element goes to the <ip> of its own family; and addresses outside of the network are refused.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from qkvm.units import printable
 T = TypeVar("T")
 
 COMMANDS = ("modify", "delete", "add", "add-last", "add-first")
-"""add is add-last."""
+"""add means add-last."""
 
 _NEVER = {
     "bridge": "", "domain": "", "ip": "", "forward": "net-forward leads ports to guests",
     "forward-pf": "guests get no devices of the host", "portgroup": "port groups are not supported",
 }  # fmt: skip
-"""Sections that stay as they are, with a hint where there is one; but for portgroup they do in libvirt too."""
+"""Sections that can't be changed, with a hint or ''. libvirt can change only portgroup of these."""
 
 
 class Request(NamedTuple):
-    """The requested change; ``place`` is the index of the element's <ip>, -1 for the one that fits."""
+    """The requested change; ``place`` is the index of the <ip>, -1 for the one that fits the element."""
 
     network: spec.Network
     command: str
@@ -45,21 +44,21 @@ class Request(NamedTuple):
 
     @property
     def adds(self) -> bool:
-        """Whether something is to be added."""
+        """Return whether the command adds an element."""
         return self.command.startswith("add")
 
     def added(self, listed: tuple[T, ...], one: T) -> tuple[T, ...]:
-        """Return the list with one more, in front or behind."""
+        """Return the list with ``one`` added at the front or the end, as the command says."""
         return (one, *listed) if self.command == "add-first" else (*listed, one)
 
     def refuse_modify(self, what: str) -> None:
-        """Refuse to modify an element that has nothing to identify it."""
+        """Refuse to modify an element that nothing identifies."""
         if self.command == "modify":
             raise InvalidValue(f"Operation not supported: {what} cannot be modified, only added or deleted")
 
 
 def sections() -> tuple[str, ...]:
-    """Return the names of all sections, those that can't be changed too."""
+    """Return the names of all sections, including those that can't be changed."""
     return (*_SECTIONS, *_NEVER)
 
 
@@ -69,9 +68,9 @@ def update(
     """Return a valid definition with one part changed.
 
     :param command: of :data:`COMMANDS`. :param section: of :func:`sections`. :param text: the element.
-    :param path: where the text came from, for errors. :param index: that of its <ip>, -1: the one that fits.
-    :raises InvalidState: what is to be added exists, or what is to be changed does not. :raises InvalidValue: the
-        section can't be changed, or the result could never be right.
+    :param path: the source of the text, for errors. :param index: that of its <ip>, -1 for the one that fits.
+    :raises InvalidState: the element to add exists, or the element to change does not. :raises InvalidValue: the
+        section can't be changed, or the result is invalid.
     """
     if section in _NEVER:
         raise InvalidValue(
@@ -89,7 +88,7 @@ def update(
 
 
 def _family(address: str) -> int:
-    """Return 4 or 6, the version of an address; 0 if it is none."""
+    """Return the IP version of an address, 4 or 6; 0 if the text is not an address."""
     try:
         return ip_address(address).version
     except ValueError:
@@ -97,9 +96,9 @@ def _family(address: str) -> int:
 
 
 def _place(asked: Request, family: int) -> int:
-    """Return the family of the <ip> that an element is for.
+    """Return the address family of the <ip> that an element belongs to.
 
-    :param family: what the element says, 0 for nothing.
+    :param family: the family that the element itself shows, 0 for none.
     """
     network = asked.network
     listed = [own.version for own in network.interfaces]
@@ -156,13 +155,13 @@ def _dhcp_host(asked: Request) -> spec.Network:
 
 
 def _agrees(wanted: DhcpHost, host: DhcpHost) -> bool:
-    """Whether a host has all that is named."""
+    """Return whether a host has all values that ``wanted`` names."""
     pairs = ((wanted.mac, host.mac), (wanted.id, host.id), (wanted.name, host.name), (wanted.ip, host.ip))
     return all(mine in ("", its) for mine, its in pairs)
 
 
 def _shares(wanted: DhcpHost, host: DhcpHost) -> bool:
-    """Whether a host has anything that only one may have; one MAC and name may have an address of each family."""
+    """Return whether two hosts conflict; one MAC and name may have one address of each family."""
     if wanted.ip and wanted.ip == host.ip:
         return True
     if _family(wanted.ip) != _family(host.ip) and wanted.ip and host.ip:
@@ -248,7 +247,7 @@ def _dns_srv(asked: Request) -> spec.Network:
 
 
 def _has_all(wanted: DnsSrv, srv: DnsSrv) -> bool:
-    """Whether a record has all that is named."""
+    """Return whether a record has all values that ``wanted`` names."""
     fields = ("domain", "service", "protocol", "target", "port", "priority", "weight")
     return all(getattr(wanted, field) in ("", 0, getattr(srv, field)) for field in fields)
 
@@ -277,7 +276,7 @@ def _forward_interface(asked: Request) -> spec.Network:
 
 
 def _without(listed: tuple[T, ...], found: list[T], what: str, network: str, several: str) -> tuple[T, ...]:
-    """Return the list without the one that was found. :param several: what to say where more than one was."""
+    """Return the list without the only element in ``found``. :param several: the error if there are more."""
     if not found:
         _not_located(f"{what} record", network)
     if len(found) > 1:

@@ -333,10 +333,7 @@ def _call_quietly(verb: Verb, args: Args, context: Context) -> int:
 
 
 def _check_rights(context: Context, verb: Verb, args: Args) -> None:
-    """Refuse a user who may not use the host's tree; only root may, or users to whom root shows it.
-
-    A user's own tree is always allowed.
-    """
+    """Have a user who can't write to the host's tree look at what root shows of it, or refuse."""
     if not context.tree.is_session and not os.access(context.tree.root, os.W_OK):
         from qkvm.cli.readonly import view
 

@@ -7,10 +7,7 @@ import hashlib
 import json
 import os
 import shlex
-import signal
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,9 +19,10 @@ from qkvm.host import journal
 from qkvm.qmp.commands import device_id
 from qkvm.scope import Scope
 from qkvm.spec import domain as spec
-from tests.guest.conftest import TOP, Lab
+from tests.guest.conftest import Lab
 from tests.guest.guest import Guest, tsc_frequency
 from tests.guest.images import MIB, image, left, see
+from tests.guest.killing import killed
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -286,37 +284,6 @@ def test_a_disk_in_use_goes_too(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     with Guest(vm) as guest:
         lose(guest, "vda")
         guest.ask("killall sleep")
-
-
-KILLER = """
-import os, signal, sys
-from qkvm.cli.main import main
-from qkvm.qmp.session import Session
-when, command = sys.argv[1].split(":")
-plain = Session.execute
-def execute(self, name, *rest, **more):
-    if (when, name) == ("before", command):
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer = plain(self, name, *rest, **more)
-    if (when, name) == ("after", command):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-Session.execute = execute
-main(sys.argv[2:])
-"""
-"""A qkvm that is killed before or after a QMP command."""
-
-
-def killed(lab: Lab, moment: str, line: str) -> None:
-    """Run a verb that is killed with SIGKILL in its middle."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, moment, "--root", lab.root, *shlex.split(line)],
-        cwd=TOP,
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rules of other programs: Docker's, firewalld's, and a plain NAT."""
+"""Rules that Docker and firewalld make, and the network that the tests start beside them."""
 
 from __future__ import annotations
 

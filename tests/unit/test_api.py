@@ -10,6 +10,9 @@ import pytest
 
 import qkvm
 from qkvm.api import devices, domain, guest, host, network, node, snapshots, storage, tuning, verb
+from qkvm.domain.backup import restore
+from qkvm.domain.life import start
+from qkvm.domain.watch import stats
 
 MODULES = (devices, domain, guest, host, network, node, snapshots, storage, tuning)
 
@@ -58,6 +61,21 @@ def test_a_verb_is_called_with_the_domain(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(vm.snapshots) == []
     with pytest.raises(qkvm.QkvmError, match="no domain snapshot with matching name 'none'"):
         vm.snapshots["none"]
+
+
+@pytest.mark.parametrize(
+    ("method", "behind"),
+    [
+        (host.Host.create, start.create),
+        (host.Host.restore, start.restore),
+        (host.Host.restore_backup, restore.restore),
+        (host.Host.statistics, stats.collect),
+    ],
+)
+def test_what_wraps_a_function_takes_all_that_it_takes(method: Any, behind: Any) -> None:
+    given, taken = inspect.signature(method).parameters, inspect.signature(behind).parameters
+    options = {name: one.default for name, one in taken.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert {name: given[name].default for name in options} == options
 
 
 def test_all_that_the_package_names_is_there() -> None:

@@ -220,4 +220,8 @@ def test_a_reader_that_hangs_up_is_told_of(tmp_path: Path) -> None:
         copy_out(str(path), 0, 4 << 20, zlib.crc32(path.read_bytes()), write)
     with pytest.raises(HostError, match="does not fit its checksum"):
         copy_out(str(path), 0, 4 << 20, 0, write)
+    # A file of a hole claims a length that nobody would wait for.
+    os.truncate(path, 1 << 43)
+    with pytest.raises(BrokenPipeError):
+        copy_out(str(path), 0, 1 << 43, 0, write)
     os.close(write)

@@ -84,7 +84,9 @@ def test_nothing_keeps_a_verb_from_its_work(tmp_path: Path) -> None:
     Transcript(str(tmp_path / "absent/vm.trace")).sent("stop", None)
     os.symlink(tmp_path / "target", tmp_path / "link")
     Transcript(str(tmp_path / "link")).sent("stop", None)
-    assert os.listdir(tmp_path) == ["link"]
+    os.mkfifo(tmp_path / "pipe")
+    Transcript(str(tmp_path / "pipe")).sent("stop", None)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def follow(context: Context, domain: Domain, plan: Plan, wanted: Wish) -> int:
 
 
 def _fitting_console(plan: Plan) -> str:
-    """Return the text console if there is a terminal for it and the guest has no screen."""
+    """Return 'text' if there is a terminal, and the guest has no screen or boots a given kernel; else ''."""
     first = plan.first or plan.definition
     return "text" if os.isatty(0) and first.serials and (first.vnc is None or first.boot.kernel) else ""
 

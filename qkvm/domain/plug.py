@@ -254,12 +254,15 @@ def _ask(run: Run, session: Session, entry: dict[str, Any], what: str, *, timeou
 
 def _await_release(run: Run, mark: int, ident: str, what: str, timeout: float) -> None:
     try:
-        event = journal.wait(
-            run.journal, mark,
-            lambda event: event.get("event") in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
-            and event.get("data", {}).get("device") == ident,
-            timeout=timeout, alive=lambda: run.pid is not None, what=f"release of {what}",
-        )  # fmt: skip
+        event = run.await_event(
+            mark,
+            lambda event: (
+                event.get("event") in ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
+                and event.get("data", {}).get("device") == ident
+            ),
+            timeout=timeout,
+            what=f"release of {what}",
+        )
     except NotReached as error:
         raise NotReached(
             f"guest did not release {what} within {timeout:g} s",

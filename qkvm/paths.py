@@ -1,7 +1,8 @@
 """Where files are: the tree under QKVM_ROOT, else / for root and a tree of their own for users.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools,grants}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, tpm/
+    var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, ssh/,
+                    tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -223,6 +224,11 @@ class Tree:
     def boot_file(self, domain: str, kind: str) -> str:
         """Return the kernel or initrd (``kind``) that one domain was installed with."""
         return join(self.boot_files, f"{domain}.{kind}")
+
+    @property
+    def ssh(self) -> str:
+        """Folder of qkvm's own ssh key, and of the guests' host keys."""
+        return join(self.state, "ssh")
 
     @property
     def tpms(self) -> str:

@@ -5,10 +5,9 @@ Every process that takes a domain's lock first mends what a killed one has left;
 A module imports only what is listed before it:
 
 run: the record, journal and state of a domain that was started
-definition: read and change a stored definition
+definition: read and change a stored definition, alone or together with the running guest
 handle: a domain by its name: its run, definition, lock, monitor
 define: check and store a new definition
-change: change the running guest and the definition together
 plug: what plugging of all kinds of devices shares
 store: the files of snapshots and checkpoints
 guest: what the agent in the guest is asked: power, clock, users, file systems
@@ -22,6 +21,7 @@ snapshot: snapshots
 backup: backups and checkpoints
 life: start, shutdown, reboot, destroy, suspend, resume, autostart
 watch: events, statistics, addresses
+access: ways into a guest: commands, ssh, files
 screen: console, VNC display, keys, monitor commands
 manage: install, undefine, rename, volumes and XML of domains, gc, mending
 """

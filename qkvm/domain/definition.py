@@ -1,4 +1,4 @@
-"""The definition of a domain: read it, and change it."""
+"""The definition of a domain: read it, and change it, alone or together with the running guest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qkvm.domain import run as runs
 from qkvm.errors import DefinitionError, InvalidState, InvalidValue, NotFound
-from qkvm.files import read_bytes, write_atomic
+from qkvm.files import Undo, read_bytes, write_atomic
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
 
@@ -14,15 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from qkvm.domain.run import Record
-    from qkvm.files import Undo
+    from qkvm.domain.run import Record, Run
+    from qkvm.files import locked
     from qkvm.paths import Tree
+    from qkvm.scope import Scope
 
     class Named(Protocol):
         """A domain: its tree and its name."""
 
         tree: Tree
         name: str
+
+    class Lockable(Named, Protocol):
+        """A domain that can be changed: its lock, and what runs of it."""
+
+        @property
+        def live(self) -> Run: ...  # noqa: D102
+
+        def lock(self) -> locked: ...  # noqa: D102
+
+        def resolve(self, scope: Scope) -> Scope: ...  # noqa: D102
 
 
 def load(domain: Named) -> spec.Domain:
@@ -87,3 +98,22 @@ def change(domain: Named, edit: Callable[[spec.Domain], spec.Domain], undo: Undo
     write_atomic(path, toml.update(raw.decode(), changed))
     if undo is not None:
         undo.add(write_atomic, path, raw)
+
+
+def together(
+    domain: Lockable,
+    scope: Scope,
+    live: Callable[[Run, Undo], object],
+    edit: Callable[[spec.Domain], spec.Domain],
+) -> None:
+    """Change the running guest by ``live``, the stored definition by ``edit``, or both; an error undoes both.
+
+    :raises InvalidState: what :meth:`Handle.resolve` raises. :raises InvalidValue: the definition is not valid.
+    """
+    with domain.lock(), Undo() as undo:
+        wanted = domain.resolve(scope)
+        if wanted.config:
+            change(domain, edit, undo)
+        if wanted.live:
+            live(domain.live, undo)
+        undo.commit()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.run import write
 from qkvm.errors import AlreadyExists, CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.files import Undo

@@ -28,6 +28,8 @@ KNOWN = {
     "fallocate": Program("capping a journal", "util-linux"),
     "lvm": Program("pools of type logical", "lvm2"),
     "passt": Program("a NIC of type user with the host's addresses", "passt"),
+    "ssh": Program("a way into a guest by ssh", "openssh-client"),
+    "ssh-keygen": Program("a key for guests", "openssh-client"),
     "swtpm": Program("a TPM in a guest", "swtpm"),
     "swtpm_setup": Program("making a TPM for a guest", "swtpm-tools"),
     "virtiofsd": Program(

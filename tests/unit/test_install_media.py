@@ -304,7 +304,10 @@ def verifies(password: str, hashed: str) -> bool:
 
 
 def test_cloud_init_alone(tree: Tree) -> None:
-    """As virt-install has it: a root password made up, and cloud-init only once."""
+    """As virt-install has it: a root password made up, and cloud-init only once. qkvm's own key opens it."""
+    os.makedirs(tree.ssh, 0o700)
+    for name, text in ("id_ed25519", "private"), ("id_ed25519.pub", "ssh-ed25519 AAAA qkvm@host\n"):
+        Path(tree.ssh, name).write_text(text)
     found, texts = asked(tree, "")
     said = config(texts)
     password = said["chpasswd"]
@@ -312,6 +315,9 @@ def test_cloud_init_alone(tree: Tree) -> None:
     user, _, hashed = password["list"].strip().partition(":")
     assert user == "root" and verifies(found.password, hashed) and len(found.password) == 16
     assert found.password not in texts.user_data
+    key = "ssh-ed25519 AAAA qkvm@host"
+    assert said["ssh_authorized_keys"] == [key] and said["disable_root"] is False
+    assert said["users"] == ["default", {"name": "root", "ssh_authorized_keys": [key]}]
     assert said["runcmd"] == ["echo 'disabled by qkvm install --cloud-init' >/etc/cloud/cloud-init.disabled"]
     assert json.loads(texts.meta_data) == {"instance-id": found.plan.definition.uuid, "local-hostname": "vm"}
     assert texts.network_config == ""

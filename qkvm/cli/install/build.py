@@ -46,7 +46,7 @@ def build(tree: Tree, options: Options, warn: Callable[[str], object]) -> Built:
     drives = Drives(tree, options, profile, board.machine)
     drive = drives.cdrom(chosen.live) if chosen.cdrom or chosen.live else ""
     definition = _definition(options, name, profile, board)
-    asked = cloudinit.seed(options, definition)
+    asked = cloudinit.seed(options, definition, tree)
     smbios = hardware.smbios(options)
     if asked is not None:
         drives.add_seed(tree.seed(name))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from qkvm.cli.common import read_text
 from qkvm.cli.install.reader import Suboptions
 from qkvm.cli.parse import UsageError
-from qkvm.errors import HostError
+from qkvm.domain.access import keys
+from qkvm.errors import HostError, MissingProgram
 from qkvm.storage.media.seed import Seed
 
 if TYPE_CHECKING:
     from qkvm.cli.install.reader import Options
+    from qkvm.paths import Tree
     from qkvm.spec.domain import Domain
 
 _LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -31,24 +33,26 @@ class Asked(NamedTuple):
     password: str
 
 
-def seed(options: Options, domain: Domain) -> Asked | None:
+def seed(options: Options, domain: Domain, tree: Tree) -> Asked | None:
     """Return the seed that --cloud-init asks for; None if it is not given.
 
     Without suboptions, generate a root password and disable cloud-init after the first boot, as virt-install
-    does. A file for user-data or meta-data replaces the text that would be generated.
+    does; root and the image's default user get qkvm's own key, which 'qkvm ssh' uses. A file for user-data or
+    meta-data replaces the text that would be generated.
 
     :raises HostError: a file can't be read.
     """
     if not options.has("cloud-init"):
         return None
     given = options.first("cloud-init")
+    password = ""
+    own = [] if given.values else _own_key(tree)
     if not given.values:
         given = Suboptions(given.name, {"root-password-generate": "yes", "disable": "yes"})
-    password = ""
     if given.has("user-data"):
         user_data = _file(given, "user-data")
     else:
-        user_data, password = _user_data(given)
+        user_data, password = _user_data(given, own)
     meta_data = _file(given, "meta-data") if given.has("meta-data") else _meta_data(domain)
     network_config = _file(given, "network-config") if given.has("network-config") else ""
     return Asked(Seed(user_data, meta_data, network_config), password)
@@ -67,13 +71,24 @@ def _meta_data(domain: Domain) -> str:
     return json.dumps({"instance-id": domain.uuid, "local-hostname": name.strip(".-") or "guest"}) + "\n"
 
 
-def _user_data(given: Suboptions) -> tuple[str, str]:
-    """Return user-data (#cloud-config in JSON, which is valid YAML), and the generated password."""
+def _own_key(tree: Tree) -> list[str]:
+    """Return qkvm's own public key; none where ssh is not installed, as a guest can do without."""
+    try:
+        return [keys.public_key(tree)]
+    except MissingProgram:
+        return []
+
+
+def _user_data(given: Suboptions, own: list[str]) -> tuple[str, str]:
+    """Return user-data (#cloud-config in JSON, which is valid YAML), and the generated password.
+
+    :param own: keys for root and for the image's default user, beside those that were given.
+    """
     config: dict[str, Any] = {}
     users: list[Any] = []
     password, made_up = _password(given)
-    root_keys = [_key(path) for path in given.several("root-ssh-key")]
-    cloud_keys = [_key(path) for path in given.several("clouduser-ssh-key")]
+    root_keys = [*own, *(_key(path) for path in given.several("root-ssh-key"))]
+    cloud_keys = [*own, *(_key(path) for path in given.several("clouduser-ssh-key"))]
     if root_keys:
         users.append({"name": "root", "ssh_authorized_keys": root_keys})
         # With disable_root, root's key only prints a message to log in as another user.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.run import write
 from qkvm.errors import InvalidValue
 from qkvm.qemu import launch

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import definition as definitions
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.run import write
 from qkvm.domain.tuning.balloonstats import guest_stats, resident_kib
 from qkvm.errors import InvalidState, InvalidValue, NotReached

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.tuning import threads, tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.errors import InvalidValue

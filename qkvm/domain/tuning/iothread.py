@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.run import write
 from qkvm.domain.tuning import place, threads, tuned
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached

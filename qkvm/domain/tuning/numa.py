@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.tuning import tuned
 from qkvm.domain.tuning.group import any_group_of, group_of
 from qkvm.domain.tuning.threads import parse_cpus

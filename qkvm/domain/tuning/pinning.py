@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.tuning import cpu, cputime, threads, tuned
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.files import Undo

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from qkvm.domain.block import stats as blockstats
 from qkvm.domain.block.disk import is_block, pick, plugged, top
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.run import write
 from qkvm.errors import CommandRefused, InvalidState, InvalidValue, NotReached
 from qkvm.qemu.disks import throttle_arguments

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.device import actual
 from qkvm.domain.device.disk import throttle
 from qkvm.domain.tuning import tuned

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from qkvm.domain.change import together
+from qkvm.domain.definition import together
 from qkvm.domain.device.nic import guard, tune
 from qkvm.domain.device.nic.status import bridge_for, by_grant, find, interfaces
 from qkvm.domain.run import write

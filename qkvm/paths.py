@@ -1,8 +1,8 @@
 """Where files are: the tree under QKVM_ROOT, else / for root and a tree of their own for users.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools,grants}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: boot/, checkpoints/, images/, leases/, nvram/, save/, seeds/, snapshots/, ssh/,
-                    tpm/
+    var/lib/qkvm/   what lasts: base/, boot/, checkpoints/, images/, leases/, nvram/, passing/, save/, seeds/,
+                    snapshots/, ssh/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -99,6 +99,20 @@ class Tree:
     def images(self) -> str:
         """Folder in which disks without a folder of their own are made."""
         return join(self.state, "images")
+
+    @property
+    def bases(self) -> str:
+        """Folder of the base images, which disks are made on."""
+        return join(self.state, "base")
+
+    @property
+    def passing_guests(self) -> str:
+        """Folder of the disks of guests that go when their ``qkvm run`` ends, and of these processes' locks."""
+        return join(self.state, "passing")
+
+    def passing(self, domain: str, kind: str) -> str:
+        """Return the disk ('qcow2') or lock ('lock') of a guest that goes when its ``qkvm run`` ends."""
+        return join(self.passing_guests, f"{domain}.{kind}")
 
     @property
     def domain_runs(self) -> str:

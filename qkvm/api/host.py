@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qkvm.api import node as machine
     from qkvm.api.network import Networks
-    from qkvm.api.storage import Pools
+    from qkvm.api.storage import Images, Pools
     from qkvm.domain.life import autostart
     from qkvm.domain.manage import gc, install
     from qkvm.domain.manage.upgrade import Report
@@ -178,6 +178,13 @@ class Host:
 
         self.prepare()
         return Pools(self.tree)
+
+    @property
+    def images(self) -> Images:
+        """The host's base images."""
+        from qkvm.api.storage import Images
+
+        return Images(self.tree)
 
     install = verb(lambda: install.install)
     autostart = verb(lambda: autostart.autostart_all)

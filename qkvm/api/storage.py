@@ -13,13 +13,17 @@ from qkvm.storage.pool import pool, volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from qkvm.domain.manage import base as guarded_base
     from qkvm.domain.manage import pool as guarded
     from qkvm.domain.manage import volume as guard
     from qkvm.spec.pool import Volume as Wanted
+    from qkvm.storage.base import store
+    from qkvm.storage.base.store import Base
     from qkvm.storage.pool import making
     from qkvm.storage.pool.backend import VolumeInfo
 else:
-    guarded, guard = lazily("qkvm.domain.manage", "pool", "volume")
+    guarded, guarded_base, guard = lazily("qkvm.domain.manage", "pool", "base", "volume")
+    (store,) = lazily("qkvm.storage.base", "store")
     (making,) = lazily("qkvm.storage.pool", "making")
 
 
@@ -111,3 +115,19 @@ class Pools(Noun):
         """Start a pool whose definition is not kept (virsh pool-create)."""
         made = guarded.create(self.subject, text, path, build=build, overwrite=overwrite)
         return Pool(self.subject, made.name)
+
+
+class Images(Noun):
+    """The base images of a host, by name (qkvm image-list)."""
+
+    __slots__ = ()
+    take = verb(lambda: guarded_base.take)
+    users = verb(lambda: guarded_base.users)
+    remove = verb(lambda: guarded_base.remove)
+
+    def __getitem__(self, name: str) -> Base:
+        """Return the image of that name. :raises NotFound: there is none."""
+        return store.find(self.subject, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(store.names(self.subject))

@@ -24,6 +24,18 @@ def image(folder: Path, name: str, size: int = 8 * MIB) -> Path:
     return path
 
 
+WORDS = b"hello from the disk\r\n"
+"""What the guest of :func:`talking` writes to its serial port."""
+
+
+def talking() -> bytes:
+    """A disk whose boot sector writes WORDS to the serial port and then does nothing."""
+    # cli; cld; mov ds, 0; mov si, 0x7c1a; mov dx, 0x3f8; next: lodsb; test al, al; jz end; out dx, al; jmp next
+    # end: hlt; jmp end
+    code = bytes.fromhex("fafc31c08ed8be1a7cbaf803ac84c07403eeebf8f4ebfd").ljust(0x1A, b"\x90")
+    return ((code + WORDS + b"\0").ljust(510, b"\0") + b"\x55\xaa").ljust(MIB, b"\0")
+
+
 def left(domain: Domain) -> tuple[list[str], list[int]]:
     """Names of the block nodes and numbers of the sets of fds that QEMU has."""
     nodes = domain.qemu.command("query-named-block-nodes", {"flat": True})

@@ -20,7 +20,7 @@ import pytest
 from qkvm.api.domain import Domain
 from qkvm.domain.manage import install as installing
 from qkvm.storage.media import iso, seed
-from tests.guest import media
+from tests.guest import images, media
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import Guest, log_size, wait_ready
 from tests.host import nslab
@@ -65,6 +65,11 @@ def files_of(lab: Lab) -> list[str]:
 
 def shows(domain: Domain, text: str) -> None:
     nslab.until(lambda: text in media.screen_text(domain), f"'{text}' on the screen of {domain.name}", 90)
+
+
+def says_its_words(domain: Domain) -> None:
+    log = Path(domain.tree.serial_log(domain.name))
+    nslab.until(lambda: log.exists() and images.WORDS in log.read_bytes(), "the boot sector's words", 60)
 
 
 @contextmanager
@@ -287,12 +292,8 @@ def test_an_existing_disk_and_one_on_top_of_it(
     lab: Lab, domain_named: Callable[[str], Domain], tmp_path: Path
 ) -> None:
     """--import boots both; what is written to the upper one leaves the lower one alone."""
-    words = b"hello from the disk\r\n"
-    # cli; cld; mov ds, 0; mov si, 0x7c1a; mov dx, 0x3f8; next: lodsb; test al, al; jz end; out dx, al; jmp next
-    # end: hlt; jmp end
-    code = bytes.fromhex("fafc31c08ed8be1a7cbaf803ac84c07403eeebf8f4ebfd").ljust(0x1A, b"\x90")
     base = tmp_path / "base.img"
-    base.write_bytes(((code + words + b"\0").ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
+    base.write_bytes(images.talking())
     before = base.read_bytes()
     for name, disk in {
         "imported": f"path={base},format=raw,cache=none,io=native,bus=scsi,readonly=on",
@@ -301,8 +302,7 @@ def test_an_existing_disk_and_one_on_top_of_it(
     }.items():
         domain = domain_named(name)
         lab.ok(f"install --name {name} {NOTHING} --import --disk {disk}")
-        log = Path(lab.host.tree.serial_log(name))
-        nslab.until(lambda log=log: log.exists() and words in log.read_bytes(), "the boot sector's words", 60)  # type: ignore[misc]
+        says_its_words(domain)
         domain.destroy()
     assert base.read_bytes() == before
     sizes = {
@@ -311,6 +311,37 @@ def test_an_existing_disk_and_one_on_top_of_it(
         for path in Path(lab.host.tree.images).glob(f"{name}*")
     }
     assert sizes == {"overlaid": 512 << 20, "grown": 1 << 20}
+
+
+def test_on_a_base_image(lab: Lab, domain_named: Callable[[str], Domain], tmp_path: Path) -> None:
+    """Overlays and copies of an image by its name boot at the same time; it stays as it is, and needed."""
+    source = tmp_path / "base.img"
+    source.write_bytes(images.talking())
+    lab.ok(f"image-import {source} --name talking")
+    base = lab.host.images["talking"]
+    made = [domain_named(name) for name in ("above", "grown", "copied")]
+    for domain, more in zip(made, ("", ",size=0.5", ",full=yes,size=0.5"), strict=True):
+        lab.ok(f"install --name {domain.name} {NOTHING} --image talking{more}")
+        says_its_words(domain)
+    assert "copied" not in (told := lab.ok("image-info talking")) and "'above'" in told and "'grown'" in told
+    assert "is used by disk vda of domain 'above'" in lab.fails("image-remove talking")
+    for name, size in (("above", 1 << 20), ("grown", 512 << 20), ("copied", 512 << 20)):
+        lab.ok(f"destroy {name}")
+        shown = json.loads(nslab.sh("qemu-img", "info", "--output=json", f"{lab.host.tree.images}/{name}.qcow2"))
+        assert (shown["virtual-size"], shown.get("backing-filename")) == (
+            size, None if name == "copied" else base.path,
+        )  # fmt: skip
+        lab.ok(f"undefine {name} --remove-all-storage")
+    before = files_of(lab)
+    for line, words in (
+        ("talking,size=0.0005", "too small"), ("nobody", "no image with name 'nobody'"),
+        ("/dev/null", "neither a"),
+        ("talking --cdrom x", "exclude each other"), (str(TOP / "README.md"), "is no disk image"),
+    ):  # fmt: skip
+        assert words in lab.fails(f"install --name wrong {NOTHING} --image {line}")
+    assert files_of(lab) == before and Path(base.path).read_bytes() == images.talking()
+    assert "Intact:         yes" in lab.ok("image-info talking --check")
+    lab.ok("image-remove talking")
 
 
 def test_from_the_network(lab: Lab, domain_named: Callable[[str], Domain]) -> None:

@@ -36,6 +36,7 @@ NOT_RUN = {
     ("boot", "qkvm setup-boot"),
     ("boot", "systemctl status 'machine-*'"),
     ("developing", "./scripts/demo"),
+    ("images", "qkvm image-import https://cloud.debian.org/images/cloud/trix"),
     ("install", "qkvm install --name vm01-centos7.4-64 --graphics vnc,listen="),
     ("libvirt", "virsh dumpxml vm01 | qkvm define /dev/stdin"),
     ("packages", "apt-get update"),

@@ -143,7 +143,7 @@ def _check_bootable(options: Options, definition: spec.Domain, chosen: Method, n
             "nothing to boot from: an install method must be specified",
             hint="--cdrom, --location, --pxe, --import --disk path=…, or --boot kernel=…,initrd=…",
         )
-    if all(disk.path in new for disk in images):
+    if all(disk.path in new for disk in images) and not options.has("image"):
         raise UsageError(
             "an empty disk is nothing to boot from: an install method must be specified",
             hint="--cdrom, --location, --pxe, --boot kernel=…,initrd=…, or an existing --disk",

@@ -16,6 +16,7 @@ from qkvm.cli.parse import UsageError
 from qkvm.domain.manage.install import NewDisk
 from qkvm.errors import HostError, InvalidValue
 from qkvm.spec import domain as spec
+from qkvm.units import printable
 
 if TYPE_CHECKING:
     from qkvm.cli.install.osinfo import Profile
@@ -40,6 +41,8 @@ class Drives:
         asked = options.each("disk")
         if options.flag("nodisks") and asked:
             raise UsageError("Cannot specify storage and use --nodisks")
+        if options.has("image"):
+            self.disks.append(self._on_base(options.first("image")))
         for given in asked:
             if given.text("path") != "none":
                 self.disks.append(self._disk(given))
@@ -112,6 +115,38 @@ class Drives:
             address=address(given),
         )
 
+    def _on_base(self, given: Suboptions) -> spec.Disk:
+        """Return the disk of --image: an overlay of a base image or a copy; a CD image is put into a drive."""
+        from qkvm.storage.base import look, store
+
+        text = given.text("name")
+        if not text:
+            raise UsageError("--image needs the name of a base image, or the path of one")
+        path, found = store.locate(self._tree, text, given.text("format"))
+        bus = self._usual_bus(spec.DiskKind.DISK)
+        if found.format == look.ISO:
+            given.exclude("size", "full", "path", reason=f"{printable(text)} is a CD image")
+            kind = spec.DiskKind.CDROM
+            bus = self._usual_bus(kind)
+            target = self._next_target(bus)
+            return spec.Disk(path=path, format=spec.DiskFormat.RAW, device=kind, bus=bus, target=target)
+        base = spec.Layer(path=path, format=spec.DiskFormat(found.format))
+        size = gibibytes(given.text("size")) if given.has("size") else 0
+        if size and size * 1024 < found.size:
+            raise UsageError(
+                f"--image size={printable(given.text('size'))} is too small: {printable(text)} has "
+                f"{units.pretty_size(found.size)}"
+            )
+        full = given.flag("full")
+        made = absolute(given.text("path")) or os.path.join(
+            self._tree.images, f"{domain_name(self._options)}.{_DEFAULT_FORMAT}"
+        )
+        self.new.append(NewDisk(made, spec.DiskFormat.QCOW2, size, base, full=full))
+        return spec.Disk(
+            path=made, format=spec.DiskFormat.QCOW2, target=self._next_target(bus), bus=bus,
+            discard=spec.Discard.UNMAP, backing=() if full else (base,),
+        )  # fmt: skip
+
     def _bus_and_target(self, given: Suboptions, kind: spec.DiskKind) -> tuple[spec.DiskBus, str]:
         """Return bus and target; derive the bus from the target's name, and the target from the bus."""
         target = given.text("target.dev")
@@ -143,9 +178,7 @@ class Drives:
             return "", spec.DiskFormat.RAW, ()
         present = _mode(path)
         if present is not None:
-            given.exclude(
-                "backing_store", "backing_format", reason=f"disk {units.printable(path)} is there already"
-            )
+            given.exclude("backing_store", "backing_format", reason=f"disk {printable(path)} is there already")
             if given.has("vol") or given.has("source.volume"):
                 return (
                     path,
@@ -156,7 +189,7 @@ class Drives:
         fmt = given.choice("format", spec.DiskFormat, spec.DiskFormat(_DEFAULT_FORMAT))
         backing = _backing(given)
         if not given.has("size") and not backing:
-            raise HostError(f"disk {units.printable(path)} is not there", hint="size=GIBIBYTES makes it")
+            raise HostError(f"disk {printable(path)} is not there", hint="size=GIBIBYTES makes it")
         size = gibibytes(given.text("size")) if given.has("size") else 0
         if kind is spec.DiskKind.CDROM:
             raise UsageError("--disk device=cdrom: there is nothing to see on a new CD", hint="path= of an image")
@@ -174,9 +207,7 @@ class Drives:
             given.exclude("pool", reason="path says where it is")
             path = given.text("path")
             if not path or "://" in path:
-                raise UsageError(
-                    f"--disk path={units.printable(path)} is not supported: give a file or block device"
-                )
+                raise UsageError(f"--disk path={printable(path)} is not supported: give a file or block device")
             return absolute(path)
         if kind.removable and not given.has("size"):
             return ""
@@ -226,7 +257,7 @@ def gibibytes(text: str) -> int:
     except (ValueError, OverflowError):
         kib = 0
     if not 1 <= kib < 1 << 43:
-        raise InvalidValue(f"--disk size '{units.printable(text)}' is no size", hint="GiB, such as 8 or 0.5")
+        raise InvalidValue(f"--disk size '{printable(text)}' is no size", hint="GiB, such as 8 or 0.5")
     return kib
 
 
@@ -241,12 +272,12 @@ def _mode(path: str) -> int | None:
 def _present_format(given: Suboptions, kind: spec.DiskKind, path: str, mode: int) -> spec.DiskFormat:
     """Return the format of an existing image: the given one, or raw if no other is possible."""
     if stat.S_ISDIR(mode):
-        raise UsageError(f"--disk {units.printable(path)} is a folder", hint="--filesystem shares one")
+        raise UsageError(f"--disk {printable(path)} is a folder", hint="--filesystem shares one")
     if not given.has("format") and (kind.removable or _is_block_device(path)):
         return spec.DiskFormat.RAW
     if not given.has("format"):
         raise InvalidValue(
-            f"the format of existing disk {units.printable(path)} must be said, it is never guessed",
+            f"the format of existing disk {printable(path)} must be said, it is never guessed",
             hint="format=qcow2 or raw",
         )
     return given.choice("format", spec.DiskFormat, spec.DiskFormat.RAW)
@@ -266,10 +297,10 @@ def _backing(given: Suboptions) -> tuple[spec.Layer, ...]:
         return ()
     path = absolute(given.text("backing_store"))
     if _mode(path) is None:
-        raise HostError(f"backing image {units.printable(path)} is not there")
+        raise HostError(f"backing image {printable(path)} is not there")
     if not given.has("backing_format"):
         raise InvalidValue(
-            f"the format of backing image {units.printable(path)} must be said, it is never guessed",
+            f"the format of backing image {printable(path)} must be said, it is never guessed",
             hint="backing_format=qcow2 or raw",
         )
     return (spec.Layer(path=path, format=given.choice("backing_format", spec.DiskFormat, spec.DiskFormat.RAW)),)

@@ -19,7 +19,7 @@ from qkvm.units import printable
 if TYPE_CHECKING:
     from qkvm.cli.install.reader import Options, Suboptions
 
-_METHODS = ("cdrom", "location", "pxe", "import")
+_METHODS = ("cdrom", "location", "pxe", "import", "image")
 
 
 class Method(NamedTuple):
@@ -48,7 +48,7 @@ def method(options: Options) -> Method:
     :raises UsageError: there is no method, or more than one. :raises HostError: the medium is missing.
     """
     named = [name for name in _METHODS if options.has(name)]
-    if len(named) > 1:
+    if len(named) > 1 and named != ["import", "image"]:
         raise UsageError(f"--{named[0]} and --{named[1]} exclude each other: there is one install method")
     install = options.first("install")
     _check_companions(options, named, install)

@@ -44,6 +44,7 @@ SUBOPTIONS: dict[str, str] = {
     ),
     "os-variant": "name|short-id id detect require",
     "location": "location kernel initrd",
+    "image": "name size full format path",
     "install": "os kernel initrd kernel_args kernel_args_overwrite bootdev no_install",
     "boot": (
         "hd cdrom network fd uefi boot[0-9]*.dev bootmenu.enable|~menu bootmenu.timeout firmware "

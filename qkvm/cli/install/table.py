@@ -31,6 +31,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "initrd-inject": ("FILE*", "put a file into the initrd of --location"),
     "pxe": ("", "install from the network (PXE)"),
     "import": ("", "boot a disk that is there already"),
+    "image": (":", "boot a disk made on a base image: NAME or PATH, size=GIB, full=yes"),
     "install": (":", "kernel, initrd, kernel_args or bootdev of the first boot"),
     "reinstall": ("DOMAIN", "boot a domain that is there by an install method once more"),
     "boot": (":", "boot order (cdrom,hd,network), firmware (uefi), menu, kernel"),

@@ -207,6 +207,12 @@ def _volumes(asked: Asked) -> Iterable[str]:
             yield from (info.name if named else info.path for info in list_volumes(pool))
 
 
+def _images(asked: Asked) -> Iterable[str]:
+    from qkvm.storage.base import store
+
+    return store.names(asked.tree)
+
+
 def _macs(asked: Asked) -> Iterable[str]:
     return (entry["mac"] for entry in _devices(asked, "nics") if entry.get("mac"))
 
@@ -320,6 +326,7 @@ _PROVIDERS: dict[str, Callable[[Asked], Iterable[str]]] = {
     "event": _events,
     "file": lambda asked: _files(asked.partial),
     "folder": lambda asked: _folders(asked.partial),
+    "image": _images,
     "interface": _interfaces,
     "link": _links,
     "mac": _macs,

@@ -18,6 +18,7 @@ GROUPS = {
     "backup": "Backup",
     "pool": "Storage Pool",
     "volume": "Storage Volume",
+    "image": "Base Image",
     "qkvm": "Qkvm itself",
 }
 """Keyword and title of each help group, in virsh's order."""

@@ -84,6 +84,7 @@ net.networks: net-autostart net-create net-define net-desc net-destroy net-dhcp-
 net.networks: net-edit net-info net-list net-metadata net-name net-start net-undefine net-update net-uuid
 net.events: net-event
 net.ports: net-port-dumpxml net-port-list
+storage.images: image-import image-info image-list image-remove
 storage.pools: find-storage-pool-sources find-storage-pool-sources-as pool-autostart pool-build
 storage.pools: pool-capabilities pool-create pool-create-as pool-define pool-define-as pool-delete pool-destroy
 storage.pools: pool-dumpxml pool-edit pool-info pool-list pool-name pool-refresh pool-start pool-undefine

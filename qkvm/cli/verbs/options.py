@@ -14,6 +14,7 @@ emulator:file
 event                  which event type to wait for
 file:file              file containing a domain description, TOML or libvirt's XML
 ignore-unsupported     leave out what qkvm can't do, and list it
+image:image            name of a base image
 inactive               get inactive rather than running configuration
 interface:interface    interface device (MAC Address)
 json                   print JSON, for programs

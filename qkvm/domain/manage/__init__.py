@@ -8,6 +8,7 @@ install: make a new domain with its disks, and run its installation
 rename: domrename
 upgrade: check what another QEMU would do with a domain
 volume: delete, resize, wipe, fill, clone volumes that no domain uses
+base: add base images, remove those that nothing uses
 pool: build, start, stop pools that no domain uses
 ownstorage: which images undefine removes with a domain
 undefine: undefine

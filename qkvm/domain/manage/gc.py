@@ -13,6 +13,7 @@ from qkvm.domain.launch.end import forget
 from qkvm.domain.tuning import group
 from qkvm.host import view
 from qkvm.net.grant import handout
+from qkvm.storage.base import store
 from qkvm.storage.pool import unfinished
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def collect(tree: Tree) -> list[str]:
         files.sweep(folder)
     for folder in (tree.images, tree.nvrams):
         unfinished.clear(tree, folder)
+    store.sweep(tree)
     collected = []
     for name in files.entries(tree.domain_runs):
         domain = Handle(tree, name)

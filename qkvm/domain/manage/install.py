@@ -20,11 +20,12 @@ from qkvm.domain.launch.end import forget_boot_files
 from qkvm.domain.life import start
 from qkvm.emulator import machinetype
 from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
-from qkvm.files import Undo, remove, remove_dir
+from qkvm.files import Undo, make_private_dir, remove, remove_dir
 from qkvm.host import process
 from qkvm.spec import domain as spec
 from qkvm.storage.image import image
 from qkvm.storage.media import installtree, seed
+from qkvm.storage.pool import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +41,14 @@ _LOOK = 1.0
 
 
 class NewDisk(NamedTuple):
-    """An image to make; a size of 0 KiB means the size of its base."""
+    """An image to make; a size of 0 KiB means the size of its base. ``full``: a copy of it, not an overlay."""
 
     path: str
     format: spec.DiskFormat
     size_kib: int
     backing: spec.Layer | None = None
     preallocated: bool = False
+    full: bool = False
 
 
 class Media(NamedTuple):
@@ -119,13 +121,41 @@ def refuse_present(domain: Handle) -> None:
 def _allocate(tree: Tree, disk: NewDisk, tell: Tell, undo: Undo) -> None:
     name = os.path.basename(disk.path)
     total = disk.size_kib * 1024
-    tell("Allocating", name, 0, total)
-    image.create(
-        disk.path, disk.format, disk.size_kib, owner_folder=tree.images,
-        backing=(disk.backing.path, disk.backing.format) if disk.backing else None, preallocate=disk.preallocated,
-        watch=lambda part: tell("Allocating", name, min(part, total), total),
-    )  # fmt: skip
+    if disk.full and disk.backing is not None:
+        _copy(tree, disk, disk.backing, tell)
+    else:
+        tell("Allocating", name, 0, total)
+        image.create(
+            disk.path, disk.format, disk.size_kib, owner_folder=tree.images,
+            backing=(disk.backing.path, disk.backing.format) if disk.backing else None,
+            preallocate=disk.preallocated, watch=lambda part: tell("Allocating", name, min(part, total), total),
+        )  # fmt: skip
     undo.add(_remove_disk, disk.path, tell)
+
+
+def _copy(tree: Tree, disk: NewDisk, base: spec.Layer, tell: Tell) -> None:
+    """Make a disk with all that its base has; it gets its name when it is complete."""
+    folder, name, whole = (
+        os.path.dirname(disk.path),
+        os.path.basename(disk.path),
+        image.virtual_size(*_named(base)),
+    )
+    if folder == tree.images:
+        make_private_dir(folder)
+    if os.path.lexists(disk.path):
+        raise AlreadyExists(f"{disk.path} exists already")
+    with unfinished.file(tree, folder) as made:
+        image.copy(
+            *_named(base), made, disk.format,
+            report=lambda share: tell("Copying", name, int(whole * share / 100), whole),
+        )  # fmt: skip
+        if disk.size_kib:
+            image.grow(made, disk.size_kib)
+        unfinished.name(made, disk.path)
+
+
+def _named(layer: spec.Layer) -> tuple[str, str]:
+    return layer.path, layer.format
 
 
 def _remove_disk(path: str, tell: Tell) -> None:

@@ -168,9 +168,23 @@ def virtual_size(path: str, fmt: str) -> int:
             raise os_error(error, path) from error
 
 
-def copy(source: str, source_format: str, target: str, target_format: str) -> None:
+def grow(path: str, size_kib: int) -> None:
+    """Give a qcow2 image that stands alone a larger size in KiB."""
+    with closing_fd(open_image(path, "qcow2", readonly=False)) as fd:
+        qemuimg.run("resize", "-q", qemuimg.opened(fd, "qcow2"), f"{size_kib}k", size=size_kib * 1024)
+
+
+def copy(
+    source: str,
+    source_format: str,
+    target: str,
+    target_format: str,
+    *,
+    report: Callable[[float], object] | None = None,
+) -> None:
     """Make ``target`` a copy of an image, mode 0600, as a whole or not at all; an old file is replaced.
 
+    :param report: gets the share that is done, 0 to 100.
     :raises HostError: it can't be made. :raises InvalidValue: :func:`open_image` refuses the source.
     """
     temporary = f"{target}.new{os.getpid()}"
@@ -179,7 +193,8 @@ def copy(source: str, source_format: str, target: str, target_format: str) -> No
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)):
             size = virtual_size(source, source_format)
-            qemuimg.convert(qemuimg.opened(fd, source_format), temporary, target_format, size=size)
+            opened = qemuimg.opened(fd, source_format)
+            qemuimg.convert(opened, temporary, target_format, size=size, report=report)
         os.rename(temporary, target)
     except OSError as error:
         raise os_error(error, f"cannot make {target}") from error

@@ -209,7 +209,7 @@ class Demo:
         self.qkvm("setvcpus", NAME, "2", "--live")
         with Guest(domain) as guest:
             guest.until("cpus", "2")
-        said = self.qkvm("setvcpus", NAME, "1", "--live")
+        said = self.qkvm("setvcpus", NAME, "1", "--live", "--force")
         with Guest(domain) as guest:
             guest.until("cpus", "1")
         count = self.qkvm("vcpucount", NAME, "--live").strip()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qkvm.domain.life import actions, autostart, job, start, stop
     from qkvm.domain.manage import describe, rename, undefine, xml
     from qkvm.domain.state import dump, save, saved
-    from qkvm.domain.watch import address, control, dirtyrate
+    from qkvm.domain.watch import address, control, dirtyrate, wait
     from qkvm.domain.watch.events import Event
 else:
     plugged, guests, kept, tuning = lazily("qkvm.api", "devices", "guest", "snapshots", "tuning")
@@ -27,7 +27,7 @@ else:
     )
     describe, rename, undefine, xml = lazily("qkvm.domain.manage", "describe", "rename", "undefine", "xml")
     dump, save, saved = lazily("qkvm.domain.state", "dump", "save", "saved")
-    address, control, dirtyrate = lazily("qkvm.domain.watch", "address", "control", "dirtyrate")
+    address, control, dirtyrate, wait = lazily("qkvm.domain.watch", "address", "control", "dirtyrate", "wait")
 
 
 class Domain(Handle):
@@ -64,6 +64,7 @@ class Domain(Handle):
 
     addresses = verb(lambda: address.addresses)
     wait_for_addresses = verb(lambda: address.wait)
+    wait = verb(lambda: wait.wait)
     control = verb(lambda: control.state)
     dirty_rate = verb(lambda: dirtyrate.calculate)
 

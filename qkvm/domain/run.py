@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         name: str
         uuid: str
         started: float
+        serial_from: int
         origin: str
         definition: Plain
         machine: str

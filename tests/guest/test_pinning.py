@@ -154,7 +154,7 @@ def test_vcpus_by_number(lab: Lab, domain_of: Register) -> None:
     assert "one of options --enable or --disable is required" in lab.fails("setvcpu numbers 1")
     lab.ok("setvcpu numbers 1 --enable --config")
     assert domain.definition.vcpus.current == 2
-    lab.ok("setvcpu numbers 3 --disable")
+    lab.ok("setvcpu numbers 3 --disable --force")
     assert set(threads.of_process(domain.live.pid).vcpus) == {0, 2}
 
 

@@ -51,7 +51,7 @@ def test_after_the_unplug_of_a_vcpu(lab: Lab, domain_of: Register) -> None:
     domain.vcpus.set_count(2)
     with Guest(domain) as guest:
         guest.until("cpus", "2")
-    domain.vcpus.set_count(1)
+    domain.vcpus.set_count(1, force=True)
     sound = survives(
         domain,
         ("set-action", {"reboot": "reset"}),

@@ -1,4 +1,4 @@
-"""Verbs that wait for events and print them as virsh does."""
+"""Verbs that wait: for events, which they print as virsh does, and for guests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qkvm.api.domain import Domain
+from qkvm.cli import common
+from qkvm.cli.output import json_text
 from qkvm.cli.parse import UsageError
 from qkvm.domain.watch import events
 from qkvm.units import printable
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
 
 T = TypeVar("T")
+
+
+def wait(context: Context, args: Args) -> None:
+    """Wait until a domain or its guest is as far, and print what was seen."""
+    timeout, what = args.number("timeout"), args.required("for")
+    seen = common.domain(context, args).wait(what, timeout=None if timeout is None else float(timeout))
+    context.out(json_text({"for": what, "seen": seen}) if args.json else f"{seen}\n")
 
 
 def event(context: Context, args: Args) -> int:

@@ -29,7 +29,7 @@ def setvcpus(context: Context, args: Args) -> None:
         domain.guest.set_vcpu_count(count)
         return
     which = {name: args.flag(name) for name in ("maximum", "hotpluggable")}
-    domain.vcpus.set_count(count, **which, scope=scope, **common.patience(args))
+    domain.vcpus.set_count(count, **which, scope=scope, force=args.flag("force"), **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 
@@ -43,7 +43,8 @@ def setvcpu(context: Context, args: Args) -> None:
         raise UsageError("one of options --enable or --disable is required")
     domain, where = common.domain(context, args), common.scope(args)
     numbers = parse_cpus(args.required("vcpulist"), "vcpulist")
-    domain.vcpus.set_enabled(numbers, args.flag("enable"), scope=where, **common.patience(args))
+    force = args.flag("force")
+    domain.vcpus.set_enabled(numbers, args.flag("enable"), scope=where, force=force, **common.patience(args))
     _warn_of_lost(context, args, domain)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from qkvm.domain.guest import agent as agents
-from qkvm.errors import InvalidValue, NotReached
+from qkvm.errors import AgentRefused, InvalidValue, NotReached
 from qkvm.units import format_cpu_list
 
 if TYPE_CHECKING:
@@ -77,6 +78,24 @@ def set_count(domain: Handle, count: int) -> None:
         more = dict.fromkeys(idle[: max(0, count - len(online))], True)
         less = dict.fromkeys(spare[: max(0, len(online) - count)], False)
         _set(agent, more | less)
+
+
+def use_all(domain: Handle, *, patience: float, timeout: float) -> int:
+    """Bring all vCPUs of the guest online, and return how many are.
+
+    :param patience: seconds for the agent to tell; :param timeout: seconds for it to bring them online.
+    :raises AgentError: it does not answer, or can't tell.
+    """
+    with agents.session(domain, within=patience) as agent:
+        known = _list(agent)
+    idle = [vcpu.logical_id for vcpu in known if not vcpu.online]
+    if not idle:
+        return len(known)
+    with agents.session(domain, within=timeout) as agent:
+        # An agent that refuses to, or may not by its configuration, can still tell.
+        with suppress(AgentRefused, NotReached):
+            _set(agent, dict.fromkeys(idle, True))
+        return sum(vcpu.online for vcpu in _list(agent))
 
 
 def _list(agent: AgentSession) -> list[GuestVcpu]:

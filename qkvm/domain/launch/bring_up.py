@@ -176,13 +176,15 @@ def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) ->
     files.remove_dir(folder)
     files.make_private_dir(folder)
     undo.add(_undo_run, domain, folder, former.record if former else None)
-    if not os.path.lexists(domain.tree.serial_log(domain.name)):
-        undo.add(files.remove, domain.tree.serial_log(domain.name))
+    log = domain.tree.serial_log(domain.name)
+    if not os.path.lexists(log):
+        undo.add(files.remove, log)
     run = Run(folder, domain.name, {
         "id": ident,
         "name": domain.name,
         "uuid": ready.definition.uuid,
         "started": time.time(),
+        "serial_from": os.path.getsize(log) if os.path.isfile(log) else 0,
         "origin": ready.origin.reason,
         "definition": toml.to_plain(ready.definition),
         "machine": str(ready.definition.machine),

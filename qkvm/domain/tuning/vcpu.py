@@ -4,9 +4,11 @@ Under TCG, QEMU is damaged when a vCPU is unplugged: see VCPU_BUFFERS and VCPU_C
 record counts these vCPUs. With VCPU_BUFFERS QEMU is told to end when its guest reboots, and its devices must not
 be changed any more. KVM has neither quirk.
 
-The guest's agent tells whether a plugged vCPU is online. Without an agent, a vCPU that is not online has the
-registers of a reset. The guest's ACPI reports refusals (ACPI_DEVICE_OST), but its success says little: Linux also
-reports success for a vCPU that it has no room for. A paused guest is not waited for.
+Some guests, such as Debian 12, leave a plugged vCPU offline until somebody tells them to use it. The guest's agent
+does so, and tells which are online. Without an agent, the registers tell: a vCPU that no system has started, or
+that it has parked, is halted and takes no interrupts. The guest's ACPI reports refusals (ACPI_DEVICE_OST), but its
+success says little: Linux also reports success for a vCPU that it has no room for or leaves offline. A paused
+guest is not waited for.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from msgspec.structs import replace
 
 from qkvm.domain import definition as definitions
 from qkvm.domain.run import write
-from qkvm.errors import AgentError, CommandRefused, InvalidState, InvalidValue, MonitorGone, NotReached
+from qkvm.errors import AgentError, Busy, CommandRefused, InvalidState, InvalidValue, MonitorGone, NotReached
 from qkvm.host import journal
 from qkvm.qemu import devices
 from qkvm.qemu.quirks import Quirk
@@ -40,8 +42,11 @@ TIMEOUT = 30.0
 _AGENT_PATIENCE = 2.0
 _POLL = 0.05
 
-_RESET = re.compile(r"\bEIP=0000fff0\b.*^CS =f000\b", re.DOTALL | re.MULTILINE)
-"""An x86 CPU's registers after a reset (Intel SDM 3, 10.1.4), as 'info registers' shows them."""
+_REGISTERS = re.compile(r"\b[ER]FL=([0-9a-f]+).*\bHLT=([01]).*\bCR0=([0-9a-f]+)", re.DOTALL)
+"""What 'info registers' shows of an x86 CPU's flags, of a halt, and of its mode."""
+
+_INTERRUPTS, _PAGING = 1 << 9, 1 << 31
+"""EFLAGS.IF and CR0.PG (Intel SDM 3, 2.3 and 2.5)."""
 
 _EJECTIONS = frozenset((3, 0x103))
 """Sources of an _OST for an ejection (ACPI 6.3.5)."""
@@ -59,14 +64,15 @@ def set_count(
     hotpluggable: bool = False,
     timeout: float = TIMEOUT,
     wait: bool = True,
+    force: bool = False,
 ) -> int:
-    """Plug or unplug vCPUs until ``count`` are plugged, and return the count that was reached.
+    """Plug or unplug vCPUs until ``count`` are plugged and the guest uses them; return the count that was reached.
 
     :param maximum: change the maximum instead, only in the definition.
     :param hotpluggable: refuse a machine whose vCPUs can't be unplugged again; on others all but the first can.
     :param timeout: seconds for the guest to take all, or to release each vCPU.
-    :param wait: False only asks the guest.
-    :raises InvalidValue: more than the maximum.
+    :param wait: False only asks the guest. :param force: unplug also where QEMU survives little afterwards.
+    :raises InvalidValue: more than the maximum. :raises InvalidState: an unplug that needs ``force``.
     :raises NotReached: the guest did not take or release one in time; plugged ones stay plugged.
     """
     if count < 1:
@@ -79,7 +85,7 @@ def set_count(
             raise InvalidValue("Option --config is required by option --maximum")
         run = domain.live if wanted.live else None
         if run is not None:
-            _check_live(run, count)
+            _check_live(run, count, force=force)
             if hotpluggable:
                 _refuse_fixed(definitions.started_with(run.record).machine)
         if wanted.config:
@@ -93,7 +99,7 @@ def set_count(
     return run.vcpu_count() if run is not None else count
 
 
-def _check_live(run: Run, count: int) -> None:
+def _check_live(run: Run, count: int, *, force: bool) -> None:
     started = definitions.started_with(run.record)
     if count > started.vcpus.maximum:
         raise InvalidValue(
@@ -107,6 +113,12 @@ def _check_live(run: Run, count: int) -> None:
         _refuse_fixed(started.machine)
         if run.state()[0] == "paused" and count < run.vcpu_count():
             raise InvalidState("a paused guest can't release vcpus", hint="resume it first")
+    if count < run.vcpu_count() and not force and run.record["accel"] == "tcg" and run.needs(Quirk.VCPU_BUFFERS):
+        raise InvalidState(
+            f"this QEMU's TCG is damaged by the unplug of a vcpu: until {run.name} is shut down, no device can be "
+            "plugged, and a reset, a reboot or a power-off may crash it",
+            hint="--force unplugs all the same; --config changes the next start",
+        )
 
 
 def _require_contexts(run: Run, count: int) -> None:
@@ -159,29 +171,28 @@ def _plugged(run: Run) -> set[int]:
 
 def _set_live(domain: Handle, run: Run, numbers: set[int], *, timeout: float, wait: bool) -> None:
     """Plug and unplug vCPUs until those with these numbers are plugged."""
-    started, missing = definitions.started_with(run.record), sorted(numbers - _plugged(run))
+    started, present = definitions.started_with(run.record), _plugged(run)
     run.record["vcpus"] = run.devices("vcpus")
-    mark, fresh = journal.size(run.journal), []
+    mark = journal.size(run.journal)
     with domain.monitor() as session:
-        for number in missing:
-            device = devices.vcpu_device(started, run.record["accel"], number)
-            _plug(domain, run, session, device)
-            fresh.append(device.id)
+        for number in sorted(numbers - present):
+            _plug(domain, run, session, devices.vcpu_device(started, run.record["accel"], number))
         for entry in sorted(run.record["vcpus"], key=_number, reverse=True):
             if _number(entry) not in numbers:
                 _unplug(run, session, entry, timeout=timeout, wait=wait, asked=len(numbers))
-        if wait:
-            _await_online(domain, run, session, fresh, mark, asked=len(numbers), timeout=timeout)
+        if wait and len(numbers) >= len(present):
+            _await_online(domain, run, session, mark, timeout=timeout)
 
 
 def set_enabled(
     domain: Handle, numbers: set[int], enabled: bool, *, scope: Scope = Scope.CURRENT,
-    timeout: float = TIMEOUT, wait: bool = True,
+    timeout: float = TIMEOUT, wait: bool = True, force: bool = False,
 ) -> None:  # fmt: skip
     """Plug or unplug the vCPUs of these numbers (virsh setvcpu).
 
     A definition has the number of plugged vCPUs, not which they are: in it they must leave no gap.
 
+    :param force: as in :func:`set_count`.
     :raises InvalidValue: such a vCPU can't be plugged or unplugged.
     :raises NotReached: the guest did not take or release one in time.
     """
@@ -193,7 +204,7 @@ def set_enabled(
         if run is not None:
             maximum = definitions.started_with(run.record).vcpus.maximum
             after = _changed(_plugged(run), numbers, enabled, maximum, "live")
-            _check_live(run, len(after))
+            _check_live(run, len(after), force=force)
         if wanted.config:
             vcpus = domain.definition.vcpus
             later = _changed(set(range(vcpus.current)), numbers, enabled, vcpus.maximum, "persistent")
@@ -313,53 +324,60 @@ def _concerns(event: dict[str, Any], ident: str) -> bool:
     return event.get("event") == "DEVICE_UNPLUG_GUEST_ERROR" and data.get("device") == ident
 
 
-def _await_online(
-    domain: Handle, run: Run, session: Session, plugged: Sequence[str], mark: int, *, asked: int, timeout: float
-) -> None:
-    """Wait until the guest has brought plugged vCPUs online.
+def _await_online(domain: Handle, run: Run, session: Session, mark: int, *, timeout: float) -> None:
+    """Wait until the guest uses all plugged vCPUs; its agent, if there is one, brings them online.
 
-    :param plugged: their ids. :param mark: length of the journal before the first was plugged.
-    :param asked: how many the guest has then. :param timeout: seconds for all of them.
-    :raises NotReached: it has not, or has refused one. :raises MonitorGone: QEMU ended.
+    :param mark: length of the journal before the first was plugged. :param timeout: seconds for all of them.
+    :raises NotReached: it does not, or has refused one. :raises MonitorGone: QEMU ended.
     """
-    if not plugged or run.state()[0] != "running":
+    plugged = [entry["id"] for entry in run.record["vcpus"]]
+    asked = 1 + len(plugged)
+    if run.state()[0] != "running":
         return
     deadline = time.monotonic() + timeout
-    while (online := _online(domain, session, plugged, asked)) < asked:
+    while (online := _online(domain, session, plugged, deadline)) < asked:
         refused = _refused(run, plugged, mark)
         if refused or time.monotonic() >= deadline:
-            why = f"guest refused {refused}" if refused else f"guest did not follow within {timeout:g} s"
+            why = f"it refused {refused}" if refused else f"it did not follow within {timeout:g} s"
             raise NotReached(
-                f"{why}: it has {online} of {asked} vcpus online",
+                f"guest uses {online} of {asked} vCPUs: {why}",
                 asked=asked,
                 reached=online,
-                hint="its system must have booted, know CPU hotplug on this machine, and bring them online "
-                f"(qkvm setvcpus {domain.name} {asked} --guest)",
+                hint="its system must have booted, know CPU hotplug on this machine, and bring new CPUs online; "
+                "qkvm does that by the guest agent where it runs",
             )
         if run.pid is None:
             raise MonitorGone("QEMU ended while the guest took its vcpus")
         time.sleep(_POLL)
 
 
-def _online(domain: Handle, session: Session, plugged: Sequence[str], asked: int) -> int:
+def _online(domain: Handle, session: Session, plugged: Sequence[str], deadline: float) -> int:
+    """Return how many vCPUs the guest uses, after its agent was told to use all."""
     from qkvm.domain.guest import agent as agents
-    from qkvm.domain.guest.cpus import GuestVcpu
+    from qkvm.domain.guest import cpus
 
     if agents.is_there(domain):
         try:
-            with agents.session(domain, within=_AGENT_PATIENCE) as agent:
-                return sum(vcpu.online for vcpu in agent.execute("guest-get-vcpus", kind=list[GuestVcpu]))
-        except AgentError:
+            left = max(_AGENT_PATIENCE, deadline - time.monotonic())
+            return cpus.use_all(domain, patience=_AGENT_PATIENCE, timeout=left)
+        except (AgentError, Busy):
             # An agent that hangs or can't tell is as good as none.
             pass
     indexes = {one["qom-path"].rpartition("/")[2]: one["cpu-index"] for one in session.execute("query-cpus-fast")}
-    return asked - sum(_is_reset(session, indexes[ident]) for ident in plugged)
+    return 1 + len(plugged) - sum(_is_idle(session, indexes[ident]) for ident in plugged)
 
 
-def _is_reset(session: Session, index: int) -> bool:
+def _is_idle(session: Session, index: int) -> bool:
+    """Return whether no system uses a vCPU: it was not started since its reset, or halts without interrupts.
+
+    Not started is what runs without paging: after a reset, or in a loop of the firmware's.
+    """
     arguments = {"command-line": "info registers", "cpu-index": index}
-    text = str(session.execute("human-monitor-command", arguments))
-    return _RESET.search(text.replace("\r", "")) is not None
+    found = _REGISTERS.search(str(session.execute("human-monitor-command", arguments)))
+    if found is None:
+        return False
+    flags, halted, mode = int(found[1], 16), found[2] == "1", int(found[3], 16)
+    return not mode & _PAGING or (halted and not flags & _INTERRUPTS)
 
 
 def _refused(run: Run, plugged: Sequence[str], mark: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from qkvm.domain.device.nic import status as nics
@@ -23,15 +24,20 @@ _WITHIN = 0.5
 """Seconds for each step with an agent that the user did not ask for by name."""
 
 _AGAIN = 1.0
-"""Seconds between two questions to the agent while it is waited for an address."""
+"""Seconds between two questions to the agent, or for an old address, while it is waited for an address."""
+
+_DISCARD = 9
+"""The port of RFC 863."""
 
 
-def addresses(domain: Handle, *, sources: Sequence[str] = SOURCES) -> list[Address]:
+def addresses(domain: Handle, *, sources: Sequence[str] = SOURCES, since: float = 0.0) -> list[Address]:
     """Return the IP addresses of the NICs, matched by MAC address, each from the first source that has it.
 
     An agent that doesn't answer at once is left out. Its addresses can't be trusted more than the guest;
     :func:`of_guest` returns all of them, with the guest's names of interfaces. With several sources, link-local
     addresses are left out.
+
+    :param since: only addresses that were leased or have answered since then (seconds since 1970).
     """
     from qkvm.net.dhcp import address
 
@@ -39,7 +45,9 @@ def addresses(domain: Handle, *, sources: Sequence[str] = SOURCES) -> list[Addre
     networks = {
         entry["mac"]: entry["source"] if entry["type"] == "network" else None for entry in run.devices("nics")
     }
-    found = address.addresses(domain.tree, networks, [source for source in sources if source != "agent"])
+    found = address.addresses(
+        domain.tree, networks, [source for source in sources if source != "agent"], since=since
+    )
     if "lease" in sources:
         found += _offered(run.devices("nics"))
     if len(sources) > 1:
@@ -102,13 +110,16 @@ def of_guest(domain: Handle, *, within: float | None = None) -> list[Address]:
 
 
 def wait(domain: Handle, *, sources: Sequence[str], interface: str | None, timeout: float) -> list[Address]:
-    """Wait up to ``timeout`` s for a first address; return them as :func:`addresses`, with their taps.
+    """Wait up to ``timeout`` s for a first address of this run; return them as :func:`addresses`, with their taps.
 
-    With the agent as the only source return those of :func:`of_guest`.
+    A lease of an earlier run does not count until its address answers. With the agent as the only source return
+    those of :func:`of_guest`.
 
     :param interface: only those of the NIC with that MAC address or interface name.
-    :raises NotReached: none came in time; with a timeout of 0 an empty list is returned.
+    :raises NotReached: none came in time; with a timeout of 0 all that are known are returned.
+    :raises InvalidState: the domain has shut off meanwhile.
     """
+    since = float(domain.live.record["started"]) if timeout else 0.0
     deadline = time.monotonic() + timeout
     asked = 0.0
     while True:
@@ -118,21 +129,44 @@ def wait(domain: Handle, *, sources: Sequence[str], interface: str | None, timeo
         if list(sources) == ["agent"]:
             found = _of_guest_in_time(domain, interface, last=now >= deadline or not timeout) if due else []
         else:
-            found = _named(domain, [one for one in sources if one != "agent" or due], interface)
+            found = _named(domain, [one for one in sources if one != "agent" or due], interface, since)
         if not timeout or any(_leads_there(entry.ip) for entry in found):
             return found
+        old = _ask_old(domain, sources, interface) if due else ""
         if now >= deadline:
-            raise NotReached(f"no NIC has an address after {timeout:g} s", asked="an address", reached=None)
+            raise NotReached(
+                f"no NIC has an address of this run after {timeout:g} s",
+                asked="an address", reached=old or None, hint=old,
+            )  # fmt: skip
         time.sleep(0.05)
 
 
-def _named(domain: Handle, sources: Sequence[str], interface: str | None) -> list[Address]:
+def _ask_old(domain: Handle, sources: Sequence[str], interface: str | None) -> str:
+    """Have the kernel ask for the addresses of earlier runs; the guest that still has one answers.
+
+    Any packet makes it ask (ARP, RFC 4861); this one is empty, goes to the discard port, and to no gateway.
+
+    :return: words for the first of these addresses.
+    """
+    before = [one for one in _named(domain, [one for one in sources if one != "agent"], interface, 0.0)
+              if _leads_there(one.ip)]  # fmt: skip
+    for one in before:
+        with socket.socket(socket.AF_INET6 if ":" in one.ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.sendto(b"", socket.MSG_DONTROUTE, (one.ip, _DISCARD))
+            except OSError:
+                # The host has no way there.
+                continue
+    return f"{before[0].ip} was its address in an earlier run, and does not answer" if before else ""
+
+
+def _named(domain: Handle, sources: Sequence[str], interface: str | None, since: float) -> list[Address]:
     listed = nics.interfaces(domain)
     wanted = listed if interface is None else [nics.find(listed, interface)]
     taps = {nic.mac: nic.interface for nic in wanted}
     return [
         entry._replace(interface=taps[entry.mac])
-        for entry in addresses(domain, sources=sources)
+        for entry in addresses(domain, sources=sources, since=since)
         if entry.mac in taps
     ]
 

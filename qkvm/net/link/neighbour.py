@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,12 +23,16 @@ _PROXY = 0x8
 
 
 class Neighbour(NamedTuple):
-    """One entry; ``prefix`` is that of the host's own address in the same subnet, 0 where it has none."""
+    """One entry; ``prefix`` is that of the host's own address in the same subnet, 0 where it has none.
+
+    ``age`` is how many seconds ago the MAC last answered for the address; a minute more if it never did.
+    """
 
     ip: str
     mac: str
     interface: str
     prefix: int
+    age: float = 0.0
 
 
 def neighbours(macs: Iterable[str]) -> list[Neighbour]:
@@ -40,14 +45,16 @@ def neighbours(macs: Iterable[str]) -> list[Neighbour]:
                 index, state, flags = struct.unpack_from("=iHB", message.fixed, 4)
                 raw, mac = message.get(nl.NDA_DST) or b"", (message.get(nl.NDA_LLADDR) or b"").hex(":")
                 if len(raw) in (4, 16) and mac in wanted and state & _KNOWN and not flags & _PROXY:
-                    found.append((index, raw, mac))
+                    # struct nda_cacheinfo of linux/neighbour.h: confirmed, used, updated, in ticks ago.
+                    ticks = struct.unpack_from("=I", message.get(nl.NDA_CACHEINFO) or bytes(4))[0]
+                    found.append((index, raw, mac, ticks / os.sysconf("SC_CLK_TCK")))
         if not found:
             return []
         names = {nl.index_of(link): link.text(nl.IFLA_IFNAME) for link in sock.dump(nl.GETLINK)}
         own = _own(sock)
     return [
-        Neighbour(_text(raw), parse_mac(mac), names.get(index, ""), _prefix(raw, own.get(index, [])))
-        for index, raw, mac in found
+        Neighbour(_text(raw), parse_mac(mac), names.get(index, ""), _prefix(raw, own.get(index, [])), age)
+        for index, raw, mac, age in found
     ]
 
 

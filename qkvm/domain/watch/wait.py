@@ -1,0 +1,244 @@
+"""Wait until a domain, or the guest in it, is as far as somebody needs it (qkvm wait)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from qkvm.domain.guest import agent as agents
+from qkvm.domain.watch import address
+from qkvm.errors import AgentError, Busy, HostError, InvalidState, InvalidValue, NotReached
+from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.handle import Handle
+
+TIMES = {"running": 60.0, "shutoff": 300.0, "address": 300.0, "agent": 300.0, "ssh": 300.0, "cloud-init": 900.0}
+"""What can be waited for, and how many seconds by default."""
+
+_OF_A_RUN = ("address", "agent", "ssh", "cloud-init")
+_OFTEN, _SELDOM = 0.05, 1.0
+"""Seconds between two looks at files of the host, and between two questions to the guest."""
+
+_PATIENCE = 3.0
+"""Seconds that a guest has to answer one question."""
+
+_PROGRAM = 60.0
+"""Seconds that 'cloud-init status' has: a guest under TCG that boots takes ten."""
+
+_PORT, _BANNER_MAX, _CONSOLE_MAX = 22, 8192, 1 << 20
+_FINISHED = re.compile(r"Cloud-init v\. \S+ finished at [^\r\n]{1,200}")
+"""cloud-init's final message, as it is by default."""
+
+
+class Seen(NamedTuple):
+    """A look at a domain: whether it is as far, words for what was seen, and whether it can't come any more."""
+
+    reached: bool
+    words: str
+    hopeless: bool = False
+
+
+class Place(NamedTuple):
+    """Where this host reaches a port of the guest."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def wait(domain: Handle, what: str, *, timeout: float | None = None) -> str:
+    """Wait until the domain is as far, and return words for what was seen: its address, its SSH server's name.
+
+    :param what: a key of TIMES: running, shutoff, address (of this run), agent (it answers), ssh (a server on
+        port 22 tells its name), cloud-init (it has done all). :param timeout: seconds, by default as in TIMES.
+    :raises NotReached: it is not in time, or can't be any more; ``reached`` has what was seen.
+    :raises InvalidState: it has shut off meanwhile, or does not run.
+    """
+    if what not in TIMES:
+        raise InvalidValue(f"can't wait for '{printable(what)}'", hint=", ".join(TIMES))
+    limit = TIMES[what] if timeout is None else timeout
+    ident = domain.live.id if what in _OF_A_RUN else 0
+    pause = _OFTEN if what in ("running", "shutoff") else _SELDOM
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            seen = _LOOKS[what](domain)
+        except InvalidState:
+            _refuse_ended(domain, ident, what)
+            raise
+        if seen.reached:
+            return seen.words
+        _refuse_ended(domain, ident, what)
+        left = deadline - time.monotonic()
+        if seen.hopeless or left <= 0:
+            why = "" if seen.hopeless else f" after {limit:g} s"
+            raise NotReached(
+                f"no {what} of domain '{domain.name}'{why}: {seen.words}",
+                asked=what, reached=seen.words, hint=f"qkvm doctor {domain.name} looks for the cause",
+            )  # fmt: skip
+        time.sleep(min(pause, left))
+
+
+def _refuse_ended(domain: Handle, ident: int, what: str) -> None:
+    run = domain.live_run
+    if what in _OF_A_RUN and (run is None or run.id != ident):
+        state, reason = domain.state
+        raise InvalidState(f"the domain ended while it was waited for its {what}: {state} ({reason})")
+
+
+def _running(domain: Handle) -> Seen:
+    state, reason = domain.state
+    return Seen(state == "running", f"{state} ({reason})")
+
+
+def _shutoff(domain: Handle) -> Seen:
+    state, reason = domain.state
+    return Seen(not domain.is_running, f"{state} ({reason})")
+
+
+def _address(domain: Handle) -> Seen:
+    try:
+        found = address.wait(domain, sources=address.SOURCES, interface=None, timeout=_SELDOM)
+    except NotReached as error:
+        return Seen(False, str(error.reached or "no lease, no neighbour and no agent tells one"))
+    return Seen(True, next(one.ip for one in found if one.ip))
+
+
+def _agent(domain: Handle) -> Seen:
+    try:
+        with agents.session(domain, within=_PATIENCE) as agent:
+            agent.execute("guest-ping", kind=dict[str, Any])
+    except (AgentError, Busy) as error:
+        return Seen(False, str(error))
+    except InvalidState:
+        return Seen(False, f"the domain is {domain.state[0]}")
+    return Seen(True, "the agent answers")
+
+
+def _ssh(domain: Handle) -> Seen:
+    places = ssh_places(domain)
+    words = "the guest has no address yet, and no port of this host leads to its port 22"
+    for place in places:
+        try:
+            return Seen(True, f"{place} {banner(place, timeout=_PATIENCE)}")
+        except HostError as error:
+            words = str(error)
+    return Seen(False, words)
+
+
+def ssh_places(domain: Handle) -> list[Place]:
+    """Return where an SSH server of the guest may be: at forwarded ports first, then at addresses of this run."""
+    from ipaddress import ip_address
+
+    run = domain.live
+    found = []
+    for nic in run.devices("nics"):
+        for one in nic.get("spec", {}).get("forwards", ()):
+            first, last = (int(part) for part in (one["ports"].partition("-")[0], one["ports"].rpartition("-")[2]))
+            to = one.get("to", 0) or first
+            if one.get("protocol", "tcp") == "tcp" and to <= _PORT <= to + last - first:
+                listen = one.get("listen", "")
+                host = "127.0.0.1" if not listen or ip_address(listen).is_unspecified else listen
+                found.append(Place(host, first + _PORT - to))
+    behind = {nic["mac"] for nic in run.devices("nics") if nic["type"] == "user"}
+    for entry in address.addresses(domain, since=float(run.record["started"])):
+        if entry.mac not in behind and not ip_address(entry.ip).is_link_local:
+            found.append(Place(entry.ip, _PORT))
+    return found
+
+
+def banner(place: Place, *, timeout: float) -> str:
+    """Return what an SSH server tells of itself when somebody connects (RFC 4253, 4.2).
+
+    A program that forwards ports may connect before its guest listens, so a connection alone says nothing.
+
+    :raises HostError: there is no server, or it is none of SSH.
+    """
+    deadline = time.monotonic() + timeout
+    raw = b""
+    try:
+        with socket.create_connection(place, timeout) as sock:
+            while len(raw) < _BANNER_MAX:
+                sock.settimeout(max(0.01, deadline - time.monotonic()))
+                more = sock.recv(1024)
+                raw += more
+                line = next((one for one in raw.split(b"\n")[:-1] if one.startswith(b"SSH-")), None)
+                if line is not None:
+                    return printable(line.decode("ascii", "replace").strip())
+                if not more:
+                    break
+    except TimeoutError:
+        raise HostError(f"{place} does not answer within {timeout:g} s") from None
+    except OSError as error:
+        raise HostError(f"{place}: {error.strerror or error}") from None
+    raise HostError(f"{place} answers, but not as an SSH server does")
+
+
+def _cloud_init(domain: Handle) -> Seen:
+    finished = _FINISHED.search(console_text(domain))
+    if not agents.is_there(domain):
+        if finished is not None:
+            return Seen(True, printable(finished[0]))
+        return Seen(False, "no agent to ask, and no final message on its serial console")
+    try:
+        code, out = _ask(domain, "exec cloud-init status --long")
+    except (AgentError, Busy, NotReached) as error:
+        return Seen(finished is not None, printable(finished[0]) if finished is not None else str(error))
+    if code == _NO_PROGRAM:
+        return Seen(False, "the guest has no cloud-init", hopeless=True)
+    found = re.search(r"^status: *([\w ]+)", out, re.MULTILINE)
+    status = found[1].strip() if found is not None else ""
+    words = printable(" ".join(out.split()))[:300] or f"'cloud-init status' ended with {code}"
+    return Seen(status == "done", words, hopeless=status in ("error", "disabled"))
+
+
+_NO_PROGRAM = 127
+"""What a shell returns for a program that it does not find (POSIX)."""
+
+
+def _ask(domain: Handle, command: str) -> tuple[int, str]:
+    """Run a shell's command by the agent; return its exit code and the begin of what it prints.
+
+    :raises AgentError: the agent may not run it, or does not answer. :raises NotReached: it does not end.
+    """
+    with agents.session(domain, within=_PATIENCE) as agent:
+        arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
+        pid = agent.execute("guest-exec", arguments, kind=dict[str, Any])["pid"]
+        deadline = time.monotonic() + _PROGRAM
+        while True:
+            done = agent.execute("guest-exec-status", {"pid": pid}, kind=dict[str, Any])
+            if done.get("exited"):
+                raw = base64.b64decode(str(done.get("out-data", "")))
+                return int(done.get("exitcode", 0)), raw[:_BANNER_MAX].decode("utf-8", "replace")
+            if time.monotonic() >= deadline:
+                raise NotReached(f"'{command}' does not end in the guest", asked=command, reached=None)
+            time.sleep(_OFTEN)
+
+
+def console_text(domain: Handle) -> str:
+    """Return what the guest has written to its serial console in its latest run, at most the last MiB."""
+    run = domain.run
+    begin = int(run.record.get("serial_from", 0)) if run is not None else 0
+    try:
+        with open(domain.tree.serial_log(domain.name), "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # A log that was cut since is shorter than it was.
+            stream.seek(max(begin if begin <= size else 0, size - _CONSOLE_MAX))
+            return stream.read(_CONSOLE_MAX).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+_LOOKS: dict[str, Callable[[Handle], Seen]] = {
+    "running": _running, "shutoff": _shutoff, "address": _address, "agent": _agent, "ssh": _ssh,
+    "cloud-init": _cloud_init,
+}  # fmt: skip

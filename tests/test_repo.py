@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qkvm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset(("errors", "units", "paths", "files", "rights", "scope", "sockets", "xml", "xpath"))
+BASE = frozenset(("errors", "units", "paths", "files", "jsontext", "rights", "scope", "sockets", "xml", "xpath"))
 MIDDLE = frozenset(("qemu", "qmp", "net", "storage", "host"))
 LAYERS = {
     **dict.fromkeys(BASE, 0),

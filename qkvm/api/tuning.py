@@ -6,10 +6,23 @@ from qkvm.api.verb import Noun, lazily, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qkvm.domain.tuning import balloon, cpu, cputime, io, iothread, memory, numa, pinning, vcpu
+    from qkvm.domain.tuning import (
+        balloon,
+        cpu,
+        cputime,
+        io,
+        iothread,
+        memory,
+        numa,
+        pinning,
+        pins,
+        vcpu,
+        vcpucount,
+    )
 else:
-    balloon, cpu, cputime, io, iothread, memory, numa, pinning, vcpu = lazily(
-        "qkvm.domain.tuning", "balloon", "cpu", "cputime", "io", "iothread", "memory", "numa", "pinning", "vcpu"
+    balloon, cpu, cputime, io, iothread, memory, numa, pinning, pins, vcpu, vcpucount = lazily(
+        "qkvm.domain.tuning",
+        *("balloon", "cpu", "cputime", "io", "iothread", "memory", "numa", "pinning", "pins", "vcpu", "vcpucount"),
     )
 
 
@@ -17,14 +30,14 @@ class Vcpus(Noun):
     """A domain's vCPUs (virsh vcpucount, setvcpus)."""
 
     __slots__ = ()
-    counts = verb(lambda: vcpu.counts)
+    counts = verb(lambda: vcpucount.counts)
     set_count = verb(lambda: vcpu.set_count)
     set_enabled = verb(lambda: vcpu.set_enabled)
     times = verb(lambda: cputime.vcpus)
     group_times = verb(lambda: cputime.group_times)
     parameters = verb(lambda: cpu.parameters)
     set_parameters = verb(lambda: cpu.set_parameters)
-    pins = verb(lambda: pinning.pins)
+    pins = verb(lambda: pins.pins)
     pin = verb(lambda: pinning.pin)
 
 

@@ -6,7 +6,7 @@ import os
 
 from qkvm.domain import run as runs
 from qkvm.errors import DefinitionError, InvalidState, NotFound, QkvmError
-from qkvm.files import check_private_dir, entries, locked
+from qkvm.files import check_private_dir, entries, file_stamp, locked
 from qkvm.paths import VERB_VARIABLE
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from qkvm.domain.run import Run
+    from qkvm.domain.run import Plain, Run
     from qkvm.paths import Tree
     from qkvm.qmp.session import Session
     from qkvm.qmp.transcript import Transcript
@@ -106,6 +106,24 @@ class Handle:
         from qkvm.domain import definition
 
         return definition.load(self)
+
+    @property
+    def stored(self) -> Plain:
+        """The definition as plain values without defaults; a file from which the domain was started is not parsed.
+
+        In that case what qkvm decides at a start is there too, such as the machine's version.
+
+        :raises DefinitionError: the file is damaged.
+        """
+        found = self.live_run
+        if found is not None:
+            stamp = file_stamp(self.tree.domain_definition(self.name))
+            if not stamp or stamp == tuple(found.record.get("stored", ())):
+                return found.record["definition"]
+        from qkvm.domain import definition
+        from qkvm.spec import toml
+
+        return toml.to_plain(definition.load(self))
 
     def lock(self, *, timeout: float = 30.0) -> locked:
         """Hold the domain's lock: no other qkvm changes it meanwhile.

@@ -16,7 +16,7 @@ from qkvm.host.process import lock_holder, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, Literal, TypedDict
 
     from qkvm.paths import Tree
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         serial_from: int
         origin: str
         definition: Plain
+        stored: Sequence[int]
         machine: str
         accel: str
         quirks: list[str]

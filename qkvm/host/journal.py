@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 
+from qkvm import jsontext
 from qkvm.errors import MonitorGone, NotReached
 
 TYPE_CHECKING = False
@@ -145,12 +146,10 @@ def newest(path: str, names: frozenset[str], start: int = 0) -> Iterator[Event]:
 
 
 def _parse(raw: bytes, offset: int) -> Iterator[Event]:
-    import json
-
     for line in raw.splitlines(keepends=True):
         if line.startswith(b"{"):
             try:
-                parsed = json.loads(line)
+                parsed = jsontext.loads(line)
             except ValueError:
                 parsed = None
             if isinstance(parsed, dict):

@@ -6,6 +6,7 @@ A record of an earlier boot is void.
 
 from __future__ import annotations
 
+from qkvm import jsontext
 from qkvm.errors import HostError
 from qkvm.files import read_bytes, write_atomic
 
@@ -36,10 +37,8 @@ def read(path: str) -> dict[str, Any] | None:
     raw = read_bytes(path)
     if raw is None:
         return None
-    import json
-
     try:
-        record = json.loads(raw)
+        record = jsontext.loads(raw)
         version, boot = int(record["version"]), record["boot_id"]
     except (ValueError, KeyError, TypeError) as error:
         raise HostError(f"{path} is damaged", hint="it is a record of what runs; stop that by hand") from error

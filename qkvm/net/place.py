@@ -77,4 +77,4 @@ def _candidates(prefix: int) -> Iterator[IPv4Network]:
         for third in range(122, 255):
             yield IPv4Network(f"192.168.{third}.0/{prefix}")
     for block in IPv4Network("10.0.0.0/8").subnets(new_prefix=min(prefix, 24)):
-        yield IPv4Network(f"{block.network_address}/{prefix}")
+        yield block if prefix <= 24 else IPv4Network(f"{block.network_address}/{prefix}")

@@ -83,7 +83,7 @@ def test_a_failing_half_leaves_both_as_before(
     lab: Lab, domain_of: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from qkvm.domain.tuning import cpu as cputune
-    from qkvm.domain.tuning import iothread, pinning
+    from qkvm.domain.tuning import iothread, pinning, pins
 
     domain = domain_of(lab.define("halves", body=PINNED))
     domain.start()
@@ -94,7 +94,7 @@ def test_a_failing_half_leaves_both_as_before(
 
     monkeypatch.setattr(definitions, "change", full)
     with pytest.raises(HostError, match="no space left"):
-        pinning.pin(domain, pinning.VCPU, 0, str(LAST), scope=Scope.LIVE | Scope.CONFIG)
+        pinning.pin(domain, pins.VCPU, 0, str(LAST), scope=Scope.LIVE | Scope.CONFIG)
     with pytest.raises(HostError, match="no space left"):
         iothread.add(domain, 3, scope=Scope.LIVE | Scope.CONFIG)
     assert _where(domain) == before

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes is the machine's matter, not a property; a busy one would fail it now and then.
-settings.register_profile("qkvm", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("qkvm", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("qkvm")
 
 

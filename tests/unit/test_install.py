@@ -735,7 +735,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(OPTIONS)), st.lists(WORDS, max_size=6).map("".join)), max_size=4))
 def test_no_line_breaks_it(given_options: list[tuple[str, str]]) -> None:
     line = ["--name=vm", "--boot=kernel=/k"] if not given_options or given_options[0][0] != "name" else []

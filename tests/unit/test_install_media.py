@@ -241,7 +241,7 @@ def test_odd_files_of_a_folder(tmp_path: Path, medium: Path) -> None:
         extracted(medium, "fifo", "install.amd/initrd.gz")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=4096), st.integers(0, 40000))
 def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, raw: bytes, offset: int) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.iso"

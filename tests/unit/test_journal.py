@@ -70,7 +70,7 @@ def naive(raw: bytes, start: int, wanted: frozenset[str]) -> list[Event]:
     return found[::-1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LINES, max_size=25), st.data())
 def test_newest_finds_what_a_naive_reader_finds(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], data: st.DataObject

@@ -381,7 +381,7 @@ def domains(draw: st.DrawFn) -> spec.Domain:
     return spec.validate(whole)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(domains())
 def test_what_is_written_is_read(domain: spec.Domain) -> None:
     written = text.dumps(domain, accel=domain.accel, secret=True)

@@ -25,7 +25,7 @@ GREETING = (
     b'{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r\n'
 )
 EVENT = b'{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}\r\n'
-SHORT = 0.3
+SHORT = 0.05
 """Seconds of a deadline for a connection that a test lets pass."""
 SOON = 0.1
 """The same of a deadline for an answer that never comes."""
@@ -278,7 +278,6 @@ def test_no_answer_to_the_greeting(serve: Serve) -> None:
     assert isinstance(opening(serve(script)), MonitorTimeout)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_refused_greeting(serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.send(GREETING)
@@ -289,7 +288,6 @@ def test_a_refused_greeting(serve: Serve) -> None:
     assert isinstance(opening(serve(script)), CommandRefused)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_an_event_before_the_greetings_answer(serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.send(GREETING)
@@ -387,7 +385,6 @@ def test_a_late_answer_is_no_answer_to_the_next_command(serve: Serve) -> None:
         assert session.execute("quick") == "right"
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "raw", [b"garbage\n", b"\xff\n", b"[]\n", b'{"return": 1, "id": "other"}\n', b"x" * 300_000 + b"\n"]
 )

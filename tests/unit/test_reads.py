@@ -13,14 +13,18 @@ from golden_cases import minimal
 from holder import lock_held
 from msgspec.structs import replace
 
+from qkvm import files
+from qkvm.domain.handle import Handle
+from qkvm.domain.tuning import vcpucount
 from qkvm.host import record
 from qkvm.paths import Tree
 from qkvm.spec import toml
-from qkvm.spec.domain import Machine
+from qkvm.spec.domain import Domain, Machine, Vcpus
 
 ROOT = Path(__file__).parent.parent.parent
 
 HEAVY = {
+    *("json", "re"),
     *("asyncio", "contextlib", "dataclasses", "importlib", "inspect", "ipaddress", "jinja2", "msgspec"),
     *("pyroute2", "struct", "subprocess", "tomllib", "typing", "warnings"),
 }
@@ -35,6 +39,7 @@ VERBS = (
     "dominfo vm",
     "domiflist vm",
     "domblklist vm",
+    *("vcpucount vm", "vcpuinfo vm", "vcpupin vm", "emulatorpin vm", "iothreadinfo vm"),
 )
 
 OF_DEFINITIONS = (
@@ -70,7 +75,6 @@ RECORD: dict[str, Any] = {
     "uuid": "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11",
     "started": 1.0,
     "origin": "booted",
-    "definition": {"autostart": False},
     "machine": "q35",
     "accel": "tcg",
     "slots": [],
@@ -83,6 +87,7 @@ RECORD: dict[str, Any] = {
 
 SCRIPT = """
 import os, sys
+__import__(sys.argv.pop(1))
 from qkvm.cli.main import main
 for line in sys.argv[1:]:
     if os.fork() == 0:
@@ -93,22 +98,37 @@ for line in sys.argv[1:]:
 """
 
 
+STARTED = replace(minimal(Machine.Q35), name="vm", autostart=True, vcpus=Vcpus(current=1, maximum=3))
+
+
+def define(tree: Tree, definition: Domain) -> str:
+    path = tree.domain_definition("vm")
+    Path(path).parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    Path(path).write_text(toml.dumps(definition))
+    return path
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """One where a domain runs."""
+    """One where a domain runs that was started from its definition."""
     tree = Tree(str(tmp_path))
     folder = Path(tree.domain_run("vm"))
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text('{"timestamp": {"seconds": 1, "microseconds": 0}, "event": "RESUME"}\n')
-    record.write(str(folder / "record.json"), RECORD)
+    stored = files.file_stamp(define(tree, STARTED))
+    plain = {**RECORD, "definition": toml.to_plain(STARTED), "stored": stored}
+    record.write(str(folder / "record.json"), plain)
     return tree
 
 
-def loaded(root: str, verbs: Iterable[str]) -> dict[str, set[str]]:
-    """Modules that are loaded when each verb has run, all in a process of their own."""
+def loaded(root: str, verbs: Iterable[str], *, before: str = "sys") -> dict[str, set[str]]:
+    """Modules that are loaded when each verb has run, all in a process of their own.
+
+    :param before: one that may be loaded, so that not each process loads it.
+    """
     lines = [f"--root {root} {verb}" for verb in verbs]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *lines], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, before, *lines], cwd=ROOT, capture_output=True, text=True, check=True
     )
     told = {}
     for line in done.stderr.splitlines():
@@ -125,9 +145,19 @@ def test_reads_load_next_to_nothing(tree: Tree) -> None:
     assert not {verb: found for verb, modules in told.items() if (found := modules & HEAVY)}
 
 
+def test_a_definition_that_has_changed_since_the_start_is_parsed(tree: Tree) -> None:
+    domain = Handle(tree, "vm")
+    with lock_held(f"{tree.domain_run('vm')}/qemu.pid"):
+        assert domain.stored["vcpus"] == {"maximum": 3}
+        define(tree, replace(STARTED, autostart=False, vcpus=Vcpus(current=2, maximum=4)))
+        assert domain.stored["vcpus"] == {"current": 2, "maximum": 4} and "autostart" not in domain.stored
+        assert vcpucount.counts(domain)["maximum"] == {"config": 4, "live": 3}
+        Path(tree.domain_definition("vm")).unlink()
+        assert domain.stored["vcpus"] == {"maximum": 3}, "it is transient now"
+
+
 def test_reads_of_a_definition_load_nothing_that_changes_one(tmp_path: Path) -> None:
     tree = Tree(str(tmp_path))
-    Path(tree.domain_definitions).mkdir(parents=True, mode=0o700)
-    Path(tree.domain_definition("vm")).write_text(toml.dumps(replace(minimal(Machine.Q35), name="vm")))
-    told = loaded(tree.root, OF_DEFINITIONS)
+    define(tree, STARTED)
+    told = loaded(tree.root, OF_DEFINITIONS, before="qkvm.domain.definition")
     assert not {verb: found for verb, modules in told.items() if (found := modules & CHANGING)}

@@ -144,7 +144,7 @@ def with_texts(machine: Machine, name: str, path: str, cmdline: str) -> Domain:
     return replace(plain, name=name, uuid=name, cpu="", disks=disks, nics=nics, boot=boot)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from(MACHINES), ANY_TEXT, ANY_TEXT, ANY_TEXT)
 @example(Machine.Q35, *NASTY[:3])
 def test_no_text_changes_the_shape(machine: Machine, name: str, path: str, cmdline: str) -> None:
@@ -161,7 +161,7 @@ def test_no_text_changes_the_shape(machine: Machine, name: str, path: str, cmdli
     assert dict((option.name, option.value) for option in options)["-append"] == (cmdline or "c")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_hot_plug_takes_any_text_as_data(texts: list[str]) -> None:
     nic = replace(golden_cases.NICS[0], mac=texts[0])

@@ -146,7 +146,7 @@ def test_the_end_of_a_damaged_stream_is_never_seen(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_byte_of_prefix_and_description_can_change(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

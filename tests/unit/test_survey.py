@@ -107,10 +107,10 @@ def test_who_does_not_answer_holds_up_nobody(
     paths = {serve(name, script): name for name, script in names.items()}
     paths[str(tmp_path / "absent")] = "absent"
     found: dict[str, survey.Talk] = {}
-    survey.ask(_talks(paths), 1.0, lambda path, talk: found.update({paths[path]: talk}))
+    survey.ask(_talks(paths), 0.5, lambda path, talk: found.update({paths[path]: talk}))
     assert set(list(found)[-2:]) == {"silent", "stopped"}, "an answer does not wait for the deadline"
     assert not found["good"].failure
-    assert found["silent"].late and found["stopped"].late and "no answer within 1.0 s" in found["silent"].failure
+    assert found["silent"].late and found["stopped"].late and "no answer within 0.5 s" in found["silent"].failure
     assert found["gone"].failure.startswith("the connection ended") and not found["gone"].late
     assert "no connection: No such file" in found["absent"].failure
 

@@ -68,7 +68,7 @@ rng = false
 """
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(DOMAINS, DOMAINS)
 def test_what_is_written_is_read_and_becomes_any_other(before: Domain, after: Domain) -> None:
     """As a file, as a file that is changed, of whatever way of writing, and as what a record holds of it."""
@@ -210,7 +210,7 @@ def test_a_missing_key() -> None:
     assert error_of('name = "x"') == "Object missing required field `uuid`"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60) | st.binary(max_size=60))
 def test_no_text_breaks_the_reader(text: str | bytes) -> None:
     with pytest.raises(InvalidValue):

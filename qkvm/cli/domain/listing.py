@@ -182,5 +182,5 @@ def _autostarts(domain: Handle) -> tuple[bool, bool]:
     raw = read_bytes(domain.tree.domain_definition(domain.name)) or b""
     if b"autostart" not in raw:
         return False, False
-    definition = domain.definition
-    return definition.autostart, definition.autostart_once
+    stored = domain.stored
+    return stored.get("autostart", False), stored.get("autostart_once", False)

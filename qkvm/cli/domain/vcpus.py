@@ -133,11 +133,11 @@ def vcpuinfo(context: Context, args: Args) -> None:
 
 def _configured_vcpus(context: Context, args: Args, domain: Domain) -> None:
     """Print the vCPUs of a domain that is not running: only their number and pins are known, as in virsh."""
-    from qkvm.domain.tuning import cputime, pinning
+    from qkvm.domain.tuning import cputime, pins
     from qkvm.scope import Scope
 
-    pins = domain.vcpus.pins(pinning.VCPU, scope=Scope.CONFIG)
-    found = {number: pins[number] for number in range(domain.definition.vcpus.current)}
+    found_pins = domain.vcpus.pins(pins.VCPU, scope=Scope.CONFIG)
+    found = {number: found_pins[number] for number in range(domain.definition.vcpus.current)}
     if args.json:
         rows = [
             {"vcpu": number, "cpu": None, "state": "N/A", "time_ns": None, "affinity": sorted(cpus)}
@@ -163,16 +163,16 @@ def _affinity(args: Args, cpus: set[int], total: int) -> str:
 
 def vcpupin(context: Context, args: Args) -> None:
     """Show the pins of vCPUs, or pin one."""
-    from qkvm.domain.tuning import pinning
+    from qkvm.domain.tuning import pins
 
     domain, where = common.domain(context, args), common.scope(args)
     number, cpulist = args.number("vcpu"), args.text("cpulist")
     if cpulist is not None:
         if number is None:
             raise UsageError("vcpupin: Missing vCPU number in pin mode.")
-        return domain.vcpus.pin(pinning.VCPU, number, cpulist, scope=where)
+        return domain.vcpus.pin(pins.VCPU, number, cpulist, scope=where)
     args.exclusive("live", "config")
-    found = _pins(args, domain.vcpus.pins(pinning.VCPU, scope=where))
+    found = _pins(args, domain.vcpus.pins(pins.VCPU, scope=where))
     if number is not None:
         if number not in found:
             which = "persistent" if args.flag("config") or not domain.is_running else "live"
@@ -192,14 +192,14 @@ def _pins(args: Args, found: dict[int, set[int]]) -> dict[int, Any]:
 
 def emulatorpin(context: Context, args: Args) -> None:
     """Show or set the CPUs of the emulator's own threads."""
-    from qkvm.domain.tuning import pinning
+    from qkvm.domain.tuning import pins
 
     domain, where = common.domain(context, args), common.scope(args)
     cpulist = args.text("cpulist")
     if cpulist is not None:
-        return domain.vcpus.pin(pinning.EMULATOR, 0, cpulist, scope=where)
+        return domain.vcpus.pin(pins.EMULATOR, 0, cpulist, scope=where)
     args.exclusive("live", "config")
-    found = _pins(args, domain.vcpus.pins(pinning.EMULATOR, scope=where))[0]
+    found = _pins(args, domain.vcpus.pins(pins.EMULATOR, scope=where))[0]
     if args.json:
         return context.out(json_text({"emulator": found}))
     context.say(f"emulator: CPU Affinity\n{'-' * 34}\n")
@@ -208,11 +208,11 @@ def emulatorpin(context: Context, args: Args) -> None:
 
 def iothreadinfo(context: Context, args: Args) -> None:
     """List the iothreads and the CPUs that they run on."""
-    from qkvm.domain.tuning import pinning
+    from qkvm.domain.tuning import pins
 
     domain, where = common.domain(context, args), common.scope(args)
     args.exclusive("live", "config")
-    found = _pins(args, domain.vcpus.pins(pinning.IOTHREAD, scope=where))
+    found = _pins(args, domain.vcpus.pins(pins.IOTHREAD, scope=where))
     if args.json:
         return context.out(json_text([{"id": number, "affinity": cpus} for number, cpus in found.items()]))
     if not found:
@@ -222,10 +222,10 @@ def iothreadinfo(context: Context, args: Args) -> None:
 
 def iothreadpin(context: Context, args: Args) -> None:
     """Pin an iothread."""
-    from qkvm.domain.tuning import pinning
+    from qkvm.domain.tuning import pins
 
     domain, where = common.domain(context, args), common.scope(args)
-    domain.vcpus.pin(pinning.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), scope=where)
+    domain.vcpus.pin(pins.IOTHREAD, _ident(args, "iothread"), args.required("cpulist"), scope=where)
 
 
 def iothreadadd(context: Context, args: Args) -> None:

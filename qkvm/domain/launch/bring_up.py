@@ -49,13 +49,15 @@ class Origin(NamedTuple):
     """What a start starts: a definition, by a boot or from a saved state.
 
     For a saved state ``kept`` has ids and places of its devices; ``load`` gives QEMU the state and lets the guest
-    run, or not. ``reason`` is virsh's reason for the state 'running' that follows.
+    run, or not. ``reason`` is virsh's reason for the state 'running' that follows. ``stored`` is the stamp of the
+    file that the definition was read from (files.file_stamp), () if there is none.
     """
 
     definition: spec.Domain
     reason: str = "booted"
     kept: Kept | None = None
     load: Callable[[Run], None] | None = None
+    stored: tuple[int, ...] = ()
 
 
 class _Prepared(NamedTuple):
@@ -187,6 +189,7 @@ def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) ->
         "serial_from": os.path.getsize(log) if os.path.isfile(log) else 0,
         "origin": ready.origin.reason,
         "definition": toml.to_plain(ready.definition),
+        "stored": ready.origin.stored,
         "machine": str(ready.definition.machine),
         "accel": ready.accel,
         "quirks": sorted(ready.quirks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qkvm import files
 from qkvm.domain import define
 from qkvm.domain.handle import Handle
 from qkvm.domain.launch.bring_up import Origin, bring_up, refuse_running
@@ -44,7 +45,9 @@ def start(
                 )
             refuse_running(domain)
             save.discard_managed_save(domain)
-        return bring_up(domain, Origin(domain.definition), paused=paused, reset_nvram=reset_nvram)
+        stored = files.file_stamp(domain.tree.domain_definition(domain.name))
+        origin = Origin(domain.definition, stored=stored)
+        return bring_up(domain, origin, paused=paused, reset_nvram=reset_nvram)
 
 
 def create(

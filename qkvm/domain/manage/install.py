@@ -20,7 +20,7 @@ from qkvm.domain.launch.end import forget_boot_files
 from qkvm.domain.life import start
 from qkvm.emulator import machinetype
 from qkvm.errors import AlreadyExists, HostError, InvalidState, QkvmError
-from qkvm.files import Undo, make_private_dir, remove, remove_dir
+from qkvm.files import Undo, file_stamp, make_private_dir, remove, remove_dir
 from qkvm.host import process
 from qkvm.spec import domain as spec
 from qkvm.storage.image import image
@@ -104,7 +104,8 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
         with domain.lock():
             if plan.transient:
                 define.refuse_clashes(tree, plan.definition)
-            warnings = bring_up(domain, Origin(plan.first or plan.definition))
+            stored = () if plan.first else file_stamp(tree.domain_definition(domain.name))
+            warnings = bring_up(domain, Origin(plan.first or plan.definition, stored=stored))
         undo.commit()
     return warnings
 

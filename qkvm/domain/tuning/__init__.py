@@ -10,10 +10,12 @@ cpu: schedinfo
 memory: memtune
 io: blkiotune
 numa: numatune
+vcpucount: vcpucount
+pins: the CPUs that threads may run on
 pinning: vcpupin, emulatorpin, iothreadpin
 place: apply all of these to a QEMU that starts
 iothread: iothreadadd, iothreaddel, iothreadset
-vcpu: setvcpus, setvcpu, vcpucount
+vcpu: setvcpus, setvcpu
 balloonstats: statistics of memory under virsh's names
 balloon: setmem, setmaxmem, dommemstat
 """

@@ -10,8 +10,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from qkvm.domain import definition as definitions
-from qkvm.domain.tuning import cpu, pinning, threads
+from qkvm.domain.tuning import cpu, pinning, pins, threads
 from qkvm.domain.tuning import group as groups
 from qkvm.domain.tuning import numa as numatune
 from qkvm.domain.tuning.threads import parse_cpus
@@ -81,7 +80,7 @@ class Place:
         """Pin and limit the threads when QEMU is up and has them all."""
         if self._keeper is not None:
             self._keeper.leave()
-        pinning.apply(self._run, self._definition)
+        pinning.apply(self._run)
         if self._group is not None and cpu.limits_threads(self._definition.cputune):
             cpu.limit_threads(self._run, self._group, self._definition.cputune)
         if self._registering is not None:
@@ -142,7 +141,7 @@ def settle_new(run: Run, kind: str, number: int) -> None:
     if not (run.record.get("cputune") or plain.get("cputune") or plain.get("vcpus", {}).get("cpuset")):
         return
     found = threads.of_process(run.pid)
-    tid = (found.vcpus if kind == pinning.VCPU else found.iothreads).get(number)
+    tid = (found.vcpus if kind == pins.VCPU else found.iothreads).get(number)
     if tid is not None:
-        pinning.apply_one(run, definitions.started_with(run.record), kind, number, tid)
+        pinning.apply_one(run, kind, number, tid)
         cpu.limit_new(run, kind, number, tid)

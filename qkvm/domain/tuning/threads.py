@@ -7,7 +7,6 @@ not needed.
 from __future__ import annotations
 
 import os
-import re
 
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.units import parse_cpu_list, printable
@@ -16,8 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_VCPU = re.compile(r"CPU (\d+)/", re.ASCII)
-_IOTHREAD = re.compile(r"IO iothread(\d+)$", re.ASCII)
+_VCPU, _IOTHREAD = "CPU ", "IO iothread"
 
 
 class Threads:
@@ -43,11 +41,11 @@ def of_process(pid: int | None) -> Threads:
         raise InvalidState("domain is not running") from None
     for task in tasks:
         name = _name(f"/proc/{pid}/task/{task}/comm")
-        vcpu, iothread = _VCPU.match(name), _IOTHREAD.match(name)
-        if vcpu:
-            found.vcpus[int(vcpu[1])] = int(task)
-        elif iothread:
-            found.iothreads[int(iothread[1])] = int(task)
+        vcpu, iothread = name.removeprefix(_VCPU).partition("/")[0], name.removeprefix(_IOTHREAD)
+        if vcpu.isdecimal() and vcpu != name:
+            found.vcpus[int(vcpu)] = int(task)
+        elif iothread.isdecimal() and iothread != name:
+            found.iothreads[int(iothread)] = int(task)
         elif name:
             found.emulator.append(int(task))
     return found
@@ -78,6 +76,9 @@ def parse_cpus(text: str, what: str = "cpulist") -> set[int]:
 
     :raises InvalidValue: it has another form, or is empty.
     """
+    # What only looks at threads does not need it.
+    import re
+
     cpus: set[int] = set()
     for part in text.split(","):
         single = re.fullmatch(r"\s*(\^?)(\d{1,4})\s*", part, re.ASCII)

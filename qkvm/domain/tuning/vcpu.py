@@ -1,4 +1,4 @@
-"""Count, plug and unplug vCPUs, and wait until the guest uses them.
+"""Plug and unplug vCPUs, and wait until the guest uses them.
 
 Under TCG, QEMU is damaged when a vCPU is unplugged: see VCPU_BUFFERS and VCPU_CONTEXTS of qemu/quirks.py. The
 record counts these vCPUs. With VCPU_BUFFERS QEMU is told to end when its guest reboots, and its devices must not
@@ -388,16 +388,3 @@ def _refused(run: Run, plugged: Sequence[str], mark: int) -> str:
             if info.get("device") in plugged and info["source"] not in _EJECTIONS and info["status"] not in _FINE:
                 return str(info["device"])
     return ""
-
-
-def counts(domain: Handle) -> dict[str, dict[str, int]]:
-    """Return maximum and current counts of the definition and the run: {'maximum': {'config': 2, …}, …}."""
-    table: dict[str, dict[str, int]] = {"maximum": {}, "current": {}}
-    if domain.is_persistent:
-        vcpus = domain.definition.vcpus
-        table["maximum"]["config"], table["current"]["config"] = vcpus.maximum, vcpus.current
-    run = domain.live_run
-    if run is not None:
-        table["maximum"]["live"] = definitions.started_with(run.record).vcpus.maximum
-        table["current"]["live"] = run.vcpu_count()
-    return table

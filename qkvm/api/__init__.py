@@ -6,5 +6,6 @@ verb: attributes that load a function at first use
 devices, tuning, guest, snapshots: parts of a domain
 domain: a domain
 network, storage, node: networks, pools and volumes, this machine
+emulator: what QEMU can do
 host: the host
 """

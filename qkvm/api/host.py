@@ -16,23 +16,20 @@ from qkvm.paths import Tree, session_link
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from qkvm.api import emulator as qemus
     from qkvm.api import node as machine
     from qkvm.api.network import Networks
     from qkvm.api.storage import Images, Pools
-    from qkvm.domain.life import autostart
     from qkvm.domain.manage import gc, install
     from qkvm.domain.manage.upgrade import Report
     from qkvm.domain.watch import events
     from qkvm.domain.watch.stats import Stats
-    from qkvm.emulator import survey
     from qkvm.host.validate import Check
     from qkvm.spec import domain as spec
 else:
-    (machine,) = lazily("qkvm.api", "node")
-    (autostart,) = lazily("qkvm.domain.life", "autostart")
+    machine, qemus = lazily("qkvm.api", "node", "emulator")
     gc, install = lazily("qkvm.domain.manage", "gc", "install")
     (events,) = lazily("qkvm.domain.watch", "events")
-    (survey,) = lazily("qkvm.emulator", "survey")
 
 
 class Host:
@@ -187,12 +184,12 @@ class Host:
         return Images(self.tree)
 
     install = verb(lambda: install.install)
-    autostart = verb(lambda: autostart.autostart_all)
-    shutdown = verb(lambda: autostart.shutdown_all)
     collect = verb(lambda: gc.collect)
     events = verb(lambda: events.watch)
     qemu_events = verb(lambda: events.watch_qemu)
-    emulator = verb(lambda: survey.find)
+    boot = part(lambda: machine.Boot)
+    readers = part(lambda: machine.Readers)
+    emulators = part(lambda: qemus.Emulators)
     node = part(lambda: machine.Node)
     interfaces = part(lambda: machine.Interfaces)
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from qkvm.net.health import check, repair
     from qkvm.net.health.check import Finding
     from qkvm.net.health.repair import Repaired
-    from qkvm.net.network import forward, preview
+    from qkvm.net.network import events, forward, granted, preview
     from qkvm.net.run import Started
 else:
     (port,) = lazily("qkvm.domain.device.nic", "port")
     (describe,) = lazily("qkvm.domain.manage", "describe")
     check, repair = lazily("qkvm.net.health", "check", "repair")
-    forward, preview = lazily("qkvm.net.network", "forward", "preview")
+    events, forward, granted, preview = lazily("qkvm.net.network", "events", "forward", "granted", "preview")
 
 
 class Network(network.Network):
@@ -33,6 +33,7 @@ class Network(network.Network):
     preview = verb(lambda: preview.preview)
     ports = verb(lambda: port.ports)
     forwards = part(lambda: Forwards)
+    grants = part(lambda: Grants)
     set_title = verb(lambda: describe.set_title)
     set_description = verb(lambda: describe.set_description)
     metadata = verb(lambda: describe.get_metadata)
@@ -56,6 +57,16 @@ class Forwards(Noun):
     all = verb(lambda: forward.listing)
     add = verb(lambda: forward.add)
     delete = verb(lambda: forward.delete)
+    refresh = verb(lambda: forward.refresh)
+
+
+class Grants(Noun):
+    """Users of this host who may plug guests into a network (qkvm net-grant)."""
+
+    __slots__ = ()
+    all = verb(lambda: granted.listing)
+    allow = verb(lambda: granted.allow)
+    revoke = verb(lambda: granted.revoke)
 
 
 class Networks(Noun):
@@ -84,3 +95,16 @@ class Networks(Noun):
         """Start a network whose definition is not kept (virsh net-create)."""
         made, started = Network.create(self.subject, text, path, firewall=firewall)
         return Network(self.subject, made.name), started
+
+    def check(self) -> dict[str, list[Finding]]:
+        """Return what is wrong with each network that should run (qkvm net-check)."""
+        with run.locked_networks(self.subject):
+            return check.check_all(self.subject)
+
+    def repair(self) -> dict[str, Repaired]:
+        """Restore missing parts of all networks that should run (qkvm net-repair)."""
+        with run.locked_networks(self.subject):
+            return repair.repair_all(self.subject)
+
+    grants = verb(lambda: granted.all_grants)
+    events = verb(lambda: events.watch)

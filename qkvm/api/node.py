@@ -1,4 +1,4 @@
-"""This machine and its network interfaces: ``host.node.info()``, ``host.interfaces.all()``."""
+"""This machine: ``host.node.info()``, ``host.interfaces.all()``, ``host.boot.install(…)``, ``host.readers``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from qkvm.api.verb import Noun, lazily, plain, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.domain.life import autostart, service
+    from qkvm.host import view
     from qkvm.host.node import cpu, ksm, node, numa, smbios, suspend
     from qkvm.net.uplink import interface, uplink
 else:
+    autostart, service = lazily("qkvm.domain.life", "autostart", "service")
+    (view,) = lazily("qkvm.host", "view")
     cpu, ksm, node, numa, smbios, suspend = lazily(
         "qkvm.host.node", "cpu", "ksm", "node", "numa", "smbios", "suspend"
     )
@@ -47,3 +51,24 @@ class Interfaces(Noun):
     describe = plain(lambda: interface.describe)
     bridge = verb(lambda: uplink.make)
     unbridge = verb(lambda: uplink.undo)
+    mend = verb(lambda: uplink.mend)
+
+
+class Boot(Noun):
+    """What happens when this machine boots and halts, and the service that does it (qkvm setup-boot)."""
+
+    __slots__ = ()
+    start_guests = verb(lambda: autostart.autostart_all)
+    stop_guests = verb(lambda: autostart.shutdown_all)
+    service = verb(lambda: service.wanted)
+    install = verb(lambda: service.install)
+    uninstall = verb(lambda: service.uninstall)
+
+
+class Readers(Noun):
+    """A group whose members see root's domains and networks, but no secrets (qkvm setup-read)."""
+
+    __slots__ = ()
+    group = verb(lambda: view.group)
+    allow = verb(lambda: view.make)
+    revoke = verb(lambda: view.remove_view)

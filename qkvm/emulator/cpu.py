@@ -104,6 +104,11 @@ def model_vendor(model: CpuModel) -> str:
     return "unknown" if model.name in _ANY_VENDOR else vendor_name(model.vendor)
 
 
+def features(model: CpuModel) -> list[str]:
+    """Return libvirt's names of a model's features."""
+    return sorted(libvirt_name(name) for name in model.features)
+
+
 def of_host(emulator: Emulator, root: str = "") -> CpuModel:
     """Return the host's own CPU, with the features that the emulator knows.
 

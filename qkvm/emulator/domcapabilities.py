@@ -45,6 +45,11 @@ def choose_type(emulator: Emulator, wanted: str = "") -> str:
     return wanted
 
 
+def accelerator(kind: str) -> str:
+    """Return QEMU's name for a type of :func:`choose_type`: kvm or tcg."""
+    return ACCELS[kind]
+
+
 def choose_machine(emulator: Emulator, wanted: str = "") -> MachineType:
     """Return the machine type with that name or alias; by default the default of definitions.
 

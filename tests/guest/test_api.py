@@ -90,6 +90,13 @@ def test_the_host(lab: Lab, vm: Domain) -> None:
     assert [port.mac for port in host.networks["default"].ports()] == [MAC]
     assert host.networks["default"].forwards.all() == []
     assert {one.kind for one in host.networks["default"].check()} <= {"no-default-route"}
+    assert set(host.networks.check()) == {"default"} == set(host.networks.repair())
+    assert next(iter(host.networks.events(network="default", timeout=0)), None) is None
+    grants = host.networks["default"].grants
+    assert all("visudo" in warning for warning in grants.allow("nobody", taps=1))
+    assert [(one.network, one.grant.who, one.used) for one in host.networks.grants()] == [("default", "nobody", 0)]
+    grants.revoke("nobody")
+    assert grants.all() == []
     assert host.node.info().cpus == len(host.node.cpus_online())
     assert host.interfaces.by_name("lo").active
     pool = host.pools["default"]
@@ -100,6 +107,32 @@ def test_the_host(lab: Lab, vm: Domain) -> None:
     assert volume.info().capacity == 2 << 20 and list(pool.volumes) == ["one.qcow2"]
     volume.delete()
     assert list(pool.volumes) == []
+
+
+def test_what_this_machine_can_do(lab: Lab) -> None:
+    emulators = qkvm.Host(lab.root).emulators
+    found = emulators.find()
+    machine, kind = emulators.machine(found), emulators.type(found, "qemu")
+    assert emulators.domain_capabilities(found, machine, kind)["machine"] == machine.name
+    assert emulators.capabilities(found)["host"]["cpu"]["arch"] == "x86_64"
+    best = emulators.cpus.of_hypervisor(found, emulators.accelerator(kind))
+    (described,) = emulators.cpus.read("<cpu match='minimum'><model>qemu64</model></cpu>", "mine")
+    assert emulators.cpus.compare(found, best, described).result == "superset"
+    assert emulators.cpus.baseline(found, [described]).model == "qemu64"
+
+
+def test_what_happens_when_it_boots(lab: Lab) -> None:
+    host = qkvm.Host(lab.root)
+    service = host.boot.service("/usr/bin/qkvm", init="systemd", timeout=9)
+    assert service.path.startswith(lab.root)
+    (warning,) = host.boot.install(service)
+    assert "it is not switched on" in warning and "--timeout 9" in Path(service.path).read_text()
+    assert host.boot.uninstall(service) and not host.boot.uninstall(service)
+    assert host.readers.group() is None
+    host.readers.allow(12345)
+    assert host.readers.group() == 12345
+    assert host.readers.revoke() and not host.readers.revoke()
+    assert host.interfaces.mend() == []
 
 
 def test_its_life(vm: Domain) -> None:

@@ -464,7 +464,7 @@ def test_answers_that_others_could_write_are_not_taken(tmp_path: Path) -> None:
 def test_the_library(qkvm: Lines) -> None:
     host = Host(str(qkvm.root))
     assert host.node.info().cpus == os.cpu_count()
-    assert host.emulator().machine("q35") is not None
+    assert host.emulators.find().machine("q35") is not None
     assert {check.id: check.level for check in host.validate()}["qemu"] == "PASS"
 
 

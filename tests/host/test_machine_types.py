@@ -176,7 +176,7 @@ def test_a_restored_backup_is_pinned(room: Room, tmp_path: Path) -> None:
 
 def test_versions_are_in_order(room: Room) -> None:
     room.upgrade(Other())
-    emulator = room.host.emulator()
+    emulator = room.host.emulators.find()
     found = [
         version
         for deprecated in (True, False)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import qkvm
-from qkvm.api import devices, domain, guest, host, network, node, snapshots, storage, tuning, verb
+from qkvm.api import devices, domain, emulator, guest, host, network, node, snapshots, storage, tuning, verb
 from qkvm.domain.backup import restore
 from qkvm.domain.life import start
 from qkvm.domain.watch import stats
 
-MODULES = (devices, domain, guest, host, network, node, snapshots, storage, tuning)
+MODULES = (devices, domain, emulator, guest, host, network, node, snapshots, storage, tuning)
 
 HANDLES = sorted(
     {
@@ -76,6 +78,26 @@ def test_what_wraps_a_function_takes_all_that_it_takes(method: Any, behind: Any)
     given, taken = inspect.signature(method).parameters, inspect.signature(behind).parameters
     options = {name: one.default for name, one in taken.items() if one.kind is inspect.Parameter.KEYWORD_ONLY}
     assert {name: given[name].default for name in options} == options
+
+
+THROUGH_THE_API = (
+    *("cli/host/boot", "cli/host/cpumodels", "cli/host/upkeep"),
+    *("cli/net/forwards", "cli/net/grants", "cli/net/health"),
+)
+"""Verbs that reach the parts behind the handles by these alone; they may use plain helpers of a few modules."""
+
+HELPERS = ("qkvm.domain.handle", "qkvm.domain.life.autostart")
+
+
+@pytest.mark.parametrize("name", THROUGH_THE_API)
+def test_the_command_line_goes_through_the_handles(name: str) -> None:
+    tree = ast.parse(Path(qkvm.__path__[0], f"{name}.py").read_text())
+    for block in [one for one in ast.walk(tree) if isinstance(one, ast.If)]:
+        if isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+            block.body = []
+    imported = {one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)}
+    behind = ("qkvm.net", "qkvm.host", "qkvm.domain", "qkvm.emulator", "qkvm.storage")
+    assert {one for one in imported if one.startswith(behind)} <= set(HELPERS)
 
 
 def test_all_that_the_package_names_is_there() -> None:

@@ -29,16 +29,16 @@ def autostart_all(context: Context, args: Args) -> int:
 
     context.host.prepare()
     told, count = _teller(context, "autostart-all")
-    context.host.autostart(told)
+    context.host.boot.start_guests(told)
     return 1 if count() else 0
 
 
 def shutdown_all(context: Context, args: Args) -> int:
     """Shut everything down; return 1 if a domain had to be terminated, or could not be."""
-    from qkvm.domain.life import autostart as boot
+    from qkvm.domain.life.autostart import SHUTDOWN_TIMEOUT
 
     told, count = _teller(context, "shutdown-all")
-    context.host.shutdown(told, timeout=float(args.number("timeout") or boot.SHUTDOWN_TIMEOUT))
+    context.host.boot.stop_guests(told, timeout=float(args.number("timeout") or SHUTDOWN_TIMEOUT))
     return 1 if count() else 0
 
 
@@ -70,37 +70,24 @@ def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Cal
 def setup_boot(context: Context, args: Args) -> None:
     """Install, show or remove the service that starts and stops guests at boot and shutdown."""
     from qkvm.cli.parse import UsageError
-    from qkvm.domain.life import autostart as boot
-    from qkvm.domain.life import service
-    from qkvm.host.systemd import unit
+    from qkvm.domain.life.autostart import SHUTDOWN_TIMEOUT
 
     init = args.text("init") or ""
     if init not in ("", "systemd", "sysv"):
         raise UsageError(f"unknown init '{init}'", hint="systemd or sysv")
     args.exclusive("print", "remove")
-    timeout = args.number("timeout") or int(boot.SHUTDOWN_TIMEOUT)
-    own = context.tree.root == "/"
-    session = context.tree.is_session
-    if session:
-        wanted = service.user_service(_program(context), init=init, timeout=timeout)
-    else:
-        wanted = service.service(context.tree, _program(context), init=init, timeout=timeout)
-    switch = service.switch_for_user if session else service.switch
+    timeout = args.number("timeout") or int(SHUTDOWN_TIMEOUT)
+    boot = context.host.boot
+    wanted = boot.service(_program(context), init=init, timeout=timeout)
     if args.flag("print"):
         return context.out(wanted.text)
     if args.flag("remove"):
-        if own or session:
-            switch(wanted, on=False)
-        gone = service.remove_service(wanted)
+        gone = boot.uninstall(wanted)
         return context.say(f"{wanted.path} {'removed' if gone else 'was not there'}\n")
-    service.install_service(wanted)
+    warnings = boot.install(wanted)
     context.say(f"{wanted.path} written\n")
-    if not (own or session) or not switch(wanted, on=True):
-        context.warn(f"it is not switched on: {' '.join(wanted.enable)}")
-    if session and not unit.lingers():
-        context.warn(
-            "it runs from your first login to your last logout, not from the boot on: loginctl enable-linger"
-        )
+    for warning in warnings:
+        context.warn(warning)
     return None
 
 

@@ -14,26 +14,27 @@ if TYPE_CHECKING:
 
 def capabilities(context: Context, args: Args) -> None:
     """Print the host's capabilities as libvirt's XML."""
-    from qkvm.emulator import capabilities as capable
-
-    found = capable.facts(context.host.emulator())
+    emulators = context.host.emulators
+    found = emulators.capabilities(emulators.find())
     if args.json:
         return context.out(json_text(found))
-    return print_xml(context, args, capable.document(found))
+    return print_xml(context, args, emulators.capabilities_xml(found))
 
 
 def domcapabilities(context: Context, args: Args) -> None:
     """Print the capabilities for domains as libvirt's XML."""
     from qkvm import xml
-    from qkvm.emulator import domcapabilities as capable
 
-    found = context.host.emulator(binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
-    machine = capable.choose_machine(found, args.text("machine") or "")
-    kind = capable.choose_type(found, args.text("virttype") or "")
-    facts = capable.facts(found, machine, kind, deprecated=not args.flag("disable-deprecated-features"))
+    emulators = context.host.emulators
+    found = emulators.find(binary=args.text("emulatorbin") or "", arch=args.text("arch") or "")
+    machine = emulators.machine(found, args.text("machine") or "")
+    kind = emulators.type(found, args.text("virttype") or "")
+    facts = emulators.domain_capabilities(
+        found, machine, kind, deprecated=not args.flag("disable-deprecated-features")
+    )
     if args.json:
         return context.out(json_text(facts))
-    return print_xml(context, args, xml.dump(capable.document(facts)))
+    return print_xml(context, args, xml.dump(emulators.domain_capabilities_xml(facts)))
 
 
 def host_validate(context: Context, args: Args) -> int:
@@ -63,14 +64,14 @@ def hostname(context: Context, args: Args) -> None:
 
 def maxvcpus(context: Context, args: Args) -> None:
     """Print the maximum number of vCPUs that a guest of the default machine can have."""
-    from qkvm.emulator import domcapabilities as capable
     from qkvm.errors import InvalidValue
 
     wanted = args.text("type") or ""
     if wanted not in ("", "kvm", "qemu"):
         raise InvalidValue(f"invalid argument: unknown type '{printable(wanted)}'", hint="kvm or qemu")
-    found = context.host.emulator()
-    limit = capable.vcpu_limit(capable.choose_machine(found), capable.choose_type(found, wanted))
+    emulators = context.host.emulators
+    found = emulators.find()
+    limit = emulators.vcpu_limit(emulators.machine(found), emulators.type(found, wanted))
     context.out(json_text({"max_vcpus": limit}) if args.json else f"{limit}\n")
 
 
@@ -78,7 +79,7 @@ def nodesevinfo(context: Context, args: Args) -> None:
     """Print the host's support for AMD's memory encryption."""
     from qkvm.errors import HostError
 
-    found = context.host.emulator()
+    found = context.host.emulators.find()
     if not found.sev:
         raise HostError(
             "Operation not supported: QEMU does not support SEV guest", hint=f"QEMU says: {found.sev_refusal}"

@@ -23,9 +23,7 @@ _GROUP = "qkvm-read"
 
 def gc(context: Context, args: Args) -> None:
     """Remove the leftovers of ended domains and earlier boots under run/."""
-    from qkvm.net.uplink import uplink
-
-    for told in uplink.mend(context.tree):
+    for told in context.host.interfaces.mend():
         context.say(f"{told[:1].upper()}{told[1:]}\n")
     for name in context.host.collect():
         context.say(f"Domain '{name}' collected\n")
@@ -34,16 +32,15 @@ def gc(context: Context, args: Args) -> None:
 def setup_read(context: Context, args: Args) -> None:
     """Give a group read access, or revoke it."""
     from qkvm.errors import HostError
-    from qkvm.host import view
 
     args.exclusive("group", "remove")
     if os.geteuid() != 0:
         raise HostError("setup-read needs root", hint="your own tree is yours alone")
     if args.flag("remove"):
-        gone = view.remove_view(context.tree)
+        gone = context.host.readers.revoke()
         return context.say("Nobody but root may look any more\n" if gone else "Nobody but root could look\n")
     name = args.text("group") or _GROUP
-    view.make(context.tree, _gid(name))
+    context.host.readers.allow(_gid(name))
     return context.say(f"Members of group {name} may look: qkvm -c qemu:///system list --all\n")
 
 

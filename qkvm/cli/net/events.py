@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def net_event(context: Context, args: Args) -> int:
     """Print one event, or with --loop all until the timeout or ^C; return 1 if none came."""
+    from qkvm.api.network import Networks
     from qkvm.cli.net.networks import network_named
 
     if args.flag("list"):
@@ -29,7 +30,7 @@ def net_event(context: Context, args: Args) -> int:
         raise UsageError(f"unknown event type {printable(kind)}", hint="--list shows them")
     wanted = args.text("network")
     name = network_named(context, wanted).name if wanted is not None else None
-    found = events.watch(context.tree, network=name, timeout=args.number("timeout"))
+    found = Networks(context.tree).events(network=name, timeout=args.number("timeout"))
     return tell(context, args, found, _line)
 
 

@@ -22,7 +22,6 @@ _ACTIONS = ("add", "delete", "list", "refresh")
 def net_forward(context: Context, args: Args) -> None:
     """Add, delete or list the ports of the host that are forwarded to a network's guests."""
     from qkvm.cli.net.networks import network_of
-    from qkvm.net.network import forward
 
     action = args.required("action")
     if action not in _ACTIONS:
@@ -31,7 +30,7 @@ def net_forward(context: Context, args: Args) -> None:
     if action == "list":
         _list(context, args, network)
     elif action == "refresh":
-        forward.refresh(context.tree, network.name)
+        network.forwards.refresh()
     else:
         wanted = _forward(args, whole=action == "add")
         scope = _scope(args, network)

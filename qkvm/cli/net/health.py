@@ -7,63 +7,60 @@ from typing import TYPE_CHECKING
 from qkvm.cli.output import json_text
 
 if TYPE_CHECKING:
+    from qkvm.api.network import Network
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
 
 
 def net_check(context: Context, args: Args) -> int:
     """Check a network, or all active ones; return 1 if something is wrong."""
-    from qkvm.net import run
-    from qkvm.net.health import check
+    from qkvm.api.network import Networks
 
-    name = _network(context, args)
-    with run.locked_networks(context.tree):
-        checked = {name: check.check(context.tree, name)} if name else check.check_all(context.tree)
+    network = _network(context, args)
+    checked = {network.name: network.check()} if network else Networks(context.tree).check()
     found = [one for findings in checked.values() for one in findings]
     if args.json:
         context.out(json_text([one._asdict() | {"hint": one.advice} for one in found]))
     else:
-        for network, findings in checked.items():
+        for name, findings in checked.items():
             for one in findings:
-                context.out(f"{network}: {one.words} [{one.kind}]\n    {one.advice}\n")
+                context.out(f"{name}: {one.words} [{one.kind}]\n    {one.advice}\n")
             if not findings:
-                context.say(f"{network}: nothing is wrong\n")
+                context.say(f"{name}: nothing is wrong\n")
     return 1 if found else 0
 
 
 def net_repair(context: Context, args: Args) -> int:
     """Restore missing parts of a network, or of all active ones; return 1 if something is still wrong."""
-    from qkvm.net import run
-    from qkvm.net.health import repair
+    from qkvm.api.network import Networks
 
-    name = _network(context, args)
-    with run.locked_networks(context.tree):
-        wanted = [name] if name else sorted(run.records(context.tree))
-        done = {network: repair.repair(context.tree, network) for network in wanted}
+    network = _network(context, args)
+    done = {network.name: network.repair()} if network else Networks(context.tree).repair()
     if args.json:
         context.out(json_text({
-            network: {
+            name: {
                 "mended": [one._asdict() for one in one_done.mended], "errors": one_done.errors,
                 "left": [one._asdict() | {"hint": one.advice} for one in one_done.left],
             }
-            for network, one_done in done.items()
+            for name, one_done in done.items()
         }))  # fmt: skip
     else:
-        for network, result in done.items():
+        for name, result in done.items():
             for one in result.mended:
-                context.out(f"{network}: mended: {one.words} [{one.kind}]\n")
+                context.out(f"{name}: mended: {one.words} [{one.kind}]\n")
             for text in result.errors:
-                context.warn(f"{network}: {text}")
+                context.warn(f"{name}: {text}")
             for one in result.left:
-                context.out(f"{network}: left: {one.words} [{one.kind}]\n    {one.advice}\n")
+                context.out(f"{name}: left: {one.words} [{one.kind}]\n    {one.advice}\n")
             if not (result.mended or result.left):
-                context.say(f"{network}: nothing to mend\n")
+                context.say(f"{name}: nothing to mend\n")
     return 1 if any(result.left or result.errors for result in done.values()) else 0
 
 
-def _network(context: Context, args: Args) -> str:
-    """Return the name of the selected network, '' for all."""
+def _network(context: Context, args: Args) -> Network | None:
+    """Return the selected network, None for all."""
+    from qkvm.api.network import Network
     from qkvm.cli.net.networks import network_named
 
     wanted = args.text("network")
-    return "" if wanted is None else network_named(context, wanted).name
+    return None if wanted is None else Network(context.tree, network_named(context, wanted).name)

@@ -109,6 +109,49 @@ class Service(NamedTuple):
     enable: tuple[str, ...]
 
 
+def wanted(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT)) -> Service:
+    """Return the service for a tree: a user's for the tree of a user, else the host's.
+
+    :param program: the command line of qkvm. :param init: 'systemd' or 'sysv'; '' for the one this host runs.
+    :param timeout: seconds that the guests have at halt.
+    """
+    if tree.is_session:
+        return user_service(program, init=init, timeout=timeout)
+    return service(tree, program, init=init, timeout=timeout)
+
+
+def install(tree: Tree, wanted: Service) -> list[str]:
+    """Write the service's file and switch the service on; return warnings (qkvm setup-boot).
+
+    :raises AlreadyExists: somebody else's file is there. :raises HostError: it can't be written.
+    """
+    install_service(wanted)
+    warnings = []
+    if not _switch(tree, wanted, on=True):
+        warnings.append(f"it is not switched on: {' '.join(wanted.enable)}")
+    if tree.is_session and not unit.lingers():
+        warnings.append(
+            "it runs from your first login to your last logout, not from the boot on: loginctl enable-linger"
+        )
+    return warnings
+
+
+def uninstall(tree: Tree, wanted: Service) -> bool:
+    """Switch the service off and remove its file; return whether there was one.
+
+    :raises AlreadyExists: it was not written by qkvm.
+    """
+    _switch(tree, wanted, on=False)
+    return remove_service(wanted)
+
+
+def _switch(tree: Tree, wanted: Service, *, on: bool) -> bool:
+    """Do it in the init that serves the tree; one under another root has none."""
+    if tree.is_session:
+        return switch_for_user(wanted, on=on)
+    return tree.root == "/" and switch(wanted, on=on)
+
+
 def service(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUTDOWN_TIMEOUT)) -> Service:
     """Return the service that starts and stops the tree's guests with this machine.
 

@@ -45,6 +45,11 @@ def repair(tree: Tree, name: str) -> Repaired:
     return Repaired([one for one in before if one not in left], left, errors)
 
 
+def repair_all(tree: Tree) -> dict[str, Repaired]:
+    """Do :func:`repair` on each network that runs, or was started and not destroyed since."""
+    return {name: repair(tree, name) for name in sorted(run.records(tree))}
+
+
 def _mend(tree: Tree, current: dict[str, Any], definition: spec.Network, kinds: set[str]) -> list[str]:
     """Take each step that is needed, though another fails; return the errors."""
     if "bridge-not-ours" in kinds:

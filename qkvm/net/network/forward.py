@@ -78,10 +78,9 @@ def delete(network: Handle, label: str, guest: str = "", *, scope: Scope = Scope
     _change(network, without, scope)
 
 
-def refresh(tree: Tree, name: str) -> None:
+def refresh(network: Handle) -> None:
     """Bring the rules of an active network to its guests' present addresses; else do nothing."""
-    with run.locked_networks(tree):
-        network = Handle(tree, name)
+    with run.locked_networks(network.tree):
         if network.active:
             adapt(network, network.actual)
 

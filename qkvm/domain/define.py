@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import run as runs
 from qkvm.domain.definition import parse
 from qkvm.domain.handle import Handle
-from qkvm.emulator import machinetype
-from qkvm.errors import AlreadyExists, DefinitionError, InvalidValue
+from qkvm.emulator import abilities, machinetype
+from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidValue
 from qkvm.files import entries, read_bytes, write_atomic
+from qkvm.host import programs, settings
 from qkvm.host.node import accel
 from qkvm.paths import Tree
 from qkvm.spec import domain as spec
-from qkvm.spec import toml
+from qkvm.spec import stability, toml
 from qkvm.spec.libvirt import node
 from qkvm.spec.libvirt import text as libvirt
 
@@ -23,7 +26,8 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
     """Store a definition (virsh define) from TOML, which is kept as it is, or from libvirt's XML.
 
     One of the same name and UUID is replaced. A missing uuid is that of the domain of the same name, or a new one.
-    A missing machine version is the newest that the emulator has now.
+    A missing machine version is the newest that the emulator has now. A missing generation id is that of the
+    domain of the same name, or a new one.
 
     :param left_out: gets the parts of an XML that qkvm can't do; without it they are refused.
     :raises DefinitionError: it can't be read. :raises AlreadyExists: the name has another UUID, or the UUID
@@ -33,8 +37,31 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
     pinned = machinetype.pinned_here(tree, definition)
     if pinned != definition:
         kept = machinetype.written(kept, pinned.machine_version)
-    store(tree, pinned, kept)
-    return pinned
+    whole = with_genid(tree, pinned)
+    if whole != pinned:
+        kept = toml.with_string(kept, spec.Domain, "genid", whole.genid, after=("uuid", "name"))
+    store(tree, whole, kept)
+    return whole
+
+
+def with_genid(tree: Tree, definition: spec.Domain) -> spec.Domain:
+    """Return a definition with a generation id: that of the one that it replaces, or a new one.
+
+    An emulator without such a device, or one that does not answer, makes no new one.
+    """
+    stored = None
+    raw = read_bytes(tree.domain_definition(definition.name))
+    if raw is not None:
+        with suppress(DefinitionError):
+            stored = parse(raw, "")
+    whole = stability.with_genid(definition, stored)
+    if whole == definition or stored is not None:
+        return whole
+    try:
+        binary = programs.emulator(definition.emulator or settings.load(tree).qemu)
+        return whole if "vmgenid" in abilities.find(tree, binary).devices else definition
+    except HostError:
+        return definition
 
 
 def read(

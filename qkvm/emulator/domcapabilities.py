@@ -106,6 +106,7 @@ def facts(emulator: Emulator, machine: MachineType, kind: str, *, deprecated: bo
         "cpu": _cpu(emulator, kind, deprecated),
         "memory_backing": _offered(spec.MemorySource, _MEMORY, emulator.devices),
         "devices": _devices(emulator, machine),
+        "genid": "vmgenid" in emulator.devices and machine.name != "microvm",
     }
 
 
@@ -250,8 +251,9 @@ def document(found: dict[str, Any]) -> xml.Element:
             if any(properties.values()):
                 _enum(entry, name, values)
     features = top.add("features")
-    for name in ("gic", "vmcoreinfo", "genid"):
+    for name in ("gic", "vmcoreinfo"):
         features.add(name, supported="no")
+    features.add("genid", supported=_yes(found["genid"]))
     features.add("backingStoreInput", supported="yes")
     for name in ("backup", "sev", "sgx", "hyperv"):
         features.add(name, supported="no")

@@ -10,7 +10,7 @@ tuning: limits and shares of a domain
 machine, boot, disk, nic, devices: the parts of a domain
 domain: a domain
 snapshot, checkpoint: stored states of domains
-stability: the parts of a definition that a guest can see
+stability: the parts of a definition that a guest can see, and its generation id
 network, grant, pool: networks, permissions to use them, storage pools and volumes
 libvirt: all definitions as libvirt's XML
 """

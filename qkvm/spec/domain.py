@@ -103,7 +103,7 @@ __all__ = [
     "ControllerType", "CpuTune", "DetectZeroes", "Discard", "Disk", "DiskBus", "DiskFormat", "DiskKind",
     "Domain", "Features", "Filesystem", "FilesystemDriver", "Firmware", "Input", "InputBus", "InputType",
     "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory", "MemoryBacking",
-    "MemorySource", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
+    "MemorySource", "NO_GENID", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
     "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel",
     "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "UserBackend", "VCPU_LIMIT", "Vcpus", "Vhost",
     "Video", "Vlan", "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth",
@@ -116,6 +116,9 @@ __all__ = [
 
 MEMORY_MINIMUM_KIB = 1024
 """QEMU's machines do not start with less than one MiB."""
+
+NO_GENID = "none"
+"""The generation id of a guest that has no device for it."""
 
 VCPU_LIMIT = 288
 """The maximum of vCPUs of q35 in QEMU 7.2."""
@@ -153,11 +156,13 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``machine_version`` pins the machine type to a release of QEMU ('7.2'); an empty one is set to the emulator's
     newest when the definition is stored or first started. ``cpu`` is QEMU's -cpu; empty for all that the
     accelerator offers. ``metadata`` is XML text by its namespace. Without ``topology``, each vCPU is a socket of
-    one core.
+    one core. ``genid`` is the generation id, a UUID; 'none' for a guest without. An empty one is set when the
+    definition is first stored, unless the machine is microvm.
     """
 
     name: str
     uuid: str
+    genid: str = ""
     title: str = ""
     description: str = ""
     metadata: dict[str, str] = {}
@@ -217,6 +222,8 @@ def validate(domain: Domain) -> Domain:
         )
     nics = tuple(replace(nic, mac=units.parse_mac(nic.mac)) for nic in domain.nics)
     domain = replace(domain, uuid=units.parse_uuid(domain.uuid), nics=nics)
+    if domain.genid not in ("", NO_GENID):
+        domain = replace(domain, genid=_genid(domain.genid))
     check.described(domain)
     _check_cpu(domain.cpu)
     if domain.emulator:
@@ -230,6 +237,13 @@ def validate(domain: Domain) -> Domain:
     _check_devices(domain)
     check_machine(domain)
     return domain
+
+
+def _genid(text: str) -> str:
+    try:
+        return units.parse_uuid(text)
+    except InvalidValue as error:
+        raise InvalidValue(f"genid '{units.printable(text)}' is not a UUID", hint='or "none"') from error
 
 
 def _check_cpu(text: str) -> None:
@@ -363,6 +377,8 @@ def _check_microvm(domain: Domain) -> None:
     for disk in domain.disks:
         if disk.bus is not DiskBus.VIRTIO:
             raise InvalidValue(f"machine microvm has no bus {disk.bus} for disk {disk.target}", hint="virtio")
+    if domain.genid not in ("", NO_GENID):
+        raise InvalidValue("machine microvm has no place for genid", hint="machine q35")
     for what in ("controllers", "inputs", "watchdog", "tpm", "panic"):
         if getattr(domain, what):
             raise InvalidValue(f"machine microvm has no place for {what}", hint="machine q35")

@@ -1,7 +1,8 @@
 """The parts of a definition that a guest can see; they must not change when its state is restored. No I/O.
 
 libvirt calls this ABI stability. All fields count except those listed here, which concern only the host. So a new
-field counts until it is listed.
+field counts until it is listed. The generation id is the exception: it tells a guest that its state is an older
+one (QEMU's device vmgenid), so that a Linux draws new random numbers.
 """
 
 from __future__ import annotations
@@ -76,9 +77,31 @@ def same(present: spec.Domain, past: spec.Domain) -> bool:
 
     def bare(domain: spec.Domain) -> spec.Domain:
         hosts = {name: getattr(present, name) for name in _HOSTS}
+        if has_genid(domain) and has_genid(present):
+            hosts["genid"] = present.genid
         return replace(domain, **hosts, memory=replace(domain.memory, current=present.memory.current))
 
     return bare(present) == bare(past)
+
+
+def renewed(domain: spec.Domain) -> spec.Domain:
+    """Return the definition for a guest that is taken from an older state: with another generation id, if any."""
+    return replace(domain, genid=units.random_uuid()) if has_genid(domain) else domain
+
+
+def with_genid(domain: spec.Domain, stored: spec.Domain | None) -> spec.Domain:
+    """Return a definition with a generation id unless it says that it has none.
+
+    :param stored: the definition that it replaces; it keeps that one's, and gets none where that has none.
+    """
+    if domain.genid or domain.machine is spec.Machine.MICROVM:
+        return domain
+    return replace(domain, genid=units.random_uuid() if stored is None else stored.genid)
+
+
+def has_genid(domain: spec.Domain) -> bool:
+    """Return whether the guest has the device for a generation id."""
+    return domain.genid not in ("", spec.NO_GENID)
 
 
 def _cpu(text: str) -> tuple[str, ...]:
@@ -92,6 +115,8 @@ def _visible(domain: spec.Domain) -> dict[str, Any]:
     plain: dict[str, Any] = {
         field: _part(getattr(domain, field)) for field in domain.__struct_fields__ if field not in _HOSTS
     }
+    # Another state gets another id; what counts is whether the guest has the device.
+    plain["genid"] = has_genid(domain)
     plain["filesystems"] = [share.target for share in domain.filesystems]
     return plain
 

@@ -820,3 +820,39 @@ def test_other_machines_come_back_too(
     if machine == "pc":
         assert domain.live.record["definition"]["machine_version"] != ""
         domain.nics.detach(type="network", mac=SECOND)
+
+
+def test_another_generation(lab: Lab, domain_of: Register, tmp_path: os.PathLike[str]) -> None:
+    """A new definition gets a generation id, which QEMU shows; a guest from an older state has another one."""
+
+    def shown() -> str:
+        return str(json.loads(lab.ok("qemu-monitor-command again query-vm-generation-id"))["return"]["guid"])
+
+    domain = domain_of(lab.define("again", body=disk(tmp_path)))
+    stored = domain.definition.genid
+    assert f"<genid>{stored}</genid>" in lab.ok("dumpxml again")
+    # The same text anew: the machine must not change.
+    text = Path(lab.host.tree.domain_definition("again")).read_text()
+    lab.host.define("".join(line for line in text.splitlines(True) if not line.startswith("genid")))
+    assert domain.definition.genid == stored
+    lab.boot(domain)
+    seen = [shown()]
+    assert seen == [stored]
+    lab.ok("snapshot-create-as again then")
+    lab.ok("managedsave again")
+    lab.ok("start again")
+    seen.append(shown())
+    with Guest(domain) as guest:
+        guest.ask("true")
+    lab.ok(f"save again {tmp_path}/saved")
+    lab.ok(f"restore {tmp_path}/saved")
+    seen.append(shown())
+    lab.ok("destroy again")
+    lab.ok("snapshot-revert again then")
+    seen.append(shown())
+    assert len(set(seen)) == len(seen)
+    with Guest(domain) as guest:
+        guest.ask("true")
+    lab.ok("snapshot-delete again then")
+    # A machine that was defined without stays without.
+    assert not domain_of(lab.define("never", genid='"none"')).xml().count("genid>")

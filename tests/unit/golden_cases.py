@@ -82,6 +82,7 @@ from qkvm.spec.size import Size
 FOLDER = Path(__file__).parent.parent / "golden"
 
 UUID = "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11"
+GENID = "0e2ad4c6-52b8-4f0a-b0c9-5f5ab9d0a3d7"
 MACHINES = tuple(Machine)
 GIB = Size(1024 * 1024)
 
@@ -138,6 +139,7 @@ def full(machine: Machine) -> Domain:
             uuid=UUID,
             title="Everything, at once",
             machine=machine,
+            genid="" if micro else GENID,
             cpu="qemu64,+ssse3,pdpe1gb=on",
             memory=Memory(current=GIB, maximum=Size(2 * GIB)),
             vcpus=Vcpus(current=3, maximum=3 if micro else 5),

@@ -66,7 +66,6 @@ LINES = {
 
 BESIDE = {
     "--uuid 5": "malformed UUID",
-    "--metadata genid_enable=yes": "a generation id is not there yet",
     "--memory 0": "too little",
     "--memory 512,maxmemory=256": "higher than max memory",
     "--memory lots": "<memory>",

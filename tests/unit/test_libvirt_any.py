@@ -257,6 +257,7 @@ def domains(draw: st.DrawFn) -> spec.Domain:
     whole = spec.Domain(
         name=draw(WORDS),
         uuid=draw(UUIDS),
+        genid=draw(st.one_of(st.sampled_from(["", spec.NO_GENID]), UUIDS)),
         title=draw(st.one_of(st.just(""), LINES)),
         description=draw(LINES),
         metadata=draw(st.dictionaries(st.just("urn:x"), st.just("<x:a xmlns:x='urn:x'/>"))),

@@ -40,7 +40,6 @@ UNSUPPORTED = [
     ("<clock/>", "<clock frob='1'/>", 9, "<clock>: attribute frob is not supported"),
     ("<clock/>", "<clock>words</clock>", 9, "<clock>: text 'words' has no meaning here"),
     ("<clock/>", "<clock offset='variable'/>", 9, "<clock>: offset 'variable' is not supported (known: utc"),
-    ("<clock/>", "<clock/><genid/>", 9, "<genid>: a generation id is not supported"),
     ("<clock/>", "<clock/><qemu:commandline/>", 9, "<qemu:commandline>: options of one's own belong"),
     ("<clock/>", "<clock/><on_crash>restart</on_crash>", 9, "on_crash 'restart' is not supported"),
     ("<clock/>", "<clock/><on_crash>coredump-destroy</on_crash>", 9, "(known: destroy, preserve, ignore)"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import golden_cases
 import pytest
-from golden_cases import DISKS, NICS
+from golden_cases import DISKS, NICS, UUID
 from msgspec.structs import replace
 
 from qkvm.errors import InvalidValue
@@ -27,6 +27,7 @@ FREE: list[dict[str, Any]] = [
     {"vcpus": replace(SAVED.vcpus, cpuset="0-1")},
     {"boot": replace(SAVED.boot, kernel="/boot/newer")},
     {"autostart": True},
+    {"genid": UUID},
 ]
 
 BOUND: list[tuple[dict[str, Any], str]] = [
@@ -40,6 +41,7 @@ BOUND: list[tuple[dict[str, Any], str]] = [
     ({"disks": DISKS[:1]}, "another number of disks: 2, not 1"),
     ({"disks": (DISKS[0], replace(DISKS[1], serial="other"))}, r"another disks\[1\].serial"),
     ({"nics": (NICS[0], replace(NICS[1], model=spec.NicModel.E1000))}, r"another nics\[1\].model"),
+    ({"genid": ""}, "another genid"),
     ({"video": spec.Video.NONE}, "another video"),
     ({"balloon": None}, "another balloon"),
     ({"rng": None}, "another rng"),

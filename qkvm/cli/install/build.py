@@ -91,6 +91,7 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
     return spec.Domain(
         name=name,
         uuid=units.parse_uuid(uuid) if uuid else units.random_uuid(),
+        genid=texts.text("genid") or ("" if texts.flag("genid_enable", default=True) else spec.NO_GENID),
         title=texts.text("title"),
         description=options.single("description", texts.text("description")),
         metadata=osinfo.metadata(options),

@@ -16,7 +16,7 @@ _CHARDEV = (
 )
 
 SUBOPTIONS: dict[str, str] = {
-    "metadata": "name uuid title description os_name os_full_id",
+    "metadata": "name uuid title description os_name os_full_id genid genid_enable",
     "memory": "memory maxmemory currentMemory hugepages",
     "memorybacking": (
         "hugepages hugepages.page[0-9]*.size hugepages.page[0-9]*.unit nosharepages locked "
@@ -169,9 +169,6 @@ REFUSED: dict[str, dict[str, str]] = {
             "of an address type, domain, bus, slot, function (pci), controller, bus, target, unit "
             "(drive) and bus, port (usb) are known"
         ),
-    },
-    "metadata": {
-        "genid*": "a generation id is not there yet",
     },
     "memory": {
         "maxMemory*": "memory modules are not there yet: --memory 512,maxmemory=1024 with the balloon",

@@ -15,7 +15,7 @@ from qkvm.domain.handle import Handle
 from qkvm.emulator import machinetype
 from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
-from qkvm.spec import toml
+from qkvm.spec import stability, toml
 from qkvm.storage import backup as folders
 from qkvm.storage.media import seed
 from qkvm.storage.pool import unfinished
@@ -91,7 +91,9 @@ def restore(
             undo.add(files.remove, path)
         if backup.seed is not None:
             wanted = _with_seed(tree, wanted, backup.seed, undo)
-        text = toml.update(backup.definition, machinetype.pinned_here(tree, spec.validate(wanted)))
+        text = toml.update(
+            backup.definition, machinetype.pinned_here(tree, spec.validate(stability.renewed(wanted)))
+        )
         files.write_atomic(tree.domain_definition(wanted.name), text)
         undo.commit()
     return domain

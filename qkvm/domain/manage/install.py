@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from qkvm import units
 from qkvm.domain import define
 from qkvm.domain.handle import Handle, names
@@ -85,9 +87,13 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
     :raises AlreadyExists: there is a domain of that name. :raises LaunchError: QEMU could not start it.
     """
     domain = Handle(tree, plan.definition.name)
-    plan = plan._replace(definition=machinetype.pinned_here(tree, plan.definition))
+    definition = machinetype.pinned_here(tree, plan.definition)
     if plan.stored:
         refuse_present(domain)
+        definition = define.with_genid(tree, definition)
+        if plan.first is not None:
+            plan = plan._replace(first=replace(plan.first, genid=definition.genid))
+    plan = plan._replace(definition=definition)
     preview.refuse_missing(domain, plan.first or plan.definition)
     with Undo() as undo:
         for disk in plan.disks:

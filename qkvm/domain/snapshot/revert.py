@@ -195,7 +195,7 @@ def _load_in_new(
                 jobs.load(fresh, session, snapshot.tag, nodes[0], nodes)
                 _loaded(domain, fresh, session, snapshot, goes)
 
-        origin = Origin(definition, "from snapshot", _kept_of(snapshot), take_up)
+        origin = Origin(stability.renewed(definition), "from snapshot", _kept_of(snapshot), take_up)
         return bring_up(domain, origin, paused=True)
 
 
@@ -345,7 +345,7 @@ def _restore_definition(
             then, machine_version=version, autostart=now.autostart, autostart_once=now.autostart_once,
             autostart_order=now.autostart_order,
         )  # fmt: skip
-        return _with_present_disks(kept, now, snapshot, overlays)
+        return _with_present_disks(stability.renewed(kept), now, snapshot, overlays)
 
     definitions.change(domain, edit)
 

@@ -20,6 +20,7 @@ from qkvm.errors import HostError, InvalidState, MonitorGone
 from qkvm.host import process
 from qkvm.qemu.quirks import Quirk
 from qkvm.spec import domain as spec
+from qkvm.spec import stability
 from qkvm.storage.stream import sync_folder
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def bring_back(
             undo.commit()
         jobs.end(run, "Completed")
 
-    origin = Origin(saved.definition, reason, saved.kept, take_up)
+    # The same state may be restored twice: the guest learns that it is not the first.
+    origin = Origin(stability.renewed(saved.definition), reason, saved.kept, take_up)
     warnings = bring_up(domain, origin, reset_nvram=reset_nvram)
     if handed_on:
         files.remove(handed_on)

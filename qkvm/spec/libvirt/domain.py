@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from qkvm import units
 from qkvm.spec import domain as spec
+from qkvm.spec import stability
 from qkvm.spec.libvirt import cpu, devices, metadata, system, tuning
 from qkvm.spec.libvirt.node import Node
 from qkvm.spec.libvirt.place import Places, pci_slots
@@ -22,7 +24,6 @@ from qkvm.xml import Element
 _TYPES = {"kvm": spec.Accel.KVM, "qemu": spec.Accel.TCG}
 
 _NOT_HERE = {
-    "genid": "a generation id is not supported",
     "maxMemory": "memory is not plugged while the guest runs; the balloon moves it",
     "launchSecurity": "encrypted guests are not supported",
     "on_lockfailure": "qkvm has no lock manager",
@@ -70,6 +71,7 @@ def read_domain(root: Node) -> spec.Domain:
         definition = spec.Domain(
             name=name,
             uuid=uuid,
+            genid=_read_genid(root, extras),
             title=root.leaf("title") or "",
             description=root.leaf("description") or "",
             metadata=texts,
@@ -99,6 +101,12 @@ def _read_type(root: Node) -> spec.Accel:
     if kind not in _TYPES:
         raise root.refusal(f"type '{printable(kind)}' is not supported", hint="kvm, qemu")
     return _TYPES[kind]
+
+
+def _read_genid(root: Node, extras: metadata.Extras) -> str:
+    """Return the generation id; an empty element asks for a new one."""
+    text = root.leaf("genid")
+    return extras.get("genid", "") if text is None else text.strip() or units.random_uuid()
 
 
 def _flags(extras: metadata.Extras) -> cpu.Flags:
@@ -211,10 +219,12 @@ def write_domain(
         extras["root_ports"] = str(domain.root_ports)
     if domain.on_crash is spec.OnCrash.IGNORE:
         extras["on_crash"] = str(domain.on_crash)
+    if domain.genid == spec.NO_GENID:
+        extras["genid"] = domain.genid
     root = Element("domain", {"type": "kvm" if accel == "kvm" else "qemu"})
     if live is not None:
         root.attributes["id"] = str(live.id)
-    metadata.write_identity(root, domain, extras)
+    metadata.write_identity(root, domain, extras, genid=domain.genid if stability.has_genid(domain) else "")
     _write_tuning(root, domain)
     system.write_sysinfo(root, domain.smbios)
     _write_board(root, domain, model, flags)

@@ -57,10 +57,12 @@ def text_of(element: Element, scope: dict[str, str]) -> str:
     return xml.dump(whole).rstrip("\n")
 
 
-def write_identity(parent: Element, noun: Described, extras: Extras | None = None) -> None:
-    """Write <name>, <uuid>, and <title>, <description> and <metadata> if they are set."""
+def write_identity(parent: Element, noun: Described, extras: Extras | None = None, *, genid: str = "") -> None:
+    """Write <name>, <uuid>, <genid>, and <title>, <description> and <metadata> if they are set."""
     parent.add("name", noun.name)
     parent.add("uuid", noun.uuid)
+    if genid:
+        parent.add("genid", genid)
     for tag in ("title", "description"):
         if getattr(noun, tag):
             parent.add(tag, getattr(noun, tag))
@@ -125,6 +127,7 @@ def read_extras(extras: Extras, source: Source, line: int) -> Extras:
         return {name: node.take(name) for name in KNOWN if node.has(name)}
 
 
-KNOWN = ("root_ports", "cpu", "on_crash", "pty", "auto", "slirp")
-"""Attributes of qkvm's own element: spare root ports, CPU flags, on_crash, serial ports that are host terminals,
-tags of shared folders whose driver qkvm chooses, MAC addresses of NICs that QEMU's own stack serves."""
+KNOWN = ("root_ports", "cpu", "on_crash", "genid", "pty", "auto", "slirp")
+"""Attributes of qkvm's own element: spare root ports, CPU flags, on_crash, no generation id, serial ports that
+are host terminals, tags of shared folders whose driver qkvm chooses, MAC addresses of NICs that QEMU's own stack
+serves."""

@@ -175,6 +175,19 @@ class AgentUnresponsive(AgentError):
         self.name = name
 
 
+class GuestCommandError(QkvmError):
+    """A command in the guest could not be run, did not end in time, or did not do what it was for."""
+
+
+class NoWayIn(QkvmError):
+    """No road leads into a guest; ``tried`` has a line for each, ``name`` is the domain."""
+
+    def __init__(self, name: str, tried: list[str], seconds: float) -> None:
+        super().__init__(f"no way into '{name}' within {seconds:g} s: {'; '.join(tried)}")
+        self.name = name
+        self.tried = tried
+
+
 class AgentRefused(AgentError):
     """The agent answered ``command`` with an error of ``error_class`` and text ``desc``, the guest's own words."""
 

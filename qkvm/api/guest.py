@@ -6,9 +6,11 @@ from qkvm.api.verb import Noun, lazily, verb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qkvm.domain.access import byagent
     from qkvm.domain.guest import agent, clock, cpus, filesystems, info, power, users
     from qkvm.domain.screen import console, display, monitor
 else:
+    (byagent,) = lazily("qkvm.domain.access", "byagent")
     agent, clock, cpus, filesystems, info, power, users = lazily(
         "qkvm.domain.guest", "agent", "clock", "cpus", "filesystems", "info", "power", "users"
     )
@@ -22,6 +24,7 @@ class Guest(Noun):
     session = verb(lambda: agent.session)
     is_there = verb(lambda: agent.is_there)
     command = verb(lambda: agent.command)
+    exec = verb(lambda: byagent.execute)
     set_timeout = verb(lambda: agent.set_timeout)
     info = verb(lambda: info.collect)
     hostname = verb(lambda: info.hostname)

@@ -8,6 +8,7 @@ context: what a verb gets besides its arguments
 output, log, journald: print results, and write to the log file and the journal
 globals, readonly: options before the verb
 common, editor: options of many verbs; the user's editor
+access: ways into guests: exec, ssh, cp
 domain: verbs on domains
 net: verbs on networks and interfaces
 storage: verbs on pools and volumes

@@ -198,11 +198,12 @@ class Typed:
     ``waiting`` is the named option whose value is the next word; ``data_only`` is True after a ``--``.
     """
 
-    __slots__ = ("data_only", "help", "options", "values", "verb", "waiting")
+    __slots__ = ("_short", "data_only", "help", "options", "values", "verb", "waiting")
 
     def __init__(self, verb: Verb) -> None:
         self.verb = verb
         self.options = options_of(verb)
+        self._short = verb.short
         self.values: dict[str, list[str]] = {}
         self.waiting: Option | None = None
         self.data_only = False
@@ -221,8 +222,11 @@ class Typed:
             self.data_only = True
         elif not self.data_only and looks_like_option(word):
             self._take_option(word)
+        elif not self.data_only and self._short and word[:1] == "-" and word[1:]:
+            self._take_letters(word)
         elif (option := self.next_positional()) is not None:
             self.values.setdefault(option.name, []).append(word)
+            self.data_only |= option.repeated and "words" in self.verb.marks
         else:
             raise UsageError(f"unexpected data '{printable(word)}'")
 
@@ -236,6 +240,13 @@ class Typed:
     def can_be_given(self, option: Option) -> bool:
         """Return whether the option may be given (again)."""
         return option.repeated or option.name not in self.values
+
+    def _take_letters(self, word: str) -> None:
+        """Assign '-it', options of a letter each; only the last one may have a value."""
+        for letter in word[1:]:
+            if letter not in self._short or self.waiting is not None:
+                raise UsageError(f"command '{self.verb.name}' doesn't support option -{printable(letter)}")
+            self._take_option(f"--{self._short[letter]}")
 
     def _take_option(self, word: str) -> None:
         name, equals, value = word[2:].partition("=")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         machine: str
         accel: str
         quirks: list[str]
+        vsock_cid: int
         argv: list[str]
         slots: list[str]
         vnc: Plain | None

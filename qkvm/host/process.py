@@ -16,8 +16,8 @@ from qkvm.files import closing_fd, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, BinaryIO, Protocol
 
     class Limits(Protocol):
         """Limits of a program; see :class:`qkvm.host.confine.Limits`."""
@@ -226,6 +226,44 @@ def foreground(argv: Sequence[str]) -> int:
         return subprocess.run(list(argv), check=False).returncode
     except OSError as error:
         raise os_error(error, f"cannot start {argv[0]}") from error
+
+
+class Piped:
+    """A program whose output is read as it comes; ``code`` is its exit code at the end of that (128+n: signal)."""
+
+    def __init__(self, argv: Sequence[str], stdin: BinaryIO | None) -> None:
+        """Start it in the user's environment.
+
+        :param stdin: its input, an open file; None for none.
+        """
+        import subprocess
+
+        self.code = 0
+        self._told = open(os.memfd_create(f"stderr of {argv[0]}"), "w+b")  # noqa: SIM115  closed at the end
+        try:
+            with _Uninterrupted():
+                self._child = subprocess.Popen(
+                    list(argv), stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._told
+                )
+        except OSError as error:
+            self._told.close()
+            raise os_error(error, f"cannot start {argv[0]}") from error
+
+    def output(self) -> Iterator[tuple[str, bytes]]:
+        """Yield 'out' and pieces of its stdout, then 'err' and its stderr. An error meanwhile ends the program."""
+        assert self._child.stdout is not None
+        try:
+            while piece := os.read(self._child.stdout.fileno(), 1 << 16):
+                yield "out", piece
+            code = self._child.wait()
+            self.code = code if code >= 0 else 128 - code
+            self._told.seek(0)
+            yield "err", self._told.read()
+        finally:
+            self._child.kill()
+            self._child.wait()
+            self._child.stdout.close()
+            self._told.close()
 
 
 def spawn(

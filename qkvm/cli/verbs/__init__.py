@@ -21,6 +21,8 @@ The marks; the first three say who may use the verb, and a verb has at most one 
     raw      parses its words itself: the options are not virsh's
     plain    no empty line follows its output
     hidden   help does not list it
+    words    what follows the first of the last words is data, also if it looks like an option
+    x=NAME   -x is short for the option --NAME, before those words
 
 An option is in virsh's notation. ``!`` after it means that it makes a verb change something that else only looks:
 
@@ -64,6 +66,7 @@ domain.backups: backup backup-begin backup-dumpxml checkpoint-create checkpoint-
 domain.backups: checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent
 domain.backups: restore-backup
 domain.disks: attach-disk change-media detach-disk domblklist
+access: cp exec ssh
 domain.screen: console domdisplay inject-nmi screenshot send-key ttyconsole view vncdisplay
 install: install
 domain.monitor: guest-agent-timeout qemu-agent-command qemu-monitor-command
@@ -100,7 +103,7 @@ shell.completion: complete completion
 """
 """The family of each verb, so that a start loads one table. A test compares this with the tables."""
 
-_RENAMED = {"list": "list_", "help": "help_"}
+_RENAMED = {"exec": "exec_", "list": "list_", "help": "help_"}
 
 
 class Verb:
@@ -138,6 +141,11 @@ class Verb:
     def function(self) -> str:
         """Name of the function in the module: the verb's, or ``list_`` if it would be that of a built-in."""
         return _RENAMED.get(self.name) or self.name.replace("-", "_")
+
+    @property
+    def short(self) -> dict[str, str]:
+        """The options that have a short form, by its letter."""
+        return {mark[0]: mark[2:] for mark in self.marks if mark[1:2] == "="}
 
     @property
     def looks(self) -> bool:

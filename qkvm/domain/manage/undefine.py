@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qkvm.domain.access import keys
 from qkvm.domain.image import nvram as nvrams
 from qkvm.domain.launch.end import forget
 from qkvm.domain.manage import ownstorage
@@ -64,6 +65,8 @@ def undefine(
         if running is not None:
             running.record["leaving"] = leaving
             write(running)
+        if definition is not None:
+            keys.forget_host(domain.tree, definition.uuid)
         remove(domain.tree.domain_definition(domain.name))
         if running is None:
             forget(domain, definition, leaving)

@@ -1,0 +1,171 @@
+"""ssh into a guest, over the network or vsock, with qkvm's own key and a file of known hosts for each domain."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from qkvm.domain.access import keys
+from qkvm.domain.watch import address
+from qkvm.errors import InvalidState, NoWayIn
+from qkvm.host import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qkvm.domain.handle import Handle
+
+PORT = 22
+
+_CONNECT = 2.0
+"""Seconds for a connection and the first words of an sshd."""
+
+_AGAIN = 0.5
+"""Seconds between two tries."""
+
+
+class Road(NamedTuple):
+    """Where an sshd answered: host and port, or the guest's CID on vsock."""
+
+    host: str = ""
+    port: int = PORT
+    cid: int = 0
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"vsock {self.cid} port {self.port}" if self.cid else f"{self.host} port {self.port}"
+
+
+def find(domain: Handle, *, timeout: float, tell: Callable[[str], object], vsock: bool = True) -> Road:
+    """Return a road to the guest's sshd, over vsock where the domain has that, else over the network.
+
+    :param timeout: seconds to wait for one. :param tell: gets a line for each thing that was tried.
+    :raises NoWayIn: none answered; says what was tried. :raises InvalidState: the domain does not run.
+    """
+    deadline = time.monotonic() + timeout
+    told: dict[str, str] = {}
+    while True:
+        if domain.live.state()[0] != "running":
+            raise InvalidState("domain is not running", hint=f"it is {domain.state[0]}")
+        roads = [road for road in roads_of(domain) if vsock or not road.cid]
+        tried = {"ssh": "no address and no forwarded port is known"} if not roads else {}
+        for road in roads:
+            why = _why_not(road)
+            if not why:
+                tell(f"ssh: {road.label} answers")
+                return road
+            tried[road.label] = why
+        for label, why in tried.items():
+            if told.get(label) != why:
+                tell(f"{label}: {why}")
+        told = tried
+        if time.monotonic() >= deadline:
+            raise NoWayIn(domain.name, [f"{label}: {why}" for label, why in tried.items()], timeout)
+        time.sleep(_AGAIN)
+
+
+def roads_of(domain: Handle) -> list[Road]:
+    """Return the places at which the guest's sshd may answer, in the order in which they are tried."""
+    run = domain.live
+    found = []
+    cid = run.record.get("vsock_cid", 0)
+    if cid:
+        found.append(Road(cid=cid))
+    found += [Road(host, port) for host, port in _forwarded(domain)]
+    found += [Road(one.ip) for one in address.addresses(domain) if not _is_user(domain, one.mac)]
+    return found
+
+
+def _is_user(domain: Handle, mac: str) -> bool:
+    return any(entry["mac"] == mac and entry["type"] == "user" for entry in domain.live.devices("nics"))
+
+
+def _forwarded(domain: Handle) -> list[tuple[str, int]]:
+    """Return the host's addresses and ports that lead to port 22 of NICs of type user."""
+    from qkvm.domain.device import actual
+
+    found = []
+    for nic in actual.definition(domain.live).nics:
+        for forward in nic.forwards:
+            first = int(forward.ports.partition("-")[0])
+            last = int(forward.ports.rpartition("-")[2])
+            to = forward.to or first
+            if str(forward.protocol) == "tcp" and to <= PORT <= to + last - first:
+                host = forward.listen or "127.0.0.1"
+                found.append(("127.0.0.1" if host == "0.0.0.0" else host, first + PORT - to))
+    return found
+
+
+def _why_not(road: Road) -> str:
+    """Return why no sshd answers there; '' if one does."""
+    try:
+        with connect(road, timeout=_CONNECT) as made:
+            made.settimeout(_CONNECT)
+            return "" if made.recv(4) == b"SSH-" else "something answers that is no sshd"
+    except TimeoutError:
+        return "no answer"
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+
+
+def connect(road: Road, *, timeout: float) -> socket.socket:
+    """Return a connection. :raises OSError: there is none."""
+    if not road.cid:
+        return socket.create_connection((road.host, road.port), timeout=timeout)
+    made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        made.settimeout(timeout)
+        made.connect((road.cid, road.port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def command(
+    domain: Handle,
+    road: Road,
+    words: Sequence[str] = (),
+    *,
+    user: str = "",
+    tty: bool | None = None,
+    batch: bool = False,
+) -> list[str]:
+    """Return the command line of ssh; it reads no file of the user's.
+
+    :param user: who to log in as; '' is root. :param tty: whether the guest gives a terminal; None: as ssh has it.
+    :param batch: ask for no password. :raises MissingProgram: ssh is not installed.
+    """
+    options = {
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": keys.known_hosts(domain.tree, domain.uuid).replace("%", "%%"),
+        "GlobalKnownHostsFile": "/dev/null",
+        "HostKeyAlias": domain.uuid,
+        "CheckHostIP": "no",
+        # The first key that a new guest shows is kept; another one later is refused.
+        "StrictHostKeyChecking": "accept-new",
+        "UpdateHostKeys": "no",
+        "ConnectTimeout": "10",
+        "LogLevel": "ERROR",
+        **({"BatchMode": "yes"} if batch else {}),
+    }
+    line = [programs.find("ssh"), "-F", "/dev/null", "-i", keys.private_key(domain.tree), "-l", user or "root"]
+    line += [word for name, value in options.items() for word in ("-o", f"{name}={_quoted(value)}")]
+    if tty is not None:
+        line.append("-tt" if tty else "-T")
+    if road.cid:
+        own = shlex.join((sys.executable, "-m", "qkvm", "vsock-connect", str(road.cid), str(road.port)))
+        line += ["-o", f"ProxyCommand={own}", "-o", "ProxyUseFdpass=yes", "--", f"vsock-{road.cid}"]
+    else:
+        line += ["-p", str(road.port), "--", road.host]
+    return [*line, *words]
+
+
+def _quoted(value: str) -> str:
+    """Return a value of ssh's option -o, which splits file names at blanks."""
+    return f'"{value}"' if " " in value else value

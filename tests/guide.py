@@ -6,6 +6,7 @@ sh                  a shell's lines that are not run either: packages, other hos
 toml WHAT [FILE]    a definition; FILE is the name that console lines of the same text know it by
 xml WHAT            a description in libvirt's words
 python              of the library
+json                the forms of what --json prints; tests.jsonform reads them
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from qkvm.units import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
@@ -63,6 +63,20 @@ def json_text(value: object) -> str:
     import json
 
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def measured(values: Mapping[str, object], **names: str) -> dict[str, object]:
+    """Return a copy for JSON whose keys name their unit: ``kib="total free"`` makes total_kib of total."""
+    named = {name: f"{name}_{unit}" for unit, words in names.items() for name in words.split()}
+    return {named.get(name, name): value for name, value in values.items()}
+
+
+def show_value(context: Context, args: Args, **named: object) -> None:
+    """Print one value on a line of its own; '-' stands for None. For JSON it has its name."""
+    if args.json:
+        return context.out(json_text(named))
+    (value,) = named.values()
+    return context.out(f"{'-' if value is None else printable(str(value))}\n")
 
 
 def fields(items: Iterable[tuple[str, object]]) -> str:

@@ -26,7 +26,10 @@ def facts(emulator: Emulator) -> dict[str, Any]:
             "iommu": has_iommu(),
             "cells": [_cell(cell) for cell in numa.cells()],
             "caches": [
-                {**cache._asdict(), "cpus": list(cache.cpus)} for cache in cpu.caches()
+                {
+                    "number": cache.number, "level": cache.level, "kind": cache.kind, "size_kib": cache.size,
+                    "cpus": list(cache.cpus),
+                } for cache in cpu.caches()
             ],
         },
         "guest": {
@@ -86,7 +89,7 @@ def _cpu(emulator: Emulator) -> dict[str, Any]:
         },
         "physical_bits": raw.physical_bits,
         "features": sorted(cpus.libvirt_name(feature) for feature in (named.required if named else ())),
-        "page_sizes": numa.page_sizes(),
+        "page_sizes_kib": numa.page_sizes(),
     }  # fmt: skip
 
 
@@ -94,9 +97,9 @@ def _cell(cell: numa.Cell) -> dict[str, Any]:
     places = {entry.number: entry for entry in cpu.topology()}
     return {
         "id": cell.number,
-        "memory": cell.total,
-        "pages": [{"size": pool.size, "count": pool.total} for pool in numa.pools(cell.number)],
-        "distances": dict(cell.distances),
+        "memory_kib": cell.total,
+        "pages": [{"size_kib": pool.size, "count": pool.total} for pool in numa.pools(cell.number)],
+        "distances": [{"cell": other, "value": value} for other, value in cell.distances],
         "cpus": [
             {"id": number, "socket": places[number].socket, "die": places[number].die,
              "core": places[number].core, "siblings": list(places[number].siblings)}
@@ -128,10 +131,10 @@ def _host(found: dict[str, Any]) -> xml.Element:
     if found["caches"]:
         caches = host.add("cache")
         for cache in found["caches"]:
-            whole = cache["size"] % 1024 == 0
+            whole = cache["size_kib"] % 1024 == 0
             caches.add(
                 "bank", id=cache["number"], level=cache["level"], type=cache["kind"],
-                size=cache["size"] >> 10 if whole else cache["size"], unit="MiB" if whole else "KiB",
+                size=cache["size_kib"] >> 10 if whole else cache["size_kib"], unit="MiB" if whole else "KiB",
                 cpus=format_cpu_list(set(cache["cpus"])),
             )  # fmt: skip
     security = host.add("secmodel")
@@ -153,18 +156,18 @@ def _write_cpu(top: xml.Element, found: dict[str, Any]) -> None:
         top.add("maxphysaddr", mode="emulate", bits=found["physical_bits"])
     for name in found["features"]:
         top.add("feature", name=name)
-    for size in found["page_sizes"]:
+    for size in found["page_sizes_kib"]:
         top.add("pages", unit="KiB", size=size)
 
 
 def _write_cell(top: xml.Element, found: dict[str, Any]) -> None:
-    top.add("memory", found["memory"], unit="KiB")
+    top.add("memory", found["memory_kib"], unit="KiB")
     for pool in found["pages"]:
-        top.add("pages", pool["count"], unit="KiB", size=pool["size"])
+        top.add("pages", pool["count"], unit="KiB", size=pool["size_kib"])
     if found["distances"]:
         distances = top.add("distances")
-        for other, distance in found["distances"].items():
-            distances.add("sibling", id=other, value=distance)
+        for distance in found["distances"]:
+            distances.add("sibling", id=distance["cell"], value=distance["value"])
     cpus_ = top.add("cpus", num=len(found["cpus"]))
     for one in found["cpus"]:
         cpus_.add(

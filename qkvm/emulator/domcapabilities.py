@@ -167,20 +167,20 @@ def _devices(emulator: Emulator, machine: MachineType) -> dict[str, dict[str, li
     swtpm = programs.is_installed("swtpm") and "emulator" in emulator.tpms
     return {
         "disk": {
-            "diskDevice": _offered(spec.DiskKind, _DISK_KINDS, has),
+            "disk_device": _offered(spec.DiskKind, _DISK_KINDS, has),
             "bus": buses,
             "model": ["virtio"] if "virtio" in buses else [],
         },
         "graphics": {"type": ["vnc"] if "query-vnc" in emulator.commands else []},
-        "video": {"modelType": _offered(spec.Video, _VIDEOS, has)},
-        "interface": {"modelType": _offered(spec.NicModel, _NICS, has)},
+        "video": {"model_type": _offered(spec.Video, _VIDEOS, has)},
+        "interface": {"model_type": _offered(spec.NicModel, _NICS, has)},
         "hostdev": {},
         "rng": {
             "model": ["virtio"] if "virtio-rng-pci" in has else [],
-            "backendModel": ["random"] if "rng-random" in has else [],
+            "backend_model": ["random"] if "rng-random" in has else [],
         },
-        "filesystem": {"driverType": _shares(has, "pci")},
-        "tpm": {"model": tpms if swtpm else [], "backendModel": ["emulator"] if tpms and swtpm else []},
+        "filesystem": {"driver_type": _shares(has, "pci")},
+        "tpm": {"model": tpms if swtpm else [], "backend_model": ["emulator"] if tpms and swtpm else []},
         "redirdev": {},
         "channel": {"type": [word for word in _CHANNELS if word in set(spec.PortKind)]},
     }
@@ -190,16 +190,16 @@ def _microvm(emulator: Emulator) -> dict[str, dict[str, list[str]]]:
     """A microvm has virtio-mmio and one serial port, and no PCI."""
     has = emulator.devices
     return {
-        "disk": {"diskDevice": ["disk"], "bus": ["virtio"] if "virtio-blk-device" in has else []},
+        "disk": {"disk_device": ["disk"], "bus": ["virtio"] if "virtio-blk-device" in has else []},
         "graphics": {},
-        "video": {"modelType": ["none"]},
-        "interface": {"modelType": ["virtio"] if "virtio-net-device" in has else []},
+        "video": {"model_type": ["none"]},
+        "interface": {"model_type": ["virtio"] if "virtio-net-device" in has else []},
         "hostdev": {},
         "rng": {
             "model": ["virtio"] if "virtio-rng-device" in has else [],
-            "backendModel": ["random"] if "rng-random" in has else [],
+            "backend_model": ["random"] if "rng-random" in has else [],
         },
-        "filesystem": {"driverType": _shares(has, "device")},
+        "filesystem": {"driver_type": _shares(has, "device")},
         "tpm": {},
         "redirdev": {},
         "channel": {"type": [word for word in _CHANNELS if word in set(spec.PortKind)]},
@@ -249,7 +249,7 @@ def document(found: dict[str, Any]) -> xml.Element:
         entry = devices.add(kind, supported=_yes(any(properties.values())))
         for name, values in properties.items():
             if any(properties.values()):
-                _enum(entry, name, values)
+                _enum(entry, _camel(name), values)
     features = top.add("features")
     for name in ("gic", "vmcoreinfo"):
         features.add(name, supported="no")
@@ -284,6 +284,12 @@ def _enum(parent: xml.Element, name: str, values: list[str]) -> None:
     top = parent.add("enum", name=name)
     for value in values:
         top.add("value", value)
+
+
+def _camel(name: str) -> str:
+    """Return libvirt's form of a name: diskDevice for disk_device."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 def _yes(value: object) -> str:

@@ -141,7 +141,7 @@ def a_pool_is_built() -> None:
     fails("pool-define-as twin logical --source-name vg-0", "Storage source conflict with pool: 'lab'")
     ok("pool-start lab")
     info = json.loads(ok("pool-info lab --json"))
-    assert (info["type"], info["capacity"], info["allocation"]) == ("logical", 504 * MIB, 0), info
+    assert (info["type"], info["capacity_bytes"], info["allocation_bytes"]) == ("logical", 504 * MIB, 0), info
     assert (
         ok("pool-list --type logical --name") == "lab\n\n" and ok("pool-list --type dir --name") == "default\n\n"
     )

@@ -99,7 +99,7 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
     assert set(lab.ok("guestinfo vm --os --hostname").replace(".", " ").split()) >= {"os", "hostname"}
     assert "timezone" not in lab.ok("guestinfo vm --os")
     told = json.loads(lab.ok("guestinfo vm --json"))
-    assert told["os"]["kernel-release"] == kernel
+    assert told["os"]["kernel_release"] == kernel
     assert told["interface"][1]["hardware-address"] == MAC
     assert told["targets"] == {"/dev/vda": "vda"}
     assert vm.guest.info(["timezone"])["timezone"].offset == 0
@@ -159,7 +159,7 @@ def test_file_systems(lab: Lab, vm: Domain) -> None:
         " /mnt         vda    ext2   vda\n\n"
     )
     told = json.loads(lab.ok("domfsinfo vm --json"))
-    assert (told[0]["mountpoint"], told[0]["targets"]) == ("/mnt", ["vda"]) and told[0]["total-bytes"] > 50 << 20
+    assert (told[0]["mountpoint"], told[0]["targets"]) == ("/mnt", ["vda"]) and told[0]["total_bytes"] > 50 << 20
     blocked = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') D ' || true"
     with Guest(vm) as guest:
         for line, answer in (("domfsfreeze vm", 1), ("domfsfreeze vm /mnt", 1), ("domfsfreeze vm /nowhere", 0)):
@@ -198,7 +198,7 @@ def test_clock(lab: Lab, vm: Domain) -> None:
             shown = lab.ok("domtime vm")
             assert shown.startswith("Time: 17000000") and shown.count("\n") == 1
             told = json.loads(lab.ok("domtime vm --json"))
-            assert 1700000000 <= told["seconds"] <= 1700000060
+            assert 1700000000 <= told["time_ns"] // 10**9 <= 1700000060
             guest.ask("date -s 2001-01-01")
             lab.ok("domtime vm --sync")
             assert 1700000000 <= guest.number("date +%s") <= 1700000120

@@ -106,12 +106,17 @@ def test_limits_of_a_nic(lab: Lab, domain_of: Register) -> None:
     lab.ok(f"domiftune slow {FIRST} --inbound 10,20,30 --live --config")
     for where in ("--live", "--config"):
         told = json.loads(lab.ok(f"domiftune slow {FIRST} {where} --json"))
-        assert [told[f"inbound.{name}"] for name in ("average", "peak", "burst")] == [10, 20, 30]
+        assert told["inbound"] == {
+            "average_kib_per_s": 10,
+            "peak_kib_per_s": 20,
+            "burst_kib": 30,
+            "floor_kib_per_s": 0,
+        }
     assert domain.definition.nics[0].outbound is not None
 
     lab.ok(f"attach-interface slow network default --mac {SECOND} --outbound 300 --inbound 400,500 --live")
     assert len(_shapers()) == 1
-    assert json.loads(lab.ok(f"domiftune slow {SECOND} --json"))["inbound.peak"] == 500
+    assert json.loads(lab.ok(f"domiftune slow {SECOND} --json"))["inbound"]["peak_kib_per_s"] == 500
     lab.ok(f"detach-interface slow network --mac {SECOND}")
     assert not _shapers()
 

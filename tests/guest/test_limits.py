@@ -80,9 +80,9 @@ def test_memory_and_block_limits_reach_the_kernel(host: metal.Metal) -> None:
         str(1 << 30),
     ]
     assert json.loads(host.qkvm("memtune busy --json")) == {
-        "hard_limit": 300 << 10,
-        "soft_limit": 250 << 10,
-        "swap_hard_limit": 1 << 20,
+        "hard_limit_kib": 300 << 10,
+        "soft_limit_kib": 250 << 10,
+        "swap_hard_limit_kib": 1 << 20,
     }
     # The definition can't be written: the running guest's limits stay as they are too.
     folder = "/h/r/etc/qkvm/domains"

@@ -48,7 +48,7 @@ def test_pins_of_a_definition_and_those_set_later(lab: Lab, domain_of: Register)
     wide = "0" if LAST == 0 else f"0-{LAST}"
     assert lab.ok("vcpupin pins") == f" VCPU   CPU Affinity\n----------------------\n 0      0\n 1      {wide}\n\n"
     assert lab.ok("emulatorpin pins") == f"emulator: CPU Affinity\n{'-' * 34}\n       *: {LAST}\n\n"
-    assert json.loads(lab.ok("vcpupin pins --vcpu 0 --json")) == {"0": [0]}
+    assert json.loads(lab.ok("vcpupin pins --vcpu 0 --json")) == [{"vcpu": 0, "affinity": [0]}]
 
     # A vCPU that is plugged later does not stay on the CPUs of the emulator's thread that made it.
     lab.ok("setvcpus pins 2 --live")
@@ -58,7 +58,10 @@ def test_pins_of_a_definition_and_those_set_later(lab: Lab, domain_of: Register)
     assert _where(domain) == {"vcpu0": {0}, "vcpu1": {LAST}, "emulator": {0}}
     assert "vcpu_pins" in Path(lab.host.tree.domain_definition("pins")).read_text()
     assert domain.definition.cputune.emulator_pin == "0" and "1" not in domain.definition.cputune.vcpu_pins
-    assert json.loads(lab.ok("vcpupin pins --config --json")) == {"0": [0], "1": sorted(ALL)}
+    assert json.loads(lab.ok("vcpupin pins --config --json")) == [
+        {"vcpu": 0, "affinity": [0]},
+        {"vcpu": 1, "affinity": sorted(ALL)},
+    ]
     lab.ok("vcpupin pins 0 r --live --config")
     assert _where(domain)["vcpu0"] == ALL and not domain.definition.cputune.vcpu_pins
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ class Lines:
         assert done.returncode == 0, f"qkvm {line}: {done.stderr}"
         return done.stdout
 
-    def plain(self, line: str) -> object:
+    def plain(self, line: str) -> Any:
         return json.loads(self.ok(f"{line} --json"))
 
     def fails(self, line: str) -> str:
@@ -82,7 +83,9 @@ def test_nodeinfo(qkvm: Lines) -> None:
     )
     found = qkvm.plain("nodeinfo")
     assert isinstance(found, dict) and found["cpus"] == len(os.sched_getaffinity(0))
-    assert found["machine"] == os.uname().machine and found["memory"] == sum(cell.total for cell in numa.cells())
+    assert found["machine"] == os.uname().machine and found["memory_kib"] == sum(
+        cell.total for cell in numa.cells()
+    )
 
 
 def test_nodecpumap(qkvm: Lines) -> None:
@@ -104,7 +107,7 @@ def test_nodecpustats(qkvm: Lines) -> None:
     matches("".join(rf"{name + ':':<15} [ \d]{{3}}\.\d%\n" for name in ("usage", *names)) + "\n", out)
     assert 99 < sum(float(line.split()[1][:-1]) for line in out.splitlines()[1:5]) < 101
     found = qkvm.plain("nodecpustats")
-    assert isinstance(found, dict) and found["idle"] > 10**9
+    assert isinstance(found, dict) and found["idle_ns"] > 10**9
     assert "CPU 4095 is not online" in qkvm.fails("nodecpustats --cpu 4095")
     assert "malformed or out of range" in qkvm.fails("nodecpustats --cpu -1")
 
@@ -114,7 +117,7 @@ def test_nodememstats(qkvm: Lines) -> None:
     matches("".join(lines) + "\n", qkvm.ok("nodememstats"))
     matches("".join(lines[:2]) + "\n", qkvm.ok("nodememstats --cell 0"))
     found = qkvm.plain("nodememstats")
-    assert isinstance(found, dict) and 0 < found["free"] <= found["total"]
+    assert isinstance(found, dict) and 0 < found["free_kib"] <= found["total_kib"]
     assert "cell 4095 is not on this host (it has: 0" in qkvm.fails("nodememstats --cell 4095")
 
 
@@ -123,7 +126,7 @@ def test_freecell(qkvm: Lines) -> None:
     matches(r"0: \d+ KiB\n\n", qkvm.ok("freecell --cellno 0"))
     matches(r"([ \d]{4}\d: [ \d]{9,}\d KiB\n)+-{20}\nTotal: [ \d]{9,}\d KiB\n\n", qkvm.ok("freecell --all"))
     found = qkvm.plain("freecell --all")
-    assert isinstance(found, dict) and found["total"] == sum(found["cells"].values())
+    assert isinstance(found, dict) and found["free_kib"] == sum(cell["free_kib"] for cell in found["cells"])
     assert "mutually exclusive" in qkvm.fails("freecell --all --cellno 0")
 
 
@@ -132,7 +135,7 @@ def test_freepages(qkvm: Lines) -> None:
     matches(r"4KiB: \d+\n\n", qkvm.ok("freepages --cellno 0 --pagesize 4"))
     matches(r"(Node \d+:\n4KiB: \d+\n\n)+\n", qkvm.ok("freepages --all --pagesize 4"))
     found = qkvm.plain("freepages --all")
-    assert isinstance(found, dict) and "4" in found["0"]
+    assert found[0]["cell"] == 0 and 4 in [pool["size_kib"] for pool in found[0]["pages"]]
     assert "missing cellno argument" in qkvm.fails("freepages")
     assert "missing pagesize argument" in qkvm.fails("freepages --cellno 0")
     assert "page size 7 is not available on node 0" in qkvm.fails("freepages --cellno 0 --pagesize 7")
@@ -151,7 +154,7 @@ def test_allocpages(qkvm: Lines, pages: int) -> None:
     before = numa.pool(0, pages).total
     assert qkvm.ok(f"allocpages {pages} {before + 2} --cellno 0") == "\n"
     assert numa.pool(0, pages).total == before + 2
-    assert qkvm.plain(f"allocpages {pages} 1 --add --all") == {"0": before + 3}
+    assert qkvm.plain(f"allocpages {pages} 1 --add --all") == [{"cell": 0, "pages": before + 3}]
     assert qkvm.ok(f"allocpages {pages} {before} --cellno 0") == "\n"
     assert numa.pool(0, pages).total == before
     assert "ordinary pages can't be changed" in qkvm.fails(f"allocpages {numa.BASE_PAGE} 1")

@@ -100,7 +100,7 @@ def test_dumpxml(root: Tree) -> None:
     picked = ok(root, "iface-dumpxml", "eth1", "--inactive", "--xpath", "//route", "--wrap")
     assert picked == '<nodes>\n  <route gateway="192.0.2.1"/>\n</nodes>\n\n'
     plain = json.loads(ok(root, "iface-dumpxml", "eth1", "--json"))
-    assert plain["mtu"] == {"size": "1500"} and plain["protocol"][0]["route"] == {"gateway": "192.0.2.1"}
+    assert plain["mtu"] == {"size": 1500} and plain["protocol"][0]["route"] == {"gateway": "192.0.2.1"}
 
 
 def test_bridge_and_unbridge(root: Tree) -> None:

@@ -55,7 +55,7 @@ def test_a_session_as_virsh_has_it(qkvm: Lines) -> None:
     uuid = qkvm.ok("pool-uuid default").strip()
     assert qkvm.ok(f"vol-pool {path} --uuid").strip() == uuid and qkvm.ok(f"pool-name {uuid}") == "default\n\n"
     assert [row["name"] for row in json.loads(qkvm.ok("vol-list default --json"))] == ["vm01.img", "vmlinuz"]
-    assert json.loads(qkvm.ok("vol-info vm01.img default --json"))["capacity"] == 1 << 30
+    assert json.loads(qkvm.ok("vol-info vm01.img default --json"))["capacity_bytes"] == 1 << 30
     assert json.loads(qkvm.ok("pool-info default --json"))["uuid"] == uuid
     qkvm.fails("vol-info vm01.img", "failed to get vol 'vm01.img' (specifying --pool might help)")
     qkvm.fails("pool-info nope", "error: failed to get pool 'nope'")

@@ -63,7 +63,7 @@ def test_what_is_not_run_is_known() -> None:
     """Packages, other hosts, and media and devices that are not here: an example that joins them is seen here."""
     left = [block for block in BLOCKS if block.kind in ("console", "sh", "python") and not block.is_run]
     assert {(block.topic, block.commands[0][:60]) for block in left} == NOT_RUN and len(left) == len(NOT_RUN)
-    assert {block.kind for block in BLOCKS} == {"console", "sh", "toml", "xml", "python"}
+    assert {block.kind for block in BLOCKS} == {"console", "json", "sh", "toml", "xml", "python"}
     assert {word for block in BLOCKS if block.kind in ("console", "sh", "python") for word in block.words} == {
         "elsewhere"
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from qkvm.cli import common
-from qkvm.cli.output import draw_tree, json_text, pairs, print_xml, table
+from qkvm.cli.output import draw_tree, json_text, measured, pairs, print_xml, table
 from qkvm.cli.parse import UsageError
 from qkvm.domain.store import children, descendants, parent_of
 from qkvm.errors import NotFound
@@ -101,7 +101,8 @@ def _row(backup: Backup) -> dict[str, object]:
     del plain["definition"]
     # The output may end up in logs, and a seed may hold passwords.
     plain["seed"] = backup.seed is not None
-    return {"kind": _kind(backup), **plain}
+    images = [measured(one, bytes="size length") for one in msgspec.to_builtins(backup.disks)]
+    return {"kind": _kind(backup), **measured(plain, at="time"), "disks": images}
 
 
 def _report(context: Context, args: Args, label: str) -> Callable[[int, int], None] | None:
@@ -223,7 +224,8 @@ def checkpoint_dumpxml(context: Context, args: Args) -> None:
     if args.json:
         row = _checkpoint_row(domain.checkpoints.all(), found)
         if args.flag("size"):
-            row["sizes"] = domain.checkpoints.sizes(found)
+            sizes = domain.checkpoints.sizes(found)
+            row["sizes"] = [{"target": target, "size_bytes": size} for target, size in sizes.items()]
         return context.out(json_text(row))
     return print_xml(context, args, domain.checkpoints.xml(
         found, secret=args.flag("security-info"), with_domain=not args.flag("no-domain"),
@@ -267,7 +269,7 @@ def _checkpoint_row(checkpoints: Checkpoints, checkpoint: Checkpoint) -> dict[st
     return {
         "name": checkpoint.name,
         "description": checkpoint.description,
-        "created": checkpoint.created,
+        "created_at": checkpoint.created,
         "parent": parent_of(checkpoints, checkpoint) or None,
         "children": len(children(checkpoints, checkpoint.name)),
         "descendants": len(descendants(checkpoints, checkpoint.name)),
@@ -282,7 +284,7 @@ def checkpoint_parent(context: Context, args: Args) -> None:
     parent = parent_of(domain.checkpoints.all(), found)
     if not parent:
         raise NotFound(f"checkpoint '{found.name}' has no parent", kind="checkpoint", name="")
-    context.out(json_text(parent) if args.json else parent)
+    context.out(json_text({"name": parent}) if args.json else parent)
 
 
 def checkpoint_list(context: Context, args: Args) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import json_text, measured, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def domblkstat(context: Context, args: Args) -> None:
     device = args.text("device") or ""
     found = common.domain(context, args).disks.counters(device)
     if args.json:
-        return context.out(json_text(found))
+        return context.out(json_text({name.replace("_times", "_time_ns"): value for name, value in found.items()}))
     if args.flag("human"):
         lines = [f"Device: {device}\n", *(f" {label:<31} {found[name]}\n" for name, label in _HUMAN)]
         return context.out("".join(lines))
@@ -52,7 +52,9 @@ def domblkinfo(context: Context, args: Args) -> None:
     domain = common.domain(context, args)
     found = domain.disks.sizes(device or "")
     if args.json:
-        return context.out(json_text([size._asdict() for size in found]))
+        return context.out(
+            json_text([measured(one._asdict(), bytes="capacity allocation physical") for one in found])
+        )
     if device is None:
         rows = _all_drives(context, args, found)
         return context.out(table(("Target", "Capacity", "Allocation", "Physical"), rows, header=not context.quiet))
@@ -92,7 +94,7 @@ def domblkerror(context: Context, args: Args) -> None:
 
     found = common.domain(context, args).disks.errors()
     if args.json:
-        return context.out(json_text(found))
+        return context.out(json_text([{"target": target, "error": why} for target, why in found.items()]))
     if not found:
         return context.out("No errors found\n")
     return context.out("".join(f"{target}: {why}\n" for target, why in found.items()))
@@ -170,7 +172,7 @@ def domthrottlegrouplist(context: Context, args: Args) -> None:
 
     found = common.domain(context, args).disks.groups.all(inactive=args.flag("inactive"))
     if args.json:
-        return context.out(json_text([group.group_name for group in found]))
+        return context.out(json_text([{"name": group.group_name} for group in found]))
     return context.out(table(("Name",), [(group.group_name,) for group in found], header=not context.quiet))
 
 

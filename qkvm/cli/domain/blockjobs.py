@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, measured
 from qkvm.cli.parse import UsageError
 
 TYPE_CHECKING = False
@@ -118,7 +118,11 @@ def blockjob(context: Context, args: Args) -> None:
 def _show(context: Context, args: Args, path: str, job: Info | None) -> None:
     """Print a job as virsh does: the progress on stderr, the limit on stdout."""
     if args.json:
-        return context.out(json_text(job._asdict() if job is not None else None))
+        return context.out(
+            json_text(
+                measured(job._asdict(), bytes_per_s="bandwidth", bytes="current end") if job is not None else None
+            )
+        )
     if job is None:
         return None if args.flag("raw") else context.say(f"No current block job for {path}")
     if args.flag("raw"):

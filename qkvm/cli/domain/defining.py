@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, show_value
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidValue
 from qkvm.units import printable
@@ -144,17 +144,17 @@ def domxml_from_native(context: Context, args: Args) -> None:
 def domid(context: Context, args: Args) -> None:
     """Print the id of a domain, or - if it is not running."""
     run = common.domain(context, args).run
-    context.out(f"{run.id if run is not None and run.pid is not None else '-'}\n")
+    show_value(context, args, id=run.id if run is not None and run.pid is not None else None)
 
 
 def domname(context: Context, args: Args) -> None:
     """Print the name of a domain."""
-    context.out(f"{common.domain(context, args).name}\n")
+    show_value(context, args, name=common.domain(context, args).name)
 
 
 def domuuid(context: Context, args: Args) -> None:
     """Print the UUID of a domain."""
-    context.out(f"{common.domain(context, args).uuid}\n")
+    show_value(context, args, uuid=common.domain(context, args).uuid)
 
 
 def domargv(context: Context, args: Args) -> None:
@@ -167,4 +167,6 @@ def domargv(context: Context, args: Args) -> None:
         template=os.path.abspath(template) if template else ""
     )
     lines = [[binary], *(option.argv() for option in options)]
-    context.out("".join(" ".join(quote(word) for word in line) + "\n" for line in lines))
+    if args.json:
+        return context.out(json_text([word for line in lines for word in line]))
+    return context.out("".join(" ".join(quote(word) for word in line) + "\n" for line in lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import fields, json_text, table
+from qkvm.cli.output import fields, json_text, measured, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidValue, NotFound
 from qkvm.units import parse_mac, printable
@@ -148,12 +148,19 @@ def domiftune(context: Context, args: Args) -> None:
     if changes:
         return domain.nics.set_limits(interface, changes, scope=where)
     found = domain.nics.limits(interface, scope=common.one_of(where))
-    rows = {}
-    for direction in nictune.DIRECTIONS:
-        band = found[direction]
-        for name in ("average", "peak", "burst", *(("floor",) if direction == "inbound" else ())):
-            rows[f"{direction}.{name}"] = getattr(band, name, 0)
-    return context.out(json_text(rows) if args.json else fields(rows.items()))
+    rows = {
+        direction: {
+            name: getattr(found[direction], name, 0)
+            for name in ("average", "peak", "burst", *(("floor",) if direction == "inbound" else ()))
+        }
+        for direction in nictune.DIRECTIONS
+    }
+    if args.json:
+        units = {"kib_per_s": "average peak floor", "kib": "burst"}
+        return context.out(json_text({way: measured(band, **units) for way, band in rows.items()}))
+    return context.out(
+        fields((f"{way}.{name}", rate) for way, band in rows.items() for name, rate in band.items())
+    )
 
 
 def domiflist(context: Context, args: Args) -> None:

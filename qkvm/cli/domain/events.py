@@ -99,7 +99,8 @@ def _say(context: Context, args: Args, text: str) -> None:
 
 def _line(event: events.Event, args: Args) -> str:
     if args.json:
-        return json.dumps(event._asdict()) + "\n"
+        plain = event._asdict()
+        return json.dumps({"at": plain.pop("time"), **plain}) + "\n"
     when = f"{stamp(event.time)}: " if args.flag("timestamp") else ""
     subject = f" {printable(event.subject)}" if event.subject else ""
     return f"{when}event '{event.name}' for domain '{event.domain}'{subject}{_detail(event.detail)}\n"
@@ -115,7 +116,8 @@ def _detail(text: str) -> str:
 
 def _qemu_line(event: events.QemuEvent, args: Args) -> str:
     if args.json:
-        return json.dumps(event._asdict()) + "\n"
+        at = event.seconds + event.microseconds / 1e6
+        return json.dumps({"at": at, "domain": event.domain, "name": event.name, "data": event.data}) + "\n"
     details = "<null>" if event.data is None else _json(event.data, args)
     if args.flag("timestamp"):
         when = stamp(event.seconds + event.microseconds / 1e6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text, table
+from qkvm.cli.output import json_text, measured, show_value, table
 from qkvm.cli.parse import UsageError
 from qkvm.domain.guest import filesystems as guestfs
 from qkvm.errors import InvalidValue
@@ -27,7 +27,7 @@ def domhostname(context: Context, args: Args) -> None:
     if source not in ("agent", "lease"):
         raise InvalidValue(f"Unknown data source '{source}'", hint="agent or lease")
     name = common.domain(context, args).guest.hostname(source=source)
-    context.out(json_text({"hostname": name}) if args.json else f"{printable(name)}\n")
+    show_value(context, args, hostname=name)
 
 
 def domtime(context: Context, args: Args) -> None:
@@ -40,7 +40,7 @@ def domtime(context: Context, args: Args) -> None:
         return domain.guest.set_time(None if args.flag("sync") else now)
     seconds, nanoseconds = domain.guest.time()
     if args.json:
-        return context.out(json_text({"seconds": seconds, "nanoseconds": nanoseconds}))
+        return context.out(json_text({"time_ns": seconds * 10**9 + nanoseconds}))
     return context.out(f"Time: {_calendar(seconds) if args.flag('pretty') else seconds}")
 
 
@@ -54,7 +54,6 @@ def _calendar(seconds: int) -> str:
 
 def guestinfo(context: Context, args: Args) -> None:
     """Show what the agent reports about the guest, all groups or the selected ones."""
-    import msgspec
 
     from qkvm.domain.guest import filesystems as guestfs
     from qkvm.domain.guest import info as guestinfo
@@ -65,13 +64,29 @@ def guestinfo(context: Context, args: Args) -> None:
     disks += [disk.address for disk in found.get("disk", ()) if disk.address is not None]
     targets = guestfs.targets(domain, disks)
     if args.json:
-        return context.out(json_text({**msgspec.to_builtins(found), "targets": _by_device(targets)}))
+        return context.out(json_text(_plain(found, targets)))
     lines = (f"{name:<20}: {_shown(value)}\n" for name, value in _parameters(found, targets))
     return context.out("".join(lines))
 
 
-def _by_device(targets: dict[Any, str]) -> dict[str, str]:
-    return {address.dev: target for address, target in targets.items() if address.dev}
+def _plain(found: dict[str, Any], targets: dict[Any, str]) -> dict[str, Any]:
+    """Return what the agent has told, under the names that JSON has here."""
+    import msgspec
+
+    plain: dict[str, Any] = _snake(msgspec.to_builtins(found))
+    for one in ("user", "filesystem", "disk", "interface"):
+        if one in plain:
+            plain[f"{one}s"] = plain.pop(one)
+    plain["users"] = [measured(user, at="login_time") for user in plain.get("users", ())]
+    devices = [{"device": one.dev, "target": target} for one, target in targets.items() if one.dev]
+    return {**plain, "targets": devices}
+
+
+def _snake(value: Any) -> Any:
+    """Return a reply of the agent with its keys' hyphens as underscores."""
+    if isinstance(value, dict):
+        return {name.replace("-", "_"): _snake(one) for name, one in value.items()}
+    return [_snake(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: object) -> str:
@@ -237,7 +252,7 @@ def domfsinfo(context: Context, args: Args) -> None:
     targets = guestfs.targets(domain, [disk for one in found for disk in one.disk])
     below = [[targets[disk] for disk in one.disk if disk in targets] for one in found]
     if args.json:
-        rows = [{**to_builtins(one), "targets": names} for one, names in zip(found, below, strict=True)]
+        rows = [{**_snake(to_builtins(one)), "targets": names} for one, names in zip(found, below, strict=True)]
         return context.out(json_text(rows))
     if not found:
         return context.say("No filesystems are mounted in the domain")
@@ -275,4 +290,4 @@ def domfstrim(context: Context, args: Args) -> None:
         if one.error is not UNSET:
             context.warn(f"{one.path} can't be trimmed: {one.error}")
     if args.json:
-        context.out(json_text(to_builtins(done)))
+        context.out(json_text([measured(to_builtins(one), bytes="trimmed minimum") for one in done]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, measured
 from qkvm.domain.life import job as underway
 from qkvm.domain.state import job as jobs
 
@@ -11,6 +11,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from qkvm.cli.context import Context
     from qkvm.cli.parse import Args
+
+_UNITS = {
+    "ms": "time_elapsed downtime setup_time",
+    "bytes": "data_total data_processed data_remaining memory_total memory_processed memory_remaining "
+    "disk_total disk_processed disk_remaining memory_page_size",
+    "pages_per_s": "memory_dirty_rate",
+}
+"""The units of a job's values, for JSON."""
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -38,7 +46,15 @@ def domjobinfo(context: Context, args: Args) -> None:
     ended = args.flag("completed")
     job = domain.completed_job(keep=args.flag("keep-completed")) if ended else domain.job_info()
     if args.json:
-        return context.out(json_text({"type": job.type, **job.values, "operation": job.operation or None}))
+        return context.out(
+            json_text(
+                {
+                    "type": job.type,
+                    **measured(job.values, **_UNITS),
+                    "operation": job.operation or None,
+                }
+            )
+        )
     if args.flag("rawstats"):
         context.out(f"Job type: {jobs.TYPES.index(job.type)}\n\n")
         return context.out("".join(f"{name}: {value}\n" for name, value in job.values.items()))

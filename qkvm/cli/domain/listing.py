@@ -44,12 +44,12 @@ def dominfo(context: Context, args: Args) -> None:
         from qkvm.domain.tuning.cputime import process_time_ns
 
         memory = (int(run.record["memory"]["maximum"]), run.balloon())
-        vcpus, seconds = run.vcpu_count(), process_time_ns(pid) / 1e9
+        vcpus, nanoseconds = run.vcpu_count(), process_time_ns(pid)
         autostart = _autostarts(domain) if domain.is_persistent else (False, False)
     else:
         definition = domain.definition
         memory = (definition.memory.maximum, definition.memory.current)
-        vcpus, seconds = definition.vcpus.current, 0.0
+        vcpus, nanoseconds = definition.vcpus.current, 0
         autostart = (definition.autostart, definition.autostart_once)
     state, messages = domain.state[0], []
     if run is not None and pid is not None and run.record.get("taints"):
@@ -64,7 +64,7 @@ def dominfo(context: Context, args: Args) -> None:
         return context.out(json_text({
             "id": run.id if run is not None and pid is not None else None,
             "name": domain.name, "uuid": domain.uuid,
-            "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time": round(seconds, 2),
+            "os_type": "hvm", "state": state, "vcpus": vcpus, "cpu_time_ns": nanoseconds,
             "max_memory_kib": memory[0], "used_memory_kib": memory[1],
             "persistent": domain.is_persistent, "autostart": autostart[0], "autostart_once": autostart[1],
             "managed_save": domain.has_managed_save, "messages": messages,
@@ -74,7 +74,7 @@ def dominfo(context: Context, args: Args) -> None:
         ("Name", domain.name), ("UUID", domain.uuid), ("OS Type", "hvm"), ("State", state), ("CPU(s)", vcpus),
     ]  # fmt: skip
     if pid is not None:
-        items.append(("CPU time", f"{seconds:.1f}s"))
+        items.append(("CPU time", f"{nanoseconds / 1e9:.1f}s"))
     items += [
         ("Max memory", f"{memory[0]} KiB"),
         ("Used memory", f"{memory[1]} KiB"),

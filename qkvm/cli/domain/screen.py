@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qkvm.cli import common
-from qkvm.cli.output import json_text
+from qkvm.cli.output import json_text, show_value
 from qkvm.errors import NotFound
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def attach_console(
 def ttyconsole(context: Context, args: Args) -> None:
     """Print the path of a guest's serial console on this host: a pseudo terminal or a Unix socket."""
 
-    context.out(f"{common.domain(context, args).console.place()}\n")
+    show_value(context, args, path=common.domain(context, args).console.place())
 
 
 def vncdisplay(context: Context, args: Args) -> None:

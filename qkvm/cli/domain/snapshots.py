@@ -184,12 +184,17 @@ def snapshot_dumpxml(context: Context, args: Args) -> None:
     """Print a snapshot's metadata as libvirt's XML."""
     from qkvm.domain.snapshot import define as snapshotdefine
 
-    snapshot = common.domain(context, args).snapshots[args.required("snapshotname")]
+    domain = common.domain(context, args)
+    snapshot = domain.snapshots[args.required("snapshotname")]
     if args.json:
         from qkvm.spec.snapshot import without_secrets
 
         plain = snapshot.to_plain()
-        return context.out(json_text(plain if args.flag("security-info") else without_secrets(plain)))
+        shown = plain if args.flag("security-info") else without_secrets(plain)
+        row = _row(domain.snapshots.all(), snapshot, domain.snapshots.current())
+        return context.out(
+            json_text({**row, "definition": shown["definition"], "inactive": shown.get("inactive")})
+        )
     return print_xml(context, args, snapshotdefine.xml(snapshot, secret=args.flag("security-info")))
 
 
@@ -240,7 +245,7 @@ def snapshot_info(context: Context, args: Args) -> None:
 
 def _row(snapshots: Snapshots, snapshot: Snapshot, current: str) -> dict[str, Any]:
     return {
-        "name": snapshot.name, "description": snapshot.description, "created": snapshot.created,
+        "name": snapshot.name, "description": snapshot.description, "created_at": snapshot.created,
         "state": snapshot.state, "location": snapshot.location, "memory": snapshot.memory,
         "current": snapshot.name == current, "parent": parent_of(snapshots, snapshot) or None,
         "children": len(children(snapshots, snapshot.name)),
@@ -255,7 +260,7 @@ def snapshot_parent(context: Context, args: Args) -> None:
     snapshot = domain.snapshots[_named(domain, args)]
     if not snapshot.parent or not store.exists(domain, snapshot.parent):
         raise NotFound(f"snapshot '{snapshot.name}' has no parent", kind="snapshot", name="")
-    context.out(json_text(snapshot.parent) if args.json else snapshot.parent)
+    context.out(json_text({"name": snapshot.parent}) if args.json else snapshot.parent)
 
 
 def snapshot_revert(context: Context, args: Args) -> None:

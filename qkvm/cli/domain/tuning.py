@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
-from qkvm.cli.output import fields, json_text
+from qkvm.cli.output import fields, json_text, measured
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidState, InvalidValue
 from qkvm.units import parse_size, printable
@@ -21,6 +21,9 @@ PERF_EVENTS = (
     "page_faults_maj", "alignment_faults", "emulation_faults",
 )  # fmt: skip
 """libvirt's names, in its order."""
+
+_IN_KIB = "actual swap_in swap_out unused available usable disk_caches rss"
+"""The statistics of memory that are sizes, not counts."""
 
 _MEMORY_LIMITS = ("hard-limit", "soft-limit", "swap-hard-limit")
 _DEVICE_LISTS = {
@@ -71,7 +74,7 @@ def memtune(context: Context, args: Args) -> None:
         return domain.memory.set_limits(changes, scope=where)
     found = domain.memory.limits(scope=common.one_of(where))
     if args.json:
-        return context.out(json_text(found))
+        return context.out(json_text({f"{name}_kib": kib for name, kib in found.items()}))
     return context.out(fields((name, "unlimited" if kib is None else kib) for name, kib in found.items()))
 
 
@@ -98,7 +101,10 @@ def blkiotune(context: Context, args: Args) -> None:
         return domain.blockio.set_parameters(weight, devices, scope=where)
     share, table = domain.blockio.parameters(scope=common.one_of(where))
     if args.json:
-        named = {f"device_{kind}": values for kind, values in table.items()}
+        named = {
+            f"device_{kind}": [{"path": path, "value": value} for path, value in values.items()]
+            for kind, values in table.items()
+        }
         return context.out(json_text({"weight": share, **named}))
     rows: list[tuple[str, object]] = [("weight", share)]
     for kind, values in table.items():
@@ -180,5 +186,5 @@ def dommemstat(context: Context, args: Args) -> None:
         return domain.memory.set_period(period, scope=common.scope(args))
     stats = domain.memory.stats()
     if args.json:
-        return context.out(json_text(stats))
+        return context.out(json_text(measured(stats, kib=_IN_KIB, at="last_update")))
     return context.out("".join(f"{key} {value}\n" for key, value in stats.items()))

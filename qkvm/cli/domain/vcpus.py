@@ -179,7 +179,7 @@ def vcpupin(context: Context, args: Args) -> None:
             raise InvalidValue(f"vcpu {number} is out of range of {which} cpu count {len(found)}")
         found = {number: found[number]}
     if args.json:
-        return context.out(json_text(found))
+        return context.out(json_text([{"vcpu": one, "affinity": cpus} for one, cpus in found.items()]))
     return context.out(table(("VCPU", "CPU Affinity"), found.items(), header=not context.quiet))
 
 
@@ -201,7 +201,7 @@ def emulatorpin(context: Context, args: Args) -> None:
     args.exclusive("live", "config")
     found = _pins(args, domain.vcpus.pins(pins.EMULATOR, scope=where))[0]
     if args.json:
-        return context.out(json_text({"emulator": found}))
+        return context.out(json_text({"affinity": found}))
     context.say(f"emulator: CPU Affinity\n{'-' * 34}\n")
     return context.out(f"       *: {found}\n")
 

@@ -108,7 +108,7 @@ def _hypervisor(context: Context, args: Args) -> tuple[Emulator, str]:
 def _show(context: Context, args: Args, found: Emulator, named: Named, fallback: str = "forbid") -> None:
     top = context.host.emulators.cpus.xml(found, named, expand=args.flag("features"), fallback=fallback)
     if args.json:
-        features = {feature.get("name"): feature.get("policy") for feature in top.all("feature")}
+        features = [{"name": one.get("name"), "policy": one.get("policy")} for one in top.all("feature")]
         context.out(json_text({"model": named.model, "vendor": named.vendor, "features": features}))
     else:
         context.out(xml.dump(top))

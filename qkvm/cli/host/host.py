@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, print_xml
+from qkvm.cli.output import json_text, print_xml, show_value
 from qkvm.paths import SESSION, SYSTEM
 from qkvm.units import printable
 
@@ -59,7 +59,7 @@ def hostname(context: Context, args: Args) -> None:
     import socket
 
     name = socket.gethostname()
-    context.out(json_text({"hostname": name}) if args.json else f"{name}\n")
+    show_value(context, args, hostname=name)
 
 
 def maxvcpus(context: Context, args: Args) -> None:
@@ -72,7 +72,7 @@ def maxvcpus(context: Context, args: Args) -> None:
     emulators = context.host.emulators
     found = emulators.find()
     limit = emulators.vcpu_limit(emulators.machine(found), emulators.type(found, wanted))
-    context.out(json_text({"max_vcpus": limit}) if args.json else f"{limit}\n")
+    show_value(context, args, max_vcpus=limit)
 
 
 def nodesevinfo(context: Context, args: Args) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, pairs
+from qkvm.cli.output import json_text, measured, pairs
 from qkvm.cli.parse import UsageError
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ def nodeinfo(context: Context, args: Args) -> None:
 
     found = context.host.node.info()
     if args.json:
-        return context.out(json_text(found._asdict()))
+        return context.out(json_text(measured(found._asdict(), kib="memory")))
     return context.out(pairs([
         ("CPU model", found.machine), ("CPU(s)", found.cpus), ("CPU frequency", f"{found.mhz} MHz"),
         ("CPU socket(s)", found.sockets), ("Core(s) per socket", found.dies * found.cores),
@@ -56,10 +56,10 @@ def nodecpustats(context: Context, args: Args) -> None:
         sleep(_SAMPLE)
         shares = context.host.node.cpu_times(number).since(times).percent()
         if args.json:
-            return context.out(json_text({name: round(share, 2) for name, share in shares.items()}))
+            return context.out(json_text({f"{name}_percent": round(share, 2) for name, share in shares.items()}))
         return context.out("".join(f"{name + ':':<15} {share:5.1f}%\n" for name, share in shares.items()))
     if args.json:
-        return context.out(json_text(times._asdict()))
+        return context.out(json_text({f"{name}_ns": value for name, value in times._asdict().items()}))
     return context.out("".join(f"{name + ':':<15} {value:20}\n" for name, value in times._asdict().items()))
 
 
@@ -72,7 +72,7 @@ def nodememstats(context: Context, args: Args) -> None:
         cell = context.host.node.cell(number)
         found = {"total": cell.total, "free": cell.free}
     if args.json:
-        return context.out(json_text(found))
+        return context.out(json_text({f"{name}_kib": value for name, value in found.items()}))
     return context.out("".join(f"{name:<7}: {value:20} KiB\n" for name, value in found.items()))
 
 
@@ -85,7 +85,14 @@ def freecell(context: Context, args: Args) -> None:
     free = {cell.number: cell.free for cell in cells}
     total = sum(free.values())
     if args.json:
-        return context.out(json_text({"cells": free, "total": total}))
+        return context.out(
+            json_text(
+                {
+                    "cells": [{"cell": cell, "free_kib": value} for cell, value in free.items()],
+                    "free_kib": total,
+                }
+            )
+        )
     if number is not None:
         return context.out(f"{number}: {total} KiB\n")
     if not args.flag("all"):
@@ -108,9 +115,10 @@ def freepages(context: Context, args: Args) -> None:
         cells = host.cell_numbers()
         found = {one: host.page_pools(one) if size is None else [host.page_pool(one, size)] for one in cells}
     if args.json:
-        return context.out(
-            json_text({cell: {pool.size: pool.free for pool in pools} for cell, pools in found.items()})
-        )
+        return context.out(json_text([
+            {"cell": cell, "pages": [{"size_kib": pool.size, "free": pool.free} for pool in pools]}
+            for cell, pools in found.items()
+        ]))  # fmt: skip
     for cell, pools in found.items():
         lines = "".join(f"{pool.size}KiB: {pool.free}\n" for pool in pools)
         context.out(f"Node {cell}:\n{lines}\n" if args.flag("all") else lines)
@@ -126,7 +134,7 @@ def allocpages(context: Context, args: Args) -> None:
     host = context.host.node
     reached = {one: host.allocate_pages(size, count, number=one, add=args.flag("add")) for one in cells}
     if args.json:
-        context.out(json_text({"host" if one is None else one: total for one, total in reached.items()}))
+        context.out(json_text([{"cell": one, "pages": total} for one, total in reached.items()]))
 
 
 def node_memory_tune(context: Context, args: Args) -> None:

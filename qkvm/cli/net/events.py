@@ -36,6 +36,7 @@ def net_event(context: Context, args: Args) -> int:
 
 def _line(event: events.Event, args: Args) -> str:
     if args.json:
-        return json.dumps(event._asdict()) + "\n"
+        plain = event._asdict()
+        return json.dumps({"at": plain.pop("time"), **plain}) + "\n"
     when = f"{stamp(event.time)}: " if args.flag("timestamp") else ""
     return f"{when}event '{event.name}' for network {event.network}: {event.detail}\n"

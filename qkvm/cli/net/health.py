@@ -37,13 +37,14 @@ def net_repair(context: Context, args: Args) -> int:
     network = _network(context, args)
     done = {network.name: network.repair()} if network else Networks(context.tree).repair()
     if args.json:
-        context.out(json_text({
-            name: {
-                "mended": [one._asdict() for one in one_done.mended], "errors": one_done.errors,
+        context.out(json_text([
+            {
+                "network": name, "errors": one_done.errors,
+                "mended": [one._asdict() for one in one_done.mended],
                 "left": [one._asdict() | {"hint": one.advice} for one in one_done.left],
             }
             for name, one_done in done.items()
-        }))  # fmt: skip
+        ]))  # fmt: skip
     else:
         for name, result in done.items():
             for one in result.mended:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, print_xml, table
+from qkvm.cli.output import json_text, print_xml, show_value, table
 from qkvm.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -27,12 +27,12 @@ def iface_list(context: Context, args: Args) -> None:
 
 def iface_mac(context: Context, args: Args) -> None:
     """Print the MAC address of an interface."""
-    context.out(f"{context.host.interfaces.by_name(args.required('interface')).mac}\n")
+    show_value(context, args, mac=context.host.interfaces.by_name(args.required("interface")).mac)
 
 
 def iface_name(context: Context, args: Args) -> None:
     """Print the name of the interface that has a MAC address."""
-    context.out(f"{context.host.interfaces.by_mac(args.required('interface')).name}\n")
+    show_value(context, args, name=context.host.interfaces.by_mac(args.required("interface")).name)
 
 
 def iface_dumpxml(context: Context, args: Args) -> None:
@@ -90,7 +90,9 @@ _MANY = ("protocol", "ip", "interface")
 
 def _plain(element: Element) -> dict[str, Any]:
     """Return an element as JSON: its attributes, and its children by name."""
-    found: dict[str, Any] = dict(element.attributes)
+    found: dict[str, Any] = {
+        name: int(text) if text.isdecimal() else text for name, text in element.attributes.items()
+    }
     for child in element:
         if child.tag in _MANY:
             found.setdefault(child.tag, []).append(_plain(child))

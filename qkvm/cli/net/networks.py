@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qkvm.cli.output import json_text, pairs, print_xml, table
+from qkvm.cli.output import json_text, measured, pairs, print_xml, show_value, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import NotFound, QkvmError
 from qkvm.units import printable
@@ -220,7 +220,7 @@ def net_dhcp_leases(context: Context, args: Args) -> None:
     network = find_network(context, args)
     leases = network.dhcp_leases(args.text("mac"))
     if args.json:
-        context.out(json_text([lease._asdict() for lease in leases]))
+        context.out(json_text([measured(lease._asdict(), at="expiry") for lease in leases]))
         return
     definition = network.actual if network.active else network.definition
     prefixes: dict[int, int] = {subnet.version: subnet.prefixlen for subnet in definition.subnets}
@@ -243,12 +243,12 @@ def _protocol(ip: str, prefixes: dict[int, int]) -> tuple[str, str]:
 
 def net_uuid(context: Context, args: Args) -> None:
     """Print the UUID of a network."""
-    context.out(f"{find_network(context, args).info().uuid}\n")
+    show_value(context, args, uuid=find_network(context, args).info().uuid)
 
 
 def net_name(context: Context, args: Args) -> None:
     """Print the name of a network."""
-    context.out(f"{find_network(context, args).name}\n")
+    show_value(context, args, name=find_network(context, args).name)
 
 
 def _yes(flag: bool) -> str:

@@ -116,7 +116,8 @@ def show(context: Context, as_json: bool) -> None:
     if as_json:
         keys = ("verb", "group", "status", "note")
         rows = [{key: getattr(entry, key) for key in keys} for entry in every]
-        context.out(json_text({"virsh": "11.3.0", "counts": counts, "verbs": rows}))
+        summed = [{"status": status, "verbs": number} for status, number in counts.items()]
+        context.out(json_text({"virsh": "11.3.0", "counts": summed, "verbs": rows}))
         return
     cells = [(entry.verb, entry.status, entry.note) for entry in every]
     context.out(table(("Verb", "Status", "Note"), cells, header=not context.quiet))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qkvm.api.storage import Pools
-from qkvm.cli.output import json_text, pairs, print_xml, table
+from qkvm.cli.output import json_text, measured, pairs, print_xml, show_value, table
 from qkvm.cli.parse import UsageError
 from qkvm.errors import InvalidState, InvalidValue, NotFound
 from qkvm.storage.pool.pool import ensure_default, list_pools
@@ -169,14 +169,25 @@ def pool_edit(context: Context, args: Args) -> None:
 def pool_dumpxml(context: Context, args: Args) -> None:
     """Print a pool as libvirt's XML."""
 
-    print_xml(context, args, _pool(context, args).describe(inactive=args.flag("inactive")))
+    pool, inactive = _pool(context, args), args.flag("inactive")
+    if args.json:
+        from qkvm.spec import toml
+
+        return context.out(
+            json_text(toml.to_plain(pool.definition if inactive or not pool.active else pool.actual))
+        )
+    return print_xml(context, args, pool.describe(inactive=inactive))
+
+
+def _plain(info: Info) -> dict[str, object]:
+    return measured(info._asdict(), bytes="capacity allocation available")
 
 
 def pool_info(context: Context, args: Args) -> None:
     """Show a pool."""
     info = _pool(context, args).info()
     if args.json:
-        return context.out(json_text(info._asdict()))
+        return context.out(json_text(_plain(info)))
     rows = [
         ("Name", info.name), ("UUID", info.uuid), ("State", _state(info)),
         ("Persistent", _yes(info.persistent)), ("Autostart", _yes(info.autostart)),
@@ -199,7 +210,7 @@ def pool_list(context: Context, args: Args) -> None:
     if args.flag("autostart") != args.flag("no-autostart"):
         found = [info for info in found if info.autostart == args.flag("autostart")]
     if args.json:
-        return context.out(json_text([info._asdict() for info in found]))
+        return context.out(json_text([_plain(info) for info in found]))
     if args.flag("name") or args.flag("uuid"):
         return context.out("".join(f"{info.uuid if args.flag('uuid') else info.name}\n" for info in found))
     header = not context.quiet
@@ -218,12 +229,12 @@ def _details(info: Info) -> tuple[str, ...]:
 
 def pool_name(context: Context, args: Args) -> None:
     """Print the name of a pool."""
-    context.out(f"{_pool(context, args).name}\n")
+    show_value(context, args, name=_pool(context, args).name)
 
 
 def pool_uuid(context: Context, args: Args) -> None:
     """Print the UUID of a pool."""
-    context.out(f"{_pool(context, args).uuid}\n")
+    show_value(context, args, uuid=_pool(context, args).uuid)
 
 
 def pool_capabilities(context: Context, args: Args) -> None:

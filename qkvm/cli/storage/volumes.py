@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 
 from qkvm.api.storage import Pools
-from qkvm.cli.output import json_text, pairs, print_xml, table
+from qkvm.cli.output import json_text, measured, pairs, print_xml, show_value, table
 from qkvm.cli.parse import UsageError
 from qkvm.cli.storage.pools import find
 from qkvm.errors import InvalidValue
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
     from qkvm.spec import pool as spec
     from qkvm.spec.size import Size
+    from qkvm.storage.pool.backend import VolumeInfo
 
 
 def _pool(context: Context, args: Args) -> Pool:
@@ -45,7 +46,7 @@ def vol_list(context: Context, args: Args) -> None:
     """List the volumes of a pool."""
     found = _pool(context, args).volumes.all()
     if args.json:
-        return context.out(json_text([info._asdict() for info in found]))
+        return context.out(json_text([_plain(info) for info in found]))
     header = not context.quiet
     if args.flag("details"):
         rows = [
@@ -56,11 +57,15 @@ def vol_list(context: Context, args: Args) -> None:
     return context.out(table(("Name", "Path"), [(info.name, info.path) for info in found], header=header))
 
 
+def _plain(info: VolumeInfo) -> dict[str, object]:
+    return measured(info._asdict(), bytes="capacity allocation physical")
+
+
 def vol_info(context: Context, args: Args) -> None:
     """Show a volume."""
     info = _volume(context, args).info()
     if args.json:
-        return context.out(json_text(info._asdict()))
+        return context.out(json_text(_plain(info)))
     second = ("Physical", info.physical) if args.flag("physical") else ("Allocation", info.allocation)
     sizes = [
         (label, f"{size} bytes" if args.flag("bytes") else pretty_size(size))
@@ -71,30 +76,32 @@ def vol_info(context: Context, args: Args) -> None:
 
 def vol_path(context: Context, args: Args) -> None:
     """Print the path of a volume."""
-    context.out(f"{printable(_volume(context, args).path)}\n")
+    show_value(context, args, path=_volume(context, args).path)
 
 
 def vol_key(context: Context, args: Args) -> None:
     """Print the key of a volume."""
-    context.out(f"{printable(_volume(context, args).info().key)}\n")
+    show_value(context, args, key=_volume(context, args).info().key)
 
 
 def vol_name(context: Context, args: Args) -> None:
     """Print the name of a volume."""
-    context.out(f"{printable(_volume(context, args).name)}\n")
+    show_value(context, args, name=_volume(context, args).name)
 
 
 def vol_pool(context: Context, args: Args) -> None:
     """Print the pool of a volume."""
     pool = _volume(context, args).pool
-    context.out(f"{pool.uuid if args.flag('uuid') else pool.name}\n")
+    show_value(context, args, pool=pool.uuid if args.flag("uuid") else pool.name)
 
 
 def vol_dumpxml(context: Context, args: Args) -> None:
     """Print a volume as libvirt's XML."""
     from qkvm.spec.libvirt.pool import dump_volume
 
-    print_xml(context, args, dump_volume(_volume(context, args).told()))
+    if args.json:
+        return context.out(json_text(_plain(_volume(context, args).info())))
+    return print_xml(context, args, dump_volume(_volume(context, args).told()))
 
 
 def vol_create_as(context: Context, args: Args) -> None:

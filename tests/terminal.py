@@ -18,6 +18,9 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         # So wide that no line is broken.
         termios.tcsetwinsize(self.slave, (50, 1000))
+        # Words are looked for, without colours between them.
+        environment = options.pop("env", None) or os.environ
+        options["env"] = {"NO_COLOR": "1", **environment}  # type: ignore[dict-item]
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         self.child = subprocess.Popen(

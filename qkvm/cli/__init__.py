@@ -5,6 +5,7 @@ A module imports only what is listed before it:
 verbs: the tables of verbs: names, options and help texts
 parse, words: parse a verb's words, and a line of several commands
 context: what a verb gets besides its arguments
+terminal: its width and colours
 output, log, journald: print results, and write to the log file and the journal
 globals, readonly: options before the verb
 common, editor: options of many verbs; the user's editor

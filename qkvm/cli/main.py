@@ -80,6 +80,10 @@ class _Console:
         if self.log is not None:
             self.log(kind, text)
         self.said.append((kind, text))
+        if self.stderr is not None and self.stderr.isatty():
+            from qkvm.cli import terminal
+
+            kind = terminal.paint(kind, self.stderr)
         self.write_error(f"{kind}: {text}\n")
 
     def write_error(self, text: str) -> None:

@@ -6,6 +6,8 @@ escaped, so that they can't affect the terminal.
 
 from __future__ import annotations
 
+import sys
+
 from qkvm.units import printable
 
 TYPE_CHECKING = False
@@ -16,25 +18,76 @@ if TYPE_CHECKING:
     from qkvm.cli.parse import Args
 
 
+_NARROWEST = 8
+"""Columns that a folded cell has at least."""
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> str:
     """Return rows in the layout of virsh's tables (vshTable of libvirt).
 
     :param rows: one value a column; '-' usually stands for no value.
     :param header: False omits the header and its line, for --quiet.
+
+    On a terminal that is too narrow, long cells go on in the next line; states have colours.
     """
     body = [tuple(printable(str(cell)) for cell in row) for row in rows]
     lines = [tuple(headers), *body] if header else body
     widths = [max(map(columns, column)) for column in zip(*lines, strict=True)]
-    text = [_row(line, widths) for line in lines]
+    state = -1
+    if sys.stdout is not None and sys.stdout.isatty():
+        from qkvm.cli import terminal
+
+        room = terminal.width()
+        if room and sum(widths) + 3 * len(widths) > room:
+            lines, widths = _folded(lines, widths, room)
+        state = next((number for number, name in enumerate(headers) if name in ("State", "Status")), -1)
+    text = [_row(line, widths, state) for line in lines]
     if header:
         text.insert(1, "-" * sum(width + 3 for width in widths) + "\n")
     return "".join(text)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Return a row: a blank before each cell, two after its padding; the last one is not padded."""
+def _row(cells: Sequence[str], widths: Sequence[int], state: int) -> str:
+    """Return a row: a blank before each cell, two after its padding; the last one is not padded.
+
+    :param state: the number of the column whose words have colours.
+    """
     padded = [cell + " " * (width - columns(cell)) for cell, width in zip(cells[:-1], widths, strict=False)]
-    return " " + "   ".join((*padded, cells[-1])) + "\n"
+    padded.append(cells[-1])
+    if state >= 0:
+        from qkvm.cli import terminal
+
+        padded[state] = terminal.paint(cells[state], sys.stdout, text=padded[state])
+    return " " + "   ".join(padded) + "\n"
+
+
+def _folded(lines: list[tuple[str, ...]], widths: list[int], room: int) -> tuple[list[tuple[str, ...]], list[int]]:
+    """Break the cells of the widest columns over several lines, so that the table fits in ``room`` columns."""
+    left = max(room - 3 * len(widths), _NARROWEST * len(widths))
+    while sum(widths) > left:
+        widest = widths.index(max(widths))
+        others = max((width for number, width in enumerate(widths) if number != widest), default=0)
+        widths[widest] = max(min(others, widths[widest] - 1), widths[widest] - (sum(widths) - left), _NARROWEST)
+    found = []
+    for line in lines:
+        pieces = [_pieces(cell, width) for cell, width in zip(line, widths, strict=True)]
+        found += [
+            tuple(one[number] if number < len(one) else "" for one in pieces)
+            for number in range(max(map(len, pieces)))
+        ]
+    return found, widths
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most ``width`` columns: behind a blank, '/' or ',' if there is one."""
+    found = []
+    while columns(text) > width:
+        end = next(end for end in range(len(text) - 1, 0, -1) if columns(text[:end]) <= width)
+        soft = max(text.rfind(mark, 0, end) for mark in " /,") + 1
+        end = soft if soft > end // 2 else end
+        found.append(text[:end].rstrip(" "))
+        text = text[end:]
+    return [*found, text]
 
 
 def columns(text: str) -> int:

@@ -39,9 +39,10 @@ class Check(NamedTuple):
     level: Level
     advice: str = ""
 
-    def line(self) -> str:
-        """Return the check as virt-host-validate prints it."""
-        return f"  QEMU: Checking {self.what:<60}: {self.level}{f' ({self.advice})' if self.advice else ''}\n"
+    def line(self, level: str = "") -> str:
+        """Return the check as virt-host-validate prints it; ``level`` is its level in colour."""
+        advice = f" ({self.advice})" if self.advice else ""
+        return f"  QEMU: Checking {self.what:<60}: {level or self.level}{advice}\n"
 
 
 def checks(tree: Tree, firewall: Callable[[], str], start: Callable[[], str], root: str = "") -> Iterator[Check]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 
+from qkvm.cli import terminal
 from qkvm.cli.output import columns, json_text, pairs, table
 
 LIST = ("Id", "Name", "State")
@@ -136,3 +139,60 @@ def test_json() -> None:
     assert text.endswith("]\n")
     with pytest.raises(ValueError, match="JSON"):
         json_text(float("nan"))
+
+
+class _Screen(io.StringIO):
+    """A terminal for output."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, **environment: str) -> None:
+    monkeypatch.setattr(sys, "stdout", _Screen())
+    monkeypatch.setattr(terminal, "width", lambda: width)
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_narrow_terminal_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    _on_terminal(monkeypatch, 40)
+    rows = [("vda", "/var/lib/libvirt/images/vm01.img"), ("vdb", "-")]
+    assert (
+        table(("Target", "Source"), rows)
+        == """\
+ Target   Source
+----------------------------------------
+ vda      /var/lib/libvirt/images/
+          vm01.img
+ vdb      -
+"""
+    )
+    for width in range(20, 90):
+        _on_terminal(monkeypatch, width)
+        words = [("vm", "x" * 50, "some words that are to be told"), ("a" * 30, "\u6f22" * 20, "")]
+        shown = table(("Name", "Path", "Note"), words)
+        lines = shown.splitlines()
+        assert all(columns(line) <= max(width, 34) for line in lines), shown
+        assert shown.count("x") == 50 and shown.count("a") - shown.count("that are") * 2 >= 30
+        assert shown.count("\u6f22") == 20
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [
+        ({"TERM": "xterm"}, "\033[32mrunning\033[0m"),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "running"),
+        ({"TERM": "dumb"}, "running"),
+        ({}, "running"),
+    ],
+)
+def test_colours(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], shown: str) -> None:
+    _on_terminal(monkeypatch, 80, **environment)
+    # Only a state has a colour, a name never.
+    text = table(LIST, [(1, "running", "running"), (2, "b", "shut off")])
+    assert (
+        text.splitlines()[2] == f" 1    running   {shown}" and text.splitlines()[3] == " 2    b         shut off"
+    )

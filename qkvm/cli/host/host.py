@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from qkvm.cli import terminal
 from qkvm.cli.output import json_text, print_xml, show_value
 from qkvm.paths import SESSION, SYSTEM
 from qkvm.units import printable
@@ -50,7 +53,7 @@ def host_validate(context: Context, args: Args) -> int:
         context.out(json_text([check._asdict() for check in made]))
     else:
         shown = (check for check in made if not (context.quiet and check.level == "PASS"))
-        context.out("".join(check.line() for check in shown))
+        context.out("".join(check.line(terminal.paint(check.level, sys.stdout)) for check in shown))
     return 1 if any(check.level == "FAIL" for check in made) else 0
 
 

@@ -100,8 +100,8 @@ def test_guestinfo(lab: Lab, vm: Domain) -> None:
     assert "timezone" not in lab.ok("guestinfo vm --os")
     told = json.loads(lab.ok("guestinfo vm --json"))
     assert told["os"]["kernel_release"] == kernel
-    assert told["interface"][1]["hardware-address"] == MAC
-    assert told["targets"] == {"/dev/vda": "vda"}
+    assert told["interfaces"][1]["hardware_address"] == MAC
+    assert told["targets"] == [{"device": "/dev/vda", "target": "vda"}]
     assert vm.guest.info(["timezone"])["timezone"].offset == 0
     # Agents tell the load from QEMU 10.0's on.
     known = json.loads(lab.ok("""qemu-agent-command vm '{"execute": "guest-info"}'"""))["return"][

@@ -149,7 +149,7 @@ def _plain(base: Base) -> dict[str, object]:
     return {
         "name": base.name, "path": base.path, "format": base.format, "capacity_bytes": base.size,
         "allocation_bytes": _allocated(base), "sha256": base.sha256, "source": base.source,
-        "source_sha256": base.source_sha256, "checksum": base.checksum, "imported": _time(base.imported),
+        "source_sha256": base.source_sha256, "checksum": base.checksum, "imported_at": base.imported,
     }  # fmt: skip
 
 

@@ -741,7 +741,9 @@ def test_no_line_breaks_it(given_options: list[tuple[str, str]]) -> None:
     line = ["--name=vm", "--boot=kernel=/k"] if not given_options or given_options[0][0] != "name" else []
     line += [f"--{name}={value}" if OPTIONS[name][0] else f"--{name}" for name, value in given_options]
     try:
-        made = build(Tree("/nonexistent"), read(line), lambda text: None).plan.definition
+        made = build(
+            Tree("/nonexistent"), read(line), lambda text: None, own_key=lambda tree: ["k"]
+        ).plan.definition
     except QkvmError as error:
         assert str(error).isprintable()
     else:

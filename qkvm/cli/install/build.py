@@ -32,10 +32,17 @@ class Built(NamedTuple):
     password: str = ""
 
 
-def build(tree: Tree, options: Options, warn: Callable[[str], object]) -> Built:
+def build(
+    tree: Tree,
+    options: Options,
+    warn: Callable[[str], object],
+    *,
+    own_key: Callable[[Tree], list[str]] = cloudinit.own_key,
+) -> Built:
     """Return the plan that the options of a line describe.
 
     :param warn: called with a warning about each option that works but may be a mistake.
+    :param own_key: returns qkvm's own public key for a seed.
     :raises InvalidValue: an option is missing, unknown or contradicts another.
     :raises HostError: a file is missing or can't be used.
     """
@@ -46,7 +53,7 @@ def build(tree: Tree, options: Options, warn: Callable[[str], object]) -> Built:
     drives = Drives(tree, options, profile, board.machine)
     drive = drives.cdrom(chosen.live) if chosen.cdrom or chosen.live else ""
     definition = _definition(options, name, profile, board)
-    asked = cloudinit.seed(options, definition, tree)
+    asked = cloudinit.seed(options, definition, lambda: own_key(tree))
     smbios = hardware.smbios(options)
     if asked is not None:
         drives.add_seed(tree.seed(name))

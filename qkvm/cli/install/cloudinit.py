@@ -13,6 +13,8 @@ from qkvm.errors import HostError, MissingProgram
 from qkvm.storage.media.seed import Seed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qkvm.cli.install.reader import Options
     from qkvm.paths import Tree
     from qkvm.spec.domain import Domain
@@ -33,20 +35,21 @@ class Asked(NamedTuple):
     password: str
 
 
-def seed(options: Options, domain: Domain, tree: Tree) -> Asked | None:
+def seed(options: Options, domain: Domain, own_key: Callable[[], list[str]]) -> Asked | None:
     """Return the seed that --cloud-init asks for; None if it is not given.
 
     Without suboptions, generate a root password and disable cloud-init after the first boot, as virt-install
     does; root and the image's default user get qkvm's own key, which 'qkvm ssh' uses. A file for user-data or
     meta-data replaces the text that would be generated.
 
+    :param own_key: returns qkvm's own public key, which is made at first need.
     :raises HostError: a file can't be read.
     """
     if not options.has("cloud-init"):
         return None
     given = options.first("cloud-init")
     password = ""
-    own = [] if given.values else _own_key(tree)
+    own = [] if given.values else own_key()
     if not given.values:
         given = Suboptions(given.name, {"root-password-generate": "yes", "disable": "yes"})
     if given.has("user-data"):
@@ -71,7 +74,7 @@ def _meta_data(domain: Domain) -> str:
     return json.dumps({"instance-id": domain.uuid, "local-hostname": name.strip(".-") or "guest"}) + "\n"
 
 
-def _own_key(tree: Tree) -> list[str]:
+def own_key(tree: Tree) -> list[str]:
     """Return qkvm's own public key; none where ssh is not installed, as a guest can do without."""
     try:
         return [keys.public_key(tree)]

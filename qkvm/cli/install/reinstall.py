@@ -48,7 +48,7 @@ def build_again(tree: Tree, options: Options) -> Built:
         raise UsageError("An install method must be specified", hint="--cdrom, --location, --pxe or --cloud-init")
     drives = Drives(tree, options, MODERN, stays.machine)
     drives.disks = list(stays.disks)
-    asked = cloudinit.seed(options, stays, tree)
+    asked = cloudinit.seed(options, stays, lambda: cloudinit.own_key(tree))
     seed = tree.seed(domain.name)
     if asked is not None and not any(disk.path == seed for disk in drives.disks):
         raise InvalidState("the domain has no drive with a seed", hint="it is there where --cloud-init made it")

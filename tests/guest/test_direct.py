@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -22,11 +23,13 @@ def flags(domain: Domain) -> dict[str, bool]:
     """Names of the images that QEMU has open in the test -> whether all its fds go past the page cache."""
     found: dict[str, bool] = {}
     for fd in os.listdir(f"/proc/{domain.live.pid}/fd"):
-        path = os.readlink(f"/proc/{domain.live.pid}/fd/{fd}")
-        if "/images/" in path:
-            info = Path(f"/proc/{domain.live.pid}/fdinfo/{fd}").read_text(encoding="ascii").split()
-            direct = bool(int(info[info.index("flags:") + 1], 8) & os.O_DIRECT)
-            found[os.path.basename(path)] = found.get(os.path.basename(path), True) and direct
+        # QEMU opens and closes some at any time.
+        with suppress(FileNotFoundError):
+            path = os.readlink(f"/proc/{domain.live.pid}/fd/{fd}")
+            if "/images/" in path:
+                info = Path(f"/proc/{domain.live.pid}/fdinfo/{fd}").read_text(encoding="ascii").split()
+                direct = bool(int(info[info.index("flags:") + 1], 8) & os.O_DIRECT)
+                found[os.path.basename(path)] = found.get(os.path.basename(path), True) and direct
     return found
 
 

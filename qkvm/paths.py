@@ -1,8 +1,8 @@
 """Where files are: the tree under QKVM_ROOT, else / for root and a tree of their own for users.
 
     etc/qkvm/       what the user wants: qkvm.toml, {domains,networks,pools,grants}/NAME.toml, templates/
-    var/lib/qkvm/   what lasts: base/, boot/, checkpoints/, images/, leases/, nvram/, passing/, save/, seeds/,
-                    snapshots/, ssh/, tpm/
+    var/lib/qkvm/   what lasts: base/, boot/, checkpoints/, frozen/, images/, leases/, making/, nvram/, passing/,
+                    save/, seeds/, snapshots/, ssh/, tpm/
     run/qkvm/       what runs now: domains/NAME/, networks/NAME/, pools/NAME.json, uplinks/BRIDGE.json, last-id
     var/log/qkvm/   QEMU's words and the guests' serial logs
 
@@ -189,6 +189,24 @@ class Tree:
     def saves(self) -> str:
         """Folder of the managed saves."""
         return join(self.state, "save")
+
+    @property
+    def frozen_folder(self) -> str:
+        """Folder of the templates that instant clones begin from, a folder each."""
+        return join(self.state, "frozen")
+
+    def frozen(self, template: str) -> str:
+        """Folder of one template: its memory, the state of its devices, its disks."""
+        return join(self.frozen_folder, template)
+
+    @property
+    def makings(self) -> str:
+        """Folder of what tells of clones that are being made."""
+        return join(self.state, "making")
+
+    def making(self, domain: str) -> str:
+        """Return the file that names what was made so far of a clone."""
+        return join(self.makings, f"{domain}.json")
 
     def managed_save(self, domain: str) -> str:
         """Return the saved state of one domain that its next start takes up."""

@@ -220,3 +220,9 @@ def format_cpu_list(cpus: set[int]) -> str:
         else:
             parts.append([cpu])
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def host_name(domain: str) -> str:
+    """Return the host name for the guest of a domain: letters, digits, dots and hyphens."""
+    name = "".join(char if char.isascii() and (char.isalnum() or char in ".-") else "-" for char in domain)
+    return name.strip(".-")[:63].strip(".-") or "guest"

@@ -5,7 +5,7 @@ A module imports only what is listed before it:
 verb: attributes that load a function at first use
 devices, tuning, guest, snapshots: parts of a domain
 domain: a domain
-network, storage, node: networks, pools and volumes, this machine
+network, storage, templates, node: networks, pools and volumes, templates of clones, this machine
 emulator: what QEMU can do
 host: the host
 """

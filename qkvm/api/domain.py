@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from qkvm.domain.life import actions, autostart, job, start, stop
     from qkvm.domain.manage import describe, rename, undefine, xml
     from qkvm.domain.state import dump, save, saved
+    from qkvm.domain.state.copy import clone, freeze
     from qkvm.domain.watch import address, control, dirtyrate, wait
     from qkvm.domain.watch.events import Event
 else:
     plugged, guests, kept, tuning = lazily("qkvm.api", "devices", "guest", "snapshots", "tuning")
+    clone, freeze = lazily("qkvm.domain.state.copy", "clone", "freeze")
     (preview,) = lazily("qkvm.domain.launch", "preview")
     actions, autostart, job, start, stop = lazily(
         "qkvm.domain.life", "actions", "autostart", "job", "start", "stop"
@@ -60,6 +62,8 @@ class Domain(Handle):
     metadata = verb(lambda: describe.get_metadata)
     set_metadata = verb(lambda: describe.set_metadata)
     rename = verb(lambda: rename.rename)
+    clone_plan = verb(lambda: clone.plan)
+    make_template = verb(lambda: freeze.create)
     undefine = verb(lambda: undefine.undefine)
 
     addresses = verb(lambda: address.addresses)

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from qkvm.api import node as machine
     from qkvm.api.network import Networks
     from qkvm.api.storage import Images, Pools
+    from qkvm.api.templates import Templates
     from qkvm.domain.manage import gc, install
     from qkvm.domain.manage.upgrade import Report
+    from qkvm.domain.state.copy.clone import Made
+    from qkvm.domain.state.copy.disks import Wanted
     from qkvm.domain.watch import events
     from qkvm.domain.watch.stats import Stats
     from qkvm.host.validate import Check
@@ -143,6 +146,24 @@ class Host:
         domain = restore.restore(self.tree, folder, name=name, number=number, in_place=in_place, report=report)
         return Domain(self.tree, domain.name)
 
+    def clone(
+        self,
+        source: str,
+        *names: str,
+        macs: Sequence[str] = (),
+        wanted: Wanted | None = None,
+        report: Callable[[str, float], object] | None = None,
+    ) -> list[Made]:
+        """Make clones of a domain that is off, and return them (qkvm clone); see copy.clone.
+
+        :param wanted: how its disks are copied. :raises AlreadyExists: a name is taken; clones made before stay.
+        """
+        from qkvm.domain.state.copy import clone
+
+        self.prepare()
+        original = self.domain(source)
+        return [clone.clone(original, name, macs=macs, wanted=wanted, report=report) for name in names]
+
     def statistics(
         self,
         *names: str,
@@ -167,6 +188,14 @@ class Host:
 
         self.prepare()
         return Networks(self.tree)
+
+    @property
+    def templates(self) -> Templates:
+        """The templates of instant clones."""
+        from qkvm.api.templates import Templates
+
+        self.prepare()
+        return Templates(self.tree)
 
     @property
     def pools(self) -> Pools:

@@ -16,7 +16,7 @@ tuning: vCPUs, memory, limits of CPU and I/O, pinning, control group
 block: disk images and block jobs: pull, copy, commit
 device: NICs, disks, shares, TPM
 launch: start QEMU, end it, show its command line
-state: save, restore, dump
+state: save, restore, dump, clone
 snapshot: snapshots
 backup: backups and checkpoints
 life: start, shutdown, reboot, destroy, suspend, resume, autostart

@@ -154,13 +154,14 @@ def attach(domain: Handle, kind: Kind[D], device: D, *, scope: Scope = Scope.CUR
 
     def live(run: Run, _: Undo) -> None:
         if not kind.takes_in(domain, run, device):
-            _plug(domain, run, kind, device)
+            plug_in(domain, run, kind, device)
 
     together(domain, scope, live, lambda present: kind.added(present, device))
     return warnings
 
 
-def _plug(domain: Handle, run: Run, kind: Kind[D], device: D) -> None:
+def plug_in(domain: Handle, run: Run, kind: Kind[D], device: D) -> None:
+    """Plug a device into the running guest; call it under the domain's lock. For errors see :func:`attach`."""
     _require_hotplug(run, "plug")
     with domain.monitor() as session, Undo() as undo, ExitStack() as opened:
         kind.sweep(run, session)
@@ -209,7 +210,7 @@ def detach(
             kept = tuple(one for one in listed if one is not gone)
             definitions.change(domain, lambda present: replace(present, **{kind.part: kept}), undo)
         if wanted.live:
-            _unplug(domain, run, kind, entry, timeout=timeout, wait=wait)
+            unplug(domain, run, kind, entry, timeout=timeout, wait=wait)
         undo.commit()
 
 
@@ -218,8 +219,13 @@ def _told(kind: Kind[D], entry: dict[str, Any]) -> D:
     return replace(toml.from_plain(entry["spec"], kind.described, "record"), alias=entry["id"])
 
 
-def _unplug(domain: Handle, run: Run, kind: Kind[D], entry: dict[str, Any], *, timeout: float, wait: bool) -> None:
-    """Unplug the device, and close what it used only when the guest has released it (DEVICE_DELETED)."""
+def unplug(
+    domain: Handle, run: Run, kind: Kind[D], entry: dict[str, Any], *, timeout: float = TIMEOUT, wait: bool = True
+) -> None:
+    """Unplug a device, and close what it used only when the guest has released it (DEVICE_DELETED).
+
+    Call it under the domain's lock. For errors see :func:`detach`.
+    """
     _require_hotplug(run, "unplug")
     with domain.monitor() as session, Undo() as undo:
         kind.before_release(run, session, entry, undo)

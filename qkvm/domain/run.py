@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         macvtaps: dict[str, int]
         cgroup: str
         unit: str
+        template: Plain
         no_cgroup: str
         # Changes of its tuning since the start.
         cputune: Plain

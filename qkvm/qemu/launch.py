@@ -56,7 +56,7 @@ class Resources(NamedTuple):
     ``sockets`` has the fds of listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of images
     by protocol node, ``shares`` one of each shared folder. ``folder`` is the run's. ``vnc_secret`` is a file with
     the VNC password, '' for none. ``flash`` is UEFI firmware, None the BIOS. ``tpm_fd`` leads to the swtpm, 0 is
-    none. ``quirks`` are the workarounds that this QEMU needs.
+    none. ``quirks`` are the workarounds that this QEMU needs. ``memory`` is a file to be the guest's memory.
     """
 
     accel: str
@@ -74,6 +74,14 @@ class Resources(NamedTuple):
     flash: Flash | None = None
     tpm_fd: int = 0
     shares: tuple[int, ...] = ()
+    memory: MemoryFile | None = None
+
+
+class MemoryFile(NamedTuple):
+    """A file that is the guest's memory; ``shared``: what the guest writes goes into it."""
+
+    path: str
+    shared: bool
 
 
 class ImageFd(NamedTuple):
@@ -175,7 +183,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         vnc=vnc_option(domain.vnc, given) if domain.vnc else "",
         vnc_secret=given.vnc_secret,
         vnc_websocket=given.vnc_websocket,
-        memory_object=_memory_object(domain),
+        memory_object=_memory_object(domain, given.memory),
         iothreads=tuple(_iothread_object(domain)),
         throttle_groups=tuple(disks.throttle_group_object(group) for group in domain.throttle_groups),
         actions=actions(domain),
@@ -247,17 +255,26 @@ def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
     return found
 
 
-def _memory_object(domain: Domain) -> dict[str, Any] | None:
+def _memory_object(domain: Domain, file: MemoryFile | None) -> dict[str, Any] | None:
     """Return the memory backend (qapi/qom.json); None for plain anonymous pages."""
     backing, tune = domain.memory_backing, domain.numatune
     if backing == MemoryBacking() and tune is None:
-        return None
+        if file is None:
+            return None
+        # A saved state fits only memory of the same name: this is the name of plain pages.
+        return {
+            "qom-type": "memory-backend-file", "id": "pc.ram", "size": domain.memory.maximum * 1024,
+            "x-use-canonical-path-for-ramblock-id": False, "share": file.shared, "mem-path": file.path,
+        }  # fmt: skip
     kinds = {"anonymous": "memory-backend-ram", "memfd": "memory-backend-memfd", "file": "memory-backend-file"}
     kind = "memory-backend-memfd" if backing.hugepages else kinds[backing.source]
+    kind = kind if file is None else "memory-backend-file"
     found: dict[str, Any] = {"qom-type": kind, "id": "ram0", "size": domain.memory.maximum * 1024}
     found |= {"share": backing.shared, "merge": backing.mergeable, "prealloc": backing.preallocated}
     if kind == "memory-backend-file":
-        found["mem-path"] = "/dev/shm"
+        found["mem-path"] = "/dev/shm" if file is None else file.path
+    if file is not None:
+        found["share"] = file.shared
     if backing.hugepages:
         found["hugetlb"] = True
         if backing.hugepage_size:

@@ -11,6 +11,7 @@ from qkvm.cli.parse import UsageError
 from qkvm.domain.access import keys
 from qkvm.errors import HostError, MissingProgram
 from qkvm.storage.media.seed import Seed
+from qkvm.units import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,7 @@ def _file(given: Suboptions, key: str) -> str:
 
 def _meta_data(domain: Domain) -> str:
     """Return meta-data: the host name, and the id by which cloud-init knows that it has already run."""
-    name = "".join(char if char.isascii() and (char.isalnum() or char in ".-") else "-" for char in domain.name)
-    return json.dumps({"instance-id": domain.uuid, "local-hostname": name.strip(".-") or "guest"}) + "\n"
+    return json.dumps({"instance-id": domain.uuid, "local-hostname": host_name(domain.name)}) + "\n"
 
 
 def own_key(tree: Tree) -> list[str]:

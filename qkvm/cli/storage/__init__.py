@@ -1,8 +1,9 @@
-"""Verbs on storage pools, volumes and base images.
+"""Verbs on storage pools, volumes and base images, and on clones.
 
 A module imports only what is listed before it:
 
 pools: pools
 volumes: volumes
 images: base images
+clones: clones of domains, and templates
 """

@@ -65,6 +65,7 @@ domain.blockjobs: blockcommit blockcopy blockjob blockpull
 domain.backups: backup backup-begin backup-dumpxml checkpoint-create checkpoint-create-as checkpoint-delete
 domain.backups: checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-list checkpoint-parent
 domain.backups: restore-backup
+storage.clones: clone template-create template-delete template-info template-list
 domain.disks: attach-disk change-media detach-disk domblklist
 access: cp exec ssh
 domain.screen: console domdisplay inject-nmi screenshot send-key ttyconsole view vncdisplay

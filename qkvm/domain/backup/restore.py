@@ -12,6 +12,7 @@ from qkvm import files, units
 from qkvm.domain import define
 from qkvm.domain import definition as definitions
 from qkvm.domain.handle import Handle
+from qkvm.domain.state.copy import identity
 from qkvm.emulator import machinetype
 from qkvm.errors import AlreadyExists, HostError
 from qkvm.spec import domain as spec
@@ -55,7 +56,8 @@ def restore(
     Disks are made at their former paths if these are in qkvm's folder of images or in a pool's; else in qkvm's
     folder. So are the disks of a domain with another name, or whose former path is taken.
 
-    :param name: another name for the domain, which then also gets a new UUID and new MAC addresses.
+    :param name: another name for the domain, which then also gets a new UUID, new MAC addresses, and a seed by
+        which cloud-init takes it for a new machine.
     :param in_place: use all former paths: then the backup decides which files root writes.
     :param number: of the backup, 0 is the newest. :param report: called with the bytes made and in all.
     :raises AlreadyExists: there is such a domain. :raises HostError: the backup is damaged, or no room.
@@ -65,7 +67,7 @@ def restore(
     backup = manifest.find(number)
     before = definitions.parse(backup.definition, f"{folder}/{folders.MANIFEST}")
     _check_disks(before, backup.disks, folder)
-    wanted = _renamed(before, units.check_name(name, "domain")) if name and name != before.name else before
+    wanted = identity.renewed(before, name)[0] if name and name != before.name else before
     domain = Handle(tree, wanted.name)
     with domain.lock(), files.Undo() as undo, ExitStack() as making:
         if domain.is_persistent or domain.is_running:
@@ -90,7 +92,10 @@ def restore(
             unfinished.name(new, path)
             undo.add(files.remove, path)
         if backup.seed is not None:
-            wanted = _with_seed(tree, wanted, backup.seed, undo)
+            texts = seed.Seed(backup.seed.user_data, backup.seed.meta_data, backup.seed.network_config)
+            if wanted.name != before.name:
+                texts = identity.seed_of(texts, wanted.name, identity.addresses(before, wanted))
+            wanted = _with_seed(tree, wanted, backup.seed.path, texts, undo)
         text = toml.update(
             backup.definition, machinetype.pinned_here(tree, spec.validate(stability.renewed(wanted)))
         )
@@ -127,12 +132,12 @@ def _free(folder: str, path: str, name: str) -> str:
     return path
 
 
-def _with_seed(tree: Tree, wanted: spec.Domain, found: folders.Seed, undo: files.Undo) -> spec.Domain:
-    """Make the seed again, and return the definition with it in its former drive."""
+def _with_seed(tree: Tree, wanted: spec.Domain, former: str, texts: seed.Seed, undo: files.Undo) -> spec.Domain:
+    """Make the seed again, and return the definition with it in the drive of its former path."""
     path = _free(tree.seeds, tree.seed(wanted.name), wanted.name)
     undo.add(files.remove, path)
-    seed.write(path, seed.Seed(found.user_data, found.meta_data, found.network_config))
-    disks = (replace(disk, path=path) if disk.path == found.path else disk for disk in wanted.disks)
+    seed.write(path, texts)
+    disks = (replace(disk, path=path) if disk.path == former else disk for disk in wanted.disks)
     return replace(wanted, disks=tuple(disks))
 
 
@@ -148,11 +153,6 @@ def _check_disks(definition: spec.Domain, disks: tuple[folders.Image, ...], fold
                 f"{folder}/{folders.MANIFEST} is damaged: disk '{units.printable(one.target)}' is not that of the "
                 "definition beside it"
             )
-
-
-def _renamed(before: spec.Domain, name: str) -> spec.Domain:
-    nics = tuple(replace(nic, mac=units.random_mac()) for nic in before.nics)
-    return replace(before, name=name, uuid=units.random_uuid(), nics=nics)
 
 
 def _place(tree: Tree, one: folders.Image, name: str, *, renamed: bool, in_place: bool) -> str:

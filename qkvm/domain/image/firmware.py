@@ -108,6 +108,16 @@ def make_store(tree: Tree, flash: Flash, undo: files.Undo, *, reset: bool = Fals
     image.copy(os.path.realpath(flash.template), flash.template_format, flash.variables, flash.variables_format)
 
 
+def copy_store(tree: Tree, definition: spec.Domain, target: str) -> bool:
+    """Copy a domain's variables to a qcow2 file; return False where it has none yet."""
+    path = store_path(tree, definition)
+    if not path or not os.path.lexists(path):
+        return False
+    files.make_private_dir(tree.nvrams)
+    image.copy(path, _format(path), target, "qcow2")
+    return True
+
+
 def _check_size(flash: Flash) -> None:
     """Refuse a store of another size than the template's: the firmware would not find it in the flash."""
     if not flash.template:

@@ -18,7 +18,7 @@ from qkvm.domain.device.nic import remains as nicremains
 from qkvm.domain.device.nic.opening import Opened
 from qkvm.domain.device.nic.status import bridge_for, nic_entry
 from qkvm.domain.device.share import serve as share
-from qkvm.domain.image import firmware
+from qkvm.domain.image import firmware, linked
 from qkvm.domain.launch import arrival, beside, listening
 from qkvm.domain.launch.end import release
 from qkvm.domain.run import Run, open_life, settle, write
@@ -31,7 +31,7 @@ from qkvm.host.node import accel
 from qkvm.net.link import link, port
 from qkvm.qemu import disks, launch, ports, quirks
 from qkvm.qemu.firmware import Flash
-from qkvm.qemu.launch import Kept, Launch, Resources
+from qkvm.qemu.launch import Kept, Launch, MemoryFile, Resources
 from qkvm.qemu.quirks import Quirk
 from qkvm.spec import domain as spec
 from qkvm.spec import toml
@@ -50,7 +50,8 @@ class Origin(NamedTuple):
 
     For a saved state ``kept`` has ids and places of its devices; ``load`` gives QEMU the state and lets the guest
     run, or not. ``reason`` is virsh's reason for the state 'running' that follows. ``stored`` is the stamp of the
-    file that the definition was read from (files.file_stamp), () if there is none.
+    file that the definition was read from (files.file_stamp), () if there is none. ``memory`` is a file to be the
+    guest's memory, and ``memory_fd`` an fd that its path leads to, -1 for none.
     """
 
     definition: spec.Domain
@@ -58,6 +59,8 @@ class Origin(NamedTuple):
     kept: Kept | None = None
     load: Callable[[Run], None] | None = None
     stored: tuple[int, ...] = ()
+    memory: MemoryFile | None = None
+    memory_fd: int = -1
 
 
 class _Prepared(NamedTuple):
@@ -112,6 +115,7 @@ def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvra
             company = beside.open_sockets(domain, run, ready.definition, ready.user, opened)
             plugged = [fd for tap in taps for fd in tap.fds]
             fds = [life, *sockets.values(), *plugged, *images.values(), *company.fds]
+            fds += [origin.memory_fd] if origin.memory_fd >= 0 else []
             given = company.add_to(_resources(domain, ready, run, sockets, taps, images))
             plan = launch.plan(ready.definition, given, origin.kept)
             argv = _command_line(domain, ready, plan)
@@ -158,6 +162,7 @@ def _prepare(domain: Handle, origin: Origin, ident: int) -> _Prepared:
     beside.check(domain.tree, definition, user)
     for disk in definition.disks:
         check_images(disk)
+    linked.refuse_base(domain.tree, definition)
     for nic in definition.nics:
         passt.check(nic, as_root=os.geteuid() == 0)
     bridges = tuple(bridge_for(domain.tree, nic) for nic in definition.nics)
@@ -258,6 +263,7 @@ def _resources(
         vnc_websocket=ready.vnc_websocket,
         vnc_secret=secret,
         flash=ready.flash,
+        memory=ready.origin.memory,
     )
 
 

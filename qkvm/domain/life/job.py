@@ -122,6 +122,11 @@ def recover(domain: Handle, run: Run) -> None:
         try:
             with domain.monitor(run.monitor) as session:
                 _settle(run, session, told)
+            if told.get("nics"):
+                from qkvm.domain.state.copy import freeze
+
+                # They were unplugged for a template.
+                freeze.plug_back(domain, run, told["nics"])
         except (MonitorError, NotReached):
             return
     if "temporary" in told:

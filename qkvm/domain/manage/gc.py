@@ -10,6 +10,7 @@ from qkvm.domain import run as runs
 from qkvm.domain.device.nic import guard as nicguard
 from qkvm.domain.handle import Handle
 from qkvm.domain.launch.end import forget
+from qkvm.domain.state.copy import template
 from qkvm.domain.tuning import group
 from qkvm.host import view
 from qkvm.net.grant import handout
@@ -41,6 +42,11 @@ def collect(tree: Tree) -> list[str]:
         unfinished.clear(tree, folder)
     store.sweep(tree)
     collected = []
+    for name in files.entries(tree.makings, ".json"):
+        # Whoever takes the lock removes a clone whose maker was killed.
+        with Handle(tree, name).lock():
+            collected.append(name)
+    collected += template.collect(tree)
     for name in files.entries(tree.domain_runs):
         domain = Handle(tree, name)
         with domain.lock():

@@ -34,6 +34,10 @@ def pass_by(domain: Handle) -> None:
         cap = settings.load(domain.tree).serial_log_kib * 1024
         for log in logs:
             files.trim_log(log, cap)
+    if os.path.lexists(domain.tree.making(domain.name)):
+        from qkvm.domain.state.copy import unfinished
+
+        unfinished.pass_by(domain)
     run = domain.run
     if run is not None:
         _mend_run(domain, run)

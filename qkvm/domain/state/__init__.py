@@ -1,4 +1,4 @@
-"""Save a guest's state to a file, dump it, and restore it.
+"""Save a guest's state to a file, dump it, restore it, and copy it.
 
 A module imports only what is listed before it:
 
@@ -9,4 +9,5 @@ saved: show and change the description in a save file
 save: save, managedsave
 dump: dump the guest's memory
 bring_back: start QEMU with a saved guest
+copy: clones, and the templates that instant clones begin from
 """

@@ -58,11 +58,13 @@ def send(
     what: str,
     report: Report | None = None,
     at_end: Callable[[], None] | None = None,
+    with_memory: bool = True,
 ) -> None:
     """Have QEMU write the guest's state to a stream; the guest is stopped afterwards.
 
     :param what: the job, for errors: 'save'. :param at_end: called when the guest is stopped and its disks are
         still open, before the last part of its state is written.
+    :param with_memory: False leaves out memory that is a shared file.
     :raises Aborted: it was canceled, by ^C too. :raises HostError: the state could not be written.
         In both cases :func:`go_on` lets the guest run on.
     """
@@ -71,7 +73,14 @@ def send(
         try:
             if not tracks_writes(run):
                 session.execute("stop", timeout=_PATIENCE)
-            _give(session, pump.far_end, "migrate", f"fd:{_FD_NAME}", waits=at_end is not None)
+            _give(
+                session,
+                pump.far_end,
+                "migrate",
+                f"fd:{_FD_NAME}",
+                waits=at_end is not None,
+                shared=not with_memory,
+            )
             status = _watch(run, session, mark, pump, report, at_end)
         except KeyboardInterrupt:
             stream.abandon()
@@ -144,13 +153,15 @@ def receive_sparse(run: Run, session: Session, path: str, *, channels: int) -> N
     session.execute("remove-fd", {"fdset-id": fdset})
 
 
-def _prepare(session: Session, *, waits: bool = False, channels: int = 0) -> None:
+def _prepare(session: Session, *, waits: bool = False, channels: int = 0, shared: bool = False) -> None:
     """Set QEMU's capabilities for a migration; an earlier one may have left others.
 
     :param waits: QEMU pauses before the last part. :param channels: 0 for a stream, more for a file.
+    :param shared: the stream does not have memory that is a shared file.
     """
     wanted = {
         "events": True, "pause-before-switchover": waits, "mapped-ram": channels > 0, "multifd": channels > 1,
+        "x-ignore-shared": shared,
     }  # fmt: skip
     known = {one["capability"] for one in session.execute("query-migrate-capabilities")}
     if channels and "mapped-ram" not in known:
@@ -174,15 +185,16 @@ def tracks_writes(run: Run) -> bool:
     return bool(run.record["accel"] == "kvm")
 
 
-def receive(run: Run, session: Session, feed: Callable[[int], None]) -> None:
+def receive(run: Run, session: Session, feed: Callable[[int], None], *, with_memory: bool = True) -> None:
     """Have QEMU load the state that ``feed`` writes to an fd; the guest is paused afterwards.
 
+    :param with_memory: False where the guest's memory is there already; see :func:`send`.
     :raises HostError: raised by ``feed``, or QEMU says what does not fit.
     :raises MonitorGone: QEMU ended: the state does not fit.
     """
     mark = journal.size(run.journal)
     with Pump(feed, into=True) as pump:
-        _give(session, pump.far_end, "migrate-incoming", f"fd:{_FD_NAME}")
+        _give(session, pump.far_end, "migrate-incoming", f"fd:{_FD_NAME}", shared=not with_memory)
         refused: HostError | MonitorGone | None = None
         try:
             if _watch(run, session, mark, pump, None) != "completed":
@@ -214,9 +226,27 @@ def _give_up(run: Run, session: Session, mark: int, pump: Pump) -> None:
             session.execute("closefd", {"fdname": _FD_NAME})
 
 
-def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False) -> None:
+def hand_over(run: Run, session: Session, other: Run, other_session: Session) -> None:
+    """Move the state of a stopped guest into another QEMU, which waits for it; the guest is paused there.
+
+    :raises HostError: one of the two says what does not fit.
+    """
+    marks = [(run, session, journal.size(run.journal)), (other, other_session, journal.size(other.journal))]
+    read, write = os.pipe()
+    try:
+        _give(other_session, read, "migrate-incoming", f"fd:{_FD_NAME}")
+        _give(session, write, "migrate", f"fd:{_FD_NAME}")
+    finally:
+        os.close(read)
+        os.close(write)
+    for one, through, mark in marks:
+        if _watch(one, through, mark, None, None) != "completed":
+            raise HostError(f"QEMU could not hand the guest's state over: {_why(through)}")
+
+
+def _give(session: Session, fd: int, command: str, uri: str, *, waits: bool = False, shared: bool = False) -> None:
     """Begin a migration over an fd; with ``waits`` QEMU pauses before the last part (pause-before-switchover)."""
-    _prepare(session, waits=waits)
+    _prepare(session, waits=waits, shared=shared)
     if command == "migrate":
         session.execute("migrate-set-parameters", _LIMITS)
     session.send_fd(_FD_NAME, fd)

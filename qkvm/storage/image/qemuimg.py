@@ -128,4 +128,9 @@ def opened(fd: int, fmt: str, backing: dict[str, object] | None = None, *, locki
     found = node(fd, fmt, backing)
     if not locking and isinstance(found["file"], dict):
         found["file"]["locking"] = "off"
-    return "json:" + json.dumps(found)
+    return as_json(found)
+
+
+def as_json(node: dict[str, object]) -> str:
+    """Return what :func:`node` returned as an argument of qemu-img."""
+    return "json:" + json.dumps(node)

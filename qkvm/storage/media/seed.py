@@ -17,11 +17,15 @@ SMBIOS_SERIAL = "ds=nocloud"
 
 
 class Seed(NamedTuple):
-    """The texts of a seed; without a ``network_config`` the image configures its network."""
+    """The texts of a seed; without a ``network_config`` the image configures its network.
+
+    ``vendor_data`` are qkvm's, beside the user's own; cloud-init follows both.
+    """
 
     user_data: str
     meta_data: str
     network_config: str = ""
+    vendor_data: str = ""
 
 
 def write(path: str, seed: Seed) -> None:
@@ -30,13 +34,15 @@ def write(path: str, seed: Seed) -> None:
     contents = {"user-data": seed.user_data, "meta-data": seed.meta_data}
     if seed.network_config:
         contents["network-config"] = seed.network_config
+    if seed.vendor_data:
+        contents["vendor-data"] = seed.vendor_data
     write_atomic(path, iso.make(LABEL, {name: text.encode() for name, text in contents.items()}))
 
 
 def read(path: str) -> Seed:
     """Return the texts of a seed. :raises HostError: it is not there, or is no seed."""
     with iso.Iso(path) as image:
-        found = [image.read(name) for name in ("user-data", "meta-data", "network-config")]
+        found = [image.read(name) for name in ("user-data", "meta-data", "network-config", "vendor-data")]
     if found[0] is None or found[1] is None:
         raise HostError(f"{path} is no seed: it lacks user-data or meta-data")
     return Seed(*((raw or b"").decode("utf-8", "replace") for raw in found))

@@ -110,9 +110,13 @@ class Tree:
         """Folder of the disks of guests that go when their ``qkvm run`` ends, and of these processes' locks."""
         return join(self.state, "passing")
 
-    def passing(self, domain: str, kind: str) -> str:
-        """Return the disk ('qcow2') or lock ('lock') of a guest that goes when its ``qkvm run`` ends."""
-        return join(self.passing_guests, f"{domain}.{kind}")
+    def passing_lock(self, domain: str) -> str:
+        """Return the lock of the ``qkvm run`` that runs a guest which goes with it."""
+        return join(self.passing_guests, f"{domain}.lock")
+
+    def passing_disks(self, domain: str) -> str:
+        """Folder of the disks of a guest that goes when its ``qkvm run`` ends."""
+        return join(self.passing_guests, f"{domain}.disks")
 
     @property
     def domain_runs(self) -> str:

@@ -9,12 +9,12 @@ terminal: its width and colours
 output, log, journald: print results, and write to the log file and the journal
 globals, readonly: options before the verb
 common, editor: options of many verbs; the user's editor
-access: ways into guests: exec, ssh, cp
 domain: verbs on domains
 net: verbs on networks and interfaces
 storage: verbs on pools and volumes
 host: verbs on this host
 install: the verb install, which takes virt-install's options
+inside: verbs that lead into a guest: exec, ssh, cp, run
 shell: the shell, its verbs, completion and help
 main: the entry point
 """

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         stopped: Plain
         ending: str
         leaving: dict[str, bool]
+        passing: bool
 
 
 DEVICES: tuple[DeviceKind, ...] = ("nics", "vcpus", "disks", "controllers", "filesystems")

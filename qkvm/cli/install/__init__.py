@@ -35,7 +35,7 @@ def install(context: Context, args: Args) -> int:
 
     words = list(args.raw)
     if not words or words[0] in ("--help", "-h"):
-        context.out(_help())
+        context.out(help_text("make a domain from virt-install's options and start it", usage()))
         return 0
     asked = questions(words)
     if asked:
@@ -135,24 +135,35 @@ def _xml(plan: Plan, step: str) -> str:
 
 def usage() -> tuple[str, str, list[tuple[str, str]]]:
     """Return the synopsis, a description of the options, and each option with its meaning."""
+    synopsis = "install --name NAME --memory MIB --disk size=GIB --cdrom ISO [options]"
+    return synopsis, "--OPTION=? lists the suboptions of one", labels(OPTIONS)
+
+
+def options() -> list[str]:
+    """Return the names of all options, for completion."""
+    return list(OPTIONS)
+
+
+def labels(known: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return each option of a table as help shows it, and its meaning."""
     short: dict[str, list[str]] = {}
     for alias, name in ALIASES.items():
         short.setdefault(name, []).append(alias)
-    options = []
-    for name, (how, summary) in OPTIONS.items():
+    found = []
+    for name, (how, summary) in known.items():
         value = {":": "OPTIONS", "[:]": "[OPTIONS]"}.get(how.rstrip("*"), how.rstrip("*"))
         label = ", ".join([*sorted(short.get(name, []), key=len), f"--{name}"])
-        options.append((f"{label} {value}".rstrip(), summary))
-    synopsis = "install --name NAME --memory MIB --disk size=GIB --cdrom ISO [options]"
-    return synopsis, "--OPTION=? lists the suboptions of one", options
+        found.append((f"{label} {value}".rstrip(), summary))
+    return found
 
 
-def _help() -> str:
-    synopsis, note, options = usage()
+def help_text(summary: str, told: tuple[str, str, list[tuple[str, str]]]) -> str:
+    """Return the help of a verb that reads its words itself. :param told: what its usage() returns."""
+    synopsis, note, options = told
     return (
-        "  NAME\n    install - make a domain from virt-install's options and start it\n\n"
+        f"  NAME\n    {synopsis.partition(' ')[0]} - {summary}\n\n"
         f"  SYNOPSIS\n    {synopsis}\n\n"
         f"  OPTIONS ({note})\n"
-        + "".join(f"    {label:<36}  {told}\n" for label, told in options)
+        + "".join(f"    {label:<36}  {meaning}\n" for label, meaning in options)
         + "\n  (examples: qkvm help --guide install)\n\n"
     )

@@ -18,6 +18,7 @@ from qkvm.storage.media.seed import SMBIOS_SERIAL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qkvm.cli.install.cloudinit import Asked
     from qkvm.cli.install.hardware import Board
     from qkvm.cli.install.media import Method
     from qkvm.cli.install.osinfo import Profile
@@ -38,11 +39,13 @@ def build(
     warn: Callable[[str], object],
     *,
     own_key: Callable[[Tree], list[str]] = cloudinit.own_key,
+    seed: Callable[[spec.Domain, list[str]], Asked] | None = None,
 ) -> Built:
     """Return the plan that the options of a line describe.
 
     :param warn: called with a warning about each option that works but may be a mistake.
     :param own_key: returns qkvm's own public key for a seed.
+    :param seed: makes the seed where --cloud-init does not say what is in it; None: there is none then.
     :raises InvalidValue: an option is missing, unknown or contradicts another.
     :raises HostError: a file is missing or can't be used.
     """
@@ -54,6 +57,8 @@ def build(
     drive = drives.cdrom(chosen.live) if chosen.cdrom or chosen.live else ""
     definition = _definition(options, name, profile, board)
     asked = cloudinit.seed(options, definition, lambda: own_key(tree))
+    if asked is None and seed is not None:
+        asked = seed(definition, own_key(tree))
     smbios = hardware.smbios(options)
     if asked is not None:
         drives.add_seed(tree.seed(name))

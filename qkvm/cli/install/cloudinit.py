@@ -29,6 +29,19 @@ _LENGTH = 16
 _SALT = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
+_LOGIN = r"""
+unit=serial-getty@ttyS0.service
+[ -d /run/systemd/system ] && [ ! -e /run/systemd/system/$unit.d ] || exit 0
+mkdir -p /run/systemd/system/$unit.d
+printf '[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear %%I 115200 $TERM\n' \
+    >/run/systemd/system/$unit.d/qkvm.conf
+systemctl daemon-reload
+systemctl --no-block try-restart $unit
+"""
+"""Log root in on the serial console, to which only the owner of the guest gets. The first of two calls does it: an
+image need not have both of cloud-init's modules, and bootcmd comes before the login is asked for."""
+
+
 class Asked(NamedTuple):
     """A seed, and the password that was generated for it; '' if none was."""
 
@@ -60,6 +73,20 @@ def seed(options: Options, domain: Domain, own_key: Callable[[], list[str]]) -> 
     meta_data = _file(given, "meta-data") if given.has("meta-data") else _meta_data(domain)
     network_config = _file(given, "network-config") if given.has("network-config") else ""
     return Asked(Seed(user_data, meta_data, network_config), password)
+
+
+def own(domain: Domain, keys: list[str]) -> Asked:
+    """Return the seed of a guest of 'qkvm run': its name, these keys, and root on its serial console."""
+    name = json.loads(_meta_data(domain))
+    config: dict[str, Any] = {"bootcmd": [["sh", "-c", _LOGIN]], "runcmd": [["sh", "-c", _LOGIN]]}
+    if keys:
+        config |= {
+            "users": ["default", {"name": "root", "ssh_authorized_keys": keys}],
+            "ssh_authorized_keys": keys,
+            "disable_root": False,
+        }
+    user_data = f"#cloud-config\n{json.dumps({'hostname': name['local-hostname'], **config}, indent=1)}\n"
+    return Asked(Seed(user_data, _meta_data(domain)), "")
 
 
 def _file(given: Suboptions, key: str) -> str:

@@ -146,17 +146,22 @@ def choose(kind: type[T], text: str, what: str) -> T:
         raise UsageError(f"{what} '{printable(text)}' is not known", hint=hint) from None
 
 
-def read(words: list[str]) -> Options:
+def read(
+    words: list[str], known: dict[str, tuple[str, str]] = OPTIONS, verb: str = "install", place: str = ""
+) -> Options:
     """Return the options of an install line: '--name X' or '--name=X'.
 
+    :param known: the options of another verb. :param place: the option whose value needs no name, '' for none.
     :raises UsageError: an option is unknown, lacks its value, or is given twice.
     """
     given: dict[str, list[str]] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        name, equals, value = _option(word)
-        how = OPTIONS[name][0]
+        if place and not word.startswith("-"):
+            word = f"--{place}={word}"
+        name, equals, value = _option(word, known, verb)
+        how = known[name][0]
         optional = how.startswith("[")
         if not how:
             if equals:
@@ -194,16 +199,16 @@ def _name(option: str) -> str:
     return ALIASES.get(option) or (option[2:] if option.startswith("--") else "")
 
 
-def _option(word: str) -> tuple[str, str, str]:
+def _option(word: str, known: dict[str, tuple[str, str]] = OPTIONS, verb: str = "install") -> tuple[str, str, str]:
     """Return name, '=' or '', and value of a word that must be an option."""
     option, equals, value = word.partition("=")
     name = _name(option)
-    if name in REFUSED:
+    if name in REFUSED and name not in known:
         reason, hint = REFUSED[name]
         raise UsageError(f"--{name} is not supported: {reason}", hint=hint)
-    if name not in OPTIONS:
+    if name not in known:
         raise UsageError(
-            f"unrecognized arguments: {printable(word)}", hint="qkvm install --help lists the options"
+            f"unrecognized arguments: {printable(word)}", hint=f"qkvm {verb} --help lists the options"
         )
     return name, equals, value
 

@@ -81,7 +81,11 @@ def _candidates(tree: Tree, words: Sequence[str]) -> list[str]:
     if verb is None:
         return []
     if "raw" in verb.marks:
-        return _fitting(partial, _install_options()) if partial.startswith("-") else []
+        if partial.startswith("-"):
+            from qkvm.cli.shell.usage import raw_module
+
+            return _fitting(partial, (f"--{name}" for name in raw_module(verb).options()))
+        return _fitting(partial, _base_images(tree)) if verb.name == "run" and len(words) == 2 else []
     typed = Typed(verb)
     for word in words[1:-1]:
         try:
@@ -207,10 +211,10 @@ def _volumes(asked: Asked) -> Iterable[str]:
             yield from (info.name if named else info.path for info in list_volumes(pool))
 
 
-def _images(asked: Asked) -> Iterable[str]:
+def _base_images(tree: Tree) -> Iterable[str]:
     from qkvm.storage.base import store
 
-    return store.names(asked.tree)
+    return store.names(tree)
 
 
 def _macs(asked: Asked) -> Iterable[str]:
@@ -295,12 +299,6 @@ def _topics(asked: Asked) -> Iterable[str]:
     return (*GROUPS, guide.KEYWORD, *guide.topics(), *(verb.name for verb in listed()))
 
 
-def _install_options() -> Iterable[str]:
-    from qkvm.cli.install.table import OPTIONS
-
-    return (f"--{name}" for name in OPTIONS)
-
-
 def _files(partial: str, *, folders_only: bool = False) -> Iterable[str]:
     """Return files and folders, folders with a slash at the end; hidden ones only if a dot was typed."""
     begin = partial.rpartition("/")[2]
@@ -326,7 +324,7 @@ _PROVIDERS: dict[str, Callable[[Asked], Iterable[str]]] = {
     "event": _events,
     "file": lambda asked: _files(asked.partial),
     "folder": lambda asked: _folders(asked.partial),
-    "image": _images,
+    "image": lambda asked: _base_images(asked.tree),
     "interface": _interfaces,
     "link": _links,
     "mac": _macs,

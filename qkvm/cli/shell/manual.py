@@ -10,10 +10,9 @@ import time
 
 from qkvm import paths
 from qkvm.cli.context import EXIT_ERROR, EXIT_INTERRUPTED, VERSION
-from qkvm.cli.install import usage as install_usage
 from qkvm.cli.shell import guide
 from qkvm.cli.shell.roff import escaped, topic_page
-from qkvm.cli.shell.usage import GROUPS, USAGE, verb_help_parts
+from qkvm.cli.shell.usage import GROUPS, USAGE, raw_module, verb_help_parts
 from qkvm.cli.verbs import Verb, listed
 from qkvm.files import os_error
 
@@ -103,7 +102,7 @@ def page(summary: str, date: str) -> str:
 
 def _verb(verb: Verb) -> str:
     if "raw" in verb.marks:
-        synopsis, description, options = install_usage()
+        synopsis, description, options = raw_module(verb).usage()
     else:
         synopsis, description, options = verb_help_parts(verb)
     described = "".join(f".PP\n{escaped(line)}\n" for line in (_sentence(verb.summary), *description.splitlines()))

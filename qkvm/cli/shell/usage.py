@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qkvm.cli.parse import Option, options_of
 from qkvm.cli.verbs import Verb, listed
 from qkvm.cli.verbs.options import usual
@@ -85,6 +87,13 @@ def verb_help_parts(verb: Verb) -> tuple[str, str, list[tuple[str, str]]]:
         verb.description,
         [(_label(option), option.meaning or usual(option.name)[1]) for option in options],
     )
+
+
+def raw_module(verb: Verb) -> Any:
+    """Return the module of a verb that reads its words itself; its usage() and options() tell of them."""
+    from importlib import import_module
+
+    return import_module(verb.module)
 
 
 def groups(colon: str = ":") -> dict[str, str]:

@@ -67,9 +67,10 @@ domain.backups: checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-li
 domain.backups: restore-backup
 storage.clones: clone template-create template-delete template-info template-list
 domain.disks: attach-disk change-media detach-disk domblklist
-access: cp exec ssh
+inside.access: cp exec ssh
 domain.screen: console domdisplay inject-nmi screenshot send-key ttyconsole view vncdisplay
 install: install
+inside.run: run
 domain.monitor: guest-agent-timeout qemu-agent-command qemu-monitor-command
 host.boot: autostart autostart-all setup-boot shutdown-all
 domain.guest: domfsfreeze domfsinfo domfsthaw domfstrim domhostname domtime get-user-sshkeys guestinfo

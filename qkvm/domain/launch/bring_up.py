@@ -51,7 +51,8 @@ class Origin(NamedTuple):
     For a saved state ``kept`` has ids and places of its devices; ``load`` gives QEMU the state and lets the guest
     run, or not. ``reason`` is virsh's reason for the state 'running' that follows. ``stored`` is the stamp of the
     file that the definition was read from (files.file_stamp), () if there is none. ``memory`` is a file to be the
-    guest's memory, and ``memory_fd`` an fd that its path leads to, -1 for none.
+    guest's memory, and ``memory_fd`` an fd that its path leads to, -1 for none. ``passing``: the guest goes
+    with the process that starts it.
     """
 
     definition: spec.Domain
@@ -61,6 +62,7 @@ class Origin(NamedTuple):
     stored: tuple[int, ...] = ()
     memory: MemoryFile | None = None
     memory_fd: int = -1
+    passing: bool = False
 
 
 class _Prepared(NamedTuple):
@@ -203,6 +205,7 @@ def _make_run(domain: Handle, ready: _Prepared, ident: int, undo: files.Undo) ->
             "actual": ready.definition.memory.current, "maximum": ready.definition.memory.maximum, "since": 0,
         },
         "vcpus": [], "nics": [], "disks": [], "filesystems": [],
+        **({"passing": True} if ready.origin.passing else {}),
     })  # fmt: skip
     write(run)
     return run

@@ -10,6 +10,7 @@ from qkvm.domain import run as runs
 from qkvm.domain.device.nic import guard as nicguard
 from qkvm.domain.handle import Handle
 from qkvm.domain.launch.end import forget
+from qkvm.domain.manage import passing
 from qkvm.domain.state.copy import template
 from qkvm.domain.tuning import group
 from qkvm.host import view
@@ -41,7 +42,7 @@ def collect(tree: Tree) -> list[str]:
     for folder in (tree.images, tree.nvrams):
         unfinished.clear(tree, folder)
     store.sweep(tree)
-    collected = []
+    collected = passing.sweep(tree)
     for name in files.entries(tree.makings, ".json"):
         # Whoever takes the lock removes a clone whose maker was killed.
         with Handle(tree, name).lock():

@@ -69,7 +69,8 @@ class Plan(NamedTuple):
     """What an installation makes.
 
     ``first`` is the definition for the first boot; None: the same. ``stored`` is False if the definition exists
-    already; a ``transient`` domain has none.
+    already; a ``transient`` domain has none. One that is ``passing`` goes with this process. ``paused``: it does
+    not run until it is resumed.
     """
 
     definition: spec.Domain
@@ -79,6 +80,8 @@ class Plan(NamedTuple):
     media: Media | None = None
     transient: bool = False
     stored: bool = True
+    passing: bool = False
+    paused: bool = False
 
 
 def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
@@ -111,7 +114,8 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
             if plan.transient:
                 define.refuse_clashes(tree, plan.definition)
             stored = () if plan.first else file_stamp(tree.domain_definition(domain.name))
-            warnings = bring_up(domain, Origin(plan.first or plan.definition, stored=stored))
+            origin = Origin(plan.first or plan.definition, stored=stored, passing=plan.passing)
+            warnings = bring_up(domain, origin, paused=plan.paused)
         undo.commit()
     return warnings
 

@@ -41,6 +41,10 @@ def pass_by(domain: Handle) -> None:
     run = domain.run
     if run is not None:
         _mend_run(domain, run)
+    if os.path.lexists(domain.tree.passing_lock(domain.name)):
+        from qkvm.domain.manage import passing
+
+        passing.pass_by(domain)
     if os.path.lexists(os.path.join(domain.tree.snapshots(domain.name), "pending")):
         from qkvm.domain.snapshot import pending as snapshotpending
 

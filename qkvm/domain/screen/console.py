@@ -159,10 +159,15 @@ def _raw(terminal: int) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     caught = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
-    def leave(number: int, frame: object) -> None:
+    def leave(number: int, frame: Any) -> None:
+        former = handlers.get(number)
+        if callable(former):
+            # A caller that wants to know which one it was.
+            former(number, frame)
         raise KeyboardInterrupt
 
-    handlers = {number: signal.signal(number, leave) for number in caught}
+    handlers: dict[int, Any] = {}
+    handlers |= {number: signal.signal(number, leave) for number in caught}
     try:
         # Not TCSAFLUSH, setraw's default: keys that were typed ahead are for the guest.
         tty.setraw(terminal, termios.TCSADRAIN)

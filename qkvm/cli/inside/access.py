@@ -43,14 +43,15 @@ def exec_(context: Context, args: Args) -> int:
     context.flush()
     try:
         return roads.execute(
-            domain, command, stdin=stdin, sink=_write, tty=tty, timeout=args.number("timeout") or _WAIT,
+            domain, command, stdin=stdin, sink=write, tty=tty, timeout=args.number("timeout") or _WAIT,
             tell=_teller(context, args),
         )  # fmt: skip
     except BrokenPipeError:
         return _PIPE
 
 
-def _write(name: str, piece: bytes) -> None:
+def write(name: str, piece: bytes) -> None:
+    """Write a piece of a command's output ('out' or 'err') to this process's own."""
     left = memoryview(piece)
     while left:
         left = left[os.write(1 if name == "out" else 2, left) :]

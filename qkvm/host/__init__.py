@@ -6,6 +6,7 @@ record: what runs, as JSON in run/
 process: who runs, start, end
 confine, nosocket: limits for programs that work on untrusted content
 programs, settings: the programs that qkvm starts, and the administrator's settings
+sshkey: the key that opens guests to qkvm
 cgroup, limits: control groups
 systemd: systemd's scopes and its list of machines
 node: the machine itself

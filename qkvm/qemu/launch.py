@@ -50,13 +50,21 @@ DEFAULT_ACTIONS = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown
 """QEMU's own defaults (set-action of qapi/run-state.json)."""
 
 
+class VsockFd(NamedTuple):
+    """A guest's number on vsock, and an fd of /dev/vhost-vsock that holds it."""
+
+    cid: int
+    fd: int
+
+
 class Resources(NamedTuple):
     """What the host gives one start: accelerator, user, open fds, paths, the VNC server's address.
 
     ``sockets`` has the fds of listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of images
     by protocol node, ``shares`` one of each shared folder. ``folder`` is the run's. ``vnc_secret`` is a file with
     the VNC password, '' for none. ``flash`` is UEFI firmware, None the BIOS. ``tpm_fd`` leads to the swtpm, 0 is
-    none. ``quirks`` are the workarounds that this QEMU needs. ``memory`` is a file to be the guest's memory.
+    none. ``vsock`` is None without one. ``credentials`` are systemd's in the guest, in base64, and no secrets.
+    ``quirks`` are the workarounds that this QEMU needs. ``memory`` is a file to be the guest's memory.
     """
 
     accel: str
@@ -75,6 +83,8 @@ class Resources(NamedTuple):
     tpm_fd: int = 0
     shares: tuple[int, ...] = ()
     memory: MemoryFile | None = None
+    vsock: VsockFd | None = None
+    credentials: Mapping[str, str] = {}
 
 
 class MemoryFile(NamedTuple):
@@ -102,6 +112,8 @@ class Launch(NamedTuple):
     smm: bool | None
     flash: Flash | None
     tpm_fd: int
+    vsock: VsockFd | None
+    credentials: Mapping[str, str]
     user: str
     quirks: frozenset[Quirk]
     sockets: Mapping[str, int]
@@ -153,8 +165,7 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
     :raises InvalidValue: the machine does not have an address, or two devices have the same one.
     """
     board = Board(domain)
-    fixed = _fixed_places(domain, board)
-    places = kept.places if kept is not None else {}
+    fixed, places = _fixed_places(domain, board), kept.places if kept is not None else {}
     found_controllers = controllers.controllers(domain, board, places)
     found_inputs = inputs.inputs(domain, board)
     found_ports = ports.ports(domain, board, given.sockets, given.serial_log)
@@ -171,6 +182,8 @@ def plan(domain: Domain, given: Resources, kept: Kept | None = None) -> Launch:
         smm=domain.boot.secure or domain.features.smm,
         flash=given.flash,
         tpm_fd=given.tpm_fd,
+        vsock=given.vsock,
+        credentials=given.credentials,
         user=given.user,
         quirks=given.quirks,
         sockets=given.sockets,
@@ -252,6 +265,8 @@ def _fixed_places(domain: Domain, board: Board) -> dict[str, Place]:
         found["rng"] = board.fixed(domain.rng.address, prefer=0x4)
     if domain.watchdog is not None and domain.watchdog.model is WatchdogModel.I6300ESB:
         found["watchdog"] = board.fixed(domain.watchdog.address)
+    if domain.vsock is not None:
+        found["vsock"] = board.fixed(domain.vsock.address)
     return found
 
 

@@ -208,7 +208,7 @@ def _addresses(domain: Domain) -> list[str]:
     every: list[str] = [device.address for kind in kinds for device in kind]
     singles = (
         domain.video_address,
-        *(one.address for one in (domain.balloon, domain.rng, domain.watchdog) if one),
+        *(one.address for one in (domain.balloon, domain.rng, domain.watchdog, domain.vsock) if one),
     )
     found = [address for address in (*every, *singles) if address and address[0].isdigit()]
     whole = [address if address.count(":") == 2 else f"0000:{address}" for address in found]

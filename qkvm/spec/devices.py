@@ -256,6 +256,20 @@ class Balloon(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str = ""
 
 
+class Vsock(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A socket device between host and guest; ``cid`` is the guest's number, 0 for a free one at each start."""
+
+    cid: int = 0
+    address: str = ""
+
+
+def check_vsock(vsock: Vsock) -> None:
+    """Check the number of a guest; 0 to 2 are the hypervisor's and the host's (vsock(7))."""
+    if vsock.cid and not 3 <= vsock.cid < (1 << 32) - 1:
+        raise InvalidValue(f"vsock cid {vsock.cid} is not one of a guest", hint="3 or more; 0 takes a free one")
+    check.address(vsock.address, "vsock")
+
+
 def check_vnc(vnc: Vnc) -> None:
     """Check addresses, ports and the password."""
     from ipaddress import ip_address

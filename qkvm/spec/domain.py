@@ -49,6 +49,7 @@ from qkvm.spec.devices import (
     TpmModel,
     Video,
     Vnc,
+    Vsock,
     Watchdog,
     WatchdogAction,
     WatchdogModel,
@@ -59,6 +60,7 @@ from qkvm.spec.devices import (
     check_rng,
     check_vnc,
     check_vnc_password,
+    check_vsock,
 )
 from qkvm.spec.disk import (
     Cache,
@@ -106,11 +108,11 @@ __all__ = [
     "MemorySource", "NO_GENID", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
     "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel",
     "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "UserBackend", "VCPU_LIMIT", "Vcpus", "Vhost",
-    "Video", "Vlan", "Vnc", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth",
+    "Video", "Vlan", "Vnc", "Vsock", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth",
     "check_blkiotune", "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk",
     "check_filesystem", "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
     "check_smbios", "check_throttle", "check_throttle_groups", "check_topology", "check_vcpus", "check_vnc",
-    "check_vnc_password", "index_of", "next_target", "target_name", "validate",
+    "check_vnc_password", "check_vsock", "index_of", "next_target", "target_name", "validate",
 ]  # fmt: skip
 """This module exports all types that a definition consists of."""
 
@@ -202,6 +204,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     panic: bool = False
     tpm: Tpm | None = None
     filesystems: tuple[Filesystem, ...] = ()
+    vsock: Vsock | None = None
     rng: Rng | None = Rng()
     balloon: Balloon | None = Balloon()
     root_ports: int = 8
@@ -333,6 +336,8 @@ def _check_devices(domain: Domain) -> None:
     check.once((device.alias for kind in named for device in getattr(domain, kind)), "alias")
     if domain.vnc is not None:
         check_vnc(domain.vnc)
+    if domain.vsock is not None:
+        check_vsock(domain.vsock)
     if domain.rng is not None:
         check_rng(domain.rng)
     for what in ("rng", "balloon", "watchdog"):

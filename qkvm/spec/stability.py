@@ -38,6 +38,7 @@ _HOSTS_OF: dict[type, tuple[str, ...]] = {
     spec.Boot: ("kernel", "initrd", "cmdline", "loader", "nvram", "nvram_template"),
     spec.Rng: ("source", "rate_bytes", "rate_period"),
     spec.Vcpus: ("cpuset",),
+    spec.Vsock: ("cid",),
 }  # fmt: skip
 """Fields of a domain's parts that a guest can't see."""
 

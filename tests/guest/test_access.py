@@ -14,6 +14,7 @@ import pytest
 
 from qkvm.api.domain import Domain
 from qkvm.domain.access.byagent import SMALL
+from qkvm.domain.device import vsock
 from qkvm.errors import AgentRefused, GuestCommandError
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import PATIENCE, Guest, wait_agent
@@ -152,6 +153,19 @@ def test_files_go_both_ways(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     assert "one of the two places is in a guest" in lab.fails(f"cp {folder} {back}")
     assert "no absolute path" in lab.fails(f"cp vm:srv {back}")
     assert left(vm) == []
+
+
+def test_a_vsock_needs_the_hosts_kernel(lab: Lab) -> None:
+    """What it needs is said before anything is made; the test of KVM has a host with it."""
+    domain = lab.define("sock", body="[vsock]\n")
+    try:
+        assert '"driver": "vhost-vsock-pci"' in lab.ok("domargv sock")
+        assert "<vsock model='virtio'>" in lab.ok("dumpxml sock")
+        if not os.path.exists(vsock.DEVICE):
+            assert "this host has no /dev/vhost-vsock" in lab.fails("start sock")
+            assert not domain.is_running
+    finally:
+        domain.undefine()
 
 
 def test_no_way_in(lab: Lab, vm: Domain) -> None:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from qkvm.qemu import controllers, devices, disks, launch, ports, quirks, render, shares, slots
 from qkvm.qemu.abilities import Abilities
 from qkvm.qemu.firmware import Flash
-from qkvm.qemu.launch import Kept, Resources
+from qkvm.qemu.launch import Kept, Resources, VsockFd
 from qkvm.spec.domain import (
     AGENT_CHANNEL,
     AccessMode,
@@ -72,6 +72,7 @@ from qkvm.spec.domain import (
     Vhost,
     Video,
     Vnc,
+    Vsock,
     Watchdog,
     WatchdogAction,
     validate,
@@ -167,6 +168,11 @@ def user_nic(machine: Machine) -> Domain:
 def stacks(machine: Machine) -> Domain:
     """NICs of type user with forwards, one of passt and one of QEMU's own stack."""
     return validate(replace(minimal(machine), nics=(PASST_NIC, SLIRP_NIC)))
+
+
+def vsock(machine: Machine) -> Domain:
+    """A socket between host and guest."""
+    return validate(replace(minimal(machine), vsock=Vsock(cid=7)))
 
 
 def no_extras(machine: Machine) -> Domain:
@@ -285,6 +291,7 @@ FEATURES: dict[str, Callable[[Machine], Domain]] = {
     "minimal": minimal,
     "full": full,
     "hardware": hardware,
+    "vsock": vsock,
     "user-nic": user_nic,
     "stacks": stacks,
     "queues": queues,
@@ -329,6 +336,8 @@ def resources(domain: Domain, *, root: bool = False, release: str = "7.2") -> Re
         flash=_flash(domain),
         tpm_fd=109 if domain.tpm else 0,
         shares=tuple(range(120, 120 + len(domain.filesystems))),
+        vsock=VsockFd(domain.vsock.cid or 3, 119) if domain.vsock else None,
+        credentials={"ssh.ephemeral-authorized_keys-all": "c3NoLWVkMjU1MTkgQUFB"} if domain.vsock else {},
     )
 
 

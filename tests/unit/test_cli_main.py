@@ -328,7 +328,7 @@ def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     out = capsys.readouterr().out
     assert out.startswith("\nqkvm [options]... [<command_string>]\nqkvm [options]... <command> [args...]\n")
-    assert [name for name in verbs.names() if f"    {name:<30} " not in out] == ["complete"]
+    assert [name for name in verbs.names() if f"    {name:<30} " not in out] == ["complete", "vsock-connect"]
 
 
 @pytest.mark.parametrize("words", [["help", "setmem"], ["setmem", "--help"], ["help", "--command", "setmem"]])

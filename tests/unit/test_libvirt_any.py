@@ -325,6 +325,7 @@ def domains(draw: st.DrawFn) -> spec.Domain:
                 ),
             )
         ),
+        vsock=draw(st.one_of(st.none(), some(spec.Vsock, cid=st.integers(3, 9)))),
         video=draw(st.sampled_from(spec.Video)),
         watchdog=draw(
             st.one_of(

@@ -103,13 +103,13 @@ def test_what_is_not_supported_is_refused_by_name(old: str, new: str, line: int,
 
 
 def test_all_that_is_left_out_is_listed() -> None:
-    document = BASE.replace("<devices>", "<devices><sound model='ac97'/><vsock/>").replace(
+    document = BASE.replace("<devices>", "<devices><sound model='ac97'/><iommu/>").replace(
         "type='vnc'", "type='spice'"
     )
     read = text.loads(document, "b.xml", ignore=True)
     assert [words.partition(": ")[2] for words in read.left_out] == [
         "element <sound>: qkvm's guests have no sound",
-        "element <vsock>: vsock is not supported",
+        "element <iommu>: an IOMMU is not supported",
         "element <graphics>: type 'spice' is not supported",
     ]
     assert read.domain.vnc is None and read.domain.video is spec.Video.NONE

@@ -16,7 +16,13 @@ from qkvm.spec.domain import Machine
 from qkvm.spec.libvirt import text
 from qkvm.spec.size import Size
 
-SAVED = replace(golden_cases.full(Machine.Q35), accel=spec.Accel.TCG, machine_version="7.2", root_ports=3)
+SAVED = replace(
+    golden_cases.full(Machine.Q35),
+    accel=spec.Accel.TCG,
+    machine_version="7.2",
+    root_ports=3,
+    vsock=spec.Vsock(cid=7),
+)
 
 FREE: list[dict[str, Any]] = [
     {"title": "other", "description": "other"},
@@ -28,6 +34,7 @@ FREE: list[dict[str, Any]] = [
     {"boot": replace(SAVED.boot, kernel="/boot/newer")},
     {"autostart": True},
     {"genid": UUID},
+    {"vsock": spec.Vsock(cid=9)},
 ]
 
 BOUND: list[tuple[dict[str, Any], str]] = [
@@ -42,6 +49,7 @@ BOUND: list[tuple[dict[str, Any], str]] = [
     ({"disks": (DISKS[0], replace(DISKS[1], serial="other"))}, r"another disks\[1\].serial"),
     ({"nics": (NICS[0], replace(NICS[1], model=spec.NicModel.E1000))}, r"another nics\[1\].model"),
     ({"genid": ""}, "another genid"),
+    ({"vsock": None}, "another vsock"),
     ({"video": spec.Video.NONE}, "another video"),
     ({"balloon": None}, "another balloon"),
     ({"rng": None}, "another rng"),

@@ -96,6 +96,23 @@ def cp(context: Context, args: Args) -> None:
         copy.to_guest(_named(context, there), path, goal, user=user, timeout=wait, tell=tell)
 
 
+def vsock_connect(context: Context, args: Args) -> None:
+    """Send a connection to a guest's port to stdout, as ssh's ProxyUseFdpass has it."""
+    import socket
+
+    from qkvm.domain.access.ssh import Road, connect
+    from qkvm.errors import HostError
+
+    road = Road(port=args.number("port") or 0, cid=args.number("cid") or 0)
+    try:
+        with connect(road, timeout=10) as made, socket.socket(fileno=os.dup(1)) as told:
+            # ssh wants one that blocks.
+            made.settimeout(None)
+            socket.send_fds(told, [b"\0"], [made.fileno()])
+    except OSError as error:
+        raise HostError(f"{road.label}: {os.strerror(error.errno or 0)}") from error
+
+
 def _place(text: str) -> tuple[str, str]:
     """Return a domain's name and a path in it; '' and the path for one on this host, such as ./a:b."""
     name, colon, path = text.partition(":")

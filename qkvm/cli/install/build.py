@@ -135,6 +135,7 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
         panic=devices.panic(options),
         tpm=devices.tpm(options, profile),
         filesystems=devices.filesystems(options),
+        vsock=devices.vsock(options),
         rng=devices.rng(options),
         balloon=devices.balloon(options),
         root_ports=devices.root_ports(options),

@@ -182,6 +182,17 @@ def rng(options: Options) -> spec.Rng | None:
     )
 
 
+def vsock(options: Options) -> spec.Vsock | None:
+    """Return the vsock of --vsock; by default there is none."""
+    given = _one(options, "vsock")
+    if given is None or given.text("model", "virtio") == "none":
+        return None
+    given.only("model", "virtio")
+    if given.flag("cid.auto"):
+        given.exclude("cid.address", reason="cid.auto takes a free one")
+    return spec.Vsock(cid=given.count("cid.address", 0), address=address(given))
+
+
 def balloon(options: Options) -> spec.Balloon | None:
     """Return the balloon of --memballoon; by default there is one."""
     given = _one(options, "memballoon")

@@ -87,6 +87,7 @@ SUBOPTIONS: dict[str, str] = {
     "memballoon": ("model autodeflate freePageReporting stats.period " + PCI),
     "sound": "model",
     "audio": "type",
+    "vsock": ("model cid.auto|~auto_cid cid.address|~cid " + PCI),
     "tpm": "backend.type|~type model backend.version|~version backend.device.path|~path",
     "filesystem": (
         "source|source.dir target|target.dir accessmode|~mode fmode dmode readonly driver.type type " + PLACE
@@ -127,6 +128,7 @@ POSITIONS: dict[str, tuple[str, ...]] = {
     "metadata": (),
     "cloud-init": (),
     "cputune": (),
+    "vsock": ("model",),
 }
 """The meaning of first words without names, if it is not the first suboption alone."""
 

@@ -67,7 +67,7 @@ domain.backups: checkpoint-dumpxml checkpoint-edit checkpoint-info checkpoint-li
 domain.backups: restore-backup
 storage.clones: clone template-create template-delete template-info template-list
 domain.disks: attach-disk change-media detach-disk domblklist
-inside.access: cp exec ssh
+inside.access: cp exec ssh vsock-connect
 domain.screen: console domdisplay inject-nmi screenshot send-key ttyconsole view vncdisplay
 install: install
 inside.run: run

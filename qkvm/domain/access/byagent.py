@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 SMALL = 65536
 """Most bytes of each output that come with the end of the command; more are read from its file."""
 
-_PIECE = 1 << 20
-"""Bytes that the agent reads or writes at once; in base64 this is far below its limits."""
+_PIECE = 1 << 16
+"""Bytes that the agent reads or writes at once: under TCG on a busy host a MiB takes it more than its time."""
 
-_PIECES = 8
+_PIECES = 32
 """Most pieces that are read in one go."""
 
-_INPUT = 1 << 18
+_INPUT = 1 << 16
 """Most bytes of stdin that go with the command; more go into a file first."""
 
 _SLICE = 0.5
@@ -258,6 +258,14 @@ class Running:
         """Write stdin into a file that the command reads."""
         if _end_of(agent, _start(agent, _PREPARE, (self._path,)))["exitcode"] != 0:
             raise GuestCommandError("the guest's /tmp takes no file for the command's input")
+        try:
+            self._fill_file(agent, first, stdin)
+        except BaseException:
+            with suppress(AgentError, Busy, InvalidState):
+                _start(agent, _REMOVE, (self._path,))
+            raise
+
+    def _fill_file(self, agent: AgentSession, first: bytes, stdin: BinaryIO) -> None:
         handle = agent.execute("guest-file-open", {"path": f"{self._path}.in", "mode": "a"}, kind=int)
         piece = first
         while piece:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 PORT = 22
 
 _CONNECT = 2.0
-"""Seconds for a connection and the first words of an sshd."""
+"""Seconds for a connection."""
+
+_BANNER = 15.0
+"""Seconds for the first words of an sshd: on a busy host without KVM, a guest takes some to start one."""
 
 _AGAIN = 0.5
 """Seconds between two tries."""
@@ -105,7 +108,7 @@ def _why_not(road: Road) -> str:
     """Return why no sshd answers there; '' if one does."""
     try:
         with connect(road, timeout=_CONNECT) as made:
-            made.settimeout(_CONNECT)
+            made.settimeout(_BANNER)
             return "" if made.recv(4) == b"SSH-" else "something answers that is no sshd"
     except TimeoutError:
         return "no answer"

@@ -1,11 +1,11 @@
-"""A guest's devices: NICs, disks, shared folders, TPM; and the programs beside QEMU that serve them.
+"""A guest's devices: NICs, disks, shared folders, TPM, vsock; and the programs beside QEMU that serve them.
 
 A module imports only what is listed before it:
 
 actual: the present definition of a running guest
 sidecar: start and end programs beside QEMU: swtpm, virtiofsd, passt
 share: shared folders
-tpm: the TPM
+tpm, vsock: the TPM, and the socket between host and guest
 nic: NICs
 disk: disks, media, limits of their I/O
 attach: attach-device, detach-device, update-device

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.domain.device import sidecar, tpm
+from qkvm.domain.device import sidecar, tpm, vsock
 from qkvm.domain.device.share import serve as share
 from qkvm.host import settings
+from qkvm.qemu.launch import VsockFd
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -22,15 +23,21 @@ if TYPE_CHECKING:
 
 
 class Company(NamedTuple):
-    """The sockets of a start's sidecars, and the folders that it shares."""
+    """The sockets of a start's sidecars, the folders that it shares, and its number on vsock."""
 
     tpm: sidecar.Ends | None
     shares: tuple[share.Opened, ...]
+    vsock: VsockFd | None
+    credentials: dict[str, str]
 
     @property
     def fds(self) -> list[int]:
         """The fds that QEMU inherits."""
-        return [*([self.tpm.qemu] if self.tpm is not None else []), *(one.qemu for one in self.shares)]
+        return [
+            *([self.tpm.qemu] if self.tpm is not None else []),
+            *(one.qemu for one in self.shares),
+            *([self.vsock.fd] if self.vsock is not None else []),
+        ]
 
     @property
     def warnings(self) -> list[str]:
@@ -40,7 +47,10 @@ class Company(NamedTuple):
     def add_to(self, given: Resources) -> Resources:
         """Return the resources of a start with these added."""
         return given._replace(
-            tpm_fd=self.tpm.qemu if self.tpm is not None else 0, shares=tuple(one.qemu for one in self.shares)
+            tpm_fd=self.tpm.qemu if self.tpm is not None else 0,
+            shares=tuple(one.qemu for one in self.shares),
+            vsock=self.vsock,
+            credentials=self.credentials,
         )
 
 
@@ -51,6 +61,8 @@ def check(tree: Tree, definition: spec.Domain, user: str) -> None:
     """
     if definition.tpm is not None:
         tpm.check()
+    if definition.vsock is not None:
+        vsock.check()
     share.check(tree, definition, as_root=not user and os.geteuid() == 0)
 
 
@@ -63,15 +75,22 @@ def open_sockets(domain: Handle, run: Run, definition: spec.Domain, user: str, o
             share.hold(domain.tree, run, one, f"fs{number}", ids, opened)
             for number, one in enumerate(definition.filesystems)
         ),
+        vsock.take(definition.vsock, opened) if definition.vsock is not None else None,
+        vsock.credentials(domain.tree, definition),
     )
 
 
-def nominal(definition: spec.Domain, first: int) -> Company:
+def nominal(tree: Tree, definition: spec.Domain, first: int) -> Company:
     """Return what :func:`open_sockets` would make where the first free fd is ``first``."""
     ends = sidecar.Ends(first, 0) if definition.tpm is not None else None
     first += ends is not None
     shares = (share.Opened(one, "", number) for number, one in enumerate(definition.filesystems, first))
-    return Company(ends, tuple(shares))
+    given = (
+        VsockFd(definition.vsock.cid or vsock.FIRST, first + len(definition.filesystems))
+        if definition.vsock is not None
+        else None
+    )
+    return Company(ends, tuple(shares), given, vsock.credentials(tree, definition))
 
 
 def start(domain: Handle, run: Run, definition: spec.Domain, company: Company, place: Place, undo: Undo) -> None:

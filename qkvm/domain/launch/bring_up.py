@@ -283,6 +283,7 @@ def _describe(run: Run, ready: _Prepared, plan: Launch, taps: list[Opened], argv
         "argv": argv,
         "slots": list(plan.slots),
         "vnc": {"address": plan.vnc, "websocket": ready.vnc_websocket} if ready.definition.vnc else None,
+        **({"vsock_cid": plan.vsock.cid} if plan.vsock else {}),
         "flash": {"node": plan.flash.variables_node, "path": plan.flash.variables} if plan.flash else None,
         "vcpus": [{"id": vcpu.id, "since": 0} for vcpu in plan.vcpus],
         "disks": [disk_entry(device, since=0) for device in plan.disks],

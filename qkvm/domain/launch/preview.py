@@ -69,7 +69,7 @@ def of(domain: Handle, definition: spec.Domain, *, template: str = "") -> Previe
         vnc_secret=listening.vnc_secret(folder) if vnc and vnc.password else "",
         flash=firmware.choose(domain.tree, definition),
     )
-    plan = launch.plan(definition, beside.nominal(definition, number + len(images)).add_to(given))
+    plan = launch.plan(definition, beside.nominal(domain.tree, definition, number + len(images)).add_to(given))
     options = launch.command_line(definition, plan, own_templates=domain.tree.templates, template=template)
     return Preview(binary, options, launch.start_script(definition, plan, paused=True))
 

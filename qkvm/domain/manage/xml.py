@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FIRST_VNC_PORT = 5900
 """TCP port of VNC's display 0."""
 
-_SINGLE = {"balloon": "balloon0", "rng": "rng0", "video": "video0", "watchdog": "watchdog0"}
+_SINGLE = {"balloon": "balloon0", "rng": "rng0", "video": "video0", "watchdog": "watchdog0", "vsock": "vsock0"}
 """Ids of the devices that a guest has at most one of (templates/parts/pci.j2)."""
 
 
@@ -81,6 +81,7 @@ def _live(run: Run, definition: spec.Domain) -> Live:
             **{f"filesystem {entry['target']}": entry["id"] for entry in run.devices("filesystems")},
         },
         vnc_port=_vnc_port(run),
+        vsock_cid=run.record.get("vsock_cid", 0),
     )
 
 

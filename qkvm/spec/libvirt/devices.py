@@ -28,7 +28,6 @@ _NO_DEVICE = {
     "memory": "memory devices are not supported",
     "shmem": "shared memory devices are not supported",
     "iommu": "an IOMMU is not supported",
-    "vsock": "vsock is not supported",
     "nvram": "this is for ppc64",
     "lease": "qkvm has no lock manager",
     "crypto": "crypto devices are not supported",
@@ -38,7 +37,7 @@ _NO_DEVICE = {
 _SINGLE: dict[str, Callable[[Node], Any]] = {
     "graphics": screen.read_graphics, "video": screen.read_video, "audio": screen.read_audio,
     "tpm": fittings.read_tpm, "rng": fittings.read_rng, "watchdog": fittings.read_watchdog,
-    "memballoon": fittings.read_balloon, "panic": fittings.read_panic,
+    "vsock": fittings.read_vsock, "memballoon": fittings.read_balloon, "panic": fittings.read_panic,
 }  # fmt: skip
 """Devices that a guest can have only once."""
 
@@ -57,7 +56,7 @@ class Live(NamedTuple):
 
     ``taps`` are host interfaces and ``bridges`` their bridges, by MAC address. ``aliases`` are ids in QEMU by MAC
     address, disk target, :func:`controller.alias_key`, or 'balloon', 'rng', 'video', 'watchdog'. ``vnc_port`` is
-    the port of the VNC server, 0 for none.
+    the port of the VNC server, 0 for none; ``vsock_cid`` is the guest's number on vsock.
     """
 
     id: int
@@ -65,6 +64,7 @@ class Live(NamedTuple):
     bridges: dict[str, str]
     aliases: dict[str, str]
     vnc_port: int = 0
+    vsock_cid: int = 0
 
 
 # Reading.
@@ -134,6 +134,7 @@ def _assembled(
         panic="panic" in single,
         tpm=single.get("tpm"),
         rng=single.get("rng"),
+        vsock=single.get("vsock"),
         balloon=single.get("memballoon", _BALLOON),
     )
 
@@ -219,5 +220,7 @@ def write_devices(
     fittings.write_balloon(element, domain.balloon, places)
     if domain.rng is not None:
         fittings.write_rng(element, domain.rng, places)
+    if domain.vsock is not None:
+        fittings.write_vsock(element, domain.vsock, places, cid=live.vsock_cid if live is not None else 0)
     if domain.panic:
         fittings.write_panic(element)

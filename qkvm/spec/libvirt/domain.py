@@ -269,7 +269,7 @@ def _write_lifecycle(root: Element, domain: spec.Domain) -> None:
 def _addresses(domain: spec.Domain) -> list[str]:
     """Return the addresses of all devices."""
     lists = ("controllers", "disks", "nics", "serials", "inputs", "filesystems")
-    singles = (domain.balloon, domain.rng, domain.watchdog)
+    singles = (domain.balloon, domain.rng, domain.watchdog, domain.vsock)
     return [
         *(device.address for name in lists for device in getattr(domain, name)),
         *(device.address for device in singles if device is not None),

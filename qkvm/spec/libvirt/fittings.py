@@ -10,6 +10,7 @@ from qkvm.spec.devices import (
     Rng,
     Tpm,
     TpmModel,
+    Vsock,
     Watchdog,
     WatchdogAction,
     WatchdogModel,
@@ -170,6 +171,33 @@ def write_rng(parent: Element, rng: Rng, places: Places) -> None:
         element.add("rate", bytes=rng.rate_bytes, period=rng.rate_period)
     element.add("backend", rng.source, model="random")
     places.write(element, "", rng.address, key="rng")
+
+
+def read_vsock(node: Node) -> Vsock:
+    """Read <vsock>."""
+    with node:
+        node.only("model", "virtio")
+        number, found = 0, node.child("cid")
+        if found is not None:
+            with found:
+                automatic = found.switch("auto")
+                number = found.number("address")
+                if automatic:
+                    number = 0
+                elif not number:
+                    raise found.malformed("<cid> has neither auto='yes' nor an address")
+        read_alias(node)
+        return Vsock(cid=number, address=read_address(node, "pci"))
+
+
+def write_vsock(parent: Element, vsock: Vsock, places: Places, *, cid: int) -> None:
+    """Write <vsock>. :param cid: the number of a running guest, 0 for none."""
+    element = parent.add("vsock", model="virtio")
+    if vsock.cid:
+        element.add("cid", auto="no", address=vsock.cid)
+    else:
+        element.add("cid", auto="yes", address=cid or None)
+    places.write(element, "", vsock.address, key="vsock")
 
 
 def read_panic(node: Node) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -161,3 +163,30 @@ def test_the_watchdog_bites(lab: Lab, vm: Domain) -> None:
         lab.ok("reset vm")
         lab.ok("resume vm")
         wait_ready(vm, mark)
+
+
+def test_a_socket_without_a_network(lab: Lab, domain_of: Register) -> None:
+    """A guest's number on vsock is a free one, or its own, which no other gets; what listens there answers."""
+    domain = lab.boot(domain_of(lab.define("sock", body="[vsock]\n")))
+    cid = domain.live.record["vsock_cid"]
+    assert cid >= 3 and f"<cid auto='yes' address='{cid}'/>" in lab.ok("dumpxml sock")
+    domain_of(lab.define("other", body=f"[vsock]\ncid = {cid}\n"))
+    assert "is another guest's" in lab.fails("start other")
+    with Guest(domain) as guest:
+        guest.ask("modprobe vmw_vsock_virtio_transport")
+        guest.ask("mkdir -p /tmp; qemu-ga -m vsock-listen -p 4294967295:1024 -t /tmp >/tmp/log 2>&1 &")
+        guest.until("pidof qemu-ga | wc -w", "2")
+    # As ssh does it with ProxyUseFdpass.
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while True:
+        own, given = socket.socketpair()
+        with own, given:
+            words = [sys.executable, "-m", "qkvm", "vsock-connect", str(cid), "1024"]
+            if subprocess.run(words, stdout=given.fileno(), check=False).returncode == 0:
+                _, (fd,), _, _ = socket.recv_fds(own, 1, 1)
+                break
+        assert time.monotonic() < deadline, "the agent does not listen"
+    with socket.socket(fileno=fd) as agent:
+        agent.settimeout(ANSWER_TIMEOUT)
+        agent.sendall(b'{"execute": "guest-ping"}\n')
+        assert agent.recv(100).strip() == b'{"return": {}}'

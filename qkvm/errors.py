@@ -30,6 +30,12 @@ says what would be right. Only the command line prints and exits.
 from __future__ import annotations
 
 
+class Notice(str):
+    """A warning that tells nothing about what was asked for, so that --quiet leaves it out."""
+
+    __slots__ = ()
+
+
 class QkvmError(Exception):
     """Base of all errors; ``str()`` is one line, ``hint`` (may be empty) says what would be right."""
 

@@ -35,6 +35,7 @@ LAYERS = {
 SHARED = frozenset(
     (
         "qkvm.host.confine",
+        "qkvm.host.journal",
         "qkvm.host.process",
         "qkvm.host.record",
         "qkvm.host.settings",

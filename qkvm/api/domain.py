@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qkvm.api import tuning
     from qkvm.domain.launch import preview
     from qkvm.domain.life import actions, autostart, job, start, stop
-    from qkvm.domain.manage import describe, rename, undefine, xml
+    from qkvm.domain.manage import delete, describe, rename, undefine, xml
     from qkvm.domain.state import dump, save, saved
     from qkvm.domain.state.copy import clone, freeze
     from qkvm.domain.watch import address, control, dirtyrate, wait
@@ -27,7 +27,9 @@ else:
     actions, autostart, job, start, stop = lazily(
         "qkvm.domain.life", "actions", "autostart", "job", "start", "stop"
     )
-    describe, rename, undefine, xml = lazily("qkvm.domain.manage", "describe", "rename", "undefine", "xml")
+    delete, describe, rename, undefine, xml = lazily(
+        "qkvm.domain.manage", "delete", "describe", "rename", "undefine", "xml"
+    )
     dump, save, saved = lazily("qkvm.domain.state", "dump", "save", "saved")
     address, control, dirtyrate, wait = lazily("qkvm.domain.watch", "address", "control", "dirtyrate", "wait")
 
@@ -65,6 +67,8 @@ class Domain(Handle):
     clone_plan = verb(lambda: clone.plan)
     make_template = verb(lambda: freeze.create)
     undefine = verb(lambda: undefine.undefine)
+    belongings = verb(lambda: delete.belongings)
+    delete = verb(lambda: delete.delete)
 
     addresses = verb(lambda: address.addresses)
     wait_for_addresses = verb(lambda: address.wait)

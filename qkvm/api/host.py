@@ -213,7 +213,10 @@ class Host:
         return Images(self.tree)
 
     install = verb(lambda: install.install)
+    check_install = verb(lambda: install.check)
     collect = verb(lambda: gc.collect)
+    running = verb(lambda: gc.running)
+    stop_everything = verb(lambda: gc.stop_everything)
     events = verb(lambda: events.watch)
     qemu_events = verb(lambda: events.watch_qemu)
     boot = part(lambda: machine.Boot)

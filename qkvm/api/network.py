@@ -85,9 +85,12 @@ class Networks(Noun):
         """Return all networks, by name."""
         return [Network(self.subject, name) for name in self]
 
-    def define(self, text: bytes | str, path: str = "definition") -> Network:
-        """Store a definition from TOML or libvirt's XML (virsh net-define); ``path`` names it in errors."""
-        return Network(self.subject, Network.define(self.subject, text, path).name)
+    def define(self, text: bytes | str, path: str = "definition", *, told: list[str] | None = None) -> Network:
+        """Store a definition from TOML or libvirt's XML (virsh net-define); ``path`` names it in errors.
+
+        :param told: gets a sentence on each value of XML that is not kept.
+        """
+        return Network(self.subject, Network.define(self.subject, text, path, told=told).name)
 
     def create(
         self, text: bytes | str, path: str = "definition", *, firewall: str = ""

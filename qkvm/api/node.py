@@ -61,6 +61,7 @@ class Boot(Noun):
     start_guests = verb(lambda: autostart.autostart_all)
     stop_guests = verb(lambda: autostart.shutdown_all)
     service = verb(lambda: service.wanted)
+    is_missing = verb(lambda: service.is_missing)
     install = verb(lambda: service.install)
     uninstall = verb(lambda: service.uninstall)
 

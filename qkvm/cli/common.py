@@ -80,6 +80,25 @@ def refuse(args: Args, reasons: Mapping[str, str]) -> None:
             raise InvalidValue(f"--{option} is not supported: {why}")
 
 
+def agreed(context: Context, args: Args, question: str) -> bool:
+    """Return whether the user agrees: by --yes, or by an answer on the terminal.
+
+    :raises InvalidState: nobody can answer.
+    """
+    if args.flag("yes"):
+        return True
+    import os
+    import sys
+
+    from qkvm.errors import InvalidState
+
+    if not os.isatty(0):
+        raise InvalidState("nobody can be asked: stdin is no terminal", hint="--yes does it without a question")
+    context.out(f"{question} [y/N]: ")
+    context.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def bandwidth(args: Args) -> int:
     """Return --bandwidth in bytes a second: given in MiB, or with --bytes as a number with an optional suffix."""
     from qkvm.cli.parse import UsageError

@@ -5,6 +5,8 @@ All output to the user goes through here; :mod:`qkvm.cli.main` owns the streams.
 
 from __future__ import annotations
 
+from qkvm.errors import Notice
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +67,7 @@ class Context:
     run for long. ``warn(text)`` writes a warning line to stderr, ``progress(text)`` text without a newline.
     """
 
-    __slots__ = ("flush", "out", "progress", "quiet", "session", "tree", "warn")
+    __slots__ = ("_warn", "flush", "out", "progress", "quiet", "session", "tree")
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class Context:
         self.quiet = quiet
         self.out = out
         self.flush = flush
-        self.warn = warn
+        self._warn = warn
         self.progress = progress
         self.session = session
 
@@ -92,6 +94,11 @@ class Context:
         from qkvm.api.host import Host
 
         return Host(self.tree.root)
+
+    def warn(self, text: str) -> None:
+        """Print a warning line; with --quiet leave out a :class:`qkvm.errors.Notice`."""
+        if not (self.quiet and isinstance(text, Notice)):
+            self._warn(text)
 
     def say(self, text: str) -> None:
         """Print a message for people ("Domain 'vm01' started"); print nothing with --quiet."""

@@ -35,7 +35,6 @@ KNOWN = {
     "virtiofsd": Program(
         "sharing a folder by virtiofs", "qemu-system-common", ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
     ),
-    "xorriso": Program("a cloud-init seed", "xorriso"),
 }
 """By name. QEMU has :func:`emulator`; the packet filter looks for its own programs."""
 

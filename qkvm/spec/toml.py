@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,10 @@ from qkvm.spec.size import Size
 
 T = TypeVar("T")
 
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
+_QUOTES = re.compile(r"\"\"\"|'''")
+
 
 def loads(text: bytes | str, kind: type[T], path: str) -> T:
     """Return a definition of type ``kind`` from TOML text.
@@ -24,11 +29,12 @@ def loads(text: bytes | str, kind: type[T], path: str) -> T:
     :param path: the file it came from, for errors.
     :raises DefinitionError: not UTF-8, not TOML (names the line), or not of the type (names the key).
     """
+    text = decoded(text, path)
     try:
-        plain = tomllib.loads(decoded(text, path))
+        plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError(path, f"not TOML: {error}") from error
-    return from_plain(plain, kind, path)
+    return from_plain(plain, kind, path, text)
 
 
 def decoded(text: bytes | str, path: str) -> str:
@@ -39,12 +45,16 @@ def decoded(text: bytes | str, path: str) -> str:
         raise DefinitionError(path, f"not UTF-8 text (byte {error.start})") from error
 
 
-def from_plain(plain: object, kind: type[T], path: str) -> T:
-    """Return a definition from plain dicts, lists and strings (a record, parsed TOML)."""
+def from_plain(plain: object, kind: type[T], path: str, text: str = "") -> T:
+    """Return a definition from plain dicts, lists and strings (a record, parsed TOML).
+
+    :param text: the TOML text that it was parsed from, for the line in an error.
+    """
     try:
         return msgspec.convert(_with_nothing(plain, kind), kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise DefinitionError(path, _describe(error)) from error
+        words, where = _describe(error)
+        raise DefinitionError(path, words, line=line_of(text, where)) from error
 
 
 def to_plain(definition: object) -> dict[str, Any]:
@@ -201,10 +211,59 @@ def _encode(value: object) -> str:
     raise NotImplementedError(type(value))
 
 
-def _describe(error: msgspec.ValidationError) -> str:
-    """Return msgspec's message with the key in front; msgspec appends it as ' - at `$.vcpus.current`'."""
+def _describe(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return msgspec's message with the key in front, and the key; msgspec writes ' - at `$.vcpus.current`'."""
     message, _, where = str(error).partition(" - at `$.")
-    return f"key {where.rstrip('`')}: {message}" if where else message
+    where = where.rstrip("`")
+    _, found, unknown = message.rstrip("`").partition("unknown field `")
+    place = ".".join(filter(None, (where, unknown))) if found else where
+    return (f"key {where}: {message}" if where else message), place
+
+
+def line_of(text: str, where: str) -> int:
+    """Return the number of the line that sets a key, such as 'vcpus.current' or 'nics[1].mac'; 0 if none does.
+
+    If the key is in a value of several keys, it is the line where that value begins.
+    """
+    wanted = _parts(where.replace("[", ".["))
+    counts: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    best = found = 0
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        begins_inside, inside = inside, inside != (len(_QUOTES.findall(line)) % 2 == 1)
+        header, key = _HEADER.match(line), _KEY.match(line)
+        if begins_inside:
+            continue
+        if header:
+            name = _inner(_parts(header[2]), counts)
+            if header[1] == "[[":
+                counts[name] = counts.get(name, -1) + 1
+                name += (f"[{counts[name]}]",)
+            table = name
+        length = len(table) if header else 0
+        if key and not header:
+            full = (*table, *_parts(key[1]))
+            length = len(full) if wanted[: len(full)] == full else 0
+        elif table != wanted[:length]:
+            length = 0
+        if length > best:
+            best, found = length, number
+    return found
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part.strip(" \"'") for part in name.split(".") if part)
+
+
+def _inner(name: tuple[str, ...], counts: dict[tuple[str, ...], int]) -> tuple[str, ...]:
+    """Return the path of a table in the newest elements of arrays of tables."""
+    path: tuple[str, ...] = ()
+    for number, part in enumerate(name):
+        path += (part,)
+        if path in counts and number < len(name) - 1:
+            path += (f"[{counts[path]}]",)
+    return path
 
 
 def uuid_of(text: bytes | str) -> str:

@@ -144,3 +144,28 @@ def test_its_life(vm: Domain) -> None:
     assert f"<name>{vm.name}</name>" in vm.xml()
     binary, options = vm.command_line()
     assert "qemu" in binary and options
+
+
+def test_what_a_disk_in_use_and_a_lost_tap_lead_to(lab: Lab, vm: Domain) -> None:
+    host = qkvm.Host(lab.root)
+    wanted = spec.Volume(name="used.img", capacity=Size(1024), format=DiskFormat.RAW)
+    volume = host.pools["default"].volumes.create(wanted)
+    vm.disks.attach(Disk(path=volume.path, format=DiskFormat.RAW, target="vdx"))
+    with pytest.raises(qkvm.QkvmError, match="is in use by domain 'stranger'") as caught:
+        volume.resize(2 << 20)
+    assert caught.value.hint == f"qkvm blockresize stranger {volume.path} {2 << 20}B"
+    lab.ok(caught.value.hint.removeprefix("qkvm "))
+    assert vm.disks.sizes("vdx")[0].capacity == 2 << 20
+    vm.disks.detach("vdx")
+    volume.delete()
+    lost = lab.define("lost", body=network_nic(SECOND))
+    lost.start(paused=True)
+    try:
+        tap = lost.nics.all()[0].interface
+        nslab.sh("ip", "link", "del", tap)
+        gone = [one.words for one in host.networks["default"].check() if one.kind == "tap-gone"]
+        assert gone == [f"{tap} of domain lost is gone: its guest has no network there"]
+    finally:
+        lost.destroy()
+        lost.undefine()
+    assert not [one for one in host.networks["default"].check() if one.kind == "tap-gone"]

@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -17,9 +19,12 @@ from qkvm import Host
 from qkvm.api.domain import Domain
 from qkvm.cli.main import main
 from qkvm.domain.store import snapshots as store
+from qkvm.host.node import accel
 from qkvm.spec import toml
 from qkvm.storage import savefile
 from tests.host.lines import Lines
+
+TOP = Path(__file__).parent.parent.parent
 
 MEMORY = 'memory = { current = "64MiB", maximum = "64MiB" }\n'
 
@@ -362,3 +367,111 @@ def test_variables_of_another_domain_stay(room: Room) -> None:
     assert done.returncode == 0 and "is nvram of domain 'b' too, and stays" in done.stderr, done.stderr
     room.ok("undefine b --nvram")
     assert not store_of_b.exists()
+
+
+def test_all_that_stands_in_the_way_is_named_at_once(room: Room) -> None:
+    domain = room.define("vm", disk(room.image("a.qcow2")))
+    room.ok("snapshot-create-as vm s1")
+    save_with(domain, room.images / "a.qcow2")
+    room.stays(
+        "undefine vm",
+        "cannot undefine domain with a managed save image, 1 snapshot (--managed-save removes it; "
+        "--snapshots-metadata forgets them, snapshot-delete takes them out of the images; "
+        "qkvm delete removes everything)",
+    )
+    room.stays("undefine vm --managed-save", "cannot delete inactive domain with 1 snapshots")
+
+
+def test_delete_removes_what_is_the_guests_own(room: Room) -> None:
+    base, other = room.image("base.qcow2"), room.image("c.qcow2", folder=room.root / "else")
+    own = room.image("vm.qcow2", base=str(base))
+    domain = room.define("vm", disk(own, backing=str(base)), disk(other, "vdb"), more="tpm = {}\n")
+    room.ok("snapshot-create-as vm s1")
+    save_with(domain, own)
+    tree = domain.tree
+    for path in (tree.seed("vm"), tree.serial_log("vm"), f"{tree.tpm('vm')}/tpm2-00.permall"):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        Path(path).write_text("x")
+    found = domain.belongings()
+    kinds = ["disk vda", "TPM state", "cloud-init seed", "saved state", "log", "definition", "snapshot"]
+    assert [thing.kind for thing in found.goes] == kinds
+    assert [(thing.kind, thing.name) for thing in found.stays] == [("disk vdb", str(other))]
+    shown = room.ok("delete vm --yes")
+    assert f"removed with it: disk vda {own}\n" in shown and "Domain 'vm' has been deleted\n" in shown
+    assert f"stays: disk vdb {other} (is not managed by qkvm" in shown
+    assert room.files() == ["base.qcow2"] and other.exists() and room.names() == []
+    assert not any(os.path.lexists(thing.name) for thing in found.goes if thing.name.startswith("/"))
+    assert not store.names(tree, "vm")
+
+
+def test_delete_asks_on_a_terminal_alone(room: Room) -> None:
+    room.define("vm", disk(room.image("a.qcow2")))
+    command = [sys.executable, "-m", "qkvm", "--root", str(room.root), "delete", "vm"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=TOP, check=False)
+    words = "nobody can be asked: stdin is no terminal (--yes does it without a question)"
+    assert done.returncode == 1 and words in done.stderr and room.files() == ["a.qcow2"]
+    for answer, code, files in (("n\n", 1, ["a.qcow2"]), ("y\n", 0, [])):
+        host, guest = os.openpty()
+        asked = subprocess.Popen(command, stdin=guest, stdout=subprocess.PIPE, text=True, cwd=TOP)
+        os.write(host, answer.encode())
+        out, _ = asked.communicate(timeout=60)
+        os.close(host)
+        os.close(guest)
+        assert (asked.returncode, room.files()) == (code, files)
+        assert "Remove domain 'vm' with all of it? [y/N]: " in out
+    assert room.names() == []
+
+
+def test_a_console_needs_a_terminal_before_the_start(room: Room) -> None:
+    domain = room.define("vm", disk(room.image("a.qcow2")))
+    command = [sys.executable, "-m", "qkvm", "--root", str(room.root), "start", "vm", "--console"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=TOP, check=False)
+    words = "Cannot run interactive console without a controlling TTY (without --console, or in a terminal)"
+    assert done.returncode == 1 and words in done.stderr
+    assert domain.run is None
+
+
+def test_a_dry_run_of_install_checks_what_a_start_does(room: Room) -> None:
+    image = room.image("a.qcow2")
+    line = f"install --dry-run --name vm --memory 64 --import --disk {image},format=raw"
+    room.fails(f"{line} --network network=default", "network 'default' is not active")
+    room.fails(f"{line} --network none --boot kernel=/nonexistent/k", "/nonexistent/k")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        room.fails(f"{line} --network none --graphics vnc,port={port}", f"{port}")
+    done = room.run(f"{line} --network none")
+    assert done.returncode == 0 and "begins as a qcow2 image does, but is used as raw" in done.stderr
+    assert room.names() == [] and room.files() == ["a.qcow2"]
+    room.define("vm", disk(room.image("b.qcow2")))
+    room.fails(f"{line} --network none", "domain 'vm' already exists")
+
+
+def test_that_kvm_is_missing_is_told_once_and_never_with_quiet(room: Room) -> None:
+    told = "" if accel.choose("auto")[0] == "kvm" else "KVM is not available"
+    for name in ("vm", "other"):
+        room.define(name)
+    try:
+        first = room.run("start vm --paused")
+        assert first.returncode == 0 and told in first.stderr
+        room.ok("destroy vm")
+        again, quiet = room.run("start vm --paused"), room.run("-q start other --paused")
+        assert (again.returncode, again.stderr, quiet.returncode, quiet.stderr) == (0, "", 0, "")
+    finally:
+        for name in ("vm", "other"):
+            room.run(f"destroy {name}")
+
+
+def test_gc_says_what_it_did_and_stops_all(room: Room) -> None:
+    assert room.ok("gc") == "Nothing to do\n\n"
+    room.define("vm")
+    room.ok("start vm --paused")
+    try:
+        shown = room.run("gc --all --yes --timeout 1")
+        assert shown.returncode == 1 and "domain 'vm': " in shown.stderr, "a paused guest does not shut down"
+        assert "runs: domain 'vm'\nruns: pool 'default'\n" in shown.stdout
+        assert "Domain 'vm' destroyed\nPool 'default' stopped\n" in shown.stdout
+    finally:
+        room.run("destroy vm")
+    assert not any(Host(str(room.root)).running().values())
+    assert room.ok("gc --all").startswith("Nothing to do")
+    assert room.names() == ["vm"]

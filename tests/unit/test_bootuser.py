@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qkvm.domain.life import service
 from qkvm.errors import HostError
+from qkvm.paths import Tree, session_root
 
 
 def test_it_lies_where_xdg_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +34,17 @@ def test_other_inits_start_nothing_of_users() -> None:
     with pytest.raises(HostError, match="sysv starts nothing for users") as caught:
         service.user_service("qkvm", init="sysv")
     assert "@reboot" in caught.value.hint
+
+
+def test_whether_nothing_starts_guests_at_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    tree = Tree(session_root())
+    assert tree.is_session
+    monkeypatch.setattr(service, "_RUNTIME_UNITS", str(tmp_path / "none"))
+    assert not service.is_missing(tree), "no systemd runs that could"
+    monkeypatch.setattr(service, "_RUNTIME_UNITS", str(tmp_path))
+    assert service.is_missing(tree)
+    service.install_service(service.wanted(tree, "qkvm"))
+    assert not service.is_missing(tree)
+    assert not service.is_missing(Tree(str(tmp_path / "other"))), "no init looks there"

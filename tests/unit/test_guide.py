@@ -39,6 +39,7 @@ NOT_RUN = {
     ("boot", "qkvm setup-boot"),
     ("boot", "systemctl status 'machine-*'"),
     ("developing", "./scripts/demo"),
+    ("footprint", "qkvm gc --all"),
     ("images", "qkvm image-import https://cloud.debian.org/images/cloud/trix"),
     ("install", "qkvm run debian13 --memory 2048 --vcpus 2 --publish 2222:22"),
     ("install", "qkvm install --name vm01-centos7.4-64 --graphics vnc,listen="),

@@ -572,6 +572,16 @@ LINES: dict[str, dict[str, object]] = {
 }
 
 
+def test_sizes_have_suffixes_and_little_memory_is_doubted(tree: Tree) -> None:
+    told: list[str] = []
+    plan = built(tree, "--name vm --memory 1 --disk /x,size=10G --disk /y,size=1.5 --pxe", told.append)
+    assert [disk.size_kib for disk in plan.disks] == [10 << 20, 3 << 19]
+    assert any(text.startswith("1 MiB of memory: hardly any guest boots") for text in told)
+    told.clear()
+    built(tree, "--name vm --memory 64M --disk /x,size=512M --pxe", told.append)
+    assert not [text for text in told if "memory" in text]
+
+
 def test_single_options(tree: Tree) -> None:
     different = {}
     for line, wanted in LINES.items():

@@ -356,9 +356,7 @@ def test_cloud_init_with_passwords_and_keys(tree: Tree, tmp_path: Path) -> None:
 def test_cloud_init_with_files_of_ones_own(tree: Tree, tmp_path: Path) -> None:
     for name in ("user", "meta", "net"):
         (tmp_path / name).write_text(f"{name}: é\n")
-    texts = asked(
-        tree, f"user-data={tmp_path}/user,meta-data={tmp_path}/meta,network-config={tmp_path}/net,disable=on"
-    )[1]
+    texts = asked(tree, f"user-data={tmp_path}/user,meta-data={tmp_path}/meta,network-config={tmp_path}/net")[1]
     assert texts == Seed("user: é\n", "meta: é\n", "net: é\n")
     assert config(asked(tree, "disable=on")[1])["runcmd"]
 

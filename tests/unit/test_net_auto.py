@@ -9,6 +9,7 @@ import pytest
 from qkvm.errors import AlreadyExists, DefinitionError
 from qkvm.net.network import text as texts
 from qkvm.net.place import Subnet
+from qkvm.spec.libvirt.network import network as libvirt
 from qkvm.spec.network import Network
 
 TAKEN: list[tuple[Subnet, str]] = [(IPv4Network("192.168.122.0/23"), "eth0")]
@@ -90,6 +91,20 @@ def test_no_room() -> None:
 
 
 XML = "<network><name>n</name><forward mode='nat'/><ip address='10.0.0.1' netmask='255.255.255.0'/></network>"
+
+
+def test_what_xml_says_and_is_not_kept_is_told() -> None:
+    told: list[str] = []
+    bridge = "<bridge name='virbr9' stp='on' delay='2'/><mac address='52:54:00:00:00:01'/>"
+    text = XML.replace("<ip ", f"{bridge}<ip ")
+    assert libvirt.loads(text, "x", told=told).bridge == "virbr9"
+    assert told == [
+        "bridge stp='on' becomes 'off': such a bridge has only taps",
+        "bridge delay='2' becomes '0': such a bridge has only taps",
+    ]
+    told.clear()
+    libvirt.loads(text.replace("'on' delay='2'", "'off' delay='0'"), "x", told=told)
+    assert told == []
 
 
 def test_a_network_from_xml_gets_a_mac_and_keeps_what_xml_can_not_say() -> None:

@@ -277,3 +277,62 @@ def test_a_string_leaves_the_other_values_in_the_users_form(line: str) -> None:
     )
     changed = toml.with_string(text, Domain, "machine_version", "9.9", after=("name",))
     assert changed == (text.replace('""', '"9.9"') if line else text.replace('"x"\n', f'"x"\n{PIN}\n'))
+
+
+# Lines in errors.
+
+PLACES = """\
+name = "a"
+vcpus = { current = "x" }
+nics = [
+  { mac = 1 },
+]
+description = '''
+memory = 1
+'''
+[memory]
+current = 4   # five
+[[disks]]
+path = "x"
+[disks.throttle]
+read_bytes_sec = 1
+[[disks]]
+path = 5
+[disks.throttle]
+bogus = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("name", 1),
+        ("vcpus.current", 2),
+        ("nics[0].mac", 3),
+        ("memory.current", 10),
+        ("memory.maximum", 9),
+        ("disks[0].throttle.read_bytes_sec", 14),
+        ("disks[1].path", 16),
+        ("disks[1].throttle.bogus", 18),
+        ("uuid", 0),
+        ("", 0),
+    ],
+)
+def test_the_line_of_a_key(where: str, line: int) -> None:
+    assert toml.line_of(PLACES, where) == line
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("[vcpus]\ncurrent = 'two'\n", "x:8: key vcpus.current: Expected `int`"),
+        ("[vcpus]\nbogus = 2\n", "x:8: key vcpus: Object contains unknown field `bogus`"),
+        ("bogus = 2\n", "x:7: Object contains unknown field `bogus`"),
+    ],
+)
+def test_an_error_names_its_line(more: str, words: str) -> None:
+    text = 'name = "vm"\nuuid = "5a1b4f5e-0f6b-4a59-9c5e-3c1d7f0b2a11"\n# mine\n\n'
+    text += 'memory = { current = "1GiB", maximum = "1GiB" }\nmachine = "q35"\n'
+    with pytest.raises(DefinitionError) as caught:
+        toml.loads(text + more, Domain, "x")
+    assert str(caught.value).startswith(words) and caught.value.line == int(words.split(":")[1])

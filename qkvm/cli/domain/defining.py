@@ -28,6 +28,10 @@ def create(context: Context, args: Args) -> None:
     """Start a domain from a file without keeping its definition."""
 
     common.refuse(args, common.NO_DAEMON)
+    if args.flag("console"):
+        from qkvm.cli.domain.screen import require_console
+
+        require_console()
     left_out: list[str] | None = [] if args.flag("ignore-unsupported") else None
     host, file = context.host, args.required("file")
     flags = {"paused": args.flag("paused"), "reset_nvram": args.flag("reset-nvram")}
@@ -64,6 +68,23 @@ def undefine(context: Context, args: Args) -> None:
     context.say(f"Domain '{domain.name}' has been undefined\n")
     for step in steps:
         context.say(f"Volume '{printable(step.target)}'({printable(step.path)}) removed.\n")
+
+
+def delete(context: Context, args: Args) -> int:
+    """Show what is a domain's own, ask, and remove it; return 1 if the user does not agree."""
+    domain = common.domain(context, args)
+    found = domain.belongings()
+    shown = [("removed with it", thing) for thing in found.goes] + [("stays", thing) for thing in found.stays]
+    for what, thing in shown:
+        why = f" ({thing.why})" if thing.why else ""
+        context.say(f"{what}: {thing.kind} {printable(thing.name)}{why}\n")
+    if not common.agreed(context, args, f"Remove domain '{domain.name}' with all of it?"):
+        context.say("Nothing was removed\n")
+        return 1
+    for warning in domain.delete():
+        context.warn(warning)
+    context.say(f"Domain '{domain.name}' has been deleted\n")
+    return 0
 
 
 def _storage(context: Context, args: Args, removed: list[Step]) -> Wanted | None:

@@ -19,6 +19,10 @@ def start(context: Context, args: Args) -> None:
     common.refuse(args, common.NO_DAEMON)
     context.host.prepare()
     domain = common.domain(context, args)
+    if args.flag("console"):
+        from qkvm.cli.domain.screen import require_console
+
+        require_console()
     names = ("paused", "force-boot", "bypass-cache", "reset-nvram")
     options = {name.replace("-", "_"): args.flag(name) for name in names}
     for warning in domain.start(**options):

@@ -30,6 +30,13 @@ def console(context: Context, args: Args) -> None:
     )  # fmt: skip
 
 
+def require_console() -> None:
+    """Refuse to start a domain for a console if stdin is no terminal."""
+    from qkvm.domain.screen import console as consoles
+
+    consoles.require_terminal(0)
+
+
 def attach_console(
     context: Context,
     domain: Domain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qkvm.cli import common
+from qkvm.errors import Notice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ def autostart(context: Context, args: Args) -> None:
     domain.set_autostart(not off, order=args.number("order"), once=once)
     when = " on next boot" if once else ""
     context.say(f"Domain '{domain.name}' {'unmarked' if off else 'marked'} as autostarted{when}\n")
+    if not off and context.host.boot.is_missing():
+        context.warn(Notice("nothing starts it yet when this machine boots: qkvm setup-boot sets that up"))
 
 
 def autostart_all(context: Context, args: Args) -> int:
     """Start everything that is marked to start at boot; return 1 if something failed."""
 
     context.host.prepare()
-    told, count = _teller(context, "autostart-all")
+    told, count = teller(context, "autostart-all")
     context.host.boot.start_guests(told)
     return 1 if count() else 0
 
@@ -37,12 +40,12 @@ def shutdown_all(context: Context, args: Args) -> int:
     """Shut everything down; return 1 if a domain had to be terminated, or could not be."""
     from qkvm.domain.life.autostart import SHUTDOWN_TIMEOUT
 
-    told, count = _teller(context, "shutdown-all")
+    told, count = teller(context, "shutdown-all")
     context.host.boot.stop_guests(told, timeout=float(args.number("timeout") or SHUTDOWN_TIMEOUT))
     return 1 if count() else 0
 
 
-def _teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
+def teller(context: Context, verb: str) -> tuple[Callable[[Outcome], None], Callable[[], int]]:
     """Return a function that prints an outcome, and one that returns the number of failures."""
     from qkvm.cli import journald
 

@@ -21,12 +21,32 @@ if TYPE_CHECKING:
 _GROUP = "qkvm-read"
 
 
-def gc(context: Context, args: Args) -> None:
-    """Remove the leftovers of ended domains and earlier boots under run/."""
-    for told in context.host.interfaces.mend():
+def gc(context: Context, args: Args) -> int:
+    """Remove the leftovers of ended domains and earlier boots under run/; with --all stop all that runs first."""
+    if args.flag("all"):
+        return _stop_everything(context, args)
+    done = [*context.host.interfaces.mend(), *(f"domain '{name}' collected" for name in context.host.collect())]
+    for told in done or ["nothing to do"]:
         context.say(f"{told[:1].upper()}{told[1:]}\n")
-    for name in context.host.collect():
-        context.say(f"Domain '{name}' collected\n")
+    return 0
+
+
+def _stop_everything(context: Context, args: Args) -> int:
+    from qkvm.cli.common import agreed
+    from qkvm.cli.host.boot import teller
+    from qkvm.domain.life.autostart import SHUTDOWN_TIMEOUT
+
+    found = [f"{kind} '{name}'" for kind, names in context.host.running().items() for name in names]
+    for one in found:
+        context.say(f"runs: {one}\n")
+    if found and not agreed(context, args, "Stop all of this?"):
+        context.say("Nothing was stopped\n")
+        return 1
+    tell, count = teller(context, "gc")
+    context.host.stop_everything(tell, timeout=float(args.number("timeout") or SHUTDOWN_TIMEOUT))
+    if not found:
+        context.say("Nothing to do\n")
+    return 1 if count() else 0
 
 
 def setup_read(context: Context, args: Args) -> None:

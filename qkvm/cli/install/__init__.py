@@ -94,6 +94,8 @@ def _install(context: Context, options: Options) -> int:
     if options.flag("debug"):
         _show(context, plan)
     if options.flag("dry-run"):
+        for warning in context.host.check_install(plan):
+            context.warn(warning)
         context.say("Dry run completed successfully\n")
         return 0
     context.host.prepare()

@@ -67,9 +67,9 @@ def build(
     _check_bootable(options, definition, chosen, {disk.path for disk in drives.new})
     devices.check_absent(options)
     ports.check_parallel(options)
-    warning = devices.open_to_all(definition.vnc)
-    if warning:
-        warn(warning)
+    for warning in (devices.open_to_all(definition.vnc), hardware.doubt_memory(definition.memory)):
+        if warning:
+            warn(warning)
     boot_files = (tree.boot_file(name, "kernel"), tree.boot_file(name, "initrd"))
     first = media.first_boot(definition, chosen, drive, boot_files, noreboot=options.flag("noreboot"))
     transient = options.flag("transient")

@@ -26,6 +26,9 @@ _LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _LENGTH = 16
 """57 characters to the 16th power: 93 bits."""
 
+_GENERATED = (*("root-password-generate", "root-password-file", "root-ssh-key", "clouduser-ssh-key", "disable"),)
+"""Suboptions from which user-data is made."""
+
 _SALT = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -67,6 +70,8 @@ def seed(options: Options, domain: Domain, own_key: Callable[[], list[str]]) -> 
     if not given.values:
         given = Suboptions(given.name, {"root-password-generate": "yes", "disable": "yes"})
     if given.has("user-data"):
+        # The file may be a script or of many parts: nothing can be added to it.
+        given.exclude(*_GENERATED, reason="user-data= is the whole text; write it there")
         user_data = _file(given, "user-data")
     else:
         user_data, password = _user_data(given, own)

@@ -251,13 +251,14 @@ def domain_name(options: Options) -> str:
 
 
 def gibibytes(text: str) -> int:
-    """Return a size in GiB, which may have a fraction, as KiB."""
+    """Return a size as KiB: in GiB, which may have a fraction, or with a suffix."""
     try:
         kib = round(float(text) * 1024 * 1024) if len(text) < 16 else 0
     except (ValueError, OverflowError):
-        kib = 0
+        kib = units.parse_size(text, what="--disk size") if text[:1].isdigit() else 0
     if not 1 <= kib < 1 << 43:
-        raise InvalidValue(f"--disk size '{printable(text)}' is no size", hint="GiB, such as 8 or 0.5")
+        hint = "GiB, such as 8 or 0.5, or with a suffix, such as 512M"
+        raise InvalidValue(f"--disk size '{units.printable(text)}' is no size", hint=hint)
     return kib
 
 

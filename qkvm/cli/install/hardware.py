@@ -23,6 +23,10 @@ class Board(NamedTuple):
     accel: spec.Accel
 
 
+LEAST_MEMORY = 32 * 1024
+"""KiB below which not even a small Linux boots."""
+
+
 def board(options: Options, profile: Profile) -> Board:
     """Return the board of --machine, --arch and --virt-type; as in virt-install, qemu means TCG."""
     boot = options.first("boot")
@@ -50,6 +54,14 @@ def memory(options: Options) -> spec.Memory:
         return spec.Memory(current=size("currentMemory", ""), maximum=size("memory", "1024"))
     current = size("memory", "1024")
     return spec.Memory(current=current, maximum=size("maxmemory", f"{current}KiB"))
+
+
+def doubt_memory(given: spec.Memory) -> str:
+    """Return a warning about memory in which no guest boots; '' if it is enough."""
+    if given.current >= LEAST_MEMORY:
+        return ""
+    mib = given.current / 1024
+    return f"{mib:g} MiB of memory: hardly any guest boots with that (--memory is in MiB; 2G, 512M are sizes too)"
 
 
 def memory_backing(options: Options) -> spec.MemoryBacking:

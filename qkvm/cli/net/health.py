@@ -27,7 +27,7 @@ def net_check(context: Context, args: Args) -> int:
                 context.out(f"{name}: {one.words} [{one.kind}]\n    {one.advice}\n")
             if not findings:
                 context.say(f"{name}: nothing is wrong\n")
-    return 1 if found else 0
+    return 1 if any(not one.harmless for one in found) else 0
 
 
 def net_repair(context: Context, args: Args) -> int:
@@ -55,7 +55,8 @@ def net_repair(context: Context, args: Args) -> int:
                 context.out(f"{name}: left: {one.words} [{one.kind}]\n    {one.advice}\n")
             if not (result.mended or result.left):
                 context.say(f"{name}: nothing to mend\n")
-    return 1 if any(result.left or result.errors for result in done.values()) else 0
+    left = [one for result in done.values() for one in result.left if not one.harmless]
+    return 1 if left or any(result.errors for result in done.values()) else 0
 
 
 def _network(context: Context, args: Args) -> Network | None:

@@ -48,7 +48,10 @@ def net_define(context: Context, args: Args) -> None:
     from qkvm.cli.common import read_file
 
     path = args.required("file")
-    network = context.host.networks.define(*read_file(path))
+    told: list[str] = []
+    network = context.host.networks.define(*read_file(path), told=told)
+    for warning in told:
+        context.warn(warning)
     context.say(f"Network {network.name} defined from {path}\n")
 
 

@@ -50,7 +50,7 @@ domain.lifecycle: destroy dompmsuspend dompmwakeup reboot reset resume shutdown 
 domain.saving: dump managedsave managedsave-define managedsave-dumpxml managedsave-edit managedsave-remove
 domain.saving: restore save save-image-define save-image-dumpxml save-image-edit
 domain.jobs: domdirtyrate-calc domjobabort domjobinfo
-domain.defining: create define domargv domid domname domrename domuuid domxml-from-native domxml-to-native
+domain.defining: create define delete domargv domid domname domrename domuuid domxml-from-native domxml-to-native
 domain.defining: set-lifecycle-action undefine
 domain.describing: desc dumpxml edit metadata
 domain.devices: attach-device attach-interface detach-device detach-device-alias detach-interface domif-getlink

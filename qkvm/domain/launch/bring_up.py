@@ -103,6 +103,9 @@ def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvra
         ident = ids.take(domain.tree)
         keeper = group.begin(domain, ident, undo)
         ready = _prepare(domain, origin, ident)
+        former = domain.run
+        # It was told at the domain's former start in this boot of the host.
+        warning = "" if former is not None and former.record.get("accel") == ready.accel else ready.warning
         run = _make_run(domain, ready, ident, undo)
         undo.add(nicremains.release_all, run)
         if ready.flash is not None:
@@ -146,7 +149,16 @@ def bring_up(domain: Handle, origin: Origin, *, paused: bool = False, reset_nvra
         if origin.load is not None:
             origin.load(run)
         undo.commit()
-    return [*filter(None, (ready.warning,)), *company.warnings, *_pin(domain, ready.definition)]
+    return [*filter(None, (warning,)), *company.warnings, *_pin(domain, ready.definition)]
+
+
+def check(domain: Handle, definition: spec.Domain) -> None:
+    """Refuse a definition that a start would refuse: an inactive network, a taken port. Nothing is made.
+
+    :raises InvalidState: the domain runs, or a network that it needs is not active.
+    """
+    refuse_running(domain)
+    _prepare(domain, Origin(definition), ids.last(domain.tree) + 1)
 
 
 def _prepare(domain: Handle, origin: Origin, ident: int) -> _Prepared:

@@ -60,13 +60,13 @@ def autostart_all(tree: Tree, tell: Callable[[Outcome], object]) -> None:
 
     for entry in list_networks(tree):
         if entry.autostart and not entry.active:
-            tell(_tried("network", entry.name, "started", Network(tree, entry.name).start))
+            tell(tried("network", entry.name, "started", Network(tree, entry.name).start))
     for pool in list_pools(tree):
         if pool.autostart and not pool.active:
-            tell(_tried("pool", pool.name, "started", pool.start))
+            tell(tried("pool", pool.name, "started", pool.start))
     for domain in sorted(_marked(tree, tell), key=_order):
         if not domain.is_running:
-            tell(_tried("domain", domain.name, "started", partial(_start, domain)))
+            tell(tried("domain", domain.name, "started", partial(_start, domain)))
 
 
 def _start(domain: Handle) -> None:
@@ -102,7 +102,7 @@ def _shut_down(group: list[Handle], deadline: float, tell: Callable[[Outcome], o
             return Outcome("domain", domain.name, "has shut down")
         except (NotReached, QkvmError) as error:
             # A paused guest, or one that ignores the power button, must not keep the machine from halting.
-            outcome = _tried("domain", domain.name, "destroyed", partial(stop.destroy, domain))
+            outcome = tried("domain", domain.name, "destroyed", partial(stop.destroy, domain))
             return outcome if outcome.error is not None else outcome._replace(error=error)
 
     with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
@@ -110,7 +110,8 @@ def _shut_down(group: list[Handle], deadline: float, tell: Callable[[Outcome], o
             tell(outcome)
 
 
-def _tried(kind: str, name: str, done: str, step: Callable[[], object]) -> Outcome:
+def tried(kind: str, name: str, done: str, step: Callable[[], object]) -> Outcome:
+    """Return the outcome of a step: ``done`` in words, or its error."""
     try:
         step()
         return Outcome(kind, name, done)

@@ -120,6 +120,16 @@ def wanted(tree: Tree, program: str, *, init: str = "", timeout: int = int(SHUTD
     return service(tree, program, init=init, timeout=timeout)
 
 
+def is_missing(tree: Tree) -> bool:
+    """Whether nothing starts marked guests at boot, though the init of this host could (see qkvm setup-boot)."""
+    if tree.is_session:
+        return os.path.isdir(_RUNTIME_UNITS) and not os.path.lexists(user_service("").path)
+    if tree.root != "/":
+        return False
+    could = os.path.isdir(_RUNTIME_UNITS) or read_bytes("/proc/1/comm") == b"init\n"
+    return could and not any(os.path.lexists(service(tree, "", init=init).path) for init in ("systemd", "sysv"))
+
+
 def install(tree: Tree, wanted: Service) -> list[str]:
     """Write the service's file and switch the service on; return warnings (qkvm setup-boot).
 

@@ -12,6 +12,7 @@ base: add base images, remove those that nothing uses
 pool: build, start, stop pools that no domain uses
 ownstorage: which images undefine removes with a domain
 undefine: undefine
+delete: delete
 passing: guests that go with the process that runs them
 gc: remove what nothing needs any more
 mend: mend what killed processes have left, cap logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qkvm import files
@@ -10,15 +11,24 @@ from qkvm.domain import run as runs
 from qkvm.domain.device.nic import guard as nicguard
 from qkvm.domain.handle import Handle
 from qkvm.domain.launch.end import forget
+from qkvm.domain.life import autostart
 from qkvm.domain.manage import passing
+from qkvm.domain.manage import pool as guarded
 from qkvm.domain.state.copy import template
 from qkvm.domain.tuning import group
 from qkvm.host import view
+from qkvm.net import run as networks
 from qkvm.net.grant import handout
+from qkvm.net.network.network import Network
+from qkvm.net.uplink import uplink
 from qkvm.storage.base import store
 from qkvm.storage.pool import unfinished
+from qkvm.storage.pool.pool import Pool, list_pools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qkvm.domain.life.autostart import Outcome
     from qkvm.paths import Tree
 
 
@@ -73,6 +83,38 @@ def collect(tree: Tree) -> list[str]:
     nicguard.forget(tree)
     view.refresh(tree)
     return sorted(set(collected))
+
+
+def running(tree: Tree) -> dict[str, list[str]]:
+    """Return what runs, by kind: domains, networks, pools, and bridges over NICs of the host."""
+    return {
+        "domain": sorted(run.name for run in runs.live_runs(tree)),
+        "network": sorted(networks.records(tree)),
+        "pool": [pool.name for pool in list_pools(tree) if pool.active],
+        "bridge": sorted(uplink.bridges(tree)),
+    }
+
+
+def stop_everything(
+    tree: Tree, tell: Callable[[Outcome], object], *, timeout: float = autostart.SHUTDOWN_TIMEOUT
+) -> None:
+    """Shut down all domains and stop all else that runs; then collect. A failure does not stop the others.
+
+    Definitions, disks and other files of domains stay.
+
+    :param tell: called with each outcome. :param timeout: seconds that the guests have.
+    """
+    autostart.shutdown_all(tree, tell, timeout=timeout)
+    steps: dict[str, Callable[[str], object]] = {
+        "network": lambda name: Network(tree, name).destroy(),
+        "pool": lambda name: guarded.destroy(Pool(tree, name)),
+        "bridge": lambda name: uplink.undo(tree, name),
+    }
+    found = running(tree)
+    for kind, step in steps.items():
+        for name in found[kind]:
+            tell(autostart.tried(kind, name, "stopped", partial(step, name)))
+    collect(tree)
 
 
 def _collect_boot_files(tree: Tree) -> list[str]:

@@ -15,9 +15,11 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.domain import define
+from qkvm.domain.device.disk.plug import doubts
 from qkvm.domain.handle import Handle, names
 from qkvm.domain.launch import preview
 from qkvm.domain.launch.bring_up import Origin, bring_up
+from qkvm.domain.launch.bring_up import check as check_start
 from qkvm.domain.launch.end import forget_boot_files
 from qkvm.domain.life import start
 from qkvm.emulator import machinetype
@@ -92,12 +94,11 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
     domain = Handle(tree, plan.definition.name)
     definition = machinetype.pinned_here(tree, plan.definition)
     if plan.stored:
-        refuse_present(domain)
         definition = define.with_genid(tree, definition)
         if plan.first is not None:
             plan = plan._replace(first=replace(plan.first, genid=definition.genid))
     plan = plan._replace(definition=definition)
-    preview.refuse_missing(domain, plan.first or plan.definition)
+    doubtful = check(tree, plan)
     with Undo() as undo:
         for disk in plan.disks:
             _allocate(tree, disk, tell, undo)
@@ -117,7 +118,25 @@ def install(tree: Tree, plan: Plan, tell: Tell) -> list[str]:
             origin = Origin(plan.first or plan.definition, stored=stored, passing=plan.passing)
             warnings = bring_up(domain, origin, paused=plan.paused)
         undo.commit()
-    return warnings
+    return [*doubtful, *warnings]
+
+
+def check(tree: Tree, plan: Plan) -> list[str]:
+    """Refuse a plan that can't be carried out, before anything is made, and return warnings.
+
+    :raises AlreadyExists: its name is taken. :raises InvalidState: a network that it needs is not active.
+    :raises HostError: this host lacks what it needs: a device of QEMU, a free port, an image.
+    """
+    domain, definition = Handle(tree, plan.definition.name), plan.first or plan.definition
+    if plan.stored:
+        refuse_present(domain)
+        define.refuse_clashes(tree, plan.definition)
+    preview.refuse_missing(domain, definition)
+    made = {tree.seed(domain.name), *(disk.path for disk in plan.disks)}
+    present = tuple(disk for disk in definition.disks if disk.path not in made)
+    boot = definition.boot if plan.media is None else replace(definition.boot, kernel="", initrd="")
+    check_start(domain, replace(definition, disks=present, boot=boot))
+    return [words for disk in present for words in doubts(disk)]
 
 
 def refuse_present(domain: Handle) -> None:

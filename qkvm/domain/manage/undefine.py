@@ -49,11 +49,9 @@ def undefine(
             raise InvalidState("Storage volume deletion is supported only on stopped domains")
         settle(domain.tree, domain.name)
         stored = nvrams.is_there(domain)
-        _refuse_what_is_left(domain, managed_save, snapshots_metadata, checkpoints_metadata)
-        if stored and nvram is None:
-            raise InvalidState(
-                "cannot undefine domain with nvram", hint="--nvram removes it, --keep-nvram leaves it there"
-            )
+        _refuse_what_is_left(
+            domain, managed_save, snapshots_metadata, checkpoints_metadata, not stored or nvram is not None
+        )
         if storage is not None:
             ownstorage.remove(ownstorage.choose(domain, domain.definition, storage), storage)
         discard_managed_save(domain)
@@ -73,24 +71,35 @@ def undefine(
         return [kept] if kept else []
 
 
-def _refuse_what_is_left(domain: Handle, managed_save: bool, snapshots: bool, checkpoints: bool) -> None:
-    """Refuse to undefine a domain with a managed save, snapshots or checkpoints that no option names."""
+def _refuse_what_is_left(
+    domain: Handle, managed_save: bool, snapshots: bool, checkpoints: bool, nvram: bool
+) -> None:
+    """Refuse to undefine a domain with what no option names; the error names all of it.
+
+    :raises InvalidState: for one thing in virsh's words.
+    """
+    left: list[tuple[str, str, str]] = []
     if domain.has_managed_save and not managed_save:
-        raise InvalidState(
-            "Refusing to undefine while domain managed save image exists", hint="--managed-save removes it"
-        )
-    known = snapshotstore.names(domain.tree, domain.name)
-    if known and not snapshots:
-        raise InvalidState(
-            f"cannot delete inactive domain with {len(known)} snapshots",
-            hint="--snapshots-metadata forgets them, snapshot-delete takes them out of the images",
-        )
-    known = checkpointstore.names(domain.tree, domain.name)
-    if known and not checkpoints:
-        raise InvalidState(
-            f"cannot delete inactive domain with {len(known)} checkpoints",
-            hint="--checkpoints-metadata forgets them, checkpoint-delete takes them out of the images",
-        )
+        words = "Refusing to undefine while domain managed save image exists"
+        left.append((words, "a managed save image", "--managed-save removes it"))
+    for kind, store, named in (
+        ("snapshot", snapshotstore, snapshots),
+        ("checkpoint", checkpointstore, checkpoints),
+    ):
+        known = len(store.names(domain.tree, domain.name))
+        if known and not named:
+            hint = f"--{kind}s-metadata forgets them, {kind}-delete takes them out of the images"
+            count = f"{known} {kind}{'s' if known > 1 else ''}"
+            left.append((f"cannot delete inactive domain with {known} {kind}s", count, hint))
+    if not nvram:
+        hint = "--nvram removes it, --keep-nvram leaves it there"
+        left.append(("cannot undefine domain with nvram", "nvram", hint))
+    if len(left) == 1:
+        raise InvalidState(left[0][0], hint=left[0][2])
+    if left:
+        shown = ", ".join(what for _, what, _ in left)
+        hint = "; ".join(hint for _, _, hint in left)
+        raise InvalidState(f"cannot undefine domain with {shown}", hint=f"{hint}; qkvm delete removes everything")
 
 
 def _readable(domain: Handle) -> spec.Domain | None:

@@ -34,15 +34,17 @@ def user(tree: Tree, path: str) -> str:
     return ""
 
 
-def refuse_used(volume: Volume) -> None:
+def refuse_used(volume: Volume, instead: str = "") -> None:
     """Refuse a volume that a running domain uses.
 
+    :param instead: a verb that does the same to a disk in use, with {} where the domain's name goes.
     :raises InvalidState: naming the domain.
     """
     name = user(volume.pool.tree, volume.path)
     if name:
         raise InvalidState(
-            f"volume '{printable(volume.name)}' is in use by domain '{name}'", hint=f"qkvm shutdown {name}"
+            f"volume '{printable(volume.name)}' is in use by domain '{name}'",
+            hint=instead.format(name) or f"qkvm shutdown {name}",
         )
 
 
@@ -112,7 +114,8 @@ def resize(
     :param delta: ``size`` is the difference. :param fmt: its format.
     """
     if shrink or volume.pool.type == "dir":
-        refuse_used(volume)
+        instead = "" if shrink or delta else f"qkvm blockresize {{}} {printable(volume.path)} {size}B"
+        refuse_used(volume, instead or "a disk in use can only grow, to a size: qkvm blockresize {}")
     refuse_needed(volume, states=False)
     fmt = format_of(volume, fmt)
     if delta:

@@ -72,6 +72,14 @@ def _path(domain: Handle, number: int) -> str:
     return os.path.join(domain.live.folder, f"serial{number}.sock")
 
 
+def require_terminal(fd: int) -> None:
+    """Refuse an fd that no person types at. :raises InvalidState: it is no terminal."""
+    if not os.isatty(fd):
+        raise InvalidState(
+            "Cannot run interactive console without a controlling TTY", hint="without --console, or in a terminal"
+        )
+
+
 def attach(
     domain: Handle,
     terminal: int,
@@ -90,8 +98,7 @@ def attach(
     :raises Busy: another session is attached. :raises InvalidState: it does not run, or this is no terminal.
     """
     run = domain.live
-    if not os.isatty(terminal):
-        raise InvalidState("Cannot run interactive console without a controlling TTY")
+    require_terminal(terminal)
     name = "console.lock" if port == 0 else f"serial{port}.lock"
     with _session_lock(os.path.join(run.folder, name), force=force), ExitStack() as opened:
         fd = _connect(_path(domain, port), opened)

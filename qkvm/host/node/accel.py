@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from qkvm.errors import HostError
+from qkvm.errors import HostError, Notice
 
 
 def has_hardware_virtualization(root: str = "") -> bool:
@@ -37,7 +37,7 @@ def choose(wanted: str) -> tuple[str, str]:
         hint = 'accel = "tcg" or "auto" runs without it'
         raise HostError(f"KVM is not available: {problem}", hint=f"{remedy}; {hint}" if remedy else hint)
     problem = f"{problem}: {remedy}" if remedy else problem
-    return "tcg", f"KVM is not available ({problem}); the guest runs under TCG, some ten times slower"
+    return "tcg", Notice(f"KVM is not available ({problem}); the guest runs under TCG, some ten times slower")
 
 
 def _kvm_problem(*, forced: bool) -> tuple[str, str]:

@@ -30,13 +30,17 @@ _BRIDGE_NF = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-i
 
 
 class Finding(NamedTuple):
-    """A problem of a network: its kind, a description, and what helps. ``mends``: net-repair may fix it."""
+    """A problem of a network: its kind, a description, and what helps. ``mends``: net-repair may fix it.
+
+    A ``harmless`` one is told, but the network does what it can.
+    """
 
     network: str
     kind: str
     words: str
     hint: str = ""
     mends: bool = False
+    harmless: bool = False
 
     @property
     def advice(self) -> str:
@@ -123,6 +127,9 @@ def _taps(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
     for one in plugged.astray(tree, name, definition.bridge):
         words = f"{one.tap} of domain {one.domain} is not on bridge {definition.bridge}, or not up"
         yield Finding(name, "tap-astray", words, mends=True)
+    for domain, tap in plugged.gone(tree, name):
+        hint = f"qkvm detach-interface {domain} and attach-interface, or start it anew"
+        yield Finding(name, "tap-gone", f"{tap} of domain {domain} is gone: its guest has no network there", hint)
     for one in plugged.unguarded(tree, name):
         words = f"the filter of {one.tap} of domain {one.domain} is gone, or a part of it: its guest may forge"
         yield Finding(name, "filter-missing", words, mends=True)
@@ -201,7 +208,8 @@ def _uplink(name: str, definition: spec.Network) -> Iterator[Finding]:
     for version in versions:
         if not _leads_out(version):
             hint = "ip route: guests reach what the host reaches"
-            yield Finding(name, "no-default-route", f"the host has no default route for IPv{version}", hint)
+            words = f"the host has no default route for IPv{version}"
+            yield Finding(name, "no-default-route", words, hint, harmless=True)
 
 
 def _leads_out(version: int) -> bool:

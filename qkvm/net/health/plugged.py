@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.files import entries, locked
-from qkvm.host import record
+from qkvm.host import journal, process, record
 from qkvm.net import run
 from qkvm.net.firewall import guard
 from qkvm.net.link import link, port
@@ -64,6 +64,26 @@ def _given(tree: Tree, network: str) -> list[Plugged]:
             tag, port, kind = link.grant_tag(network, one["uid"]), ports[one["index"]], NicFilter.CLEAN_TRAFFIC
             user = f"(user {one['uid']})"
             found.append(Plugged(user, port, one["mac"], one["isolated"], kind, own, tag, given=True))
+    return found
+
+
+def gone(tree: Tree, network: str) -> list[tuple[str, str]]:
+    """Return domains that run, each with a tap of this network that somebody has deleted."""
+    present = _tags()
+    found = []
+    for domain in entries(tree.domain_runs):
+        folder = tree.domain_run(domain)
+        if process.lock_holder(os.path.join(folder, "qemu.pid")) is None:
+            continue
+        current = record.read(os.path.join(folder, "record.json")) or {}
+        for nic in current.get("nics", ()):
+            belongs = (nic["type"], nic["source"]) == ("network", network) and not nic.get("gone")
+            if not belongs or present.get(nic["target"]) == link.domain_tag(domain):
+                continue
+            events, _ = journal.events_from(os.path.join(folder, "events.jsonl"), nic["since"])
+            unplugged = any(journal.deleted_device(event) == nic["id"] for event in events)
+            if not unplugged:
+                found.append((domain, nic["target"]))
     return found
 
 

@@ -28,17 +28,19 @@ class Network(Handle):
     __slots__ = ()
 
     @classmethod
-    def define(cls, tree: Tree, text: bytes | str, path: str) -> Network:
+    def define(cls, tree: Tree, text: bytes | str, path: str, *, told: list[str] | None = None) -> Network:
         """Make or replace a persistent network from TOML text, which is kept as it is, or from libvirt's XML.
 
         A missing uuid is that of the network of the same name, or a new one. An active network runs on as it is.
 
-        :param path: where the text came from, for errors. :raises DefinitionError: no valid definition.
+        :param path: where the text came from, for errors.
+        :param told: gets a sentence on each value of XML that is not kept.
+        :raises DefinitionError: no valid definition.
         :raises AlreadyExists: the name belongs to another uuid, or the uuid to another name.
         """
         make_private_dir(tree.network_definitions)
         with run.locked_networks(tree):
-            kept, definition = _complete(tree, text, path)
+            kept, definition = _complete(tree, text, path, told)
             _check_identity(tree, definition)
             write_atomic(tree.network_definition(definition.name), kept)
         return cls(tree, definition.name)
@@ -162,7 +164,7 @@ def _forget_guests(tree: Tree, name: str) -> None:
         remove(path)
 
 
-def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Network]:
+def _complete(tree: Tree, text: bytes | str, path: str, told: list[str] | None = None) -> tuple[str, spec.Network]:
     """Return a definition, and the TOML that says it, with a uuid."""
     from qkvm.net.network import text as texts
 
@@ -173,6 +175,7 @@ def _complete(tree: Tree, text: bytes | str, path: str) -> tuple[str, spec.Netwo
         stored=lambda name: read_bytes(tree.network_definition(name)) or b"",
         used=lambda name: _used(tree, name),
         free_bridge=lambda: _free_bridge(tree),
+        told=told,
     )
 
 

@@ -34,12 +34,13 @@ def read(
     stored: Callable[[str], bytes],
     used: Callable[[str], Iterable[tuple[Subnet, str]]],
     free_bridge: Callable[[], str],
+    told: list[str] | None = None,
 ) -> tuple[str, spec.Network]:
     """Return a valid definition, and the TOML text to store for it.
 
     :param uuid_of: gives the UUID of a network by name, '' for none. :param stored: gives its text, for what XML
         can't say. :param used: see :func:`qkvm.net.network.auto.resolve`. :param free_bridge: gives a bridge's
-        name.
+        name. :param told: gets a sentence on each value of XML that is not kept.
     """
     from qkvm.net.network import auto
     from qkvm.spec.libvirt.network import network as libvirt
@@ -56,7 +57,7 @@ def read(
     except InvalidValue:
         # A wrong name is refused, with its place, when the whole is read.
         uuid = ""
-    definition = libvirt.loads(text, path, known_uuid=uuid, bridge=free_bridge())
+    definition = libvirt.loads(text, path, known_uuid=uuid, bridge=free_bridge(), told=told)
     former = stored(definition.name)
     definition = _carried(definition, former)
     kept = toml.update(former.decode("utf-8", "replace"), definition)

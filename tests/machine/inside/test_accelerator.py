@@ -51,7 +51,6 @@ def test_the_host_is_fit(lab: Lab) -> None:
         "secure-guest",
         "ip-forward",
         "program-lvm",
-        "program-xorriso",
     }
 
 

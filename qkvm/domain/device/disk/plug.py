@@ -45,6 +45,16 @@ def attach(domain: Handle, disk: spec.Disk, *, scope: Scope = Scope.CURRENT) -> 
     return plug.attach(domain, DISKS, disk, scope=scope)
 
 
+def doubts(disk: spec.Disk) -> list[str]:
+    """Return warnings of what is probably a mistake: the raw format for an image with another's header."""
+    # As in libvirt a definition may name a missing image: only a start refuses it.
+    raw = os.path.exists(disk.path) and disk.format is spec.DiskFormat.RAW
+    if not raw or not image.looks_like_qcow2(disk.path):
+        return []
+    shown = units.printable(disk.path)
+    return [f"disk {shown} begins as a qcow2 image does, but is used as raw (qcow2 would have to be said)"]
+
+
 class _Disks(plug.Kind[spec.Disk]):
     """Disks: a controller, images, and the drive; a medium goes into a drive that is there."""
 
@@ -52,12 +62,7 @@ class _Disks(plug.Kind[spec.Disk]):
 
     def check(self, device: spec.Disk) -> list[str]:
         spec.check_disk(device)
-        # As in libvirt a definition may name a missing image: only a start refuses it.
-        raw = os.path.exists(device.path) and device.format is spec.DiskFormat.RAW
-        if not raw or not image.looks_like_qcow2(device.path):
-            return []
-        shown = units.printable(device.path)
-        return [f"disk {shown} begins as a qcow2 image does, but is used as raw (qcow2 would have to be said)"]
+        return doubts(device)
 
     def added(self, present: spec.Domain, device: spec.Disk) -> spec.Domain:
         _refuse_target(device.target, (other.target for other in present.disks))

@@ -1,7 +1,7 @@
 """<network>: read into a definition and written from one.
 
-The reader drops the number of connected guests and the bridge's spanning tree setting: qkvm's bridges have only
-taps and need no spanning tree. libvirt's XML can't express port forwards.
+The reader drops the number of connected guests, and tells that it drops the bridge's spanning tree setting: qkvm's
+bridges have only taps and need no spanning tree. libvirt's XML can't express port forwards.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ _NOT_HERE = {
 _MODES = {mode.value: mode for mode in spec.Mode if mode is not spec.Mode.ISOLATED}
 
 
-def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "") -> spec.Network:
+def loads(
+    text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "", told: list[str] | None = None
+) -> spec.Network:
     """Return a valid definition from libvirt's XML.
 
     :param path: the file, for errors. :param known_uuid: the UUID if there is none; '' for a new one.
-    :param bridge: the bridge if there is none.
+    :param bridge: the bridge if there is none. :param told: gets a sentence on each value that is not kept.
     :raises DefinitionError: not XML, no network, malformed, or not supported by qkvm; names the line.
     """
-    definition = _read_network(root_of(text, Source(path), "network"), bridge)
+    definition = _read_network(root_of(text, Source(path), "network"), bridge, [] if told is None else told)
     uuid = definition.uuid or known_uuid or units.random_uuid()
     try:
         return spec.validate(replace(definition, uuid=units.parse_uuid(uuid)))
@@ -45,7 +47,7 @@ def loads(text: bytes | str, path: str, *, known_uuid: str = "", bridge: str = "
         raise DefinitionError(path, str(error), hint=error.hint) from error
 
 
-def _read_network(root: Node, bridge: str) -> spec.Network:
+def _read_network(root: Node, bridge: str, told: list[str]) -> spec.Network:
     with root:
         root.drop("connections", *(name for name in root.element.attributes if name.startswith("xmlns:")))
         root.only("ipv6", "no")
@@ -67,7 +69,7 @@ def _read_network(root: Node, bridge: str) -> spec.Network:
         return spec.Network(
             name=name, uuid=(root.leaf("uuid") or "").strip(), title=root.leaf("title") or "",
             description=root.leaf("description") or "", metadata=texts, mode=mode, dev=dev,
-            bridge=_read_bridge(root, bridge), mac=_only_attribute(mac, "address").lower(),
+            bridge=_read_bridge(root, bridge, told), mac=_only_attribute(mac, "address").lower(),
             mtu=int(_only_attribute(mtu, "size") or 0), domain=_read_domain(domain),
             address=four.address, dhcp=four.dhcp, hosts=(*four.hosts, *six.hosts), boot=four.boot,
             ipv6=spec.Ipv6(address=six.address, dhcp=six.dhcp, nat=nat6) if six.address else None,
@@ -82,12 +84,16 @@ def _only_attribute(node: Node | None, name: str) -> str:
         return str(node.number(name)) if name == "size" else node.required(name)
 
 
-def _read_bridge(root: Node, default: str) -> str:
+def _read_bridge(root: Node, default: str, told: list[str]) -> str:
     found = root.child("bridge")
     if found is None:
         return default
     with found:
-        found.drop("stp", "delay")
+        for name, usual in (("stp", "off"), ("delay", "0")):
+            asked = found.take(name, usual)
+            if asked != usual:
+                given = units.printable(asked)
+                told.append(f"bridge {name}='{given}' becomes '{usual}': such a bridge has only taps")
         found.only("macTableManager", "kernel")
         found.only("zone")
         return found.take("name", default)

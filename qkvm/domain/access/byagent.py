@@ -42,8 +42,8 @@ _SLICE = 0.5
 _POLLS = 0.001, 0.1
 """Seconds between two questions about a command: at first, and at most."""
 
-_EARLY = 0.15
-"""Seconds after which output is read while the command runs."""
+_EARLY = 0.3
+"""Seconds after which output is read while the command runs; until then the agent is kept."""
 
 _LOST = 30.0
 """Seconds for which an agent that stopped answering is asked again."""
@@ -154,8 +154,9 @@ class Running:
             self._pid = _start(agent, _SCRIPT, words, input=first)
             self._status: dict[str, Any] = {"exited": False}
             with suppress(AgentUnresponsive):
-                # The first questions follow at once: most commands are short.
-                self._status = self._ask(agent, time.monotonic() + _EARLY / 3)
+                # The first questions follow at once: most commands are short, and an agent whose channel was left
+                # looks at it again only after a tenth of a second.
+                self._status = self._ask(agent, time.monotonic() + _EARLY)
 
     def output(self, deadline: float | None = None) -> Iterator[tuple[str, bytes]]:
         """Yield pieces of its output, 'out' or 'err' and bytes, until it has ended.
@@ -197,7 +198,7 @@ class Running:
             if status["exited"] or time.monotonic() + pause >= until:
                 return status
             time.sleep(pause)
-            pause *= 2
+            pause = min(pause * 1.5, 0.01)
 
     def _rest(self) -> Iterator[tuple[str, bytes]]:
         """Yield what is still to come once it has ended, and remove its files."""

@@ -101,8 +101,10 @@ def test_backups_of_a_guest(lab: Lab, vm: Domain, tmp_path: Path) -> None:
     for path in ("disk", "base", "raw/disk"):
         (tmp_path / path).unlink()
     assert lab.ok(f"restore-backup {to} --in-place") == f"Domain 'vm' restored from {to}\n\n"
+    anew = vm.definition.genid
+    assert anew and anew != definition.genid
     assert vm.definition == replace(
-        definition, disks=(replace(definition.disks[0], backing=()), definition.disks[1])
+        definition, genid=anew, disks=(replace(definition.disks[0], backing=()), definition.disks[1])
     )
     lab.boot(vm)
     with Guest(vm) as guest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from qkvm.api.domain import Domain
 from tests.guest.backups import manifest
 from tests.guest.conftest import TOP, Lab
 from tests.guest.guest import wait_agent
+from tests.terminal import Terminal
 
 # Made before this process enters a namespace, from which nothing can be downloaded.
 pytestmark = pytest.mark.usefixtures("debian_disk")
@@ -155,3 +157,22 @@ def test_backups_of_a_debian(
     assert int(sh(deb, NUMBER)) < least + 200
     deb.shutdown(wait=True)
     lab.ok("undefine deb --nvram --remove-all-storage")
+
+
+def test_run_of_a_debian(lab: Lab, debian_disk: str) -> None:
+    """A prompt of root's at the console, a command with its exit code; its power-off leaves nothing."""
+    argv = [sys.executable, "-m", "qkvm", "--root", lab.root, "run", debian_disk, "--boot", "uefi"]
+    guest = Terminal([*argv, "--name", "passes", "--memory", "512", "--vcpus", "2"], cwd=TOP)
+    try:
+        guest.expect("root@passes:~#", timeout=BOOT)
+        done = lab.run("exec passes -- sh -c 'hostname; exit 7'")
+        assert (done.returncode, done.stdout) == (7, "passes\n")
+        guest.type("poweroff\n")
+        assert guest.child.wait(BOOT) == 0 and guest.is_restored()
+    finally:
+        guest.child.terminate()
+        guest.child.wait(60)
+        guest.close()
+    tree = lab.host.tree
+    folders = (tree.passing_guests, tree.images, tree.seeds, tree.nvrams, tree.domain_runs, tree.log)
+    assert [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)] == []

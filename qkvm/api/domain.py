@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qkvm.domain.manage import delete, describe, rename, undefine, xml
     from qkvm.domain.state import dump, save, saved
     from qkvm.domain.state.copy import clone, freeze
-    from qkvm.domain.watch import address, control, dirtyrate, wait
+    from qkvm.domain.watch import address, control, dirtyrate, doctor, wait
     from qkvm.domain.watch.events import Event
 else:
     plugged, guests, kept, tuning = lazily("qkvm.api", "devices", "guest", "snapshots", "tuning")
@@ -31,7 +31,9 @@ else:
         "qkvm.domain.manage", "delete", "describe", "rename", "undefine", "xml"
     )
     dump, save, saved = lazily("qkvm.domain.state", "dump", "save", "saved")
-    address, control, dirtyrate, wait = lazily("qkvm.domain.watch", "address", "control", "dirtyrate", "wait")
+    address, control, dirtyrate, doctor, wait = lazily(
+        "qkvm.domain.watch", "address", "control", "dirtyrate", "doctor", "wait"
+    )
 
 
 class Domain(Handle):
@@ -73,6 +75,7 @@ class Domain(Handle):
     addresses = verb(lambda: address.addresses)
     wait_for_addresses = verb(lambda: address.wait)
     wait = verb(lambda: wait.wait)
+    examine = verb(lambda: doctor.examine)
     control = verb(lambda: control.state)
     dirty_rate = verb(lambda: dirtyrate.calculate)
 

@@ -116,13 +116,13 @@ def test_backups_of_a_debian(
     seed = tmp_path / "user-data"
     seed.write_text(USER_DATA, encoding="utf-8")
     lab.ok(
-        "install --name deb --osinfo debian12 --memory 512 --vcpus 2,maxvcpus=4 --import --boot uefi "
+        "install --name deb --osinfo debian12 --memory 512 --vcpus 2,maxvcpus=4 --import "
         f"--graphics none --disk size=2,backing_store={debian_disk},backing_format=qcow2 "
         f"--network network=default --cloud-init user-data={seed} --noautoconsole"
     )
     deb = domain_of(lab.host.domain("deb"))
     deb.wait("agent", timeout=BOOT)
-    assert lab.ok("wait deb --for cloud-init").startswith("status: done")
+    assert lab.ok("wait deb --for cloud-init").startswith("done, by DataSourceNoCloud")
     assert deb.wait("address") in sh(deb, "ip address")
     assert sh(deb, "systemctl is-system-running --wait") == "running"
     assert sh(deb, "cat /proc/1/comm /sys/firmware/efi/fw_platform_size") == "systemd\n64"

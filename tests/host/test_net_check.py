@@ -353,7 +353,7 @@ def test_forwards_of_guests_by_name(lan: Network, root: Tree, firewall: str) -> 
     Network.define(root, NAT.replace('guest = "192.168.77.50"', 'guest = "web"'), "lan.toml")
     lan.start(firewall=firewall)
     (one,) = found(lan)
-    assert one.kind == "forward-unled" and "guest web" in one.words
+    assert one.kind == "forward-lost" and "there is no domain web" in one.words
     make_private_dir(root.domain_runs)
     make_private_dir(root.domain_run("web"))
     nic = {"type": "network", "source": "lan", "target": "", "mac": "52:54:00:00:00:09"}

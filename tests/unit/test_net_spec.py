@@ -267,5 +267,5 @@ def kept(network: Network, field: str, value: Any) -> Any:
 KNOWN = """
 pid-file user no-hosts strict-order interface except-interface bind-dynamic domain local expand-hosts
 server no-resolv host-record txt-record srv-host dhcp-range enable-ra dhcp-lease-max dhcp-leasefile
-dhcp-authoritative dhcp-no-override dhcp-host enable-tftp tftp-single-port tftp-root dhcp-boot
+dhcp-authoritative dhcp-no-override dhcp-ignore-clid dhcp-host enable-tftp tftp-single-port tftp-root dhcp-boot
 """

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def doctor(context: Context, args: Args) -> int:
+    """Print what is wrong with a domain; return 1 if something is."""
+    domain = common.domain(context, args)
+    found = domain.examine()
+    if args.json:
+        context.out(json_text([one._asdict() for one in found]))
+    else:
+        context.out("".join(f"{one.words} [{one.kind}]\n    {one.hint}\n" for one in found))
+        if not found:
+            context.say(f"{domain.name}: nothing is wrong\n")
+    return 1 if found else 0
+
+
 def wait(context: Context, args: Args) -> None:
     """Wait until a domain or its guest is as far, and print what was seen."""
     timeout, what = args.number("timeout"), args.required("for")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from qkvm.cli.install.place import absolute
 from qkvm.cli.install.reader import choose
 from qkvm.cli.parse import UsageError
 from qkvm.spec import domain as spec
+from qkvm.storage.image import partitions
 from qkvm.units import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qkvm.cli.install.osinfo import Profile
     from qkvm.cli.install.reader import Options, Suboptions
+    from qkvm.domain.manage.install import NewDisk
 
 
 def boot(options: Options, profile: Profile) -> spec.Boot:
@@ -35,6 +41,25 @@ def boot(options: Options, profile: Profile) -> spec.Boot:
         nvram_template=absolute(given.text("nvram.template")),
         nvram=absolute(given.text("nvram")),
     )
+
+
+def fitting(options: Options, definition: spec.Domain, new: Sequence[NewDisk]) -> spec.Boot | None:
+    """Return boot settings with the firmware that can boot the guest's first disk, if it needs another one.
+
+    None where it does not, or --boot says a firmware. :param new: the disks that will be made.
+    """
+    given, made = options.first("boot"), {disk.path: disk for disk in new}
+    said = ("uefi", "firmware", "loader", "loader.type", "nvram", "nvram.template", "kernel")
+    if definition.machine is spec.Machine.MICROVM or any(given.has(name) for name in said):
+        return None
+    disks = [disk for disk in definition.disks if disk.path and disk.device is spec.DiskKind.DISK]
+    if not disks or definition.boot.firmware is spec.Firmware.UEFI:
+        return None
+    first = min(disks, key=lambda disk: disk.boot_order or len(disks) + 99)
+    base = made[first.path].backing if first.path in made else first
+    if base is None or not partitions.look([(base.path, base.format)]).only_efi:
+        return None
+    return replace(definition.boot, firmware=spec.Firmware.UEFI)
 
 
 def _order(given: Suboptions) -> tuple[spec.BootDevice, ...]:

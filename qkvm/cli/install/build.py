@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from qkvm import units
 from qkvm.cli.install import cloudinit, devices, hardware, media, nics, osinfo, ports, tuning
-from qkvm.cli.install.boot import boot
+from qkvm.cli.install.boot import boot, fitting
 from qkvm.cli.install.drives import Drives, domain_name
 from qkvm.cli.parse import UsageError
 from qkvm.domain.manage.install import Plan
@@ -64,6 +64,9 @@ def build(
         drives.add_seed(tree.seed(name))
         smbios = {"serial": SMBIOS_SERIAL, **smbios}
     definition = replace(definition, disks=tuple(drives.disks), smbios=smbios)
+    if chosen.name in ("", "import") and (fit := fitting(options, definition, drives.new)) is not None:
+        warn("the disk has an EFI system partition and nothing for a BIOS: the guest gets UEFI (--boot chooses)")
+        definition = replace(definition, boot=fit)
     _check_bootable(options, definition, chosen, {disk.path for disk in drives.new})
     devices.check_absent(options)
     ports.check_parallel(options)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.cli.parse import UsageError
 from qkvm.domain.manage import install as installing
+from qkvm.domain.watch import doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +132,12 @@ def _wait(context: Context, domain: Domain, minutes: int) -> bool:
         f"Waiting {shown}for the installation to complete.\n"
     )
     context.flush()
-    if installing.await_end(domain, None if minutes < 0 else minutes * 60.0):
+    begin, limit = time.monotonic(), None if minutes < 0 else minutes * 60.0
+    if installing.await_end(domain, doctor.QUIET + 1.0):
+        return True
+    for one in doctor.of_running(domain):
+        context.warn(f"{one.words} ({one.hint})")
+    if installing.await_end(domain, None if limit is None else max(0.0, limit - (time.monotonic() - begin))):
         return True
     context.warn("Installation has exceeded specified time limit. Exiting application.")
     return False

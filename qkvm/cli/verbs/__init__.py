@@ -75,7 +75,7 @@ domain.monitor: guest-agent-timeout qemu-agent-command qemu-monitor-command
 host.boot: autostart autostart-all setup-boot shutdown-all
 domain.guest: domfsfreeze domfsinfo domfsthaw domfstrim domhostname domtime get-user-sshkeys guestinfo
 domain.guest: guestvcpus set-user-password set-user-sshkeys
-domain.events: event qemu-monitor-event wait
+domain.events: doctor event qemu-monitor-event wait
 host.host: capabilities domcapabilities host-validate hostname maxvcpus nodesevinfo sysinfo uri version
 host.node: allocpages freecell freepages node-memory-tune nodecpumap nodecpustats nodeinfo nodememstats
 host.node: nodesuspend

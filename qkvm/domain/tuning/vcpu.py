@@ -363,8 +363,12 @@ def _online(domain: Handle, session: Session, plugged: Sequence[str], deadline: 
         except (AgentError, Busy):
             # An agent that hangs or can't tell is as good as none.
             pass
-    indexes = {one["qom-path"].rpartition("/")[2]: one["cpu-index"] for one in session.execute("query-cpus-fast")}
-    return 1 + len(plugged) - sum(_is_idle(session, indexes[ident]) for ident in plugged)
+    return 1 + len(plugged) - idle(session)
+
+
+def idle(session: Session) -> int:
+    """Return how many vCPUs no system uses, by their registers."""
+    return sum(_is_idle(session, one["cpu-index"]) for one in session.execute("query-cpus-fast"))
 
 
 def _is_idle(session: Session, index: int) -> bool:

@@ -10,4 +10,5 @@ eventwords: QEMU's events in libvirt's words
 events: event, qemu-monitor-event
 statgroups: the groups of domstats
 stats: domstats
+doctor: doctor
 """

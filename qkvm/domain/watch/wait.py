@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import socket
@@ -30,7 +31,7 @@ _PATIENCE = 3.0
 """Seconds that a guest has to answer one question."""
 
 _PROGRAM = 60.0
-"""Seconds that 'cloud-init status' has: a guest under TCG that boots takes ten."""
+"""Seconds that a shell has in a guest that boots; it takes milliseconds."""
 
 _PORT, _BANNER_MAX, _CONSOLE_MAX = 22, 8192, 1 << 20
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at [^\r\n]{1,200}")
@@ -190,19 +191,34 @@ def _cloud_init(domain: Handle) -> Seen:
             return Seen(True, printable(finished[0]))
         return Seen(False, "no agent to ask, and no final message on its serial console")
     try:
-        code, out = _ask(domain, "exec cloud-init status --long")
+        code, out = _ask(domain, _RESULT)
     except (AgentError, Busy, NotReached) as error:
         return Seen(finished is not None, printable(finished[0]) if finished is not None else str(error))
     if code == _NO_PROGRAM:
         return Seen(False, "the guest has no cloud-init", hopeless=True)
-    found = re.search(r"^status: *([\w ]+)", out, re.MULTILINE)
-    status = found[1].strip() if found is not None else ""
-    words = printable(" ".join(out.split()))[:300] or f"'cloud-init status' ended with {code}"
-    return Seen(status == "done", words, hopeless=status in ("error", "disabled"))
+    if code == _IS_OFF:
+        return Seen(False, "cloud-init is disabled in the guest", hopeless=True)
+    if code:
+        return Seen(False, "cloud-init has not ended yet")
+    try:
+        result = json.loads(out)["v1"]
+        errors, source = [str(one) for one in result["errors"]], str(result["datasource"])
+    except (ValueError, LookupError, TypeError):
+        return Seen(False, "cloud-init's result is not what it should be")
+    if errors:
+        return Seen(False, f"cloud-init ended with errors: {printable('; '.join(errors))[:500]}", hopeless=True)
+    return Seen(True, f"done, by {printable(source)}")
 
 
 _NO_PROGRAM = 127
 """What a shell returns for a program that it does not find (POSIX)."""
+
+_IS_OFF = 3
+_RESULT = f"""command -v cloud-init >/dev/null || exit {_NO_PROGRAM}
+cat /run/cloud-init/result.json 2>/dev/null && exit
+if [ -e /run/cloud-init/disabled ] || [ -e /etc/cloud/cloud-init.disabled ]; then exit {_IS_OFF}; fi
+exit 1"""
+"""Prints what cloud-init writes when it has done all; 'cloud-init status' takes half a minute under TCG."""
 
 
 def _ask(domain: Handle, command: str) -> tuple[int, str]:

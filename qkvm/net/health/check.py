@@ -5,6 +5,7 @@ Nothing is changed here; :mod:`qkvm.net.health.repair` puts back what is missing
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _UNICAST = 1
 """linux/rtnetlink.h: RTN_UNICAST."""
+
+_ANSWER = 0.5
+"""Seconds to hear all who answer for an address; a guest under TCG takes some milliseconds."""
 
 _BRIDGE_NF = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 
@@ -74,6 +78,7 @@ def check(tree: Tree, name: str) -> list[Finding]:
     found += _overlaps(name, definition)
     found += _uplink(name, definition)
     found += _forwards(tree, name, definition)
+    found += _guests(tree, name, definition)
     return found
 
 
@@ -231,9 +236,62 @@ def _forwards(tree: Tree, name: str, definition: spec.Network) -> Iterator[Findi
         hint = f"qkvm net-forward {name} delete {one.ports}, or another port there"
         yield Finding(name, "forward-taken", f"forward {one.label}: {owner}", hint)
     for one in definition.forwards:
-        if not one.address and not forward.addresses_of(tree, definition, one.guest):
+        away = f"qkvm net-forward {name} delete {one.ports}, if it is not to come back"
+        if one.address:
+            if _is_lost(tree, name, definition, one.address):
+                words = f"forward {one.label}: no guest has {one.address}: it is not leased, and nobody answers"
+                yield Finding(name, "forward-lost", words, away)
+        elif not os.path.exists(tree.domain_definition(one.guest)) and not os.path.exists(
+            tree.domain_run(one.guest)
+        ):
+            words = f"forward {one.label}: there is no domain {one.guest}"
+            yield Finding(name, "forward-lost", words, away)
+        elif not forward.addresses_of(tree, definition, one.guest):
             words = f"forward {one.label}: no address of guest {one.guest} is known"
             yield Finding(name, "forward-unled", words, "it has none before it runs and has asked for one")
+
+
+def _is_lost(tree: Tree, name: str, definition: spec.Network, ip: str) -> bool:
+    """Return whether DHCP alone could give an IPv4 address to a guest, has not, and nobody answers for it."""
+    from ipaddress import IPv4Address
+
+    from qkvm.net.dhcp import reservations
+    from qkvm.net.dhcp.lease import leases
+    from qkvm.net.link import arp
+
+    pool = definition.dhcp
+    if pool is None or ":" in ip or not IPv4Address(pool.start) <= IPv4Address(ip) <= IPv4Address(pool.end):
+        return False
+    known = {*(host.ip for host in definition.hosts), *reservations.kept(tree, definition).values()}
+    known |= {lease.ip for lease in leases(tree.leases(name))}
+    return ip not in known and not arp.owners(definition.bridge, [ip], within=_ANSWER)
+
+
+def _guests(tree: Tree, name: str, definition: spec.Network) -> Iterator[Finding]:
+    """Yield addresses, of MAC or IP, that two running guests have."""
+    from qkvm.net.dhcp.lease import leases
+    from qkvm.net.link import arp, neighbour
+
+    taps = plugged.taps(tree, name)
+    owners: dict[str, list[str]] = {}
+    for one in taps:
+        owners.setdefault(one.mac, []).append(one.domain)
+    for mac, domains in owners.items():
+        if len(domains) > 1:
+            words = f"MAC address {mac} is that of {' and of '.join(domains)}: both get one address"
+            yield Finding(
+                name, "mac-doubled", words, "another mac in the definition of one of them, and a new start"
+            )
+    if len(taps) < 2 or not definition.address:
+        return
+    given = {lease.ip: lease.mac for lease in leases(tree.leases(name)) if lease.mac and ":" not in lease.ip}
+    asked = {*given, *(one.ip for one in neighbour.neighbours(owners) if ":" not in one.ip)}
+    for ip, macs in sorted(arp.owners(definition.bridge, asked, within=_ANSWER).items()):
+        claims = macs | ({given[ip]} if given.get(ip) in owners else set())
+        if len(claims) > 1:
+            who = [f"{' and '.join(owners.get(mac, ['another']))} ({mac})" for mac in sorted(claims)]
+            hint = "an address of its own for one of them: DHCP, or another one by hand in the guest"
+            yield Finding(name, "address-doubled", f"address {ip} is that of {' and of '.join(who)}", hint)
 
 
 def _rules_of(current: dict[str, Any], plan: FirewallPlan) -> list[Finding]:

@@ -6,6 +6,7 @@ formats: what an image's first bytes say, for display
 qcow2, foreign: headers of qcow2 images and of other makers', read strictly
 qemuimg: qemu-img, within limits and without a network
 image: images by their paths
+partitions: the partition table in an image
 held: images by fds that are held open
 states: internal snapshots
 """

@@ -208,7 +208,7 @@ def test_a_guest_that_can_be_no_template(lab: Lab, domain_of: Register) -> None:
     assert "../x" in lab.fails("template-info ../x")
 
 
-def test_clones_of_a_domain_that_is_off(lab: Lab, domain_of: Register) -> None:
+def test_clones_of_a_domain_that_is_off(lab: Lab, tmp_path: Path, domain_of: Register) -> None:
     tree, images = lab.host.tree, lab.host.tree.images
     base = make_image(f"{images}/web-base.qcow2")
     path = f"{images}/web.qcow2"
@@ -246,6 +246,14 @@ def test_clones_of_a_domain_that_is_off(lab: Lab, domain_of: Register) -> None:
     clone.destroy()
     for name in ("web2", "web3", "web-clone"):
         remove(Domain(tree, name))
+    # A backup under another name is such a copy too.
+    lab.ok(f"backup web {tmp_path}/to")
+    lab.ok(f"restore-backup {tmp_path}/to --name web9")
+    texts, mac = seed.read(tree.seed("web9")), stored(lab, "web9").nics[0].mac
+    told = json.loads(texts.meta_data)
+    assert told["local-hostname"] == "web9" and told["instance-id"] != "old" and mac != MAC
+    assert mac in texts.network_config and texts.vendor_data.startswith("#cloud-boothook\n")
+    remove(Domain(tree, "web9"))
     for line, words in (
         ("clone web web", "a clone needs another name"),
         ("clone web a/b", "a/b"),

@@ -109,6 +109,31 @@ def takes_vcpus(lab: Lab, deb: Domain) -> None:
     assert sh(deb, online) == "0-3"
 
 
+def by_ssh(lab: Lab, deb: Domain, tmp_path: Path) -> None:
+    """A way in by ssh, with qkvm's own key and host key; without an agent, exec and cp take it too."""
+    assert lab.ok("ssh --add-key deb -- hostname") == "seeded\n"
+    assert lab.run("ssh deb -- exit 3").returncode == 3
+    assert os.listdir(Path(lab.host.tree.ssh, "hosts")) == [deb.uuid]
+    terminal = Terminal(
+        [sys.executable, "-m", "qkvm", "--root", lab.root, "exec", "-t", "deb", "sh", "-c", "tty; exit 5"]
+    )
+    try:
+        terminal.expect("/dev/pts/", timeout=BOOT)
+        assert terminal.child.wait(BOOT) == 5
+    finally:
+        terminal.close()
+    sh(deb, "systemd-run --quiet systemctl stop qemu-guest-agent")
+    done = lab.run("exec -v --timeout 60 -e A=1 -w /srv deb -- sh -c 'pwd; echo $A; echo err >&2; exit 9'")
+    assert (done.returncode, done.stdout) == (9, "/srv\n1\n") and "err\n" in done.stderr
+    assert "port 22 answers" in done.stderr
+    lab.ok(f"cp deb:/srv/writer {tmp_path}/writer")
+    assert "for ever" in (tmp_path / "writer").read_text()
+    lab.ok(f"cp {tmp_path}/writer deb:/root/again")
+    assert "for ever" in lab.ok("exec deb -- cat /root/again")
+    lab.ok("exec deb -- systemctl start qemu-guest-agent")
+    wait_agent(deb)
+
+
 def test_backups_of_a_debian(
     lab: Lab, debian_disk: str, tmp_path: Path, domain_of: Callable[[Domain], Domain]
 ) -> None:
@@ -127,6 +152,7 @@ def test_backups_of_a_debian(
     assert sh(deb, "systemctl is-system-running --wait") == "running"
     assert sh(deb, "cat /proc/1/comm /sys/firmware/efi/fw_platform_size") == "systemd\n64"
     assert sh(deb, "hostname; ls /srv") == "seeded\ndata\nsums\nwriter"
+    by_ssh(lab, deb, tmp_path)
     # Once is enough: a boot without it is a third shorter.
     sh(deb, "touch /etc/cloud/cloud-init.disabled")
     takes_vcpus(lab, deb)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from qkvm.domain.definition import started_with
 from qkvm.domain.device import tpm
 from qkvm.domain.handle import Handle
-from qkvm.domain.launch.end import end, forget
+from qkvm.domain.launch.end import end, forget, release
 from qkvm.domain.run import settle
-from qkvm.errors import Busy
+from qkvm.errors import Busy, InvalidState
 from qkvm.files import entries, locked, make_private_dir, remove, remove_dir
 
 if TYPE_CHECKING:
@@ -76,7 +76,11 @@ def _clear(domain: Handle) -> None:
     if not domain.is_persistent and (run is None or run.record.get("passing")):
         definition = started_with(run.record) if run is not None else None
         if run is not None and run.pid is not None:
-            end(domain, run, "destroyed")
+            try:
+                end(domain, run, "destroyed")
+            except InvalidState:
+                # Its QEMU has just ended by itself.
+                release(run)
         forget(domain, definition, {})
         remove(tree.nvram(name))
         tpm.remove_folder(tree.tpm(name))

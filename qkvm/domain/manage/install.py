@@ -240,7 +240,8 @@ def await_end(domain: Handle, timeout: float | None) -> bool:
 def was_stopped(domain: Handle) -> bool:
     """Return whether the last run was ended by the user (destroy), not by its guest."""
     run = domain.run
-    return run is not None and run.pid is None and run.record.get("ending") == "destroyed"
+    # Its first thread may have ended while others still hold the pid file's lock.
+    return run is not None and run.record.get("ending") == "destroyed"
 
 
 def go_on(domain: Handle) -> list[str]:

@@ -413,7 +413,7 @@ def test_cpu_baseline(qkvm: Lines) -> None:
     names = [one.get("name") for one in listed.all("feature")]
     assert names == sorted(names, key=str) and "avx" not in names and "pclmuldq" in names
     found = qkvm.plain(f"cpu-baseline {both}")
-    assert found == {"model": "Westmere", "vendor": "Intel", "features": {}}
+    assert found == {"model": "Westmere", "vendor": "Intel", "features": []}
 
 
 def test_cpu_baseline_and_compare_of_a_hypervisor(qkvm: Lines) -> None:

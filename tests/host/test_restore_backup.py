@@ -91,7 +91,11 @@ def test_a_seed_comes_back_among_seeds(tree: Tree, tmp_path: Path) -> None:
         domain = restorebackup.restore(tree, str(folder), name=name)
         made = tree.seed(name or "vm")
         assert [disk.path for disk in domain.definition.disks][1] == made and not former.exists()
-        assert seed.read(made) == seed.Seed("#cloud-config\n", "instance-id: x\n")
+        kept = seed.read(made)
+        assert kept.user_data == "#cloud-config\n"
+        # Under another name it is another machine.
+        assert (kept == seed.Seed("#cloud-config\n", "instance-id: x\n")) == (not name)
+        assert ("machine-id" in kept.vendor_data) == bool(name)
     undefine.undefine(domain)
     Path(tree.images, "twin-vda.img").unlink()
     seed.write(tree.seed("twin"), seed.Seed("other", "other"))

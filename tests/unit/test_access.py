@@ -85,3 +85,16 @@ def test_nothing_goes_through_a_symbolic_link(tmp_path: Path) -> None:
 def test_paths_in_a_guest_are_absolute(path: str) -> None:
     with pytest.raises(InvalidValue):
         copy.place(path)
+
+
+@pytest.mark.parametrize("mtime", ["1e300", "nan", "-1e300"])
+def test_a_time_that_no_file_has(tmp_path: Path, mtime: str) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("asked")
+        member.size, member.pax_headers = 4, {"mtime": mtime}
+        tar.addfile(member, io.BytesIO(b"evil"))
+    made.seek(0)
+    with tarfile.open(fileobj=made, mode="r|") as tar:
+        copy.unpack(tar, "asked", str(tmp_path), "in", lambda text: None)
+    assert (tmp_path / "in").read_bytes() == b"evil"

@@ -10,6 +10,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from contextlib import suppress
 from io import RawIOBase
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ def from_guest(
         with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 16) as archive:
             unpack(archive, base or ".", root, name, warn)
         stream.finish()
-    except tarfile.TarError as error:
-        # Its own words say more: no such file, no tar.
+    except (tarfile.TarError, ValueError) as error:
+        # Its own words say more: no such file, no tar. ValueError: a name or number that no file can have.
         stream.finish()
         raise GuestCommandError(f"the guest sent no archive: {error}") from error
     except OSError as error:
@@ -194,4 +195,6 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> Non
     with os.fdopen(fd, "wb") as file:
         shutil.copyfileobj(content, file, 1 << 16)
         os.fchmod(fd, member.mode & 0o777)
-        os.utime(fd, (member.mtime, member.mtime))
+        # A guest's clock may tell any time, also one that this host has no number for.
+        with suppress(OverflowError, ValueError):
+            os.utime(fd, (member.mtime, member.mtime))

@@ -30,6 +30,9 @@ _SILENCE = 60.0
 """Seconds in which a server must send something."""
 
 _CHUNK = 1 << 18
+_DIGITS = 19
+"""Digits that no file's length has."""
+
 _TEXT_MAX = 1 << 20
 """Bytes of a list of checksums or a signature."""
 
@@ -196,13 +199,17 @@ def _unreachable(url: str, error: Exception) -> HostError:
 def _extent(answer: Any, have: int, url: str) -> tuple[int, int]:
     """Return where the bytes of an answer begin in the file, and the file's length, 0 where it is not known."""
     if answer.status != 206:
-        length = answer.headers.get("Content-Length") or "0"
-        return 0, int(length) if length.isdigit() else 0
+        return 0, _length(answer.headers.get("Content-Length") or "")
     unit, _, rest = (answer.headers.get("Content-Range") or "").partition(" ")
     extent, _, total = rest.partition("/")
     if unit != "bytes" or extent.partition("-")[0] != str(have):
         raise HostError(f"{printable(url)}: the server sends other bytes than were asked for: {printable(rest)}")
-    return have, int(total) if total.isdigit() else 0
+    return have, _length(total)
+
+
+def _length(text: str) -> int:
+    """Return a length that a server tells; 0 for one that is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < _DIGITS else 0
 
 
 def _check_size(size: int, limit: int, url: str) -> None:

@@ -167,6 +167,7 @@ def _take_up(source: _Source, domain: Handle, run: Run) -> None:
     """Give QEMU the state of the devices, and let the guest run."""
     run.record["template"] = {
         "name": source.template.name, "token": source.template.token, "fd": source.memory,
+        "mark": pages.mark(source.memory),
     }  # fmt: skip
     jobs.begin(run, "Restore", goes_on=True, path="", handed_on="")
     with domain.monitor() as session:

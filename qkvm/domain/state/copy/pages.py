@@ -32,23 +32,42 @@ def memory_of(tree: Tree, template: Template, path: str) -> int:
     for run in live_runs(tree):
         told = run.record.get("template", {})
         if told.get("token") == template.token:
-            try:
-                fd = os.open(f"/proc/{run.pid}/fd/{told['fd']}", os.O_RDWR | os.O_CLOEXEC)
-            except OSError:
-                # It has ended just now.
-                continue
-            if _is_whole(fd, template):
+            fd = _taken(f"/proc/{run.pid}/fd/{told['fd']}", told.get("mark"), template)
+            if fd is not None:
                 return fd
-            os.close(fd)
     return _copied(template, path)
 
 
-def _is_whole(fd: int, template: Template) -> bool:
+def mark(fd: int) -> list[int]:
+    """Return what tells a memfd from all others, for the record of a clone."""
+    return _mark(os.fstat(fd))
+
+
+def _mark(info: os.stat_result) -> list[int]:
+    return [info.st_dev, info.st_ino]
+
+
+def _taken(path: str, marked: object, template: Template) -> int | None:
+    """Return an fd of a clone's memory; None if it has ended, or has something else there.
+
+    Its QEMU may be in its guest's hands, and may put another memfd in this one's place, sealed as this one is. So
+    it must be the one that qkvm recorded, and nothing else is even opened.
+    """
     try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        if _mark(os.stat(path)) != marked:
+            return None
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False
-    return seals == _SEALS and os.fstat(fd).st_size == template.memory * 1024
+        return None
+    try:
+        seals, info = fcntl.fcntl(fd, fcntl.F_GET_SEALS), os.fstat(fd)
+        if seals == _SEALS and info.st_size == template.memory * 1024 and _mark(info) == marked:
+            return fd
+    except OSError:
+        # Seals are for memfds alone.
+        pass
+    os.close(fd)
+    return None
 
 
 def _copied(template: Template, path: str) -> int:

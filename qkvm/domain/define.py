@@ -11,7 +11,7 @@ from qkvm.domain import run as runs
 from qkvm.domain.definition import parse
 from qkvm.domain.handle import Handle
 from qkvm.emulator import abilities, machinetype
-from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidValue
+from qkvm.errors import AlreadyExists, DefinitionError, HostError, InvalidState, InvalidValue
 from qkvm.files import entries, read_bytes, write_atomic
 from qkvm.host import programs, settings
 from qkvm.host.node import accel
@@ -31,7 +31,7 @@ def define(tree: Tree, text: bytes | str, path: str, *, left_out: list[str] | No
 
     :param left_out: gets the parts of an XML that qkvm can't do; without it they are refused.
     :raises DefinitionError: it can't be read. :raises AlreadyExists: the name has another UUID, or the UUID
-        another name.
+        another name. :raises InvalidState: the domain goes with a qkvm run.
     """
     definition, kept = read(tree, text, path, left_out=left_out)
     pinned = machinetype.pinned_here(tree, definition)
@@ -105,7 +105,14 @@ def _carried(definition: spec.Domain, stored: bytes) -> spec.Domain:
 
 def store(tree: Tree, definition: spec.Domain, text: str | None = None) -> None:
     """Store a definition as ``text``, or as new TOML, with the checks of :func:`define`."""
-    with Handle(tree, definition.name).lock():
+    domain = Handle(tree, definition.name)
+    with domain.lock():
+        run = domain.live_run
+        if run is not None and run.record.get("passing"):
+            raise InvalidState(
+                f"domain '{domain.name}' goes with the qkvm run that it belongs to, and its disks too",
+                hint="qkvm run --keep makes one that stays",
+            )
         refuse_clashes(tree, definition)
         write_atomic(tree.domain_definition(definition.name), text or toml.dumps(definition))
 

@@ -88,7 +88,9 @@ def files_of(lab: Lab) -> list[str]:
     return sorted(str(path) for folder in folders for path in Path(folder).glob("*"))
 
 
-def test_a_console_and_all_ways_to_leave_it(lab: Lab, disk: Path, terminal: Callable[..., Terminal]) -> None:
+def test_a_console_and_all_ways_to_leave_it(
+    lab: Lab, disk: Path, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
     """The guest's first words are shown; then nothing of it is left, and the image is as it was."""
     before = disk.read_bytes()
     guest = terminal(f"run {disk} {SMALL}")
@@ -97,6 +99,9 @@ def test_a_console_and_all_ways_to_leave_it(lab: Lab, disk: Path, terminal: Call
     assert name.startswith("talking-") and lab.ok("list --transient --name").split() == [name]
     assert lab.host.tree.passing_disks(name) in lab.ok(f"domblklist {name}")
     assert "already exists" in lab.fails(f"run {disk} {SMALL} --name {name} -- true")
+    # It can't be made to stay: its disks go with it.
+    (tmp_path / "own.xml").write_text(lab.ok(f"dumpxml {name}"))
+    assert "goes with the qkvm run" in lab.fails(f"define {tmp_path}/own.xml")
     guest.type("\x1d")
     assert guest.child.wait(60) == 0 and guest.is_restored()
     assert files_of(lab) == []

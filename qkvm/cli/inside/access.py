@@ -100,10 +100,10 @@ def vsock_connect(context: Context, args: Args) -> None:
     """Send a connection to a guest's port to stdout, as ssh's ProxyUseFdpass has it."""
     import socket
 
-    from qkvm.domain.access.ssh import Road, connect
+    from qkvm.domain.watch.sshd import Place, connect
     from qkvm.errors import HostError
 
-    road = Road(port=args.number("port") or 0, cid=args.number("cid") or 0)
+    road = Place(port=args.number("port") or 0, cid=args.number("cid") or 0)
     try:
         with connect(road, timeout=10) as made, socket.socket(fileno=os.dup(1)) as told:
             # ssh wants one that blocks.

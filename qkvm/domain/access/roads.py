@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from qkvm.domain.handle import Handle
+    from qkvm.domain.watch.sshd import Place
 
     Tell = Callable[[str], object]
 
@@ -108,7 +109,7 @@ def _choose(
     return _by_ssh(domain, road, command, stdin, tty)
 
 
-def _by_ssh(domain: Handle, road: ssh.Road, command: Command, stdin: BinaryIO | None, tty: bool) -> list[str]:
+def _by_ssh(domain: Handle, road: Place, command: Command, stdin: BinaryIO | None, tty: bool) -> list[str]:
     given = [f"{name}={value}" for name, value in command.env.items()]
     line = shlex.join(["exec", *(["env", *given] if given else []), *command.argv])
     if command.workdir:

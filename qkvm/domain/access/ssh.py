@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import socket
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from qkvm.domain.access import keys
-from qkvm.domain.watch import address
-from qkvm.errors import InvalidState, NoWayIn
+from qkvm.domain.watch import sshd
+from qkvm.domain.watch.sshd import Place
+from qkvm.errors import HostError, InvalidState, NoWayIn
 from qkvm.host import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qkvm.domain.handle import Handle
-
-PORT = 22
 
 _CONNECT = 2.0
 """Seconds for a connection."""
@@ -31,20 +28,7 @@ _AGAIN = 0.5
 """Seconds between two tries."""
 
 
-class Road(NamedTuple):
-    """Where an sshd answered: host and port, or the guest's CID on vsock."""
-
-    host: str = ""
-    port: int = PORT
-    cid: int = 0
-
-    @property
-    def label(self) -> str:
-        """How messages name it."""
-        return f"vsock {self.cid} port {self.port}" if self.cid else f"{self.host} port {self.port}"
-
-
-def find(domain: Handle, *, timeout: float, tell: Callable[[str], object], vsock: bool = True) -> Road:
+def find(domain: Handle, *, timeout: float, tell: Callable[[str], object], vsock: bool = True) -> Place:
     """Return a road to the guest's sshd, over vsock where the domain has that, else over the network.
 
     :param timeout: seconds to wait for one. :param tell: gets a line for each thing that was tried.
@@ -56,7 +40,7 @@ def find(domain: Handle, *, timeout: float, tell: Callable[[str], object], vsock
         if domain.live.state()[0] != "running":
             raise InvalidState("domain is not running", hint=f"it is {domain.state[0]}")
         roads = [road for road in roads_of(domain) if vsock or not road.cid]
-        tried = {"ssh": "no address and no forwarded port is known"} if not roads else {}
+        tried = {"ssh": sshd.NOWHERE} if not roads else {}
         for road in roads:
             why = _why_not(road)
             if not why:
@@ -72,67 +56,24 @@ def find(domain: Handle, *, timeout: float, tell: Callable[[str], object], vsock
         time.sleep(_AGAIN)
 
 
-def roads_of(domain: Handle) -> list[Road]:
+def roads_of(domain: Handle) -> list[Place]:
     """Return the places at which the guest's sshd may answer, in the order in which they are tried."""
-    run = domain.live
-    found = []
-    cid = run.record.get("vsock_cid", 0)
-    if cid:
-        found.append(Road(cid=cid))
-    found += [Road(host, port) for host, port in _forwarded(domain)]
-    found += [Road(one.ip) for one in address.addresses(domain) if not _is_user(domain, one.mac)]
-    return found
+    cid = domain.live.record.get("vsock_cid", 0)
+    return [*([Place(cid=cid)] if cid else []), *sshd.places(domain)]
 
 
-def _is_user(domain: Handle, mac: str) -> bool:
-    return any(entry["mac"] == mac and entry["type"] == "user" for entry in domain.live.devices("nics"))
-
-
-def _forwarded(domain: Handle) -> list[tuple[str, int]]:
-    """Return the host's addresses and ports that lead to port 22 of NICs of type user."""
-    from qkvm.domain.device import actual
-
-    found = []
-    for nic in actual.definition(domain.live).nics:
-        for forward in nic.forwards:
-            first = int(forward.ports.partition("-")[0])
-            last = int(forward.ports.rpartition("-")[2])
-            to = forward.to or first
-            if str(forward.protocol) == "tcp" and to <= PORT <= to + last - first:
-                host = forward.listen or "127.0.0.1"
-                found.append(("127.0.0.1" if host == "0.0.0.0" else host, first + PORT - to))
-    return found
-
-
-def _why_not(road: Road) -> str:
+def _why_not(road: Place) -> str:
     """Return why no sshd answers there; '' if one does."""
     try:
-        with connect(road, timeout=_CONNECT) as made:
-            made.settimeout(_BANNER)
-            return "" if made.recv(4) == b"SSH-" else "something answers that is no sshd"
-    except TimeoutError:
-        return "no answer"
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else str(error)
-
-
-def connect(road: Road, *, timeout: float) -> socket.socket:
-    """Return a connection. :raises OSError: there is none."""
-    if not road.cid:
-        return socket.create_connection((road.host, road.port), timeout=timeout)
-    made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        made.settimeout(timeout)
-        made.connect((road.cid, road.port))
-    except BaseException:
-        made.close()
-        raise
-    return made
+        sshd.name(road, timeout=_CONNECT)
+    except HostError as error:
+        return str(error)
+    return ""
 
 
 def command(
     domain: Handle,
-    road: Road,
+    road: Place,
     words: Sequence[str] = (),
     *,
     user: str = "",

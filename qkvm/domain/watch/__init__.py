@@ -4,6 +4,7 @@ A module imports only what is listed before it:
 
 address: domifaddr
 control: domcontrol
+sshd: where the SSH server in a guest is
 wait: wait
 dirtyrate: domdirtyrate-calc
 eventwords: QEMU's events in libvirt's words

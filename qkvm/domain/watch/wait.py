@@ -6,12 +6,11 @@ import base64
 import json
 import os
 import re
-import socket
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain.guest import agent as agents
-from qkvm.domain.watch import address
+from qkvm.domain.watch import address, sshd
 from qkvm.errors import AgentError, Busy, HostError, InvalidState, InvalidValue, NotReached
 from qkvm.units import printable
 
@@ -33,7 +32,7 @@ _PATIENCE = 3.0
 _PROGRAM = 60.0
 """Seconds that a shell has in a guest that boots; it takes milliseconds."""
 
-_PORT, _BANNER_MAX, _CONSOLE_MAX = 22, 8192, 1 << 20
+_OUTPUT_MAX, _CONSOLE_MAX = 8192, 1 << 20
 _FINISHED = re.compile(r"Cloud-init v\. \S+ finished at [^\r\n]{1,200}")
 """cloud-init's final message, as it is by default."""
 
@@ -44,16 +43,6 @@ class Seen(NamedTuple):
     reached: bool
     words: str
     hopeless: bool = False
-
-
-class Place(NamedTuple):
-    """Where this host reaches a port of the guest."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def wait(domain: Handle, what: str, *, timeout: float | None = None) -> str:
@@ -126,62 +115,13 @@ def _agent(domain: Handle) -> Seen:
 
 
 def _ssh(domain: Handle) -> Seen:
-    places = ssh_places(domain)
-    words = "the guest has no address yet, and no port of this host leads to its port 22"
-    for place in places:
+    words = sshd.NOWHERE
+    for place in sshd.places(domain):
         try:
-            return Seen(True, f"{place} {banner(place, timeout=_PATIENCE)}")
+            return Seen(True, f"{place} {sshd.name(place, timeout=_PATIENCE)}")
         except HostError as error:
-            words = str(error)
+            words = f"{place}: {error}"
     return Seen(False, words)
-
-
-def ssh_places(domain: Handle) -> list[Place]:
-    """Return where an SSH server of the guest may be: at forwarded ports first, then at addresses of this run."""
-    from ipaddress import ip_address
-
-    run = domain.live
-    found = []
-    for nic in run.devices("nics"):
-        for one in nic.get("spec", {}).get("forwards", ()):
-            first, last = (int(part) for part in (one["ports"].partition("-")[0], one["ports"].rpartition("-")[2]))
-            to = one.get("to", 0) or first
-            if one.get("protocol", "tcp") == "tcp" and to <= _PORT <= to + last - first:
-                listen = one.get("listen", "")
-                host = "127.0.0.1" if not listen or ip_address(listen).is_unspecified else listen
-                found.append(Place(host, first + _PORT - to))
-    behind = {nic["mac"] for nic in run.devices("nics") if nic["type"] == "user"}
-    for entry in address.addresses(domain, since=float(run.record["started"])):
-        if entry.mac not in behind and not ip_address(entry.ip).is_link_local:
-            found.append(Place(entry.ip, _PORT))
-    return found
-
-
-def banner(place: Place, *, timeout: float) -> str:
-    """Return what an SSH server tells of itself when somebody connects (RFC 4253, 4.2).
-
-    A program that forwards ports may connect before its guest listens, so a connection alone says nothing.
-
-    :raises HostError: there is no server, or it is none of SSH.
-    """
-    deadline = time.monotonic() + timeout
-    raw = b""
-    try:
-        with socket.create_connection(place, timeout) as sock:
-            while len(raw) < _BANNER_MAX:
-                sock.settimeout(max(0.01, deadline - time.monotonic()))
-                more = sock.recv(1024)
-                raw += more
-                line = next((one for one in raw.split(b"\n")[:-1] if one.startswith(b"SSH-")), None)
-                if line is not None:
-                    return printable(line.decode("ascii", "replace").strip())
-                if not more:
-                    break
-    except TimeoutError:
-        raise HostError(f"{place} does not answer within {timeout:g} s") from None
-    except OSError as error:
-        raise HostError(f"{place}: {error.strerror or error}") from None
-    raise HostError(f"{place} answers, but not as an SSH server does")
 
 
 def _cloud_init(domain: Handle) -> Seen:
@@ -234,7 +174,7 @@ def _ask(domain: Handle, command: str) -> tuple[int, str]:
             done = agent.execute("guest-exec-status", {"pid": pid}, kind=dict[str, Any])
             if done.get("exited"):
                 raw = base64.b64decode(str(done.get("out-data", "")))
-                return int(done.get("exitcode", 0)), raw[:_BANNER_MAX].decode("utf-8", "replace")
+                return int(done.get("exitcode", 0)), raw[:_OUTPUT_MAX].decode("utf-8", "replace")
             if time.monotonic() >= deadline:
                 raise NotReached(f"'{command}' does not end in the guest", asked=command, reached=None)
             time.sleep(_OFTEN)

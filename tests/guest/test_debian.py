@@ -85,6 +85,14 @@ def verify(domain: Domain, system: str, least: int) -> None:
     assert sh(domain, SYSTEM) == system
 
 
+def wait_no_agent(deb: Domain) -> None:
+    """A command that the agent begins to run while it is stopped is lost with it."""
+    deadline = time.monotonic() + BOOT
+    while deb.guest.is_there():
+        assert time.monotonic() < deadline, "the agent does not go"
+        time.sleep(0.02)
+
+
 def takes_vcpus(lab: Lab, deb: Domain) -> None:
     """Debian 12 has no rule that brings plugged CPUs online: its agent does, and without one qkvm says so."""
     online = "cat /sys/devices/system/cpu/online"
@@ -94,10 +102,7 @@ def takes_vcpus(lab: Lab, deb: Domain) -> None:
     # The agent comes back when the guest has seen its cable pulled.
     again = "until grep -q 0 /sys/class/net/e*/carrier; do sleep 0.2; done; systemctl start qemu-guest-agent"
     sh(deb, f"systemd-run --quiet sh -c 'systemctl stop qemu-guest-agent; {again}'")
-    deadline = time.monotonic() + BOOT
-    while deb.guest.is_there():
-        assert time.monotonic() < deadline, "the agent does not go"
-        time.sleep(0.02)
+    wait_no_agent(deb)
     assert "guest uses 3 of 4 vCPUs: it did not follow within 3 s" in lab.fails(
         "setvcpus deb 4 --live --timeout 3"
     )
@@ -123,8 +128,9 @@ def by_ssh(lab: Lab, deb: Domain, tmp_path: Path) -> None:
     finally:
         terminal.close()
     sh(deb, "systemd-run --quiet systemctl stop qemu-guest-agent")
+    wait_no_agent(deb)
     done = lab.run("exec -v --timeout 60 -e A=1 -w /srv deb -- sh -c 'pwd; echo $A; echo err >&2; exit 9'")
-    assert (done.returncode, done.stdout) == (9, "/srv\n1\n") and "err\n" in done.stderr
+    assert (done.returncode, done.stdout) == (9, "/srv\n1\n") and "err\n" in done.stderr, done.stderr
     assert "port 22 answers" in done.stderr
     lab.ok(f"cp deb:/srv/writer {tmp_path}/writer")
     assert "for ever" in (tmp_path / "writer").read_text()

@@ -66,7 +66,8 @@ def test_a_group_is_made_changed_and_felt(lab: Lab, vm: Domain, tmp_path: Path) 
     assert seconds(vm, "vdc", mib=6) > 2.0, "the other group's limit holds too"
     assert "<throttlefilter group='slow'/>\n        <throttlefilter group='shared'/>" in lab.ok("dumpxml many")
     told = json.loads(lab.ok("domthrottlegrouplist many --json"))
-    assert told == ["shared", "slow"] and "total_iops_sec" in lab.ok("domthrottlegroupinfo many shared --json")
+    assert told == [{"name": "shared"}, {"name": "slow"}]
+    assert "total_iops_sec" in lab.ok("domthrottlegroupinfo many shared --json")
     for scope in ("--live", "--config"):
         error = "throttle group 'slow' is still being used by disk 'vdc'"
         assert error in lab.fails(f"domthrottlegroupdel many slow {scope}")
@@ -78,7 +79,7 @@ def test_a_group_is_made_changed_and_felt(lab: Lab, vm: Domain, tmp_path: Path) 
     assert "at the same time" in lab.fails("domthrottlegroupset many slow --total-iops-sec 5 --read-iops-sec 5")
     assert "can't be used together" in lab.fails("blkdeviotune many vda --total-iops-sec 5 --live")
     assert "is not allowed" in lab.fails("domthrottlegroupset many a,b --total-iops-sec 5")
-    assert json.loads(lab.ok("domthrottlegrouplist many --json")) == ["shared"]
+    assert json.loads(lab.ok("domthrottlegrouplist many --json")) == [{"name": "shared"}]
 
 
 def test_what_is_done_with_a_disk_that_is_in_one(lab: Lab, vm: Domain, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from qkvm.storage.media import iso
 from qkvm.units import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from configparser import ConfigParser
     from types import TracebackType
 
 KNOWN = (
@@ -123,7 +124,7 @@ def find(source: Medium, path: str) -> tuple[str, str]:
 
     :raises HostError: none.
     """
-    named = _treeinfo(source)
+    named = _images(source)
     for kernel, initrd in (*((named,) if named else ()), *KNOWN):
         if source.has(kernel) and source.has(initrd):
             return kernel, initrd
@@ -133,22 +134,38 @@ def find(source: Medium, path: str) -> tuple[str, str]:
     )
 
 
-def _treeinfo(source: Medium) -> tuple[str, str] | None:
-    """Return what .treeinfo says (productmd's format), None where there is none or it is damaged."""
+def general(source: Medium) -> dict[str, str]:
+    """Return family, variant, version and arch as .treeinfo says them, '' for what it does not say."""
+    info = next(_treeinfos(source, "general"), None)
+    return {
+        name: info["general"].get(name, "").strip() if info is not None else ""
+        for name in ("family", "variant", "version", "arch")
+    }
+
+
+def _images(source: Medium) -> tuple[str, str] | None:
+    """Return kernel and initrd as .treeinfo says them, None where it does not."""
+    for info in _treeinfos(source, "images-x86_64"):
+        try:
+            images = info["images-x86_64"]
+            return inside(images["kernel"]), inside(images["initrd"])
+        except (KeyError, InvalidValue):
+            continue
+    return None
+
+
+def _treeinfos(source: Medium, section: str) -> Iterator[ConfigParser]:
+    """Yield what .treeinfo and treeinfo say (productmd's format), where they are whole and have the section."""
     from configparser import ConfigParser, Error
 
     for name in (".treeinfo", "treeinfo"):
-        raw = source.read(name)
-        if raw is None:
-            continue
         parser = ConfigParser(interpolation=None, strict=False)
         try:
-            parser.read_string(raw.decode("utf-8", "replace"))
-            images = parser["images-x86_64"]
-            return inside(images["kernel"]), inside(images["initrd"])
-        except (Error, KeyError, InvalidValue):
+            parser.read_string((source.read(name) or b"").decode("utf-8", "replace"))
+        except Error:
             continue
-    return None
+        if parser.has_section(section):
+            yield parser
 
 
 def inside(name: str) -> str:

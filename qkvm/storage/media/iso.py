@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+_DESCRIPTOR = 0x8000
+_MAGIC = b"CD001"
+"""Where the first volume descriptor begins, and what its second byte begins (ECMA-119, 8.1.2)."""
+
+
 class Iso:
     """A CD image opened for reading, to be used with ``with``."""
 
@@ -104,13 +109,38 @@ def make(label: str, contents: dict[str, bytes]) -> bytes:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file or drive begins like a CD image (ECMA-119, 8.1.2)."""
+    """Whether a file or drive begins like a CD image."""
     try:
         with open(path, "rb") as stream:
-            stream.seek(0x8001)
-            return stream.read(5) == b"CD001"
+            stream.seek(_DESCRIPTOR + 1)
+            return stream.read(5) == _MAGIC
     except OSError:
         return False
+
+
+_LABEL = {"system-id": (8, 40), "volume-id": (40, 72), "publisher-id": (318, 446), "application-id": (574, 702)}
+"""Where the texts lie in a volume descriptor (ECMA-119, 8.4)."""
+
+
+def label(path: str) -> dict[str, str]:
+    """Return what the first volume descriptor of an image or drive says; {} where it has none.
+
+    Texts are '' where they are not given. ``volume-size`` is in bytes.
+    """
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(_DESCRIPTOR)
+            raw = stream.read(2048)
+    except OSError:
+        return {}
+    if len(raw) < 2048 or raw[1:6] != _MAGIC:
+        return {}
+    texts = {
+        name: raw[start:end].partition(b"\0")[0].decode("utf-8", "replace").rstrip()
+        for name, (start, end) in _LABEL.items()
+    }
+    size = int.from_bytes(raw[80:84], "little") * int.from_bytes(raw[128:130], "little")
+    return {**texts, "volume-size": str(size)}
 
 
 def exists(path: str) -> bool:

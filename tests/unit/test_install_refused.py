@@ -106,7 +106,7 @@ BESIDE = {
     "--machine microvm --watchdog default": "no place for watchdog",
     "--virt-type xen": "--virt-type 'xen' is not known",
     "--arch aarch64": "x86_64 is the only architecture",
-    "--osinfo require=on": "none is ever detected",
+    "--osinfo require=on": "no system is named",
     "--disk /x,size=0": "--disk size '0' is no size",
     "--disk /x,size=-1": "is no size",
     "--disk /x,size=nan": "is no size",

@@ -112,7 +112,7 @@ def _run(context: Context, options: Options, command: list[str] | None, signals:
     timeout = _seconds(options)
     context.host.prepare()
     line, seeded = _line(context.tree, options, keep=keep)
-    plan, _ = build(context.tree, line, context.warn, seed=cloudinit.own if seeded else None)
+    plan = build(context.tree, line, context.warn, seed=cloudinit.own if seeded else None).plan
     # Paused until its console is there, so that no output is missed.
     plan = plan._replace(paused=command is None and os.isatty(0))
     if not keep:

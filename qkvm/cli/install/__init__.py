@@ -5,9 +5,9 @@ A module imports only what is listed before it:
 suboptions, table: virt-install's options; constants only
 reader: reads an install line by the tables
 checks: refuses what works but is probably a mistake
-osinfo: the hardware that --osinfo chooses
 place: addresses and paths
 cloudinit, media: how the guest is installed
+osinfo: the hardware and sizes that --osinfo chooses
 hardware, boot, tuning: the machine and its limits
 drives, nics, ports, devices: its devices
 build: the plan of an installation, from an install line
@@ -81,9 +81,10 @@ def _install(context: Context, options: Options) -> int:
     if options.has("reinstall"):
         from qkvm.cli.install.reinstall import build_again
 
-        plan, password = build_again(context.tree, options)
+        plan, password, notes = build_again(context.tree, options)
     else:
-        plan, password = build(context.tree, options, context.warn)
+        plan, password, notes = build(context.tree, options, context.warn)
+    context.say("".join(f"{note}\n" for note in notes))
     if options.has("print-xml"):
         context.out(_xml(plan, options.single("print-xml") or "all"))
         return 0

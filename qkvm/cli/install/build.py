@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 
 class Built(NamedTuple):
-    """A plan, and the root password that was generated for it ('' if none was)."""
+    """A plan, the root password that was generated for it ('' if none was), and what was chosen for the user."""
 
     plan: Plan
     password: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -50,12 +51,12 @@ def build(
     :raises HostError: a file is missing or can't be used.
     """
     name = domain_name(options)
-    profile = osinfo.profile(options, warn)
-    board = hardware.board(options, profile)
     chosen = media.method(options)
+    profile, system, options, notes = osinfo.guest(tree, options, chosen, warn)
+    board = hardware.board(options, profile)
     drives = Drives(tree, options, profile, board.machine)
     drive = drives.cdrom(chosen.live) if chosen.cdrom or chosen.live else ""
-    definition = _definition(options, name, profile, board)
+    definition = replace(_definition(options, name, profile, board), metadata=osinfo.metadata(options, system))
     asked = cloudinit.seed(options, definition, lambda: own_key(tree))
     if asked is None and seed is not None:
         asked = seed(definition, own_key(tree))
@@ -70,7 +71,10 @@ def build(
     _check_bootable(options, definition, chosen, {disk.path for disk in drives.new})
     devices.check_absent(options)
     ports.check_parallel(options)
-    for warning in (devices.open_to_all(definition.vnc), hardware.doubt_memory(definition.memory)):
+    for warning in (
+        devices.open_to_all(definition.vnc),
+        hardware.doubt_memory(definition.memory) or osinfo.doubt_memory(definition.memory.current, system),
+    ):
         if warning:
             warn(warning)
     boot_files = (tree.boot_file(name, "kernel"), tree.boot_file(name, "initrd"))
@@ -86,7 +90,7 @@ def build(
         media=chosen.media,
         transient=transient,
     )
-    return Built(plan, asked.password if asked is not None else "")
+    return Built(plan, asked.password if asked is not None else "", notes)
 
 
 def _definition(options: Options, name: str, profile: Profile, board: Board) -> spec.Domain:
@@ -109,7 +113,6 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
         genid=texts.text("genid") or ("" if texts.flag("genid_enable", default=True) else spec.NO_GENID),
         title=texts.text("title"),
         description=options.single("description", texts.text("description")),
-        metadata=osinfo.metadata(options),
         machine=board.machine,
         machine_version=board.version,
         accel=board.accel,

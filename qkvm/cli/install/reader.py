@@ -105,6 +105,10 @@ class Options:
 
     flag = has
 
+    def plus(self, added: dict[str, str]) -> Options:
+        """Return these options and others, each given once."""
+        return Options({**self._given, **{name: [text] for name, text in added.items()}})
+
     def names(self) -> list[str]:
         """Return the names of the given options."""
         return list(self._given)

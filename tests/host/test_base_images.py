@@ -136,6 +136,34 @@ def test_images_of_files(store: Store) -> None:
     assert store.kept == kept
 
 
+def test_the_system_of_an_image(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CD has labels, a disk the name under which it is published; without a database nothing is told."""
+    database = tmp_path / "osinfo/os/box.example/box-1.xml"
+    database.parent.mkdir(parents=True)
+    database.write_text(
+        '<libosinfo><os id="http://box.example/box/1"><short-id>box1</short-id><name>Box 1</name>'
+        '<media arch="all"><iso><volume-id>^BOX 1$</volume-id></iso></media>'
+        '<image arch="all"><url>http://box.example/box-1.qcow2</url></image></os></libosinfo>'
+    )
+    disc = store.files / "disc.iso"
+    disc.write_bytes(bytes(0x8000) + b"\1CD001".ljust(40, b"\0") + b"BOX 1".ljust(2008))
+    known, other = store.image("box-1.qcow2"), store.image("other.qcow2")
+    store.ok(f"image-import {other}")
+    assert "\nIt is" not in store.ok(f"image-import {disc} --name before")
+    monkeypatch.setenv("OSINFO_SYSTEM_DIR", str(tmp_path / "osinfo"))
+    for place, name in ((disc, "disc"), (known, "box-1")):
+        assert "\nIt is box1 (Box 1)\n" in store.ok(f"image-import {place}")
+        assert "OS:             box1 (Box 1)\n" in store.ok(f"image-info {name}")
+        line = f"install --image {name} --osinfo detect=on,require=on --name vm --network none --dry-run"
+        assert "Using --osinfo box1 (Box 1)\n" in store.ok(line)
+    systems = [{"id": "http://box.example/box/1", "name": "box1", "title": "Box 1"}]
+    assert json.loads(store.ok("image-info before --json"))["os"] == systems
+    assert "OS:" not in store.ok("image-info other")
+    assert json.loads(store.ok("image-info other --json"))["os"] == []
+    line = "install --image other --osinfo detect=on,require=on --name vm --network none --dry-run"
+    assert "osinfo-db has no system that looks like the medium" in store.refused(line)
+
+
 def test_a_changed_image_is_told(store: Store) -> None:
     """image-info --check reads all of it."""
     store.ok(f"image-import {store.image('web.qcow2')}")

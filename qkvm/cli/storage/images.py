@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def image_import(context: Context, args: Args) -> None:
     """Add a base image from a file or the web."""
     from qkvm.storage.base import store
+    from qkvm.storage.media import osinfo
 
     place = args.required("place")
     name = store.check(args.text("name") or store.default_name(place))
@@ -35,6 +36,8 @@ def image_import(context: Context, args: Args) -> None:
     finally:
         tell.end()
     context.say(f"Image {made.name} imported from {printable(place)}\n")
+    if system := osinfo.line(osinfo.of_image(made.path, made.source)):
+        context.say(f"It is {system}\n")
     if not made.checksum:
         context.say(f"sha256 {made.source_sha256 or made.sha256}\n")
 
@@ -103,23 +106,28 @@ def image_list(context: Context, args: Args) -> None:
 def image_info(context: Context, args: Args) -> int:
     """Show a base image, and whether it still is what it was."""
     from qkvm.storage.base import store
+    from qkvm.storage.media import osinfo
 
     images = Images(context.tree)
     base = images[args.required("image")]
     users = images.users(base.name)
+    fits = osinfo.of_image(base.path, base.source)
     intact = None
     if args.flag("check"):
         tell = Teller(context)
         intact = store.intact(base, tell)
         tell.end()
     if args.json:
-        context.out(json_text({**_plain(base), "users": users, "intact": intact}))
+        systems = [{"id": one.id, "name": one.names[0], "title": one.title} for one in fits]
+        context.out(json_text({**_plain(base), "os": systems, "users": users, "intact": intact}))
         return 1 if intact is False else 0
     rows: list[tuple[str, object]] = [
         ("Name", base.name), ("Path", base.path), ("Format", base.format), ("Capacity", pretty_size(base.size)),
         ("Allocation", pretty_size(_allocated(base))), ("Source", base.source), ("Imported", _time(base.imported)),
         ("SHA256", base.sha256),
     ]  # fmt: skip
+    if fits:
+        rows.insert(3, ("OS", osinfo.line(fits)))
     if base.source_sha256:
         rows.append(("Source SHA256", base.source_sha256))
     rows.append(("Checked", base.checksum.partition(":")[0] or "no checksum was given"))

@@ -142,7 +142,12 @@ def _record(current: dict[str, Any], keys: frozenset[str]) -> bytes:
 
 def _without_secrets(plain: Any) -> Any:
     if isinstance(plain, dict):
-        return {key: _without_secrets(value) for key, value in plain.items() if key not in _SECRETS}
+        shown = {key: _without_secrets(value) for key, value in plain.items() if key not in _SECRETS}
+        for one in shown.get("credentials", ()):
+            if "value" in one:
+                # A definition without it is not valid.
+                one["value"] = "…"
+        return shown
     return [_without_secrets(value) for value in plain] if isinstance(plain, list) else plain
 
 

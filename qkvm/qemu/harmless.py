@@ -12,7 +12,7 @@ from qkvm.qemu.render import Option
 
 _SAME = frozenset((
     "-accel", "-action", "-bios", "-boot", "-cpu", "-display", "-global", "-k", "-m", "-machine", "-name",
-    "-no-user-config", "-nodefaults", "-rtc", "-run-with", "-runas", "-S", "-sandbox", "-smbios", "-smp", "-uuid",
+    "-no-user-config", "-nodefaults", "-rtc", "-run-with", "-runas", "-S", "-sandbox", "-smp", "-uuid",
 ))  # fmt: skip
 """Options that use nothing outside of QEMU."""
 
@@ -65,6 +65,9 @@ def _substitute(option: Option, number: int) -> Option | None:
         # A folder that always exists; QEMU opens it and reads nothing in it.
         parts = ["path=/" if part.startswith("path=") else part for part in option.parts()]
         return Option(name, ",".join(parts))
+    if name == "-smbios":
+        # A structure in a file has secrets for the guest; it is of the same type.
+        return Option(name, "type=11,value=") if option.parts()[0].startswith("file=") else option
     if not isinstance(value, dict):
         return None
     if name == "-netdev":

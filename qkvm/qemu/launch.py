@@ -63,7 +63,7 @@ class Resources(NamedTuple):
     ``sockets`` has the fds of listening sockets by chardev (see :func:`ports.sockets`), ``images`` those of images
     by protocol node, ``shares`` one of each shared folder. ``folder`` is the run's. ``vnc_secret`` is a file with
     the VNC password, '' for none. ``flash`` is UEFI firmware, None the BIOS. ``tpm_fd`` leads to the swtpm, 0 is
-    none. ``vsock`` is None without one. ``credentials`` are systemd's in the guest, in base64, and no secrets.
+    none. ``vsock`` is None without one. ``credentials`` are fds of SMBIOS structures.
     ``quirks`` are the workarounds that this QEMU needs. ``memory`` is a file to be the guest's memory.
     """
 
@@ -84,7 +84,7 @@ class Resources(NamedTuple):
     shares: tuple[int, ...] = ()
     memory: MemoryFile | None = None
     vsock: VsockFd | None = None
-    credentials: Mapping[str, str] = {}
+    credentials: tuple[int, ...] = ()
 
 
 class MemoryFile(NamedTuple):
@@ -113,7 +113,7 @@ class Launch(NamedTuple):
     flash: Flash | None
     tpm_fd: int
     vsock: VsockFd | None
-    credentials: Mapping[str, str]
+    credentials: tuple[int, ...]
     user: str
     quirks: frozenset[Quirk]
     sockets: Mapping[str, int]

@@ -1,7 +1,8 @@
-"""Boot and board of a domain: kernel or firmware, boot order, clock, features, memory backing."""
+"""Boot and board of a domain: kernel or firmware, boot order, clock, features, memory backing, SMBIOS."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from enum import StrEnum
 
 from msgspec import Struct
@@ -135,6 +136,26 @@ class OnCrash(StrEnum):
 SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family")
 """Fields of the SMBIOS system information (type 1) that a definition can set."""
 
+CREDENTIALS_MOST = 64
+"""Most credentials of a guest; an SMBIOS structure has 255 strings at most."""
+
+CREDENTIALS_LIMIT = 48 << 10
+"""Most bytes of the strings of all credentials: all SMBIOS tables have 64 KiB, and QEMU's own grow with vCPUs."""
+
+_NAME_BYTES = 255
+
+
+class Credential(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A credential for the guest's systemd: ``value`` is its text, or ``file`` has it, read at each start."""
+
+    name: str
+    value: str = ""
+    file: str = ""
+
+    def string(self, content: bytes) -> bytes:
+        """Return the SMBIOS string that hands it over (systemd.system-credentials(7))."""
+        return b"io.systemd.credential.binary:%s=%s" % (self.name.encode(), b64encode(content))
+
 
 def check_boot(boot: Boot) -> None:
     """Check paths, and refuse settings that exclude each other."""
@@ -171,3 +192,42 @@ def check_smbios(fields: dict[str, str]) -> None:
                 f"smbios field '{units.printable(name)}' is not known", hint=", ".join(SMBIOS_SYSTEM)
             )
         units.check_text(text, f"smbios {name}")
+
+
+def check_credentials(credentials: tuple[Credential, ...]) -> None:
+    """Check names, and that each credential has a value or a file. Errors do not show values."""
+    check.once((one.name for one in credentials), "credential")
+    if len(credentials) > CREDENTIALS_MOST:
+        raise InvalidValue(f"{len(credentials)} credentials are too many", hint=f"{CREDENTIALS_MOST} at most")
+    for one in credentials:
+        check_credential_name(one.name)
+        if bool(one.value) == bool(one.file):
+            problem = "both a value and a file" if one.value else "neither a value nor a file"
+            raise InvalidValue(f"credential '{one.name}' has {problem}", hint="one of them")
+        if one.file:
+            units.check_path(one.file, f"file of credential {one.name}")
+        elif any("\ud800" <= char <= "\udfff" for char in one.value):
+            raise InvalidValue(f"the value of credential '{one.name}' is not UTF-8 text", hint="file = …")
+    fitting([one.string(one.value.encode()) for one in credentials])
+
+
+def check_credential_name(name: str) -> str:
+    """Check a name as systemd does (credential_name_valid), and that it ends before a '='; return it."""
+    allowed = name.isascii() and name.isprintable() and not set(name) & set("/:=")
+    if not allowed or name in ("", ".", "..") or len(name) > _NAME_BYTES:
+        raise InvalidValue(
+            f"credential name '{units.printable(name[:_NAME_BYTES])}' is not allowed",
+            hint=f"1 to {_NAME_BYTES} ASCII characters without / : and =",
+        )
+    return name
+
+
+def fitting(strings: list[bytes]) -> list[bytes]:
+    """Return the SMBIOS strings of all credentials. :raises InvalidValue: they do not fit into the tables."""
+    size = sum(len(string) + 1 for string in strings)
+    if size > CREDENTIALS_LIMIT:
+        raise InvalidValue(
+            f"the credentials take {size} bytes of the SMBIOS in base64, {CREDENTIALS_LIMIT} at most",
+            hint="a disk, a shared folder or cloud-init carries more",
+        )
+    return strings

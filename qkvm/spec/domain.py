@@ -16,6 +16,7 @@ from qkvm.spec.boot import (
     BootDevice,
     Clock,
     ClockOffset,
+    Credential,
     Features,
     Firmware,
     MemoryBacking,
@@ -25,6 +26,7 @@ from qkvm.spec.boot import (
     OnReboot,
     Topology,
     check_boot,
+    check_credentials,
     check_smbios,
     check_topology,
 )
@@ -102,15 +104,16 @@ from qkvm.spec.tuning import (
 __all__ = [
     "AGENT_CHANNEL", "Accel", "AccessMode", "Balloon", "Bandwidth", "BlkioDevice", "BlkioTune", "Boot",
     "BootDevice", "CONTROLLER_MODELS", "Cache", "Channel", "Clock", "ClockOffset", "Controller",
-    "ControllerType", "CpuTune", "DetectZeroes", "Discard", "Disk", "DiskBus", "DiskFormat", "DiskKind",
-    "Domain", "Features", "Filesystem", "FilesystemDriver", "Firmware", "Input", "InputBus", "InputType",
-    "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory", "MemoryBacking",
-    "MemorySource", "NO_GENID", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode", "NumaTune", "OnCrash",
-    "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM", "Serial", "SerialModel",
-    "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "UserBackend", "VCPU_LIMIT", "Vcpus", "Vhost",
-    "Video", "Vlan", "Vnc", "Vsock", "Watchdog", "WatchdogAction", "WatchdogModel", "bus_of", "check_bandwidth",
-    "check_blkiotune", "check_boot", "check_channel", "check_controller", "check_cputune", "check_disk",
-    "check_filesystem", "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
+    "ControllerType", "CpuTune", "Credential", "DetectZeroes", "Discard", "Disk", "DiskBus", "DiskFormat",
+    "DiskKind", "Domain", "Features", "Filesystem", "FilesystemDriver", "Firmware", "Input", "InputBus",
+    "InputType", "Io", "IoThread", "Layer", "MEMORY_MINIMUM_KIB", "Machine", "MemTune", "Memory",
+    "MemoryBacking", "MemorySource", "NO_GENID", "Nic", "NicFilter", "NicModel", "NicType", "NumaMode",
+    "NumaTune", "OnCrash", "OnPoweroff", "OnReboot", "PortKind", "ROOT_PORTS_LIMIT", "Rng", "SMBIOS_SYSTEM",
+    "Serial", "SerialModel", "SourceMode", "Throttle", "Topology", "Tpm", "TpmModel", "UserBackend",
+    "VCPU_LIMIT", "Vcpus", "Vhost", "Video", "Vlan", "Vnc", "Vsock", "Watchdog", "WatchdogAction",
+    "WatchdogModel", "bus_of", "check_bandwidth", "check_blkiotune", "check_boot", "check_channel",
+    "check_controller", "check_cputune", "check_credentials", "check_disk", "check_filesystem",
+    "check_iothreads", "check_machine", "check_memory", "check_nic", "check_port", "check_rng",
     "check_smbios", "check_throttle", "check_throttle_groups", "check_topology", "check_vcpus", "check_vnc",
     "check_vnc_password", "check_vsock", "index_of", "next_target", "target_name", "validate",
 ]  # fmt: skip
@@ -185,6 +188,7 @@ class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     numatune: NumaTune | None = None
     boot: Boot = Boot()
     smbios: dict[str, str] = {}
+    credentials: tuple[Credential, ...] = ()
     features: Features = Features()
     clock: Clock = Clock()
     on_poweroff: OnPoweroff = OnPoweroff.DESTROY
@@ -236,6 +240,7 @@ def validate(domain: Domain) -> Domain:
     check_topology(domain.topology, domain.vcpus.maximum)
     check_boot(domain.boot)
     check_smbios(domain.smbios)
+    check_credentials(domain.credentials)
     _check_tuning(domain)
     _check_devices(domain)
     check_machine(domain)
@@ -384,7 +389,7 @@ def _check_microvm(domain: Domain) -> None:
             raise InvalidValue(f"machine microvm has no bus {disk.bus} for disk {disk.target}", hint="virtio")
     if domain.genid not in ("", NO_GENID):
         raise InvalidValue("machine microvm has no place for genid", hint="machine q35")
-    for what in ("controllers", "inputs", "watchdog", "tpm", "panic"):
+    for what in ("controllers", "inputs", "watchdog", "tpm", "panic", "credentials"):
         if getattr(domain, what):
             raise InvalidValue(f"machine microvm has no place for {what}", hint="machine q35")
     if any(serial.model is not SerialModel.ISA for serial in domain.serials[:1]) or len(domain.serials) > 1:

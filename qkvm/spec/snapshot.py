@@ -185,11 +185,22 @@ def check_name(name: str, kind: str = "snapshot") -> str:
 
 
 def without_secrets(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a plain snapshot without the VNC passwords of its definitions."""
-    shown = dict(plain)
-    for field in ("definition", "inactive"):
-        definition = shown[field]
-        if definition and definition.get("vnc"):
-            bare = {key: value for key, value in definition["vnc"].items() if key != "password"}
-            shown[field] = {**definition, "vnc": bare}
+    """Return a plain snapshot without the secrets of its definitions."""
+    return {
+        key: public(value) if value and key in ("definition", "inactive") else value
+        for key, value in plain.items()
+    }
+
+
+def public(definition: dict[str, Any]) -> dict[str, Any]:
+    """Return a plain definition without the password for VNC and the values of credentials."""
+    shown = dict(definition)
+    if shown.get("vnc"):
+        shown["vnc"] = _without("password", shown["vnc"])
+    if "credentials" in shown:
+        shown["credentials"] = [_without("value", one) for one in shown["credentials"]]
     return shown
+
+
+def _without(key: str, plain: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if name != key}

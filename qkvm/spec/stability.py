@@ -20,9 +20,10 @@ from qkvm.spec.size import Size
 _HOSTS = (
     "title", "description", "metadata", "emulator", "cputune", "memtune", "blkiotune",
     "on_poweroff", "on_reboot", "on_crash", "vnc", "filesystems", "autostart", "autostart_once",
-    "iothreads", "throttle_groups",
+    "iothreads", "throttle_groups", "credentials",
 )  # fmt: skip
-"""Fields of a domain that a guest can't see; ``filesystems`` are compared by their tags."""
+"""Fields of a domain that a guest can't see; ``filesystems`` are compared by their tags, and credentials
+matter at its next boot."""
 
 _HOSTS_OF: dict[type, tuple[str, ...]] = {
     spec.Disk: (
@@ -77,7 +78,8 @@ def same(present: spec.Domain, past: spec.Domain) -> bool:
     """
 
     def bare(domain: spec.Domain) -> spec.Domain:
-        hosts = {name: getattr(present, name) for name in _HOSTS}
+        # A QEMU that runs on would show the guest the present credentials at its next boot.
+        hosts = {name: getattr(present, name) for name in _HOSTS if name != "credentials"}
         if has_genid(domain) and has_genid(present):
             hosts["genid"] = present.genid
         return replace(domain, **hosts, memory=replace(domain.memory, current=present.memory.current))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,19 @@ def test_backups_of_a_debian(
     """A seed is applied; what is gone for good comes back from a full backup and two that add to it."""
     seed = tmp_path / "user-data"
     seed.write_text(USER_DATA, encoding="utf-8")
+    key = tmp_path / "key"
+    key.write_bytes(b"\0\xff" * 1400)
     lab.ok(
         "install --name deb --osinfo debian12 --memory 512 --vcpus 2,maxvcpus=4 --import "
+        f"--credential motto=a=b,c --credential key,file={key} "
         f"--graphics none --disk size=2,backing_store={debian_disk},backing_format=qcow2 "
         f"--network network=default --cloud-init user-data={seed} --noautoconsole"
     )
     deb = domain_of(lab.host.domain("deb"))
     deb.wait("agent", timeout=BOOT)
     assert lab.ok("wait deb --for cloud-init").startswith("done, by DataSourceNoCloud")
+    assert sh(deb, "systemd-creds --system cat motto") == "a=b,c"
+    assert sh(deb, "systemd-creds --system cat key | sha256sum").split()[0] == sha256(key.read_bytes()).hexdigest()
     assert deb.wait("address") in sh(deb, "ip address")
     assert sh(deb, "systemctl is-system-running --wait") == "running"
     assert sh(deb, "cat /proc/1/comm /sys/firmware/efi/fw_platform_size") == "systemd\n64"

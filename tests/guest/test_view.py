@@ -31,7 +31,7 @@ mode = "isolated"
 start = "192.168.79.2"
 end = "192.168.79.60"
 """
-BODY = f'[vnc]\nport = -1\npassword = "{SECRET}"\n[metadata]\n'
+BODY = f'[vnc]\nport = -1\npassword = "{SECRET}"\n[[credentials]]\nname = "c"\nvalue = "{SECRET}"\n[metadata]\n'
 
 
 class Looker:

@@ -337,7 +337,7 @@ def resources(domain: Domain, *, root: bool = False, release: str = "7.2") -> Re
         tpm_fd=109 if domain.tpm else 0,
         shares=tuple(range(120, 120 + len(domain.filesystems))),
         vsock=VsockFd(domain.vsock.cid or 3, 119) if domain.vsock else None,
-        credentials={"ssh.ephemeral-authorized_keys-all": "c3NoLWVkMjU1MTkgQUFB"} if domain.vsock else {},
+        credentials=(117, 118) if domain.vsock and domain.machine is not Machine.MICROVM else (),
     )
 
 

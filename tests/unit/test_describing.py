@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -151,11 +152,15 @@ def test_parts_of_a_description(verb: Verb) -> None:
 
 
 def test_passwords_of_a_description(host: Host, verb: Verb) -> None:
-    host.define(TEXT + '[vnc]\npassword = "geheim"\n')
+    host.define(TEXT + '[vnc]\npassword = "geheim"\n[[credentials]]\nname = "c"\nvalue = "geheim too"\n')
     for words in (("dumpxml", "a"), ("dumpxml", "a", "--json"), ("dumpxml", "a", "--inactive", "--migratable")):
         assert "geheim" not in verb(*words)[1]
     assert "passwd='geheim'" in verb("dumpxml", "a", "--security-info", "--update-cpu")[1]
-    assert '"password": "geheim"' in verb("dumpxml", "a", "--security-info", "--json")[1]
+    assert "<entry>io.systemd.credential:c=geheim too</entry>" in verb("dumpxml", "a", "--security-info")[1]
+    shown = json.loads(verb("dumpxml", "a", "--json")[1])
+    assert shown["vnc"] == {} and shown["credentials"] == [{"name": "c"}]
+    whole = verb("dumpxml", "a", "--security-info", "--json")[1]
+    assert '"password": "geheim"' in whole and '"value": "geheim too"' in whole
 
 
 # edit

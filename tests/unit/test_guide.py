@@ -43,6 +43,7 @@ NOT_RUN = {
     ("images", "qkvm image-import https://cloud.debian.org/images/cloud/trix"),
     ("install", "qkvm run debian13 --memory 2048 --vcpus 2 --publish 2222:22"),
     ("install", "qkvm install --name vm01-centos7.4-64 --graphics vnc,listen="),
+    ("install", "openssl passwd -6 > /etc/qkvm/web.hash"),
     ("libvirt", "virsh dumpxml vm01 | qkvm define /dev/stdin"),
     ("packages", "apt-get update"),
     ("packages", "apt install python3-venv python3-dev gcc libc6-dev"),

@@ -102,6 +102,8 @@ def test_what_is_not_known_is_left_out_and_told() -> None:
                 },
             ),
             Option("-fsdev", "local,id=f,path=/srv,,1,security_model=none"),
+            Option("-smbios", "type=1,serial=a"),
+            Option("-smbios", "file=/proc/self/fd/107"),
             Option("-S", None),
         ]
     )
@@ -117,6 +119,8 @@ def test_what_is_not_known_is_left_out_and_told() -> None:
             },
         ),
         Option("-fsdev", "local,id=f,path=/,security_model=none"),
+        Option("-smbios", "type=1,serial=a"),
+        Option("-smbios", "type=11,value="),
         Option("-S", None),
     ]
     assert left == ["-drive", "-device", "vhost-vsock-pci", "-usb", "usb-host"]

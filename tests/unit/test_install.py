@@ -35,6 +35,7 @@ from qkvm.spec.domain import (
     Controller,
     ControllerType,
     CpuTune,
+    Credential,
     DetectZeroes,
     Discard,
     Disk,
@@ -541,6 +542,16 @@ LINES: dict[str, dict[str, object]] = {
     "--sysinfo emulate": {"smbios": {}},
     "--sysinfo smbios,system.product=P,system_serial=S,system.sku=K": {
         "smbios": {"product": "P", "serial": "S", "sku": "K"}
+    },
+    "--sysinfo oemStrings.entry0=io.systemd.credential:a=b=c,oemStrings.entry1=io.systemd.credential:d=e,,f": {
+        "credentials": (Credential(name="a", value="b=c"), Credential(name="d", value="e,f"))
+    },
+    "--credential a=b=c,file=/d --credential e,file=/f=g --credential a.b-c=d,e": {
+        "credentials": (
+            Credential(name="a", value="b=c,file=/d"),
+            Credential(name="e", file="/f=g"),
+            Credential(name="a.b-c", value="d,e"),
+        )
     },
     # What is installed, where no kernel is given directly.
     "--osinfo win10": {

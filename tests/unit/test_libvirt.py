@@ -215,6 +215,32 @@ def test_passwords_are_shown_on_demand_alone() -> None:
     assert text.loads(shown, "").domain.vnc == domain.vnc
 
 
+def test_credentials_in_libvirts_words() -> None:
+    """As virt-install writes them; several <sysinfo>, and values that XML would not keep, in base64."""
+    inner = """<sysinfo type='smbios'><oemStrings>
+    <entry>io.systemd.credential:a= b=c </entry><entry>io.systemd.credential.binary:b=eAp5</entry>
+    </oemStrings></sysinfo><sysinfo type='fwcfg'><entry name='opt/io.systemd.credentials/c' file='/srv/c'/>
+    <entry name='opt/io.systemd.credentials/d'>geheim</entry></sysinfo>"""
+    plain = text.dumps(minimal(spec.Machine.Q35), accel="tcg")
+    given = plain.replace("</os>", "<smbios mode='sysinfo'/></os>").replace("<features>", f"{inner}<features>")
+    domain = text.loads(given, "").domain
+    assert domain.credentials == (
+        spec.Credential(name="a", value=" b=c "),
+        spec.Credential(name="b", value="x\ny"),
+        spec.Credential(name="c", file="/srv/c"),
+        spec.Credential(name="d", value="geheim"),
+    )
+    shown = text.dumps(domain, accel="tcg")
+    assert "<entry>io.systemd.credential:d</entry>" in shown and "geheim" not in shown and "eAp5" not in shown
+    assert "<entry name='opt/io.systemd.credentials/c' file='/srv/c'/>" in shown
+    whole = text.dumps(domain, accel="tcg", secret=True)
+    assert "<entry>io.systemd.credential:d=geheim</entry>" in whole and "credential.binary:b=eAp5<" in whole
+    with pytest.raises(DefinitionError, match="'a' has no value here") as refused:
+        text.loads(shown, "")
+    assert "dumpxml --security-info" in refused.value.hint
+    assert text.loads(shown, "", ignore=True).domain.credentials == domain.credentials[2:3]
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_definitions_of_qkvms_own(machine: spec.Machine) -> None:
     for domain in (minimal(machine), full(machine)):

@@ -246,6 +246,13 @@ CPUTUNES = some(
     iothread_pins=st.dictionaries(st.just("1"), CPUS),
 )
 
+CREDENTIALS = st.tuples(
+    distinct(
+        st.builds(spec.Credential, name=WORDS, value=st.text(st.characters(codec="utf-8"), min_size=1)), "name"
+    ),
+    distinct(st.builds(spec.Credential, name=WORDS.map("f.{}".format), file=PATHS), "name"),
+).map(lambda found: found[0] + found[1])
+
 SMBIOS = st.dictionaries(st.sampled_from(spec.SMBIOS_SYSTEM), LINES.map(str.strip).filter(bool), max_size=2)
 
 
@@ -283,6 +290,7 @@ def domains(draw: st.DrawFn) -> spec.Domain:
         ),
         boot=draw(BOOTS),
         smbios=draw(SMBIOS),
+        credentials=draw(CREDENTIALS),
         clock=draw(
             some(
                 spec.Clock,

@@ -11,6 +11,9 @@ from qkvm.spec.libvirt import text
 
 UUID = "5d1c8f0e-63a2-4a3f-9b41-0b1f2f6f7a01"
 
+STRINGS = "<sysinfo type='smbios'><oemStrings><entry>{}</entry></oemStrings></sysinfo>"
+BINARY = "io.systemd.credential.binary"
+
 BASE = f"""<domain type='kvm'>
   <name>base</name>
   <uuid>{UUID}</uuid>
@@ -46,6 +49,32 @@ UNSUPPORTED = [
     ("<clock/>", "<clock/><seclabel type='static'/>", 9, "<seclabel>: labels of type 'static' are not supported"),
     ("<clock/>", "<clock/><resource><partition>/x</partition></resource>", 9, "<resource>: qkvm puts no"),
     ("<clock/>", "<clock/><sysinfo type='smbios'><bios/></sysinfo>", 9, "<bios>: of the SMBIOS only <system>"),
+    (
+        "<clock/>",
+        f"<clock/>{STRINGS.format('hello')}",
+        9,
+        "<entry>: of the OEM strings only io.systemd.credential:",
+    ),
+    (
+        "<clock/>",
+        f"<clock/>{STRINGS.format('io.systemd.credential:a')}",
+        9,
+        "<entry>: credential 'a' has no value",
+    ),
+    ("<clock/>", f"<clock/>{STRINGS.format(f'{BINARY}:a=x')}", 9, "<entry>: credential 'a' is not UTF-8 text in"),
+    ("<clock/>", f"<clock/>{STRINGS.format(f'{BINARY}:a=/w==')}", 9, "<entry>: credential 'a' is not UTF-8 text"),
+    (
+        "<clock/>",
+        f"<clock/>{STRINGS.format(f'{BINARY}:a=eA==')}",
+        9,
+        "<sysinfo>: without <smbios mode='sysinfo'/>",
+    ),
+    (
+        "<clock/>",
+        "<clock/><sysinfo type='fwcfg'><entry name='opt/x'>y</entry></sysinfo>",
+        9,
+        "<entry>: 'opt/x' is",
+    ),
     ("<clock/>", "<clock><timer name='pit' tickpolicy='discard'/></clock>", 9, "<timer>: tickpolicy 'discard'"),
     ("<cpu mode='maximum'/>", "<cpu><numa/></cpu>", 8, "<numa>: NUMA nodes of the guest"),
     ("<cpu mode='maximum'/>", "<cpu mode='maximum'><feature policy='optional' name='x'/></cpu>", 8, "'optional'"),

@@ -12,6 +12,7 @@ from qkvm.errors import InvalidValue
 from qkvm.spec.domain import (
     Balloon,
     Boot,
+    Credential,
     Disk,
     DiskBus,
     DiskFormat,
@@ -166,6 +167,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"nics": (replace(NIC, target="tap0"), replace(NIC, mac="52:54:00:00:00:09", target="tap0"))},
         "target tap0 is used twice",
     ),
+    ({"credentials": (Credential(name="a"),)}, "credential 'a' has neither a value nor a file"),
+    ({"credentials": (Credential(name="a", value="b", file="/c"),)}, "credential 'a' has both a value and a file"),
+    ({"credentials": (Credential(name="a", file="c"),)}, "file of credential a 'c' is not an absolute path"),
+    ({"credentials": (Credential(name="a", value="\udcff"),)}, "value of credential 'a' is not UTF-8 text"),
+    ({"credentials": (Credential(name="a", value="x" * 36900),)}, "in base64, 49152 at most"),
+    ({"credentials": 2 * (Credential(name="a", value="b"),)}, "credential a is used twice"),
+    ({"credentials": tuple(Credential(name=f"{n}", value="b") for n in range(65))}, "65 credentials are too many"),
+    *(
+        ({"credentials": (Credential(name=name, value="b"),)}, f"credential name '{shown}' is not allowed")
+        for name, shown in (("", ""), (".", "."), ("..", ".."), ("a/b", "a/b"), ("a:b", "a:b"), ("a=b", "a=b"))
+    ),
+    ({"credentials": (Credential(name="ü", value="b"),)}, "credential name 'ü' is not allowed"),
+    ({"credentials": (Credential(name="a\n", value="b"),)}, "credential name 'a\\n' is not allowed"),
+    ({"credentials": (Credential(name="a" * 256, value="b"),)}, "is not allowed"),
     ({"vnc": Vnc(listen="")}, "not an IP address"),
     ({"vnc": Vnc(listen="localhost")}, "not an IP address"),
     ({"vnc": Vnc(listen="127.0.0.1,password=on")}, "not an IP address"),

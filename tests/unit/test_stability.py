@@ -35,6 +35,7 @@ FREE: list[dict[str, Any]] = [
     {"autostart": True},
     {"genid": UUID},
     {"vsock": spec.Vsock(cid=9)},
+    {"credentials": (spec.Credential(name="a", value="b"),)},
 ]
 
 BOUND: list[tuple[dict[str, Any], str]] = [
@@ -86,3 +87,8 @@ def test_a_password_that_was_not_shown_is_kept() -> None:
     assert stability.fitted(SAVED, saved).vnc == saved.vnc
     other = replace(SAVED, vnc=replace(SAVED.vnc, password="other"))
     assert stability.fitted(other, saved).vnc == other.vnc
+
+
+def test_a_guest_goes_on_with_the_credentials_that_it_boots_with() -> None:
+    assert stability.same(SAVED, replace(SAVED, title="other"))
+    assert not stability.same(SAVED, replace(SAVED, credentials=(spec.Credential(name="a", value="b"),)))

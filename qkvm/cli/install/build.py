@@ -128,6 +128,7 @@ def _definition(options: Options, name: str, profile: Profile, board: Board) -> 
         blkiotune=tuning.blkiotune(options),
         numatune=tuning.numatune(options),
         boot=boot(options, profile),
+        credentials=hardware.credentials(options),
         nics=nics.nics(options, profile),
         serials=ports.serials(options),
         channels=ports.channels(options),

@@ -1,7 +1,8 @@
-"""The machine of an install line: memory, vCPUs, CPU, topology, features, clock, power management."""
+"""The machine of an install line: memory, vCPUs, CPU, topology, features, clock, power management, SMBIOS."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm import units
@@ -22,6 +23,9 @@ class Board(NamedTuple):
     version: str
     accel: spec.Accel
 
+
+_FILE = ",file"
+"""What follows the name of a credential whose value is in a file."""
 
 LEAST_MEMORY = 32 * 1024
 """KiB below which not even a small Linux boots."""
@@ -284,3 +288,24 @@ def smbios(options: Options) -> dict[str, str]:
     if given.has("system.uuid"):
         raise UsageError("--sysinfo system.uuid is the domain's own", hint="--uuid")
     return {key.removeprefix("system."): value for key, value in given.values.items() if key.startswith("system.")}
+
+
+def credentials(options: Options) -> tuple[spec.Credential, ...]:
+    """Return the credentials of --credential, and of the OEM strings of --sysinfo. Errors do not show values."""
+    found = []
+    for text in options.every("credential"):
+        head, equals, rest = text.partition("=")
+        name = head.removesuffix(_FILE)
+        if not equals or (head != name and not rest):
+            raise UsageError("--credential: NAME=VALUE or NAME,file=PATH was expected")
+        if head == name:
+            found.append(spec.Credential(name=name, value=rest))
+        else:
+            found.append(spec.Credential(name=name, file=os.path.abspath(rest)))
+    for given in options.first("sysinfo").numbered("oemStrings.entry"):
+        kind, _, rest = given.text("").partition(":")
+        name, equals, value = rest.partition("=")
+        if kind != "io.systemd.credential" or not equals:
+            raise UsageError("--sysinfo oemStrings.entry: io.systemd.credential:NAME=VALUE was expected")
+        found.append(spec.Credential(name=name, value=value))
+    return tuple(found)

@@ -110,7 +110,8 @@ SUBOPTIONS: dict[str, str] = {
     "pm": "suspend_to_mem.enabled|~suspend_to_mem suspend_to_disk.enabled|~suspend_to_disk",
     "events": "on_poweroff on_reboot on_crash",
     "sysinfo": (
-        "type system.manufacturer system.product system.version system.serial system.sku system.family system.uuid"
+        "type system.manufacturer system.product system.version system.serial system.sku system.family "
+        "system.uuid oemStrings.entry[0-9]*"
     ),
     "check": "path_in_use mac_in_use disk_size path_exists all",
 }
@@ -334,7 +335,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "bios*": "the SMBIOS system information (system.*) is what can be set",
         "baseBoard*": "the SMBIOS system information (system.*) is what can be set",
         "chassis*": "the SMBIOS system information (system.*) is what can be set",
-        "oemStrings*": "the SMBIOS system information (system.*) is what can be set",
+        "oemStrings*": "oemStrings.entry0=io.systemd.credential:NAME=VALUE is what can be set",
         "entry*": "the SMBIOS system information (system.*) is what can be set",
     },
     "sound": {

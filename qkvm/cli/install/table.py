@@ -66,6 +66,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "pm": (":", "suspend_to_mem.enabled=, suspend_to_disk.enabled="),
     "events": (":", "on_poweroff=, on_reboot=, on_crash="),
     "sysinfo": (":", "SMBIOS: system.product=, system.serial= …"),
+    "credential": ("NAME=VALUE*", "a credential for the guest's systemd; NAME,file=PATH has it from a file"),
     "check": (":", "path_in_use=off, mac_in_use=off, disk_size=off or all=off"),
     "autostart": ("", "start it with the machine"),
     "transient": ("", "forget it when it ends"),

@@ -6,18 +6,16 @@ import errno
 import fcntl
 import os
 import struct
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from qkvm.errors import Busy, HostError, MissingProgram
-from qkvm.host import process, sshkey
+from qkvm.errors import Busy, HostError
+from qkvm.host import process
 from qkvm.qemu.launch import VsockFd
-from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from qkvm.paths import Tree
+    from qkvm.spec import domain as spec
 
 DEVICE = "/dev/vhost-vsock"
 
@@ -35,22 +33,9 @@ def check() -> None:
     """Refuse a host without vsock. :raises HostError: the kernel has no such device."""
     if not os.path.exists(DEVICE):
         raise HostError(
-            f"this host has no {DEVICE}, which a vsock needs", hint="modprobe vhost_vsock, where the kernel has it"
+            f"this host has no {DEVICE}, which a vsock needs; vhost-device-vsock can't take its place yet",
+            hint="modprobe vhost_vsock, where the kernel has it",
         )
-
-
-def credentials(tree: Tree, definition: spec.Domain) -> dict[str, str]:
-    """Return what has a systemd of 256 or later open the guest to qkvm's key: its sshd listens on vsock by itself.
-
-    A public key is no secret. A microvm has no SMBIOS; without ssh-keygen there is no key.
-    """
-    if definition.vsock is None or definition.machine is spec.Machine.MICROVM:
-        return {}
-    try:
-        key = sshkey.public_key(tree)
-    except MissingProgram:
-        return {}
-    return {"ssh.ephemeral-authorized_keys-all": b64encode(key.encode()).decode("ascii")}
 
 
 def take(wanted: spec.Vsock, opened: ExitStack) -> VsockFd:

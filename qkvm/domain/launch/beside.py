@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from qkvm.domain.device import sidecar, tpm, vsock
+from qkvm.domain.device import credential, sidecar, tpm, vsock
 from qkvm.domain.device.share import serve as share
 from qkvm.host import settings
 from qkvm.qemu.launch import VsockFd
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class Company(NamedTuple):
-    """The sockets of a start's sidecars, the folders that it shares, and its number on vsock."""
+    """The sockets of a start's sidecars, its shared folders, its number on vsock, its credentials."""
 
     tpm: sidecar.Ends | None
     shares: tuple[share.Opened, ...]
     vsock: VsockFd | None
-    credentials: dict[str, str]
+    credentials: credential.Opened
 
     @property
     def fds(self) -> list[int]:
@@ -37,12 +37,13 @@ class Company(NamedTuple):
             *([self.tpm.qemu] if self.tpm is not None else []),
             *(one.qemu for one in self.shares),
             *([self.vsock.fd] if self.vsock is not None else []),
+            *self.credentials.fds,
         ]
 
     @property
     def warnings(self) -> list[str]:
         """Warnings for the user."""
-        return [one.warning for one in self.shares if one.warning]
+        return [*(one.warning for one in self.shares if one.warning), *self.credentials.warnings]
 
     def add_to(self, given: Resources) -> Resources:
         """Return the resources of a start with these added."""
@@ -50,7 +51,7 @@ class Company(NamedTuple):
             tpm_fd=self.tpm.qemu if self.tpm is not None else 0,
             shares=tuple(one.qemu for one in self.shares),
             vsock=self.vsock,
-            credentials=self.credentials,
+            credentials=self.credentials.fds,
         )
 
 
@@ -63,6 +64,7 @@ def check(tree: Tree, definition: spec.Domain, user: str) -> None:
         tpm.check()
     if definition.vsock is not None:
         vsock.check()
+    credential.check(definition)
     share.check(tree, definition, as_root=not user and os.geteuid() == 0)
 
 
@@ -76,7 +78,7 @@ def open_sockets(domain: Handle, run: Run, definition: spec.Domain, user: str, o
             for number, one in enumerate(definition.filesystems)
         ),
         vsock.take(definition.vsock, opened) if definition.vsock is not None else None,
-        vsock.credentials(domain.tree, definition),
+        credential.open_structures(domain.tree, definition, opened),
     )
 
 
@@ -85,12 +87,13 @@ def nominal(tree: Tree, definition: spec.Domain, first: int) -> Company:
     ends = sidecar.Ends(first, 0) if definition.tpm is not None else None
     first += ends is not None
     shares = (share.Opened(one, "", number) for number, one in enumerate(definition.filesystems, first))
-    given = (
-        VsockFd(definition.vsock.cid or vsock.FIRST, first + len(definition.filesystems))
-        if definition.vsock is not None
-        else None
-    )
-    return Company(ends, tuple(shares), given, vsock.credentials(tree, definition))
+    number = first + len(definition.filesystems)
+    given = None
+    if definition.vsock is not None:
+        given = VsockFd(definition.vsock.cid or vsock.FIRST, number)
+        number += 1
+    structures = range(number, number + credential.count(tree, definition))
+    return Company(ends, tuple(shares), given, credential.Opened(tuple(structures)))
 
 
 def start(domain: Handle, run: Run, definition: spec.Domain, company: Company, place: Place, undo: Undo) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from qkvm.domain.device import actual
 from qkvm.errors import HostError
 from qkvm.host.node import accel
@@ -15,6 +13,7 @@ from qkvm.spec import toml
 from qkvm.spec.libvirt import text
 from qkvm.spec.libvirt.controller import alias_key
 from qkvm.spec.libvirt.devices import Live
+from qkvm.spec.snapshot import public
 
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
@@ -45,9 +44,9 @@ def plain(
 ) -> dict[str, Any]:
     """Return the same as :func:`dump` as plain dicts, lists and strings, without defaults."""
     definition, run = _now(domain, inactive=inactive)
-    if definition.vnc is not None and not secret:
-        definition = replace(definition, vnc=replace(definition.vnc, password=""))
     found = toml.to_plain(definition)
+    if not secret:
+        found = public(found)
     return found if run is None or inactive or migratable else {"id": run.id, **found}
 
 

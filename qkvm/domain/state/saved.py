@@ -14,6 +14,7 @@ from qkvm.spec import domain as spec
 from qkvm.spec import stability, toml
 from qkvm.spec.libvirt import node
 from qkvm.spec.libvirt import text as libvirt
+from qkvm.spec.snapshot import public
 from qkvm.storage import savefile
 
 if TYPE_CHECKING:
@@ -73,10 +74,9 @@ def dump(path: str, *, secret: bool = False) -> str:
 def plain(path: str, *, secret: bool = False) -> dict[str, Any]:
     """Return a saved guest's definition and its state as plain dicts, lists and strings."""
     found = load(path)
-    definition = found.definition
-    if definition.vnc is not None and not secret:
-        definition = replace(definition, vnc=replace(definition.vnc, password=""))
-    return {"state": "running" if found.running else "paused", "definition": toml.to_plain(definition)}
+    definition = toml.to_plain(found.definition)
+    state = "running" if found.running else "paused"
+    return {"state": state, "definition": definition if secret else public(definition)}
 
 
 def parse(text: bytes | str, path: str, uuid: str) -> spec.Domain:

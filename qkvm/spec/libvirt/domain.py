@@ -64,10 +64,7 @@ def read_domain(root: Node) -> spec.Domain:
         model, cpu_flags, topology = cpu.read_cpu(root.child("cpu"))
         features = system.read_features(root.child("features"), root.child("pm"), flags)
         clock = system.read_clock(root.child("clock"), flags)
-        smbios = system.read_sysinfo(root.child("sysinfo"), uuid)
-        if smbios and not board.shows_sysinfo:
-            root.unsupported("<sysinfo> without <smbios mode='sysinfo'/> in <os> would not reach the guest")
-            smbios = {}
+        told = system.read_sysinfo(root.children("sysinfo"), uuid, shown=board.shows_sysinfo)
         definition = spec.Domain(
             name=name,
             uuid=uuid,
@@ -83,7 +80,8 @@ def read_domain(root: Node) -> spec.Domain:
             vcpus=_read_vcpus(root),
             topology=topology,
             boot=board.boot,
-            smbios=smbios,
+            smbios=told.fields,
+            credentials=told.credentials,
             features=features,
             clock=clock,
             root_ports=_read_root_ports(root, extras),
@@ -226,7 +224,7 @@ def write_domain(
         root.attributes["id"] = str(live.id)
     metadata.write_identity(root, domain, extras, genid=domain.genid if stability.has_genid(domain) else "")
     _write_tuning(root, domain)
-    system.write_sysinfo(root, domain.smbios)
+    system.write_sysinfo(root, _sysinfo(domain), secret=secret)
     _write_board(root, domain, model, flags)
     _write_lifecycle(root, domain)
     system.write_pm(root, domain.features)
@@ -251,12 +249,16 @@ def _write_tuning(root: Element, domain: spec.Domain) -> None:
 
 def _write_board(root: Element, domain: spec.Domain, model: str, flags: cpu.Flags) -> None:
     """Write <os>, <features>, <cpu> and <clock>; remove the flags written there from ``flags``."""
-    board = system.System(domain.machine, domain.machine_version, domain.boot, bool(domain.smbios))
+    board = system.System(domain.machine, domain.machine_version, domain.boot, system.shows(_sysinfo(domain)))
     system.write_os(root, board)
     system.write_features(root, domain.features, flags)
     rest = Element("rest")
     system.write_clock(rest, domain.clock, flags)
     root.children += [cpu.write_cpu(model, flags, domain.topology), *rest.children]
+
+
+def _sysinfo(domain: spec.Domain) -> system.Sysinfo:
+    return system.Sysinfo(domain.smbios, domain.credentials)
 
 
 def _write_lifecycle(root: Element, domain: spec.Domain) -> None:

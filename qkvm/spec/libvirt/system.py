@@ -1,10 +1,15 @@
-"""The board of a domain: <os>, <sysinfo>, <features>, <clock>, <pm>."""
+"""The board of a domain: <os>, <sysinfo>, <features>, <clock>, <pm>.
+
+Credentials are OEM strings of <sysinfo> if the definition has their value, and files of fw_cfg, of another
+<sysinfo>, if it has a path; qkvm hands both over by SMBIOS.
+"""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from typing import NamedTuple
 
-from qkvm.spec.boot import SMBIOS_SYSTEM, Boot, BootDevice, Clock, ClockOffset, Features, Firmware
+from qkvm.spec.boot import SMBIOS_SYSTEM, Boot, BootDevice, Clock, ClockOffset, Credential, Features, Firmware
 from qkvm.spec.domain import Machine
 from qkvm.spec.libvirt import cpu
 from qkvm.spec.libvirt.node import Node
@@ -19,6 +24,18 @@ class System(NamedTuple):
     version: str
     boot: Boot
     shows_sysinfo: bool
+
+
+class Sysinfo(NamedTuple):
+    """Fields of the SMBIOS system information, and credentials."""
+
+    fields: dict[str, str]
+    credentials: tuple[Credential, ...]
+
+
+_TEXT, _BINARY = "io.systemd.credential:", "io.systemd.credential.binary:"
+_FILE = "opt/io.systemd.credentials/"
+"""How systemd's names for credentials begin, in OEM strings and in fw_cfg."""
 
 
 # <os>
@@ -197,25 +214,51 @@ def _written_format(path: str) -> str | None:
 # <sysinfo>
 
 
-def read_sysinfo(node: Node | None, uuid: str) -> dict[str, str]:
-    """Read the system information of <sysinfo>; its uuid must be the domain's."""
-    found: dict[str, str] = {}
-    if node is None:
-        return found
-    with node:
-        node.only("type", "smbios")
-        system = node.child("system")
-        if system is not None:
-            with system:
-                for entry in system.children("entry"):
+def read_sysinfo(nodes: list[Node], uuid: str, *, shown: bool) -> Sysinfo:
+    """Read all <sysinfo>; the uuid in them must be the domain's.
+
+    :param shown: <os> has <smbios mode='sysinfo'/>, without which libvirt hides those of type smbios.
+    """
+    fields: dict[str, str] = {}
+    credentials: list[Credential] = []
+    for node in nodes:
+        with node:
+            kind = node.take("type", "smbios")
+            if kind == "fwcfg":
+                for entry in node.children("entry"):
                     with entry:
-                        _read_entry(entry, uuid, found)
-        for child in node.every():
-            child.unsupported("of the SMBIOS only <system> can be set")
-    return found
+                        _read_file(entry, credentials)
+                continue
+            if kind != "smbios":
+                node.unsupported(f"type '{printable(kind)}' is not supported")
+            told = _read_tables(node, uuid)
+            if not shown and any(told):
+                node.unsupported("without <smbios mode='sysinfo'/> in <os> it would not reach the guest")
+                continue
+            fields |= told.fields
+            credentials += told.credentials
+    return Sysinfo(fields, tuple(credentials))
 
 
-def _read_entry(entry: Node, uuid: str, found: dict[str, str]) -> None:
+def _read_tables(node: Node, uuid: str) -> Sysinfo:
+    fields: dict[str, str] = {}
+    credentials: list[Credential] = []
+    for system in node.children("system"):
+        with system:
+            for entry in system.children("entry"):
+                with entry:
+                    _read_field(entry, uuid, fields)
+    for strings in node.children("oemStrings"):
+        with strings:
+            for entry in strings.children("entry"):
+                with entry:
+                    _read_string(entry, credentials)
+    for child in node.every():
+        child.unsupported("of the SMBIOS only <system>, and credentials in <oemStrings>, can be set")
+    return Sysinfo(fields, tuple(credentials))
+
+
+def _read_field(entry: Node, uuid: str, found: dict[str, str]) -> None:
     name, text = entry.required("name"), entry.text()
     if name == "uuid":
         if text.lower().replace("-", "") != uuid.replace("-", ""):
@@ -226,12 +269,67 @@ def _read_entry(entry: Node, uuid: str, found: dict[str, str]) -> None:
         found[name] = text
 
 
-def write_sysinfo(parent: Element, fields: dict[str, str]) -> None:
-    """Write <sysinfo> if there are fields."""
-    if fields:
-        system = parent.add("sysinfo", type="smbios").add("system")
-        for name, text in fields.items():
-            system.add("entry", text, name=name)
+def _read_string(entry: Node, found: list[Credential]) -> None:
+    entry.text()
+    # Space around a value is part of it.
+    kind, colon, rest = entry.element.text.partition(":")
+    name, equals, value = rest.partition("=")
+    if kind + colon not in (_TEXT, _BINARY):
+        entry.unsupported("of the OEM strings only io.systemd.credential:NAME=VALUE is supported")
+    elif not equals:
+        entry.unsupported(
+            f"credential '{printable(name)}' has no value here", hint="dumpxml --security-info shows values"
+        )
+    else:
+        try:
+            text = value if kind + colon == _TEXT else b64decode(value, validate=True).decode()
+            found.append(Credential(name=name, value=text))
+        except ValueError:
+            entry.unsupported(
+                f"credential '{printable(name)}' is not UTF-8 text in base64",
+                hint="<sysinfo type='fwcfg'> with a file",
+            )
+
+
+def _read_file(entry: Node, found: list[Credential]) -> None:
+    name, path, text = entry.required("name"), entry.take("file"), entry.text()
+    if not name.startswith(_FILE):
+        entry.unsupported(f"'{printable(name)}' is not supported", hint=f"{_FILE}NAME")
+    else:
+        value = text if path else entry.element.text
+        found.append(Credential(name=name.removeprefix(_FILE), value=value, file=path))
+
+
+def write_sysinfo(parent: Element, known: Sysinfo, *, secret: bool) -> None:
+    """Write what there is. :param secret: write the values of credentials, not only their names."""
+    strings = [one for one in known.credentials if not one.file]
+    if known.fields or strings:
+        element = parent.add("sysinfo", type="smbios")
+        if known.fields:
+            system = element.add("system")
+            for name, text in known.fields.items():
+                system.add("entry", text, name=name)
+        if strings:
+            listed = element.add("oemStrings")
+            for one in strings:
+                listed.add("entry", _string(one) if secret else f"{_TEXT}{one.name}")
+    paths = [one for one in known.credentials if one.file]
+    if paths:
+        element = parent.add("sysinfo", type="fwcfg")
+        for one in paths:
+            element.add("entry", name=f"{_FILE}{one.name}", file=one.file)
+
+
+def _string(one: Credential) -> str:
+    """Return libvirt's OEM string; in base64 if XML, or a pretty printer of it, would change the value."""
+    if one.value.isprintable() and one.value == one.value.strip():
+        return f"{_TEXT}{one.name}={one.value}"
+    return f"{_BINARY}{one.name}={b64encode(one.value.encode()).decode()}"
+
+
+def shows(known: Sysinfo) -> bool:
+    """Return whether <os> must say that the guest sees what type smbios has."""
+    return bool(known.fields) or any(not one.file for one in known.credentials)
 
 
 # <features>, <pm>

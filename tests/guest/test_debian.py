@@ -200,11 +200,12 @@ def test_backups_of_a_debian(
 def test_run_of_a_debian(lab: Lab, debian_disk: str) -> None:
     """A prompt of root's at the console, a command with its exit code; its power-off leaves nothing."""
     argv = [sys.executable, "-m", "qkvm", "--root", lab.root, "run", debian_disk, "--boot", "uefi"]
+    argv += ["--credential", "motto=onwards"]
     guest = Terminal([*argv, "--name", "passes", "--memory", "512", "--vcpus", "2"], cwd=TOP)
     try:
         guest.expect("root@passes:~#", timeout=BOOT)
-        done = lab.run("exec passes -- sh -c 'hostname; exit 7'")
-        assert (done.returncode, done.stdout) == (7, "passes\n")
+        done = lab.run("exec passes -- sh -c 'hostname; systemd-creds --system cat motto; exit 7'")
+        assert (done.returncode, done.stdout) == (7, "passes\nonwards")
         guest.type("poweroff\n")
         assert guest.child.wait(BOOT) == 0 and guest.is_restored()
     finally:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain.guest import agent as agents
+from qkvm.domain.guest import script
 from qkvm.errors import AgentError, AgentRefused, AgentUnresponsive, Busy, GuestCommandError, InvalidState
 from qkvm.units import printable
 
@@ -44,6 +45,9 @@ _POLLS = 0.001, 0.1
 
 _EARLY = 0.3
 """Seconds after which output is read while the command runs; until then the agent is kept."""
+
+_SHORT = 10.0
+"""Seconds that a script has which does nothing but make a file."""
 
 _LOST = 30.0
 """Seconds for which an agent that stopped answering is asked again."""
@@ -151,7 +155,7 @@ class Running:
             if stdin is not None and len(first) > _INPUT:
                 self._send_file(agent, first, stdin)
                 first = b""
-            self._pid = _start(agent, _SCRIPT, words, input=first)
+            self._pid = script.start(agent, _SCRIPT, words, input=first)
             self._status: dict[str, Any] = {"exited": False}
             with suppress(AgentUnresponsive):
                 # The first questions follow at once: most commands are short, and an agent whose channel was left
@@ -222,7 +226,7 @@ class Running:
                 pieces = self._pieces(agent)
                 if not pieces:
                     self._close(agent)
-                    _start(agent, _REMOVE, (self._path,))
+                    script.start(agent, _REMOVE, (self._path,))
                     return
             yield from pieces
 
@@ -257,13 +261,13 @@ class Running:
 
     def _send_file(self, agent: AgentSession, first: bytes, stdin: BinaryIO) -> None:
         """Write stdin into a file that the command reads."""
-        if _end_of(agent, _start(agent, _PREPARE, (self._path,)))["exitcode"] != 0:
+        if script.run(agent, _PREPARE, (self._path,), timeout=_SHORT)[0] != 0:
             raise GuestCommandError("the guest's /tmp takes no file for the command's input")
         try:
             self._fill_file(agent, first, stdin)
         except BaseException:
             with suppress(AgentError, Busy, InvalidState):
-                _start(agent, _REMOVE, (self._path,))
+                script.start(agent, _REMOVE, (self._path,))
             raise
 
     def _fill_file(self, agent: AgentSession, first: bytes, stdin: BinaryIO) -> None:
@@ -284,10 +288,10 @@ class Running:
             for name in (signal, "KILL"):
                 if self._status["exited"]:
                     break
-                _start(agent, _KILL, (str(self._pid), name))
+                script.start(agent, _KILL, (str(self._pid), name))
                 self._status = self._ask(agent, time.monotonic() + 3.0)
             self._close(agent)
-            _start(agent, _REMOVE, (self._path,))
+            script.start(agent, _REMOVE, (self._path,))
 
 
 def _refuse_disabled(agent: AgentSession) -> None:
@@ -295,20 +299,3 @@ def _refuse_disabled(agent: AgentSession) -> None:
     known = agent.execute("guest-info", kind=dict[str, Any])["supported_commands"]
     if not any(one["name"] == "guest-exec" and one["enabled"] for one in known):
         raise AgentRefused("guest-exec", "CommandNotFound", "Command guest-exec has been disabled")
-
-
-def _start(agent: AgentSession, script: str, words: Sequence[str], *, input: bytes = b"") -> int:
-    """Start a script of the guest's shell and return its pid."""
-    arguments: dict[str, Any] = {"path": "/bin/sh", "arg": ["-c", script, "qkvm", *words], "capture-output": True}
-    if input:
-        arguments["input-data"] = b64encode(input).decode("ascii")
-    return int(agent.execute("guest-exec", arguments, kind=dict[str, Any])["pid"])
-
-
-def _end_of(agent: AgentSession, pid: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while not (status := agent.execute("guest-exec-status", {"pid": pid}, kind=dict[str, Any]))["exited"]:
-        if time.monotonic() >= deadline:
-            raise GuestCommandError("the guest's shell does not end")
-        time.sleep(0.005)
-    return status

@@ -3,6 +3,7 @@
 A module imports only what is listed before it:
 
 agent: a session with the agent, any command of it
+script: a script that the agent runs in the guest
 clock: domtime
 cpus: guestvcpus, setvcpus --guest
 info: guestinfo, domhostname, interfaces

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -10,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qkvm.domain.guest import agent as agents
+from qkvm.domain.guest import script
 from qkvm.domain.watch import address, sshd
-from qkvm.errors import AgentError, Busy, HostError, InvalidState, InvalidValue, NotReached
+from qkvm.errors import AgentError, Busy, GuestCommandError, HostError, InvalidState, InvalidValue, NotReached
 from qkvm.units import printable
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def _cloud_init(domain: Handle) -> Seen:
             return Seen(True, printable(finished[0]))
         return Seen(False, "no agent to ask, and no final message on its serial console")
     try:
-        code, out = _ask(domain, _RESULT)
-    except (AgentError, Busy, NotReached) as error:
+        with agents.session(domain, within=_PATIENCE) as agent:
+            code, out = script.run(agent, _RESULT, timeout=_PROGRAM)
+    except (AgentError, Busy, GuestCommandError) as error:
         return Seen(finished is not None, printable(finished[0]) if finished is not None else str(error))
     if code == _NO_PROGRAM:
         return Seen(False, "the guest has no cloud-init", hopeless=True)
@@ -141,7 +142,7 @@ def _cloud_init(domain: Handle) -> Seen:
     if code:
         return Seen(False, "cloud-init has not ended yet")
     try:
-        result = json.loads(out)["v1"]
+        result = json.loads(out[:_OUTPUT_MAX])["v1"]
         errors, source = [str(one) for one in result["errors"]], str(result["datasource"])
     except (ValueError, LookupError, TypeError):
         return Seen(False, "cloud-init's result is not what it should be")
@@ -159,25 +160,6 @@ cat /run/cloud-init/result.json 2>/dev/null && exit
 if [ -e /run/cloud-init/disabled ] || [ -e /etc/cloud/cloud-init.disabled ]; then exit {_IS_OFF}; fi
 exit 1"""
 """Prints what cloud-init writes when it has done all; 'cloud-init status' takes half a minute under TCG."""
-
-
-def _ask(domain: Handle, command: str) -> tuple[int, str]:
-    """Run a shell's command by the agent; return its exit code and the begin of what it prints.
-
-    :raises AgentError: the agent may not run it, or does not answer. :raises NotReached: it does not end.
-    """
-    with agents.session(domain, within=_PATIENCE) as agent:
-        arguments = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
-        pid = agent.execute("guest-exec", arguments, kind=dict[str, Any])["pid"]
-        deadline = time.monotonic() + _PROGRAM
-        while True:
-            done = agent.execute("guest-exec-status", {"pid": pid}, kind=dict[str, Any])
-            if done.get("exited"):
-                raw = base64.b64decode(str(done.get("out-data", "")))
-                return int(done.get("exitcode", 0)), raw[:_OUTPUT_MAX].decode("utf-8", "replace")
-            if time.monotonic() >= deadline:
-                raise NotReached(f"'{command}' does not end in the guest", asked=command, reached=None)
-            time.sleep(_OFTEN)
 
 
 def console_text(domain: Handle) -> str:

@@ -6,18 +6,17 @@ anew: where the guest knows vmgenid it does so by itself, but not all kernels ar
 
 from __future__ import annotations
 
-import base64
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qkvm import units
 from qkvm.domain.guest import agent as agents
-from qkvm.errors import AgentMissing, AgentRefused, AgentUnresponsive
+from qkvm.domain.guest import script
+from qkvm.errors import AgentError, GuestCommandError
 
 if TYPE_CHECKING:
     from qkvm.domain.handle import Handle
-    from qkvm.qmp.agent import AgentSession
 
 _RESEED = (
     # open("/dev/urandom", O_WRONLY), ioctl(RNDRESEEDCRNG), exit(errno): 64-bit x86 Linux.
@@ -74,28 +73,15 @@ def renew(domain: Handle, *, had_agent: bool) -> list[str]:
     host = units.host_name(domain.name)
     try:
         with agents.session(domain) as agent:
-            said = _run(agent, [host, os.urandom(16).hex(), _escaped(_program())])
-    except (AgentMissing, AgentRefused, AgentUnresponsive) as error:
+            words = (host, os.urandom(16).hex(), _escaped(_program()))
+            said = script.run(agent, _SCRIPT, words, input=os.urandom(64), timeout=PATIENCE)[1]
+    except (AgentError, GuestCommandError) as error:
         return [f"{without}{error}"]
     lines = said.split()
-    words = [] if "seeded" in lines else [f"the guest of '{domain.name}' could not seed its random numbers anew"]
-    return words if lines[-1:] == [host] else [*words, f"{without}it kept {lines[-1:] or 'silent'}"]
-
-
-def _run(agent: AgentSession, words: list[str]) -> str:
-    """Run the script in the guest, and return what it prints."""
-    told = agent.execute("guest-exec", {
-        "path": "/bin/sh", "arg": ["-c", _SCRIPT, "sh", *words], "capture-output": True,
-        "input-data": base64.b64encode(os.urandom(64)).decode(),
-    }, kind=dict[str, int])  # fmt: skip
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        answer = agent.execute("guest-exec-status", {"pid": told["pid"]}, kind=dict[str, Any])
-        if answer.get("exited"):
-            return base64.b64decode(answer.get("out-data", "")).decode("utf-8", "replace")
-        if time.monotonic() >= deadline:
-            raise AgentUnresponsive(f"the guest was not done within {PATIENCE:g} s", name="")
-        time.sleep(_POLL)
+    told = [] if "seeded" in lines else [f"the guest of '{domain.name}' could not seed its random numbers anew"]
+    if lines[-1:] != [host]:
+        told.append(f"{without}it kept {units.printable(lines[-1]) if lines else 'silent'}")
+    return told
 
 
 def _program() -> bytes:

@@ -439,6 +439,7 @@ def test_a_dry_run_of_install_checks_what_a_start_does(room: Room) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         room.fails(f"{line} --network none --graphics vnc,port={port}", f"{port}")
+        room.fails(f"{line} --network user,portForward={port}:22", f"has tcp port {port}: python")
     done = room.run(f"{line} --network none")
     assert done.returncode == 0 and "begins as a qcow2 image does, but is used as raw" in done.stderr
     assert room.names() == [] and room.files() == ["a.qcow2"]

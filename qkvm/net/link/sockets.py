@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qkvm.units import printable
+
+if TYPE_CHECKING:
+    from qkvm.spec.forward import PortForward
 
 _LISTEN = "0A"
 """TCP_LISTEN of net/tcp_states.h, as /proc/net/tcp prints it."""
@@ -41,6 +44,18 @@ def listening() -> list[Listener]:
                 if protocol == "udp" or fields[3] == _LISTEN:
                     found.append(Listener(protocol, _address(raw), int(port, 16), int(fields[9])))
     return found
+
+
+def taker(forward: PortForward, among: list[Listener]) -> str:
+    """Return words for the first of these sockets that has a port of a forward; '' if none has."""
+    for one in among:
+        if (
+            one.protocol == forward.protocol
+            and forward.first <= one.port <= forward.last
+            and (not one.address or not forward.listen or one.address == forward.listen)
+        ):
+            return f"a program of this host has {one.protocol} port {one.port}: {owner(one)}"
+    return ""
 
 
 def owner(listener: Listener) -> str:

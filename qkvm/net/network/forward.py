@@ -120,20 +120,14 @@ def taken(tree: Tree, definition: spec.Network) -> Iterator[tuple[Forward, str]]
     if not definition.forwards:
         return
     others = list(_others(tree, definition.name))
-    listening = sockets.listening()
+    # What only the host itself can reach is in no forward's way.
+    listening = [one for one in sockets.listening() if not one.is_loopback]
     for forward in definition.forwards:
         for name, other in others:
             if overlap(forward, other):
                 yield forward, f"network '{name}' forwards {other.label}"
-        for one in listening:
-            if (
-                one.protocol == forward.protocol
-                and forward.first <= one.port <= forward.last
-                and (not one.address or not forward.listen or one.address == forward.listen)
-                and not one.is_loopback
-            ):
-                yield forward, f"a program of this host has {one.protocol} port {one.port}: {sockets.owner(one)}"
-                break
+        if words := sockets.taker(forward, listening):
+            yield forward, words
 
 
 def _others(tree: Tree, name: str) -> Iterator[tuple[str, Forward]]:

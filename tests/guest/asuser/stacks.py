@@ -115,25 +115,31 @@ def test_what_can_not_be_forwarded(lab: UserLab, domain_of: Register) -> None:
     """A port that is taken, one that is root's: nothing of the start is left."""
     refused = domain_of(lab.define("refused", body=nic("passt", '[{ ports = "3333" }]')))
     with socket.create_server(("", 3333)):
-        assert "passt-net0 has ended: " in lab.fails("start refused")
+        assert "forward tcp 3333: a program of this host has tcp port 3333: python" in lab.fails("start refused")
+    away = domain_of(lab.define("away", body=nic("passt", '[{ ports = "3333", listen = "198.51.100.1" }]')))
+    assert "passt-net0 has ended: " in lab.fails("start away")
     for backend in ("passt", "slirp"):
         low = domain_of(lab.define(f"low-{backend}", body=nic(backend, '[{ ports = "80" }]')))
         words = f"forward tcp 80: ports below 1024 are for root alone, and {backend} is not"
         assert words in lab.fails(f"start low-{backend}")
-    assert not refused.is_running and not low.is_running
+    assert not refused.is_running and not low.is_running and not away.is_running
 
 
-def test_what_is_plugged_where_a_port_is_taken_is_gone(lab: UserLab, domain_of: Register) -> None:
+def test_what_is_plugged_where_no_port_can_be_is_gone(lab: UserLab, domain_of: Register) -> None:
     domain = lab.boot(domain_of(lab.define("half")))
     xml = f"{os.environ['HOME']}/nic.xml"
     with open(xml, "w", encoding="utf-8") as stream:
         stream.write(
             "<interface type='user'><mac address='52:54:00:00:00:03'/><backend type='passt'/>"
             "<model type='virtio'/>"
-            "<portForward proto='tcp'><range start='3334' to='22'/></portForward></interface>"
+            "<portForward proto='tcp' address='198.51.100.1'><range start='3334' to='22'/></portForward>"
+            "</interface>"
         )
-    with socket.create_server(("", 3334)):
-        assert "passt-net0 has ended: " in lab.fails(f"attach-device half {xml}")
+    assert "passt-net0 has ended: " in lab.fails(f"attach-device half {xml}")
     assert not domain.live.record["nics"] and not domain.live.record.get("sidecars")
+    text = Path(xml).read_text(encoding="utf-8").replace(" address='198.51.100.1'", "")
+    Path(xml).write_text(text, encoding="utf-8")
+    with socket.create_server(("", 3334)):
+        assert "a program of this host has tcp port 3334: python" in lab.fails(f"attach-device half {xml}")
     lab.ok(f"attach-device half {xml}")
     assert "<range start='3334' to='22'/>" in lab.ok("dumpxml half")

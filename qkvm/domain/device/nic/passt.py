@@ -18,6 +18,7 @@ from qkvm.domain.run import write
 from qkvm.errors import HostError
 from qkvm.files import read_bytes
 from qkvm.host import process, programs, settings
+from qkvm.net.link import sockets
 from qkvm.spec import domain as spec
 
 if TYPE_CHECKING:
@@ -69,21 +70,22 @@ def check(nic: spec.Nic, *, as_root: bool) -> None:
     """Refuse a NIC whose back end is missing, or can't listen on the ports of its forwards.
 
     :param as_root: QEMU opens its sockets as root. :raises MissingProgram: there is no passt.
-    :raises HostError: only root may use a forward's port.
+    :raises HostError: a forward's port is another program's, or for root alone.
     """
     if nic.type is not spec.NicType.USER:
         return
     if nic.backend is spec.UserBackend.PASST:
         programs.find("passt")
-    elif as_root:
-        return
+    listening = sockets.listening() if nic.forwards else []
+    first = int(read_bytes("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 1024)
     for forward in nic.forwards:
-        first = int(read_bytes("/proc/sys/net/ipv4/ip_unprivileged_port_start") or 1024)
-        if forward.first < first:
+        if forward.first < first and not (as_root and nic.backend is spec.UserBackend.SLIRP):
             raise HostError(
                 f"forward {forward.label}: ports below {first} are for root alone, and {nic.backend} is not",
                 hint=f"another port, or root says: sysctl net.ipv4.ip_unprivileged_port_start={forward.first}",
             )
+        if words := sockets.taker(forward, listening):
+            raise HostError(f"forward {forward.label}: {words}", hint="another port, or an address to listen on")
 
 
 def start(run: Run, ident: str, nic: spec.Nic, ends: Ends, user: str, place: Place) -> None:

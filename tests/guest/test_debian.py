@@ -50,6 +50,8 @@ SYSTEM = "find /usr/bin /usr/lib/systemd /etc/cloud -type f -print0 | sort -z | 
 
 NUMBER = "wc -l </srv/sums"
 
+IDENTITY = "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub"
+
 
 @pytest.fixture(scope="session")
 def debian_disk() -> str:
@@ -165,8 +167,7 @@ def test_backups_of_a_debian(
     assert sh(deb, "cat /proc/1/comm /sys/firmware/efi/fw_platform_size") == "systemd\n64"
     assert sh(deb, "hostname; ls /srv") == "seeded\ndata\nsums\nwriter"
     by_ssh(lab, deb, tmp_path)
-    # Once is enough: a boot without it is a third shorter.
-    sh(deb, "touch /etc/cloud/cloud-init.disabled")
+    identity = sh(deb, IDENTITY).splitlines()
     takes_vcpus(lab, deb)
     system = sh(deb, SYSTEM)
     sh(deb, "systemd-run --quiet --unit=writer sh /srv/writer")
@@ -188,13 +189,18 @@ def test_backups_of_a_debian(
     lab.ok("destroy deb")
     lab.ok("undefine deb --nvram --snapshots-metadata --remove-all-storage")
     assert not os.listdir(lab.host.tree.images) and not os.listdir(lab.host.tree.seeds)
-    lab.ok(f"restore-backup {backups}")
-    lab.ok("start deb")
-    wait_agent(deb, timeout=BOOT)
-    verify(deb, system, least)
-    assert int(sh(deb, NUMBER)) < least + 200
-    deb.shutdown(wait=True)
-    lab.ok("undefine deb --nvram --remove-all-storage")
+    # A copy is another machine: cloud-init gives it ids, keys and the network of its own MAC.
+    lab.ok(f"restore-backup {backups} --name twin")
+    twin = domain_of(lab.host.domain("twin"))
+    lab.ok("start twin")
+    wait_agent(twin, timeout=BOOT)
+    verify(twin, system, least)
+    assert int(sh(twin, NUMBER)) < least + 200
+    assert lab.ok("wait twin --for cloud-init").startswith("done, by DataSourceNoCloud")
+    assert len(identity) == 4 and not set(identity) & set(sh(twin, IDENTITY).splitlines())
+    assert twin.wait("address") in sh(twin, "ip address")
+    twin.shutdown(wait=True)
+    lab.ok("undefine twin --nvram --remove-all-storage")
 
 
 def test_run_of_a_debian(lab: Lab, debian_disk: str) -> None:

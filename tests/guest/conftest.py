@@ -69,7 +69,7 @@ class Lab:
             "memory": '{ current = "256MiB", maximum = "512MiB" }',
             # On a busy machine an emulated timer may be too late for the kernel, which then panics.
             "boot": f"{{ kernel = '{self.kernel}', initrd = '{self.initrd}', "
-            f"cmdline = 'console=ttyS0 no_timer_check {cmdline}' }}",
+            f"cmdline = 'console=ttyS0 no_timer_check cryptomgr.notests {cmdline}' }}",
             **values,
         }
         return self.host.define("".join(f"{key} = {value}\n" for key, value in lines.items()) + body)

@@ -1,9 +1,9 @@
-"""Measure instant clones beside the same steps by hand with a bare QEMU, in turn, in a namespace of their own.
+"""Measure instant clones beside the same steps by hand with a bare QEMU, in turn: scripts/bench --clones.
 
-Run as root: unshare -n .venv/bin/python -m scripts.bench_clones [ROUNDS]. Both begin with a call and end when the
+Both begin with a call and end when the
 guest has answered over its serial line: by hand a QEMU is started on a template's memory, gets the state, a NIC on
 QEMU's own network and a host name; 'qkvm clone' does the same with a tap on a bridge.
-Cold boots of the same guest stand beside them.
+Cold boots of the same guest stand beside them, and 'exec' of true in a clone.
 """
 
 from __future__ import annotations
@@ -186,9 +186,18 @@ def cold(domain: Domain) -> float:
     return time.monotonic() - begin
 
 
+def _exec(domain: Domain) -> tuple[float, float]:
+    """Seconds of 'qkvm exec NAME -- true', and of the same in a process that runs already."""
+    begin = time.monotonic()
+    _qkvm(domain.tree.root, "exec", domain.name, "--", "true")
+    between = time.monotonic()
+    domain.guest.exec(["true"])
+    return between - begin, time.monotonic() - between
+
+
 def main() -> int:
     """Measure, and print the medians."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    rounds, check = int(sys.argv[1]), "--check" in sys.argv
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     folder = Path(tempfile.mkdtemp(prefix="qkvm-bench-"))
     host = Host(str(folder / "root"))
@@ -215,21 +224,30 @@ def main() -> int:
             found["qkvm clone"].append(by_qkvm(host, f"one{number}"))
             found["ten clones"].append(by_qkvm(host, *(f"ten{number}x{count}" for count in range(10))))
             boots.append(cold(domain))
+            domain.wait("agent")
+            for label, second in zip(("exec", "exec in a process"), _exec(domain), strict=True):
+                found.setdefault(label, []).append(second)
             domain.destroy()
         for label, seconds in (*found.items(), ("cold boot", boots)):
-            print(f"{label:12} {median(seconds) * 1000:8.0f} ms   {[round(one, 2) for one in seconds]}")
+            print(f"{label:17} {median(seconds) * 1000:8.0f} ms   {[round(one, 2) for one in seconds]}")
         hand, one, ten = (median(found[label]) for label in ("by hand", "qkvm clone", "ten clones"))
-        print(
-            f"one clone / by hand {one / hand:.2f} (1.5), / boot {one / median(boots):.2f} (0.25), "
-            f"ten / one {ten / one:.2f} (3)"
-        )
+        reached = {
+            "one clone / by hand": (one / hand, 1.5),
+            "one clone / cold boot": (one / median(boots), 0.25),
+            "ten clones / one": (ten / one, 3.0),
+            "exec, ms": (median(found["exec"]) * 1000, 150.0),
+            "exec in a process, ms": (median(found["exec in a process"]) * 1000, 15.0),
+        }
+        for what, (value, target) in reached.items():
+            print(f"{what:22} {value:8.2f}   at most {target:g}{'' if value <= target else '   missed'}")
+        missed = any(value > target for value, target in reached.values())
     finally:
         for left in host.domains():
             if left.is_running:
                 left.destroy()
         host.networks["default"].destroy()
         shutil.rmtree(folder)
-    return 0
+    return 1 if check and missed else 0
 
 
 if __name__ == "__main__":

@@ -191,3 +191,4 @@ def test_no_way_in(lab: Lab, vm: Domain) -> None:
     words = lab.fails("exec --timeout 1 vm -- true")
     assert "has been disabled" in words and "ssh: no address" in words
     assert "failed to get domain 'nonexistent'" in lab.fails("exec nonexistent -- true")
+    assert "vsock cid 0 is no guest's" in lab.fails("vsock-connect 0 22")

@@ -133,7 +133,7 @@ def test_freecell(qkvm: Lines) -> None:
 def test_freepages(qkvm: Lines) -> None:
     matches(r"(Node \d+:\n(\d+KiB: \d+\n)+\n)+\n", qkvm.ok("freepages --all"))
     matches(r"4KiB: \d+\n\n", qkvm.ok("freepages --cellno 0 --pagesize 4"))
-    matches(r"(Node \d+:\n4KiB: \d+\n\n)+\n", qkvm.ok("freepages --all --pagesize 4"))
+    matches(r"(Node \d+:\n4KiB: \d+\n\n)+\n", qkvm.ok("freepages --all --pagesize 4KiB"))
     found = qkvm.plain("freepages --all")
     assert found[0]["cell"] == 0 and 4 in [pool["size_kib"] for pool in found[0]["pages"]]
     assert "missing cellno argument" in qkvm.fails("freepages")

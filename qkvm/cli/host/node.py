@@ -104,7 +104,7 @@ def freecell(context: Context, args: Args) -> None:
 def freepages(context: Context, args: Args) -> None:
     """Print the free pages of each size in one NUMA cell or in each."""
     args.exclusive("all", "cellno")
-    host, number, size = context.host.node, args.number("cellno"), args.number("pagesize")
+    host, number, size = context.host.node, args.number("cellno"), args.size("pagesize")
     if not args.flag("all"):
         if number is None:
             raise UsageError("missing cellno argument", hint="or --all")
@@ -128,7 +128,7 @@ def freepages(context: Context, args: Args) -> None:
 def allocpages(context: Context, args: Args) -> None:
     """Change the size of a pool of huge pages."""
     args.exclusive("all", "cellno")
-    size, count, number = args.number("pagesize"), args.number("pagecount"), args.number("cellno")
+    size, count, number = args.size("pagesize"), args.number("pagecount"), args.number("cellno")
     assert size is not None and count is not None, "they are required"
     cells: list[int | None] = list(context.host.node.cell_numbers()) if args.flag("all") else [number]
     host = context.host.node

@@ -100,10 +100,13 @@ def vsock_connect(context: Context, args: Args) -> None:
     """Send a connection to a guest's port to stdout, as ssh's ProxyUseFdpass has it."""
     import socket
 
+    from qkvm.domain.device.vsock import FIRST
     from qkvm.domain.watch.sshd import Place, connect
-    from qkvm.errors import HostError
+    from qkvm.errors import HostError, InvalidValue
 
     road = Place(port=args.number("port") or 0, cid=args.number("cid") or 0)
+    if road.cid < FIRST:
+        raise InvalidValue(f"vsock cid {road.cid} is no guest's", hint=f"{FIRST} or more")
     try:
         with connect(road, timeout=10) as made, socket.socket(fileno=os.dup(1)) as told:
             # ssh wants one that blocks.

@@ -78,8 +78,8 @@ def memory_backing(options: Options) -> spec.MemoryBacking:
     given.only("allocation.mode", "immediate", "ondemand")
     page = Size(0)
     if sizes:
-        text = sizes[0].text("size") + sizes[0].text("unit", "KiB")
-        page = Size(units.parse_size(text, what="hugepages.page.size"))
+        unit = sizes[0].text("unit", "KiB")
+        page = Size(units.parse_size(sizes[0].text("size"), default=unit, what="hugepages.page.size"))
     return spec.MemoryBacking(
         source=given.choice("source.type", spec.MemorySource, spec.MemorySource.ANONYMOUS),
         shared=given.text("access.mode") == "shared",

@@ -91,9 +91,9 @@ def seed_of(before: Seed, name: str, macs: dict[str, str]) -> Seed:
         # YAML: a key of the first level begins a line.
         kept = [line for line in before.meta_data.splitlines() if line.partition(":")[0].strip("\"' ") not in own]
         meta = "\n".join([*(f"{key}: {value}" for key, value in own.items()), *kept, ""])
-    network = before.network_config
-    for old, new in macs.items():
-        network = re.sub(re.escape(old), new, network, flags=re.IGNORECASE)
+    # All at once: a new address may be another NIC's former one.
+    former = "|".join(map(re.escape, macs)) or "(?!)"
+    network = re.sub(former, lambda found: macs[found[0].lower()], before.network_config, flags=re.IGNORECASE)
     hook = _BOOTHOOK.replace("{id}", os.urandom(16).hex())
     return before._replace(meta_data=meta, network_config=network, vendor_data=hook)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from qkvm.errors import HostError, InvalidValue
 from qkvm.storage.image import partitions
 from qkvm.storage.image.partitions import Partitions
 from tests.guest.conftest import TOP, Lab, network_nic
-from tests.guest.guest import Guest
+from tests.guest.guest import ANSWER_TIMEOUT, Guest
+from tests.guest.images import small_filesystem
 from tests.host import nslab
 
 Register = Callable[[Domain], Domain]
@@ -95,8 +98,8 @@ def test_a_guest_that_finds_nothing_to_boot(lab: Lab, domain_of: Register, tmp_p
         waiting.stderr.read()
         end.cancel()
     assert done.returncode == 1
-    kinds = [one["kind"] for one in json.loads(done.stdout)]
-    assert kinds == ["firmware", "console-silent", "vcpus-idle", "no-address", "no-agent"]
+    told = [one["kind"] for one in json.loads(done.stdout)]
+    assert told == ["firmware", "console-silent", "vcpus-idle", "no-address", "no-agent"]
 
 
 def test_guests_that_work_and_guests_that_do_not(lab: Lab, domain_of: Register) -> None:
@@ -116,6 +119,41 @@ def test_guests_that_work_and_guests_that_do_not(lab: Lab, domain_of: Register) 
         and "the guest does not run: paused (user) [paused]\n    qkvm resume patient" in done.stdout
     )
     assert "failed to get domain 'nobody'" in lab.fails("doctor nobody")
+
+
+def kinds(lab: Lab, name: str) -> list[str]:
+    """The findings of doctor, of which there are some."""
+    done = lab.run(f"doctor {name} --json")
+    assert done.returncode == 1, done.stderr
+    return [one["kind"] for one in json.loads(done.stdout)]
+
+
+def test_storage_that_fails_and_a_qemu_that_is_silent(lab: Lab, domain_of: Register, tmp_path: Path) -> None:
+    with small_filesystem(tmp_path, "8m") as small:
+        image = f"{small}/disk.qcow2"
+        nslab.sh("qemu-img", "create", "-q", "-f", "qcow2", image, "64M")
+        body = f"[[disks]]\npath = '{image}'\nformat = 'qcow2'\ntarget = 'vda'\n"
+        domain = lab.boot(domain_of(lab.define("full", body=body)))
+        try:
+            with Guest(domain) as guest:
+                guest.ask("dd if=/dev/zero of=/dev/vda bs=1M count=16 oflag=direct >/dev/null 2>&1 &")
+            deadline = time.monotonic() + ANSWER_TIMEOUT
+            while domain.state[0] != "paused":
+                assert time.monotonic() < deadline, "the guest does not run into the end of its storage"
+                time.sleep(0.05)
+            assert kinds(lab, "full") == ["io-error", "storage-full"]
+            assert "disk vda has had an I/O error: no space" in lab.run("doctor full").stdout
+            pid = domain.live.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert kinds(lab, "full") == ["no-answer", "storage-full"]
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        finally:
+            domain.destroy()
+        os.remove(image)
+        assert kinds(lab, "full") == ["disk-missing"]
 
 
 def test_two_guests_with_one_address(lab: Lab, domain_of: Register) -> None:
@@ -141,5 +179,8 @@ def test_two_guests_with_one_address(lab: Lab, domain_of: Register) -> None:
     assert [one["kind"] for one in found] == ["forward-lost", "address-doubled"], found
     assert "no guest has 192.168.122.254" in found[0]["words"]
     assert seen[0] in found[1]["words"] and all(f"{name} (" in found[1]["words"] for name in names)
+    domain_of(lab.define("third", body=network_nic("52:54:00:00:bb:00"))).start()
+    words = [one["words"] for one in json.loads(lab.run("net-check default --json").stdout)]
+    assert "MAC address 52:54:00:00:bb:00 is that of first and of third: both get one address" in words
     for port in (2222, 2223):
         lab.ok(f"net-forward default delete {port}")

@@ -136,7 +136,8 @@ def test_storage_that_fails_and_a_qemu_that_is_silent(lab: Lab, domain_of: Regis
         domain = lab.boot(domain_of(lab.define("full", body=body)))
         try:
             with Guest(domain) as guest:
-                guest.ask("dd if=/dev/zero of=/dev/vda bs=1M count=16 oflag=direct >/dev/null 2>&1 &")
+                # Only once it has answered.
+                guest.ask("(sleep 3; dd if=/dev/zero of=/dev/vda bs=1M count=16 oflag=direct) >/dev/null 2>&1 &")
             deadline = time.monotonic() + ANSWER_TIMEOUT
             while domain.state[0] != "paused":
                 assert time.monotonic() < deadline, "the guest does not run into the end of its storage"

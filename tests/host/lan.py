@@ -38,6 +38,7 @@ def plugged(make_guest: MakeGuest, host: int, bridge: str = "virbr7") -> nslab.G
     guest.configure(f"{LAN}.{host}", 24)
     guest.route(f"{LAN}.1")
     guest.route(f"{LAN6}:1")
+    guest.wait_forwarding()
     return guest
 
 

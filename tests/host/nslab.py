@@ -143,6 +143,10 @@ class Server:
         self._listener.close()
 
 
+BR_STATE_FORWARDING = 3
+"""linux/if_bridge.h."""
+
+
 class Guest:
     """What a guest is to a network: a namespace with one interface, on a port of the bridge."""
 
@@ -168,6 +172,17 @@ class Guest:
     @staticmethod
     def index(ipr: Any) -> int:
         return int(ipr.link("get", ifname="eth0")[0]["index"])
+
+    def wait_forwarding(self) -> None:
+        """Wait until the bridge passes on what comes; the kernel sees the port's carrier a moment later."""
+        deadline = time.monotonic() + 30
+        with IPRoute() as ipr:
+            while True:
+                details = ipr.link("get", ifname=self.port)[0].get_attr("IFLA_LINKINFO")
+                if details.get_attr("IFLA_INFO_SLAVE_DATA").get_attr("IFLA_BRPORT_STATE") == BR_STATE_FORWARDING:
+                    return
+                assert time.monotonic() < deadline, f"{self.port} does not forward"
+                time.sleep(0.01)
 
     def flush(self) -> None:
         """Forget all IPv4 addresses."""

@@ -166,7 +166,7 @@ def test_the_watchdog_bites(lab: Lab, vm: Domain) -> None:
 
 def test_a_socket_without_a_network(lab: Lab, domain_of: Register) -> None:
     """A guest's number on vsock is a free one, or its own, which no other gets; what listens there answers."""
-    domain = lab.boot(domain_of(lab.define("sock", body="[vsock]\n")))
+    domain = lab.boot(domain_of(lab.define("sock", cmdline="quiet", body="[vsock]\n")))
     cid = domain.live.record["vsock_cid"]
     assert cid >= 3 and f"<cid auto='yes' address='{cid}'/>" in lab.ok("dumpxml sock")
     domain_of(lab.define("other", body=f"[vsock]\ncid = {cid}\n"))

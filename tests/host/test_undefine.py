@@ -440,6 +440,9 @@ def test_a_dry_run_of_install_checks_what_a_start_does(room: Room) -> None:
         port = taken.getsockname()[1]
         room.fails(f"{line} --network none --graphics vnc,port={port}", f"{port}")
         room.fails(f"{line} --network user,portForward={port}:22", f"has tcp port {port}: python")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as beside:
+        port = beside.getsockname()[1]
+        assert room.run(f"{line} --network user,portForward={port}:22").returncode == 0
     done = room.run(f"{line} --network none")
     assert done.returncode == 0 and "begins as a qcow2 image does, but is used as raw" in done.stderr
     assert room.names() == [] and room.files() == ["a.qcow2"]

@@ -84,7 +84,9 @@ def check(nic: spec.Nic, *, as_root: bool) -> None:
                 f"forward {forward.label}: ports below {first} are for root alone, and {nic.backend} is not",
                 hint=f"another port, or root says: sysctl net.ipv4.ip_unprivileged_port_start={forward.first}",
             )
-        if words := sockets.taker(forward, listening):
+        # Who listens on an IPv6 address alone is in the way of a forward on that address alone.
+        among = [one for one in listening if ":" not in one.address or one.address == forward.listen]
+        if words := sockets.taker(forward, among):
             raise HostError(f"forward {forward.label}: {words}", hint="another port, or an address to listen on")
 
 

@@ -80,7 +80,7 @@ def renew(domain: Handle, *, had_agent: bool) -> list[str]:
     lines = said.split()
     told = [] if "seeded" in lines else [f"the guest of '{domain.name}' could not seed its random numbers anew"]
     if lines[-1:] != [host]:
-        told.append(f"{without}it kept {units.printable(lines[-1]) if lines else 'silent'}")
+        told.append(f"{without}it kept {units.printable(lines[-1][:100]) if lines else 'silent'}")
     return told
 
 
